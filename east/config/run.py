@@ -1,0 +1,156 @@
+"""One training run, resolved: everything that decides its numbers, and nothing else."""
+
+import hashlib
+import json
+from functools import cached_property
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from east import REVISION
+
+Positive = Annotated[float, Field(gt=0)]
+PositiveInt = Annotated[int, Field(gt=0)]
+Density = Annotated[float, Field(gt=0, le=1)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+DatasetName = Literal["cifar10", "cifar100", "imagenet", "digits", "digit_pairs"]
+ModelName = Literal["resnet34", "resnet50", "resnet50_imagenet"]
+Activation = Literal["relu", "dyrelu"]
+Distribution = Literal["erk", "uniform", "erk_as_coded"]
+Topology = Literal["rigl", "set", "fixed"]
+Pattern = Literal["cosine", "triangular"]
+CycleEnd = Literal["target", "as_coded"]
+Numerics = Literal["tf32", "fp32", "bf16"]
+ClipScope = Literal["dense", "active"]
+
+
+class Frozen(BaseModel):
+    """A validated, immutable record that refuses keys it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class DatasetSpec(Frozen):
+    """Which images are trained on, and what is done to them."""
+
+    name: DatasetName
+    padding: Literal["reflect", "zero"] = Field(description="what surrounds an image before the random crop")
+    flip: bool = Field(description="whether images are mirrored at random")
+    validation: int = Field(ge=0, description="training images held out for validation")
+    validation_choice: Literal["last", "shuffled"] = Field(
+        description="hold out the last images, or images drawn by the run's seed"
+    )
+    augment_validation: bool = Field(description="whether validation images are cropped and flipped as well")
+
+
+class ModelSpec(Frozen):
+    """Which network is trained."""
+
+    name: ModelName
+    width: PositiveInt = Field(description="channels of the stem; 64 in the paper")
+    activation: Activation = "relu"
+    sharing_ratio: Annotated[int, Field(ge=2)] | None = Field(
+        default=None,
+        description="blocks of a stage that own weights; later ones reuse those of the last owner",
+    )
+    dct: bool = Field(default=False, description="add a fixed DCT matrix to every masked layer (DCTpS)")
+
+
+class SparsitySpec(Frozen):
+    """How many weights are non-zero, where, and how the mask moves."""
+
+    density: Density = Field(description="stored non-zeros divided by the weights of the dense network")
+    distribution: Distribution
+    topology: Topology
+    drop_fraction: Fraction = Field(description="share of a tensor's non-zeros dropped at the first update")
+    drop_fraction_end: Fraction = Field(description="the same at the end of training")
+    update_period: PositiveInt = Field(description="steps between mask updates outside cycles (Delta T_dst)")
+    update_on_last_step: bool
+
+
+class CycleSpec(Frozen):
+    """The cyclic density schedule, in epochs."""
+
+    pattern: Pattern
+    multiplier: Annotated[float, Field(gt=1)] = Field(description="peak density divided by the target density")
+    cycles: PositiveInt
+    cycle_length: Positive = Field(description="epochs of the first cycle")
+    length_multiplier: Positive = Field(description="length of each cycle divided by that of the one before")
+    update_period: PositiveInt = Field(description="steps between mask updates inside cycles (Delta T_cs)")
+    end: CycleEnd = Field(description="return to the exact target density after the last cycle, or stay")
+
+
+class PhasingSpec(Frozen):
+    """When DyReLU fades into ReLU, in epochs counted from 1."""
+
+    start: float
+    end: float
+    freeze: bool = Field(description="freeze the DyReLU parameters at the start of the fade, as coded")
+
+
+class OptimizerSpec(Frozen):
+    """SGD or Adam, as in Table B.1."""
+
+    name: Literal["sgd", "adam"]
+    momentum: Fraction = 0.0
+    nesterov: bool = False
+
+
+class ClipSpec(Frozen):
+    """The global gradient norm is clipped to `norm`."""
+
+    norm: Positive
+    scope: ClipScope = Field(description="over all dense gradients, or over those of active weights only")
+
+
+class TrainingSpec(Frozen):
+    """The recipe: a row of Table B.1."""
+
+    epochs: PositiveInt
+    batch_size: PositiveInt
+    lr: Positive
+    lr_drop_epochs: tuple[PositiveInt, ...]
+    lr_drop_factor: Annotated[float, Field(gt=0, le=1)]
+    optimizer: OptimizerSpec
+    weight_decay: Annotated[float, Field(ge=0)]
+    gradient_clip: ClipSpec | None
+    numerics: Numerics
+
+
+class RunSpec(Frozen):
+    """The identity of a run: two runs with equal specs have equal numbers on the same machine."""
+
+    revision: int = REVISION
+    seed: Annotated[int, Field(ge=0)]
+    dataset: DatasetSpec
+    model: ModelSpec
+    sparsity: SparsitySpec
+    cycle: CycleSpec | None
+    phasing: PhasingSpec | None
+    training: TrainingSpec
+
+    def canonical_json(self) -> str:
+        """The spec as one line of JSON with sorted keys: equal specs give equal strings."""
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the canonical JSON, in hexadecimal."""
+        return hashlib.sha256(self.canonical_json().encode()).hexdigest()
+
+
+class Run(Frozen):
+    """A run of the plan: its spec, and where it stands in the paper (which never changes its numbers)."""
+
+    id: str = Field(description="table/row/seedN, readable and stable")
+    table: str
+    row: str
+    label: str = Field(description="how the tables name the row's method")
+    recipe: str = Field(description="the recipe of config.yaml that it follows")
+    spec: RunSpec
+
+    @property
+    def fingerprint(self) -> str:
+        """The identity of the run."""
+        return self.spec.fingerprint

@@ -1,0 +1,78 @@
+"""What a table of the paper consists of: its rows, the runs behind each, and how they are summarised."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from east.config.run import DatasetName, Frozen, ModelName, Pattern
+
+
+class RunReference(Frozen):
+    """A run that a table shows: where its files are, and the identity they must have."""
+
+    id: str
+    seed: int
+    fingerprint: str
+
+
+class GridRow(Frozen):
+    """A row of Tables 2-5, with the settings as the paper prints them."""
+
+    id: str
+    method: str
+    pattern: Pattern | None = None
+    multiplier: float | None = None
+    cycles: int | None = None
+    length_multiplier: float | None = None
+    footnote: str | None = None
+    runs: tuple[RunReference, ...]
+
+
+class MethodRow(Frozen):
+    """A row of the methods table: a method on a network and a data set."""
+
+    id: str
+    method: str
+    model: ModelName
+    dataset: DatasetName
+    recipe: str
+    note: str | None = Field(default=None, description="why the row has no runs, where it has none")
+    runs: tuple[RunReference, ...]
+
+
+class Summarising(Frozen):
+    """How seeds become one number."""
+
+    accuracy: Literal["final", "best_validation"] = "final"
+    spread: Literal["sample", "population"] = "sample"
+
+
+class GridTable(Frozen):
+    """One of Tables 2-5: the static row and the cyclic schedules on one network and one data set."""
+
+    kind: Literal["grid"] = "grid"
+    id: str
+    title: str
+    model: ModelName
+    width: int
+    dataset: DatasetName
+    density: float
+    published: str | None = Field(description="file of report/published that holds the paper's numbers")
+    comparable: bool = Field(description="whether network, width, data set and density are the paper's")
+    summarising: Summarising
+    rows: tuple[GridRow, ...]
+
+
+class MethodsTable(Frozen):
+    """Accuracy of the methods of Table 6 and of the systems of Table B.1."""
+
+    kind: Literal["methods"] = "methods"
+    id: str = "tablemethods"
+    title: str
+    density: float
+    width: int
+    summarising: Summarising
+    rows: tuple[MethodRow, ...]
+
+
+Table = GridTable | MethodsTable
