@@ -1,0 +1,70 @@
+"""Masked layers: an ordinary layer whose off weights are exactly zero, with its mask beside the weight."""
+
+from collections.abc import Iterator, Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class MaskedConv2d(nn.Conv2d):
+    """A convolution without bias whose weight is kept exactly zero wherever `mask` is off.
+
+    The weight is used as it is, never multiplied by the mask: the gradient stays dense, and growth needs it.
+    """
+
+    mask: Tensor
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int, *, stride: int = 1, padding: int = 0
+    ) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, stride=stride, padding=padding, bias=False)
+        self.register_buffer("mask", torch.ones_like(self.weight, dtype=torch.bool))
+
+    def reuse(self, x: Tensor, scale: Tensor) -> Tensor:
+        """Apply this layer's weight, times a scalar, in another place of the network (weight sharing)."""
+        return F.conv2d(x, self.weight * scale, None, self.stride, self.padding)
+
+
+class MaskedLinear(nn.Linear):
+    """A linear layer whose weight is kept exactly zero wherever `mask` is off."""
+
+    mask: Tensor
+
+    def __init__(self, in_features: int, out_features: int, *, bias: bool = False) -> None:
+        super().__init__(in_features, out_features, bias=bias)
+        self.register_buffer("mask", torch.ones_like(self.weight, dtype=torch.bool))
+
+
+MaskedLayer = MaskedConv2d | MaskedLinear
+
+
+def masked_layers(model: nn.Module) -> dict[str, MaskedLayer]:
+    """The masked layers of a network by name, in the order in which the network registers them."""
+    return dict(_masked_layers(model))
+
+
+def _masked_layers(model: nn.Module) -> Iterator[tuple[str, MaskedLayer]]:
+    for name, module in model.named_modules():
+        if isinstance(module, MaskedConv2d | MaskedLinear):
+            yield name, module
+
+
+def apply_masks(layers: Mapping[str, MaskedLayer], optimizer: torch.optim.Optimizer | None = None) -> None:
+    """Set every off weight, and its optimizer state, to exactly 0.0.
+
+    Momentum and weight decay move off weights; after this they are zero again, and a weight that is grown later
+    starts with clean momentum (SGD) or moments (Adam).
+
+    Args:
+        layers: the masked layers, by name.
+        optimizer: where the state of the weights lives; per-element state tensors are masked as well.
+    """
+    with torch.no_grad():
+        for layer in layers.values():
+            off = ~layer.mask
+            layer.weight.masked_fill_(off, 0.0)
+            if optimizer is not None:
+                for value in optimizer.state.get(layer.weight, {}).values():
+                    if isinstance(value, Tensor) and value.shape == layer.weight.shape:
+                        value.masked_fill_(off, 0.0)
