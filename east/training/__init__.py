@@ -1,0 +1,1 @@
+"""Training a run: the loop, its recipe, its checkpoints and its records."""

@@ -1,0 +1,346 @@
+"""Training one run from its spec alone: epochs, evaluation, checkpoints, and the summary at the end."""
+
+import json
+import math
+import resource
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save as save_tensors
+from torch import nn
+
+from east.config.run import RunSpec
+from east.data.batches import Batches
+from east.data.open import Splits, open_dataset
+from east.engine import Engine, make_engine
+from east.errors import EastError
+from east.files import write_atomically
+from east.models import ResNet, build_model
+from east.models.dyrelu import dyrelu_units, retire_dyrelu, set_beta
+from east.models.liveness import liveness
+from east.models.parameters import count_parameters
+from east.seeding import derive_seed
+from east.sparse.layers import masked_layers
+from east.sparse.masks import MaskChange, nonzeros
+from east.sparse.phasing import phasing_beta
+from east.training.checkpoint import Checkpoints
+from east.training.folder import SUMMARY, finished_summary, locked
+from east.training.provenance import provenance
+from east.training.recipe import learning_rate, make_optimizer, remove_parameters, set_learning_rate
+from east.training.records import EpochRecord, TimingRecord, UpdateRecord, as_dicts, write_records
+from east.training.sparsity import SparseTraining
+from east.training.step import TrainingStep
+
+Summary = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Resources:
+    """Where and how a run executes; none of it belongs to the run's identity.
+
+    Args:
+        device: `auto`, `cpu` or `cuda`.
+        engine: `auto` or the name of an engine.
+        threads: CPU threads of PyTorch.
+        data_dir: where prepared data sets are.
+        image_folder: ImageNet's folder, where that is the data set.
+    """
+
+    device: str = "auto"
+    engine: str = "auto"
+    threads: int = 1
+    data_dir: Path = Path("data")
+    image_folder: Path | None = None
+
+
+@dataclass
+class Progress:
+    """What a training has reached, besides the network itself."""
+
+    epoch: int = 0
+    attempt: int = 1
+    epochs: list[EpochRecord] = field(default_factory=list)
+    updates: list[UpdateRecord] = field(default_factory=list)
+    timing: list[TimingRecord] = field(default_factory=list)
+
+    @property
+    def diverged(self) -> bool:
+        """Whether the loss of the last epoch is no finite number."""
+        return bool(self.epochs) and not math.isfinite(self.epochs[-1].train_loss)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of training and evaluation over all attempts, as far as they led to a checkpoint."""
+        return math.fsum(row.seconds for row in self.timing)
+
+
+def train(
+    spec: RunSpec,
+    folder: Path,
+    resources: Resources,
+    report: Callable[[EpochRecord], None] = lambda record: None,
+) -> Summary:
+    """Train a run in its folder and return its summary; resume it if the folder holds a checkpoint of the same run.
+
+    Args:
+        spec: the run.
+        folder: gets run.json, metrics.csv, updates.csv, timing.csv, weights.safetensors and, last, summary.json.
+        resources: device, engine, threads and data.
+        report: called with the record of every epoch that is finished.
+
+    Raises:
+        EastError: the device or data are not there, or the network cannot hold the density.
+    """
+    with locked(folder):
+        summary = finished_summary(folder, spec.fingerprint)
+        if summary is None:
+            summary = _Training(spec, folder, resources).run(report)
+        Checkpoints(folder, spec.fingerprint).clear()
+        return summary
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of this name; `auto` is the GPU where there is one.
+
+    Raises:
+        EastError: CUDA is asked for and PyTorch finds none.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise EastError("device: cuda was asked for, but PyTorch finds no GPU. Use device: auto or cpu.")
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def initial_model(spec: RunSpec, num_classes: int) -> ResNet:
+    """The run's network as it is before training, all weights on; it depends on the run's seed and nothing else."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(spec.seed, "initialise"))
+        return build_model(spec.model.name, num_classes, **spec.model.model_dump(exclude={"name"}))
+
+
+@torch.inference_mode()
+def evaluate(engine: Engine, model: nn.Module, batches: Batches, epoch: int) -> float:
+    """Accuracy of the network on a data set, in percent."""
+    model.eval()
+    correct, total = torch.zeros((), dtype=torch.int64, device=next(model.parameters()).device), 0
+    for images, labels in batches.epoch(epoch):
+        correct += (engine(images).argmax(1) == labels).sum()
+        total += len(labels)
+    model.train()
+    return 100 * int(correct) / total
+
+
+class _Training:
+    """One run in the making."""
+
+    def __init__(self, spec: RunSpec, folder: Path, resources: Resources) -> None:
+        torch.set_num_threads(resources.threads)
+        self.spec = spec
+        self.folder = folder
+        self.resources = resources
+        self.device = choose_device(resources.device)
+        self.data: Splits = open_dataset(
+            spec.dataset,
+            training_batch=spec.training.batch_size,
+            seed=spec.seed,
+            data_dir=resources.data_dir,
+            device=self.device,
+            folder=resources.image_folder,
+        )
+        self.model = initial_model(spec, self.data.num_classes).to(self.device)
+        self.layers = masked_layers(self.model)
+        self.sparsity = SparseTraining.of(self.model, spec, len(self.data.train))
+        self.progress = Progress()
+        self.optimizer = make_optimizer(self.model.parameters(), spec.training)
+        self.checkpoints = Checkpoints(folder, spec.fingerprint)
+        self.engine = make_engine(resources.engine, self.model, numerics=spec.training.numerics, device=self.device)
+        self.step = TrainingStep(self.model, self.engine, self.optimizer, self.layers, spec.training.gradient_clip)
+
+    def run(self, report: Callable[[EpochRecord], None]) -> Summary:
+        write_atomically(self.folder / "run.json", json.dumps(self.spec.model_dump(mode="json"), indent=2) + "\n")
+        self._start_or_resume()
+        while self.progress.epoch < self.spec.training.epochs and not self.progress.diverged:
+            started = time.perf_counter()
+            record = self._train_epoch(self.progress.epoch + 1)
+            self.progress.epoch = record.epoch
+            self.progress.epochs.append(record)
+            elapsed = time.perf_counter() - started
+            self.progress.timing.append(TimingRecord(record.epoch, round(elapsed, 4), self.progress.attempt))
+            self._save()
+            report(record)
+        return self._finish()
+
+    def _start_or_resume(self) -> None:
+        loaded = self.checkpoints.load_latest()
+        if loaded is None:
+            self.sparsity.initialise()
+            self._record_update("initial", 0, 0, MaskChange(nonzeros(self.layers), 0, 0, 0, 0, 0))
+        else:
+            epoch, state = loaded
+            if state["retired"]:
+                remove_parameters(self.optimizer, retire_dyrelu(self.model))
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.progress = Progress(
+                epoch,
+                state["attempt"] + 1,
+                [EpochRecord(**row) for row in state["epochs"]],
+                [UpdateRecord(**row) for row in state["updates"]],
+                [TimingRecord(**row) for row in state["timing"]],
+            )
+            self.engine.masks_changed()
+
+    def _train_epoch(self, epoch: int) -> EpochRecord:
+        lr = learning_rate(epoch, self.spec.training)
+        set_learning_rate(self.optimizer, lr)
+        beta = self._set_phase(epoch)
+        steps = len(self.data.train)
+        first_update = len(self.progress.updates)
+        loss = torch.zeros((), dtype=torch.float64, device=self.device)
+        correct, total = torch.zeros((), dtype=torch.int64, device=self.device), 0
+        for step, (images, labels) in enumerate(self.data.train.epoch(epoch), start=(epoch - 1) * steps + 1):
+            batch_loss, batch_correct = self.step(images, labels)
+            loss += batch_loss
+            correct += batch_correct
+            total += len(labels)
+            done = self.sparsity.update(step)
+            if done is not None:
+                update, change = done
+                self.step.remask()
+                self.engine.masks_changed()
+                self._record_update(update.kind, step, epoch, change)
+        updates = self.progress.updates[first_update:]
+        last = self.progress.updates[-1]
+        validation = self.data.validation
+        return EpochRecord(
+            epoch=epoch,
+            step=epoch * steps,
+            lr=lr,
+            density=last.density,
+            drop_fraction=self.sparsity.drop_fraction(epoch * steps),
+            beta=beta,
+            train_loss=float(loss) / total,
+            train_acc=100 * int(correct) / total,
+            val_acc=evaluate(self.engine, self.model, validation, epoch) if validation is not None else None,
+            test_acc=evaluate(self.engine, self.model, self.data.test, epoch),
+            nonzeros=last.nonzeros,
+            mask_updates=len(updates),
+            grown=sum(row.grown for row in updates),
+            blind_growth=sum(row.blind_growth for row in updates),
+            active_zeros=last.active_zeros,
+            frozen_layers=last.frozen_layers,
+            live_channels=last.live_channels,
+            live_weights=last.live_weights,
+            dead_branches=last.dead_branches,
+        )
+
+    def _set_phase(self, epoch: int) -> float:
+        """Set β for an epoch; at β = 0 the DyReLU parameters leave the network and the optimizer."""
+        phasing = self.spec.phasing
+        if phasing is None:
+            return 0.0
+        beta = phasing_beta(epoch, phasing.start, phasing.end)
+        set_beta(self.model, beta)
+        if beta == 0:
+            remove_parameters(self.optimizer, retire_dyrelu(self.model))
+        # The authors' code compares epochs for equality, so a fade that starts between two epochs freezes nothing.
+        elif phasing.freeze and phasing.start.is_integer() and epoch >= phasing.start:
+            for unit in dyrelu_units(self.model):
+                unit.requires_grad_(False)
+                for parameter in unit.parameters():
+                    self.optimizer.state.pop(parameter, None)
+        return beta
+
+    def _record_update(self, kind: str, step: int, epoch: int, change: MaskChange) -> None:
+        live = liveness(self.model)
+        self.progress.updates.append(
+            UpdateRecord(
+                step=step,
+                epoch=epoch,
+                kind=kind,
+                density=change.nonzeros / self.sparsity.allocation.dense_weights,
+                drop_fraction=self.sparsity.drop_fraction(step),
+                nonzeros=change.nonzeros,
+                dropped=change.dropped,
+                grown=change.grown,
+                blind_growth=change.blind_growth,
+                active_zeros=change.active_zeros,
+                frozen_layers=change.frozen_layers,
+                live_channels=live.live_channels,
+                channels=live.channels,
+                live_weights=live.live_weights,
+                reachable_positions=live.reachable_positions,
+                dead_branches=live.dead_branches,
+                branches=live.branches,
+            )
+        )
+
+    def _save(self) -> None:
+        progress = self.progress
+        state = {
+            "retired": self.spec.phasing is not None and not dyrelu_units(self.model),
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "attempt": progress.attempt,
+            "epochs": as_dicts(progress.epochs),
+            "updates": as_dicts(progress.updates),
+            "timing": as_dicts(progress.timing),
+        }
+        self.checkpoints.save(progress.epoch, state)
+        write_records(self.folder / "metrics.csv", EpochRecord, progress.epochs)
+        write_records(self.folder / "updates.csv", UpdateRecord, progress.updates)
+        write_records(self.folder / "timing.csv", TimingRecord, progress.timing)
+
+    def _finish(self) -> Summary:
+        """Write the final weights and, as the very last act, the summary."""
+        weights = {name: tensor.contiguous().cpu() for name, tensor in self.model.state_dict().items()}
+        write_atomically(self.folder / "weights.safetensors", save_tensors(weights))
+        summary = self._summary()
+        write_atomically(self.folder / SUMMARY, json.dumps(summary, indent=2, allow_nan=False) + "\n")
+        return summary
+
+    def _summary(self) -> Summary:
+        progress, last, diverged = self.progress, self.progress.epochs[-1], self.progress.diverged
+        best = self._best_epoch()
+        return {
+            "id": "/".join(self.folder.absolute().parts[-3:]),
+            "run": self.spec.model_dump(mode="json"),
+            "fingerprint": self.spec.fingerprint,
+            "status": "diverged" if diverged else "finished",
+            "diverged_at_epoch": last.epoch if diverged else None,
+            "final_test_accuracy": None if diverged else last.test_acc,
+            "final_validation_accuracy": None if diverged else last.val_acc,
+            "best_test_accuracy": None if diverged or best is None else best.test_acc,
+            "best_epoch": None if diverged or best is None else best.epoch,
+            "epochs": last.epoch,
+            "steps": last.step,
+            "nonzeros": last.nonzeros,
+            "masked_weights": self.sparsity.allocation.dense_weights,
+            "parameters": asdict(count_parameters(self.model)),
+            "liveness": asdict(liveness(self.model)),
+            "seconds": round(progress.seconds, 3),
+            "attempts": progress.attempt,
+            "peak_memory_mb": round(self._peak_memory_mb(), 1),
+            "engine": self.engine.name,
+            "threads": self.resources.threads,
+            **provenance(self.device),
+        }
+
+    def _best_epoch(self) -> EpochRecord | None:
+        """The epoch of best validation accuracy among those of the final network: target density, DyReLU faded."""
+        settled = [
+            row
+            for row in self.progress.epochs
+            if row.val_acc is not None and row.step >= self.sparsity.timetable.cycle_end_step and row.beta == 0
+        ]
+        return max(settled, key=lambda row: (row.val_acc, row.epoch), default=None)
+
+    def _peak_memory_mb(self) -> float:
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device) / 2**20
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
