@@ -35,7 +35,8 @@ class DatasetSpec(Frozen):
     """Which images are trained on, and what is done to them."""
 
     name: DatasetName
-    padding: Literal["reflect", "zero"] = Field(description="what surrounds an image before the random crop")
+    margin: int = Field(ge=0, description="pixels added on each side before the random crop; 0 for no crop")
+    padding: Literal["reflect", "zero"] = Field(description="what these pixels are")
     flip: bool = Field(description="whether images are mirrored at random")
     validation: int = Field(ge=0, description="training images held out for validation")
     validation_choice: Literal["last", "shuffled"] = Field(

@@ -64,6 +64,7 @@ class Readings(Frozen):
 class Dataset(Frozen):
     """How a data set is split and augmented."""
 
+    margin: Annotated[int, Field(ge=0)] = 4
     padding: Literal["reflect", "zero"]
     flip: bool
     validation: Annotated[int, Field(ge=0)]

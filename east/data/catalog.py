@@ -1,0 +1,69 @@
+"""What each data set is: its printed name, size, classes and normalization (pure Python, no PyTorch)."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """The fixed facts of a data set.
+
+    Attributes:
+        label: how tables and plots print it.
+        num_classes: classes that the classifier tells apart.
+        image_size: height and width in pixels of what the network sees.
+        channels: color channels.
+        train_images: training images, validation images included.
+        test_images: images that accuracy is reported on.
+        mean: channel means of pixels in [0, 1]; None where `prepare` computes them from the training images.
+        std: channel standard deviations, likewise.
+    """
+
+    label: str
+    num_classes: int
+    image_size: int
+    channels: int
+    train_images: int
+    test_images: int
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+
+DATASETS: dict[str, DatasetInfo] = {
+    # Means and deviations of CIFAR are those of the authors' code (ES2); of ImageNet, the ones in general use.
+    "cifar10": DatasetInfo(
+        label="CIFAR-10",
+        num_classes=10,
+        image_size=32,
+        channels=3,
+        train_images=50_000,
+        test_images=10_000,
+        mean=(0.4914, 0.4822, 0.4465),
+        std=(0.2023, 0.1994, 0.2010),
+    ),
+    "cifar100": DatasetInfo(
+        label="CIFAR-100",
+        num_classes=100,
+        image_size=32,
+        channels=3,
+        train_images=50_000,
+        test_images=10_000,
+        mean=(0.50708, 0.48655, 0.44092),
+        std=(0.26733, 0.25644, 0.27615),
+    ),
+    "imagenet": DatasetInfo(
+        label="ImageNet",
+        num_classes=1000,
+        image_size=224,
+        channels=3,
+        train_images=1_281_167,
+        test_images=50_000,
+        mean=(0.485, 0.456, 0.406),
+        std=(0.229, 0.224, 0.225),
+    ),
+    "digits": DatasetInfo(
+        label="Digits", num_classes=10, image_size=16, channels=3, train_images=1_438, test_images=359
+    ),
+    "digit_pairs": DatasetInfo(
+        label="Digit pairs", num_classes=100, image_size=16, channels=3, train_images=4_000, test_images=1_000
+    ),
+}

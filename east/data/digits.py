@@ -1,0 +1,108 @@
+"""The embedded data sets: scikit-learn's handwritten digits, one or two to an image."""
+
+from importlib.resources import as_file, files
+
+import torch
+import torch.nn.functional as F
+from sklearn.datasets import load_digits
+from torch import Tensor
+
+from east.data.manifest import SourceFile
+from east.data.source import SourceImages
+from east.data.storage import md5
+from east.seeding import generator
+
+SPLIT_SEED = 0
+"""Seed of the fixed split and of the fixed pairs: they are part of the data, not of a run."""
+
+TEST_FRACTION = 0.2
+TRAIN_PAIRS = 40
+TEST_PAIRS = 10
+"""Pairs of digits per class and part: 4,000 training and 1,000 test images of 100 classes."""
+
+
+def native_digits() -> tuple[Tensor, Tensor]:
+    """All 1,797 digits: uint8 images [N, 8, 8], scaled from 0..16 to 0..255, and int64 labels [N]."""
+    digits = load_digits()
+    images = torch.from_numpy(digits.images) * (255 / 16)
+    return images.round().to(torch.uint8), torch.from_numpy(digits.target).to(torch.int64)
+
+
+def split_digits(labels: Tensor) -> tuple[Tensor, Tensor]:
+    """The fixed stratified split: indices of the training and of the test digits, each in ascending order.
+
+    A fifth of every class (rounded) is for testing.
+    """
+    train, test = [], []
+    for label in range(10):
+        members = (labels == label).nonzero().flatten()
+        order = torch.randperm(len(members), generator=generator(SPLIT_SEED, "digits", "split", label))
+        held_out = round(TEST_FRACTION * len(members))
+        test.append(members[order[:held_out]])
+        train.append(members[order[held_out:]])
+    return torch.cat(train).sort().values, torch.cat(test).sort().values
+
+
+def draw_pairs(labels: Tensor, digits: Tensor, per_class: int, part: str) -> Tensor:
+    """Draw distinct (tens, units) pairs among some of the digits, equally many for each class 00..99.
+
+    Args:
+        labels: labels [N] of all digits.
+        digits: indices of the digits that may be used.
+        per_class: pairs of each class.
+        part: 'train' or 'test', which names the generator.
+
+    Returns:
+        Indices int64 [100 * per_class, 2] of digits. Classes follow one another (row i has class i mod 100), so
+        that any run of 100 rows, and hence the last images held out for validation, is balanced.
+    """
+    members = [digits[labels[digits] == label] for label in range(10)]
+    classes = []
+    for number in range(100):
+        tens, units = members[number // 10], members[number % 10]
+        order = torch.randperm(len(tens) * len(units), generator=generator(SPLIT_SEED, "digit_pairs", part, number))
+        chosen = order[:per_class]
+        classes.append(torch.stack((tens[chosen // len(units)], units[chosen % len(units)]), dim=1))
+    return torch.stack(classes, dim=1).flatten(0, 1)
+
+
+def enlarge(images: Tensor) -> Tensor:
+    """Digits [N, 8, 8] as color images [N, 3, 16, 16]: bilinear, grey on three channels."""
+    # In float64 every weight and product is exact, so that all machines make the same bytes.
+    large = F.interpolate(images.unsqueeze(1).double(), size=(16, 16), mode="bilinear", align_corners=False)
+    return large.round().to(torch.uint8).repeat(1, 3, 1, 1)
+
+
+def join_pairs(images: Tensor, pairs: Tensor) -> Tensor:
+    """Pairs [P, 2] of digits [N, 8, 8] as color images [P, 3, 16, 16]: side by side, four empty rows on each side."""
+    joined = torch.cat((images[pairs[:, 0]], images[pairs[:, 1]]), dim=2)
+    return F.pad(joined, (0, 0, 4, 4)).unsqueeze(1).repeat(1, 3, 1, 1)
+
+
+def _source() -> tuple[SourceFile, ...]:
+    with as_file(files("sklearn.datasets.data") / "digits.csv.gz") as path:
+        return (SourceFile(name="digits.csv.gz", md5=md5(path)),)
+
+
+def read_digits() -> SourceImages:
+    """`digits`: ten classes, 1,438 training and 359 test images of 16 x 16 pixels."""
+    images, labels = native_digits()
+    train, test = split_digits(labels)
+    large = enlarge(images)
+    return SourceImages(large[train], labels[train], large[test], labels[test], _source())
+
+
+def read_digit_pairs() -> SourceImages:
+    """`digit_pairs`: classes 00..99, made of the training digits for training and of the test digits for testing."""
+    images, labels = native_digits()
+    train_digits, test_digits = split_digits(labels)
+    train = draw_pairs(labels, train_digits, TRAIN_PAIRS, "train")
+    test = draw_pairs(labels, test_digits, TEST_PAIRS, "test")
+    tens_and_units = torch.tensor([10, 1])
+    return SourceImages(
+        train_images=join_pairs(images, train),
+        train_labels=(labels[train] * tens_and_units).sum(dim=1),
+        test_images=join_pairs(images, test),
+        test_labels=(labels[test] * tens_and_units).sum(dim=1),
+        sources=_source(),
+    )

@@ -1,0 +1,243 @@
+"""ImageNet: an image folder, decoded and cropped by worker processes while the device trains."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, default_collate
+from torchvision.datasets import ImageFolder
+from torchvision.transforms import RandomResizedCrop
+from torchvision.transforms import functional as vision
+
+from east.data.batches import Normalization
+from east.data.catalog import DATASETS
+from east.data.manifest import FolderManifest
+from east.errors import EastError
+from east.seeding import generator
+
+CROP_SIZE = 224
+RESIZE = 256
+CROP_AREA = (0.08, 1.0)
+CROP_RATIO = (3 / 4, 4 / 3)
+EVALUATION_BATCH = 250
+
+Sample = tuple[str, int]
+"""Path and label of an image."""
+
+
+def list_images(folder: Path, part: str) -> tuple[list[str], list[Sample]]:
+    """The class names of `folder/part`, sorted, and its images in a fixed order.
+
+    Raises:
+        EastError: if the sub-folder is missing, or has no classes, or a class has no images.
+    """
+    root = folder / part
+    if not root.is_dir():
+        raise EastError(f"{root} is missing: the ImageNet folder must hold train/ and val/, a sub-folder per class.")
+    try:
+        listing = ImageFolder(str(root))
+    except FileNotFoundError as error:
+        raise EastError(f"{root} is not an image folder with a sub-folder of images per class: {error}") from error
+    return listing.classes, listing.samples
+
+
+def scan_folder(dataset: str, folder: Path) -> FolderManifest:
+    """Describe an image folder: its classes, its counts, and a digest of all relative file names and sizes.
+
+    Args:
+        dataset: a key of `DATASETS`, which says how many classes there must be.
+        folder: the folder that holds `train/` and `val/`.
+
+    Raises:
+        EastError: if the folder is malformed or does not have the data set's classes.
+    """
+    info = DATASETS[dataset]
+    train_classes, train = list_images(folder, "train")
+    val_classes, val = list_images(folder, "val")
+    if train_classes != val_classes:
+        odd = sorted(set(train_classes) ^ set(val_classes))
+        raise EastError(
+            f"{folder}: train/ and val/ must have the same classes, but {len(odd)} are in one only, "
+            f"for example '{odd[0]}'."
+        )
+    if len(train_classes) != info.num_classes:
+        raise EastError(
+            f"{folder} has {len(train_classes)} classes, but {info.label} has {info.num_classes}: unpack all of it."
+        )
+    digest = hashlib.sha256()
+    for path, _ in train + val:
+        file = Path(path)
+        digest.update(f"{file.relative_to(folder).as_posix()}\t{file.stat().st_size}\n".encode())
+    return FolderManifest(
+        dataset=dataset,
+        num_classes=info.num_classes,
+        classes=tuple(train_classes),
+        train_counts=_counts(train, len(train_classes)),
+        val_counts=_counts(val, len(train_classes)),
+        mean=info.mean or (),
+        std=info.std or (),
+        digest=digest.hexdigest(),
+    )
+
+
+class View(Protocol):
+    """How an image is shown: a color image becomes uint8 [3, 224, 224]."""
+
+    def __call__(self, image: Image.Image, epoch: int, index: int) -> Tensor:
+        """The image as shown in an epoch; `index` is its place in the folder's listing."""
+
+
+@dataclass(frozen=True)
+class RandomView:
+    """A crop of random place, area and shape, and a fair coin for mirroring: what training shows.
+
+    The choices depend on (seed, purpose, epoch, index) alone, not on the worker process that makes them.
+    """
+
+    seed: int
+    purpose: str
+    flip: bool
+
+    def __call__(self, image: Image.Image, epoch: int, index: int) -> Tensor:
+        """The image as shown in this epoch."""
+        # torchvision draws from the global generator only, so that one is lent to it and put back.
+        with torch.random.fork_rng(devices=[]):
+            torch.set_rng_state(generator(self.seed, self.purpose, epoch, index).get_state())
+            crop = RandomResizedCrop.get_params(image, list(CROP_AREA), list(CROP_RATIO))
+            mirrored = self.flip and bool(torch.rand(()) < 0.5)
+        shown = vision.resized_crop(image, *crop, size=[CROP_SIZE, CROP_SIZE])
+        return _pixels(vision.hflip(shown) if mirrored else shown)
+
+
+@dataclass(frozen=True)
+class CenterView:
+    """The central square of the image scaled to a short side of 256 pixels: what evaluation shows."""
+
+    def __call__(self, image: Image.Image, epoch: int, index: int) -> Tensor:
+        """The image, the same in every epoch."""
+        return _pixels(vision.center_crop(vision.resize(image, [RESIZE]), [CROP_SIZE, CROP_SIZE]))
+
+
+class FolderBatches:
+    """Batches of an image folder, see `east.data.batches.Batches`."""
+
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        view: View,
+        *,
+        device: torch.device,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        batch_size: int,
+        workers: int,
+        indices: Tensor | None = None,
+        order_seed: int | None = None,
+    ) -> None:
+        """Remember what to read; files are opened when an epoch is.
+
+        Args:
+            samples: all images of the listing.
+            view: how an image is shown.
+            device: where batches go.
+            mean: channel means of pixels in [0, 1].
+            std: channel standard deviations, likewise.
+            batch_size: images a batch; the last batch of an epoch holds what is left.
+            workers: processes that decode; 0 decodes in this one. The batches do not depend on it.
+            indices: int64 places in `samples` of the images to show; None shows all.
+            order_seed: the run's seed, where each epoch is shuffled; None keeps the listing's order.
+        """
+        self._images = _FolderImages(samples, view)
+        self._indices = torch.arange(len(samples)) if indices is None else indices
+        self._device = device
+        self._normalize = Normalization(mean, std, device)
+        self._batch_size = batch_size
+        self._workers = workers
+        self._order_seed = order_seed
+
+    def __len__(self) -> int:
+        return -(-len(self._indices) // self._batch_size)
+
+    def epoch(self, number: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches of an epoch, see `Batches`; every image comes exactly once.
+
+        Raises:
+            EastError: if an image cannot be decoded.
+        """
+        order = self._indices
+        if self._order_seed is not None:
+            random = generator(self._order_seed, "order", number)
+            order = order[torch.randperm(len(order), generator=random)]
+        loader: DataLoader[Any] = DataLoader(
+            self._images,
+            batch_sampler=_Keys(number, order[start * self._batch_size :], self._batch_size),
+            num_workers=self._workers,
+            collate_fn=_collate,
+            pin_memory=self._device.type == "cuda",
+            # The loader seeds its workers from the global generator unless it is given one.
+            generator=generator(0, "workers"),
+        )
+        for batch in loader:
+            if isinstance(batch, EastError):
+                raise batch
+            pixels, labels = batch
+            yield (
+                self._normalize(pixels.to(self._device, non_blocking=True)),
+                labels.to(self._device, non_blocking=True),
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class _Keys:
+    """The (epoch, index) keys of each batch: they carry the epoch to the workers without shared state."""
+
+    epoch: int
+    order: Tensor
+    batch_size: int
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        for batch in range(len(self)):
+            chosen = self.order[batch * self.batch_size : (batch + 1) * self.batch_size]
+            yield [(self.epoch, index) for index in chosen.tolist()]
+
+    def __len__(self) -> int:
+        return -(-len(self.order) // self.batch_size)
+
+
+class _FolderImages(Dataset[tuple[Tensor, int] | EastError]):
+    def __init__(self, samples: Sequence[Sample], view: View) -> None:
+        self._samples = samples
+        self._view = view
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, int] | EastError:
+        epoch, index = key
+        path, label = self._samples[index]
+        try:
+            with Image.open(path) as image:
+                return self._view(image.convert("RGB"), epoch, index), label
+        except OSError as error:
+            # Handed over as a value: an error raised in a worker arrives wrapped in the worker's traceback.
+            return EastError(f"{path} cannot be read as an image ({error}). Unpack ImageNet again.")
+
+
+def _collate(samples: list[tuple[Tensor, int] | EastError]) -> Any:
+    for sample in samples:
+        if isinstance(sample, EastError):
+            return sample
+    return default_collate(samples)
+
+
+def _counts(samples: Sequence[Sample], classes: int) -> tuple[int, ...]:
+    counted = Counter(label for _, label in samples)
+    return tuple(counted[label] for label in range(classes))
+
+
+def _pixels(image: Image.Image) -> Tensor:
+    pixels: Tensor = vision.pil_to_tensor(image)
+    return pixels

@@ -1,0 +1,155 @@
+"""Writes a data set to disk once, whole, with the checksums that every later reader verifies."""
+
+import hashlib
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+from filelock import FileLock
+from safetensors.torch import save
+from torch import Tensor
+
+from east.data.catalog import DATASETS
+from east.data.manifest import (
+    MANIFEST_FILE,
+    TENSOR_FILE,
+    FolderManifest,
+    ImagesManifest,
+    read_manifest,
+)
+from east.data.source import SourceImages
+from east.data.storage import sha256
+from east.data.vision import require_torchvision
+from east.errors import EastError
+from east.files import write_atomically
+
+
+def prepare(dataset: str, data_dir: Path, *, folder: Path | None = None) -> Path:
+    """Make a data set ready for training; return the path of its manifest.
+
+    Nothing is done when the manifest and the data agree. Several jobs may call this at once: one of them works,
+    the others wait.
+
+    Args:
+        dataset: a key of `DATASETS`.
+        data_dir: where data sets are stored; downloads go to its sub-folder `raw`.
+        folder: for ImageNet, the folder that holds `train/` and `val/`; other data sets do not look at it.
+
+    Raises:
+        EastError: if the name is unknown, or the raw data are missing or damaged.
+    """
+    match dataset:
+        case "cifar10" | "cifar100":
+            return store_images(dataset, data_dir, partial(_read_official_cifar, dataset, data_dir / "raw"))
+        case "digits":
+            from east.data.digits import read_digits
+
+            return store_images(dataset, data_dir, read_digits)
+        case "digit_pairs":
+            from east.data.digits import read_digit_pairs
+
+            return store_images(dataset, data_dir, read_digit_pairs)
+        case "imagenet":
+            return store_folder(dataset, data_dir, folder)
+        case _:
+            raise EastError(f"There is no data set '{dataset}'. Choose one of {', '.join(DATASETS)}.")
+
+
+def store_images(dataset: str, data_dir: Path, read: Callable[[], SourceImages]) -> Path:
+    """Write the tensor file, then the manifest, of a data set unless both are there and agree.
+
+    Args:
+        dataset: a key of `DATASETS`.
+        data_dir: where data sets are stored.
+        read: reads the source; called only if there is something to write.
+    """
+    home = data_dir / dataset
+    # Looked at before the lock is taken, so that a data folder that others own may be read-only.
+    if _agrees(dataset, data_dir):
+        return home / MANIFEST_FILE
+    home.mkdir(parents=True, exist_ok=True)
+    with FileLock(home / ".lock"):
+        if not _agrees(dataset, data_dir):
+            _write_images(dataset, home, read())
+    return home / MANIFEST_FILE
+
+
+def store_folder(dataset: str, data_dir: Path, folder: Path | None) -> Path:
+    """Write the manifest of an image folder, whose images stay where they are.
+
+    Raises:
+        EastError: if no folder is given, or it is not an image folder of the data set's classes.
+    """
+    info = DATASETS[dataset]
+    if folder is None:
+        raise EastError(
+            f"{info.label} cannot be downloaded: give the folder that holds its train/ and val/ sub-folders."
+        )
+    require_torchvision()
+    from east.data.folder import scan_folder
+
+    home = data_dir / dataset
+    manifest = scan_folder(dataset, folder)
+    if _recorded_folder(dataset, data_dir) == manifest:
+        return home / MANIFEST_FILE
+    home.mkdir(parents=True, exist_ok=True)
+    with FileLock(home / ".lock"):
+        _write_manifest(home, manifest)
+    return home / MANIFEST_FILE
+
+
+def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel of uint8 images [N, C, H, W], for pixels in [0, 1]."""
+    pixels = images.transpose(0, 1).flatten(1).double() / 255
+    std, mean = torch.std_mean(pixels, dim=1, correction=0)
+    return tuple(mean.tolist()), tuple(std.tolist())
+
+
+def _read_official_cifar(dataset: str, raw: Path) -> SourceImages:
+    require_torchvision()
+    from torchvision.datasets import CIFAR10, CIFAR100
+
+    from east.data.cifar import read_cifar
+
+    return read_cifar({"cifar10": CIFAR10, "cifar100": CIFAR100}[dataset], raw)
+
+
+def _agrees(dataset: str, data_dir: Path) -> bool:
+    tensor_file = data_dir / dataset / TENSOR_FILE
+    try:
+        manifest = read_manifest(ImagesManifest, dataset, data_dir)
+    except EastError:
+        return False
+    return tensor_file.exists() and sha256(tensor_file) == manifest.sha256
+
+
+def _recorded_folder(dataset: str, data_dir: Path) -> FolderManifest | None:
+    try:
+        return read_manifest(FolderManifest, dataset, data_dir)
+    except EastError:
+        return None
+
+
+def _write_images(dataset: str, home: Path, source: SourceImages) -> None:
+    info = DATASETS[dataset]
+    tensors = source.tensors()
+    # A manifest must never stand beside a tensor file it does not describe, not even between two renames.
+    (home / MANIFEST_FILE).unlink(missing_ok=True)
+    content = save(tensors)
+    write_atomically(home / TENSOR_FILE, content)
+    mean, std = channel_statistics(source.train_images)
+    manifest = ImagesManifest(
+        dataset=dataset,
+        sha256=hashlib.sha256(content).hexdigest(),
+        shapes={name: tuple(tensor.shape) for name, tensor in tensors.items()},
+        num_classes=info.num_classes,
+        mean=info.mean or mean,
+        std=info.std or std,
+        sources=source.sources,
+    )
+    _write_manifest(home, manifest)
+
+
+def _write_manifest(home: Path, manifest: ImagesManifest | FolderManifest) -> None:
+    write_atomically(home / MANIFEST_FILE, manifest.model_dump_json(indent=2) + "\n")

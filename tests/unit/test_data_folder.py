@@ -1,0 +1,210 @@
+import os
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from east.config.run import DatasetSpec
+from east.data.folder import CenterView, FolderBatches, RandomView, list_images
+from east.data.manifest import FolderManifest, read_manifest
+from east.data.open import open_dataset
+from east.data.prepare import prepare
+from east.errors import EastError
+
+CPU = torch.device("cpu")
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def picture(width, height, seed):
+    random = np.random.default_rng(seed)
+    coarse = Image.fromarray(random.integers(0, 256, (6, 8, 3), dtype=np.uint8))
+    return coarse.resize((width, height), Image.Resampling.BICUBIC)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Two classes: five training and three validation images, PNG and JPEG, color and grey."""
+    home = tmp_path_factory.mktemp("images")
+    for part, counts in (("train", (3, 2)), ("val", (1, 2))):
+        for label, count in enumerate(counts):
+            place = home / part / f"n{label}"
+            place.mkdir(parents=True)
+            for number in range(count):
+                image = picture(280 + 20 * number, 300, seed=10 * label + number)
+                if number == 1:
+                    image.convert("L").save(place / f"{number}.png")
+                else:
+                    image.save(place / f"{number}.JPEG")
+    return home
+
+
+@pytest.fixture(scope="module")
+def thousand(tmp_path_factory):
+    """A folder of a thousand classes, one picture linked into all."""
+    home = tmp_path_factory.mktemp("thousand")
+    picture(40, 30, seed=1).save(home / "one.png")
+    for part in ("train", "val"):
+        for label in range(1000):
+            place = home / part / f"n{label:04d}"
+            place.mkdir(parents=True)
+            os.link(home / "one.png", place / "a.png")
+    return home
+
+
+def training(folder, *, workers=0, seed=5, **changes):
+    _, samples = list_images(folder, "train")
+    settings = {"batch_size": 2, "order_seed": seed} | changes
+    return FolderBatches(
+        samples, RandomView(seed, "augment", True), device=CPU, mean=MEAN, std=STD, workers=workers, **settings
+    )
+
+
+def test_training_batches_do_not_depend_on_the_workers_and_leave_the_global_generator_alone(folder):
+    state = torch.get_rng_state()
+    alone = list(training(folder).epoch(1))
+    assert torch.equal(torch.get_rng_state(), state)
+    shared = list(training(folder, workers=2).epoch(1))
+    assert [len(y) for _, y in alone] == [2, 2, 1]
+    for (x, y), (x_shared, y_shared) in zip(alone, shared, strict=True):
+        assert x.shape[1:] == (3, 224, 224)
+        assert torch.equal(x, x_shared)
+        assert torch.equal(y, y_shared)
+
+
+def test_an_epoch_shows_every_image_once_in_its_own_order_and_can_be_resumed(folder):
+    train = training(folder, batch_size=1)
+    epochs = [list(train.epoch(number)) for number in range(4)]
+    assert all(torch.cat([y for _, y in epoch]).bincount().tolist() == [3, 2] for epoch in epochs)
+    assert len({tuple(y.item() for _, y in epoch) for epoch in epochs}) > 1
+    rest = list(train.epoch(2, start=3))
+    assert len(rest) == 2
+    for (x, _), (x_rest, _) in zip(epochs[2][3:], rest, strict=True):
+        assert torch.equal(x, x_rest)
+
+
+def test_random_view_depends_on_seed_purpose_epoch_and_image_only():
+    image = picture(300, 260, seed=2)
+    view = RandomView(1, "augment", True)
+    shown = view(image, 3, 4)
+    torch.rand(7)
+    assert torch.equal(view(image, 3, 4), shown)
+    for other in (view(image, 3, 5), view(image, 4, 4), RandomView(2, "augment", True)(image, 3, 4)):
+        assert not torch.equal(other, shown)
+    assert not torch.equal(RandomView(1, "validation", True)(image, 3, 4), shown)
+
+
+def test_random_view_mirrors_half_of_the_images_and_none_without_flip():
+    # Brightness grows to the right, so that a mirrored crop is darker there.
+    ramp = Image.fromarray(np.tile(np.arange(0, 250, dtype=np.uint8), (250, 1))).convert("RGB")
+    mirrored = 0
+    for index in range(60):
+        crop = RandomView(1, "augment", True)(ramp, 0, index).float()
+        straight = RandomView(1, "augment", False)(ramp, 0, index).float()
+        assert straight[..., -1].mean() > straight[..., 0].mean()
+        if crop[..., -1].mean() < crop[..., 0].mean():
+            mirrored += 1
+            assert torch.equal(crop.flip(-1), straight)
+        else:
+            assert torch.equal(crop, straight)
+    assert 15 <= mirrored <= 45
+
+
+def test_center_view_scales_the_short_side_to_256_and_cuts_the_middle():
+    pixels = np.zeros((512, 1024, 3), dtype=np.uint8)
+    pixels[:, 512 - 224 : 512 + 224] = 200
+    shown = CenterView()(Image.fromarray(pixels), 0, 0)
+    assert shown.shape == (3, 224, 224)
+    assert shown.dtype == torch.uint8
+    assert (shown[:, :, 2:-2] == 200).all()
+    wider = np.zeros((512, 1024, 3), dtype=np.uint8)
+    wider[:, 512 - 200 : 512 + 200] = 200
+    assert (CenterView()(Image.fromarray(wider), 0, 0)[:, :, :10] == 0).all()
+
+
+def test_evaluation_keeps_the_order_and_normalizes(folder):
+    _, samples = list_images(folder, "val")
+    test = FolderBatches(samples, CenterView(), device=CPU, mean=MEAN, std=STD, batch_size=2, workers=0)
+    shown = list(test.epoch(0))
+    assert len(test) == 2
+    assert torch.cat([y for _, y in shown]).tolist() == [0, 1, 1]
+    first = CenterView()(Image.open(samples[0][0]).convert("RGB"), 0, 0).double() / 255
+    for channel in range(3):
+        expected = (first[channel] - MEAN[channel]) / STD[channel]
+        torch.testing.assert_close(shown[0][0][0, channel].double(), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_unreadable_image_is_named_without_a_worker_s_traceback(tmp_path, workers):
+    place = tmp_path / "train" / "n0"
+    place.mkdir(parents=True)
+    picture(60, 60, seed=1).save(place / "cut.jpg")
+    (place / "cut.jpg").write_bytes((place / "cut.jpg").read_bytes()[:300])
+    with pytest.raises(EastError, match=r"cut\.jpg cannot be read") as caught:
+        list(training(tmp_path, workers=workers).epoch(0))
+    assert "Traceback" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({}, "train is missing"),
+        ({"train/a/1.png": 1}, "val is missing"),
+        ({"train/x.txt": 0, "val/x.txt": 0}, "not an image folder"),
+        ({"train/a/x.txt": 0, "val/a/1.png": 1}, "not an image folder"),
+        ({"train/a/1.png": 1, "val/b/1.png": 1}, "same classes"),
+        ({"train/a/1.png": 1, "val/a/1.png": 1}, "has 1 classes, but ImageNet has 1000"),
+    ],
+)
+def test_malformed_folders_are_refused(tmp_path, parts, message):
+    for name in parts:
+        path = tmp_path / "images" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    with pytest.raises(EastError, match=message):
+        prepare("imagenet", tmp_path / "data", folder=tmp_path / "images")
+    assert not (tmp_path / "data" / "imagenet" / "manifest.json").exists()
+
+
+def test_imagenet_without_a_folder_is_refused(tmp_path):
+    with pytest.raises(EastError, match="train/ and val/"):
+        prepare("imagenet", tmp_path)
+
+
+def imagenet_spec(**changes):
+    settings = {
+        "name": "imagenet",
+        "margin": 0,
+        "padding": "zero",
+        "flip": True,
+        "validation": 0,
+        "validation_choice": "shuffled",
+        "augment_validation": False,
+    }
+    return DatasetSpec(**(settings | changes))
+
+
+def test_imagenet_is_described_opened_and_checked(tmp_path, thousand):
+    path = prepare("imagenet", tmp_path, folder=thousand)
+    manifest = read_manifest(FolderManifest, "imagenet", tmp_path)
+    assert manifest.classes[:2] == ("n0000", "n0001")
+    assert manifest.train_counts == manifest.val_counts == (1,) * 1000
+    assert [p.name for p in path.parent.iterdir() if p.name != ".lock"] == ["manifest.json"]
+    before = path.stat().st_mtime_ns
+    assert prepare("imagenet", tmp_path, folder=thousand) == path
+    assert path.stat().st_mtime_ns == before
+
+    splits = open_dataset(imagenet_spec(validation=300), 128, 17, tmp_path, CPU, thousand)
+    assert (len(splits.train), len(splits.validation), len(splits.test)) == (6, 2, 4)
+    assert splits.num_classes == 1000
+    assert open_dataset(imagenet_spec(), 128, 17, tmp_path, CPU, thousand).validation is None
+    with pytest.raises(EastError, match="whole classes"):
+        open_dataset(imagenet_spec(validation=300, validation_choice="last"), 128, 17, tmp_path, CPU, thousand)
+
+    extra = thousand / "val" / "n0003" / "b.png"
+    os.link(thousand / "one.png", extra)
+    try:
+        with pytest.raises(EastError, match="has changed"):
+            open_dataset(imagenet_spec(), 128, 17, tmp_path, CPU, thousand)
+    finally:
+        extra.unlink()

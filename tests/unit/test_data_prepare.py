@@ -1,0 +1,345 @@
+import hashlib
+import io
+import json
+import pickle
+import socket
+import subprocess
+import sys
+import tarfile
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torchvision.datasets import CIFAR10, CIFAR100
+
+from east.data.catalog import DATASETS
+from east.data.cifar import read_cifar
+from east.data.digits import (
+    draw_pairs,
+    enlarge,
+    join_pairs,
+    native_digits,
+    read_digit_pairs,
+    read_digits,
+    split_digits,
+)
+from east.data.images import load_images
+from east.data.prepare import channel_statistics, prepare, store_images
+from east.errors import EastError
+
+LABEL_KEYS = {CIFAR10: "labels", CIFAR100: "fine_labels"}
+
+
+def batch(base, count, classes, seed):
+    """A pickled CIFAR batch and what it holds: images [N, 3, 32, 32] and labels."""
+    random = np.random.default_rng(seed)
+    images = random.integers(0, 256, (count, 3072), dtype=np.uint8)
+    labels = random.integers(0, classes, count).tolist()
+    return pickle.dumps({"data": images, LABEL_KEYS[base]: labels}, protocol=2), images.reshape(-1, 3, 32, 32), labels
+
+
+def archive(folder, base, *, extra=(), damage=lambda content: content):
+    """Write an archive in the true format; return a torchvision class with its checksums, and what it holds."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files, parts = {}, {"train": [], "test": []}
+    classes = 10 if base is CIFAR10 else 100
+    for part, names in (("train", base.train_list), ("test", base.test_list)):
+        for name, _ in names:
+            content, images, labels = batch(base, 6, classes, seed=len(files))
+            files[name] = content
+            parts[part].append((images, labels))
+    names_key = base.meta["key"]
+    files[base.meta["filename"]] = pickle.dumps({names_key: [f"c{i}" for i in range(classes)]}, protocol=2)
+
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w:gz") as tar:
+        for name, content in (*((f"{base.base_folder}/{n}", c) for n, c in files.items()), *extra):
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    content = damage(stream.getvalue())
+    path = folder / base.filename
+    path.write_bytes(content)
+
+    def checksums(listed):
+        return [[name, hashlib.md5(files[name]).hexdigest()] for name, _ in listed]
+
+    meta = base.meta | {"md5": hashlib.md5(files[base.meta["filename"]]).hexdigest()}
+    cls = type(
+        "SmallArchive",
+        (base,),
+        {
+            "tgz_md5": hashlib.md5(content).hexdigest(),
+            "train_list": checksums(base.train_list),
+            "test_list": checksums(base.test_list),
+            "meta": meta,
+        },
+    )
+    return cls, parts
+
+
+def joined(parts):
+    return (
+        torch.from_numpy(np.concatenate([images for images, _ in parts])),
+        torch.tensor([label for _, labels in parts for label in labels]),
+    )
+
+
+def small_cifar10(data_dir, cls):
+    return store_images("cifar10", data_dir, partial(read_cifar, cls, data_dir / "raw"))
+
+
+@pytest.mark.parametrize(("dataset", "base"), [("cifar10", CIFAR10), ("cifar100", CIFAR100)])
+def test_cifar_archive_is_read_with_its_images_labels_and_checksums(tmp_path, dataset, base):
+    cls, parts = archive(tmp_path / "raw", base)
+    path = store_images(dataset, tmp_path, partial(read_cifar, cls, tmp_path / "raw"))
+    data = load_images(dataset, tmp_path)
+    train_images, train_labels = joined(parts["train"])
+    test_images, test_labels = joined(parts["test"])
+    assert torch.equal(data.train_images, train_images)
+    assert torch.equal(data.train_labels, train_labels)
+    assert torch.equal(data.test_images, test_images)
+    assert torch.equal(data.test_labels, test_labels)
+    assert data.train_images.dtype == torch.uint8
+    assert data.train_labels.dtype == torch.int64
+    assert (data.mean, data.std) == (DATASETS[dataset].mean, DATASETS[dataset].std)
+
+    manifest = json.loads(path.read_text())
+    assert path == tmp_path / dataset / "manifest.json"
+    assert manifest["num_classes"] == DATASETS[dataset].num_classes
+    assert manifest["shapes"]["train_images"] == list(train_images.shape)
+    assert manifest["sha256"] == hashlib.sha256((path.parent / "images.safetensors").read_bytes()).hexdigest()
+    assert manifest["sources"][0] == {"name": base.filename, "md5": cls.tgz_md5}
+    assert [source["name"] for source in manifest["sources"][1:]] == [n for n, _ in base.train_list + base.test_list]
+    assert sorted(p.name for p in (tmp_path / "raw").iterdir()) == [base.filename]
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    """A web server on this machine: the folder that it serves, and its address."""
+    folder = tmp_path / "server"
+    folder.mkdir()
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder))) as web:
+        thread = threading.Thread(target=web.serve_forever, args=(0.01,))
+        thread.start()
+        yield folder, f"http://127.0.0.1:{web.server_port}/{CIFAR10.filename}"
+        web.shutdown()
+        thread.join()
+
+
+def test_absent_archive_is_downloaded_into_raw(tmp_path, server):
+    folder, url = server
+    cls, _ = archive(folder, CIFAR10)
+    cls.url = url
+    small_cifar10(tmp_path / "data", cls)
+    downloaded = tmp_path / "data" / "raw" / CIFAR10.filename
+    assert hashlib.md5(downloaded.read_bytes()).hexdigest() == cls.tgz_md5
+
+
+@pytest.mark.parametrize("served", ["nothing", "part"])
+def test_failed_download_says_which_file_to_put_where_and_leaves_nothing(tmp_path, server, served):
+    folder, url = server
+    cls, _ = archive(folder, CIFAR10)
+    cls.url = url
+    path = folder / CIFAR10.filename
+    if served == "part":
+        path.write_bytes(path.read_bytes()[:1000])
+    else:
+        path.unlink()
+    with pytest.raises(EastError) as caught:
+        small_cifar10(tmp_path / "data", cls)
+    for part in (CIFAR10.filename, cls.tgz_md5, str(tmp_path / "data" / "raw")):
+        assert part in str(caught.value)
+    assert not list((tmp_path / "data" / "raw").iterdir())
+
+
+def test_without_network_the_error_is_one_for_people(tmp_path):
+    cls, _ = archive(tmp_path / "server", CIFAR10)
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        cls.url = f"http://127.0.0.1:{unused.getsockname()[1]}/{CIFAR10.filename}"
+        with pytest.raises(EastError, match="could not be downloaded"):
+            small_cifar10(tmp_path / "data", cls)
+
+
+@pytest.mark.parametrize("spoil", [lambda c: c[: len(c) // 2], lambda c: c[:100] + b"x" + c[101:], lambda c: b""])
+def test_damaged_archive_is_refused_by_name_and_left_as_it_is(tmp_path, spoil):
+    cls, _ = archive(tmp_path / "raw", CIFAR10)
+    path = tmp_path / "raw" / CIFAR10.filename
+    spoiled = spoil(path.read_bytes())
+    path.write_bytes(spoiled)
+    with pytest.raises(EastError, match="damaged or incomplete") as caught:
+        small_cifar10(tmp_path, cls)
+    assert str(path) in str(caught.value)
+    assert path.read_bytes() == spoiled
+    assert [p.name for p in (tmp_path / "cifar10").iterdir()] == [".lock"]
+
+
+def test_archive_cut_short_at_its_source_is_refused_though_its_checksum_agrees(tmp_path):
+    cls, _ = archive(tmp_path / "raw", CIFAR10, damage=lambda content: content[: len(content) // 2])
+    with pytest.raises(EastError, match=CIFAR10.filename):
+        small_cifar10(tmp_path, cls)
+    assert not (tmp_path / "cifar10" / "manifest.json").exists()
+    assert [p.name for p in (tmp_path / "raw").iterdir()] == [CIFAR10.filename]
+
+
+def test_member_with_another_checksum_is_refused(tmp_path):
+    cls, _ = archive(tmp_path / "raw", CIFAR10)
+    cls.test_list = [["test_batch", "0" * 32]]
+    with pytest.raises(EastError, match=CIFAR10.filename):
+        small_cifar10(tmp_path, cls)
+
+
+def test_member_that_leads_out_of_the_folder_is_refused(tmp_path):
+    cls, _ = archive(tmp_path / "raw", CIFAR10, extra=[("../../escaped", b"out")])
+    with pytest.raises(EastError, match="outside its folder"):
+        small_cifar10(tmp_path, cls)
+    assert not list(tmp_path.rglob("escaped"))
+    assert not (tmp_path / "cifar10" / "manifest.json").exists()
+
+
+def test_prepared_data_are_left_alone_and_damaged_data_are_made_again(tmp_path):
+    calls = []
+
+    def read():
+        calls.append(1)
+        return read_digits()
+
+    path = store_images("digits", tmp_path, read)
+    tensor_file = path.parent / "images.safetensors"
+    whole, manifest = tensor_file.read_bytes(), path.read_bytes()
+    store_images("digits", tmp_path, read)
+    assert len(calls) == 1
+    tensor_file.write_bytes(whole[:-1])
+    store_images("digits", tmp_path, read)
+    path.unlink()
+    store_images("digits", tmp_path, read)
+    path.write_text(path.read_text().replace('"schema_version": 1', '"schema_version": 0'))
+    store_images("digits", tmp_path, read)
+    assert len(calls) == 4
+    assert (tensor_file.read_bytes(), path.read_bytes()) == (whole, manifest)
+
+
+def test_failed_preparation_leaves_no_manifest_beside_the_old_tensor_file(tmp_path):
+    path = prepare("digits", tmp_path)
+    (path.parent / "images.safetensors").write_bytes(b"spoiled")
+
+    def fail():
+        raise EastError("no source")
+
+    with pytest.raises(EastError, match="no source"):
+        store_images("digits", tmp_path, fail)
+    with pytest.raises(EastError, match="damaged"):
+        load_images("digits", tmp_path)
+
+
+def test_two_processes_that_prepare_at_once_build_once(tmp_path):
+    log = tmp_path / "builds"
+    script = (
+        "import sys, time\n"
+        "from pathlib import Path\n"
+        "import torch\n"
+        "from east.data.prepare import store_images\n"
+        "from east.data.source import SourceImages\n"
+        "home, name = Path(sys.argv[1]), sys.argv[2]\n"
+        "def read():\n"
+        "    with (home / 'builds').open('a') as log: log.write(name)\n"
+        "    time.sleep(0.5)\n"
+        "    images, labels = torch.ones(2, 3, 16, 16, dtype=torch.uint8), torch.tensor([1, 2])\n"
+        "    return SourceImages(images, labels, images + 1, labels + 1, ())\n"
+        "(home / name).touch()\n"
+        "while len(list(home.glob('ready*'))) < 2: time.sleep(0.01)\n"
+        "store_images('digits', home / 'data', read)\n"
+    )
+    jobs = [
+        subprocess.Popen([sys.executable, "-c", script, str(tmp_path), name], cwd=Path(__file__).parents[2])
+        for name in ("ready1", "ready2")
+    ]
+    assert [job.wait(60) for job in jobs] == [0, 0]
+    assert log.read_text() in ("ready1", "ready2")
+    assert load_images("digits", tmp_path / "data").train_labels.tolist() == [1, 2]
+
+
+def test_unknown_data_set_is_refused(tmp_path):
+    with pytest.raises(EastError, match=r"mnist.*cifar10"):
+        prepare("mnist", tmp_path)
+
+
+@pytest.mark.parametrize("dataset", ["digits", "digit_pairs"])
+def test_embedded_data_have_the_catalogue_s_counts_and_share_no_image(tmp_path, dataset):
+    prepare(dataset, tmp_path)
+    data = load_images(dataset, tmp_path)
+    info = DATASETS[dataset]
+    size = (info.channels, info.image_size, info.image_size)
+    assert data.train_images.shape == (info.train_images, *size)
+    assert data.test_images.shape == (info.test_images, *size)
+    assert data.num_classes == info.num_classes
+    for labels in (data.train_labels, data.test_labels):
+        counts = labels.bincount(minlength=info.num_classes)
+        assert len(counts) == info.num_classes
+        # Equal classes for the pairs; the digits themselves are 174 to 183 of each class.
+        assert counts.max() - counts.min() <= (8 if dataset == "digits" else 0)
+    train = {image.numpy().tobytes() for image in data.train_images}
+    test = {image.numpy().tobytes() for image in data.test_images}
+    assert len(train) == info.train_images
+    assert not train & test
+    pixels = data.train_images[:, 0].double().numpy() / 255
+    assert data.mean == pytest.approx([pixels.mean()] * 3)
+    assert data.std == pytest.approx([pixels.std()] * 3)
+
+
+def test_pairs_use_the_digits_of_their_part_only():
+    _, labels = native_digits()
+    train, test = split_digits(labels)
+    assert not set(train.tolist()) & set(test.tolist())
+    assert len(train) + len(test) == 1797
+    train_pairs = draw_pairs(labels, train, 40, "train")
+    test_pairs = draw_pairs(labels, test, 10, "test")
+    assert set(train_pairs.flatten().tolist()) <= set(train.tolist())
+    assert set(test_pairs.flatten().tolist()) <= set(test.tolist())
+    assert len({tuple(pair) for pair in train_pairs.tolist()}) == 4000
+    assert (labels[train_pairs] @ torch.tensor([10, 1])).tolist() == list(range(100)) * 40
+
+
+def test_pair_image_shows_both_digits_in_the_middle_rows():
+    images, labels = native_digits()
+    pairs = read_digit_pairs()
+    drawn = draw_pairs(labels, split_digits(labels)[0], 40, "train")
+    image = pairs.train_images[137]
+    assert pairs.train_labels[137] == 37
+    for channel in image:
+        assert torch.equal(channel[4:12, :8], images[drawn[137, 0]])
+        assert torch.equal(channel[4:12, 8:], images[drawn[137, 1]])
+        assert not channel[:4].any()
+        assert not channel[12:].any()
+    assert torch.equal(join_pairs(images, drawn[137:138])[0], image)
+
+
+def test_digits_are_scaled_and_enlarged_bilinearly():
+    images, _ = native_digits()
+    assert images.min() == 0
+    assert images.max() == 255
+    small = torch.zeros(1, 8, 8, dtype=torch.uint8)
+    small[0, 3, 3] = 160
+    large = enlarge(small)[0]
+    # A pixel spreads to 4 x 4 with weights 1/4, 3/4, 3/4, 1/4 in each direction.
+    weights = torch.tensor([1, 3, 3, 1])
+    expected = torch.zeros(16, 16, dtype=torch.int64)
+    expected[5:9, 5:9] = 10 * weights[:, None] * weights[None, :]
+    assert torch.equal(large.long(), expected.expand(3, -1, -1))
+
+
+def test_channel_statistics_are_per_channel_on_unit_pixels():
+    images = torch.zeros(2, 2, 1, 2, dtype=torch.uint8)
+    images[:, 1] = torch.tensor([0, 255], dtype=torch.uint8)
+    assert channel_statistics(images) == ((0.0, 0.5), (0.0, 0.5))
