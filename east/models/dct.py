@@ -1,0 +1,122 @@
+"""DCTpS layers: a fixed DCT matrix, times a trainable scalar, plus a sparse trainable weight (Price & Tanner, 2021)."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from east.sparse.layers import MaskedConv2d, MaskedLinear
+
+
+def dct_matrix(rows: int, columns: int) -> Tensor:
+    """The orthonormal DCT-II of size N = max(rows, columns), cut to its first rows and columns.
+
+    Element (o, q) is c_o cos(pi o (2 q + 1) / (2 N)), with c_0 = sqrt(1 / N) and c_o = sqrt(2 / N) otherwise.
+    """
+    size = max(rows, columns)
+    frequency = torch.arange(rows, dtype=torch.float64)[:, None]
+    position = torch.arange(columns, dtype=torch.float64)[None, :]
+    # o (2 q + 1) is reduced modulo the period 4 N while it is a whole number, so that the cosine stays accurate.
+    matrix = torch.cos(math.pi / (2 * size) * torch.remainder(frequency * (2 * position + 1), 4 * size))
+    scale = torch.full((rows, 1), math.sqrt(2 / size), dtype=torch.float64)
+    scale[0] = math.sqrt(1 / size)
+    return (scale * matrix).to(torch.get_default_dtype())
+
+
+def dct_kernel(out_channels: int, in_channels: int, kernel_size: int) -> Tensor:
+    """The DCT matrix over patches, as a convolution weight (out_channels, in_channels, kernel_size, kernel_size).
+
+    A patch is read in the order (kernel row, kernel column, input channel).
+    """
+    matrix = dct_matrix(out_channels, kernel_size * kernel_size * in_channels)
+    return matrix.view(out_channels, kernel_size, kernel_size, in_channels).permute(0, 3, 1, 2).contiguous()
+
+
+class FixedConv2d(nn.Module):
+    """A convolution with a weight that is neither trained nor stored."""
+
+    weight: Tensor
+
+    def __init__(self, weight: Tensor, stride: int, padding: int) -> None:
+        super().__init__()
+        self.stride, self.padding = stride, padding
+        self.register_buffer("weight", weight, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve x (N, C, H, W)."""
+        return F.conv2d(x, self.weight, None, self.stride, self.padding)
+
+
+class FixedLinear(nn.Module):
+    """A linear layer with a weight that is neither trained nor stored."""
+
+    weight: Tensor
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("weight", weight, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the weight to x (N, in_features)."""
+        return F.linear(x, self.weight)
+
+
+class DCTConv2d(nn.Module):
+    """A convolution with weight alpha * D + S: D the fixed DCT, S sparse and zero at the start, alpha a scalar.
+
+    Attributes:
+        fused: execute one convolution of the sum; if not, two parallel ones, as in the published implementation.
+    """
+
+    fused: bool = True
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int, *, stride: int = 1, padding: int = 0
+    ) -> None:
+        super().__init__()
+        self.sparse = MaskedConv2d(in_channels, out_channels, kernel_size, stride=stride, padding=padding)
+        nn.init.zeros_(self.sparse.weight)
+        self.dct = FixedConv2d(dct_kernel(out_channels, in_channels, kernel_size), stride, padding)
+        self.alpha = nn.Parameter(torch.ones(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve x (N, C, H, W)."""
+        if self.fused:
+            return self._convolve(x, self.alpha * self.dct.weight + self.sparse.weight)
+        parallel: Tensor = self.sparse(x) + self.alpha * self.dct(x)
+        return parallel
+
+    def reuse(self, x: Tensor, scale: Tensor, alpha: Tensor) -> Tensor:
+        """Apply this layer elsewhere in the network: S times a scalar, and D times that place's own alpha."""
+        return self._convolve(x, alpha * self.dct.weight + scale * self.sparse.weight)
+
+    def _convolve(self, x: Tensor, weight: Tensor) -> Tensor:
+        return F.conv2d(x, weight, None, self.sparse.stride, self.sparse.padding)
+
+
+class DCTLinear(nn.Module):
+    """A linear layer with weight alpha * D + S and a bias: as `DCTConv2d`."""
+
+    fused: bool = True
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__()
+        self.sparse = MaskedLinear(in_features, out_features, bias=True)
+        nn.init.zeros_(self.sparse.weight)
+        self.dct = FixedLinear(dct_matrix(out_features, in_features))
+        self.alpha = nn.Parameter(torch.ones(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the layer to x (N, in_features)."""
+        if self.fused:
+            return F.linear(x, self.alpha * self.dct.weight + self.sparse.weight, self.sparse.bias)
+        parallel: Tensor = self.sparse(x) + self.alpha * self.dct(x)
+        return parallel
+
+
+def set_fused(model: nn.Module, fused: bool) -> None:
+    """Choose how every DCT layer is executed: one layer of the summed weight, or two in parallel."""
+    for module in model.modules():
+        if isinstance(module, DCTConv2d | DCTLinear):
+            module.fused = fused
