@@ -1,0 +1,159 @@
+"""Time and memory of real training steps on this machine, in a process of their own."""
+
+import multiprocessing
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+
+from east.config.run import RunSpec
+from east.data.catalog import DATASETS
+from east.engine import make_engine
+from east.errors import EastError
+from east.models.dyrelu import retire_dyrelu
+from east.seeding import generator
+from east.sparse.layers import masked_layers
+from east.training.loop import choose_device, initial_model
+from east.training.memory import forget_peak, peak_memory_mb, resident_memory_mb
+from east.training.provenance import device_name
+from east.training.recipe import make_optimizer
+from east.training.sparsity import SparseTraining
+from east.training.step import TrainingStep
+
+WARM_UP_STEPS = 2
+"""Steps before the clock starts: they allocate gradients and momentum and let libraries choose their algorithms."""
+
+MakeStep = Callable[[], Callable[[], Any]]
+"""Prepares a training step in the process that runs it; picklable."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What some training steps took.
+
+    Args:
+        seconds_per_step: median over the steps.
+        seconds_spread: difference between the upper and the lower quartile.
+        peak_memory_mb: most memory held at once since before the network was built: of the GPU, or of the process.
+        steps: steps timed.
+        batch_size: images a step.
+        measured_on: processor or GPU, with the number of threads for a processor.
+    """
+
+    seconds_per_step: float
+    seconds_spread: float
+    peak_memory_mb: float
+    steps: int
+    batch_size: int
+    measured_on: str
+
+
+def measure_training(
+    spec: RunSpec,
+    *,
+    batch_size: int,
+    steps: int,
+    device: str = "auto",
+    engine: str = "auto",
+    threads: int = 1,
+    faded: bool = False,
+) -> Measurement:
+    """Time the training step of a run, with its masks of the start, on random images.
+
+    Args:
+        spec: the run.
+        batch_size: images a step; need not be the recipe's.
+        steps: steps to time, after two that are not.
+        device: `auto`, `cpu` or `cuda`.
+        engine: `auto` or the name of an engine.
+        threads: CPU threads of PyTorch.
+        faded: whether DyReLU is a plain ReLU already.
+
+    Raises:
+        EastError: the device is not there, or memory does not suffice.
+    """
+    where = choose_device(device)
+    make_step = partial(make_training_step, spec, batch_size=batch_size, device=where, engine=engine, faded=faded)
+    seconds, peak = measure_steps(make_step, steps=steps, device=where, threads=threads)
+    lower, _, upper = statistics.quantiles(seconds, n=4, method="inclusive") if steps > 1 else (0.0, 0.0, 0.0)
+    name = device_name(where)
+    return Measurement(
+        seconds_per_step=statistics.median(seconds),
+        seconds_spread=upper - lower,
+        peak_memory_mb=peak,
+        steps=steps,
+        batch_size=batch_size,
+        measured_on=f"{name}, {threads} thread{'s' if threads > 1 else ''}" if where.type == "cpu" else name,
+    )
+
+
+def make_training_step(
+    spec: RunSpec, *, batch_size: int, device: torch.device, engine: str, faded: bool
+) -> Callable[[], object]:
+    """The step of a run as the trainer makes it, bound to one random batch."""
+    info = DATASETS[spec.dataset.name]
+    model = initial_model(spec, info.num_classes)
+    if faded:
+        retire_dyrelu(model)
+    model.to(device)
+    # The length of an epoch only times mask updates, and none falls into the measured steps.
+    SparseTraining.of(model, spec, steps_per_epoch=1).initialise()
+    step = TrainingStep(
+        model=model,
+        engine=make_engine(engine, model, numerics=spec.training.numerics, device=device),
+        optimizer=make_optimizer(model.parameters(), spec.training),
+        layers=masked_layers(model),
+        clip=spec.training.gradient_clip,
+    )
+    step.engine.masks_changed()
+    draw = generator(spec.seed, "cost")
+    images = torch.randn(batch_size, info.channels, info.image_size, info.image_size, generator=draw)
+    labels = torch.randint(info.num_classes, (batch_size,), generator=draw)
+    return partial(step, images.to(device), labels.to(device))
+
+
+def measure_steps(make_step: MakeStep, *, steps: int, device: torch.device, threads: int) -> tuple[list[float], float]:
+    """Run a step several times in a fresh process, so that nothing that ran before counts in its memory.
+
+    Args:
+        make_step: called there once; returns the step.
+        steps: how often the step is timed, after two times that it is not.
+        device: where the step computes.
+        threads: CPU threads of PyTorch.
+
+    Returns:
+        Seconds of each step, and the peak memory in MB: all that the step and its preparation needed.
+
+    Raises:
+        EastError: the process was killed, as it is when memory runs out.
+    """
+    with ProcessPoolExecutor(max_workers=1, mp_context=multiprocessing.get_context("spawn")) as process:
+        try:
+            return process.submit(_run_steps, make_step, steps, device, threads).result()
+        except (BrokenProcessPool, torch.OutOfMemoryError) as error:
+            raise EastError(
+                "the measured training step did not fit into memory. Choose a smaller batch in 'cost.measured_batch'."
+            ) from error
+
+
+def _run_steps(make_step: MakeStep, steps: int, device: torch.device, threads: int) -> tuple[list[float], float]:
+    torch.set_num_threads(threads)
+    forget_peak()  # that of the imports
+    memory_before = resident_memory_mb() if device.type == "cpu" else 0.0
+    step = make_step()
+    seconds = []
+    for number in range(WARM_UP_STEPS + steps):
+        started = time.perf_counter()
+        step()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        if number >= WARM_UP_STEPS:
+            seconds.append(time.perf_counter() - started)
+    return seconds, peak_memory_mb(device) - memory_before

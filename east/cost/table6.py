@@ -1,0 +1,211 @@
+"""Table 6: a row a method, in the paper's accounting and in truth."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from east.config.run import RunSpec
+from east.cost.flops import inference_flops, layer_work, training_flops
+from east.cost.measure import Measurement
+from east.cost.summary import Memory, torchsummary_memory
+from east.data.catalog import DATASETS
+from east.models.dct import set_fused
+from east.models.dyrelu import retire_dyrelu
+from east.models.parameters import count_parameters
+from east.models.sharing import stored_nonzeros
+from east.sparse.phasing import phasing_beta
+from east.sparse.topology import TOPOLOGIES
+from east.training.describe import network_shape, steps_per_epoch
+from east.training.sparsity import make_allocation, make_timetable
+
+SECONDS_PER_HOUR = 3600
+
+Measure = Callable[[RunSpec, bool], Measurement]
+"""(run, whether DyReLU has faded) -> what its training step takes on this machine."""
+
+
+@dataclass(frozen=True)
+class CostMethod:
+    """A method whose cost is asked for.
+
+    Args:
+        name: how the table calls it.
+        spec: a training of it: network, data set, sparsity and recipe.
+        measured_at_beta: DyReLU's beta in the paper's accounting: 0 counts its units as ReLU modules, 1 as they are.
+    """
+
+    name: str
+    spec: RunSpec
+    measured_at_beta: Literal[0, 1]
+
+
+@dataclass(frozen=True)
+class CostRow:
+    """What one method costs. Sizes are in MB of 2^20 bytes, FLOPs are of one image.
+
+    Args:
+        method: its name.
+        param_size_mb: "Param Size" in the paper's accounting.
+        est_total_mb: "Est. Total" in the paper's accounting.
+        param_size_mb_active: the former with DyReLU active, where the row has it off; else None.
+        est_total_mb_active: the latter likewise.
+        trainable_parameters: trainable numbers at the start of training, off weights included.
+        nonzeros: active weights at the target density.
+        batch_norm_parameters: scales and shifts of batch norm.
+        dyrelu_parameters: parameters of DyReLU, which leave the network when it has faded.
+        other_parameters: sharing scales, DCT factors and biases.
+        flops_inference_dense: one image through the trained network, all weights executed.
+        flops_inference_sparse: the same, active weights only.
+        flops_training_dense: one image in a training step, all weights executed and DyReLU active.
+        flops_training_sparse: mean over the training, with the density schedule, active weights only, dense gradients
+            where growth needs them, and DyReLU until it has faded.
+        peak_memory_mb: measured; None if nothing was.
+        seconds_per_step: measured, with DyReLU active.
+        seconds_spread: difference between the quartiles of the measured steps.
+        measured_batch_size: images of a measured step, which may be fewer than the recipe's.
+        measured_on: the machine.
+        hours_estimate: an estimate of the whole training: measured seconds, in proportion to the recipe's batch
+            size and times its steps, with and without DyReLU in their shares. Evaluation is not included.
+    """
+
+    method: str
+    param_size_mb: float
+    est_total_mb: float
+    param_size_mb_active: float | None
+    est_total_mb_active: float | None
+    trainable_parameters: int
+    nonzeros: int
+    batch_norm_parameters: int
+    dyrelu_parameters: int
+    other_parameters: int
+    flops_inference_dense: float
+    flops_inference_sparse: float
+    flops_training_dense: float
+    flops_training_sparse: float
+    peak_memory_mb: float | None
+    seconds_per_step: float | None
+    seconds_spread: float | None
+    measured_batch_size: int | None
+    measured_on: str | None
+    hours_estimate: float | None
+
+
+def cost_rows(methods: Iterable[CostMethod], measure: Measure | None = None) -> list[CostRow]:
+    """The rows of Table 6.
+
+    Args:
+        methods: what to count, in the table's order.
+        measure: how a training step is measured (`measure_training` with batch size, steps and machine filled in);
+            None leaves out everything that has to be measured.
+
+    Raises:
+        EastError: a network cannot hold its density, or a measured step does not fit into memory.
+    """
+    return [_cost_row(method, measure) for method in methods]
+
+
+def paper_memory(spec: RunSpec, beta: Literal[0, 1]) -> Memory:
+    """The memory of a run's network as the paper counts it: one image, DCT layers as two parallel ones.
+
+    Args:
+        spec: the run.
+        beta: 0 counts DyReLU units as ReLU modules, 1 as they are.
+    """
+    model = network_shape(spec)
+    set_fused(model, False)
+    if beta == 0:
+        retire_dyrelu(model)
+    return torchsummary_memory(model, _image_shape(spec))
+
+
+def mean_nonzeros(spec: RunSpec) -> tuple[dict[str, float], float]:
+    """What a run's density schedule means for its cost.
+
+    Returns:
+        The number of active weights of each masked layer, as the mean over all steps, and the share of steps on which
+        growth needs the dense gradient.
+    """
+    allocation = make_allocation(network_shape(spec), spec.sparsity.distribution)
+    timetable = make_timetable(spec, steps_per_epoch(spec))
+    rule = TOPOLOGIES[spec.sparsity.topology]
+    density, since, dense_gradients = timetable.scheduled_density(0), 0, 0
+    total = dict.fromkeys(allocation.shapes, 0)
+
+    def hold_until(step: int) -> None:
+        for name, count in allocation.counts(density).items():
+            total[name] += count * (step - since)
+
+    for update in timetable if rule.grow is not None else ():
+        grows = update.kind == "exchange" or update.density > density
+        dense_gradients += grows and rule.needs_gradient
+        if update.density != density:
+            hold_until(update.step)
+            density, since = update.density, update.step
+    hold_until(timetable.total_steps)
+    steps = timetable.total_steps
+    return {name: value / steps for name, value in total.items()}, dense_gradients / steps
+
+
+def _cost_row(method: CostMethod, measure: Measure | None) -> CostRow:
+    spec = method.spec
+    counted = paper_memory(spec, method.measured_at_beta)
+    bypassed = method.measured_at_beta == 0 and spec.model.activation == "dyrelu"
+    active = paper_memory(spec, beta=1) if bypassed else None
+
+    dynamic, plain = network_shape(spec), network_shape(spec)
+    retire_dyrelu(plain)
+    nonzeros = stored_nonzeros(dynamic, spec.sparsity.density)
+    parameters = count_parameters(dynamic, nonzeros)
+    counts = make_allocation(dynamic, spec.sparsity.distribution).counts(spec.sparsity.density)
+    mean_counts, dense_gradient_share = mean_nonzeros(spec)
+    dynamic_share = _dynamic_share(spec)
+    phases = (
+        (dynamic_share, layer_work(dynamic, _image_shape(spec))),
+        (1 - dynamic_share, layer_work(plain, _image_shape(spec))),
+    )
+    measured = None if measure is None else measure(spec, False)
+    faded = measured if measure is None or dynamic_share == 0 else measure(spec, True)
+    return CostRow(
+        method=method.name,
+        param_size_mb=counted.param_mb,
+        est_total_mb=counted.total_mb,
+        param_size_mb_active=active.param_mb if active else None,
+        est_total_mb_active=active.total_mb if active else None,
+        trainable_parameters=sum(parameter.numel() for parameter in dynamic.parameters()),
+        nonzeros=nonzeros,
+        batch_norm_parameters=parameters.batch_norm,
+        dyrelu_parameters=parameters.dyrelu,
+        other_parameters=parameters.other,
+        flops_inference_dense=inference_flops(phases[1][1]),
+        flops_inference_sparse=inference_flops(phases[1][1], counts),
+        flops_training_dense=sum(share * training_flops(work) for share, work in phases),
+        flops_training_sparse=sum(
+            share * training_flops(work, mean_counts, dense_gradient_share) for share, work in phases
+        ),
+        peak_memory_mb=measured.peak_memory_mb if measured else None,
+        seconds_per_step=measured.seconds_per_step if measured else None,
+        seconds_spread=measured.seconds_spread if measured else None,
+        measured_batch_size=measured.batch_size if measured else None,
+        measured_on=measured.measured_on if measured else None,
+        hours_estimate=_hours(spec, measured, faded, dynamic_share) if measured and faded else None,
+    )
+
+
+def _hours(spec: RunSpec, measured: Measurement, faded: Measurement, dynamic_share: float) -> float:
+    """An estimate: seconds of a step, in proportion to the batch size, times the steps of the recipe."""
+    seconds = dynamic_share * measured.seconds_per_step + (1 - dynamic_share) * faded.seconds_per_step
+    steps = spec.training.epochs * steps_per_epoch(spec)
+    return seconds * spec.training.batch_size / measured.batch_size * steps / SECONDS_PER_HOUR
+
+
+def _dynamic_share(spec: RunSpec) -> float:
+    """The share of epochs in which DyReLU is active."""
+    if spec.phasing is None:
+        return 0.0
+    betas = [phasing_beta(epoch, spec.phasing.start, spec.phasing.end) for epoch in range(1, spec.training.epochs + 1)]
+    return sum(beta > 0 for beta in betas) / len(betas)
+
+
+def _image_shape(spec: RunSpec) -> tuple[int, int, int]:
+    info = DATASETS[spec.dataset.name]
+    return info.channels, info.image_size, info.image_size

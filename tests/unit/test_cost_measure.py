@@ -1,0 +1,69 @@
+import os
+import time
+from functools import partial
+
+import pytest
+import torch
+from cost_specs import make_spec
+
+from east.cost.measure import make_training_step, measure_steps, measure_training
+from east.errors import EastError
+
+CPU = torch.device("cpu")
+NAP = 0.02
+HELD_MB = 96
+
+
+def make_nap():
+    held = torch.ones(HELD_MB * 2**18)
+
+    def step() -> None:
+        assert torch.get_num_threads() == 1
+        assert len(held) > 0
+        time.sleep(NAP)
+
+    return step
+
+
+def make_death():
+    return partial(os._exit, 1)
+
+
+def test_steps_are_timed_in_a_process_of_their_own():
+    seconds, peak = measure_steps(make_nap, steps=4, device=CPU, threads=1)
+    assert len(seconds) == 4
+    assert min(seconds) >= NAP
+    assert min(seconds) < 5 * NAP
+    assert HELD_MB <= peak < HELD_MB + 64
+
+
+def test_a_killed_measurement_is_explained():
+    with pytest.raises(EastError, match=r"did not fit into memory.*measured_batch"):
+        measure_steps(make_death, steps=1, device=CPU, threads=1)
+
+
+def test_a_real_step_is_measured():
+    found = measure_training(
+        make_spec(activation="dyrelu", width=4, density=0.05), batch_size=4, steps=3, device="cpu", engine="dense"
+    )
+    assert found.seconds_per_step > 0
+    assert found.seconds_spread >= 0
+    assert found.peak_memory_mb > 0
+    assert (found.steps, found.batch_size) == (3, 4)
+    assert found.measured_on.endswith(", 1 thread")
+
+
+@pytest.mark.parametrize("faded", [False, True])
+def test_the_measured_step_trains_the_runs_sparse_network(faded):
+    spec = make_spec(activation="dyrelu", width=4, density=0.05)
+    step = make_training_step(spec, batch_size=4, device=CPU, engine="dense", faded=faded)
+    training_step, (images, labels) = step.func, step.args
+    assert images.shape == (4, 3, 16, 16)
+    assert labels.shape == (4,)
+    before = training_step.model.classifier.weight.detach().clone()
+    step()
+    weight, mask = training_step.model.classifier.weight, training_step.model.classifier.mask
+    assert not torch.equal(weight, before)
+    assert 0 < int(mask.sum()) < mask.numel()
+    assert torch.equal(weight != 0, mask)
+    assert any("fc1" in name for name, _ in training_step.model.named_parameters()) is not faded
