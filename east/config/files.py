@@ -51,8 +51,8 @@ def validate(merged: Mapping[str, Any], sources: Iterable[str | Path] = ()) -> C
     """Validate a merged configuration.
 
     Args:
-        merged: plain mappings and lists. An entry of `recipes`, `tables`, `datasets` or `methods.rows` that is null
-            (an overlay took it away) is left out.
+        merged: plain mappings and lists. An entry of `recipes`, `tables`, `datasets`, `methods.recipes` or
+            `methods.rows` that is null (an overlay took it away) is left out.
         sources: the files it came from; used to name file and line of a mistake.
 
     Raises:
@@ -71,13 +71,18 @@ def validate(merged: Mapping[str, Any], sources: Iterable[str | Path] = ()) -> C
 def _without_removed(merged: Mapping[str, Any]) -> dict[str, Any]:
     config = dict(merged)
     for key in ("recipes", "tables", "datasets"):
-        if isinstance(config.get(key), Mapping):
-            config[key] = {name: entry for name, entry in config[key].items() if entry is not None}
-    methods = config.get("methods")
-    if isinstance(methods, Mapping) and isinstance(methods.get("rows"), Mapping):
-        rows = {name: entry for name, entry in methods["rows"].items() if entry is not None}
-        config["methods"] = {**methods, "rows": rows}
+        config = _without_null_entries(config, key)
+    if isinstance(config.get("methods"), Mapping):
+        for key in ("recipes", "rows"):
+            config["methods"] = _without_null_entries(config["methods"], key)
     return config
+
+
+def _without_null_entries(section: Mapping[str, Any], key: str) -> dict[str, Any]:
+    entries = section.get(key)
+    if not isinstance(entries, Mapping):
+        return dict(section)
+    return {**section, key: {name: entry for name, entry in entries.items() if entry is not None}}
 
 
 def _explain(details: Any, merged: Mapping[str, Any], sources: list[Path]) -> str:

@@ -20,7 +20,7 @@ from east.config.run import (
     SparsitySpec,
     TrainingSpec,
 )
-from east.config.schema import Components, Config, Cyclic, Fit, Recipe, Row, TableConfig
+from east.config.schema import Components, Config, Cyclic, Fit, Method, Recipe, Row, TableConfig
 from east.config.tables import GridRow, GridTable, MethodRow, MethodsTable, RunReference, Summarising, Table
 from east.errors import EastError
 from east.sparse.phasing import phasing_bounds
@@ -94,6 +94,27 @@ def make_plan(config: Config) -> Plan:
     return Plan(config, tuple(builder.runs.values()), tuple(tables))
 
 
+def cost_runs(config: Config, model: ModelName, dataset: DatasetName) -> dict[str, RunSpec]:
+    """What Table 6 counts and times: method name -> a training by that method, with the recipe of `cost`.
+
+    Args:
+        config: the configuration.
+        model: network, in place of the recipe's.
+        dataset: data set that gives image size and number of classes.
+
+    Raises:
+        EastError: a schedule does not fit its training, or the data set is not described.
+    """
+    if dataset not in config.datasets:
+        raise EastError(f"datasets: '{dataset}' is not described in the configuration.")
+    recipe = config.recipes[config.cost.recipe]
+    scaled = config.model_copy(update={"density": config.cost.density})
+    return {
+        name: _Builder(scaled).method_spec(name, recipe, model, dataset, method, config.seeds[0])
+        for name, method in config.methods.rows.items()
+    }
+
+
 class _Builder:
     """Collects runs by fingerprint while it makes the tables."""
 
@@ -139,18 +160,13 @@ class _Builder:
         )
 
     def methods(self) -> MethodsTable:
-        methods = self.config.methods
-        recipe = self.config.recipes[methods.recipe]
         rows: list[MethodRow] = []
-        for name, method in methods.rows.items():
-            if method.cyclic and recipe.cyclic is None:
-                raise EastError(f"methods.rows.{name}: recipe '{methods.recipe}' has no cyclic schedule to use.")
-            cyclic = recipe.cyclic if method.cyclic else None
-            components = Components(activation=method.activation, sharing_ratio=method.sharing_ratio, dct=method.dct)
-            rows += [
-                self._method_row(name, methods.recipe, dataset, components, cyclic) for dataset in methods.datasets
-            ]
-        for system in methods.systems:
+        for name, method in self.config.methods.rows.items():
+            for dataset, recipe_name in self.config.methods.recipes.items():
+                recipe = self.config.recipes[recipe_name]
+                cyclic = self._method_cyclic(name, method, recipe)
+                rows.append(self._method_row(name, recipe_name, dataset, method.components(), cyclic))
+        for system in self.config.methods.systems:
             recipe = self.config.recipes[system]
             rows += [
                 self._method_row(recipe.system, system, dataset, recipe.components, recipe.cyclic)
@@ -160,10 +176,26 @@ class _Builder:
             id=METHODS_TABLE,
             title="Test accuracy of each method of Table 6 and each system of Table B.1",
             density=self.config.density,
-            width=recipe.width,
             summarising=self._summarising(),
             rows=tuple(rows),
         )
+
+    def method_spec(
+        self, name: str, recipe: Recipe, model: ModelName, dataset: DatasetName, method: Method, seed: int
+    ) -> RunSpec:
+        cyclic = self._method_cyclic(name, method, recipe)
+        cycle = None if cyclic is None else self._cycle(f"methods.rows.{name}", recipe, cyclic, fit="refuse")
+        return self._spec(recipe, model, dataset, method.components(), cycle, self._method_settings(), seed)
+
+    def _method_cyclic(self, name: str, method: Method, recipe: Recipe) -> Cyclic | None:
+        if method.cyclic and recipe.cyclic is None:
+            raise EastError(
+                f"methods.rows.{name}: its recipe has no cyclic schedule to use; add 'cyclic' to the recipe."
+            )
+        return recipe.cyclic if method.cyclic else None
+
+    def _method_settings(self) -> Row:
+        return Row(static=True, topology=self.config.readings.topology)
 
     def _method_row(
         self, name: str, recipe_name: str, dataset: DatasetName, components: Components, cyclic: Cyclic | None
@@ -176,7 +208,6 @@ class _Builder:
             note = "not run: no image folder is configured (datasets.imagenet.folder)"
         else:
             where = f"recipes.{recipe_name}.cyclic"
-            cycle = None if cyclic is None else self._cycle(where, recipe, cyclic, fit="refuse")
             references = self._references(
                 table=METHODS_TABLE,
                 row=row_id,
@@ -185,13 +216,14 @@ class _Builder:
                 model=recipe.model,
                 dataset=dataset,
                 components=components,
-                cycle=cycle,
-                row_config=Row(static=True, topology=self.config.readings.topology),
+                cycle=None if cyclic is None else self._cycle(where, recipe, cyclic, fit="refuse"),
+                row_config=self._method_settings(),
             )
         return MethodRow(
             id=row_id,
             method=name,
             model=recipe.model,
+            width=recipe.width,
             dataset=dataset,
             recipe=recipe_name,
             note=note,

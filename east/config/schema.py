@@ -41,6 +41,13 @@ class Execution(Frozen):
     engine: Literal["auto", "dense"] = "auto"
     threads: PositiveInt = 2
     data_dir: str = "data"
+    memory_mb: PositiveInt = Field(default=8000, description="memory that a training declares")
+    minutes: PositiveInt = Field(default=720, description="time that a training declares; it resumes if it is cut off")
+
+    @property
+    def gpus(self) -> int:
+        """GPUs that a training declares."""
+        return 0 if self.device == "cpu" else 1
 
 
 class Readings(Frozen):
@@ -162,12 +169,15 @@ class Method(Components):
     cyclic: bool = False
     measured_at_beta: Literal[0, 1] = Field(default=1, description="DyReLU weight in the paper's memory measurement")
 
+    def components(self) -> Components:
+        """What the method adds to RigL's network."""
+        return Components(activation=self.activation, sharing_ratio=self.sharing_ratio, dct=self.dct)
+
 
 class Methods(Frozen):
     """Table 6 and the methods table."""
 
-    recipe: str
-    datasets: tuple[DatasetName, ...]
+    recipes: dict[DatasetName, str] = Field(description="data set -> the recipe that every method follows on it")
     rows: dict[str, Method]
     systems: tuple[str, ...] = Field(default=(), description="recipes trained with their own components")
 
@@ -175,8 +185,10 @@ class Methods(Frozen):
 class Cost(Frozen):
     """How Table 6 is measured."""
 
+    recipe: str
     model: ModelName
     dataset: DatasetName
+    density: Density
     published: str | None = None
     measured_steps: PositiveInt = 3
     measured_batch: dict[Literal["cpu", "cuda"], PositiveInt]
@@ -200,7 +212,8 @@ class Config(Frozen):
     @model_validator(mode="after")
     def _references_exist(self) -> "Config":
         used = {f"tables.{name}.recipe": table.recipe for name, table in self.tables.items()}
-        used["methods.recipe"] = self.methods.recipe
+        used |= {f"methods.recipes.{dataset}": recipe for dataset, recipe in self.methods.recipes.items()}
+        used["cost.recipe"] = self.cost.recipe
         used |= {f"methods.systems.{i}": system for i, system in enumerate(self.methods.systems)}
         for key, recipe in used.items():
             if recipe not in self.recipes:
@@ -209,7 +222,8 @@ class Config(Frozen):
             raise ValueError(f"seeds: {list(self.seeds)} names a seed twice")
         wanted = {
             *(table.dataset for table in self.tables.values()),
-            *self.methods.datasets,
+            *self.methods.recipes,
+            self.cost.dataset,
             *(dataset for system in self.methods.systems for dataset in self.recipes[system].datasets),
         }
         for dataset in sorted(wanted - set(self.datasets)):

@@ -34,6 +34,7 @@ class MethodRow(Frozen):
     id: str
     method: str
     model: ModelName
+    width: int
     dataset: DatasetName
     recipe: str
     note: str | None = Field(default=None, description="why the row has no runs, where it has none")
@@ -70,7 +71,6 @@ class MethodsTable(Frozen):
     id: str = "tablemethods"
     title: str
     density: float
-    width: int
     summarising: Summarising
     rows: tuple[MethodRow, ...]
 

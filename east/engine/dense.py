@@ -16,7 +16,8 @@ class DenseEngine:
     name = "dense"
 
     def __init__(self, model: nn.Module, *, numerics: str, device: torch.device) -> None:
-        self.model = model
+        # Channels-last is the layout in which convolutions of this size run fastest, on the CPU and on tensor cores.
+        self.model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.autocast = device.type == "cuda" and numerics == "bf16"
         if device.type == "cuda":
             torch.backends.cudnn.conv.fp32_precision = "ieee" if numerics == "fp32" else "tf32"  # type: ignore[attr-defined]
@@ -24,7 +25,7 @@ class DenseEngine:
     def __call__(self, images: Tensor) -> Tensor:
         """Logits (N, classes) of images (N, C, H, W), in fp32."""
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.autocast):
-            logits: Tensor = self.model(images)
+            logits: Tensor = self.model(images.contiguous(memory_format=torch.channels_last))
         return logits.float()
 
     def masks_changed(self) -> None:

@@ -126,6 +126,6 @@ def _draw(population: int, count: int, generator: torch.Generator | None, device
 
 
 def _mask_of(positions: Tensor, like: Tensor) -> Tensor:
-    mask = torch.zeros_like(like)
-    mask.view(-1)[positions] = True
-    return mask
+    mask = torch.zeros(like.numel(), dtype=torch.bool, device=like.device)
+    mask[positions] = True
+    return mask.view(like.shape)

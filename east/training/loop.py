@@ -2,7 +2,6 @@
 
 import json
 import math
-import resource
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -29,6 +28,7 @@ from east.sparse.masks import MaskChange, nonzeros
 from east.sparse.phasing import phasing_beta
 from east.training.checkpoint import Checkpoints
 from east.training.folder import SUMMARY, finished_summary, locked
+from east.training.memory import peak_memory_mb
 from east.training.provenance import provenance
 from east.training.recipe import learning_rate, make_optimizer, remove_parameters, set_learning_rate
 from east.training.records import EpochRecord, TimingRecord, UpdateRecord, as_dicts, write_records
@@ -325,7 +325,7 @@ class _Training:
             "liveness": asdict(liveness(self.model)),
             "seconds": round(progress.seconds, 3),
             "attempts": progress.attempt,
-            "peak_memory_mb": round(self._peak_memory_mb(), 1),
+            "peak_memory_mb": round(peak_memory_mb(self.device), 1),
             "engine": self.engine.name,
             "threads": self.resources.threads,
             **provenance(self.device),
@@ -339,8 +339,3 @@ class _Training:
             if row.val_acc is not None and row.step >= self.sparsity.timetable.cycle_end_step and row.beta == 0
         ]
         return max(settled, key=lambda row: (row.val_acc, row.epoch), default=None)
-
-    def _peak_memory_mb(self) -> float:
-        if self.device.type == "cuda":
-            return torch.cuda.max_memory_allocated(self.device) / 2**20
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10

@@ -1,0 +1,6 @@
+"""`python -m east` is the `east` command."""
+
+from east.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,226 @@
+import json
+
+import pytest
+
+from east.config import RunSpec, load_plan, make_plan, read_config
+from east.errors import EastError
+
+
+@pytest.fixture
+def overlay(tmp_path):
+    def write(text):
+        path = tmp_path / "overlay.yaml"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def ids(*overlays):
+    return {run.id: run.fingerprint for run in load_plan(*overlays)}
+
+
+def edited(base, **sections):
+    spec = base.model_dump()
+    for section, changes in sections.items():
+        spec[section].update(changes)
+    return RunSpec.model_validate(spec)
+
+
+def test_the_paper_has_204_runs_in_tables_2_to_5_and_30_more_in_the_methods_table():
+    runs = load_plan()
+    counts = {table: sum(run.table == table for run in runs) for table in {run.table for run in runs}}
+    assert counts == {"table2": 51, "table3": 51, "table4": 51, "table5": 51, "tablemethods": 30}
+    assert len({run.id for run in runs}) == len({run.fingerprint for run in runs}) == 234
+
+
+def test_run_ids_are_readable_and_stable():
+    runs = ids()
+    assert "table2/static/seed17" in runs
+    assert "table2/cosine-m10-n2-g2/seed17" in runs
+    assert "table5/cosine-m30-n3-g2/seed41" in runs
+    assert "table4/triangular-m3-n1/seed18" in runs
+
+
+def test_the_published_rows_are_the_planned_rows_in_order():
+    import csv
+    from pathlib import Path
+
+    for table in make_plan(read_config()).tables[:4]:
+        with Path(f"report/published/{table.published}").open() as stream:
+            published = list(csv.DictReader(stream))
+        printed = [(row.pattern or "", row.multiplier, row.cycles, row.length_multiplier) for row in table.rows]
+        expected = [
+            (
+                row["pattern"],
+                *(float(row[key]) if row[key] else None for key in ("multiplier", "cycles", "length_multiplier")),
+            )
+            for row in published
+        ]
+        assert printed == expected
+
+
+def test_a_run_that_two_tables_show_is_trained_once():
+    plan = make_plan(read_config())
+    methods = {row.id: row for row in plan.tables[-1].rows}
+    assert methods["rigl-resnet34-cifar10"].runs[0].id == "table2/static/seed17"
+    assert methods["east-w-cyclic-resnet34-cifar100"].runs[0].id == "table3/cosine-m10-n2-g1/seed17"
+
+
+def test_imagenet_is_planned_only_where_a_folder_is_configured(overlay):
+    row = make_plan(read_config()).tables[-1].rows[-1]
+    assert row.dataset == "imagenet"
+    assert row.runs == ()
+    assert "datasets.imagenet.folder" in row.note
+    configured = make_plan(read_config(overlay("datasets: {imagenet: {folder: /images}}")))
+    assert len(configured.tables[-1].rows[-1].runs) == 3
+
+
+def test_the_recipes_are_those_of_table_b1():
+    spec = make_plan(read_config()).run("tablemethods/east-combined-resnet34-cifar10/seed17").spec
+    assert (spec.training.epochs, spec.training.lr, spec.training.lr_drop_epochs) == (250, 0.1, (75, 150))
+    assert (spec.cycle.cycles, spec.cycle.cycle_length, spec.cycle.multiplier, spec.cycle.update_period) == (
+        2,
+        50,
+        10,
+        350,
+    )
+    assert (spec.phasing.start, spec.phasing.end) == (62.5, 124)
+    dct = make_plan(read_config()).run("tablemethods/dct-rigl-east-resnet50-cifar100/seed17").spec
+    assert (dct.model.dct, dct.training.optimizer.name, dct.training.lr_drop_epochs) == (True, "adam", ())
+
+
+def test_cycles_that_do_not_fit_are_rescaled_with_a_footnote():
+    rows = {row.id: row for row in make_plan(read_config()).tables[3].rows}
+    assert "35.7, 71.4, 142.9 epochs" in rows["cosine-m30-n3-g2"].footnote
+    assert rows["cosine-m30-n3-g1"].footnote is None
+
+
+def test_equal_specs_have_equal_canonical_json_however_they_are_written():
+    spec = load_plan()[5].spec
+    text = spec.canonical_json()
+    assert text == json.dumps(json.loads(text), sort_keys=True, separators=(",", ":"))
+    shuffled = dict(reversed(list(json.loads(text).items())))
+    shuffled["cycle"]["multiplier"] = 3
+    shuffled["training"]["lr_drop_epochs"] = [75, 150]
+    assert RunSpec.model_validate(shuffled).fingerprint == spec.fingerprint
+
+
+def test_any_change_of_the_science_changes_the_fingerprint():
+    spec = load_plan()[5].spec
+    variants = [
+        edited(spec, sparsity={"density": 0.001}),
+        edited(spec, cycle={"multiplier": 4}),
+        edited(spec, training={"lr": 0.2}),
+        edited(spec, training={"numerics": "bf16"}),
+        edited(spec, training={"gradient_clip": None}),
+        edited(spec, dataset={"margin": 2}),
+        spec.model_copy(update={"seed": 99}),
+        spec.model_copy(update={"revision": spec.revision + 1}),
+    ]
+    assert len({variant.fingerprint for variant in [spec, *variants]}) == len(variants) + 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "title: Another title",
+        "execution: {device: cpu, threads: 7, data_dir: elsewhere}",
+        "readings: {spread: population, accuracy: best_validation}",
+        "recipes: {resnet34-cifar: {system: Renamed}}",
+    ],
+)
+def test_labels_paths_devices_and_statistics_leave_every_run_as_it_is(overlay, text):
+    assert ids(overlay(text)) == ids()
+
+
+def test_a_changed_row_changes_only_its_own_runs(overlay):
+    rows = """
+tables:
+  table2:
+    rows:
+      - {static: true, label: Renamed}
+      - {pattern: cosine, multiplier: 5, cycles: 1}
+"""
+    runs, paper = ids(overlay(rows)), ids()
+    assert runs["table2/static/seed17"] == paper["table2/static/seed17"]
+    assert {run for run in runs if run not in paper and run.startswith("table")} >= {"table2/cosine-m5-n1/seed17"}
+    assert all(runs[run] == paper[run] for run in paper if run.startswith(("table3", "table4", "table5")))
+
+
+def test_another_seed_adds_runs_and_changes_none(overlay):
+    more, paper = ids(overlay("seeds: [17, 41, 18, 5]")), ids()
+    assert {run: more[run] for run in paper} == paper
+    assert len(more) == 234 // 3 * 4
+
+
+def test_as_coded_sets_the_readings_of_the_authors_code():
+    run = make_plan(read_config("config/as_coded.yaml")).run("table2/cosine-m10-n2-g1/seed17").spec
+    assert run.training.lr_drop_epochs == (125, 187)
+    assert run.cycle.end == "as_coded"
+    assert run.sparsity.distribution == "erk_as_coded"
+    assert run.sparsity.update_on_last_step
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "readings:\n  cycle_end: exactly",
+            r"overlay.yaml:2: readings.cycle_end: .*'target' or 'as_coded' \(it is 'exactly'\)",
+        ),
+        (
+            "recipes:\n  resnet34-cifar:\n    epoch: 3",
+            r"overlay.yaml:3: recipes.resnet34-cifar.epoch: unknown key. Did you mean 'epochs'",
+        ),
+        ("recipes: {resnet34-cifar: {lr: -1}}", r"recipes.resnet34-cifar.lr: .*greater than 0 \(it is -1\)"),
+        ("density: 1.5", r"density: .*less than or equal to 1"),
+        ("density: .nan", r"density: .*finite"),
+        ("seeds: [1, 1]", r"names a seed twice"),
+        ("seeds: []", r"seeds: "),
+        ("name: ../up", r"name: "),
+        ("tables: {table2: {recipe: none}}", r"tables.table2.recipe: 'none' is not a recipe; there are resnet34-cifar"),
+        ("tables: {table2: {rows: [{pattern: cosine, multiplier: 3}]}}", r"needs pattern, multiplier and cycles"),
+        ("tables: {table2: {rows: [{static: true, cycles: 2}]}}", r"a static row has no"),
+        (
+            "tables: {table2: {rows: [{pattern: cosinus, multiplier: 3, cycles: 1}]}}",
+            r"'cosine' or 'triangular' \(it is 'cosinus'\)",
+        ),
+        ("tables: {table2: {rows: [{static: true}, {static: true}]}}", r"two rows of table2 are 'static'"),
+        (
+            "tables: {table2: {rows: [{pattern: cosine, multiplier: 3000, cycles: 1}]}}",
+            r"peak density 1.5, more than 1",
+        ),
+        (
+            "tables: {table2: {rows: [{pattern: cosine, multiplier: 3, cycles: 9}]}}",
+            r"tables.table2.rows.0: 9 cycles of .*450 epochs do not fit",
+        ),
+        (
+            "tables: {table2: {rows: [{pattern: cosine, multiplier: 3, cycles: 1, topology: fixed}]}}",
+            r"fixed masks cannot follow",
+        ),
+        ("datasets: {cifar10: null}", r"'cifar10' is used by a table or method but not described"),
+        ("title: a\ntitle: b", r"overlay.yaml:2: key 'title' stands twice, first in line 1"),
+        ("[1, 2", r"overlay.yaml is not valid YAML"),
+        ("- 1", r"must hold a mapping"),
+    ],
+)
+def test_a_mistake_is_named_with_its_place_and_what_is_allowed(overlay, text, message):
+    with pytest.raises(EastError, match=message):
+        load_plan(overlay(text))
+
+
+def test_all_mistakes_are_named_at_once(overlay):
+    with pytest.raises(EastError) as error:
+        load_plan(overlay("density: 7\nreadings: {spread: wide}"))
+    assert len(str(error.value).splitlines()) == 2
+
+
+def test_a_missing_file_is_named():
+    with pytest.raises(EastError, match=r"no configuration file nowhere\.yaml"):
+        load_plan("nowhere.yaml")
+
+
+def test_an_unknown_run_is_refused_with_examples():
+    with pytest.raises(EastError, match=r"table2/nothing/seed1.*table2/static/seed17"):
+        make_plan(read_config()).run("table2/nothing/seed1")

@@ -1,0 +1,124 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from east.seeding import generator
+from east.sparse.topology import TOPOLOGIES, drop_and_grow, grow_at_random, grow_by_gradient, keep_largest, resize
+
+
+def tensor(*values):
+    return torch.tensor(values)
+
+
+def on(mask):
+    return mask.nonzero().squeeze(1).tolist()
+
+
+def test_drops_the_smallest_active_weights_and_grows_the_largest_inactive_gradients():
+    weight = tensor(0.5, -0.1, 0.9, 0.0, 0.0, 0.0, 0.0, 0.2)
+    gradient = tensor(9.0, 0.0, 9.0, 0.1, -0.8, 0.3, 0.2, 0.0)
+    mask = tensor(1, 1, 1, 0, 0, 0, 0, 1).bool()
+    # half of 4: drops -0.1 and 0.2, grows |-0.8| and 0.3; active gradients of 9 do not compete
+    assert on(drop_and_grow(weight, gradient, mask, 0.5)) == [0, 2, 4, 5]
+
+
+def test_a_dropped_weight_may_grow_again_at_once():
+    weight, gradient = tensor(1.0, 0.1, 0.0), tensor(0.0, 5.0, 1.0)
+    mask = tensor(1, 1, 0).bool()
+    assert on(drop_and_grow(weight, gradient, mask, 0.5)) == [0, 1]
+
+
+def test_at_least_one_weight_is_exchanged_however_small_the_fraction():
+    weight, gradient = tensor(1.0, 2.0, 3.0, 0.0), tensor(0.0, 0.0, 0.0, 1.0)
+    assert on(drop_and_grow(weight, gradient, tensor(1, 1, 1, 0).bool(), 0.005)) == [1, 2, 3]
+
+
+def test_an_active_zero_counts_like_any_other_weight():
+    weight = tensor(0.0, 0.0, 0.0, 7.0, 0.0, 0.0)
+    mask = tensor(1, 1, 1, 1, 0, 0).bool()
+    kept = keep_largest(weight, mask, 2)
+    assert kept[3]
+    assert int(kept.sum()) == 2
+    assert not (kept & ~mask).any()
+
+
+def test_ties_are_broken_at_random_and_by_the_generator_alone():
+    gradient, candidates = torch.zeros(1000), torch.ones(1000, dtype=torch.bool)
+    first = grow_by_gradient(gradient, candidates, 50, generator(1, "tie"))
+    assert torch.equal(first, grow_by_gradient(gradient, candidates, 50, generator(1, "tie")))
+    assert not torch.equal(first, grow_by_gradient(gradient, candidates, 50, generator(2, "tie")))
+    counts = sum(grow_by_gradient(gradient, candidates, 50, generator(s, "tie")).float() for s in range(200))
+    # every position is drawn 10 times on average; no run of indices is preferred
+    assert abs(counts[:500].sum() - 5000) < 300
+    assert counts.max() < 30
+
+
+def test_a_tie_at_the_threshold_takes_all_above_and_some_at_it():
+    gradient = tensor(3.0, 1.0, 1.0, 1.0, 0.0)
+    chosen = grow_by_gradient(gradient, torch.ones(5, dtype=torch.bool), 3, generator(0, "t"))
+    assert chosen[0]
+    assert int(chosen[1:4].sum()) == 2
+    assert not chosen[4]
+
+
+def test_random_growth_ignores_the_gradient_and_draws_without_replacement():
+    candidates = tensor(1, 0, 1, 1, 0, 1).bool()
+    for seed in range(20):
+        grown = grow_at_random(torch.arange(6.0), candidates, 3, generator(seed, "g"))
+        assert int(grown.sum()) == 3
+        assert not (grown & ~candidates).any()
+
+
+@pytest.mark.parametrize(("count", "expected"), [(1, [2]), (2, [0, 2]), (3, [0, 2, 4]), (5, [0, 1, 2, 3, 4])])
+def test_resize_prunes_by_magnitude_and_grows_by_gradient(count, expected):
+    weight, gradient = tensor(0.5, 0.0, 0.9, 0.0, 0.0), tensor(0.0, 0.1, 0.0, 0.2, 0.3)
+    assert on(resize(weight, gradient, tensor(1, 0, 1, 0, 0).bool(), count)) == expected
+
+
+def test_fixed_masks_have_no_growth():
+    assert TOPOLOGIES["fixed"].grow is None
+
+
+def slow_drop_and_grow(weight, gradient, mask, fraction):
+    """One weight at a time, for values without ties."""
+    active = [i for i, m in enumerate(mask) if m]
+    drop = math.ceil(fraction * len(active))
+    kept = sorted(active, key=lambda i: -abs(weight[i]))[: len(active) - drop]
+    others = [i for i in range(len(mask)) if i not in kept]
+    return sorted(kept + sorted(others, key=lambda i: -abs(gradient[i]))[:drop])
+
+
+@settings(max_examples=60, deadline=None)
+@given(size=st.integers(2, 40), share=st.floats(0.05, 1), fraction=st.floats(0, 1), seed=st.integers(0, 10**6))
+def test_equals_the_slow_way(size, share, fraction, seed):
+    draw = generator(seed, "property")
+    mask = torch.zeros(size, dtype=torch.bool)
+    mask[torch.randperm(size, generator=draw)[: max(1, round(share * size))]] = True
+    weight = torch.randn(size, generator=draw) * mask
+    gradient = torch.randn(size, generator=draw)
+    new = drop_and_grow(weight, gradient, mask, fraction, draw)
+    assert on(new) == slow_drop_and_grow(weight.tolist(), gradient.tolist(), mask.tolist(), fraction)
+
+
+@settings(max_examples=60, deadline=None)
+@given(size=st.integers(1, 60), fraction=st.floats(0, 1), seed=st.integers(0, 10**6), levels=st.integers(1, 3))
+def test_counts_are_exact_whatever_the_ties(size, fraction, seed, levels):
+    draw = generator(seed, "ties")
+    mask = torch.rand(size, generator=draw) < 0.5
+    weight = torch.randint(0, levels, (size,), generator=draw).float() * mask
+    gradient = torch.randint(0, levels, (size,), generator=draw).float()
+    for grow in (grow_by_gradient, grow_at_random):
+        new = drop_and_grow(weight, gradient, mask, fraction, draw, grow=grow)
+        assert int(new.sum()) == int(mask.sum())
+
+
+def test_layout_in_memory_does_not_change_the_choice():
+    draw = generator(5, "layout")
+    weight, gradient = torch.randn(8, 4, 3, 3, generator=draw), torch.randn(8, 4, 3, 3, generator=draw)
+    mask = torch.rand(8, 4, 3, 3, generator=draw) < 0.2
+    last = [t.to(memory_format=torch.channels_last) for t in (weight * mask, gradient, mask)]
+    plain = drop_and_grow(weight * mask, gradient, mask, 0.3, generator(0, "x"))
+    assert torch.equal(plain, drop_and_grow(*last, 0.3, generator(0, "x")))
