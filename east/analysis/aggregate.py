@@ -1,0 +1,349 @@
+"""From the runs of a table to its numbers: mean and spread over seeds, change, and the paper's value beside them."""
+
+import shlex
+import statistics
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, Literal, Self, overload
+
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
+
+from east.analysis.published import PublishedGrid, PublishedRow, read_published_grid
+from east.analysis.summary import Summary, describe, read_summary, summary_path
+from east.config.run import DatasetName, Frozen, ModelName, Pattern
+from east.config.tables import GridRow, GridTable, MethodRow, MethodsTable, RunReference, Summarising, Table
+from east.errors import EastError
+from east.files import write_atomically
+
+SeedStatus = Literal["finished", "diverged", "missing"]
+
+
+class SeedValue(Frozen):
+    """What one planned run came to; `accuracy` (percent) is there if, and only if, it finished."""
+
+    run: str
+    seed: int
+    status: SeedStatus
+    accuracy: float | None = None
+    diverged_at_epoch: int | None = None
+
+    @model_validator(mode="after")
+    def _accuracy_if_finished(self) -> Self:
+        if (self.accuracy is not None) != (self.status == "finished"):
+            raise ValueError("a run has an accuracy if, and only if, it finished")
+        return self
+
+
+class Accuracy(Frozen):
+    """Test accuracy over the seeds of a row, in percent; the mean and the spread are over finished seeds only."""
+
+    seeds: tuple[SeedValue, ...]
+    mean: float | None
+    std: float | None = Field(description="None with fewer than two finished seeds")
+
+    @property
+    def planned(self) -> int:
+        """Number of runs in the plan."""
+        return len(self.seeds)
+
+    @property
+    def used(self) -> int:
+        """Number of runs behind the mean."""
+        return len(self.with_status("finished"))
+
+    @property
+    def complete(self) -> bool:
+        """Whether every planned run is behind the mean."""
+        return self.used == self.planned
+
+    def with_status(self, status: SeedStatus) -> tuple[SeedValue, ...]:
+        """The runs that came to this."""
+        return tuple(seed for seed in self.seeds if seed.status == status)
+
+
+class PublishedValue(Frozen):
+    """What the paper prints for a row."""
+
+    mean: float
+    std: float
+    change: float | None
+    change_from_means: float | None = Field(description="the row's printed mean minus the static row's")
+
+    @property
+    def change_contradicts_means(self) -> bool:
+        """Whether the printed change (one decimal) cannot be the rounded difference of the printed means."""
+        if self.change is None or self.change_from_means is None:
+            return False
+        return abs(self.change - self.change_from_means) > 0.05 + 1e-9
+
+
+class GridResult(Frozen):
+    """A row of Tables 2-5 with its numbers."""
+
+    id: str
+    method: str
+    pattern: Pattern | None
+    multiplier: float | None
+    cycles: int | None
+    length_multiplier: float | None
+    footnote: str | None
+    accuracy: Accuracy
+    change: float | None = Field(description="mean minus the static row's mean; None for that row itself")
+    published: PublishedValue | None
+    difference: float | None = Field(description="mean minus the published mean")
+
+
+class MethodResult(Frozen):
+    """A row of the methods table with its numbers."""
+
+    id: str
+    method: str
+    model: ModelName
+    width: int
+    dataset: DatasetName
+    recipe: str
+    note: str | None
+    accuracy: Accuracy
+
+
+class AggregatedGrid(Frozen):
+    """One of Tables 2-5 with its numbers."""
+
+    kind: Literal["grid"] = "grid"
+    id: str
+    title: str
+    model: ModelName
+    width: int
+    dataset: DatasetName
+    density: float
+    comparable: bool
+    summarising: Summarising
+    published_table: str | None = Field(description="number of the paper's table, where it is set beside")
+    rows: tuple[GridResult, ...]
+
+    @property
+    def static(self) -> GridResult | None:
+        """The row without cycles, which every change is measured against."""
+        return next((row for row in self.rows if row.pattern is None), None)
+
+
+class AggregatedMethods(Frozen):
+    """The methods table with its numbers."""
+
+    kind: Literal["methods"] = "methods"
+    id: str
+    title: str
+    density: float
+    summarising: Summarising
+    rows: tuple[MethodResult, ...]
+
+
+AggregatedTable = Annotated[AggregatedGrid | AggregatedMethods, Field(discriminator="kind")]
+
+_ADAPTER: TypeAdapter[AggregatedGrid | AggregatedMethods] = TypeAdapter(AggregatedTable)
+
+
+@overload
+def aggregate(table: GridTable, runs_dir: Path, *, published_dir: Path, partial: bool = False) -> AggregatedGrid: ...
+
+
+@overload
+def aggregate(
+    table: MethodsTable, runs_dir: Path, *, published_dir: Path, partial: bool = False
+) -> AggregatedMethods: ...
+
+
+def aggregate(
+    table: Table, runs_dir: Path, *, published_dir: Path, partial: bool = False
+) -> AggregatedGrid | AggregatedMethods:
+    """Summarise the runs of a table.
+
+    Args:
+        table: The plan of the table.
+        runs_dir: The folder in which each run has a folder named by its id.
+        published_dir: The folder with the paper's numbers, `report/published`.
+        partial: Show runs that have no summary yet as missing, instead of refusing.
+
+    Raises:
+        EastError: Summaries belong to other settings than the plan's (every such run is named, whatever
+            `partial` says), are missing, or cannot be read; or the published numbers cannot be.
+    """
+    references = [run for row in table.rows for run in row.runs]
+    summaries = _read_summaries(references, runs_dir, partial=partial)
+    accuracies = [_accuracy(row, summaries, table.summarising) for row in table.rows]
+    if isinstance(table, MethodsTable):
+        return _aggregate_methods(table, accuracies)
+    published = read_published_grid(published_dir / table.published) if table.published else None
+    return _aggregate_grid(table, accuracies, published)
+
+
+def write_json(aggregated: AggregatedGrid | AggregatedMethods, path: Path) -> None:
+    """Write a summarised table; `read_json` gives the same object back."""
+    write_atomically(path, _ADAPTER.dump_json(aggregated, indent=2) + b"\n")
+
+
+def read_json(path: Path) -> AggregatedGrid | AggregatedMethods:
+    """Read what `write_json` wrote.
+
+    Raises:
+        EastError: The file cannot be read or is not a summarised table.
+    """
+    try:
+        return _ADAPTER.validate_json(path.read_bytes())
+    except OSError as error:
+        raise EastError(f"{path} cannot be read: {error.strerror}.") from error
+    except ValidationError as error:
+        raise EastError(f"{path} is not a summarised table: {describe(error)}.") from error
+
+
+def mean_and_std(values: Sequence[float], spread: Literal["sample", "population"]) -> tuple[float | None, float | None]:
+    """Mean and standard deviation over seeds.
+
+    Args:
+        values: One value a seed.
+        spread: `sample` divides by n - 1, `population` by n.
+
+    Returns:
+        The mean, None without values, and the standard deviation, None with fewer than two values.
+    """
+    if not values:
+        return None, None
+    mean = statistics.fmean(values)
+    if len(values) < 2:
+        return mean, None
+    return mean, statistics.stdev(values) if spread == "sample" else statistics.pstdev(values)
+
+
+def _read_summaries(references: Iterable[RunReference], runs_dir: Path, *, partial: bool) -> dict[str, Summary | None]:
+    summaries: dict[str, Summary | None] = {}
+    stale: list[str] = []
+    missing: list[str] = []
+    for reference in references:
+        if reference.id in summaries:
+            continue
+        path = summary_path(runs_dir, reference.id)
+        summary = read_summary(path) if path.exists() else None
+        summaries[reference.id] = summary
+        if summary is None:
+            missing.append(reference.id)
+        elif summary.fingerprint != reference.fingerprint:
+            stale.append(reference.id)
+    if stale:
+        files = shlex.join(str(summary_path(runs_dir, run)) for run in stale)
+        raise EastError(
+            f"{_count(stale)} in {runs_dir} trained with other settings than the plan's: {', '.join(stale)}. "
+            "Train again, with the same --configfile, by "
+            f"`snakemake --cores all --forcerun {files}`, or delete the folders named above."
+        )
+    if missing and not partial:
+        raise EastError(
+            f"{_count(missing)} in {runs_dir} without a summary: {', '.join(missing)}. "
+            "Let `snakemake --cores all` finish them, or ask for a partial table."
+        )
+    return summaries
+
+
+def _count(runs: Sequence[str]) -> str:
+    return "1 run is" if len(runs) == 1 else f"{len(runs)} runs are"
+
+
+def _accuracy(row: GridRow | MethodRow, summaries: dict[str, Summary | None], summarising: Summarising) -> Accuracy:
+    seeds = tuple(_seed_value(run, summaries[run.id], summarising) for run in row.runs)
+    values = [seed.accuracy for seed in seeds if seed.accuracy is not None]
+    mean, std = mean_and_std(values, summarising.spread)
+    return Accuracy(seeds=seeds, mean=mean, std=std)
+
+
+def _seed_value(run: RunReference, summary: Summary | None, summarising: Summarising) -> SeedValue:
+    if summary is None:
+        return SeedValue(run=run.id, seed=run.seed, status="missing")
+    if summary.status == "diverged":
+        return SeedValue(run=run.id, seed=run.seed, status="diverged", diverged_at_epoch=summary.diverged_at_epoch)
+    final = summarising.accuracy == "final"
+    accuracy = summary.final_test_accuracy if final else summary.best_test_accuracy
+    if accuracy is None:
+        raise EastError(
+            f"Run {run.id} has no test accuracy at a best validation epoch, which the table asks for. "
+            "Hold out validation images, or set the summarised accuracy to `final`."
+        )
+    return SeedValue(run=run.id, seed=run.seed, status="finished", accuracy=accuracy)
+
+
+def _aggregate_methods(table: MethodsTable, accuracies: Sequence[Accuracy]) -> AggregatedMethods:
+    rows = tuple(
+        MethodResult(
+            id=row.id,
+            method=row.method,
+            model=row.model,
+            width=row.width,
+            dataset=row.dataset,
+            recipe=row.recipe,
+            note=row.note,
+            accuracy=accuracy,
+        )
+        for row, accuracy in zip(table.rows, accuracies, strict=True)
+    )
+    return AggregatedMethods(
+        id=table.id,
+        title=table.title,
+        density=table.density,
+        summarising=table.summarising,
+        rows=rows,
+    )
+
+
+def _aggregate_grid(
+    table: GridTable, accuracies: Sequence[Accuracy], published: PublishedGrid | None
+) -> AggregatedGrid:
+    static = [accuracy for row, accuracy in zip(table.rows, accuracies, strict=True) if row.pattern is None]
+    if len(static) > 1:
+        raise EastError(f"Table {table.id} has {len(static)} rows without a pattern; it can have one static row.")
+    static_mean = static[0].mean if static else None
+    return AggregatedGrid(
+        id=table.id,
+        title=table.title,
+        model=table.model,
+        width=table.width,
+        dataset=table.dataset,
+        density=table.density,
+        comparable=table.comparable,
+        summarising=table.summarising,
+        published_table=published.number if published else None,
+        rows=tuple(
+            _grid_result(row, accuracy, static_mean, published)
+            for row, accuracy in zip(table.rows, accuracies, strict=True)
+        ),
+    )
+
+
+def _grid_result(
+    row: GridRow, accuracy: Accuracy, static_mean: float | None, published: PublishedGrid | None
+) -> GridResult:
+    printed = published.find(row.pattern, row.multiplier, row.cycles, row.length_multiplier) if published else None
+    value = _published_value(printed, published.static) if printed and published else None
+    return GridResult(
+        id=row.id,
+        method=row.method,
+        pattern=row.pattern,
+        multiplier=row.multiplier,
+        cycles=row.cycles,
+        length_multiplier=row.length_multiplier,
+        footnote=row.footnote,
+        accuracy=accuracy,
+        change=_minus(accuracy.mean, static_mean) if row.pattern is not None else None,
+        published=value,
+        difference=_minus(accuracy.mean, value.mean if value else None),
+    )
+
+
+def _published_value(row: PublishedRow, static: PublishedRow | None) -> PublishedValue:
+    return PublishedValue(
+        mean=row.accuracy_mean,
+        std=row.accuracy_std,
+        change=row.change,
+        change_from_means=row.accuracy_mean - static.accuracy_mean if static else None,
+    )
+
+
+def _minus(minuend: float | None, subtrahend: float | None) -> float | None:
+    return None if minuend is None or subtrahend is None else minuend - subtrahend

@@ -1,0 +1,84 @@
+"""Where the numbers come from: how many runs there are, and which code, machines and seeds trained them."""
+
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+from pydantic import Field
+
+from east.analysis.aggregate import AggregatedGrid, AggregatedMethods, SeedStatus
+from east.analysis.summary import Summary, read_summary, summary_path
+from east.config.run import Frozen
+
+
+class Coverage(Frozen):
+    """What the planned runs came to."""
+
+    planned: int = Field(ge=0)
+    finished: int = Field(ge=0)
+    diverged: int = Field(ge=0)
+
+    @property
+    def missing(self) -> int:
+        """Planned runs without a summary."""
+        return self.planned - self.finished - self.diverged
+
+
+class Provenance(Frozen):
+    """Code, machines and seeds behind a set of runs; each mapping counts runs."""
+
+    seeds: dict[int, int] = Field(default_factory=dict)
+    commits: dict[str, int] = Field(default_factory=dict)
+    code_digests: dict[str, int] = Field(default_factory=dict)
+    devices: dict[str, int] = Field(default_factory=dict)
+    engines: dict[str, int] = Field(default_factory=dict)
+    versions: dict[str, dict[str, int]] = Field(default_factory=dict, description="by program: version, number of runs")
+    seconds: float = Field(default=0.0, ge=0, description="training time of all runs together, all attempts")
+    resumed: int = Field(default=0, ge=0, description="runs that took more than one attempt")
+    peak_memory_mb: float | None = Field(default=None, description="the largest of any run")
+
+
+def table_coverage(tables: Iterable[AggregatedGrid | AggregatedMethods]) -> Coverage:
+    """Count the runs of some tables; a run that several rows show counts once."""
+    statuses: dict[str, SeedStatus] = {
+        seed.run: seed.status for table in tables for row in table.rows for seed in row.accuracy.seeds
+    }
+    counts = Counter(statuses.values())
+    return Coverage(planned=len(statuses), finished=counts["finished"], diverged=counts["diverged"])
+
+
+def collect_provenance(run_ids: Iterable[str], runs_dir: Path) -> Provenance:
+    """Read the summaries of these runs, as far as they are there, and say what trained them.
+
+    Args:
+        run_ids: Runs of the plan; a run that is named twice counts once.
+        runs_dir: The folder in which each run has a folder named by its id.
+
+    Raises:
+        EastError: A summary cannot be read.
+    """
+    paths = (summary_path(runs_dir, run) for run in dict.fromkeys(run_ids))
+    return provenance_of([read_summary(path) for path in paths if path.exists()])
+
+
+def provenance_of(summaries: Iterable[Summary]) -> Provenance:
+    """Say what trained these runs."""
+    found = list(summaries)
+    programs = sorted({program for summary in found for program in summary.versions})
+    peaks = [summary.peak_memory_mb for summary in found if summary.peak_memory_mb is not None]
+    seeds = Counter(seed for summary in found if isinstance(seed := summary.run.get("seed"), int))
+    return Provenance(
+        seeds=dict(sorted(seeds.items())),
+        commits=_counted(summary.commit for summary in found),
+        code_digests=_counted(summary.code_digest for summary in found),
+        devices=_counted(summary.device for summary in found),
+        engines=_counted(summary.engine for summary in found),
+        versions={program: _counted(summary.versions.get(program) for summary in found) for program in programs},
+        seconds=sum(summary.seconds or 0.0 for summary in found),
+        resumed=sum((summary.attempts or 1) > 1 for summary in found),
+        peak_memory_mb=max(peaks, default=None),
+    )
+
+
+def _counted(values: Iterable[str | None]) -> dict[str, int]:
+    return dict(Counter(value or "not recorded" for value in values).most_common())

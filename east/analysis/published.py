@@ -1,0 +1,110 @@
+"""The paper's printed numbers, read from the CSV files of report/published."""
+
+import csv
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field, ValidationError
+
+from east.analysis.summary import describe
+from east.config.run import Frozen, Pattern
+from east.errors import EastError
+
+
+def _empty_is_none(value: object) -> object:
+    return None if value == "" else value
+
+
+OptionalFloat = Annotated[float | None, BeforeValidator(_empty_is_none)]
+OptionalInt = Annotated[int | None, BeforeValidator(_empty_is_none)]
+OptionalPattern = Annotated[Pattern | None, BeforeValidator(_empty_is_none)]
+
+GridKey = tuple[Pattern | None, float | None, int | None, float | None]
+
+
+class PublishedRow(Frozen):
+    """A row of Tables 2-5 as printed; accuracies and the change in percentage points."""
+
+    table: str
+    dataset: str
+    model: str
+    method: str
+    pattern: OptionalPattern
+    multiplier: OptionalFloat
+    cycles: OptionalInt
+    length_multiplier: OptionalFloat
+    accuracy_mean: float = Field(ge=0, le=100)
+    accuracy_std: float = Field(ge=0)
+    change: OptionalFloat
+
+    @property
+    def key(self) -> GridKey:
+        """The settings that tell the rows of a table apart."""
+        return (self.pattern, self.multiplier, self.cycles, self.length_multiplier)
+
+
+class PublishedGrid(Frozen):
+    """One of Tables 2-5 as printed."""
+
+    rows: tuple[PublishedRow, ...]
+
+    @property
+    def number(self) -> str:
+        """The number of the table in the paper."""
+        return self.rows[0].table
+
+    @property
+    def static(self) -> PublishedRow | None:
+        """The row without cycles."""
+        return self.find(None, None, None, None)
+
+    def find(
+        self,
+        pattern: Pattern | None,
+        multiplier: float | None,
+        cycles: int | None,
+        length_multiplier: float | None,
+    ) -> PublishedRow | None:
+        """The row with these settings, as printed, or None where the paper has no such row."""
+        key = (pattern, multiplier, cycles, length_multiplier)
+        return next((row for row in self.rows if row.key == key), None)
+
+
+def read_published_rows(path: Path) -> list[dict[str, str]]:
+    """Read a CSV file of published numbers as it is, a dictionary a row.
+
+    Raises:
+        EastError: The file is missing, empty, or has a row of the wrong length.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as stream:
+            rows = list(csv.DictReader(stream, strict=True))
+    except (OSError, csv.Error, UnicodeDecodeError) as error:
+        raise EastError(f"The published numbers in {path} cannot be read: {error}.") from error
+    if not rows:
+        raise EastError(f"The published numbers in {path} are empty.")
+    for line, row in enumerate(rows, start=2):
+        if None in row or None in row.values():
+            raise EastError(f"{path}, line {line}: the row has not as many fields as the header.")
+    return rows
+
+
+def read_published_grid(path: Path) -> PublishedGrid:
+    """Read one of Tables 2-5.
+
+    Args:
+        path: A CSV file with the columns of `PublishedRow`.
+
+    Raises:
+        EastError: The file cannot be read, a row is not valid, or two rows have the same settings.
+    """
+    rows: list[PublishedRow] = []
+    for line, record in enumerate(read_published_rows(path), start=2):
+        try:
+            row = PublishedRow.model_validate(record)
+        except ValidationError as error:
+            raise EastError(f"{path}, line {line}: {describe(error)}.") from error
+        if any(row.key == earlier.key for earlier in rows):
+            raise EastError(f"{path}, line {line}: an earlier row has the same settings.")
+        rows.append(row)
+    return PublishedGrid(rows=tuple(rows))

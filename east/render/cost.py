@@ -1,0 +1,251 @@
+"""Table 6: what training costs, counted as the paper counts and as measured."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from east.analysis.published import read_published_rows
+from east.analysis.summary import describe
+from east.errors import EastError
+from east.render.numbers import DASH, NOT_AVAILABLE, fixed, quantity, setting_text, thousands
+from east.render.rendered import Rendered, Value, render_views
+from east.render.templating import REPORT_FOLDER, caption
+from east.render.view import Cell, Column, Footnotes, TableView, ViewRow
+
+BYTES_PER_MB = 2**20
+BYTES_PER_PARAMETER = 4
+
+
+class CostRecord(BaseModel):
+    """What one method costs. Sizes are in units of 2^20 bytes, FLOPs are of one image."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+    method: str
+    param_size_mb: float = Field(ge=0, description="as torchsummary counts")
+    est_total_mb: float = Field(ge=0, description="as torchsummary counts, with activations")
+    param_size_mb_active: float | None = Field(
+        default=None, description="the same with DyReLU active, where the paper's row has it off"
+    )
+    est_total_mb_active: float | None = None
+    trainable_parameters: int | None = Field(default=None, ge=0)
+    nonzeros: int | None = Field(default=None, ge=0)
+    batch_norm_parameters: int | None = Field(default=None, ge=0)
+    dyrelu_parameters: int | None = Field(default=None, ge=0)
+    other_parameters: int | None = Field(default=None, ge=0)
+    flops_inference_dense: float | None = None
+    flops_inference_sparse: float | None = None
+    flops_training_dense: float | None = None
+    flops_training_sparse: float | None = None
+    peak_memory_mb: float | None = None
+    seconds_per_step: float | None = None
+    seconds_spread: float | None = None
+    hours_estimate: float | None = None
+    measured_batch_size: int | None = None
+    measured_on: str | None = None
+
+
+class PublishedCost(BaseModel):
+    """A row of Table 6 as printed; the train time is a text such as `<1`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    method: str
+    train_time: str
+    param_size_mb: float
+    est_total_mb: float
+
+
+def render_cost(
+    rows: Sequence[Mapping[str, object]],
+    published: Path | None,
+    *,
+    network: str,
+    dataset: str,
+    comparable: bool = True,
+    title: str = "Training cost",
+    report_folder: Path = REPORT_FOLDER,
+) -> Rendered:
+    """Print Table 6 in two parts: the paper's accounting beside the printed numbers, and what was measured.
+
+    Args:
+        rows: A mapping a method, with the keys of `CostRecord`; what was not measured may be left out.
+        published: `report/published/table6.csv`; rows are matched by method. None sets nothing beside.
+        network: How the network is called, such as `ResNet-34`.
+        dataset: How the data set is called.
+        comparable: Whether both are the paper's.
+        title: How the captions begin.
+        report_folder: The folder `report`.
+
+    Raises:
+        EastError: A row lacks a key or has a value of the wrong kind, or the published file cannot be read.
+    """
+    ours = [_validated(row) for row in rows]
+    theirs = _read_published(published) if published else {}
+    pairs = [(row, theirs.get(row.method)) for row in ours]
+
+    def text_of(part: str) -> str:
+        return caption(
+            "cost",
+            report_folder,
+            part=part,
+            title=title,
+            network=network,
+            dataset=dataset,
+            comparable=comparable or not theirs,
+        )
+
+    views = [
+        _accounting_view(pairs, text_of("paper"), beside=bool(theirs), comparable=comparable),
+        _measured_view(ours, text_of("measured")),
+    ]
+    keys = [*CostRecord.model_fields]
+    columns = [*keys, "published_train_time", "published_param_size_mb", "published_est_total_mb"]
+    return render_views(views, columns, [_record(row, other) for row, other in pairs], report_folder)
+
+
+def explain_differences(row: CostRecord, published: PublishedCost | None) -> list[str]:
+    """Sentences on where the paper's accounting of a row and the truth differ, and why.
+
+    Args:
+        row: The row; its fields decide what is said.
+        published: The printed row, if it is to be compared with.
+    """
+    sentences = []
+    if row.param_size_mb_active is not None and row.est_total_mb_active is not None:
+        active = f"{fixed(row.param_size_mb_active)} MB of parameters and {fixed(row.est_total_mb_active)} MB in total"
+        if published is not None and _agrees(row.est_total_mb, published.est_total_mb):
+            sentences.append(
+                f"{row.method}: the paper's numbers are those of a network whose DyReLU is off; "
+                f"while it is active there are {active}."
+            )
+        else:
+            sentences.append(f"{row.method}: counted with DyReLU off; while it is active there are {active}.")
+    trainable = _trainable_mb(row)
+    if trainable is not None and row.param_size_mb - trainable > 0.01 * row.param_size_mb:
+        sentences.append(
+            f"{row.method}: the {fixed(row.param_size_mb)} MB count frozen DCT matrices as parameters; "
+            f"{fixed(trainable)} MB of them are trained."
+            if "DCT" in row.method.upper()
+            else f"{row.method}: the {fixed(row.param_size_mb)} MB count frozen tensors as parameters; "
+            f"{fixed(trainable)} MB of them are trained."
+        )
+    return sentences
+
+
+def _accounting_view(
+    pairs: Sequence[tuple[CostRecord, PublishedCost | None]], text: str, *, beside: bool, comparable: bool
+) -> TableView:
+    footnotes = Footnotes()
+    rows = []
+    for row, published in pairs:
+        marks = footnotes.marks([*explain_differences(row, published if comparable else None)])
+        hours = NOT_AVAILABLE if row.hours_estimate is None else _hours(row.hours_estimate)
+        cells = [Cell(text=row.method, marks=marks), Cell(text=hours)]
+        sizes = (
+            (row.param_size_mb, published.param_size_mb if published else None),
+            (row.est_total_mb, published.est_total_mb if published else None),
+        )
+        if beside:
+            cells.append(Cell(text=published.train_time if published else DASH))
+        for here, printed in sizes:
+            differs = comparable and printed is not None and not _agrees(here, printed)
+            cells.append(Cell(text=fixed(here), tone="differs" if differs else "plain"))
+            if beside:
+                cells.append(Cell(text=fixed(printed)))
+        rows.append(ViewRow(cells=tuple(cells)))
+    names = ("Train Time (hours)", "Param Size (MB)", "Est. Total (MB)")
+    columns = [Column(label="Method")]
+    for name in names:
+        if beside:
+            columns += [Column(label=label, group=name, align="right") for label in ("here", "paper")]
+        else:
+            columns.append(Column(label=name, align="right"))
+    return TableView(
+        id="table6",
+        label="Table 6",
+        caption=text,
+        columns=tuple(columns),
+        rows=tuple(rows),
+        footnotes=footnotes.collected(),
+    )
+
+
+def _measured_view(rows: Sequence[CostRecord], text: str) -> TableView:
+    columns = (
+        Column(label="Method"),
+        Column(label="Trainable", group="Parameters", align="right"),
+        Column(label="Non-zeros", group="Parameters", align="right"),
+        Column(label="Batch norm", group="Parameters", align="right"),
+        Column(label="DyReLU", group="Parameters", align="right"),
+        Column(label="Other", group="Parameters", align="right"),
+        Column(label="dense", group="Inference FLOPs", align="right"),
+        Column(label="sparse", group="Inference FLOPs", align="right"),
+        Column(label="dense", group="Training FLOPs", align="right"),
+        Column(label="sparse", group="Training FLOPs", align="right"),
+        Column(label="Memory (MB)", align="right"),
+        Column(label="s / step", align="right"),
+        Column(label="Batch", align="right"),
+    )
+    view_rows = tuple(
+        ViewRow(
+            cells=(
+                Cell(text=row.method),
+                Cell(text=thousands(row.trainable_parameters)),
+                Cell(text=thousands(row.nonzeros)),
+                Cell(text=thousands(row.batch_norm_parameters)),
+                Cell(text=thousands(row.dyrelu_parameters)),
+                Cell(text=thousands(row.other_parameters)),
+                Cell(text=quantity(row.flops_inference_dense)),
+                Cell(text=quantity(row.flops_inference_sparse)),
+                Cell(text=quantity(row.flops_training_dense)),
+                Cell(text=quantity(row.flops_training_sparse)),
+                Cell(text=fixed(row.peak_memory_mb, 0)),
+                Cell(text=quantity(row.seconds_per_step)),
+                Cell(text=setting_text(row.measured_batch_size)),
+            )
+        )
+        for row in rows
+    )
+    machines = list(dict.fromkeys(row.measured_on for row in rows if row.measured_on))
+    remarks = (f"Measured on {'; '.join(machines)}.",) if machines else ("Nothing was timed.",)
+    return TableView(id="table6-measured", caption=text, columns=columns, rows=view_rows, remarks=remarks)
+
+
+def _trainable_mb(row: CostRecord) -> float | None:
+    if row.trainable_parameters is None:
+        return None
+    return row.trainable_parameters * BYTES_PER_PARAMETER / BYTES_PER_MB
+
+
+def _agrees(here: float, printed: float) -> bool:
+    return fixed(here) == fixed(printed)
+
+
+def _hours(hours: float) -> str:
+    return fixed(hours, 1 if hours >= 0.95 else 2)
+
+
+def _validated(row: Mapping[str, object]) -> CostRecord:
+    try:
+        return CostRecord.model_validate(dict(row))
+    except ValidationError as error:
+        raise EastError(f"The cost of {row.get('method', 'a method')} is not valid: {describe(error)}.") from error
+
+
+def _read_published(path: Path) -> dict[str, PublishedCost]:
+    try:
+        rows = [PublishedCost.model_validate(row) for row in read_published_rows(path)]
+    except ValidationError as error:
+        raise EastError(f"{path}: {describe(error)}.") from error
+    return {row.method: row for row in rows}
+
+
+def _record(row: CostRecord, published: PublishedCost | None) -> dict[str, Value]:
+    record: dict[str, Value] = dict(row.model_dump())
+    if published is not None:
+        record["published_train_time"] = published.train_time
+        record["published_param_size_mb"] = published.param_size_mb
+        record["published_est_total_mb"] = published.est_total_mb
+    return record

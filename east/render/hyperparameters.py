@@ -1,0 +1,116 @@
+"""Table B.1: what each system of the plan trains with, above what the paper prints."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from east.analysis.published import read_published_rows
+from east.errors import EastError
+from east.render.numbers import DASH
+from east.render.rendered import Rendered, Value, render_views
+from east.render.templating import REPORT_FOLDER, caption
+from east.render.view import Cell, Column, Footnotes, TableView, ViewRow
+
+_COLUMNS = {
+    "model": Column(label="Model"),
+    "method": Column(label="Method"),
+    "data": Column(label="Data"),
+    "batch_size": Column(label="BS", align="right"),
+    "epochs": Column(label="Epochs", align="right"),
+    "lr": Column(label="LR", align="right"),
+    "lr_drop_epochs": Column(label="LR Drop Epochs"),
+    "optimizer": Column(label="Opt"),
+    "weight_decay": Column(label="WD", align="right"),
+    "init": Column(label="Init"),
+    "cyclic_n": Column(label="n", group="Cyclic", align="right"),
+    "cyclic_l": Column(label="l", group="Cyclic", align="right"),
+    "cyclic_m": Column(label="m", group="Cyclic", align="right"),
+    "delta_t_cs": Column(label="ΔT cs", group="Cyclic", align="right"),
+    "delta_t_dst": Column(label="ΔT dst", align="right"),
+}
+
+
+def render_hyperparameters(
+    rows: Sequence[Mapping[str, object]],
+    published: Path,
+    *,
+    title: str = "Experiment hyperparameters",
+    report_folder: Path = REPORT_FOLDER,
+) -> Rendered:
+    """Print Table B.1 with the plan's settings above the paper's.
+
+    A system of the plan is set beside the published row of the same model and method; if the paper has several,
+    beside the one with the same data as well.
+
+    Args:
+        rows: The systems of the plan; the keys are the columns of the published file.
+        published: `report/published/tableB1.csv`.
+        title: How the caption begins.
+        report_folder: The folder `report`.
+
+    Raises:
+        EastError: A row lacks a column or has one too many, or the published file cannot be read.
+    """
+    printed = read_published_rows(published)
+    if list(printed[0]) != list(_COLUMNS):
+        raise EastError(f"{published} does not have the columns {', '.join(_COLUMNS)}.")
+    ours = [_texts(row) for row in rows]
+    footnotes = Footnotes()
+    view_rows: list[ViewRow] = []
+    records: list[dict[str, Value]] = []
+    for row in ours:
+        partner = _partner(row, printed)
+        differing = [key for key in _COLUMNS if partner and not _same(row[key], partner[key])]
+        marks = footnotes.marks([None if partner else "The paper's Table B.1 has no such system."])
+        view_rows.append(
+            ViewRow(
+                cells=(
+                    Cell(text="This plan", marks=marks),
+                    *(Cell(text=_shown(row[key]), tone="differs" if key in differing else "plain") for key in _COLUMNS),
+                ),
+                rule=bool(view_rows),
+            )
+        )
+        records.append({"source": "plan", **row, "differs": " ".join(differing)})
+        if partner:
+            cells = (Cell(text="Paper"), *(Cell(text=_shown(partner[key])) for key in _COLUMNS))
+            view_rows.append(ViewRow(cells=cells, reference=True))
+            records.append({"source": "paper", **partner, "differs": ""})
+    view = TableView(
+        id="tableB1",
+        label="Table B.1",
+        caption=caption("hyperparameters", report_folder, title=title),
+        columns=(Column(label=""), *_COLUMNS.values()),
+        rows=tuple(view_rows),
+        footnotes=footnotes.collected(),
+    )
+    return render_views([view], ["source", *_COLUMNS, "differs"], records, report_folder)
+
+
+def _texts(row: Mapping[str, object]) -> dict[str, str]:
+    wrong = set(row) ^ set(_COLUMNS)
+    if wrong:
+        raise EastError(f"A row of Table B.1 has missing or unknown columns: {', '.join(sorted(map(str, wrong)))}.")
+    return {key: "" if row[key] is None else str(row[key]) for key in _COLUMNS}
+
+
+def _shown(text: str) -> str:
+    return DASH if text in {"", "-"} else text
+
+
+def _partner(row: Mapping[str, str], printed: Sequence[dict[str, str]]) -> dict[str, str] | None:
+    system = [other for other in printed if all(_same(row[key], other[key]) for key in ("model", "method"))]
+    if len(system) > 1:
+        system = [other for other in system if _same(row["data"], other["data"])]
+    return system[0] if system else None
+
+
+def _same(first: str, second: str) -> bool:
+    try:
+        return float(first) == float(second)
+    except ValueError:
+        return _normalized(first) == _normalized(second)
+
+
+def _normalized(text: str) -> str:
+    compact = "".join(text.split()).casefold()
+    return "" if compact in {"-", DASH} else compact

@@ -1,0 +1,41 @@
+"""How networks, data sets, tables and settings are called in print."""
+
+import re
+
+from east.config.run import DatasetName, ModelName
+
+NETWORKS: dict[ModelName, str] = {
+    "resnet34": "ResNet-34",
+    "resnet50": "ResNet-50",
+    "resnet50_imagenet": "ResNet-50 (ImageNet)",
+}
+
+DATASETS: dict[DatasetName, str] = {
+    "cifar10": "CIFAR-10",
+    "cifar100": "CIFAR-100",
+    "imagenet": "ImageNet",
+    "digits": "Digits",
+    "digit_pairs": "Digit pairs",
+}
+
+
+def table_label(identifier: str) -> str | None:
+    """The number of a paper's table from its id: `table2` is "Table 2", `tableB1` "Table B.1"; otherwise None."""
+    match = re.fullmatch(r"table([A-Z]?)([0-9]+)", identifier)
+    if match is None:
+        return None
+    section, number = match.groups()
+    return f"Table {section}.{number}" if section else f"Table {number}"
+
+
+def enumerate_in_words(items: list[str]) -> str:
+    """Join with commas and a last "and"."""
+    if len(items) < 2:
+        return "".join(items)
+    return f"{', '.join(items[:-1])} and {items[-1]}"
+
+
+def sentence(text: str) -> str:
+    """Begin with a capital letter and end with a full stop, as footnotes do."""
+    capital = text[:1].upper() + text[1:]
+    return capital if capital.endswith((".", "!", "?")) or not capital else f"{capital}."

@@ -1,0 +1,106 @@
+"""Plans and finished runs made up for the tests of analysis and rendering."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from east.config.tables import GridRow, GridTable, MethodRow, MethodsTable, RunReference, Summarising
+
+PUBLISHED = Path(__file__).parents[2] / "report" / "published"
+DIVERGED = "diverged"
+
+Outcome = float | str | None
+
+
+def write_run(runs_dir: Path, run: str, outcome: float | str, **keys: Any) -> Path:
+    folder = runs_dir / run
+    folder.mkdir(parents=True, exist_ok=True)
+    finished = not isinstance(outcome, str)
+    summary = {
+        "id": run,
+        "run": {"seed": int(run.rpartition("seed")[2])},
+        "fingerprint": f"fingerprint of {run}",
+        "status": "finished" if finished else outcome,
+        "final_test_accuracy": outcome if finished else None,
+        "best_test_accuracy": outcome - 1 if finished else None,
+        "diverged_at_epoch": None if finished else 7,
+        "seconds": 60.0,
+        "attempts": 1,
+        "commit": "c0ffee",
+        "code_digest": "d1",
+        "versions": {"python": "3.12.1"},
+        "device": "cpu",
+        "engine": "sparse",
+        "a_key_of_tomorrow": [1],
+    }
+    path = folder / "summary.json"
+    path.write_text(json.dumps(summary | keys))
+    return path
+
+
+def references(runs_dir: Path, row: str, outcomes: Sequence[Outcome]) -> tuple[RunReference, ...]:
+    """One run for each outcome, with seeds 17, 18, ...; None leaves the run without a summary."""
+    runs = []
+    for seed, outcome in enumerate(outcomes, start=17):
+        run = f"{row}/seed{seed}"
+        if outcome is not None:
+            write_run(runs_dir, run, outcome)
+        runs.append(RunReference(id=run, seed=seed, fingerprint=f"fingerprint of {run}"))
+    return tuple(runs)
+
+
+CYCLIC: Mapping[str, Any] = {"method": "Cyclic", "pattern": "cosine", "multiplier": 10.0, "cycles": 2}
+
+
+def grid(
+    runs_dir: Path,
+    static: Sequence[Outcome],
+    cyclic: Sequence[Outcome] = (),
+    *,
+    static_keys: Mapping[str, Any] | None = None,
+    cyclic_keys: Mapping[str, Any] | None = None,
+    **keys: Any,
+) -> GridTable:
+    """Table 2 with its static row and, where outcomes are given, the row `cosine, 10, 2, 2×`."""
+    first = {"id": "static", "method": "Static", "runs": references(runs_dir, "table2/static", static)}
+    rows = [GridRow(**(first | dict(static_keys or {})))]
+    if cyclic:
+        second = {
+            **CYCLIC,
+            "id": "cosine-m10-n2-g2",
+            "length_multiplier": 2.0,
+            "runs": references(runs_dir, "table2/cosine-m10-n2-g2", cyclic),
+        }
+        rows.append(GridRow(**(second | dict(cyclic_keys or {}))))
+    table = {
+        "id": "table2",
+        "title": "Cyclic sparse training results",
+        "model": "resnet34",
+        "width": 64,
+        "dataset": "cifar10",
+        "density": 0.0005,
+        "published": "table2.csv",
+        "comparable": True,
+        "summarising": Summarising(),
+        "rows": tuple(rows),
+    }
+    return GridTable(**(table | keys))
+
+
+def methods(runs_dir: Path, outcomes: Sequence[Outcome], **keys: Any) -> MethodsTable:
+    row = {
+        "id": "rigl-cifar10",
+        "method": "RigL",
+        "model": "resnet34",
+        "width": 32,
+        "dataset": "cifar10",
+        "recipe": "resnet34",
+        "runs": references(runs_dir, "methods/rigl-cifar10", outcomes),
+    }
+    return MethodsTable(
+        title="Accuracy of the methods",
+        density=0.0005,
+        summarising=Summarising(),
+        rows=(MethodRow(**(row | keys)),),
+    )

@@ -1,0 +1,84 @@
+import csv
+import io
+
+import pytest
+from fake_runs import PUBLISHED
+
+from east.errors import EastError
+from east.render.cost import CostRecord, PublishedCost, explain_differences, render_cost
+
+TABLE = PUBLISHED / "table6.csv"
+RIGL = {
+    "method": "RigL",
+    "param_size_mb": 81.3606,
+    "est_total_mb": 100.4352,
+    "trainable_parameters": 21_328_192,
+    "nonzeros": 10_664,
+    "batch_norm_parameters": 17_024,
+    "dyrelu_parameters": 0,
+    "flops_inference_dense": 2.32e9,
+    "flops_inference_sparse": 5.1e6,
+    "peak_memory_mb": 1822.4,
+    "seconds_per_step": 0.2041,
+    "hours_estimate": 0.512,
+    "measured_batch_size": 128,
+    "measured_on": "a CPU",
+}
+
+
+def output(rows, **keys):
+    return render_cost(rows, TABLE, network="ResNet-34", dataset="CIFAR-100", **keys)
+
+
+def test_the_papers_accounting_stands_beside_the_printed_numbers():
+    result = output([RIGL])
+    assert "| RigL | 0.51 | &lt;1 | 81.36 | 81.36 | 100.44 | 100.44 |" in result.md
+    parameters = "21\u202f328\u202f192 | 10\u202f664 | 17\u202f024 | 0 | –"
+    assert f"| RigL | {parameters} | 2.32 G | 5.10 M | – | – | 1822 | 0.204 | 128 |" in result.md
+    assert "Measured on a CPU." in result.md
+    record = next(csv.DictReader(io.StringIO(result.csv)))
+    assert (record["published_train_time"], record["published_est_total_mb"]) == ("<1", "100.44")
+    assert record["flops_training_dense"] == ""
+    assert result.tex.count(r"\begin{table}") == result.tex.count(r"\end{table}") == 2
+    assert result.html.count("<figure") == 2
+
+
+def test_a_size_that_differs_is_marked_only_where_it_can_be_compared():
+    row = RIGL | {"param_size_mb": 81.40}
+    assert "| **81.40** ≠ | 81.36 |" in output([row]).md
+    other = output([row], comparable=False).md
+    assert "≠" not in other
+    assert "no test of the paper's numbers" in other
+
+
+def test_the_dyrelu_row_says_what_it_leaves_out():
+    fields = {"method": "EAST w/ DyReLU", "param_size_mb": 81.36, "est_total_mb": 107.81}
+    active = {"param_size_mb_active": 93.5, "est_total_mb_active": 120.44}
+    published = PublishedCost(method="EAST w/ DyReLU", train_time="~1", param_size_mb=81.36, est_total_mb=107.81)
+    assert explain_differences(CostRecord.model_validate(fields), published) == []
+    (sentence,) = explain_differences(CostRecord.model_validate(fields | active), published)
+    assert "paper's numbers are those of a network whose DyReLU is off" in sentence
+    assert "93.50 MB of parameters and 120.44 MB in total" in sentence
+    (alone,) = explain_differences(CostRecord.model_validate(fields | active), None)
+    assert "paper" not in alone
+
+
+def test_frozen_dct_matrices_are_told_from_trained_parameters():
+    # 21,328,292 parameters of 4 bytes are 81.36 MB.
+    row = RIGL | {"method": "DCTpS", "param_size_mb": 162.66, "trainable_parameters": 21_328_292}
+    (sentence,) = explain_differences(CostRecord.model_validate(row), None)
+    assert sentence == "DCTpS: the 162.66 MB count frozen DCT matrices as parameters; 81.36 MB of them are trained."
+    assert explain_differences(CostRecord.model_validate(RIGL), None) == []
+
+
+def test_rows_may_stand_without_the_paper_and_without_timings():
+    row = {"method": "New <b>", "param_size_mb": 1.0, "est_total_mb": 2.0}
+    result = render_cost([row], None, network="N", dataset="D")
+    assert "| New &lt;b&gt; | n.a. | 1.00 | 2.00 |" in result.md
+    assert "Nothing was timed." in result.md
+    assert "<b>" not in result.html.replace("<b>Table 6.</b>", "")
+
+
+def test_a_bad_row_is_refused_by_method_and_key():
+    with pytest.raises(EastError, match="The cost of RigL is not valid: est_total_mb"):
+        output([RIGL | {"est_total_mb": None}])

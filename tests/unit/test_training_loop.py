@@ -1,0 +1,259 @@
+import csv
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from east.config import RunSpec
+from east.errors import EastError
+from east.training.folder import locked
+from east.training.loop import Resources, choose_device, initial_model, train
+
+FILES = ("metrics.csv", "updates.csv", "weights.safetensors", "run.json")
+
+
+def changed(spec, **sections):
+    content = spec.model_dump()
+    for section, changes in sections.items():
+        content[section] = (content[section] or {}) | changes if isinstance(changes, dict) else changes
+    return RunSpec.model_validate(content)
+
+
+@pytest.fixture
+def resources(data_dir):
+    return Resources(device="cpu", threads=1, data_dir=data_dir)
+
+
+class Interrupted(Exception):
+    """Stands for whatever ends a process between two epochs."""
+
+
+def interrupt_at(epoch):
+    def report(record):
+        if record.epoch == epoch:
+            raise Interrupted
+
+    return report
+
+
+def results(folder):
+    return {name: (folder / name).read_bytes() for name in FILES}
+
+
+def rows(path):
+    with path.open() as stream:
+        return list(csv.DictReader(stream))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, tiny_spec, data_dir):
+    folder = tmp_path_factory.mktemp("runs") / "table2" / "cosine" / "seed17"
+    summary = train(tiny_spec, folder, Resources(device="cpu", threads=1, data_dir=data_dir))
+    return folder, summary
+
+
+def test_a_run_leaves_its_summary_records_and_weights(finished, tiny_spec):
+    folder, summary = finished
+    assert summary == json.loads((folder / "summary.json").read_text())
+    assert summary["status"] == "finished"
+    assert summary["fingerprint"] == tiny_spec.fingerprint
+    assert summary["id"] == "table2/cosine/seed17"
+    assert summary["run"] == tiny_spec.model_dump(mode="json")
+    metrics = rows(folder / "metrics.csv")
+    assert [row["epoch"] for row in metrics] == ["1", "2", "3", "4"]
+    assert float(metrics[-1]["test_acc"]) == summary["final_test_accuracy"]
+    assert [float(row["lr"]) for row in metrics] == [0.1, 0.1, 0.1, 0.01]
+    assert summary["seconds"] == pytest.approx(sum(float(row["seconds"]) for row in rows(folder / "timing.csv")), abs=0.01)
+    assert not list(folder.glob("checkpoint*"))
+
+
+def test_the_density_follows_the_cycle_and_ends_exactly_at_the_target(finished):
+    folder, summary = finished
+    updates = rows(folder / "updates.csv")
+    total = summary["masked_weights"]
+    assert summary["nonzeros"] == round(0.03 * total) == int(updates[-1]["nonzeros"])
+    # 1,438 - 144 images in batches of 256: 6 steps an epoch, a cycle of 12 steps, updates at every second step
+    assert [(row["kind"], int(row["step"])) for row in updates] == [
+        ("initial", 0),
+        *(("cycle", step) for step in (2, 4, 6, 8, 10)),
+        ("return", 12),
+        *(("exchange", step) for step in (14, 16, 18, 20, 22)),
+    ]
+    for row in updates:
+        assert int(row["nonzeros"]) == round(float(row["density"]) * total)
+    peak = max(int(row["nonzeros"]) for row in updates)
+    assert 2.5 * summary["nonzeros"] < peak <= 3 * summary["nonzeros"]
+
+
+def test_saved_weights_are_zero_where_their_mask_is_off(finished):
+    folder, summary = finished
+    weights = load_file(folder / "weights.safetensors")
+    masks = {name: tensor for name, tensor in weights.items() if name.endswith(".mask")}
+    assert sum(int(mask.sum()) for mask in masks.values()) == summary["nonzeros"]
+    for name, mask in masks.items():
+        assert (weights[name.removesuffix("mask") + "weight"][~mask] == 0).all()
+
+
+def test_the_same_run_twice_gives_the_same_files(finished, tmp_path, tiny_spec, resources):
+    train(tiny_spec, tmp_path / "run", resources)
+    assert results(tmp_path / "run") == results(finished[0])
+
+
+def test_another_seed_gives_another_run(finished, tmp_path, tiny_spec, resources):
+    other = train(tiny_spec.model_copy(update={"seed": 5}), tmp_path / "run", resources)
+    assert other["fingerprint"] != finished[1]["fingerprint"]
+    assert (tmp_path / "run" / "metrics.csv").read_bytes() != (finished[0] / "metrics.csv").read_bytes()
+
+
+@pytest.mark.parametrize("epochs", [[1], [2], [3], [4], [1, 2, 3]])
+def test_an_interrupted_run_resumes_to_the_same_files(finished, tmp_path, tiny_spec, resources, epochs):
+    for epoch in epochs:
+        with pytest.raises(Interrupted):
+            train(tiny_spec, tmp_path, resources, interrupt_at(epoch))
+    summary = train(tiny_spec, tmp_path, resources)
+    assert results(tmp_path) == results(finished[0])
+    assert summary["attempts"] == len(epochs) + 1
+
+
+def combined(spec):
+    """EAST Combined with Adam, so that every part of the state exists: scales, DyReLU that fades, moments."""
+    return changed(
+        spec,
+        model={"activation": "dyrelu", "sharing_ratio": 2, "dct": True},
+        phasing={"start": 1.0, "end": 3.0, "freeze": False},
+        training={"optimizer": {"name": "adam"}, "lr": 0.003, "epochs": 3},
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("epoch", [1, 2])
+def test_the_composition_of_all_resumes_to_the_same_files(tmp_path, tiny_spec, resources, epoch):
+    spec = combined(tiny_spec)
+    whole = train(spec, tmp_path / "whole", resources)
+    with pytest.raises(Interrupted):
+        train(spec, tmp_path / "parts", resources, interrupt_at(epoch))
+    train(spec, tmp_path / "parts", resources)
+    assert results(tmp_path / "parts") == results(tmp_path / "whole")
+    assert whole["parameters"]["dyrelu"] == 0
+    assert not any("act" in name for name in load_file(tmp_path / "whole" / "weights.safetensors"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moments", [(0.0, 0.5), (2.5,), (1.0, 1.5, 2.0)])
+def test_a_run_killed_at_any_moment_resumes_to_the_same_files(finished, tmp_path, tiny_spec, data_dir, moments):
+    command = [sys.executable, "-m", "east", "train", "--run", tiny_spec.canonical_json(), "--out", str(tmp_path)]
+    command += ["--data-dir", str(data_dir), "--device", "cpu", "--threads", "1"]
+    for moment in moments:
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        process.stderr.readline()  # the first epoch of this attempt is done
+        time.sleep(moment / 5)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        assert not (tmp_path / "summary.json").exists() or process.returncode == 0
+    subprocess.run(command, check=True)
+    assert results(tmp_path) == results(finished[0])
+
+
+def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_it_used(finished, tmp_path, tiny_spec, resources, capsys):
+    with pytest.raises(Interrupted):
+        train(tiny_spec, tmp_path, resources, interrupt_at(3))
+    newest = tmp_path / "checkpoint-000003.pt"
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 1
+    newest.write_bytes(content)
+    train(tiny_spec, tmp_path, resources)
+    assert "checkpoint-000003.pt is damaged" in capsys.readouterr().err
+    assert (tmp_path / "checkpoint-000003.damaged").exists()
+    assert results(tmp_path) == results(finished[0])
+
+
+def test_a_truncated_and_an_empty_checkpoint_are_set_aside(finished, tmp_path, tiny_spec, resources):
+    with pytest.raises(Interrupted):
+        train(tiny_spec, tmp_path, resources, interrupt_at(2))
+    for name, size in (("checkpoint-000002.pt", 1000), ("checkpoint-000001.pt", 0)):
+        (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:size])
+    train(tiny_spec, tmp_path, resources)
+    assert results(tmp_path) == results(finished[0])
+
+
+def test_a_checkpoint_of_another_configuration_is_not_resumed(finished, tmp_path, tiny_spec, resources, capsys):
+    with pytest.raises(Interrupted):
+        train(changed(tiny_spec, training={"lr": 0.2}), tmp_path, resources, interrupt_at(2))
+    train(tiny_spec, tmp_path, resources)
+    assert "another configuration" in capsys.readouterr().err
+    assert results(tmp_path) == results(finished[0])
+
+
+def test_a_finished_run_is_not_trained_again(finished, tiny_spec, resources):
+    folder, summary = finished
+
+    def fail(record):
+        raise AssertionError("trained again")
+
+    assert train(tiny_spec, folder, resources, fail) == summary
+
+
+def test_a_second_trainer_waits_for_the_first_and_trains_nothing(finished, tmp_path, tiny_spec, data_dir):
+    command = [sys.executable, "-m", "east", "train", "--run", tiny_spec.canonical_json(), "--out", str(tmp_path)]
+    command += ["--data-dir", str(data_dir), "--device", "cpu", "--threads", "1"]
+    with locked(tmp_path):
+        second = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        assert "another process trains" in second.stderr.readline()
+        assert not (tmp_path / "run.json").exists()
+        (tmp_path / "summary.json").write_bytes((finished[0] / "summary.json").read_bytes())
+    _, errors = second.communicate(timeout=60)
+    assert second.returncode == 0
+    assert "epoch" not in errors
+    assert not (tmp_path / "metrics.csv").exists()
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_a_diverged_run_ends_as_such_with_its_rows_kept(tmp_path, tiny_spec, resources, interrupted):
+    spec = changed(tiny_spec, training={"lr": 1e30, "gradient_clip": None})
+    if interrupted:
+        with pytest.raises(Interrupted):
+            train(spec, tmp_path, resources, interrupt_at(1))
+    summary = train(spec, tmp_path, resources)
+    assert summary["status"] == "diverged"
+    assert summary["final_test_accuracy"] is None
+    assert summary["diverged_at_epoch"] == len(rows(tmp_path / "metrics.csv")) == 1
+
+
+def test_dyrelu_fades_and_its_parameters_leave_the_saved_model(tmp_path, tiny_spec, resources):
+    spec = changed(
+        tiny_spec,
+        model={"activation": "dyrelu"},
+        phasing={"start": 1.0, "end": 3.0, "freeze": False},
+        training={"epochs": 3},
+    )
+    train(spec, tmp_path, resources)
+    assert [float(row["beta"]) for row in rows(tmp_path / "metrics.csv")] == [1.0, 0.5, 0.0]
+    plain = initial_model(tiny_spec, 10).state_dict()
+    assert load_file(tmp_path / "weights.safetensors").keys() == plain.keys()
+
+
+def test_fixed_masks_stay_as_they_were_drawn(tmp_path, tiny_spec, resources):
+    spec = changed(tiny_spec, cycle=None, sparsity={"topology": "fixed"}, training={"epochs": 2})
+    train(spec, tmp_path, resources)
+    assert [row["kind"] for row in rows(tmp_path / "updates.csv")] == ["initial"]
+
+
+def test_the_first_weights_depend_on_the_seed_and_not_on_the_global_random_state(tiny_spec):
+    torch.manual_seed(1)
+    first = initial_model(tiny_spec, 10).state_dict()
+    torch.manual_seed(2)
+    state = torch.get_rng_state()
+    second = initial_model(tiny_spec, 10).state_dict()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_asking_for_a_gpu_that_is_not_there_is_refused():
+    with pytest.raises(EastError, match="device: cuda"):
+        choose_device("cuda")
