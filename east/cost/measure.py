@@ -1,7 +1,6 @@
 """Time and memory of real training steps on this machine, in a process of their own."""
 
 import multiprocessing
-import resource
 import statistics
 import time
 from collections.abc import Callable

@@ -1,6 +1,7 @@
 """The recipe of Table B.1: optimizer, learning rate and gradient clip."""
 
 from collections.abc import Iterable, Mapping
+from decimal import Decimal
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +26,8 @@ def make_optimizer(parameters: Iterable[nn.Parameter], spec: TrainingSpec) -> to
 def learning_rate(epoch: int, spec: TrainingSpec) -> float:
     """The learning rate of an epoch (counted from 1): lr times the drop factor for each drop epoch that is over."""
     drops = sum(epoch > drop for drop in spec.lr_drop_epochs)
-    return spec.lr * spec.lr_drop_factor**drops
+    # In decimals, so that 0.1 dropped twice is 0.001 and not its neighbour.
+    return float(Decimal(str(spec.lr)) * Decimal(str(spec.lr_drop_factor)) ** drops)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:

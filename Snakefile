@@ -1,0 +1,60 @@
+# The whole appendix: data -> one training per (row, seed) -> tables, cost, figures -> report.
+#   snakemake --cores all                                   the paper (config.yaml)
+#   snakemake --cores 2 --configfile config/demo.yaml       the demo
+# Targets: all (default), data, tables, cost, report.
+
+from snakemake.utils import min_version
+
+min_version("9.27")
+
+
+configfile: "config.yaml"
+
+
+container: "docker://python:3.11"
+
+
+report: "report/workflow.rst"
+
+
+include: "rules/common.smk"
+include: "rules/prepare.smk"
+include: "rules/train.smk"
+include: "rules/aggregate.smk"
+include: "rules/tables.smk"
+include: "rules/cost.smk"
+include: "rules/report.smk"
+
+
+localrules:
+    all,
+    data,
+    tables,
+    cost,
+    report,
+
+
+rule all:
+    default_target: True
+    input:
+        REPORT,
+
+
+rule data:
+    input:
+        [manifest(name) for name in PLAN.datasets()],
+
+
+rule tables:
+    input:
+        TABLE_FILES,
+
+
+rule cost:
+    input:
+        [f"{TABLES}/table6.{form}" for form in FORMATS],
+
+
+rule report:
+    input:
+        REPORT,

@@ -1,0 +1,38 @@
+"""Fixtures that several tests share."""
+
+from pathlib import Path
+
+import pytest
+
+from east.config import RunSpec, load_plan
+from east.data.prepare import prepare
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the digits prepared."""
+    folder = tmp_path_factory.mktemp("data")
+    prepare("digits", folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_spec() -> RunSpec:
+    """A run of a few seconds: ResNet-34 of width 4 on the digits, with one density cycle."""
+    paper = next(run for run in load_plan() if run.id == "table2/cosine-m3-n1/seed17").spec.model_dump()
+    paper["dataset"] = {
+        "name": "digits",
+        "margin": 1,
+        "padding": "zero",
+        "flip": True,
+        "validation": 144,
+        "validation_choice": "shuffled",
+        "augment_validation": True,
+    }
+    paper["model"]["width"] = 4
+    paper["sparsity"] |= {"density": 0.03, "update_period": 2}
+    paper["cycle"] |= {"cycle_length": 2.0, "update_period": 2}
+    paper["training"] |= {"epochs": 4, "batch_size": 256, "lr_drop_epochs": [3]}
+    return RunSpec.model_validate(paper)
