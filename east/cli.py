@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from east.config import Plan, Run, RunSpec, make_plan, read_config
 from east.errors import EastError
+from east.files import write_atomically
 
 app = typer.Typer(
     help="EAST at extreme sparsity: plan, train, measure and render the paper's appendix.",
@@ -123,6 +124,151 @@ def train(
     print(finished_line(summary, out, total), flush=True)
 
 
+@app.command()
+def cost(
+    model: Annotated[str | None, typer.Option(help="Network; that of `cost` in the configuration if absent.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Data set, likewise.")] = None,
+    configfile: ConfigFiles = None,
+    as_json: AsJson = False,
+    plan: Annotated[str | None, typer.Option(help="What to measure, as JSON; the workflow gives it.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the JSON to this file.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    engine: Annotated[str, typer.Option(help="auto or dense.")] = "auto",
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = os.cpu_count() or 1,
+    measure: Annotated[bool, typer.Option(help="Time training steps on this machine as well.")] = True,
+) -> None:
+    """Table 6: what each method costs, by the paper's accounting and in truth."""
+    from east.config.cost import CostPlan, cost_plan
+    from east.cost.report import measured_cost
+
+    what = (
+        CostPlan.model_validate_json(plan)
+        if plan is not None
+        else cost_plan(read_config(*(configfile or [])), model, dataset)
+    )
+    rows = measured_cost(what, device=device, engine=engine, threads=threads, measure=measure)
+    if out is not None:
+        write_atomically(out, json.dumps(rows, indent=2) + "\n")
+    elif as_json:
+        _print_json(rows)
+    else:
+        columns = ["method", "param_size_mb", "est_total_mb", "trainable_parameters", "nonzeros", "seconds_per_step"]
+        _print_table(columns, [{**row, **_rounded(row, ("param_size_mb", "est_total_mb"))} for row in rows])
+
+
+@app.command()
+def aggregate(
+    table: Annotated[str, typer.Option(help="The table's description, as JSON.")],
+    runs: Annotated[Path, typer.Option(help="Folder of all runs.")],
+    out: Annotated[Path, typer.Option(help="File for the result, JSON.")],
+    partial: Annotated[bool, typer.Option(help="Accept that runs are missing, and show it.")] = False,
+) -> None:
+    """Summarise the runs of a table: mean and spread over seeds, with the published numbers beside them."""
+    from east.analysis.aggregate import aggregate as aggregate_runs
+    from east.analysis.aggregate import write_json
+    from east.config.tables import read_table
+    from east.render.templating import REPORT_FOLDER
+
+    published = REPORT_FOLDER / "published"
+    write_json(aggregate_runs(read_table(table), runs, published_dir=published, partial=partial), out)
+
+
+@app.command()
+def table(
+    aggregated: Annotated[Path, typer.Argument(help="A summarised table, JSON.")],
+    stem: Annotated[Path, typer.Option(help="Folder and name of the files, without an ending.")],
+) -> None:
+    """Print a summarised table as CSV, Markdown, LaTeX and HTML."""
+    from east.analysis.aggregate import read_json
+    from east.render.tables import render_table
+
+    render_table(read_json(aggregated)).write(stem)
+
+
+@app.command("table-b1")
+def table_b1(
+    rows: Annotated[str, typer.Option(help="The recipes in the columns of Table B.1, as JSON.")],
+    stem: Annotated[Path, typer.Option(help="Folder and name of the files, without an ending.")],
+) -> None:
+    """Print Table B.1 from the recipes in force."""
+    from east.render.hyperparameters import render_hyperparameters
+    from east.render.templating import REPORT_FOLDER
+
+    render_hyperparameters(json.loads(rows), REPORT_FOLDER / "published" / "tableB1.csv").write(stem)
+
+
+@app.command("table-6")
+def table_6(
+    costs: Annotated[Path, typer.Argument(help="What `east cost` wrote.")],
+    stem: Annotated[Path, typer.Option(help="Folder and name of the files, without an ending.")],
+    plan: Annotated[str, typer.Option(help="What was measured, as JSON.")],
+) -> None:
+    """Print Table 6 as CSV, Markdown, LaTeX and HTML."""
+    from east.config.cost import CostPlan
+    from east.render.cost import render_cost
+    from east.render.names import DATASETS, NETWORKS
+    from east.render.templating import REPORT_FOLDER
+
+    what = CostPlan.model_validate_json(plan)
+    render_cost(
+        json.loads(costs.read_text(encoding="utf-8")),
+        REPORT_FOLDER / "published" / what.published if what.published else None,
+        network=NETWORKS[what.model],
+        dataset=DATASETS[what.dataset],
+        comparable=what.comparable,
+    ).write(stem)
+
+
+@app.command()
+def figures(
+    aggregated: Annotated[Path, typer.Argument(help="A summarised table, JSON.")],
+    runs: Annotated[Path, typer.Option(help="Folder of all runs.")],
+    stem: Annotated[Path, typer.Option(help="Folder and beginning of the files' names.")],
+) -> None:
+    """Draw a table's learning curves and, for Tables 2-5, accuracy against the multiplier."""
+    from east.analysis.aggregate import AggregatedGrid, read_json
+    from east.render.figures import accuracy_by_multiplier, accuracy_curves
+
+    summarised = read_json(aggregated)
+    accuracy_curves(summarised, runs, stem.with_name(f"{stem.name}-curves"))
+    if isinstance(summarised, AggregatedGrid):
+        accuracy_by_multiplier(summarised, stem.with_name(f"{stem.name}-multiplier"))
+
+
+@app.command("figure-density")
+def figure_density(
+    schedules: Annotated[str, typer.Option(help="Schedules with labels, as JSON.")],
+    stem: Annotated[Path, typer.Option(help="Folder and name of the files, without an ending.")],
+) -> None:
+    """Draw the scheduled density of every schedule against the epoch."""
+    from east.render.figures import Series, density_schedules
+    from east.sparse.schedule import CyclicDensity
+
+    points = 500
+    series = []
+    for entry in json.loads(schedules):
+        density = CyclicDensity(**entry["schedule"])
+        epochs = [entry["epochs"] * i / points for i in range(points + 1)]
+        series.append(Series(entry["label"], epochs, [density(epoch) for epoch in epochs]))
+    density_schedules(series, stem)
+
+
+@app.command()
+def report(
+    spec: Annotated[str, typer.Option(help="The report's contents, as JSON.")],
+    runs: Annotated[Path, typer.Option(help="Folder of all runs.")],
+    out: Annotated[Path, typer.Option(help="The page.")],
+) -> None:
+    """Write the report as one self-contained page."""
+    from east.analysis.aggregate import read_json
+    from east.analysis.provenance import collect_provenance
+    from east.render.report import ReportSpec, write_report
+
+    contents = ReportSpec.model_validate_json(spec)
+    run_ids = [seed.run for path in contents.aggregated for row in read_json(path).rows for seed in row.accuracy.seeds]
+    write_report(out, contents.model_copy(update={"provenance": collect_provenance(run_ids, runs)}))
+
+
 def _plan(configfiles: list[Path] | None) -> Plan:
     return make_plan(read_config(*(configfiles or [])))
 
@@ -153,6 +299,10 @@ def _read_spec(text: str) -> RunSpec:
         first = error.errors(include_url=False)[0]
         key = ".".join(map(str, first["loc"])) or "the text"
         raise EastError(f"--run: {key}: {first['msg']}. `east plan --json` prints whole runs under 'run'.") from None
+
+
+def _rounded(row: dict[str, object], keys: tuple[str, ...]) -> dict[str, str]:
+    return {key: f"{row[key]:.2f}" for key in keys}
 
 
 def _print_json(value: object) -> None:

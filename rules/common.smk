@@ -1,6 +1,7 @@
 # What every rule shares: the validated plan, paths, and the helpers that rules call.
 
 import sys
+from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
@@ -19,6 +20,11 @@ RESULTS = f"results/{PLAN.config.name}"
 RUNS, TABLES = f"{RESULTS}/runs", f"{RESULTS}/tables"
 LOGS, BENCHMARKS = f"{RESULTS}/logs", f"{RESULTS}/benchmarks"
 FORMATS = ["csv", "md", "tex", "html"]
+PROJECT = Path(workflow.basedir)
+PUBLISHED = str(PROJECT / "report" / "published")
+TEMPLATES = sorted(
+    str(file) for folder in ["templates", "captions"] for file in (PROJECT / "report" / folder).glob("*.j2")
+)
 
 
 def manifest(dataset):

@@ -94,7 +94,7 @@ def make_plan(config: Config) -> Plan:
     return Plan(config, tuple(builder.runs.values()), tuple(tables))
 
 
-def cost_runs(config: Config, model: ModelName, dataset: DatasetName) -> dict[str, RunSpec]:
+def method_specs(config: Config, model: ModelName, dataset: DatasetName) -> dict[str, RunSpec]:
     """What Table 6 counts and times: method name -> a training by that method, with the recipe of `cost`.
 
     Args:
@@ -103,14 +103,11 @@ def cost_runs(config: Config, model: ModelName, dataset: DatasetName) -> dict[st
         dataset: data set that gives image size and number of classes.
 
     Raises:
-        EastError: a schedule does not fit its training, or the data set is not described.
+        EastError: a schedule does not fit its training.
     """
-    if dataset not in config.datasets:
-        raise EastError(f"datasets: '{dataset}' is not described in the configuration.")
-    recipe = config.recipes[config.cost.recipe]
-    scaled = config.model_copy(update={"density": config.cost.density})
+    recipe = config.recipes[config.cost.recipe].model_copy(update={"density": config.cost.density})
     return {
-        name: _Builder(scaled).method_spec(name, recipe, model, dataset, method, config.seeds[0])
+        name: _Builder(config).method_spec(name, recipe, model, dataset, method, config.seeds[0])
         for name, method in config.methods.rows.items()
     }
 
@@ -152,7 +149,7 @@ class _Builder:
             model=model,
             width=recipe.width,
             dataset=table.dataset,
-            density=self.config.density,
+            density=self._density(recipe),
             published=table.published,
             comparable=self._comparable(table, recipe, model),
             summarising=self._summarising(),
@@ -267,7 +264,7 @@ class _Builder:
             dataset=self.config.datasets[dataset].spec(dataset, augment_validation=readings.augment_validation),
             model=ModelSpec(name=model, width=recipe.width, **components.model_dump()),
             sparsity=SparsitySpec(
-                density=row.density or self.config.density,
+                density=row.density or self._density(recipe),
                 distribution=row.distribution or recipe.distribution,
                 topology=row.topology or (readings.topology if cycle else readings.static_topology),
                 drop_fraction=readings.drop_fraction,
@@ -321,7 +318,7 @@ class _Builder:
         return self._cycle(where, recipe, cyclic, row.fit, row.density)
 
     def _cycle(self, where: str, recipe: Recipe, cyclic: Cyclic, fit: Fit, density: float | None = None) -> CycleSpec:
-        peak = (density or self.config.density) * cyclic.multiplier
+        peak = (density or self._density(recipe)) * cyclic.multiplier
         if peak > 1:
             raise EastError(f"{where}: multiplier {cyclic.multiplier:g} makes the peak density {peak:g}, more than 1.")
         length_multiplier = cyclic.length_multiplier if cyclic.cycles > 1 else 1.0
@@ -342,8 +339,11 @@ class _Builder:
         )
 
     def _comparable(self, table: TableConfig, recipe: Recipe, model: ModelName) -> bool:
-        same_scale = recipe.width == PAPER_WIDTH and self.config.density == PAPER_DENSITY
+        same_scale = (recipe.width, self._density(recipe)) == (PAPER_WIDTH, PAPER_DENSITY)
         return same_scale and PAPER_TABLES.get(table.published or "") == (model, table.dataset)
+
+    def _density(self, recipe: Recipe) -> float:
+        return recipe.density or self.config.density
 
     def _summarising(self) -> Summarising:
         return Summarising(accuracy=self.config.readings.accuracy, spread=self.config.readings.spread)

@@ -41,6 +41,7 @@ class Execution(Frozen):
     engine: Literal["auto", "dense"] = "auto"
     threads: PositiveInt = 2
     data_dir: str = "data"
+    partial: bool = Field(default=False, description="render whatever runs there are, and train nothing")
     memory_mb: PositiveInt = Field(default=8000, description="memory that a training declares")
     minutes: PositiveInt = Field(default=720, description="time that a training declares; it resumes if it is cut off")
 
@@ -109,6 +110,7 @@ class Recipe(Frozen):
     model: ModelName
     width: PositiveInt
     datasets: tuple[DatasetName, ...]
+    density: Density | None = Field(default=None, description="in place of the configuration's")
     components: Components = Components()
     batch_size: PositiveInt
     epochs: PositiveInt

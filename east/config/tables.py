@@ -1,8 +1,8 @@
 """What a table of the paper consists of: its rows, the runs behind each, and how they are summarised."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, TypeAdapter
 
 from east.config.run import DatasetName, Frozen, ModelName, Pattern
 
@@ -76,3 +76,9 @@ class MethodsTable(Frozen):
 
 
 Table = GridTable | MethodsTable
+
+
+def read_table(text: str) -> Table:
+    """A table from the JSON of its `model_dump_json`."""
+    table: Table = TypeAdapter(Annotated[Table, Field(discriminator="kind")]).validate_json(text)
+    return table

@@ -66,17 +66,17 @@ def draw_pairs(labels: Tensor, digits: Tensor, per_class: int, part: str) -> Ten
     return torch.stack(classes, dim=1).flatten(0, 1)
 
 
-def enlarge(images: Tensor) -> Tensor:
-    """Digits [N, 8, 8] as color images [N, 3, 16, 16]: bilinear, grey on three channels."""
+def enlarge(images: Tensor, height: int = 16, width: int = 16) -> Tensor:
+    """Digits [N, 8, 8] as color images [N, 3, height, width]: bilinear, grey on three channels."""
     # In float64 every weight and product is exact, so that all machines make the same bytes.
-    large = F.interpolate(images.unsqueeze(1).double(), size=(16, 16), mode="bilinear", align_corners=False)
+    large = F.interpolate(images.unsqueeze(1).double(), size=(height, width), mode="bilinear", align_corners=False)
     return large.round().to(torch.uint8).repeat(1, 3, 1, 1)
 
 
 def join_pairs(images: Tensor, pairs: Tensor) -> Tensor:
-    """Pairs [P, 2] of digits [N, 8, 8] as color images [P, 3, 16, 16]: side by side, four empty rows on each side."""
-    joined = torch.cat((images[pairs[:, 0]], images[pairs[:, 1]]), dim=2)
-    return F.pad(joined, (0, 0, 4, 4)).unsqueeze(1).repeat(1, 3, 1, 1)
+    """Pairs [P, 2] of digits [N, 8, 8] as color images [P, 3, 16, 16]: side by side, each 16 rows by 8 columns."""
+    tall = enlarge(images, width=8)
+    return torch.cat((tall[pairs[:, 0]], tall[pairs[:, 1]]), dim=3)
 
 
 def _source() -> tuple[SourceFile, ...]:

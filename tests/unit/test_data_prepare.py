@@ -21,7 +21,6 @@ from east.data.cifar import read_cifar
 from east.data.digits import (
     draw_pairs,
     enlarge,
-    join_pairs,
     native_digits,
     read_digit_pairs,
     read_digits,
@@ -311,18 +310,18 @@ def test_pairs_use_the_digits_of_their_part_only():
     assert (labels[train_pairs] @ torch.tensor([10, 1])).tolist() == list(range(100)) * 40
 
 
-def test_pair_image_shows_both_digits_in_the_middle_rows():
+def test_pair_image_shows_both_digits_side_by_side_each_16_rows_by_8_columns():
     images, labels = native_digits()
     pairs = read_digit_pairs()
     drawn = draw_pairs(labels, split_digits(labels)[0], 40, "train")
     image = pairs.train_images[137]
     assert pairs.train_labels[137] == 37
-    for channel in image:
-        assert torch.equal(channel[4:12, :8], images[drawn[137, 0]])
-        assert torch.equal(channel[4:12, 8:], images[drawn[137, 1]])
-        assert not channel[:4].any()
-        assert not channel[12:].any()
-    assert torch.equal(join_pairs(images, drawn[137:138])[0], image)
+    tall = enlarge(images, width=8)
+    assert torch.equal(image, torch.cat((tall[drawn[137, 0]], tall[drawn[137, 1]]), dim=2))
+    # rows 2 i + 1 and 2 i + 2 of the tall digit lie a quarter and three quarters between rows i and i + 1
+    native = images[drawn[137, 0]].double()
+    between = (0.75 * native[:-1] + 0.25 * native[1:]).round()
+    assert torch.equal(image[0, 1:15:2, :8].double(), between)
 
 
 def test_digits_are_scaled_and_enlarged_bilinearly():

@@ -68,7 +68,9 @@ def test_a_run_leaves_its_summary_records_and_weights(finished, tiny_spec):
     assert [row["epoch"] for row in metrics] == ["1", "2", "3", "4"]
     assert float(metrics[-1]["test_acc"]) == summary["final_test_accuracy"]
     assert [float(row["lr"]) for row in metrics] == [0.1, 0.1, 0.1, 0.01]
-    assert summary["seconds"] == pytest.approx(sum(float(row["seconds"]) for row in rows(folder / "timing.csv")), abs=0.01)
+    assert summary["seconds"] == pytest.approx(
+        sum(float(row["seconds"]) for row in rows(folder / "timing.csv")), abs=0.01
+    )
     assert not list(folder.glob("checkpoint*"))
 
 

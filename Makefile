@@ -1,0 +1,65 @@
+# make demo | test | tables | lint | format | clean; `make help` says what each does.
+
+PYTHON ?= python3
+BIN := .venv/bin
+CORES ?= all
+
+.PHONY: help setup demo test test-fast tables lint format lock clean
+
+help:
+	@echo 'make demo    set up, run the whole workflow on handwritten digits, say where the report is'
+	@echo 'make test    set up, run all tests'
+	@echo 'make tables  the paper: every table that config.yaml asks for (days on a GPU)'
+	@echo 'make lint    ruff, mypy, snakefmt, snakemake --lint'
+	@echo 'make format  format Python and Snakemake files'
+	@echo 'make lock    resolve requirements/ anew from pyproject.toml'
+	@echo 'make clean   remove the environment and caches; results and data stay'
+
+# The stamps hold what was installed, so that a changed lock file installs again.
+.venv/run.stamp: requirements/lock.txt pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/lock.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+.venv/dev.stamp: requirements/dev.txt .venv/run.stamp
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	touch $@
+
+setup: .venv/run.stamp
+
+demo: setup
+	$(BIN)/snakemake --cores 2 --configfile config/demo.yaml --quiet host reason rules progress
+	@echo
+	@echo 'The report: results/demo/report/index.html'
+
+test: .venv/dev.stamp
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+test-fast: .venv/dev.stamp
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow and not workflow'
+
+tables: setup
+	$(BIN)/snakemake --cores $(CORES) tables
+
+lint: .venv/dev.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/snakefmt --check Snakefile rules
+	$(BIN)/snakemake --lint
+
+format: .venv/dev.stamp
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/snakefmt Snakefile rules
+
+lock: .venv/dev.stamp
+	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
+		--no-header --no-emit-index-url --no-annotate -o requirements/lock.txt
+	$(BIN)/uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes \
+		--no-header --no-emit-index-url --no-annotate -c requirements/lock.txt -o requirements/dev.txt
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .snakemake east.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

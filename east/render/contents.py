@@ -1,0 +1,288 @@
+"""What goes where in the report of a plan: its tables, figures, readings and hyperparameters."""
+
+from pathlib import Path
+
+import yaml
+
+from east.config.plan import METHODS_TABLE, Plan
+from east.config.schema import Config, Recipe
+from east.config.tables import GridTable
+from east.render.names import DATASETS, NETWORKS, table_label
+from east.render.report import Reading, ReportFigure, ReportSection, ReportSpec
+
+FORMATS = ("csv", "md", "tex", "html")
+
+
+def report_contents(plan: Plan, results: Path, config_files: list[str]) -> ReportSpec:
+    """The report of a plan, whose results lie in their usual places under `results`.
+
+    Args:
+        plan: the plan.
+        results: the folder results/<name>.
+        config_files: the files that the configuration was read from.
+    """
+    config = plan.config
+    grids = [table for table in plan.tables if isinstance(table, GridTable)]
+    return ReportSpec(
+        title=config.title,
+        name=config.name,
+        introduction=(_introduction(plan),),
+        aggregated=tuple(results / "aggregate" / f"{table.id}.json" for table in plan.tables),
+        tables=(
+            *(_grid_section(table, results) for table in grids),
+            _section(METHODS_TABLE, "Methods", results, figures=(_curves(METHODS_TABLE, "the methods", results),)),
+            _section("tableB1", "Table B.1: hyperparameters", results),
+        ),
+        figures=(
+            ReportFigure(
+                svg=results / "figures" / "density.svg",
+                caption="Scheduled density against the epoch, for every schedule of the tables.",
+            ),
+        ),
+        cost=_section("table6", "Table 6: training cost", results),
+        readings=readings(config),
+        facts={
+            "Configuration": ", ".join(config_files),
+            "Runs": f"{len(plan.runs)}, with seeds {', '.join(map(str, config.seeds))}",
+            "Density": f"{config.density:g}",
+        },
+        config=yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110),
+    )
+
+
+def hyperparameter_rows(config: Config) -> list[dict[str, str]]:
+    """The recipes of a configuration in the columns of Table B.1."""
+    return [_hyperparameters(recipe) for recipe in config.recipes.values()]
+
+
+def density_schedules(plan: Plan) -> list[dict[str, object]]:
+    """Every distinct cyclic schedule of Tables 2-5: its label and what `CyclicDensity` needs, plus the epochs."""
+    found: dict[str, dict[str, object]] = {}
+    by_fingerprint = {run.fingerprint: run for run in plan.runs}
+    for table in plan.tables:
+        for row in table.rows if isinstance(table, GridTable) else ():
+            spec = by_fingerprint[row.runs[0].fingerprint].spec
+            if spec.cycle is None:
+                continue
+            cycle = spec.cycle
+            label = f"{cycle.pattern}, {cycle.multiplier:g}×, {cycle.cycles} cycle{'s' if cycle.cycles > 1 else ''}"
+            if cycle.cycles > 1:
+                label += f", {cycle.length_multiplier:g}×"
+            schedule = cycle.model_dump(exclude={"update_period", "end"}) | {"target": spec.sparsity.density}
+            found.setdefault(label, {"label": label, "epochs": spec.training.epochs, "schedule": schedule})
+    return list(found.values())
+
+
+def readings(config: Config) -> tuple[Reading, ...]:
+    """Each matter that the paper leaves open, with the reading in force (docs/reproduction-notes.md)."""
+    chosen = config.readings
+    clip = chosen.gradient_clip
+    fits = [row.fit for table in config.tables.values() for row in table.rows]
+    recipes = config.recipes.values()
+    cifar = [config.datasets[name] for name in ("cifar10", "cifar100") if name in config.datasets]
+    fifty = sorted(
+        {
+            f"{table.recipe}{' with DCT' if table.components.dct else ''}"
+            for table in config.tables.values()
+            if (table.model or config.recipes[table.recipe].model) == "resnet50"
+        }
+    )
+    return (
+        Reading(
+            matter="Learning-rate drops",
+            value=chosen.lr_drops,
+            default="printed",
+            other="as_coded: at 1/2 and 3/4 of the training",
+            key="readings.lr_drops",
+            reason="Table B.1 prints 75 and 150 of 250 epochs; the authors' code and logs drop after 125 and 187.",
+        ),
+        Reading(
+            matter="End of the cyclic phase",
+            value=chosen.cycle_end,
+            default="target",
+            other="as_coded: the density stays where the last update left it",
+            key="readings.cycle_end",
+            reason="Left as coded, a triangular schedule keeps up to 66 % more weights than its row says.",
+        ),
+        Reading(
+            matter="Cycles that do not fit the training",
+            value="refused" if "rescale" not in fits else "rescaled in the rows that say so",
+            default="rescaled in the rows that say so",
+            other="two cycles, as in Tables 2–4",
+            key="tables.*.rows.*.fit",
+            reason="Table 5 prints three cycles of 50, 100 and 200 epochs.",
+        ),
+        Reading(
+            matter="Density of Tables 2–5",
+            value=f"{config.density:g}",
+            default="0.0005",
+            key="density",
+            reason="The example of Section C; the static row of Table 2 equals the paper's 99.95 % result.",
+        ),
+        Reading(
+            matter="Static rows",
+            value=chosen.static_topology,
+            default="rigl",
+            other="fixed random masks",
+            key="readings.static_topology",
+            reason="81.47 % is the paper's RigL result at this density.",
+        ),
+        Reading(
+            matter="ResNet-50 in Tables 4 and 5",
+            value=", ".join(fifty) or "not in this plan",
+            default="resnet34-cifar",
+            other="the DCT+RigL+EAST recipe of Table B.1",
+            key="tables.table4.recipe, tables.table5.recipe",
+            reason="A static row of 30 % looks like plain RigL; the paper does not say.",
+        ),
+        Reading(
+            matter="ERK",
+            value=", ".join(sorted({recipe.distribution for recipe in recipes})),
+            default="erk",
+            other="erk_as_coded: rounded per tensor, nothing redistributed",
+            key="recipes.*.distribution",
+            reason="Exact counts by largest remainder, at least one weight a tensor.",
+        ),
+        Reading(
+            matter="Gradient clip",
+            value="none" if clip is None else f"norm {clip.norm:g} over {clip.scope} gradients",
+            default="norm 1 over dense gradients",
+            other="over active weights only; none",
+            key="readings.gradient_clip",
+            reason="The dense norm is 60 to 180 times the norm over active weights, so it is part of the method.",
+        ),
+        Reading(
+            matter="Exchange on the last step",
+            value=_yes(chosen.update_on_last_step),
+            default="no",
+            other="yes, as coded",
+            key="readings.update_on_last_step",
+            reason="Step 88,000 of 88,000 would swap in weights that are never trained.",
+        ),
+        Reading(
+            matter="Freezing DyReLU when its fade starts",
+            value=_yes(chosen.phasing_freeze),
+            default="no",
+            other="yes, as coded (fires only where that is a whole epoch)",
+            key="readings.phasing_freeze",
+            reason="At 250 epochs the authors' test for the start never fires.",
+        ),
+        Reading(
+            matter="Nesterov momentum",
+            value=_yes(any(recipe.optimizer.nesterov for recipe in recipes)),
+            default="yes",
+            other="no",
+            key="recipes.*.optimizer.nesterov",
+            reason="The paper says SGD(0.9); the code turns Nesterov on.",
+        ),
+        Reading(
+            matter="Validation images of CIFAR",
+            value=", ".join(sorted({f"{data.validation:,}" for data in cifar})) or "not in this plan",
+            default="5,000",
+            key="datasets.*.validation",
+            reason="45,000 training images give the 352 steps an epoch that an update period of 350 implies.",
+        ),
+        Reading(
+            matter="Validation images are augmented",
+            value=_yes(chosen.augment_validation),
+            default="yes",
+            other="no",
+            key="readings.augment_validation",
+            reason="As the authors' code has it; test images never are.",
+        ),
+        Reading(
+            matter="Reported accuracy",
+            value=chosen.accuracy,
+            default="final",
+            other="best_validation: test accuracy at the best validation epoch",
+            key="readings.accuracy",
+            reason="The authors' newest code reports the network after the last epoch.",
+        ),
+        Reading(
+            matter="The ± of a table",
+            value=f"{chosen.spread} standard deviation over seeds",
+            default="sample standard deviation over seeds",
+            other="population",
+            key="readings.spread",
+            reason="The paper does not say; with three seeds the two differ by a factor of 1.22.",
+        ),
+        Reading(
+            matter="Numerics on CUDA",
+            value=chosen.numerics,
+            default="tf32",
+            other="fp32, bf16",
+            key="readings.numerics",
+            reason="What PyTorch did on the paper's GPUs unless told otherwise. The CPU computes in fp32.",
+        ),
+    )
+
+
+def _introduction(plan: Plan) -> str:
+    networks = sorted({NETWORKS[run.spec.model.name] for run in plan.runs})
+    widths = sorted({run.spec.model.width for run in plan.runs})
+    datasets = [DATASETS[name] for name in plan.datasets()]
+    return (
+        f"{len(plan.runs)} networks ({' and '.join(networks)}, width {' and '.join(map(str, widths))}) were trained from "
+        f"scratch on {' and '.join(datasets)} with {len(plan.config.seeds)} seeds each. Every number below comes from "
+        "these runs; beside it stands what the paper prints."
+    )
+
+
+def _grid_section(table: GridTable, results: Path) -> ReportSection:
+    setting = f"{NETWORKS[table.model]} on {DATASETS[table.dataset]}"
+    multiplier = ReportFigure(
+        svg=results / "figures" / f"{table.id}-multiplier.svg",
+        caption=f"Test accuracy against the density multiplier, {setting}; open markers are the paper's.",
+    )
+    label = table_label(table.id) or table.id
+    return _section(table.id, f"{label}: {setting}", results, figures=(_curves(table.id, setting, results), multiplier))
+
+
+def _curves(table_id: str, setting: str, results: Path) -> ReportFigure:
+    return ReportFigure(
+        svg=results / "figures" / f"{table_id}-curves.svg",
+        caption=f"Test accuracy against the epoch, {setting}: mean over seeds and band of one standard deviation.",
+    )
+
+
+def _section(table_id: str, heading: str, results: Path, *, figures: tuple[ReportFigure, ...] = ()) -> ReportSection:
+    stem = results / "tables" / table_id
+    return ReportSection(
+        heading=heading,
+        table=stem.with_suffix(".html"),
+        downloads=tuple(stem.with_suffix(f".{ending}") for ending in FORMATS if ending != "html"),
+        figures=figures,
+    )
+
+
+def _hyperparameters(recipe: Recipe) -> dict[str, str]:
+    cyclic = recipe.cyclic
+    drops = ",".join(map(str, recipe.lr_drop_epochs))
+    optimizer = "Adam" if recipe.optimizer.name == "adam" else f"SGD({recipe.optimizer.momentum:g})"
+    return {
+        "model": NETWORKS[recipe.model].split(" (")[0],
+        "method": recipe.system,
+        "data": _data(recipe),
+        "batch_size": str(recipe.batch_size),
+        "epochs": str(recipe.epochs),
+        "lr": f"{recipe.lr:g}",
+        "lr_drop_epochs": f"{1 / recipe.lr_drop_factor:g}x[{drops}]" if drops else "-",
+        "optimizer": optimizer,
+        "weight_decay": f"{recipe.weight_decay:.1e}",
+        "init": recipe.distribution.split("_")[0].upper(),
+        "cyclic_n": str(cyclic.cycles) if cyclic else "-",
+        "cyclic_l": f"{cyclic.cycle_length:g}" if cyclic else "-",
+        "cyclic_m": f"{cyclic.multiplier:g}" if cyclic else "-",
+        "delta_t_cs": str(cyclic.update_period) if cyclic else "-",
+        "delta_t_dst": str(recipe.update_period),
+    }
+
+
+def _data(recipe: Recipe) -> str:
+    if set(recipe.datasets) == {"cifar10", "cifar100"}:
+        return "CIFAR-10/100"
+    return ", ".join(DATASETS[name] for name in recipe.datasets)
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"

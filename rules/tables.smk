@@ -1,0 +1,47 @@
+# Tables 2-5, B.1 and the methods, each in four formats.
+
+import json
+
+from east.render.contents import hyperparameter_rows
+
+TABLE_FILES = [
+    f"{TABLES}/{table}.{form}"
+    for table in [*TABLES_BY_ID, "table6", "tableB1"]
+    for form in FORMATS
+]
+
+
+rule table:
+    input:
+        aggregated=f"{RESULTS}/aggregate/{{table}}.json",
+        templates=TEMPLATES,
+    output:
+        multiext(f"{TABLES}/{{table}}", ".csv", ".md", ".tex"),
+        html=report(f"{TABLES}/{{table}}.html", caption="../report/table.rst", category="Tables"),
+    log:
+        f"{LOGS}/table/{{table}}.log",
+    wildcard_constraints:
+        table="|".join(TABLES_BY_ID),
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    shell:
+        "{EAST} table {input.aggregated:q} --stem {TABLES:q}/{wildcards.table} 2> {log:q}"
+
+
+rule table_b1:
+    input:
+        templates=TEMPLATES,
+        published=f"{PUBLISHED}/tableB1.csv",
+    output:
+        multiext(f"{TABLES}/tableB1", ".csv", ".md", ".tex"),
+        html=report(f"{TABLES}/tableB1.html", caption="../report/table.rst", category="Tables"),
+    log:
+        f"{LOGS}/table/tableB1.log",
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        rows=json.dumps(hyperparameter_rows(PLAN.config)),
+    shell:
+        "{EAST} table-b1 --rows {params.rows:q} --stem {TABLES:q}/tableB1 2> {log:q}"
