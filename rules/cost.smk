@@ -20,6 +20,7 @@ rule measure_cost:
         runtime=60,
     params:
         plan=COST_PLAN,
+    priority: 1
     shell:
         "{EAST} cost --plan {params.plan:q} --out {output:q} --threads {threads} {COST_OPTIONS:q} 2> {log:q}"
 

@@ -20,7 +20,7 @@ from east.models.dyrelu import retire_dyrelu
 from east.seeding import generator
 from east.sparse.layers import masked_layers
 from east.training.loop import choose_device, initial_model
-from east.training.memory import forget_peak, peak_memory_mb, resident_memory_mb
+from east.training.memory import forget_peak, keep_freed_memory, peak_memory_mb, resident_memory_mb
 from east.training.provenance import device_name
 from east.training.recipe import make_optimizer
 from east.training.sparsity import SparseTraining
@@ -133,7 +133,10 @@ def measure_steps(make_step: MakeStep, *, steps: int, device: torch.device, thre
     Raises:
         EastError: the process was killed, as it is when memory runs out.
     """
-    with ProcessPoolExecutor(max_workers=1, mp_context=multiprocessing.get_context("spawn")) as process:
+    # Processes of a server that has imported PyTorch and done nothing else are fresh, and start at once.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    with ProcessPoolExecutor(max_workers=1, mp_context=context) as process:
         try:
             return process.submit(_run_steps, make_step, steps, device, threads).result()
         except (BrokenProcessPool, torch.OutOfMemoryError) as error:
@@ -144,6 +147,7 @@ def measure_steps(make_step: MakeStep, *, steps: int, device: torch.device, thre
 
 def _run_steps(make_step: MakeStep, steps: int, device: torch.device, threads: int) -> tuple[list[float], float]:
     torch.set_num_threads(threads)
+    keep_freed_memory()
     forget_peak()  # that of the imports
     memory_before = resident_memory_mb() if device.type == "cpu" else 0.0
     step = make_step()

@@ -61,9 +61,9 @@ DATASETS: dict[str, DatasetInfo] = {
         std=(0.229, 0.224, 0.225),
     ),
     "digits": DatasetInfo(
-        label="Digits", num_classes=10, image_size=16, channels=3, train_images=1_438, test_images=359
+        label="Digits", num_classes=10, image_size=12, channels=3, train_images=1_438, test_images=359
     ),
     "digit_pairs": DatasetInfo(
-        label="Digit pairs", num_classes=100, image_size=16, channels=3, train_images=4_000, test_images=1_000
+        label="Digit pairs", num_classes=100, image_size=12, channels=3, train_images=4_000, test_images=500
     ),
 }

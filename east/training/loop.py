@@ -28,7 +28,7 @@ from east.sparse.masks import MaskChange, nonzeros
 from east.sparse.phasing import phasing_beta
 from east.training.checkpoint import Checkpoints
 from east.training.folder import SUMMARY, finished_summary, locked
-from east.training.memory import peak_memory_mb
+from east.training.memory import keep_freed_memory, peak_memory_mb
 from east.training.provenance import provenance
 from east.training.recipe import learning_rate, make_optimizer, remove_parameters, set_learning_rate
 from east.training.records import EpochRecord, TimingRecord, UpdateRecord, as_dicts, write_records
@@ -140,6 +140,7 @@ class _Training:
 
     def __init__(self, spec: RunSpec, folder: Path, resources: Resources) -> None:
         torch.set_num_threads(resources.threads)
+        keep_freed_memory()
         self.spec = spec
         self.folder = folder
         self.resources = resources

@@ -1,5 +1,6 @@
 """How much memory a process has held."""
 
+import ctypes
 import re
 import resource
 import sys
@@ -8,8 +9,22 @@ from pathlib import Path
 
 import torch
 
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+KEPT_BYTES = 2**30
+
 KIB_PER_MB = 2**10
 BYTES_PER_MB = 2**20
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep freed memory for the next step instead of returning it to the system (glibc only).
+
+    Every step allocates the same activations again; handing their pages back and forth costs up to a tenth of a step.
+    """
+    with suppress(OSError, AttributeError):
+        libc = ctypes.CDLL(None)
+        libc.mallopt(M_MMAP_THRESHOLD, KEPT_BYTES)
+        libc.mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
 
 
 def forget_peak() -> None:

@@ -13,13 +13,14 @@ from east.sparse.layers import MaskedLayer
 def make_optimizer(parameters: Iterable[nn.Parameter], spec: TrainingSpec) -> torch.optim.Optimizer:
     """SGD or Adam over all parameters, with weight decay on every one of them, as in the authors' code."""
     if spec.optimizer.name == "adam":
-        return torch.optim.Adam(parameters, lr=spec.lr, weight_decay=spec.weight_decay)
+        return torch.optim.Adam(parameters, lr=spec.lr, weight_decay=spec.weight_decay, fused=True)
     return torch.optim.SGD(
         parameters,
         lr=spec.lr,
         momentum=spec.optimizer.momentum,
         nesterov=spec.optimizer.nesterov,
         weight_decay=spec.weight_decay,
+        fused=True,
     )
 
 
