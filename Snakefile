@@ -8,7 +8,7 @@ from snakemake.utils import min_version
 min_version("9.27")
 
 
-configfile: "config.yaml"
+configfile: f"{workflow.basedir}/config.yaml"
 
 
 container: "docker://python:3.11"
@@ -52,7 +52,7 @@ rule tables:
 
 rule cost:
     input:
-        [f"{TABLES}/table6.{form}" for form in FORMATS],
+        [file for file in TABLE_FILES if file.startswith(f"{TABLES}/table6.")],
 
 
 rule report:

@@ -27,8 +27,14 @@ ConfigFiles = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 RunId = Annotated[str, typer.Argument(help="A run of the plan, for example table2/static/seed17.")]
-DataDir = Annotated[Path, typer.Option(help="Where prepared data sets are.")]
-ImageFolder = Annotated[Path | None, typer.Option(help="ImageNet's folder with train/ and val/.")]
+DataDir = Annotated[Path, typer.Option(envvar="EAST_DATA_DIR", help="Where prepared data sets are.")]
+ImageFolder = Annotated[
+    Path | None, typer.Option(envvar="EAST_IMAGE_FOLDER", help="ImageNet's folder with train/ and val/.")
+]
+Device = Annotated[str, typer.Option(envvar="EAST_DEVICE", help="auto, cpu or cuda.")]
+EngineName = Annotated[str, typer.Option(envvar="EAST_ENGINE", help="auto or dense.")]
+Threads = Annotated[int, typer.Option(min=1, help="CPU threads.")]
+CORES = os.cpu_count() or 1
 
 
 def main() -> None:
@@ -103,10 +109,12 @@ def train(
     out: Annotated[Path, typer.Option(help="Folder of the run; a checkpoint of the same run in it is resumed.")],
     data_dir: DataDir = Path("data"),
     image_folder: ImageFolder = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    engine: Annotated[str, typer.Option(help="auto or dense.")] = "auto",
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = os.cpu_count() or 1,
-    total: Annotated[int | None, typer.Option(help="Runs of the whole plan, to show the share done.")] = None,
+    device: Device = "auto",
+    engine: EngineName = "auto",
+    threads: Threads = CORES,
+    total: Annotated[
+        int | None, typer.Option(envvar="EAST_PLANNED_RUNS", help="Runs of the whole plan, to show the share done.")
+    ] = None,
 ) -> None:
     """Train one run from its description alone and print one line about the result."""
     spec = _read_spec(run)
@@ -132,9 +140,9 @@ def cost(
     as_json: AsJson = False,
     plan: Annotated[str | None, typer.Option(help="What to measure, as JSON; the workflow gives it.")] = None,
     out: Annotated[Path | None, typer.Option(help="Write the JSON to this file.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    engine: Annotated[str, typer.Option(help="auto or dense.")] = "auto",
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = os.cpu_count() or 1,
+    device: Device = "auto",
+    engine: EngineName = "auto",
+    threads: Threads = CORES,
     measure: Annotated[bool, typer.Option(help="Time training steps on this machine as well.")] = True,
 ) -> None:
     """Table 6: what each method costs, by the paper's accounting and in truth."""
@@ -162,6 +170,9 @@ def aggregate(
     runs: Annotated[Path, typer.Option(help="Folder of all runs.")],
     out: Annotated[Path, typer.Option(help="File for the result, JSON.")],
     partial: Annotated[bool, typer.Option(help="Accept that runs are missing, and show it.")] = False,
+    seen: Annotated[
+        list[str] | None, typer.Option(help="Times of the files there are; only the workflow looks.")
+    ] = None,
 ) -> None:
     """Summarise the runs of a table: mean and spread over seeds, with the published numbers beside them."""
     from east.analysis.aggregate import aggregate as aggregate_runs

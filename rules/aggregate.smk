@@ -1,23 +1,5 @@
 # A table's runs become one file: mean and spread over seeds, checked against the plan by fingerprint.
 
-from pathlib import Path
-
-TABLES_BY_ID = {table.id: table for table in PLAN.tables}
-PARTIAL = ["--partial"] if EXECUTION.partial else []
-
-
-def table_summaries(wildcards):
-    """The summaries a table needs; in a partial report, those that are there."""
-    table = TABLES_BY_ID[wildcards.table]
-    runs = dict.fromkeys(run.id for row in table.rows for run in row.runs)
-    files = [f"{RUNS}/{run}/summary.json" for run in runs]
-    return [file for file in files if Path(file).exists()] if EXECUTION.partial else files
-
-
-def table_description(wildcards):
-    """Rows, labels and the identities that their runs must have, as JSON."""
-    return TABLES_BY_ID[wildcards.table].model_dump_json()
-
 
 rule aggregate:
     input:
@@ -33,6 +15,7 @@ rule aggregate:
         runtime=10,
     params:
         table=table_description,
-        partial=PARTIAL,
+        runs=RUNS,
+        partial=partial_options,
     shell:
-        "{EAST} aggregate --table {params.table:q} --runs {RUNS:q} --out {output:q} {params.partial} 2> {log:q}"
+        "east aggregate --table {params.table:q} --runs {params.runs:q} --out {output:q} {params.partial} 2> {log:q}"

@@ -1,32 +1,116 @@
-# What every rule shares: the validated plan, paths, and the helpers that rules call.
+# The validated plan, the paths of its results, and every function that a job's inputs or params come from.
 
+import os
 import sys
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
 from east.config import make_plan, validate
+from east.config.cost import cost_plan
+from east.config.tables import GridTable
 from east.errors import EastError
+from east.render.contents import report_contents
 
 try:
     PLAN = make_plan(validate(config, workflow.configfiles))
+    COST_PLAN = cost_plan(PLAN.config)
 except EastError as error:
     raise WorkflowError(str(error)) from None
 
 EXECUTION = PLAN.config.execution
-EAST = f"{sys.executable} -m east"
 DATA = EXECUTION.data_dir
 RESULTS = f"results/{PLAN.config.name}"
-RUNS, TABLES = f"{RESULTS}/runs", f"{RESULTS}/tables"
+RUNS, TABLES, FIGURES = f"{RESULTS}/runs", f"{RESULTS}/tables", f"{RESULTS}/figures"
 LOGS, BENCHMARKS = f"{RESULTS}/logs", f"{RESULTS}/benchmarks"
-FORMATS = ["csv", "md", "tex", "html"]
+REPORT = f"{RESULTS}/report/index.html"
+
 PROJECT = Path(workflow.basedir)
 PUBLISHED = str(PROJECT / "report" / "published")
 TEMPLATES = sorted(
-    str(file) for folder in ["templates", "captions"] for file in (PROJECT / "report" / folder).glob("*.j2")
+    str(file)
+    for folder in ["templates", "captions"]
+    for file in (PROJECT / "report" / folder).glob("*.j2")
+)
+
+TABLES_BY_ID = {table.id: table for table in PLAN.tables}
+GRIDS = [table.id for table in PLAN.tables if isinstance(table, GridTable)]
+TABLE_FILES = [
+    f"{TABLES}/{table}.{form}"
+    for table in [*TABLES_BY_ID, "table6", "tableB1"]
+    for form in ["csv", "md", "tex", "html"]
+]
+FIGURE_FILES = [
+    f"{FIGURES}/{figure}.{form}"
+    for figure in [
+        *(f"{table}-curves" for table in TABLES_BY_ID),
+        *(f"{table}-multiplier" for table in GRIDS),
+        "density",
+    ]
+    for form in ["png", "svg"]
+]
+
+# `east` is the one beside the Python that runs Snakemake, activated or not. How jobs execute reaches it through the
+# environment, because a job's params are what decides its numbers.
+ENVIRONMENT = {
+    "PATH": f"{Path(sys.executable).parent}:$PATH",
+    "EAST_DEVICE": EXECUTION.device,
+    "EAST_ENGINE": EXECUTION.engine,
+    "EAST_DATA_DIR": DATA,
+    "EAST_PLANNED_RUNS": len(PLAN.runs),
+}
+if "imagenet" in PLAN.config.datasets and PLAN.config.datasets["imagenet"].folder:
+    ENVIRONMENT["EAST_IMAGE_FOLDER"] = PLAN.config.datasets["imagenet"].folder
+shell.prefix(
+    "".join(f'export {name}="{value}"; ' for name, value in ENVIRONMENT.items())
 )
 
 
 def manifest(dataset):
     """The small file that stands for a prepared data set."""
     return f"{DATA}/{dataset}/manifest.json"
+
+
+def planned_run(wildcards):
+    return PLAN.run(f"{wildcards.table}/{wildcards.row}/seed{wildcards.seed}")
+
+
+def run_manifest(wildcards):
+    """The data set of a run."""
+    return manifest(planned_run(wildcards).spec.dataset.name)
+
+
+def run_identity(wildcards):
+    """Canonical JSON of everything that decides the run's numbers: what Snakemake compares, and what is trained."""
+    return planned_run(wildcards).spec.canonical_json()
+
+
+def summary_files(table):
+    runs = dict.fromkeys(run.id for row in TABLES_BY_ID[table].rows for run in row.runs)
+    return [f"{RUNS}/{run}/summary.json" for run in runs]
+
+
+def table_summaries(wildcards):
+    """The summaries a table needs; none in a partial report, which must not ask for any training."""
+    return [] if EXECUTION.partial else summary_files(wildcards.table)
+
+
+def table_description(wildcards):
+    """Rows, labels and the identities that their runs must have, as JSON."""
+    return TABLES_BY_ID[wildcards.table].model_dump_json()
+
+
+def partial_options(wildcards):
+    """In a partial report: the option, and what is there now, so that a run that has ended since renders again."""
+    if not EXECUTION.partial:
+        return []
+    there = [
+        file for file in map(Path, summary_files(wildcards.table)) if file.exists()
+    ]
+    return ["--partial", *(f"--seen={file.stat().st_mtime_ns}" for file in there)]
+
+
+def report_description():
+    """What goes where in the report, as JSON."""
+    files = [os.path.relpath(file, PROJECT) for file in workflow.configfiles]
+    return report_contents(PLAN, Path(RESULTS), files).model_dump_json()

@@ -1,18 +1,8 @@
 # Figures, and the one page that holds everything.
 
-from pathlib import Path
+import json
 
-from east.config.tables import GridTable
-from east.render.contents import density_schedules, report_contents
-
-FIGURES = f"{RESULTS}/figures"
-REPORT = f"{RESULTS}/report/index.html"
-GRIDS = [table.id for table in PLAN.tables if isinstance(table, GridTable)]
-FIGURE_FILES = [
-    *(f"{FIGURES}/{table}-curves.{form}" for table in TABLES_BY_ID for form in ["png", "svg"]),
-    *(f"{FIGURES}/{table}-multiplier.{form}" for table in GRIDS for form in ["png", "svg"]),
-    *(f"{FIGURES}/density.{form}" for form in ["png", "svg"]),
-]
+from east.render.contents import density_schedules
 
 
 rule figures_grid:
@@ -32,8 +22,10 @@ rule figures_grid:
     resources:
         mem_mb=1000,
         runtime=10,
+    params:
+        runs=RUNS,
     shell:
-        "{EAST} figures {input:q} --runs {RUNS:q} --stem {FIGURES:q}/{wildcards.table} 2> {log:q}"
+        'east figures {input:q} --runs {params.runs:q} --stem "$(dirname {output.svg[0]:q})/{wildcards.table}" 2> {log:q}'
 
 
 rule figures_methods:
@@ -41,20 +33,30 @@ rule figures_methods:
         f"{RESULTS}/aggregate/tablemethods.json",
     output:
         svg=f"{FIGURES}/tablemethods-curves.svg",
-        png=report(f"{FIGURES}/tablemethods-curves.png", caption="../report/figure.rst", category="Figures"),
+        png=report(
+            f"{FIGURES}/tablemethods-curves.png",
+            caption="../report/figure.rst",
+            category="Figures",
+        ),
     log:
         f"{LOGS}/figures/tablemethods.log",
     resources:
         mem_mb=1000,
         runtime=10,
+    params:
+        runs=RUNS,
     shell:
-        "{EAST} figures {input:q} --runs {RUNS:q} --stem {FIGURES:q}/tablemethods 2> {log:q}"
+        'east figures {input:q} --runs {params.runs:q} --stem "$(dirname {output.svg:q})/tablemethods" 2> {log:q}'
 
 
 rule figure_density:
     output:
         svg=f"{FIGURES}/density.svg",
-        png=report(f"{FIGURES}/density.png", caption="../report/figure.rst", category="Figures"),
+        png=report(
+            f"{FIGURES}/density.png",
+            caption="../report/figure.rst",
+            category="Figures",
+        ),
     log:
         f"{LOGS}/figures/density.log",
     resources:
@@ -63,7 +65,7 @@ rule figure_density:
     params:
         schedules=json.dumps(density_schedules(PLAN)),
     shell:
-        "{EAST} figure-density --schedules {params.schedules:q} --stem {FIGURES:q}/density 2> {log:q}"
+        'east figure-density --schedules {params.schedules:q} --stem "$(dirname {output.svg:q})/density" 2> {log:q}'
 
 
 rule write_report:
@@ -79,6 +81,7 @@ rule write_report:
         mem_mb=1000,
         runtime=10,
     params:
-        spec=report_contents(PLAN, Path(RESULTS), [str(file) for file in workflow.configfiles]).model_dump_json(),
+        spec=report_description(),
+        runs=RUNS,
     shell:
-        "{EAST} report --spec {params.spec:q} --runs {RUNS:q} --out {output:q} 2> {log:q}"
+        "east report --spec {params.spec:q} --runs {params.runs:q} --out {output:q} 2> {log:q}"

@@ -4,12 +4,6 @@ import json
 
 from east.render.contents import hyperparameter_rows
 
-TABLE_FILES = [
-    f"{TABLES}/{table}.{form}"
-    for table in [*TABLES_BY_ID, "table6", "tableB1"]
-    for form in FORMATS
-]
-
 
 rule table:
     input:
@@ -17,7 +11,11 @@ rule table:
         templates=TEMPLATES,
     output:
         multiext(f"{TABLES}/{{table}}", ".csv", ".md", ".tex"),
-        html=report(f"{TABLES}/{{table}}.html", caption="../report/table.rst", category="Tables"),
+        html=report(
+            f"{TABLES}/{{table}}.html",
+            caption="../report/table.rst",
+            category="Tables",
+        ),
     log:
         f"{LOGS}/table/{{table}}.log",
     wildcard_constraints:
@@ -26,7 +24,7 @@ rule table:
         mem_mb=1000,
         runtime=10,
     shell:
-        "{EAST} table {input.aggregated:q} --stem {TABLES:q}/{wildcards.table} 2> {log:q}"
+        'east table {input.aggregated:q} --stem "$(dirname {output.html:q})/{wildcards.table}" 2> {log:q}'
 
 
 rule table_b1:
@@ -35,7 +33,9 @@ rule table_b1:
         published=f"{PUBLISHED}/tableB1.csv",
     output:
         multiext(f"{TABLES}/tableB1", ".csv", ".md", ".tex"),
-        html=report(f"{TABLES}/tableB1.html", caption="../report/table.rst", category="Tables"),
+        html=report(
+            f"{TABLES}/tableB1.html", caption="../report/table.rst", category="Tables"
+        ),
     log:
         f"{LOGS}/table/tableB1.log",
     resources:
@@ -44,4 +44,4 @@ rule table_b1:
     params:
         rows=json.dumps(hyperparameter_rows(PLAN.config)),
     shell:
-        "{EAST} table-b1 --rows {params.rows:q} --stem {TABLES:q}/tableB1 2> {log:q}"
+        'east table-b1 --rows {params.rows:q} --stem "$(dirname {output.html:q})/tableB1" 2> {log:q}'

@@ -295,10 +295,9 @@ def _aggregate_methods(table: MethodsTable, accuracies: Sequence[Accuracy]) -> A
 def _aggregate_grid(
     table: GridTable, accuracies: Sequence[Accuracy], published: PublishedGrid | None
 ) -> AggregatedGrid:
-    static = [accuracy for row, accuracy in zip(table.rows, accuracies, strict=True) if row.pattern is None]
-    if len(static) > 1:
-        raise EastError(f"Table {table.id} has {len(static)} rows without a pattern; it can have one static row.")
-    static_mean = static[0].mean if static else None
+    # A table may try other static rows as well (another topology, say): changes are against the first.
+    static = next((row for row in table.rows if row.pattern is None), None)
+    static_mean = accuracies[table.rows.index(static)].mean if static is not None else None
     return AggregatedGrid(
         id=table.id,
         title=table.title,
@@ -310,7 +309,7 @@ def _aggregate_grid(
         summarising=table.summarising,
         published_table=published.number if published else None,
         rows=tuple(
-            _grid_result(row, accuracy, static_mean, published)
+            _grid_result(row, accuracy, None if row is static else static_mean, published)
             for row, accuracy in zip(table.rows, accuracies, strict=True)
         ),
     )
@@ -319,7 +318,9 @@ def _aggregate_grid(
 def _grid_result(
     row: GridRow, accuracy: Accuracy, static_mean: float | None, published: PublishedGrid | None
 ) -> GridResult:
-    printed = published.find(row.pattern, row.multiplier, row.cycles, row.length_multiplier) if published else None
+    printed = None
+    if published and row.printed:
+        printed = published.find(row.pattern, row.multiplier, row.cycles, row.length_multiplier)
     value = _published_value(printed, published.static) if printed and published else None
     return GridResult(
         id=row.id,
@@ -330,7 +331,7 @@ def _grid_result(
         length_multiplier=row.length_multiplier,
         footnote=row.footnote,
         accuracy=accuracy,
-        change=_minus(accuracy.mean, static_mean) if row.pattern is not None else None,
+        change=_minus(accuracy.mean, static_mean),
         published=value,
         difference=_minus(accuracy.mean, value.mean if value else None),
     )

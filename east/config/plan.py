@@ -20,7 +20,7 @@ from east.config.run import (
     SparsitySpec,
     TrainingSpec,
 )
-from east.config.schema import Components, Config, Cyclic, Fit, Method, Recipe, Row, TableConfig
+from east.config.schema import Components, Config, Cyclic, Method, Recipe, Row, TableConfig
 from east.config.tables import GridRow, GridTable, MethodRow, MethodsTable, RunReference, Summarising, Table
 from east.errors import EastError
 from east.sparse.phasing import phasing_bounds
@@ -181,7 +181,7 @@ class _Builder:
         self, name: str, recipe: Recipe, model: ModelName, dataset: DatasetName, method: Method, seed: int
     ) -> RunSpec:
         cyclic = self._method_cyclic(name, method, recipe)
-        cycle = None if cyclic is None else self._cycle(f"methods.rows.{name}", recipe, cyclic, fit="refuse")
+        cycle = None if cyclic is None else self._cycle(f"methods.rows.{name}", recipe, cyclic, self._method_settings())
         return self._spec(recipe, model, dataset, method.components(), cycle, self._method_settings(), seed)
 
     def _method_cyclic(self, name: str, method: Method, recipe: Recipe) -> Cyclic | None:
@@ -213,7 +213,7 @@ class _Builder:
                 model=recipe.model,
                 dataset=dataset,
                 components=components,
-                cycle=None if cyclic is None else self._cycle(where, recipe, cyclic, fit="refuse"),
+                cycle=None if cyclic is None else self._cycle(where, recipe, cyclic, self._method_settings()),
                 row_config=self._method_settings(),
             )
         return MethodRow(
@@ -282,7 +282,7 @@ class _Builder:
                 lr_drop_factor=recipe.lr_drop_factor,
                 optimizer=recipe.optimizer,
                 weight_decay=recipe.weight_decay,
-                gradient_clip=readings.gradient_clip,
+                gradient_clip=recipe.gradient_clip or readings.gradient_clip,
                 numerics=readings.numerics,
             ),
         )
@@ -303,9 +303,6 @@ class _Builder:
             return None
         if recipe.cyclic is None:
             raise EastError(f"{where}: the recipe has no cyclic update period; add 'cyclic' to it in 'recipes'.")
-        topology = row.topology or self.config.readings.topology
-        if topology == "fixed":
-            raise EastError(f"{where}: fixed masks cannot follow a cyclic density. Use topology rigl or set.")
         cyclic = recipe.cyclic.model_copy(
             update={
                 "pattern": settings.pattern,
@@ -315,16 +312,18 @@ class _Builder:
                 "cycle_length": row.cycle_length or recipe.cyclic.cycle_length,
             }
         )
-        return self._cycle(where, recipe, cyclic, row.fit, row.density)
+        return self._cycle(where, recipe, cyclic, row)
 
-    def _cycle(self, where: str, recipe: Recipe, cyclic: Cyclic, fit: Fit, density: float | None = None) -> CycleSpec:
-        peak = (density or self._density(recipe)) * cyclic.multiplier
+    def _cycle(self, where: str, recipe: Recipe, cyclic: Cyclic, row: Row) -> CycleSpec:
+        if (row.topology or self.config.readings.topology) == "fixed":
+            raise EastError(f"{where}: fixed masks cannot follow a cyclic density. Use another topology.")
+        peak = (row.density or self._density(recipe)) * cyclic.multiplier
         if peak > 1:
             raise EastError(f"{where}: multiplier {cyclic.multiplier:g} makes the peak density {peak:g}, more than 1.")
         length_multiplier = cyclic.length_multiplier if cyclic.cycles > 1 else 1.0
         try:
             length = fit_cycle_length(
-                recipe.epochs, cyclic.cycles, cyclic.cycle_length, length_multiplier, rescale=fit == "rescale"
+                recipe.epochs, cyclic.cycles, cyclic.cycle_length, length_multiplier, rescale=row.fit == "rescale"
             )
         except EastError as error:
             raise EastError(f"{where}: {error}") from None
@@ -377,7 +376,13 @@ def _grid_row(
     references: tuple[RunReference, ...],
 ) -> GridRow:
     if settings is None or cycle is None:
-        return GridRow(id=row_id, method=row.label or "Static", footnote=row.footnote, runs=references)
+        return GridRow(
+            id=row_id,
+            method=row.label or "Static",
+            footnote=row.footnote,
+            printed=row.is_printed,
+            runs=references,
+        )
     return GridRow(
         id=row_id,
         method=row.label or "Cyclic",
@@ -386,6 +391,7 @@ def _grid_row(
         cycles=row.printed_cycles or settings.cycles,
         length_multiplier=settings.length_multiplier if settings.cycles > 1 else None,
         footnote=_footnote(row, settings, cycle, wanted_length),
+        printed=row.is_printed,
         runs=references,
     )
 

@@ -57,7 +57,7 @@ class Readings(Frozen):
     lr_drops: Literal["printed", "as_coded"] = "printed"
     cycle_end: CycleEnd = "target"
     static_topology: Topology = "rigl"
-    topology: Literal["rigl", "set"] = "rigl"
+    topology: Topology = "rigl"
     update_on_last_step: bool = False
     drop_fraction: Fraction = 0.5
     drop_fraction_end: Fraction = 0.005
@@ -119,6 +119,7 @@ class Recipe(Frozen):
     lr_drop_factor: Annotated[float, Field(gt=0, le=1)] = 0.1
     optimizer: OptimizerSpec
     weight_decay: Annotated[float, Field(ge=0)]
+    gradient_clip: ClipSpec | None = Field(default=None, description="in place of that of the readings")
     distribution: Distribution
     update_period: PositiveInt
     cyclic: Cyclic | None
@@ -142,6 +143,11 @@ class Row(Frozen):
     density: Density | None = None
     label: str | None = Field(default=None, description="name shown in the tables; never part of a run's identity")
     footnote: str | None = None
+
+    @property
+    def is_printed(self) -> bool:
+        """Whether nothing but what the paper's tables print sets the row apart."""
+        return not (self.topology or self.distribution or self.density or self.cycle_length)
 
     @model_validator(mode="after")
     def _static_or_cyclic(self) -> "Row":

@@ -25,6 +25,7 @@ class GridRow(Frozen):
     cycles: int | None = None
     length_multiplier: float | None = None
     footnote: str | None = None
+    printed: bool = Field(default=True, description="whether it is a row of the paper's, with nothing else changed")
     runs: tuple[RunReference, ...]
 
 

@@ -21,8 +21,8 @@ from east.seeding import generator
 from east.sparse.layers import masked_layers
 from east.training.loop import choose_device, initial_model
 from east.training.memory import forget_peak, keep_freed_memory, peak_memory_mb, resident_memory_mb
+from east.training.optimizer import make_optimizer
 from east.training.provenance import device_name
-from east.training.recipe import make_optimizer
 from east.training.sparsity import SparseTraining
 from east.training.step import TrainingStep
 
@@ -115,7 +115,7 @@ def make_training_step(
     draw = generator(spec.seed, "cost")
     images = torch.randn(batch_size, info.channels, info.image_size, info.image_size, generator=draw)
     labels = torch.randint(info.num_classes, (batch_size,), generator=draw)
-    return partial(step, images.to(device), labels.to(device))
+    return partial(step, images.to(device), labels.to(device), spec.training.lr)
 
 
 def measure_steps(make_step: MakeStep, *, steps: int, device: torch.device, threads: int) -> tuple[list[float], float]:

@@ -56,7 +56,7 @@ class Augmentation:
 
 
 def draw_augmentation(count: int, margin: int, flip: bool, random: torch.Generator) -> Augmentation:
-    """Draw, for each image by itself, a crop offset uniform on {0..2 margin} x {0..2 margin} and a fair coin for mirroring.
+    """Draw, for each image by itself, a crop offset uniform on {0..2 margin}^2 and a fair coin for mirroring.
 
     This is the law of torchvision's RandomCrop with padding `margin` and RandomHorizontalFlip, for all images at once.
     """

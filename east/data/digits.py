@@ -17,7 +17,7 @@ SPLIT_SEED = 0
 
 TEST_FRACTION = 0.2
 SIZE = 12
-"""Height and width of the images: enough for a 2 x 2 map behind the three strides of a ResNet, and quick to train on."""
+"""Height and width of the images: enough for a 2 x 2 map behind the three strides of a ResNet, and quick to learn."""
 
 TRAIN_PAIRS = 40
 TEST_PAIRS = 5

@@ -1,5 +1,7 @@
 """From the engine's name in the config to an engine."""
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 
@@ -7,7 +9,7 @@ from east.engine.base import Engine
 from east.engine.dense import DenseEngine
 from east.errors import EastError
 
-ENGINES = {"dense": DenseEngine}
+ENGINES: dict[str, Callable[..., Engine]] = {"dense": DenseEngine}
 """Engine name in the config -> class."""
 
 

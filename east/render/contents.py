@@ -222,9 +222,9 @@ def _introduction(plan: Plan) -> str:
     widths = sorted({run.spec.model.width for run in plan.runs})
     datasets = [DATASETS[name] for name in plan.datasets()]
     return (
-        f"{len(plan.runs)} networks ({' and '.join(networks)}, width {' and '.join(map(str, widths))}) were trained from "
-        f"scratch on {' and '.join(datasets)} with {len(plan.config.seeds)} seeds each. Every number below comes from "
-        "these runs; beside it stands what the paper prints."
+        f"{len(plan.runs)} networks ({' and '.join(networks)}, width {' and '.join(map(str, widths))}) were trained "
+        f"from scratch on {' and '.join(datasets)} with {len(plan.config.seeds)} seeds each. Every number below "
+        "comes from these runs; beside it stands what the paper prints."
     )
 
 

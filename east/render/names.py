@@ -2,7 +2,8 @@
 
 import re
 
-from east.config.run import DatasetName, ModelName
+from east.config.run import ModelName
+from east.data import catalog
 
 NETWORKS: dict[ModelName, str] = {
     "resnet34": "ResNet-34",
@@ -10,13 +11,7 @@ NETWORKS: dict[ModelName, str] = {
     "resnet50_imagenet": "ResNet-50 (ImageNet)",
 }
 
-DATASETS: dict[DatasetName, str] = {
-    "cifar10": "CIFAR-10",
-    "cifar100": "CIFAR-100",
-    "imagenet": "ImageNet",
-    "digits": "Digits",
-    "digit_pairs": "Digit pairs",
-}
+DATASETS: dict[str, str] = {name: info.label for name, info in catalog.DATASETS.items()}
 
 
 def table_label(identifier: str) -> str | None:

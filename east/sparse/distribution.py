@@ -56,7 +56,7 @@ def uniform_counts(shapes: Shapes, total: int) -> dict[str, int]:
 
 
 def erk_as_coded_counts(shapes: Shapes, total: int) -> dict[str, int]:
-    """ERK as the authors' code has it: each tensor rounded on its own, saturated tensors clipped, nothing redistributed.
+    """ERK as the authors' code has it: each tensor rounded on its own and clipped to its size, nothing redistributed.
 
     The sum may therefore differ from `total` by a few weights (and by more where a tensor saturates).
     """

@@ -1,6 +1,7 @@
 """Masked layers: an ordinary layer whose off weights are exactly zero, with its mask beside the weight."""
 
 from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -50,7 +51,16 @@ def _masked_layers(model: nn.Module) -> Iterator[tuple[str, MaskedLayer]]:
             yield name, module
 
 
-def apply_masks(layers: Mapping[str, MaskedLayer], optimizer: torch.optim.Optimizer | None = None) -> None:
+class HasState(Protocol):
+    """An optimizer, PyTorch's or ours: for each parameter, named tensors that belong to it."""
+
+    @property
+    def state(self) -> Mapping[Any, Mapping[str, Any]]:
+        """Parameter -> name -> tensor."""
+        ...
+
+
+def apply_masks(layers: Mapping[str, MaskedLayer], optimizer: HasState | None = None) -> None:
     """Set every off weight, and its optimizer state, to exactly 0.0.
 
     Momentum and weight decay move off weights; after this they are zero again, and a weight that is grown later

@@ -29,8 +29,9 @@ from east.sparse.phasing import phasing_beta
 from east.training.checkpoint import Checkpoints
 from east.training.folder import SUMMARY, finished_summary, locked
 from east.training.memory import keep_freed_memory, peak_memory_mb
+from east.training.optimizer import make_optimizer
 from east.training.provenance import provenance
-from east.training.recipe import learning_rate, make_optimizer, remove_parameters, set_learning_rate
+from east.training.recipe import learning_rate
 from east.training.records import EpochRecord, TimingRecord, UpdateRecord, as_dicts, write_records
 from east.training.sparsity import SparseTraining
 from east.training.step import TrainingStep
@@ -157,9 +158,10 @@ class _Training:
         self.layers = masked_layers(self.model)
         self.sparsity = SparseTraining.of(self.model, spec, len(self.data.train))
         self.progress = Progress()
-        self.optimizer = make_optimizer(self.model.parameters(), spec.training)
         self.checkpoints = Checkpoints(folder, spec.fingerprint)
         self.engine = make_engine(resources.engine, self.model, numerics=spec.training.numerics, device=self.device)
+        # After the engine, which may lay the weights out anew: the state is laid out as they are.
+        self.optimizer = make_optimizer(self.model.parameters(), spec.training)
         self.step = TrainingStep(self.model, self.engine, self.optimizer, self.layers, spec.training.gradient_clip)
 
     def run(self, report: Callable[[EpochRecord], None]) -> Summary:
@@ -184,7 +186,7 @@ class _Training:
         else:
             epoch, state = loaded
             if state["retired"]:
-                remove_parameters(self.optimizer, retire_dyrelu(self.model))
+                self.optimizer.remove(retire_dyrelu(self.model))
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.progress = Progress(
@@ -198,14 +200,13 @@ class _Training:
 
     def _train_epoch(self, epoch: int) -> EpochRecord:
         lr = learning_rate(epoch, self.spec.training)
-        set_learning_rate(self.optimizer, lr)
         beta = self._set_phase(epoch)
         steps = len(self.data.train)
         first_update = len(self.progress.updates)
         loss = torch.zeros((), dtype=torch.float64, device=self.device)
         correct, total = torch.zeros((), dtype=torch.int64, device=self.device), 0
         for step, (images, labels) in enumerate(self.data.train.epoch(epoch), start=(epoch - 1) * steps + 1):
-            batch_loss, batch_correct = self.step(images, labels)
+            batch_loss, batch_correct = self.step(images, labels, lr)
             loss += batch_loss
             correct += batch_correct
             total += len(labels)
@@ -248,13 +249,12 @@ class _Training:
         beta = phasing_beta(epoch, phasing.start, phasing.end)
         set_beta(self.model, beta)
         if beta == 0:
-            remove_parameters(self.optimizer, retire_dyrelu(self.model))
+            self.optimizer.remove(retire_dyrelu(self.model))
         # The authors' code compares epochs for equality, so a fade that starts between two epochs freezes nothing.
         elif phasing.freeze and phasing.start.is_integer() and epoch >= phasing.start:
             for unit in dyrelu_units(self.model):
                 unit.requires_grad_(False)
-                for parameter in unit.parameters():
-                    self.optimizer.state.pop(parameter, None)
+                self.optimizer.reset(unit.parameters())
         return beta
 
     def _record_update(self, kind: str, step: int, epoch: int, change: MaskChange) -> None:

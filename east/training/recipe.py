@@ -1,6 +1,6 @@
-"""The recipe of Table B.1: optimizer, learning rate and gradient clip."""
+"""The recipe of Table B.1: learning rate and gradient clip."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from decimal import Decimal
 
 import torch
@@ -10,40 +10,11 @@ from east.config.run import ClipSpec, TrainingSpec
 from east.sparse.layers import MaskedLayer
 
 
-def make_optimizer(parameters: Iterable[nn.Parameter], spec: TrainingSpec) -> torch.optim.Optimizer:
-    """SGD or Adam over all parameters, with weight decay on every one of them, as in the authors' code."""
-    if spec.optimizer.name == "adam":
-        return torch.optim.Adam(parameters, lr=spec.lr, weight_decay=spec.weight_decay, fused=True)
-    return torch.optim.SGD(
-        parameters,
-        lr=spec.lr,
-        momentum=spec.optimizer.momentum,
-        nesterov=spec.optimizer.nesterov,
-        weight_decay=spec.weight_decay,
-        fused=True,
-    )
-
-
 def learning_rate(epoch: int, spec: TrainingSpec) -> float:
     """The learning rate of an epoch (counted from 1): lr times the drop factor for each drop epoch that is over."""
     drops = sum(epoch > drop for drop in spec.lr_drop_epochs)
     # In decimals, so that 0.1 dropped twice is 0.001 and not its neighbour.
     return float(Decimal(str(spec.lr)) * Decimal(str(spec.lr_drop_factor)) ** drops)
-
-
-def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Give every parameter group this learning rate."""
-    for group in optimizer.param_groups:
-        group["lr"] = lr
-
-
-def remove_parameters(optimizer: torch.optim.Optimizer, removed: Iterable[nn.Parameter]) -> None:
-    """Make the optimizer forget parameters that left the network, and their state."""
-    gone = set(removed)
-    for group in optimizer.param_groups:
-        group["params"] = [parameter for parameter in group["params"] if parameter not in gone]
-    for parameter in gone:
-        optimizer.state.pop(parameter, None)
 
 
 def clip_gradients(model: nn.Module, layers: Mapping[str, MaskedLayer], clip: ClipSpec | None) -> None:

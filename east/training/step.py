@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from east.config.run import ClipSpec
 from east.engine import Engine
 from east.sparse.layers import MaskedLayer, apply_masks
+from east.training.optimizer import Optimizer
 from east.training.recipe import clip_gradients
 
 
@@ -27,11 +28,11 @@ class TrainingStep:
 
     model: nn.Module
     engine: Engine
-    optimizer: torch.optim.Optimizer
+    optimizer: Optimizer
     layers: Mapping[str, MaskedLayer]
     clip: ClipSpec | None
 
-    def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, images: Tensor, labels: Tensor, lr: float) -> tuple[Tensor, Tensor]:
         """Train on one batch.
 
         Afterwards every off weight and its optimizer state are exactly zero, and the gradients (dense, clipped) are
@@ -40,12 +41,12 @@ class TrainingStep:
         Returns:
             The batch's summed cross-entropy and its number of correct predictions, both 0-d tensors on the device.
         """
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         logits = self.engine(images)
         loss = F.cross_entropy(logits, labels)
         loss.backward()  # type: ignore[no-untyped-call]
         clip_gradients(self.model, self.layers, self.clip)
-        self.optimizer.step()
+        self.optimizer.step(lr)
         apply_masks(self.layers, self.optimizer)
         with torch.no_grad():
             return loss.detach() * len(labels), (logits.argmax(1) == labels).sum()

@@ -111,10 +111,13 @@ def test_only_the_misprinted_change_contradicts_its_means(tmp_path):
     assert contradictions == [("3", 43.83, 4.4, 5.39)]
 
 
-def test_two_static_rows_are_refused(tmp_path):
-    table = grid(tmp_path, [80.0], [85.0], cyclic_keys={"pattern": None})
-    with pytest.raises(EastError, match="can have one static row"):
-        aggregate(table, tmp_path, published_dir=PUBLISHED)
+def test_a_second_static_row_is_compared_with_the_first_and_with_no_printed_row(tmp_path):
+    table = grid(tmp_path, [80.0], [85.0], cyclic_keys={"pattern": None, "printed": False})
+    first, second = aggregate(table, tmp_path, published_dir=PUBLISHED).rows
+    assert first.change is None
+    assert second.change == pytest.approx(5.0)
+    assert first.published is not None
+    assert second.published is None
 
 
 def test_methods_are_summarised_and_rows_without_runs_stay(tmp_path):

@@ -57,7 +57,7 @@ def test_a_real_step_is_measured():
 def test_the_measured_step_trains_the_runs_sparse_network(faded):
     spec = make_spec(activation="dyrelu", width=4, density=0.05)
     step = make_training_step(spec, batch_size=4, device=CPU, engine="dense", faded=faded)
-    training_step, (images, labels) = step.func, step.args
+    training_step, (images, labels, _) = step.func, step.args
     assert images.shape == (4, 3, 16, 16)
     assert labels.shape == (4,)
     before = training_step.model.classifier.weight.detach().clone()

@@ -49,4 +49,5 @@ def _dag(workdir: Path, overlays: tuple[Path, ...], forced: tuple[str, ...]) -> 
             )
         )
         dag_api.execute_workflow(executor="dryrun")
-        yield workflow._workflow.dag  # noqa: SLF001 - the plan as data; the public interface only prints it
+        # The plan as data; the public interface only prints it.
+        yield workflow._workflow.dag
