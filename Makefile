@@ -54,7 +54,7 @@ format: .venv/dev.stamp
 	$(BIN)/ruff format .
 	$(BIN)/snakefmt Snakefile rules
 
-lock: .venv/dev.stamp
+lock:
 	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
 		--no-header --no-emit-index-url --no-annotate -o requirements/lock.txt
 	$(BIN)/uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes \
