@@ -112,5 +112,8 @@ def partial_options(wildcards):
 
 def report_description():
     """What goes where in the report, as JSON."""
-    files = sorted((os.path.relpath(file, PROJECT) for file in workflow.configfiles), key="config.yaml".__ne__)
+    files = sorted(
+        (os.path.relpath(file, PROJECT) for file in workflow.configfiles),
+        key="config.yaml".__ne__,
+    )
     return report_contents(PLAN, Path(RESULTS), files).model_dump_json()
