@@ -1,5 +1,6 @@
 # make demo | test | tables | lint | format | clean; `make help` says what each does.
 
+SHELL := bash
 PYTHON ?= python3
 BIN := .venv/bin
 CORES ?= all
@@ -29,7 +30,8 @@ help:
 setup: .venv/run.stamp
 
 demo: setup
-	$(BIN)/snakemake --cores 2 --configfile config/demo.yaml --quiet host reason rules progress
+	@$(BIN)/snakemake --cores 2 --configfile config/demo.yaml --quiet host reason rules progress \
+		2> >(grep -vE '^(Select jobs to execute|Execute [0-9]+ jobs)' >&2)
 	@echo
 	@echo 'The report: results/demo/report/index.html'
 

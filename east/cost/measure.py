@@ -113,7 +113,7 @@ def make_training_step(
     )
     step.engine.masks_changed()
     draw = generator(spec.seed, "cost")
-    images = torch.randn(batch_size, info.channels, info.image_size, info.image_size, generator=draw)
+    images = torch.randn(batch_size, *info.image_shape, generator=draw)
     labels = torch.randint(info.num_classes, (batch_size,), generator=draw)
     return partial(step, images.to(device), labels.to(device), spec.training.lr)
 

@@ -207,5 +207,4 @@ def _dynamic_share(spec: RunSpec) -> float:
 
 
 def _image_shape(spec: RunSpec) -> tuple[int, int, int]:
-    info = DATASETS[spec.dataset.name]
-    return info.channels, info.image_size, info.image_size
+    return DATASETS[spec.dataset.name].image_shape

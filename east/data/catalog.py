@@ -10,8 +10,7 @@ class DatasetInfo:
     Attributes:
         label: how tables and plots print it.
         num_classes: classes that the classifier tells apart.
-        image_size: height and width in pixels of what the network sees.
-        channels: color channels.
+        image_shape: channels, height and width of what the network sees.
         train_images: training images, validation images included.
         test_images: images that accuracy is reported on.
         mean: channel means of pixels in [0, 1]; None where `prepare` computes them from the training images.
@@ -20,8 +19,7 @@ class DatasetInfo:
 
     label: str
     num_classes: int
-    image_size: int
-    channels: int
+    image_shape: tuple[int, int, int]
     train_images: int
     test_images: int
     mean: tuple[float, ...] | None = None
@@ -33,8 +31,7 @@ DATASETS: dict[str, DatasetInfo] = {
     "cifar10": DatasetInfo(
         label="CIFAR-10",
         num_classes=10,
-        image_size=32,
-        channels=3,
+        image_shape=(3, 32, 32),
         train_images=50_000,
         test_images=10_000,
         mean=(0.4914, 0.4822, 0.4465),
@@ -43,8 +40,7 @@ DATASETS: dict[str, DatasetInfo] = {
     "cifar100": DatasetInfo(
         label="CIFAR-100",
         num_classes=100,
-        image_size=32,
-        channels=3,
+        image_shape=(3, 32, 32),
         train_images=50_000,
         test_images=10_000,
         mean=(0.50708, 0.48655, 0.44092),
@@ -53,17 +49,14 @@ DATASETS: dict[str, DatasetInfo] = {
     "imagenet": DatasetInfo(
         label="ImageNet",
         num_classes=1000,
-        image_size=224,
-        channels=3,
+        image_shape=(3, 224, 224),
         train_images=1_281_167,
         test_images=50_000,
         mean=(0.485, 0.456, 0.406),
         std=(0.229, 0.224, 0.225),
     ),
-    "digits": DatasetInfo(
-        label="Digits", num_classes=10, image_size=12, channels=3, train_images=1_438, test_images=359
-    ),
+    "digits": DatasetInfo(label="Digits", num_classes=10, image_shape=(3, 12, 12), train_images=1_438, test_images=359),
     "digit_pairs": DatasetInfo(
-        label="Digit pairs", num_classes=100, image_size=12, channels=3, train_images=4_000, test_images=500
+        label="Digit pairs", num_classes=100, image_shape=(3, 8, 16), train_images=4_000, test_images=500
     ),
 }

@@ -17,7 +17,7 @@ SPLIT_SEED = 0
 
 TEST_FRACTION = 0.2
 SIZE = 12
-"""Height and width of the images: enough for a 2 x 2 map behind the three strides of a ResNet, and quick to learn."""
+"""Height and width of single digits: a 2 x 2 map is left behind the three strides of a ResNet."""
 
 TRAIN_PAIRS = 40
 TEST_PAIRS = 5
@@ -69,24 +69,17 @@ def draw_pairs(labels: Tensor, digits: Tensor, per_class: int, part: str) -> Ten
     return torch.stack(classes, dim=1).flatten(0, 1)
 
 
-def enlarge(images: Tensor, height: int = SIZE, width: int = SIZE) -> Tensor:
-    """Digits [N, 8, 8] as color images [N, 3, height, width]: bilinear, grey on three channels."""
+def enlarge(images: Tensor, size: int = SIZE) -> Tensor:
+    """Digits [N, 8, 8] as color images [N, 3, size, size]: bilinear, grey on three channels."""
     # In float64, so that what machines compute differently is far below what rounding to bytes keeps.
-    large = F.interpolate(images.unsqueeze(1).double(), size=(height, width), mode="bilinear", align_corners=False)
+    large = F.interpolate(images.unsqueeze(1).double(), size=(size, size), mode="bilinear", align_corners=False)
     return large.round().to(torch.uint8).repeat(1, 3, 1, 1)
 
 
 def join_pairs(images: Tensor, pairs: Tensor) -> Tensor:
-    """Pairs [P, 2] of digits [N, 8, 8] as color images [P, 3, 12, 12]: side by side, each 12 rows by 6 columns.
-
-    The left digit is yellow (red and green), the right one cyan (green and blue): global average pooling forgets
-    where a stroke was, and 37 must not look like 73.
-    """
-    tall = enlarge(images, width=SIZE // 2)
-    left, right = tall[pairs[:, 0]], tall[pairs[:, 1]]
-    left[:, 2] = 0
-    right[:, 0] = 0
-    return torch.cat((left, right), dim=3)
+    """Pairs [P, 2] of digits [N, 8, 8] as color images [P, 3, 8, 16]: side by side, pixel for pixel, in grey."""
+    joined = torch.cat((images[pairs[:, 0]], images[pairs[:, 1]]), dim=2)
+    return joined.unsqueeze(1).repeat(1, 3, 1, 1)
 
 
 def _source() -> tuple[SourceFile, ...]:

@@ -7,6 +7,7 @@ import torch
 from cost_specs import make_spec
 
 from east.cost.measure import make_training_step, measure_steps, measure_training
+from east.data.catalog import DATASETS
 from east.errors import EastError
 
 CPU = torch.device("cpu")
@@ -58,7 +59,7 @@ def test_the_measured_step_trains_the_runs_sparse_network(faded):
     spec = make_spec(activation="dyrelu", width=4, density=0.05)
     step = make_training_step(spec, batch_size=4, device=CPU, engine="dense", faded=faded)
     training_step, (images, labels, _) = step.func, step.args
-    assert images.shape == (4, 3, 16, 16)
+    assert images.shape == (4, *DATASETS[spec.dataset.name].image_shape)
     assert labels.shape == (4,)
     before = training_step.model.classifier.weight.detach().clone()
     step()

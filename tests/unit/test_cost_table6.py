@@ -98,7 +98,7 @@ def test_hours_are_extrapolated_from_both_phases_of_a_training():
 
 
 def test_rows_have_the_columns_that_the_table_prints():
-    from east.render.cost import CostRow as PrintedRow
+    from east.render.cost import CostRecord as PrintedRow
 
     row = cost_rows([CostMethod("RigL", make_spec(), 1)])[0]
     assert PrintedRow.model_fields.keys() <= asdict(row).keys()
