@@ -14,7 +14,7 @@ import torch
 
 from east.config.run import RunSpec
 from east.data.catalog import DATASETS
-from east.engine import make_engine
+from east.engine import engine_name, make_engine
 from east.errors import EastError
 from east.models.dyrelu import retire_dyrelu
 from east.seeding import generator
@@ -82,14 +82,16 @@ def measure_training(
     make_step = partial(make_training_step, spec, batch_size=batch_size, device=where, engine=engine, faded=faded)
     seconds, peak = measure_steps(make_step, steps=steps, device=where, threads=threads)
     lower, _, upper = statistics.quantiles(seconds, n=4, method="inclusive") if steps > 1 else (0.0, 0.0, 0.0)
-    name = device_name(where)
+    machine = device_name(where)
+    if where.type == "cpu":
+        machine += f", {threads} thread{'s' if threads > 1 else ''}"
     return Measurement(
         seconds_per_step=statistics.median(seconds),
         seconds_spread=upper - lower,
         peak_memory_mb=peak,
         steps=steps,
         batch_size=batch_size,
-        measured_on=f"{name}, {threads} thread{'s' if threads > 1 else ''}" if where.type == "cpu" else name,
+        measured_on=f"{machine}, {engine_name(engine)} engine",
     )
 
 

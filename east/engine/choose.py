@@ -13,8 +13,8 @@ ENGINES: dict[str, Callable[..., Engine]] = {"dense": DenseEngine}
 """Engine name in the config -> class."""
 
 
-def make_engine(name: str, model: nn.Module, *, numerics: str, device: torch.device) -> Engine:
-    """An engine by name; `auto` takes the fastest there is for this network and device.
+def engine_name(name: str) -> str:
+    """The engine that a name in the config stands for; `auto` is the fastest there is.
 
     Raises:
         EastError: there is no such engine.
@@ -22,4 +22,13 @@ def make_engine(name: str, model: nn.Module, *, numerics: str, device: torch.dev
     choice = "dense" if name == "auto" else name
     if choice not in ENGINES:
         raise EastError(f"there is no engine '{name}'. Choose one of auto, {', '.join(ENGINES)}.")
-    return ENGINES[choice](model, numerics=numerics, device=device)
+    return choice
+
+
+def make_engine(name: str, model: nn.Module, *, numerics: str, device: torch.device) -> Engine:
+    """An engine by name.
+
+    Raises:
+        EastError: there is no such engine.
+    """
+    return ENGINES[engine_name(name)](model, numerics=numerics, device=device)

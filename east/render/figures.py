@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from east.analysis.aggregate import AggregatedGrid, AggregatedMethods, GridResult, MethodResult
 from east.analysis.curves import Curve, mean_curve, read_curve
@@ -118,6 +119,7 @@ def accuracy_curves(
                 _draw_line(axis, line)
         for axis in axes[-columns:]:
             axis.set_xlabel("Epoch")
+            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         for axis in axes[::columns]:
             axis.set_ylabel("Test accuracy (%)")
         if not any(line.mean or line.diverged for panel in panels for line in panel.lines):
@@ -158,6 +160,7 @@ def density_schedules(series: Sequence[Series], out_stem: Path) -> tuple[Path, P
                 axis.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, handlelength=2.2)
         for axis in axes[-columns:]:
             axis.set_xlabel("Epoch")
+            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         for axis in axes[::columns]:
             axis.set_ylabel("Density")
         return _save(figure, out_stem)
