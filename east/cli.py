@@ -4,8 +4,9 @@ import csv
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 from pydantic import ValidationError
@@ -13,6 +14,8 @@ from pydantic import ValidationError
 from east.config import Plan, Run, RunSpec, make_plan, read_config
 from east.errors import EastError
 from east.files import write_atomically
+
+T = TypeVar("T")
 
 app = typer.Typer(
     help="EAST at extreme sparsity: plan, train, measure and render the paper's appendix.",
@@ -150,7 +153,7 @@ def cost(
     from east.cost.report import measured_cost
 
     what = (
-        CostPlan.model_validate_json(plan)
+        _parsed("--plan", CostPlan.model_validate_json, plan)
         if plan is not None
         else cost_plan(read_config(*(configfile or [])), model, dataset)
     )
@@ -181,7 +184,9 @@ def aggregate(
     from east.render.templating import REPORT_FOLDER
 
     published = REPORT_FOLDER / "published"
-    write_json(aggregate_runs(read_table(table), runs, published_dir=published, partial=partial), out)
+    write_json(
+        aggregate_runs(_parsed("--table", read_table, table), runs, published_dir=published, partial=partial), out
+    )
 
 
 @app.command()
@@ -205,7 +210,7 @@ def table_b1(
     from east.render.hyperparameters import render_hyperparameters
     from east.render.templating import REPORT_FOLDER
 
-    render_hyperparameters(json.loads(rows), REPORT_FOLDER / "published" / "tableB1.csv").write(stem)
+    render_hyperparameters(_parsed("--rows", json.loads, rows), REPORT_FOLDER / "published" / "tableB1.csv").write(stem)
 
 
 @app.command("table-6")
@@ -220,7 +225,7 @@ def table_6(
     from east.render.names import DATASETS, NETWORKS
     from east.render.templating import REPORT_FOLDER
 
-    what = CostPlan.model_validate_json(plan)
+    what = _parsed("--plan", CostPlan.model_validate_json, plan)
     render_cost(
         json.loads(costs.read_text(encoding="utf-8")),
         REPORT_FOLDER / "published" / what.published if what.published else None,
@@ -257,7 +262,7 @@ def figure_density(
 
     points = 500
     series = []
-    for entry in json.loads(schedules):
+    for entry in _parsed("--schedules", json.loads, schedules):
         density = CyclicDensity(**entry["schedule"])
         epochs = [entry["epochs"] * i / points for i in range(points + 1)]
         series.append(Series(entry["label"], epochs, [density(epoch) for epoch in epochs]))
@@ -275,7 +280,7 @@ def report(
     from east.analysis.provenance import collect_provenance
     from east.render.report import ReportSpec, write_report
 
-    contents = ReportSpec.model_validate_json(spec)
+    contents = _parsed("--spec", ReportSpec.model_validate_json, spec)
     run_ids = [seed.run for path in contents.aggregated for row in read_json(path).rows for seed in row.accuracy.seeds]
     write_report(out, contents.model_copy(update={"provenance": collect_provenance(run_ids, runs)}))
 
@@ -303,13 +308,25 @@ def _read_spec(text: str) -> RunSpec:
     """A run from JSON or from a file of JSON."""
     try:
         content = text if text.lstrip().startswith("{") else Path(text).read_text(encoding="utf-8")
-        return RunSpec.model_validate_json(content)
     except OSError as error:
         raise EastError(f"--run: {text} cannot be read ({error.strerror}).") from None
+    return _parsed("--run", RunSpec.model_validate_json, content)
+
+
+def _parsed(option: str, parse: Callable[[str], T], text: str) -> T:
+    """What an option's JSON describes.
+
+    Raises:
+        EastError: it is no JSON, or describes something else.
+    """
+    try:
+        return parse(text)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         key = ".".join(map(str, first["loc"])) or "the text"
-        raise EastError(f"--run: {key}: {first['msg']}. `east plan --json` prints whole runs under 'run'.") from None
+        raise EastError(f"{option}: {key}: {first['msg']}.") from None
+    except json.JSONDecodeError as error:
+        raise EastError(f"{option} is no JSON: {error}.") from None
 
 
 def _rounded(row: dict[str, object], keys: tuple[str, ...]) -> dict[str, str]:

@@ -44,6 +44,13 @@ def test_random_erk_masks_are_as_disconnected_as_measured(resnet34, density, cha
     assert found[1] == pytest.approx(positions, abs=0.02)
 
 
+@pytest.mark.slow
+def test_a_random_resnet50_is_all_but_disconnected_at_the_papers_density():
+    found = [liveness(sparse_network("resnet50", 0.0005, seed)) for seed in range(3)]
+    live = sum(x.live_channels for x in found) / sum(x.channels for x in found)
+    assert 0.0005 < live < 0.005  # about 0.2 %
+
+
 def test_a_dense_network_is_live_throughout():
     model = build_model("resnet50", 10, width=4)
     weights = sum(layer.weight.numel() for layer in masked_layers(model).values())
