@@ -4,6 +4,7 @@ The arithmetic is that of `torch.optim`'s functional forms. Its classes are not 
 imports PyTorch's compiler, which costs a short run a third of its time.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -18,7 +19,7 @@ ADAM_BETAS = (0.9, 0.999)
 ADAM_EPSILON = 1e-8
 
 
-class Optimizer:
+class Optimizer(ABC):
     """Parameters and the state that goes with each.
 
     The fused steps run through memory, so a parameter must keep the layout that it has here.
@@ -66,8 +67,9 @@ class Optimizer:
             for slot, value in own.items():
                 value.copy_(other[slot])
 
+    @abstractmethod
     def _update(self, parameters: list[nn.Parameter], gradients: list[Tensor], lr: float) -> None:
-        raise NotImplementedError
+        """Change parameters and state in place."""
 
     def _values(self, slot: str, parameters: list[nn.Parameter]) -> list[Any]:
         return [self.state[parameter][slot] for parameter in parameters]
