@@ -107,7 +107,6 @@ def make_training_step(
     # The length of an epoch only times mask updates, and none falls into the measured steps.
     SparseTraining.of(model, spec, steps_per_epoch=1).initialise()
     step = TrainingStep(
-        model=model,
         engine=make_engine(engine, model, numerics=spec.training.numerics, device=device),
         optimizer=make_optimizer(model.parameters(), spec.training),
         layers=masked_layers(model),

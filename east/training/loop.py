@@ -162,7 +162,7 @@ class _Training:
         self.engine = make_engine(resources.engine, self.model, numerics=spec.training.numerics, device=self.device)
         # After the engine, which may lay the weights out anew: the state is laid out as they are.
         self.optimizer = make_optimizer(self.model.parameters(), spec.training)
-        self.step = TrainingStep(self.model, self.engine, self.optimizer, self.layers, spec.training.gradient_clip)
+        self.step = TrainingStep(self.engine, self.optimizer, self.layers, spec.training.gradient_clip)
 
     def run(self, report: Callable[[EpochRecord], None]) -> Summary:
         write_atomically(self.folder / "run.json", json.dumps(self.spec.model_dump(mode="json"), indent=2) + "\n")

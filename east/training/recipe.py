@@ -1,6 +1,6 @@
 """The recipe of Table B.1: learning rate and gradient clip."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 
 import torch
@@ -17,20 +17,22 @@ def learning_rate(epoch: int, spec: TrainingSpec) -> float:
     return float(Decimal(str(spec.lr)) * Decimal(str(spec.lr_drop_factor)) ** drops)
 
 
-def clip_gradients(model: nn.Module, layers: Mapping[str, MaskedLayer], clip: ClipSpec | None) -> None:
+def clip_gradients(
+    parameters: Iterable[nn.Parameter], layers: Mapping[str, MaskedLayer], clip: ClipSpec | None
+) -> None:
     """Scale all gradients down to a global norm of at most `clip.norm`.
 
     The default norm runs over every gradient, off weights included: it is 60 to 180 times the norm over active
     weights, so the scope is part of the method. Scaling changes no ranking, so growth sees the same order either way.
 
     Args:
-        model: gradients are those of its parameters.
-        layers: its masked layers; scope `active` counts only their active weights.
+        parameters: whose gradients are clipped.
+        layers: the masked layers among them; scope `active` counts only their active weights.
         clip: norm and scope, or None for no clip.
     """
     if clip is None:
         return
-    gradients = {parameter: parameter.grad for parameter in model.parameters() if parameter.grad is not None}
+    gradients = {parameter: parameter.grad for parameter in parameters if parameter.grad is not None}
     masks = {layer.weight: layer.mask for layer in layers.values()} if clip.scope == "active" else {}
     counted = [
         gradient * masks[parameter] if parameter in masks else gradient for parameter, gradient in gradients.items()

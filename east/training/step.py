@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from east.config.run import ClipSpec
 from east.engine import Engine
@@ -19,14 +19,12 @@ class TrainingStep:
     """Forward, backward, clip, optimizer step, masks: in the order of the authors' code (Section A.1).
 
     Args:
-        model: the network that the engine executes.
-        engine: how.
-        optimizer: over the parameters of the network.
+        engine: executes the network.
+        optimizer: over the network's parameters.
         layers: its masked layers by name.
         clip: how gradients are clipped.
     """
 
-    model: nn.Module
     engine: Engine
     optimizer: Optimizer
     layers: Mapping[str, MaskedLayer]
@@ -45,7 +43,7 @@ class TrainingStep:
         logits = self.engine(images)
         loss = F.cross_entropy(logits, labels)
         loss.backward()  # type: ignore[no-untyped-call]
-        clip_gradients(self.model, self.layers, self.clip)
+        clip_gradients(self.optimizer.state, self.layers, self.clip)
         self.optimizer.step(lr)
         apply_masks(self.layers, self.optimizer)
         with torch.no_grad():

@@ -61,10 +61,10 @@ def test_the_measured_step_trains_the_runs_sparse_network(faded):
     training_step, (images, labels, _) = step.func, step.args
     assert images.shape == (4, *DATASETS[spec.dataset.name].image_shape)
     assert labels.shape == (4,)
-    before = training_step.model.classifier.weight.detach().clone()
+    before = training_step.engine.model.classifier.weight.detach().clone()
     step()
-    weight, mask = training_step.model.classifier.weight, training_step.model.classifier.mask
+    weight, mask = training_step.engine.model.classifier.weight, training_step.engine.model.classifier.mask
     assert not torch.equal(weight, before)
     assert 0 < int(mask.sum()) < mask.numel()
     assert torch.equal(weight != 0, mask)
-    assert any("fc1" in name for name, _ in training_step.model.named_parameters()) is not faded
+    assert any("fc1" in name for name, _ in training_step.engine.model.named_parameters()) is not faded
