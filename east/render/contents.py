@@ -5,6 +5,7 @@ from pathlib import Path
 import yaml
 
 from east.config.plan import METHODS_TABLE, Plan
+from east.config.run import ClipSpec
 from east.config.schema import Config, Recipe
 from east.config.tables import GridTable
 from east.render.names import DATASETS, NETWORKS, table_label
@@ -40,11 +41,11 @@ def report_contents(plan: Plan, results: Path, config_files: list[str]) -> Repor
             ),
         ),
         cost=_section("table6", "Table 6: training cost", results),
-        readings=readings(config),
+        readings=readings(plan),
         facts={
             "Configuration": ", ".join(config_files),
             "Runs": f"{len(plan.runs)}, with seeds {', '.join(map(str, config.seeds))}",
-            "Density": f"{config.density:g}",
+            "Density": _densities(plan),
         },
         config=yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110),
     )
@@ -73,13 +74,14 @@ def density_schedules(plan: Plan) -> list[dict[str, object]]:
     return list(found.values())
 
 
-def readings(config: Config) -> tuple[Reading, ...]:
+def readings(plan: Plan) -> tuple[Reading, ...]:
     """Each matter that the paper leaves open, with the reading in force (docs/reproduction-notes.md)."""
+    config = plan.config
     chosen = config.readings
-    clip = chosen.gradient_clip
+    clips = sorted({_clip(run.spec.training.gradient_clip) for run in plan.runs})
     fits = [row.fit for table in config.tables.values() for row in table.rows]
     recipes = config.recipes.values()
-    cifar = [config.datasets[name] for name in ("cifar10", "cifar100") if name in config.datasets]
+    held_out = sorted({run.spec.dataset.validation for run in plan.runs})
     fifty = sorted(
         {
             f"{table.recipe}{' with DCT' if table.components.dct else ''}"
@@ -113,10 +115,10 @@ def readings(config: Config) -> tuple[Reading, ...]:
             reason="Table 5 prints three cycles of 50, 100 and 200 epochs.",
         ),
         Reading(
-            matter="Density of Tables 2–5",
-            value=f"{config.density:g}",
+            matter="Density",
+            value=_densities(plan),
             default="0.0005",
-            key="density",
+            key="density, recipes.*.density",
             reason="The example of Section C; the static row of Table 2 equals the paper's 99.95 % result.",
         ),
         Reading(
@@ -145,10 +147,10 @@ def readings(config: Config) -> tuple[Reading, ...]:
         ),
         Reading(
             matter="Gradient clip",
-            value="none" if clip is None else f"norm {clip.norm:g} over {clip.scope} gradients",
+            value=", ".join(clips),
             default="norm 1 over dense gradients",
             other="over active weights only; none",
-            key="readings.gradient_clip",
+            key="readings.gradient_clip, recipes.*.gradient_clip",
             reason="The dense norm is 60 to 180 times the norm over active weights, so it is part of the method.",
         ),
         Reading(
@@ -176,11 +178,11 @@ def readings(config: Config) -> tuple[Reading, ...]:
             reason="The paper says SGD(0.9); the code turns Nesterov on.",
         ),
         Reading(
-            matter="Validation images of CIFAR",
-            value=", ".join(sorted({f"{data.validation:,}" for data in cifar})) or "not in this plan",
+            matter="Validation images",
+            value=", ".join(f"{count:,}" for count in held_out),
             default="5,000",
             key="datasets.*.validation",
-            reason="45,000 training images give the 352 steps an epoch that an update period of 350 implies.",
+            reason="45,000 training images of CIFAR give the 352 steps an epoch that an update period of 350 implies.",
         ),
         Reading(
             matter="Validation images are augmented",
@@ -282,6 +284,14 @@ def _data(recipe: Recipe) -> str:
     if set(recipe.datasets) == {"cifar10", "cifar100"}:
         return "CIFAR-10/100"
     return ", ".join(DATASETS[name] for name in recipe.datasets)
+
+
+def _densities(plan: Plan) -> str:
+    return ", ".join(f"{density:g}" for density in sorted({run.spec.sparsity.density for run in plan.runs}))
+
+
+def _clip(clip: ClipSpec | None) -> str:
+    return "none" if clip is None else f"norm {clip.norm:g} over {clip.scope} gradients"
 
 
 def _yes(value: bool) -> str:

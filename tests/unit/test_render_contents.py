@@ -1,0 +1,67 @@
+from pathlib import Path
+
+from east.config import make_plan, read_config
+from east.render.contents import density_schedules, hyperparameter_rows, readings, report_contents
+
+
+def values(*overlays):
+    return {reading.matter: reading for reading in readings(make_plan(read_config(*overlays)))}
+
+
+def test_the_papers_configuration_departs_from_no_default():
+    assert [reading.matter for reading in values().values() if reading.changed] == []
+
+
+def test_readings_are_those_of_the_runs_and_not_only_of_the_configurations_head():
+    demo = values("config/demo.yaml")
+    assert demo["Density"].value == "0.01, 0.03, 0.05, 0.1"
+    assert demo["Gradient clip"].value == "norm 1 over dense gradients, norm 10 over dense gradients"
+    assert demo["Validation images"].value == "144, 400"
+
+
+def test_the_authors_codes_readings_are_marked_as_departures():
+    changed = {matter for matter, reading in values("config/as_coded.yaml").items() if reading.changed}
+    assert changed == {
+        "Learning-rate drops",
+        "End of the cyclic phase",
+        "Cycles that do not fit the training",
+        "ERK",
+        "Exchange on the last step",
+        "Freezing DyReLU when its fade starts",
+    }
+
+
+def test_the_recipes_print_as_table_b1_does():
+    rows = hyperparameter_rows(read_config())
+    assert [row["method"] for row in rows] == ["EAST", "DCT+RigL+EAST", "EAST"]
+    assert rows[0] == {
+        "model": "ResNet-34",
+        "method": "EAST",
+        "data": "CIFAR-10/100",
+        "batch_size": "128",
+        "epochs": "250",
+        "lr": "0.1",
+        "lr_drop_epochs": "10x[75,150]",
+        "optimizer": "SGD(0.9)",
+        "weight_decay": "1.0e-04",
+        "init": "ERK",
+        "cyclic_n": "2",
+        "cyclic_l": "50",
+        "cyclic_m": "10",
+        "delta_t_cs": "350",
+        "delta_t_dst": "4000",
+    }
+    assert rows[2]["cyclic_n"] == "-"
+
+
+def test_every_schedule_of_the_paper_is_drawn_once():
+    labels = [schedule["label"] for schedule in density_schedules(make_plan(read_config()))]
+    assert len(labels) == len(set(labels)) == 18  # 16 of each table, and the two with three cycles
+
+
+def test_the_report_names_every_table_and_survives_json():
+    spec = report_contents(make_plan(read_config()), Path("results/paper"), ["config.yaml"])
+    assert type(spec).model_validate_json(spec.model_dump_json()) == spec
+    headings = [section.heading for section in spec.tables]
+    assert headings[:2] == ["Table 2: ResNet-34 on CIFAR-10", "Table 3: ResNet-34 on CIFAR-100"]
+    assert headings[-1] == "Table B.1: hyperparameters"
