@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from markupsafe import Markup
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from east.analysis.aggregate import AggregatedGrid, AggregatedMethods, read_json
 from east.analysis.provenance import Coverage, Provenance, table_coverage
-from east.analysis.summary import describe
 from east.config.run import Frozen
 from east.errors import EastError
 from east.files import write_atomically
@@ -78,20 +77,6 @@ class ReportSpec(Frozen):
     facts: dict[str, str] = Field(default_factory=dict, description="provenance in words: config files, command, ...")
     config: str | None = Field(default=None, description="the resolved config, shown as it is")
     provenance: Provenance = Provenance()
-
-
-def read_report_spec(path: Path) -> ReportSpec:
-    """Read a report's inputs from JSON.
-
-    Raises:
-        EastError: The file cannot be read or is not valid.
-    """
-    try:
-        return ReportSpec.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise EastError(f"{path} cannot be read: {error.strerror}.") from error
-    except ValidationError as error:
-        raise EastError(f"{path} does not describe a report: {describe(error)}.") from error
 
 
 def write_report(out: Path, spec: ReportSpec, report_folder: Path = REPORT_FOLDER) -> None:

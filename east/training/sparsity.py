@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from east.config.run import RunSpec
-from east.models.sharing import stored_nonzeros, virtual_weights
+from east.models.sharing import owned_weights, stored_nonzeros, virtual_weights
 from east.sparse.layers import MaskedLayer, masked_layers
 from east.sparse.masks import Allocation, MaskChange, initialise_masks, update_masks
 from east.sparse.schedule import CyclicDensity, drop_fraction
@@ -40,8 +40,7 @@ def make_timetable(spec: RunSpec, steps_per_epoch: int) -> Timetable:
 def make_allocation(model: nn.Module, distribution: str) -> Allocation:
     """How a budget is spread over the masked layers of a network; densities refer to its dense size."""
     shapes = {name: tuple(layer.weight.shape) for name, layer in masked_layers(model).items()}
-    owned = sum(layer.weight.numel() for layer in masked_layers(model).values())
-    return Allocation(shapes, distribution, owned + virtual_weights(model))
+    return Allocation(shapes, distribution, owned_weights(model) + virtual_weights(model))
 
 
 @dataclass(frozen=True)

@@ -92,6 +92,10 @@ def test_cost_gives_the_papers_accounting_for_any_network():
         (("prepare", "mnist"), "mnist"),
         (("cost", "--model", "vgg"), "--model: there is no 'vgg'. Choose one of resnet34"),
         (("aggregate", "--table", "{}", "--runs", "x", "--out", "y"), "--table"),
+        (
+            ("report", "--spec", '{"title": "t", "name": "n", "colour": 1}', "--runs", "x", "--out", "y"),
+            "--spec: colour: Extra inputs are not permitted",
+        ),
     ],
 )
 def test_a_mistake_ends_in_a_sentence_and_no_traceback(arguments, message):
