@@ -2,5 +2,5 @@
 
 __version__ = "0.1.0"
 
-REVISION = 1
+REVISION = 2
 """Raised by hand when a change to the code changes any reported number: it is part of every run's identity."""

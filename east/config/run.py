@@ -4,7 +4,7 @@ import hashlib
 import json
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from east import REVISION
 
@@ -22,6 +22,7 @@ Pattern = Literal["cosine", "triangular"]
 CycleEnd = Literal["target", "as_coded"]
 Numerics = Literal["tf32", "fp32", "bf16"]
 ClipScope = Literal["dense", "active"]
+ClipEstimator = Literal["exact", "sketch"]
 
 
 class Frozen(BaseModel):
@@ -102,6 +103,28 @@ class ClipSpec(Frozen):
 
     norm: Positive
     scope: ClipScope = Field(description="over all dense gradients, or over those of active weights only")
+    estimator: ClipEstimator = Field(
+        default="sketch",
+        validate_default=True,
+        description="the norm of dense gradients exactly, or estimated by random projections; active ones are exact",
+    )
+    probes: PositiveInt = Field(default=1, description="random projections that a sketch is the mean of")
+    every: PositiveInt = Field(
+        default=1, description="measure at every k-th step from the first, and use it in between"
+    )
+
+    @field_validator("estimator")
+    @classmethod
+    def _active_norm_is_exact(cls, estimator: ClipEstimator, info: ValidationInfo) -> ClipEstimator:
+        """Nothing is estimated over active weights: whatever is written, it is one and the same run."""
+        return "exact" if info.data.get("scope") == "active" else estimator
+
+    @model_validator(mode="after")
+    def _only_a_sketch_has_probes(self) -> "ClipSpec":
+        if self.estimator == "exact" and self.probes != 1:
+            which = "the norm over active weights" if self.scope == "active" else "an exact norm"
+            raise ValueError(f"{which} is not estimated and has no probes; leave 'probes' out or set it to 1")
+        return self
 
 
 class TrainingSpec(Frozen):

@@ -18,7 +18,9 @@ from east.engine import engine_name, make_engine
 from east.errors import EastError
 from east.models.dyrelu import retire_dyrelu
 from east.seeding import generator
+from east.sparse.active import active_weights
 from east.sparse.layers import masked_layers
+from east.training.clip import GradientClip
 from east.training.loop import choose_device, initial_model
 from east.training.memory import forget_peak, keep_freed_memory, peak_memory_mb, resident_memory_mb
 from east.training.optimizer import make_optimizer
@@ -29,8 +31,8 @@ from east.training.step import TrainingStep
 WARM_UP_STEPS = 2
 """Steps before the clock starts: they allocate gradients and momentum and let libraries choose their algorithms."""
 
-MakeStep = Callable[[], Callable[[], Any]]
-"""Prepares a training step in the process that runs it; picklable."""
+MakeStep = Callable[[], Callable[[int], Any]]
+"""Prepares a training step in the process that runs it; picklable. The step takes its number, counted from 1."""
 
 
 @dataclass(frozen=True)
@@ -97,8 +99,8 @@ def measure_training(
 
 def make_training_step(
     spec: RunSpec, *, batch_size: int, device: torch.device, engine: str, faded: bool
-) -> Callable[[], object]:
-    """The step of a run as the trainer makes it, bound to one random batch."""
+) -> Callable[[int], object]:
+    """The step of a run as the trainer makes it between mask updates, bound to one random batch; takes its number."""
     info = DATASETS[spec.dataset.name]
     model = initial_model(spec, info.num_classes)
     if faded:
@@ -106,17 +108,15 @@ def make_training_step(
     model.to(device)
     # The length of an epoch only times mask updates, and none falls into the measured steps.
     SparseTraining.of(model, spec, steps_per_epoch=1).initialise()
-    step = TrainingStep(
-        engine=make_engine(engine, model, numerics=spec.training.numerics, device=device),
-        optimizer=make_optimizer(model.parameters(), spec.training),
-        layers=masked_layers(model),
-        clip=spec.training.gradient_clip,
-    )
-    step.engine.masks_changed()
+    active = active_weights(masked_layers(model))
+    execute = make_engine(engine, model, active, numerics=spec.training.numerics, device=device)
+    optimizer = make_optimizer(model.parameters(), active, spec.training)
+    clip = spec.training.gradient_clip
+    step = TrainingStep(execute, optimizer, active, None if clip is None else GradientClip(clip, active, spec.seed))
     draw = generator(spec.seed, "cost")
     images = torch.randn(batch_size, *info.image_shape, generator=draw)
     labels = torch.randint(info.num_classes, (batch_size,), generator=draw)
-    return partial(step, images.to(device), labels.to(device), spec.training.lr)
+    return partial(step, images.to(device), labels.to(device), spec.training.lr, dense_gradients=False)
 
 
 def measure_steps(make_step: MakeStep, *, steps: int, device: torch.device, threads: int) -> tuple[list[float], float]:
@@ -153,11 +153,11 @@ def _run_steps(make_step: MakeStep, steps: int, device: torch.device, threads: i
     memory_before = resident_memory_mb() if device.type == "cpu" else 0.0
     step = make_step()
     seconds = []
-    for number in range(WARM_UP_STEPS + steps):
+    for number in range(1, WARM_UP_STEPS + steps + 1):
         started = time.perf_counter()
-        step()
+        step(number)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        if number >= WARM_UP_STEPS:
+        if number > WARM_UP_STEPS:
             seconds.append(time.perf_counter() - started)
     return seconds, peak_memory_mb(device) - memory_before

@@ -1,12 +1,49 @@
-"""What the training loop needs of an engine."""
+"""What a training needs of an engine: gradients of active weights, and now and then more."""
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor
 
 
+@dataclass(frozen=True)
+class GradientRequest:
+    """What a step needs beyond the gradients of active weights and of parameters that are not masked.
+
+    Args:
+        dense: dense gradients of all masked weights, off ones included, in `layer.weight.grad`: for growth, or for a
+            clip by their exact norm.
+        signs: masked layer name -> random signs (probes, out), each +1 or -1 in float32, one for each output channel
+            or feature: estimate the squared norm of the dense gradients with them.
+    """
+
+    dense: bool = False
+    signs: Mapping[str, Tensor] | None = None
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """What a step returns beside the gradients that it leaves behind; all detached.
+
+    Args:
+        loss: the criterion's value, 0-d.
+        logits: (N, classes).
+        squared_norms: (probes,) in float64 where signs s were given: for each probe the sum over masked layers of
+            ||s dW||^2, dW (out, in, ...) being the dense gradient, contracted over `out` and squared and summed over
+            the rest. Its mean over signs is the squared norm of dW.
+    """
+
+    loss: Tensor
+    logits: Tensor
+    squared_norms: Tensor | None
+
+
 class Engine(Protocol):
-    """Executes a network whose parameters, masks and state dict stay those of its modules."""
+    """Executes a network whose parameters, masks and state dict stay those of its modules.
+
+    An engine is made with the network's `ActiveWeights`, which it reads anew if it lays the weights out differently.
+    """
 
     @property
     def name(self) -> str:
@@ -14,12 +51,23 @@ class Engine(Protocol):
         ...
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Logits (N, classes) of images (N, C, H, W), differentiable with respect to the network's parameters.
+        """Logits (N, classes) of images (N, C, H, W), in the mode that the network is in; no gradient is needed."""
+        ...
 
-        The gradients of masked weights are dense: the clip norm and growth need them where no weight is active.
+    def gradients(self, images: Tensor, criterion: Callable[[Tensor], Tensor], request: GradientRequest) -> Gradients:
+        """Forward and backward pass of one batch, in the mode that the network is in.
+
+        It leaves the gradient in `.grad` of every parameter that is trained and not masked, laid out as the parameter
+        is; in `ActiveWeights.gradient` of every masked layer that the loss depends on; and on request in
+        `layer.weight.grad`. All of them are None when it is called.
+
+        Args:
+            images: (N, C, H, W).
+            criterion: from logits (N, classes) to a loss that can be differentiated.
+            request: what else is needed.
         """
         ...
 
     def masks_changed(self) -> None:
-        """Called after every change of the masks, before the next step."""
+        """Called after every change of the masks, before the next step; the `ActiveWeights` are up to date."""
         ...

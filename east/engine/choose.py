@@ -1,6 +1,6 @@
 """From the engine's name in the config to an engine."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import nn
@@ -8,6 +8,7 @@ from torch import nn
 from east.engine.base import Engine
 from east.engine.dense import DenseEngine
 from east.errors import EastError
+from east.sparse.active import ActiveWeights
 
 ENGINES: dict[str, Callable[..., Engine]] = {"dense": DenseEngine}
 """Engine name in the config -> class."""
@@ -25,10 +26,12 @@ def engine_name(name: str) -> str:
     return choice
 
 
-def make_engine(name: str, model: nn.Module, *, numerics: str, device: torch.device) -> Engine:
-    """An engine by name.
+def make_engine(
+    name: str, model: nn.Module, active: Mapping[str, ActiveWeights], *, numerics: str, device: torch.device
+) -> Engine:
+    """An engine by name; it may lay the weights out anew, and then reads the active weights again.
 
     Raises:
         EastError: there is no such engine.
     """
-    return ENGINES[engine_name(name)](model, numerics=numerics, device=device)
+    return ENGINES[engine_name(name)](model, active, numerics=numerics, device=device)

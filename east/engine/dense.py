@@ -1,7 +1,12 @@
 """The reference engine: PyTorch's own layers on weights that are zero where the mask is off."""
 
+from collections.abc import Callable, Mapping
+
 import torch
 from torch import Tensor, nn
+
+from east.engine.base import GradientRequest, Gradients
+from east.sparse.active import ActiveWeights
 
 
 class DenseEngine:
@@ -9,24 +14,83 @@ class DenseEngine:
 
     Args:
         model: the network; whatever training or evaluation mode it is in holds.
+        active: the active weights of its masked layers, by name.
         numerics: `tf32`, `fp32` or `bf16`; only CUDA distinguishes them.
         device: where the network is.
     """
 
     name = "dense"
 
-    def __init__(self, model: nn.Module, *, numerics: str, device: torch.device) -> None:
+    def __init__(
+        self, model: nn.Module, active: Mapping[str, ActiveWeights], *, numerics: str, device: torch.device
+    ) -> None:
         # Channels-last is the layout in which convolutions of this size run fastest, on the CPU and on tensor cores.
         self.model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.active = active
+        for weights in active.values():
+            weights.read()
         self.autocast = device.type == "cuda" and numerics == "bf16"
         if device.type == "cuda":
             torch.backends.cudnn.conv.fp32_precision = "ieee" if numerics == "fp32" else "tf32"  # type: ignore[attr-defined]
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Logits (N, classes) of images (N, C, H, W), in fp32."""
+        """Logits (N, classes) of images (N, C, H, W), in fp32 where the network is not in fp64."""
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.autocast):
             logits: Tensor = self.model(images.contiguous(memory_format=torch.channels_last))
-        return logits.float()
+        return logits.float() if self.autocast else logits
+
+    def gradients(self, images: Tensor, criterion: Callable[[Tensor], Tensor], request: GradientRequest) -> Gradients:
+        """Forward and backward pass; dense gradients are there whether they are requested or not."""
+        return differentiate(self(images), criterion, self.active, request)
 
     def masks_changed(self) -> None:
         """Nothing depends on the masks: off weights are zeros like any other value."""
+
+
+def differentiate(
+    logits: Tensor,
+    criterion: Callable[[Tensor], Tensor],
+    active: Mapping[str, ActiveWeights],
+    request: GradientRequest,
+) -> Gradients:
+    """The backward pass of an engine whose logits PyTorch can differentiate with respect to dense weights.
+
+    Args:
+        logits: (N, classes), with their graph.
+        criterion: from logits to the loss.
+        active: the active weights of the masked layers, by name; their gradients are left there.
+        request: what else is needed.
+    """
+    loss = criterion(logits)
+    loss.backward()  # type: ignore[no-untyped-call]
+    for weights in active.values():
+        weights.take_gradient()
+    squared_norms = None
+    if request.signs is not None:
+        dense = {name: weights.layer.weight.grad for name, weights in active.items()}
+        found = {name: gradient for name, gradient in dense.items() if gradient is not None}
+        squared_norms = sum_squared_norms(found, request.signs)
+    return Gradients(loss.detach(), logits.detach(), squared_norms)
+
+
+def sum_squared_norms(gradients: Mapping[str, Tensor], signs: Mapping[str, Tensor]) -> Tensor:
+    """For each probe s, ||s dW||^2 summed over layers: an unbiased estimate of the squared norm of all gradients.
+
+    With independent signs, E[s s'] is the identity, so that E||s dW||^2 = tr(dW' dW) = ||dW||^2. The signs go over
+    output channels because those of a gradient are nearly orthogonal to each other and very different in size, which
+    makes the estimate sharp; input channels, which a ReLU leaves positive, are not (docs/reproduction-notes.md).
+
+    Args:
+        gradients: layer name -> dW of shape (out, in, ...), not empty.
+        signs: layer name -> s, of shape (probes, out), each +1 or -1.
+
+    Returns:
+        (probes,) in float64.
+    """
+    return torch.stack([_squared_norms(gradient, signs[name]) for name, gradient in gradients.items()]).sum(0)
+
+
+def _squared_norms(gradient: Tensor, signs: Tensor) -> Tensor:
+    # The order (in, ...) does not matter, so that of memory is taken: no copy, whichever the layout.
+    rows = gradient.movedim(1, -1).flatten(1) if gradient.dim() > 2 else gradient
+    return (signs.to(rows.dtype) @ rows).double().square().sum(1)

@@ -148,10 +148,11 @@ def readings(plan: Plan) -> tuple[Reading, ...]:
         Reading(
             matter="Gradient clip",
             value=", ".join(clips),
-            default="norm 1 over dense gradients",
-            other="over active weights only; none",
+            default="norm 1 over dense gradients (sketch)",
+            other="exact, as coded; over active weights only; none",
             key="readings.gradient_clip, recipes.*.gradient_clip",
-            reason="The dense norm is 60 to 180 times the norm over active weights, so it is part of the method.",
+            reason="The dense norm is 60 to 180 times the norm over active weights, so it is part of the method. "
+            "A sketch estimates it without computing the gradients of weights that are off.",
         ),
         Reading(
             matter="Exchange on the last step",
@@ -291,7 +292,14 @@ def _densities(plan: Plan) -> str:
 
 
 def _clip(clip: ClipSpec | None) -> str:
-    return "none" if clip is None else f"norm {clip.norm:g} over {clip.scope} gradients"
+    if clip is None:
+        return "none"
+    how = []
+    if clip.scope == "dense":
+        how.append(f"sketch of {clip.probes} probes" if clip.probes > 1 else clip.estimator)
+    if clip.every > 1:
+        how.append(f"measured every {clip.every} steps")
+    return f"norm {clip.norm:g} over {clip.scope} gradients" + (f" ({', '.join(how)})" if how else "")
 
 
 def _yes(value: bool) -> str:

@@ -1,7 +1,6 @@
 """Masked layers: an ordinary layer whose off weights are exactly zero, with its mask beside the weight."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -51,30 +50,11 @@ def _masked_layers(model: nn.Module) -> Iterator[tuple[str, MaskedLayer]]:
             yield name, module
 
 
-class HasState(Protocol):
-    """An optimizer, PyTorch's or ours: for each parameter, named tensors that belong to it."""
+def apply_masks(layers: Mapping[str, MaskedLayer]) -> None:
+    """Set every off weight to exactly 0.0, as it must be after a change of the masks.
 
-    @property
-    def state(self) -> Mapping[Any, Mapping[str, Any]]:
-        """Parameter -> name -> tensor."""
-        ...
-
-
-def apply_masks(layers: Mapping[str, MaskedLayer], optimizer: HasState | None = None) -> None:
-    """Set every off weight, and its optimizer state, to exactly 0.0.
-
-    Momentum and weight decay move off weights; after this they are zero again, and a weight that is grown later
-    starts with clean momentum (SGD) or moments (Adam).
-
-    Args:
-        layers: the masked layers, by name.
-        optimizer: where the state of the weights lives; per-element state tensors are masked as well.
+    Training touches active weights alone, so that nothing need be masked again between changes.
     """
     with torch.no_grad():
         for layer in layers.values():
-            off = ~layer.mask
-            layer.weight.masked_fill_(off, 0.0)
-            if optimizer is not None:
-                for value in optimizer.state.get(layer.weight, {}).values():
-                    if isinstance(value, Tensor) and value.shape == layer.weight.shape:
-                        value.masked_fill_(off, 0.0)
+            layer.weight.masked_fill_(~layer.mask, 0.0)

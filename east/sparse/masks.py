@@ -40,7 +40,7 @@ class MaskChange:
         nonzeros: active weights after it.
         dropped: weights that left a mask.
         grown: weights that entered a mask.
-        blind_growth: those of them whose gradient was exactly zero.
+        blind_growth: those of them whose gradient was exactly zero, or was not looked at.
         active_zeros: active weights that were exactly zero just before it.
         frozen_layers: tensors whose mask came out unchanged.
     """
@@ -71,12 +71,13 @@ def update_masks(
     allocation: Allocation,
     drop_fraction: float,
     grow: Grow,
+    needs_gradient: bool,
     seed: int,
 ) -> MaskChange:
     """Change all masks in place as `update` says. Off weights keep their values until masks are applied.
 
     Gradients are those of the batch just trained on, as left in `weight.grad`; a weight without a gradient (nothing
-    of the loss depends on it) counts as having a zero gradient.
+    of the loss depends on it) counts as having a zero gradient, and so does every weight if growth does not look at it.
 
     Args:
         layers: the masked layers by name.
@@ -84,6 +85,7 @@ def update_masks(
         allocation: gives each tensor's count for the resizing kinds.
         drop_fraction: share of a tensor's weights that an exchange drops.
         grow: growth rule of the topology.
+        needs_gradient: whether it looks at the gradient.
         seed: the run's seed; ties and random growth depend on (seed, tensor, step).
     """
     counts = allocation.counts(update.density) if update.kind != "exchange" else {}
@@ -91,7 +93,7 @@ def update_masks(
     with torch.no_grad():
         for name, layer in layers.items():
             weight = layer.weight
-            gradient = weight.grad if weight.grad is not None else torch.zeros_like(weight)
+            gradient = weight.grad if needs_gradient and weight.grad is not None else torch.zeros_like(weight)
             draw = generator(seed, "topology", name, update.step)
             if update.kind == "exchange":
                 mask = drop_and_grow(weight, gradient, layer.mask, drop_fraction, draw, grow=grow)

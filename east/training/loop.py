@@ -23,10 +23,12 @@ from east.models.dyrelu import dyrelu_units, retire_dyrelu, set_beta
 from east.models.liveness import liveness
 from east.models.parameters import count_parameters
 from east.seeding import derive_seed
+from east.sparse.active import active_weights
 from east.sparse.layers import masked_layers
 from east.sparse.masks import MaskChange, nonzeros
 from east.sparse.phasing import phasing_beta
 from east.training.checkpoint import Checkpoints
+from east.training.clip import GradientClip
 from east.training.folder import SUMMARY, finished_summary, locked
 from east.training.memory import keep_freed_memory, peak_memory_mb
 from east.training.optimizer import make_optimizer
@@ -159,14 +161,28 @@ class _Training:
         self.sparsity = SparseTraining.of(self.model, spec, len(self.data.train))
         self.progress = Progress()
         self.checkpoints = Checkpoints(folder, spec.fingerprint)
-        self.engine = make_engine(resources.engine, self.model, numerics=spec.training.numerics, device=self.device)
-        # After the engine, which may lay the weights out anew: the state is laid out as they are.
-        self.optimizer = make_optimizer(self.model.parameters(), spec.training)
-        self.step = TrainingStep(self.engine, self.optimizer, self.layers, spec.training.gradient_clip)
+        loaded = self.checkpoints.load_latest()
+        if loaded is None:
+            self.sparsity.initialise()
+        else:
+            self._load_network(loaded[1])
+        # Engine and optimizer after the masks, as they hold what is active; the optimizer after the engine, which may
+        # lay the weights out anew.
+        active = active_weights(self.layers)
+        self.engine = make_engine(
+            resources.engine, self.model, active, numerics=spec.training.numerics, device=self.device
+        )
+        self.optimizer = make_optimizer(self.model.parameters(), active, spec.training)
+        clip = spec.training.gradient_clip
+        self.clip = None if clip is None else GradientClip(clip, active, spec.seed)
+        self.step = TrainingStep(self.engine, self.optimizer, active, self.clip)
+        if loaded is None:
+            self._record_update("initial", 0, 0, MaskChange(nonzeros(self.layers), 0, 0, 0, 0, 0))
+        else:
+            self._resume(*loaded)
 
     def run(self, report: Callable[[EpochRecord], None]) -> Summary:
         write_atomically(self.folder / "run.json", json.dumps(self.spec.model_dump(mode="json"), indent=2) + "\n")
-        self._start_or_resume()
         while self.progress.epoch < self.spec.training.epochs and not self.progress.diverged:
             started = time.perf_counter()
             record = self._train_epoch(self.progress.epoch + 1)
@@ -178,25 +194,22 @@ class _Training:
             report(record)
         return self._finish()
 
-    def _start_or_resume(self) -> None:
-        loaded = self.checkpoints.load_latest()
-        if loaded is None:
-            self.sparsity.initialise()
-            self._record_update("initial", 0, 0, MaskChange(nonzeros(self.layers), 0, 0, 0, 0, 0))
-        else:
-            epoch, state = loaded
-            if state["retired"]:
-                self.optimizer.remove(retire_dyrelu(self.model))
-            self.model.load_state_dict(state["model"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.progress = Progress(
-                epoch,
-                state["attempt"] + 1,
-                [EpochRecord(**row) for row in state["epochs"]],
-                [UpdateRecord(**row) for row in state["updates"]],
-                [TimingRecord(**row) for row in state["timing"]],
-            )
-            self.engine.masks_changed()
+    def _load_network(self, state: dict[str, Any]) -> None:
+        if state["retired"]:
+            retire_dyrelu(self.model)
+        self.model.load_state_dict(state["model"])
+
+    def _resume(self, epoch: int, state: dict[str, Any]) -> None:
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.clip is not None:
+            self.clip.load_state_dict(state["clip"])
+        self.progress = Progress(
+            epoch,
+            state["attempt"] + 1,
+            [EpochRecord(**row) for row in state["epochs"]],
+            [UpdateRecord(**row) for row in state["updates"]],
+            [TimingRecord(**row) for row in state["timing"]],
+        )
 
     def _train_epoch(self, epoch: int) -> EpochRecord:
         lr = learning_rate(epoch, self.spec.training)
@@ -206,15 +219,16 @@ class _Training:
         loss = torch.zeros((), dtype=torch.float64, device=self.device)
         correct, total = torch.zeros((), dtype=torch.int64, device=self.device), 0
         for step, (images, labels) in enumerate(self.data.train.epoch(epoch), start=(epoch - 1) * steps + 1):
-            batch_loss, batch_correct = self.step(images, labels, lr)
+            batch_loss, batch_correct = self.step(
+                images, labels, lr, step, dense_gradients=self.sparsity.needs_gradient(step)
+            )
             loss += batch_loss
             correct += batch_correct
             total += len(labels)
             done = self.sparsity.update(step)
             if done is not None:
                 update, change = done
-                self.step.remask()
-                self.engine.masks_changed()
+                self.step.masks_changed()
                 self._record_update(update.kind, step, epoch, change)
         updates = self.progress.updates[first_update:]
         last = self.progress.updates[-1]
@@ -287,6 +301,7 @@ class _Training:
             "retired": self.spec.phasing is not None and not dyrelu_units(self.model),
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "clip": None if self.clip is None else self.clip.state_dict(),
             "attempt": progress.attempt,
             "epochs": as_dicts(progress.epochs),
             "updates": as_dicts(progress.updates),

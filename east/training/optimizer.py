@@ -1,50 +1,87 @@
-"""SGD and Adam as PyTorch computes them, with state that masks, checkpoints and parameter removal can reach.
+"""SGD and Adam as PyTorch computes them, with state for active weights alone.
 
 The arithmetic is that of `torch.optim`'s functional forms. Its classes are not used because the first one that is made
 imports PyTorch's compiler, which costs a short run a third of its time.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.adam import adam
 from torch.optim.sgd import sgd
 
 from east.config.run import TrainingSpec
+from east.sparse.active import ActiveWeights
 
 ADAM_BETAS = (0.9, 0.999)
 ADAM_EPSILON = 1e-8
 
+BLOCK = 16
+"""PyTorch's fused steps compute vectors of at most 16 numbers at once, and what is left over by other instructions."""
+
 
 class Optimizer(ABC):
-    """Parameters and the state that goes with each.
+    """Parameters and the state that goes with each; of masked weights, only the active ones.
 
     The fused steps run through memory, so a parameter must keep the layout that it has here.
 
     Args:
         parameters: what is trained; a parameter without a gradient is passed over by a step, weight decay included.
-        slots: names of the state tensors of a parameter that have its shape.
+        active: the active weights of the masked layers, by name; their weights are among the parameters.
+        slots: names of the state tensors of a parameter that hold a number for each of its weights.
+
+    Attributes:
+        state: parameter -> slot -> tensor: of the parameter's shape, or for a masked weight a vector that begins with
+            the active weights' numbers in their order (zeros may follow).
     """
 
-    def __init__(self, parameters: Iterable[nn.Parameter], slots: Sequence[str]) -> None:
+    def __init__(
+        self, parameters: Iterable[nn.Parameter], active: Mapping[str, ActiveWeights], slots: Sequence[str]
+    ) -> None:
+        self._active: dict[Tensor, ActiveWeights] = {weights.layer.weight: weights for weights in active.values()}
+        self._slots = tuple(slots)
         self.state: dict[nn.Parameter, dict[str, Tensor]] = {
-            parameter: {slot: torch.zeros_like(parameter) for slot in slots} for parameter in parameters
+            parameter: {slot: torch.zeros_like(self._operand(parameter)) for slot in slots} for parameter in parameters
         }
 
     def zero_grad(self) -> None:
         """Forget all gradients."""
         for parameter in self.state:
             parameter.grad = None
+        for weights in self._active.values():
+            weights.gradient = None
+
+    def plain_gradients(self) -> list[Tensor]:
+        """The gradients of all parameters that are not masked."""
+        plain = (parameter for parameter in self.state if parameter not in self._active)
+        return [parameter.grad for parameter in plain if parameter.grad is not None]
 
     def step(self, lr: float) -> None:
-        """Change every parameter that has a gradient."""
-        parameters = [parameter for parameter in self.state if parameter.grad is not None]
-        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        """Change every parameter that has a gradient; of masked weights only the active ones."""
+        found = {parameter: self._gradient(parameter) for parameter in self.state}
+        gradients = {parameter: gradient for parameter, gradient in found.items() if gradient is not None}
         with torch.no_grad():
-            self._update(parameters, gradients, lr)
+            operands = {parameter: self._operand(parameter) for parameter in gradients}
+            self._update(list(gradients), list(operands.values()), list(gradients.values()), lr)
+            for parameter, operand in operands.items():
+                weights = self._active.get(parameter)
+                if weights is not None and weights.positions is not None:
+                    weights.values.copy_(operand[: len(weights.values)])
+                    weights.write_back()
+
+    def masks_changed(self) -> None:
+        """Read the active weights anew: one that stays keeps its state, one that is grown starts with zeros."""
+        for parameter, state in self.state.items():
+            weights = self._active.get(parameter)
+            if weights is None:
+                continue
+            before, old = len(weights.values), weights.read()
+            for slot in self._slots:
+                state[slot] = _whole_blocks(weights, weights.carry_over(state[slot][:before], old))
 
     def reset(self, parameters: Iterable[nn.Parameter]) -> None:
         """Set the state of some parameters to zero."""
@@ -56,20 +93,49 @@ class Optimizer(ABC):
         """Forget parameters that left the network."""
         for parameter in parameters:
             del self.state[parameter]
+            self._active.pop(parameter, None)
 
     def state_dict(self) -> list[dict[str, Tensor]]:
-        """The state of each parameter, in the order in which they were given."""
-        return list(self.state.values())
+        """The state of each parameter, in the order in which they were given.
+
+        Vectors of active weights are in row-major order, so that a run may go on with another memory format.
+        """
+        return [
+            {slot: self._to_row_major(parameter, slot, value) for slot, value in slots.items()}
+            for parameter, slots in self.state.items()
+        ]
 
     def load_state_dict(self, saved: Sequence[dict[str, Tensor]]) -> None:
-        """Take over the state that `state_dict` gave."""
-        for own, other in zip(self.state.values(), saved, strict=True):
+        """Take over the state that `state_dict` gave, of the same masks."""
+        for (parameter, own), other in zip(self.state.items(), saved, strict=True):
+            weights = self._active.get(parameter)
             for slot, value in own.items():
-                value.copy_(other[slot])
+                if weights is None or slot not in self._slots:
+                    value.copy_(other[slot])
+                else:
+                    value[: len(weights.values)] = weights.from_row_major(other[slot])
 
     @abstractmethod
-    def _update(self, parameters: list[nn.Parameter], gradients: list[Tensor], lr: float) -> None:
-        """Change parameters and state in place."""
+    def _update(
+        self, parameters: list[nn.Parameter], operands: list[Tensor], gradients: list[Tensor], lr: float
+    ) -> None:
+        """Change the operands, which are the numbers of the parameters, and the state in place."""
+
+    def _gradient(self, parameter: nn.Parameter) -> Tensor | None:
+        weights = self._active.get(parameter)
+        if weights is None:
+            return parameter.grad
+        return None if weights.gradient is None else _whole_blocks(weights, weights.gradient)
+
+    def _operand(self, parameter: nn.Parameter) -> Tensor:
+        weights = self._active.get(parameter)
+        return parameter if weights is None else _whole_blocks(weights, weights.values)
+
+    def _to_row_major(self, parameter: nn.Parameter, slot: str, value: Tensor) -> Tensor:
+        weights = self._active.get(parameter)
+        if weights is None or slot not in self._slots:
+            return value
+        return weights.to_row_major(value[: len(weights.values)])
 
     def _values(self, slot: str, parameters: list[nn.Parameter]) -> list[Any]:
         return [self.state[parameter][slot] for parameter in parameters]
@@ -82,14 +148,22 @@ class Sgd(Optimizer):
     """
 
     def __init__(
-        self, parameters: Iterable[nn.Parameter], *, momentum: float, nesterov: bool, weight_decay: float
+        self,
+        parameters: Iterable[nn.Parameter],
+        active: Mapping[str, ActiveWeights],
+        *,
+        momentum: float,
+        nesterov: bool,
+        weight_decay: float,
     ) -> None:
-        super().__init__(parameters, ("momentum",))
+        super().__init__(parameters, active, ("momentum",))
         self._momentum, self._nesterov, self._weight_decay = momentum, nesterov, weight_decay
 
-    def _update(self, parameters: list[nn.Parameter], gradients: list[Tensor], lr: float) -> None:
+    def _update(
+        self, parameters: list[nn.Parameter], operands: list[Tensor], gradients: list[Tensor], lr: float
+    ) -> None:
         sgd(
-            list(parameters),
+            operands,
             gradients,
             self._values("momentum", parameters),
             fused=True,
@@ -105,15 +179,19 @@ class Sgd(Optimizer):
 class Adam(Optimizer):
     """`torch.optim.Adam`, step by step, with L2 weight decay and PyTorch's default constants."""
 
-    def __init__(self, parameters: Iterable[nn.Parameter], *, weight_decay: float) -> None:
-        super().__init__(parameters, ("mean", "mean_square"))
+    def __init__(
+        self, parameters: Iterable[nn.Parameter], active: Mapping[str, ActiveWeights], *, weight_decay: float
+    ) -> None:
+        super().__init__(parameters, active, ("mean", "mean_square"))
         self._weight_decay = weight_decay
         for parameter, slots in self.state.items():
             slots["steps"] = torch.zeros((), device=parameter.device)
 
-    def _update(self, parameters: list[nn.Parameter], gradients: list[Tensor], lr: float) -> None:
+    def _update(
+        self, parameters: list[nn.Parameter], operands: list[Tensor], gradients: list[Tensor], lr: float
+    ) -> None:
         adam(
-            list(parameters),
+            operands,
             gradients,
             self._values("mean", parameters),
             self._values("mean_square", parameters),
@@ -130,13 +208,25 @@ class Adam(Optimizer):
         )
 
 
-def make_optimizer(parameters: Iterable[nn.Parameter], spec: TrainingSpec) -> Optimizer:
+def make_optimizer(
+    parameters: Iterable[nn.Parameter], active: Mapping[str, ActiveWeights], spec: TrainingSpec
+) -> Optimizer:
     """SGD or Adam over all parameters, with weight decay on every one of them, as in the authors' code."""
     if spec.optimizer.name == "adam":
-        return Adam(parameters, weight_decay=spec.weight_decay)
+        return Adam(parameters, active, weight_decay=spec.weight_decay)
     return Sgd(
         parameters,
+        active,
         momentum=spec.optimizer.momentum,
         nesterov=spec.optimizer.nesterov,
         weight_decay=spec.weight_decay,
     )
+
+
+def _whole_blocks(weights: ActiveWeights, vector: Tensor) -> Tensor:
+    """A copy of a vector of active weights with zeros up to a whole number of blocks.
+
+    So every weight is computed by the same instructions wherever it stands, and changes as in a dense step to the last
+    bit. Where all weights are active the vector itself serves: it is the dense one.
+    """
+    return vector if weights.positions is None else F.pad(vector, (0, -len(vector) % BLOCK))

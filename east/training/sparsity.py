@@ -82,6 +82,19 @@ class SparseTraining:
         total = self.timetable.total_steps
         return drop_fraction(step, total, sparsity.drop_fraction, sparsity.drop_fraction_end)
 
+    def needs_gradient(self, step: int) -> bool:
+        """Whether the masks change after step `step` (counted from 1) by the dense gradients of that step.
+
+        They do where weights grow by gradient. While the density falls weights are only pruned, by their magnitude.
+        """
+        update = self.timetable.update_at(step)
+        if update is None or not TOPOLOGIES[self.spec.sparsity.topology].needs_gradient:
+            return False
+        if update.kind == "exchange":
+            return self.drop_fraction(step) > 0
+        counts = self.allocation.counts(update.density)
+        return any(counts[name] > int(layer.mask.sum()) for name, layer in self.layers.items())
+
     def update(self, step: int) -> tuple[MaskUpdate, MaskChange] | None:
         """Change the masks after step `step` (counted from 1) if the timetable says so; the gradients are that step's.
 
@@ -89,15 +102,16 @@ class SparseTraining:
             What was done, or None where nothing is due or the topology is fixed.
         """
         update = self.timetable.update_at(step)
-        grow = TOPOLOGIES[self.spec.sparsity.topology].grow
-        if update is None or grow is None:
+        rule = TOPOLOGIES[self.spec.sparsity.topology]
+        if update is None or rule.grow is None:
             return None
         change = update_masks(
             self.layers,
             update,
             allocation=self.allocation,
             drop_fraction=self.drop_fraction(step),
-            grow=grow,
+            grow=rule.grow,
+            needs_gradient=rule.needs_gradient,
             seed=self.spec.seed,
         )
         return update, change

@@ -114,11 +114,55 @@ def test_any_change_of_the_science_changes_the_fingerprint():
         edited(spec, training={"lr": 0.2}),
         edited(spec, training={"numerics": "bf16"}),
         edited(spec, training={"gradient_clip": None}),
+        *(
+            edited(spec, training={"gradient_clip": {"norm": 1.0} | clip})
+            for clip in (
+                {"scope": "active"},
+                {"scope": "dense", "estimator": "exact"},
+                {"scope": "dense", "probes": 2},
+                {"scope": "dense", "every": 2},
+                {"scope": "dense", "estimator": "exact", "every": 2},
+            )
+        ),
         edited(spec, dataset={"margin": 2}),
         spec.model_copy(update={"seed": 99}),
         spec.model_copy(update={"revision": spec.revision + 1}),
     ]
     assert len({variant.fingerprint for variant in [spec, *variants]}) == len(variants) + 1
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"scope": "dense"}, {"scope": "dense", "estimator": "sketch", "probes": 1, "every": 1}),
+        ({"scope": "active"}, {"scope": "active", "estimator": "sketch"}),
+        ({"scope": "active"}, {"scope": "active", "estimator": "exact", "probes": 1}),
+    ],
+)
+def test_clips_that_mean_the_same_are_the_same_run(one, other):
+    spec = load_plan()[5].spec
+    first, second = (edited(spec, training={"gradient_clip": {"norm": 1.0} | clip}) for clip in (one, other))
+    assert first.fingerprint == second.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("clip", "message"),
+    [
+        ("{estimator: exact, probes: 2}", "an exact norm is not estimated and has no probes; leave 'probes' out"),
+        ("{scope: active, probes: 2}", "the norm over active weights is not estimated and has no probes"),
+        ("{probes: 0}", "gradient_clip.probes"),
+        ("{every: 0}", "gradient_clip.every"),
+        ("{estimator: guess}", "gradient_clip.estimator"),
+    ],
+)
+def test_a_clip_that_makes_no_sense_is_refused(overlay, clip, message):
+    with pytest.raises(EastError, match=message):
+        read_config(overlay(f"readings: {{gradient_clip: {clip}}}"))
+
+
+def test_the_authors_code_computes_the_norm_exactly():
+    clips = {run.spec.training.gradient_clip for run in load_plan("config/as_coded.yaml")}
+    assert [(clip.norm, clip.scope, clip.estimator) for clip in clips] == [(1.0, "dense", "exact")]
 
 
 @pytest.mark.parametrize(

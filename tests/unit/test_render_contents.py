@@ -1,5 +1,7 @@
 from pathlib import Path
 
+import pytest
+
 from east.config import make_plan, read_config
 from east.render.contents import density_schedules, hyperparameter_rows, readings, report_contents
 
@@ -15,7 +17,7 @@ def test_the_papers_configuration_departs_from_no_default():
 def test_readings_are_those_of_the_runs_and_not_only_of_the_configurations_head():
     demo = values("config/demo.yaml")
     assert demo["Density"].value == "0.01, 0.03, 0.05, 0.1"
-    assert demo["Gradient clip"].value == "norm 1 over dense gradients, norm 10 over dense gradients"
+    assert demo["Gradient clip"].value == "norm 1 over dense gradients (sketch), norm 10 over dense gradients (sketch)"
     assert demo["Validation images"].value == "144, 400"
 
 
@@ -26,9 +28,26 @@ def test_the_authors_codes_readings_are_marked_as_departures():
         "End of the cyclic phase",
         "Cycles that do not fit the training",
         "ERK",
+        "Gradient clip",
         "Exchange on the last step",
         "Freezing DyReLU when its fade starts",
     }
+
+
+@pytest.mark.parametrize(
+    ("clip", "value"),
+    [
+        ("{probes: 4}", "norm 1 over dense gradients (sketch of 4 probes)"),
+        ("{every: 3}", "norm 1 over dense gradients (sketch, measured every 3 steps)"),
+        ("{estimator: exact}", "norm 1 over dense gradients (exact)"),
+        ("{scope: active}", "norm 1 over active gradients"),
+        ("null", "none"),
+    ],
+)
+def test_the_reading_of_the_clip_says_how_its_norm_is_found(tmp_path, clip, value):
+    overlay = tmp_path / "overlay.yaml"
+    overlay.write_text(f"readings: {{gradient_clip: {clip}}}")
+    assert values(overlay)["Gradient clip"].value == value
 
 
 def test_the_recipes_print_as_table_b1_does():

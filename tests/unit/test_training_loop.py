@@ -122,6 +122,18 @@ def test_an_interrupted_run_resumes_to_the_same_files(finished, tmp_path, tiny_s
     assert summary["attempts"] == len(epochs) + 1
 
 
+@pytest.mark.parametrize("estimator", ["sketch", "exact"])
+def test_a_run_that_holds_the_norm_of_its_clip_resumes_to_the_same_files(tmp_path, tiny_spec, resources, estimator):
+    """An epoch has six steps, so with `every: 4` the second one begins with the norm that step 5 measured."""
+    clip = {"norm": 1.0, "scope": "dense", "estimator": estimator, "every": 4}
+    spec = changed(tiny_spec, training={"gradient_clip": clip, "epochs": 2})
+    train(spec, tmp_path / "whole", resources)
+    with pytest.raises(Interrupted):
+        train(spec, tmp_path / "parts", resources, interrupt_at(1))
+    train(spec, tmp_path / "parts", resources)
+    assert results(tmp_path / "parts") == results(tmp_path / "whole")
+
+
 def combined(spec):
     """EAST Combined with Adam, so that every part of the state exists: scales, DyReLU that fades, moments."""
     return changed(

@@ -5,80 +5,201 @@ import torch
 from torch import nn
 
 from east.seeding import generator
+from east.sparse.active import active_weights
+from east.sparse.layers import MaskedConv2d, MaskedLinear, apply_masks, masked_layers
+from east.sparse.topology import drop_and_grow, keep_largest
 from east.training.optimizer import Adam, Sgd
 
 SGD = {"momentum": 0.9, "nesterov": True, "weight_decay": 1e-2}
+STEPS = 24
 
 
-def network():
+def make_sgd(model, active):
+    return Sgd(model.parameters(), active, **SGD)
+
+
+def make_adam(model, active):
+    return Adam(model.parameters(), active, weight_decay=1e-2)
+
+
+def torch_sgd(model):
+    return torch.optim.SGD(model.parameters(), lr=0.1, fused=True, **SGD)
+
+
+def torch_adam(model):
+    return torch.optim.Adam(model.parameters(), lr=0.1, weight_decay=1e-2, fused=True)
+
+
+EITHER = pytest.mark.parametrize("make", [make_sgd, make_adam], ids=["sgd", "adam"])
+
+
+def network(memory_format=torch.channels_last, density=0.1):
     torch.manual_seed(3)
-    # Channels-last weights, as the dense engine has them: a state of another layout would be paired up wrongly.
-    layers = nn.Conv2d(5, 7, 3), nn.ReLU(), nn.Conv2d(7, 3, 1)
-    return nn.Sequential(*layers).to(memory_format=torch.channels_last)
+    # Sizes are multiples of 16: PyTorch computes what is left over by instructions that round otherwise.
+    layers = MaskedConv2d(16, 8, 3), nn.BatchNorm2d(8), MaskedConv2d(8, 32, 1), nn.Flatten(), MaskedLinear(32, 10)
+    model = nn.Sequential(*layers)
+    for layer in masked_layers(model).values():
+        layer.mask.copy_(torch.rand(layer.mask.shape) < density)
+    apply_masks(masked_layers(model))
+    return model.to(memory_format=memory_format)
 
 
-def gradients(model, step):
-    model.zero_grad()
-    images = torch.randn(4, 5, 4, 4, generator=generator(0, "x", step))
-    model(images).square().mean().backward()
+def set_gradients(model, step):
+    """Gradients that depend on step and place alone, not on the memory format."""
+    draw = generator(0, "gradient", step)
+    for parameter in model.parameters():
+        parameter.grad = torch.empty_like(parameter).copy_(torch.randn(parameter.shape, generator=draw))
 
 
-@pytest.mark.parametrize(
-    ("ours", "theirs"),
-    [
-        (lambda p: Sgd(p, **SGD), lambda p: torch.optim.SGD(p, lr=0.1, fused=True, **SGD)),
-        (lambda p: Adam(p, weight_decay=1e-2), lambda p: torch.optim.Adam(p, lr=0.1, weight_decay=1e-2, fused=True)),
-    ],
-    ids=["sgd", "adam"],
-)
-def test_every_step_equals_that_of_torch_optim(ours, theirs):
-    first, second = network(), network()
-    optimizer, reference = ours(first.parameters()), theirs(second.parameters())
-    for step in range(20):
-        lr = 0.1 if step < 10 else 0.01
-        gradients(first, step)
-        gradients(second, step)
+def take_gradients(active):
+    for weights in active.values():
+        weights.take_gradient()
+
+
+def change_masks(model, step):
+    """A RigL exchange; returns how many weights came back at once, and which were dropped and which grown."""
+    at_once, dropped, grown = 0, {}, {}
+    for name, layer in masked_layers(model).items():
+        draw = generator(0, "exchange", name, step)
+        old = layer.mask.clone()
+        kept = keep_largest(layer.weight.detach(), old, int(old.sum()) // 2)
+        layer.mask.copy_(drop_and_grow(layer.weight.detach(), layer.weight.grad, old, 0.5, draw))
+        at_once += int((layer.mask & old & ~kept).sum())
+        dropped[name], grown[name] = old & ~layer.mask, layer.mask & ~old
+    apply_masks(masked_layers(model))
+    return at_once, dropped, grown
+
+
+def mask_state(model, optimizer):
+    """What a masked dense optimizer does after each step."""
+    apply_masks(masked_layers(model))
+    for layer in masked_layers(model).values():
+        for value in optimizer.state.get(layer.weight, {}).values():
+            if value.shape == layer.mask.shape:
+                value.mul_(layer.mask)
+
+
+@pytest.mark.parametrize(("make", "reference"), [(make_sgd, torch_sgd), (make_adam, torch_adam)], ids=["sgd", "adam"])
+def test_every_step_equals_a_masked_dense_step_of_torch_optim(make, reference):
+    """Bit for bit, over changes of the masks in which weights come back at once, and others later."""
+    model, dense = network(), network()
+    active = active_weights(masked_layers(model))
+    optimizer, expected = make(model, active), reference(dense)
+    at_once = later = 0
+    ever_dropped = {name: torch.zeros_like(layer.mask) for name, layer in masked_layers(model).items()}
+    for step in range(STEPS):
+        lr = 0.1 if step < STEPS // 2 else 0.01
+        set_gradients(model, step)
+        set_gradients(dense, step)
+        take_gradients(active)
         optimizer.step(lr)
-        for group in reference.param_groups:
+        for group in expected.param_groups:
             group["lr"] = lr
-        reference.step()
-        for a, b in zip(first.parameters(), second.parameters(), strict=True):
-            assert torch.equal(a, b)
+        expected.step()
+        mask_state(dense, expected)
+        if step % 4 == 3:
+            back, dropped, grown = change_masks(model, step)
+            optimizer.masks_changed()
+            change_masks(dense, step)
+            mask_state(dense, expected)
+            at_once += back
+            for name in grown:
+                later += int((grown[name] & ever_dropped[name]).sum())
+                ever_dropped[name] |= dropped[name]
+        for (name, ours), theirs in zip(model.named_parameters(), dense.parameters(), strict=True):
+            assert torch.equal(ours, theirs), (step, name)
+    assert at_once > 0
+    assert later > 0
 
 
-@pytest.mark.parametrize("make", [lambda p: Sgd(p, **SGD), lambda p: Adam(p, weight_decay=1e-2)], ids=["sgd", "adam"])
-def test_saved_state_continues_the_same_way(make):
-    model = network()
-    optimizer = make(model.parameters())
-    for step in range(3):
-        gradients(model, step)
+@EITHER
+def test_where_all_weights_are_active_the_state_is_that_of_the_dense_weight(make):
+    model, dense = network(density=1.1), network(density=1.1)
+    optimizer, expected = make(model, active := active_weights(masked_layers(model))), make(dense, {})
+    for step in range(4):
+        set_gradients(model, step)
+        set_gradients(dense, step)
+        take_gradients(active)
         optimizer.step(0.1)
-    twin = copy.deepcopy(model)
-    resumed = make(twin.parameters())
-    resumed.load_state_dict(copy.deepcopy(optimizer.state_dict()))
-    for step in range(3, 6):
-        for one, other in ((model, optimizer), (twin, resumed)):
-            gradients(one, step)
-            other.step(0.1)
-    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), twin.parameters(), strict=True))
+        expected.step(0.1)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), dense.parameters(), strict=True))
+
+
+@EITHER
+def test_off_weights_stay_zero_without_being_masked_again(make):
+    model = network()
+    optimizer = make(model, active := active_weights(masked_layers(model)))
+    for step in range(3):
+        set_gradients(model, step)
+        take_gradients(active)
+        optimizer.step(0.1)
+    for layer in masked_layers(model).values():
+        assert (layer.weight[~layer.mask] == 0).all()
+        assert not torch.signbit(layer.weight[~layer.mask]).any()
+
+
+@EITHER
+@pytest.mark.parametrize("before", [torch.contiguous_format, torch.channels_last], ids=["contiguous", "channels-last"])
+@pytest.mark.parametrize("after", [torch.contiguous_format, torch.channels_last], ids=["contiguous", "channels-last"])
+def test_saved_state_continues_the_same_way_in_any_memory_format(make, before, after):
+    def train(model, active, optimizer, steps):
+        for step in steps:
+            set_gradients(model, step)
+            take_gradients(active)
+            optimizer.step(0.1)
+            if step % 2:
+                change_masks(model, step)
+                optimizer.masks_changed()
+
+    model = network(before)
+    optimizer = make(model, active := active_weights(masked_layers(model)))
+    train(model, active, optimizer, range(4))
+    resumed = network(after)
+    resumed.load_state_dict(model.state_dict())
+    resumed_optimizer = make(resumed, resumed_active := active_weights(masked_layers(resumed)))
+    resumed_optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    train(model, active, optimizer, range(4, 8))
+    train(resumed, resumed_active, resumed_optimizer, range(4, 8))
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), resumed.parameters(), strict=True))
+
+
+def test_saved_state_holds_active_weights_only():
+    model = network()
+    optimizer = make_sgd(model, active := active_weights(masked_layers(model)))
+    saved = optimizer.state_dict()[0]["momentum"]
+    assert saved.shape == active["0"].values.shape
+    assert len(saved) == int(model[0].mask.sum())
 
 
 def test_a_parameter_without_a_gradient_or_removed_stays_as_it_is():
     model = network()
-    optimizer = Sgd(model.parameters(), **SGD)
-    before = [parameter.detach().clone() for parameter in model.parameters()]
-    gradients(model, 0)
+    optimizer = make_sgd(model, active := active_weights(masked_layers(model)))
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    set_gradients(model, 0)
     model[0].weight.grad = None
-    optimizer.remove([model[2].weight])
+    model[1].bias.grad = None
+    take_gradients(active)
+    optimizer.remove([model[1].weight, model[2].weight])
     optimizer.step(0.1)
-    unchanged = [torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True)]
-    assert unchanged == [True, False, True, False]
+    changed = {name for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])}
+    assert changed == {"4.weight"}
+
+
+def test_gradients_are_forgotten():
+    model = network()
+    optimizer = make_sgd(model, active := active_weights(masked_layers(model)))
+    set_gradients(model, 0)
+    take_gradients(active)
+    optimizer.zero_grad()
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert all(weights.gradient is None for weights in active.values())
 
 
 def test_reset_forgets_the_momentum():
     model = network()
-    optimizer = Sgd(model.parameters(), **SGD)
-    gradients(model, 0)
+    optimizer = make_sgd(model, active := active_weights(masked_layers(model)))
+    set_gradients(model, 0)
+    take_gradients(active)
     optimizer.step(0.1)
     assert optimizer.state[model[0].weight]["momentum"].any()
     optimizer.reset([model[0].weight])

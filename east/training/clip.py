@@ -1,0 +1,100 @@
+"""The gradient clip: a global norm, exact or estimated by random projections, and the gradients scaled down to it."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.utils import get_total_norm
+
+from east.config.run import ClipSpec
+from east.engine import GradientRequest
+from east.seeding import generator
+from east.sparse.active import ActiveWeights
+
+EPSILON = 1e-6
+"""Added to the norm before dividing by it, as PyTorch does."""
+
+
+class GradientClip:
+    """Scales all gradients down to a global norm of at most `spec.norm`.
+
+    The default norm runs over every gradient, off weights included: it is 60 to 180 times the norm over active
+    weights, so the scope is part of the method. For the estimator `sketch`, an engine contracts the dense gradients
+    with random signs instead of computing them; parameters that are not masked count exactly.
+
+    Args:
+        spec: norm, scope and estimator.
+        active: the active weights of the masked layers, by name.
+        seed: the run's seed; the signs depend on (seed, step).
+    """
+
+    def __init__(self, spec: ClipSpec, active: Mapping[str, ActiveWeights], seed: int) -> None:
+        self._spec = spec
+        self._active = active
+        self._seed = seed
+        self._norm = torch.zeros((), dtype=torch.float64)
+
+    def request(self, step: int, *, dense: bool) -> GradientRequest:
+        """What the norm of step `step` (counted from 1) needs of the engine.
+
+        Args:
+            step: number of the step.
+            dense: whether dense gradients are needed anyway.
+        """
+        if not self._measures(step) or self._spec.scope == "active":
+            return GradientRequest(dense)
+        if self._spec.estimator == "exact":
+            return GradientRequest(dense=True)
+        return GradientRequest(dense, self._draw_signs(step))
+
+    def apply(self, step: int, plain: Sequence[Tensor], squared_norms: Tensor | None) -> None:
+        """Scale the gradients of one step in place.
+
+        Those of masked weights are scaled in `ActiveWeights.gradient`. Dense ones stay as they are, except where the
+        former is a view of them: within a tensor scaling changes no ranking, so growth sees the same order either way.
+
+        Args:
+            step: number of the step, counted from 1.
+            plain: gradients of the parameters that are not masked.
+            squared_norms: what the engine returned for `request(step)`.
+        """
+        active = [weights.gradient for weights in self._active.values() if weights.gradient is not None]
+        if self._measures(step):
+            self._norm = self._measure(plain, active, squared_norms)
+        scaled = [*plain, *active]
+        scale = (self._spec.norm / (self._norm + EPSILON)).clamp(max=1.0)
+        torch._foreach_mul_(scaled, scale.to(scaled[0]))
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The norm that was measured last: steps between measurements use it."""
+        return {"norm": self._norm}
+
+    def load_state_dict(self, saved: Mapping[str, Tensor]) -> None:
+        """Take over the state that `state_dict` gave."""
+        self._norm = saved["norm"]
+
+    def _measures(self, step: int) -> bool:
+        return (step - 1) % self._spec.every == 0
+
+    def _measure(self, plain: Sequence[Tensor], active: Sequence[Tensor], squared_norms: Tensor | None) -> Tensor:
+        """The global norm, 0-d in float64; not finite where a gradient is not."""
+        if self._spec.scope == "active":
+            masked = active
+        elif self._spec.estimator == "exact":
+            dense = (weights.layer.weight.grad for weights in self._active.values())
+            masked = [gradient for gradient in dense if gradient is not None]
+        else:
+            masked = []
+        squared = get_total_norm([*plain, *masked]).double().square()
+        if squared_norms is not None:
+            squared = squared + squared_norms.mean()
+        return squared.sqrt()
+
+    def _draw_signs(self, step: int) -> dict[str, Tensor]:
+        """Signs (probes, out) for each masked layer, all of one draw."""
+        probes = self._spec.probes
+        sizes = [probes * weights.layer.weight.shape[0] for weights in self._active.values()]
+        draw = torch.randint(2, (sum(sizes),), generator=generator(self._seed, "sketch", step))
+        device = next(iter(self._active.values())).values.device
+        parts = torch.split((2.0 * draw - 1.0).to(device), sizes)
+        return {name: signs.view(probes, -1) for name, signs in zip(self._active, parts, strict=True)}
