@@ -1,20 +1,21 @@
-# make demo | test | tables | lint | format | clean; `make help` says what each does.
+# make demo | test | sanitize | tables | lint | format | clean; `make help` says what each does.
 
 SHELL := bash
 PYTHON ?= python3
 BIN := .venv/bin
 CORES ?= all
 
-.PHONY: help setup demo test test-fast tables lint format lock clean
+.PHONY: help setup demo test test-fast sanitize tables lint format lock clean
 
 help:
-	@echo 'make demo    set up, run the whole workflow on handwritten digits, say where the report is'
-	@echo 'make test    set up, run all tests'
-	@echo 'make tables  the paper: every table that config.yaml asks for (days on a GPU)'
-	@echo 'make lint    ruff, mypy, snakefmt, snakemake --lint'
-	@echo 'make format  format Python and Snakemake files'
-	@echo 'make lock    resolve requirements/ anew from pyproject.toml'
-	@echo 'make clean   remove the environment and caches; results and data stay'
+	@echo 'make demo     set up, run the whole workflow on handwritten digits, say where the report is'
+	@echo 'make test     set up, run all tests'
+	@echo 'make sanitize tests of the compiled kernels under the address and undefined-behaviour sanitizers'
+	@echo 'make tables   the paper: every table that config.yaml asks for (days on a GPU)'
+	@echo 'make lint     ruff, mypy, snakefmt, snakemake --lint'
+	@echo 'make format   format Python and Snakemake files'
+	@echo 'make lock     resolve requirements/ anew from pyproject.toml'
+	@echo 'make clean    remove the environment and caches; results and data stay'
 
 # The stamps hold what was installed, so that a changed lock file installs again.
 .venv/run.stamp: requirements/lock.txt pyproject.toml
@@ -40,6 +41,15 @@ test: .venv/dev.stamp
 
 test-fast: .venv/dev.stamp
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow and not workflow'
+
+# Python itself is not built with the sanitizers, so their runtimes are loaded ahead of it. pytest leaves the standard
+# error of the process alone: that is where the sanitizers report before they end it.
+SANITIZE := -g -O1 -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+sanitize: .venv/dev.stamp
+	CXX='$(CXX)' EAST_KERNEL_FLAGS='$(SANITIZE)' \
+		ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
+		LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)" \
+		$(BIN)/python -m pytest --capture=sys -p no:cacheprovider tests/unit/test_engine_kernels.py
 
 tables: setup
 	$(BIN)/snakemake --cores $(CORES) tables

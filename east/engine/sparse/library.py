@@ -1,0 +1,387 @@
+"""Compiles the kernels once for this machine and loads them."""
+
+import atexit
+import ctypes
+import hashlib
+import os
+import platform
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from east.errors import EastError
+from east.files import write_atomically
+
+SOURCES = Path(__file__).parent / "kernels"
+"""The C++ sources of the kernels."""
+
+COMPILERS = ("c++", "g++", "clang++")
+"""The compilers that are looked for on PATH, in this order, where `CXX` names none."""
+
+FLAGS = ("-std=c++17", "-O3", "-fPIC", "-fno-math-errno", "-fno-trapping-math")
+"""How every kernel is compiled. Not `-ffast-math`: results must not depend on how the compiler regroups sums."""
+
+VECTOR_FLAGS = {
+    "avx512": ("-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mfma", "-mprefer-vector-width=512"),
+    "avx2": ("-mavx2", "-mfma"),
+    "baseline": (),
+}
+"""Vector level -> its compiler flags, the widest vectors first."""
+
+VECTOR_NEEDS = {
+    "avx512": {"avx512f", "avx512dq", "avx512bw", "avx512vl", "fma"},
+    "avx2": {"avx2", "fma"},
+    "baseline": set[str](),
+}
+"""Vector level -> the processor's features that it needs, as /proc/cpuinfo names them."""
+
+DIGEST_BYTES = hashlib.sha256().digest_size
+
+
+class KernelsUnavailable(EastError):  # noqa: N818 - it says a state, as in "the kernels are unavailable"
+    """The kernels cannot be compiled or loaded here; the message names the cause in one line."""
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """The kernels as loaded into this process.
+
+    Attributes:
+        library: gives the C functions by name.
+        path: the shared library's file.
+        compiler: the command that compiled it.
+        vector: its vector level.
+        threads: whether it runs on the threads of PyTorch's OpenMP runtime; otherwise on one.
+    """
+
+    library: ctypes.CDLL
+    path: Path
+    compiler: str
+    vector: str
+    threads: bool
+
+
+@dataclass(frozen=True)
+class Availability:
+    """Whether the kernels can be used here.
+
+    Attributes:
+        available: they are compiled and load.
+        reason: why they cannot be used, or why they run on one thread; otherwise empty.
+        compiler: the compiler's command, None where there is none.
+        vector: the vector level.
+        cached: the compiled library is in the cache, so other processes need not compile it.
+    """
+
+    available: bool
+    reason: str
+    compiler: str | None
+    vector: str
+    cached: bool
+
+
+@dataclass(frozen=True)
+class Toolchain:
+    """Everything that decides the compiled library except the sources.
+
+    Attributes:
+        command: the compiler, with its full path, and the arguments that `CXX` gives it.
+        version: what it prints when asked for its version.
+        vector: the vector level.
+        openmp: the OpenMP runtime to link against; None compiles for one thread.
+        extra_flags: appended to all other flags.
+    """
+
+    command: tuple[str, ...]
+    version: str
+    vector: str
+    openmp: Path | None
+    extra_flags: tuple[str, ...] = ()
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """The flags that compiling and linking share."""
+        return FLAGS + VECTOR_FLAGS[self.vector] + self.extra_flags
+
+
+def load_kernels() -> Kernels:
+    """The kernels, compiled if the cache does not hold them. Success and failure are remembered in this process.
+
+    Raises:
+        KernelsUnavailable: they cannot be compiled or loaded here.
+        EastError: `EAST_VECTOR` asks for a level that does not exist or that this processor lacks.
+    """
+    outcome = _load_once()
+    if isinstance(outcome, str):
+        raise KernelsUnavailable(outcome)
+    return outcome
+
+
+@cache
+def _load_once() -> Kernels | str:
+    try:
+        return build(SOURCES, cache_folder(), find_toolchain())
+    except KernelsUnavailable as error:
+        return str(error)
+    except OSError as error:
+        return f"the kernels cannot be written: {error}."
+
+
+def availability() -> Availability:
+    """Whether the kernels can be used here, found out by loading them."""
+    try:
+        compiler = shlex.join(find_compiler())
+    except KernelsUnavailable:
+        compiler = None
+    try:
+        kernels = load_kernels()
+    except KernelsUnavailable as error:
+        return Availability(False, str(error), compiler, vector_level(), cached=False)
+    except EastError as error:
+        return Availability(False, str(error), compiler, os.environ["EAST_VECTOR"], cached=False)
+    reason = "" if kernels.threads else f"one thread: {compiler} cannot use PyTorch's OpenMP runtime"
+    return Availability(True, reason, kernels.compiler, kernels.vector, cached=kernels.path.parent == cache_folder())
+
+
+def build(sources: Path, cache_dir: Path | None, toolchain: Toolchain) -> Kernels:
+    """The library of all `*.cpp` in a folder, from the cache or compiled into it, loaded.
+
+    Args:
+        sources: a folder of `*.cpp` and `*.h` with functions declared `extern "C"`.
+        cache_dir: where the library is kept, under a name that changes with the sources and the toolchain. Where it is
+            None or cannot be written, the library is kept in a temporary folder until the process ends.
+        toolchain: how to compile.
+
+    Raises:
+        KernelsUnavailable: the sources do not compile, or the result does not load.
+    """
+    name = f"kernels-{toolchain.vector}-{_digest(sources, toolchain)}.so"
+    if cache_dir is not None and _is_whole(cache_dir / name):
+        try:
+            return _load(cache_dir / name, toolchain)
+        except OSError:
+            # It was made under another system library, as happens in a home folder that several machines share.
+            pass
+    path = _keep(cache_dir, name, _compile(sources, cache_dir, toolchain))
+    try:
+        return _load(path, toolchain)
+    except OSError as error:
+        raise KernelsUnavailable(
+            f"the compiled kernels do not load: {error}. If their folder forbids execution, name another one in "
+            "the environment variable EAST_CACHE_DIR."
+        ) from error
+
+
+def find_toolchain() -> Toolchain:
+    """The toolchain of this machine: `CXX`, `EAST_VECTOR` and `EAST_KERNEL_FLAGS` choose where they are set.
+
+    Raises:
+        KernelsUnavailable: there is no compiler, or it does not run.
+        EastError: `EAST_VECTOR` asks for a level that does not exist or that this processor lacks.
+    """
+    vector = vector_level()
+    command = find_compiler()
+    version = _run([*command, "--version"])
+    if version.returncode != 0:
+        raise KernelsUnavailable(f"the C++ compiler {shlex.join(command)} does not run: {_first_error(version.stdout)}")
+    # PyTorch's threads can serve only code that calls them by the names its runtime has: GNU's or LLVM's.
+    entry = "GOMP_parallel" if "Free Software Foundation" in version.stdout else "__kmpc_fork_call"
+    return Toolchain(
+        command=command,
+        version=version.stdout,
+        vector=vector,
+        openmp=openmp_runtime(entry),
+        extra_flags=tuple(shlex.split(os.environ.get("EAST_KERNEL_FLAGS", ""))),
+    )
+
+
+def find_compiler() -> tuple[str, ...]:
+    """The C++ compiler, with its full path: `CXX` where it is set, else the first of `COMPILERS` on PATH.
+
+    Raises:
+        KernelsUnavailable: there is none.
+    """
+    chosen = shlex.split(os.environ.get("CXX", ""))
+    for name, *arguments in [chosen] if chosen else [[name] for name in COMPILERS]:
+        if path := shutil.which(name):
+            return (path, *arguments)
+    tried = f"CXX names '{chosen[0]}', which is" if chosen else f"{', '.join(COMPILERS)} are"
+    raise KernelsUnavailable(
+        f"there is no C++ compiler: {tried} not on PATH. Install one (apt install g++, dnf install gcc-c++, "
+        "conda install cxx-compiler) or name one in the environment variable CXX."
+    )
+
+
+def vector_level(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """The vector level to compile for: what `EAST_VECTOR` asks for, else the widest that this processor has.
+
+    Args:
+        cpuinfo: Linux's description of the processor; where there is none, only `baseline` is known to work.
+
+    Raises:
+        EastError: `EAST_VECTOR` asks for a level that does not exist or that this processor lacks.
+    """
+    found = re.search(r"^flags\s*:(.*)$", cpuinfo.read_text(), re.MULTILINE) if cpuinfo.exists() else None
+    features = set(found[1].split()) if found else set()
+    supported = [level for level, needed in VECTOR_NEEDS.items() if needed <= features]
+    choice = os.environ.get("EAST_VECTOR") or supported[0]
+    if choice not in supported:
+        problem = "which this processor lacks" if choice in VECTOR_FLAGS else "which is no vector level"
+        raise EastError(
+            f"EAST_VECTOR is '{choice}', {problem}. Choose one of {', '.join(supported)}, or leave it unset."
+        )
+    return choice
+
+
+def openmp_runtime(entry: str) -> Path | None:
+    """The file of the OpenMP runtime that PyTorch uses, if it has the function `entry`.
+
+    A second runtime in the process would bring threads of its own that contend with PyTorch's for the processor.
+    """
+    if sys.platform != "linux":
+        return None
+    pytorch = ctypes.CDLL(torch._C.__file__)
+    try:
+        function = getattr(pytorch, entry)
+    except AttributeError:
+        return None
+    address = ctypes.cast(function, ctypes.c_void_p)
+    # The fields of C's Dl_info: file name, base address, symbol name, symbol address.
+    found = (ctypes.c_char_p * 4)()
+    ctypes.CDLL(None).dladdr(address, ctypes.byref(found))
+    return Path(os.fsdecode(found[0])).resolve() if found[0] else None
+
+
+def cache_folder() -> Path | None:
+    """Where compiled kernels are kept: `EAST_CACHE_DIR`, else `east` in the user's cache; None for a homeless user."""
+    if chosen := os.environ.get("EAST_CACHE_DIR"):
+        return Path(chosen).absolute()
+    if shared := os.environ.get("XDG_CACHE_HOME"):
+        return Path(shared).absolute() / "east"
+    try:
+        return Path.home() / ".cache" / "east"
+    except RuntimeError:
+        return None
+
+
+def _digest(sources: Path, toolchain: Toolchain) -> str:
+    """The first 16 hex digits of a SHA-256 of everything that decides the library."""
+    parts = [
+        part.encode()
+        for part in (
+            platform.machine(),
+            *toolchain.command,
+            toolchain.version,
+            *toolchain.flags,
+            toolchain.vector,
+            str(toolchain.openmp),
+        )
+    ]
+    for file in sorted([*sources.glob("*.cpp"), *sources.glob("*.h")]):
+        parts += [file.name.encode(), file.read_bytes()]
+    # Each part is preceded by its length, so that text cannot move from one to the next unseen.
+    return hashlib.sha256(b"".join(b"%d:%b" % (len(part), part) for part in parts)).hexdigest()[:16]
+
+
+def _compile(sources: Path, cache_dir: Path | None, toolchain: Toolchain) -> bytes:
+    """The content of the shared library."""
+    files = sorted(sources.glob("*.cpp"))
+    if not files:
+        raise KernelsUnavailable(f"there are no kernel sources in {sources}: the installation of east is incomplete.")
+    with tempfile.TemporaryDirectory(prefix="east-build-") as folder:
+        objects = [Path(folder, f"{file.stem}.o") for file in files]
+        openmp = ["-fopenmp"] if toolchain.openmp else []
+        commands = [
+            [*toolchain.command, *toolchain.flags, *openmp, "-c", str(file), "-o", str(target)]
+            for file, target in zip(files, objects, strict=True)
+        ]
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            _check(list(pool.map(_run, commands)), cache_dir, toolchain)
+        # Linked without -fopenmp, which would add the compiler's own runtime to the one that PyTorch has loaded.
+        runtime = [str(toolchain.openmp), f"-Wl,-rpath,{toolchain.openmp.parent}"] if toolchain.openmp else []
+        library = Path(folder, "kernels.so")
+        link = [*toolchain.command, *toolchain.flags, "-shared", "-o", str(library), *map(str, objects), *runtime]
+        _check([_run(link)], cache_dir, toolchain)
+        content = library.read_bytes()
+    # The loader ignores what follows the last section. Loading a file that was cut short can kill the process.
+    return content + hashlib.sha256(content).digest()
+
+
+def _check(finished: Sequence[subprocess.CompletedProcess[str]], cache_dir: Path | None, toolchain: Toolchain) -> None:
+    """Raise KernelsUnavailable if a command failed."""
+    failed = [process for process in finished if process.returncode != 0]
+    if not failed:
+        return
+    log = "\n".join(f"{shlex.join(process.args)}\n{process.stdout}" for process in failed)
+    path = _keep(cache_dir, "kernels.log", log.encode(), until_exit=False)
+    raise KernelsUnavailable(
+        f"{shlex.join(toolchain.command)} does not compile the kernels: {_first_error(failed[0].stdout)} "
+        f"(full log: {path})"
+    )
+
+
+def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    """A finished command with its whole output, messages in English."""
+    try:
+        return subprocess.run(  # noqa: S603
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            encoding="utf-8",
+            errors="replace",
+            check=False,
+            env=os.environ | {"LC_ALL": "C"},
+        )
+    except OSError as error:
+        return subprocess.CompletedProcess(command, 1, stdout=str(error))
+
+
+def _first_error(log: str) -> str:
+    """The first line of a compiler's output that tells an error."""
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    return next((line for line in lines if "error:" in line), lines[0] if lines else "it says nothing")
+
+
+def _keep(cache_dir: Path | None, name: str, content: bytes, *, until_exit: bool = True) -> Path:
+    """Write a file into the cache, or where that is impossible into a temporary folder, removed at exit if wished."""
+    if cache_dir is not None:
+        try:
+            write_atomically(cache_dir / name, content)
+            return cache_dir / name
+        except OSError:
+            pass
+    folder = Path(tempfile.mkdtemp(prefix="east-"))
+    if until_exit:
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    write_atomically(folder / name, content)
+    return folder / name
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a library is there and ends with the digest of what precedes."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return False
+    return hashlib.sha256(content[:-DIGEST_BYTES]).digest() == content[-DIGEST_BYTES:]
+
+
+def _load(path: Path, toolchain: Toolchain) -> Kernels:
+    return Kernels(
+        library=ctypes.CDLL(str(path)),
+        path=path,
+        compiler=shlex.join(toolchain.command),
+        vector=toolchain.vector,
+        threads=toolchain.openmp is not None,
+    )

@@ -1,0 +1,285 @@
+"""Compiling and loading the kernels, with tiny sources in place of the real ones."""
+
+import dataclasses
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from east.engine.sparse import library
+from east.errors import EastError
+
+SOURCE = """
+extern "C" int width() {
+#if defined(__AVX512F__)
+  return 512;
+#elif defined(__AVX2__)
+  return 256;
+#else
+  return 128;
+#endif
+}
+extern "C" int threads() {
+  int n = 0;
+#pragma omp parallel reduction(+ : n)
+  n += 1;
+  return n;
+}
+"""
+
+
+@pytest.fixture
+def sources(tmp_path):
+    folder = tmp_path / "sources"
+    folder.mkdir()
+    (folder / "tiny.cpp").write_text(SOURCE)
+    (folder / "other.cpp").write_text('#include "answer.h"\nextern "C" int answer() { return ANSWER; }\n')
+    (folder / "answer.h").write_text("#define ANSWER 42\n")
+    return folder
+
+
+@pytest.fixture
+def toolchain():
+    return library.find_toolchain()
+
+
+@pytest.fixture
+def outcome_forgotten():
+    library._load_once.cache_clear()
+    yield
+    library._load_once.cache_clear()
+
+
+@pytest.fixture
+def stoppable_compiler(tmp_path, monkeypatch):
+    """A compiler in `CXX` that fails as soon as the file `stop` exists, and logs each call."""
+    script = tmp_path / "compiler"
+    real = library.find_compiler()[0]
+    script.write_text(
+        f"#!/bin/sh\necho called >> {tmp_path}/calls\n"
+        f'if [ "$1" != --version ] && [ -e {tmp_path}/stop ]; then echo stopped >&2; exit 1; fi\nexec {real} "$@"\n'
+    )
+    script.chmod(0o755)
+    monkeypatch.setenv("CXX", str(script))
+    return tmp_path
+
+
+def openmp_runtimes():
+    """The OpenMP runtimes that are mapped into this process."""
+    return set(re.findall(r"/.*/lib[gi]?omp.*", Path("/proc/self/maps").read_text()))
+
+
+def test_all_sources_become_one_library(sources, tmp_path, toolchain):
+    kernels = library.build(sources, tmp_path / "cache", toolchain)
+    assert kernels.library.answer() == 42
+    assert kernels.library.threads() >= 1
+    assert kernels.path.parent == tmp_path / "cache"
+
+
+def test_what_is_in_the_cache_is_not_compiled_again(sources, stoppable_compiler, tmp_path):
+    toolchain = library.find_toolchain()
+    first = library.build(sources, tmp_path / "cache", toolchain)
+    (stoppable_compiler / "stop").touch()
+    assert library.build(sources, tmp_path / "cache", toolchain).path == first.path
+
+
+@pytest.mark.parametrize("file", ["other.cpp", "answer.h"])
+def test_a_changed_source_is_compiled_anew(sources, tmp_path, toolchain, file):
+    first = library.build(sources, tmp_path / "cache", toolchain)
+    (sources / file).write_text((sources / file).read_text() + "// changed\n")
+    assert library.build(sources, tmp_path / "cache", toolchain).path != first.path
+
+
+def test_everything_in_the_toolchain_is_in_the_name(sources, toolchain):
+    changes = {
+        "command": ("/usr/bin/other",),
+        "version": "another",
+        "vector": "baseline" if toolchain.vector != "baseline" else "avx2",
+        "openmp": Path("/lib/libother.so"),
+        "extra_flags": ("-g",),
+    }
+    assert changes.keys() == {field.name for field in dataclasses.fields(toolchain)}
+    changed = [dataclasses.replace(toolchain, **{name: value}) for name, value in changes.items()]
+    assert len({library._digest(sources, one) for one in [toolchain, *changed]}) == len(changes) + 1
+
+
+@pytest.mark.parametrize("damage", [lambda content: content[:5000], lambda content: b"", lambda content: content[::-1]])
+def test_a_damaged_library_is_compiled_anew(sources, tmp_path, toolchain, damage):
+    name = library.build(sources, tmp_path / "elsewhere", toolchain).path.name
+    path = tmp_path / "cache" / name
+    path.parent.mkdir()
+    path.write_bytes(damage((tmp_path / "elsewhere" / name).read_bytes()))
+    assert library.build(sources, tmp_path / "cache", toolchain).library.answer() == 42
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(sources, tmp_path, toolchain):
+    (tmp_path / "file").touch()
+    kernels = library.build(sources, tmp_path / "file" / "cache", toolchain)
+    assert kernels.library.answer() == 42
+    assert library.build(sources, None, toolchain).library.answer() == 42
+
+
+def test_two_processes_may_build_at_once(sources, tmp_path):
+    code = (
+        "import sys; from pathlib import Path; from east.engine.sparse import library\n"
+        "kernels = library.build(Path(sys.argv[1]), Path(sys.argv[2]), library.find_toolchain())\n"
+        "print(kernels.library.answer())"
+    )
+    command = [sys.executable, "-c", code, str(sources), str(tmp_path / "cache")]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    assert [process.communicate()[0] for process in processes] == ["42\n", "42\n"]
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+def test_a_compile_error_is_told_in_one_line_with_the_log(sources, tmp_path, toolchain):
+    (sources / "wrong.cpp").write_text("int f() { return missing; }\n")
+    with pytest.raises(library.KernelsUnavailable, match=r"wrong\.cpp:1:\d+: error: .*missing") as caught:
+        library.build(sources, tmp_path / "cache", toolchain)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert "error" in Path(re.search(r"full log: (.*)\)", message)[1]).read_text()
+
+
+def test_a_library_that_does_not_load_is_told(sources, tmp_path, toolchain):
+    (sources / "open.cpp").write_text('int nowhere();\nextern "C" int f() { return nowhere(); }\n')
+    with pytest.raises(library.KernelsUnavailable, match="undefined symbol"):
+        library.build(sources, tmp_path / "cache", toolchain)
+
+
+def test_missing_sources_are_told(tmp_path, toolchain):
+    with pytest.raises(library.KernelsUnavailable, match="incomplete"):
+        library.build(tmp_path, tmp_path / "cache", toolchain)
+
+
+def test_without_a_compiler_the_message_names_what_was_tried(monkeypatch, tmp_path):
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(library.KernelsUnavailable, match=r"c\+\+, g\+\+, clang\+\+ are not on PATH"):
+        library.find_toolchain()
+
+
+def test_a_compiler_in_cxx_is_the_only_one_tried(monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler -pipe")
+    with pytest.raises(library.KernelsUnavailable, match="CXX names 'no-such-compiler'"):
+        library.find_toolchain()
+
+
+def test_arguments_in_cxx_are_passed_on(monkeypatch):
+    compiler = library.find_compiler()
+    monkeypatch.setenv("CXX", f"{compiler[0]} -pipe")
+    assert library.find_toolchain().command == (compiler[0], "-pipe")
+
+
+def test_a_failure_is_remembered(stoppable_compiler, outcome_forgotten, monkeypatch):
+    monkeypatch.setenv("EAST_CACHE_DIR", str(stoppable_compiler / "cache"))
+    (stoppable_compiler / "stop").touch()
+    with pytest.raises(library.KernelsUnavailable):
+        library.load_kernels()
+    calls = (stoppable_compiler / "calls").read_text()
+    with pytest.raises(library.KernelsUnavailable):
+        library.load_kernels()
+    assert (stoppable_compiler / "calls").read_text() == calls
+
+
+def test_availability_tells_what_there_is(sources, outcome_forgotten, monkeypatch, tmp_path, toolchain):
+    monkeypatch.setattr(library, "SOURCES", sources)
+    monkeypatch.setenv("EAST_CACHE_DIR", str(tmp_path / "cache"))
+    found = library.availability()
+    assert found.available
+    assert found.cached
+    assert (found.compiler, found.vector) == (" ".join(toolchain.command), toolchain.vector)
+
+
+@pytest.mark.parametrize(("variable", "value"), [("CXX", "no-such-compiler"), ("EAST_VECTOR", "mmx")])
+def test_availability_does_not_raise(outcome_forgotten, monkeypatch, variable, value):
+    monkeypatch.setenv(variable, value)
+    found = library.availability()
+    assert not found.available
+    assert value in found.reason
+
+
+def test_availability_does_not_raise_where_nothing_can_be_written(sources, outcome_forgotten, monkeypatch, tmp_path):
+    monkeypatch.setattr(library, "SOURCES", sources)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "nothing"))
+    monkeypatch.setenv("EAST_CACHE_DIR", str(tmp_path / "cache"))
+    assert "cannot be written" in library.availability().reason
+
+
+@pytest.mark.parametrize(("level", "width"), [("avx512", 512), ("avx2", 256), ("baseline", 128)])
+def test_each_vector_level_can_be_forced(sources, tmp_path, monkeypatch, level, width):
+    monkeypatch.setenv("EAST_VECTOR", level)
+    try:
+        toolchain = library.find_toolchain()
+    except EastError as error:
+        pytest.skip(str(error))
+    assert library.build(sources, tmp_path / "cache", toolchain).library.width() == width
+
+
+def test_the_widest_vectors_of_the_processor_are_chosen(tmp_path, monkeypatch):
+    monkeypatch.delenv("EAST_VECTOR", raising=False)
+    cpuinfo = tmp_path / "cpuinfo"
+    for flags, level in [
+        ("avx2 fma avx512f avx512dq avx512bw avx512vl", "avx512"),
+        ("avx2 fma avx512f", "avx2"),
+        ("avx2", "baseline"),
+    ]:
+        cpuinfo.write_text(f"model name\t: any\nflags\t\t: fpu {flags} erms\nbugs\t: none\n")
+        assert library.vector_level(cpuinfo) == level
+    assert library.vector_level(tmp_path / "nothing") == "baseline"
+
+
+@pytest.mark.parametrize(("level", "problem"), [("mmx", "no vector level"), ("avx512", "this processor lacks")])
+def test_a_vector_level_that_cannot_be_used_is_refused(tmp_path, monkeypatch, level, problem):
+    monkeypatch.setenv("EAST_VECTOR", level)
+    (tmp_path / "cpuinfo").write_text("flags : avx2 fma\n")
+    with pytest.raises(EastError, match=f"{problem}. Choose one of avx2, baseline"):
+        library.vector_level(tmp_path / "cpuinfo")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_no_second_openmp_runtime_is_loaded_and_pytorchs_number_of_threads_holds(sources, tmp_path, toolchain):
+    assert toolchain.openmp in {Path(file).resolve() for file in openmp_runtimes()}
+    before, threads = openmp_runtimes(), torch.get_num_threads()
+    kernels = library.build(sources, tmp_path / "cache", toolchain)
+    assert openmp_runtimes() == before
+    assert kernels.threads
+    try:
+        for number in (1, 2, 3):
+            torch.set_num_threads(number)
+            assert kernels.library.threads() == number
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_without_pytorchs_runtime_one_thread_computes(sources, tmp_path, toolchain):
+    kernels = library.build(sources, tmp_path / "cache", dataclasses.replace(toolchain, openmp=None))
+    assert not kernels.threads
+    assert kernels.library.threads() == 1
+
+
+def test_pytorchs_runtime_is_not_used_if_the_compilers_code_cannot_call_it():
+    assert library.openmp_runtime("no_such_entry") is None
+
+
+def test_extra_flags_come_last(monkeypatch):
+    monkeypatch.setenv("EAST_KERNEL_FLAGS", "-g -O1")
+    assert library.find_toolchain().flags[-2:] == ("-g", "-O1")
+
+
+@pytest.mark.parametrize(
+    ("variables", "folder"),
+    [
+        ({"EAST_CACHE_DIR": "/a", "XDG_CACHE_HOME": "/b", "HOME": "/c"}, "/a"),
+        ({"XDG_CACHE_HOME": "/b", "HOME": "/c"}, "/b/east"),
+        ({"HOME": "/c"}, "/c/.cache/east"),
+    ],
+)
+def test_the_cache_folder_is_the_most_specific_one(monkeypatch, variables, folder):
+    for name in ("EAST_CACHE_DIR", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert library.cache_folder() == Path(folder)
