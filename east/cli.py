@@ -35,7 +35,7 @@ ImageFolder = Annotated[
     Path | None, typer.Option(envvar="EAST_IMAGE_FOLDER", help="ImageNet's folder with train/ and val/.")
 ]
 Device = Annotated[str, typer.Option(envvar="EAST_DEVICE", help="auto, cpu or cuda.")]
-EngineName = Annotated[str, typer.Option(envvar="EAST_ENGINE", help="auto or dense.")]
+EngineName = Annotated[str, typer.Option(envvar="EAST_ENGINE", help="auto, dense or sparse.")]
 Threads = Annotated[int, typer.Option(min=1, help="CPU threads.")]
 CORES = os.cpu_count() or 1
 

@@ -38,7 +38,7 @@ class Execution(Frozen):
     """Where and how runs execute; never part of a run's identity."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    engine: Literal["auto", "dense"] = "auto"
+    engine: Literal["auto", "dense", "sparse"] = "auto"
     threads: PositiveInt = 2
     data_dir: str = "data"
     partial: bool = Field(default=False, description="render whatever runs there are, and train nothing")

@@ -14,7 +14,7 @@ import torch
 
 from east.config.run import RunSpec
 from east.data.catalog import DATASETS
-from east.engine import engine_name, make_engine
+from east.engine import make_engine
 from east.errors import EastError
 from east.models.dyrelu import retire_dyrelu
 from east.seeding import generator
@@ -93,7 +93,7 @@ def measure_training(
         peak_memory_mb=peak,
         steps=steps,
         batch_size=batch_size,
-        measured_on=f"{machine}, {engine_name(engine)} engine",
+        measured_on=f"{machine}, engine: {engine}",
     )
 
 

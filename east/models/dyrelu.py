@@ -38,14 +38,14 @@ class DyReLU(nn.Module):
         """Activate x of shape (N, C, H, W)."""
         if self.retired:
             return F.relu(x)
-        coefficients = self.coefficients(x)
+        coefficients = self.coefficients(x.mean(dim=(2, 3)))
         a1, a2, b1, b2 = (coefficients[..., k, None, None] for k in range(4))
         return torch.maximum(a1 * x + b1, a2 * x + b2)
 
-    def coefficients(self, x: Tensor) -> Tensor:
-        """(a1, a2, b1, b2) for every image and channel of x (N, C, H, W), of shape (N, C, 4)."""
-        images, channels = x.shape[:2]
-        code = self.sigmoid(self.fc2(self.relu(self.fc1(x.mean(dim=(2, 3))))))
+    def coefficients(self, means: Tensor) -> Tensor:
+        """(a1, a2, b1, b2) for every image and channel, of shape (N, C, 4), from the channel means (N, C) of x."""
+        images, channels = means.shape
+        code = self.sigmoid(self.fc2(self.relu(self.fc1(means))))
         offsets = self.beta * self.ranges * (2 * code - 1).view(images, channels, 4)
         return torch.cat([offsets[..., :1] + 1, offsets[..., 1:]], dim=-1)
 

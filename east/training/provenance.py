@@ -3,6 +3,7 @@
 import ast
 import hashlib
 import platform
+import re
 import subprocess
 from functools import cache
 from importlib import metadata
@@ -46,12 +47,13 @@ def code_digest() -> str:
     files = [
         file
         for part in NUMERIC_PARTS
-        for file in ([root / part] if part.endswith(".py") else root.glob(f"{part}/*.py"))
+        for file in ([root / part] if part.endswith(".py") else root.glob(f"{part}/**/*"))
+        if file.suffix in (".py", ".cpp", ".h")
     ]
     digest = hashlib.sha256()
     for file in sorted(files):
         digest.update(file.relative_to(root).as_posix().encode())
-        digest.update(ast.dump(_without_docstrings(ast.parse(file.read_text(encoding="utf-8")))).encode())
+        digest.update(_meaning(file).encode())
     return digest.hexdigest()[:16]
 
 
@@ -69,6 +71,14 @@ def device_name(device: torch.device) -> str:
 def _git(root: Path, *arguments: str) -> str:
     command = ["git", "-C", str(root), *arguments]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()  # noqa: S603
+
+
+def _meaning(file: Path) -> str:
+    """What a file of Python or C++ says, without comments and layout."""
+    text = file.read_text(encoding="utf-8")
+    if file.suffix == ".py":
+        return ast.dump(_without_docstrings(ast.parse(text)))
+    return " ".join(re.sub("//.*", "", text).split())
 
 
 def _without_docstrings(tree: ast.Module) -> ast.Module:

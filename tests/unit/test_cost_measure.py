@@ -50,7 +50,7 @@ def test_a_real_step_is_measured():
     assert found.seconds_spread >= 0
     assert found.peak_memory_mb > 0
     assert (found.steps, found.batch_size) == (3, 4)
-    assert found.measured_on.endswith(", 1 thread, dense engine")
+    assert found.measured_on.endswith(", 1 thread, engine: dense")
 
 
 @pytest.mark.parametrize("faded", [False, True])

@@ -1,0 +1,108 @@
+"""Memory of activations, and what one pass through the network collects."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from east.engine.base import GradientRequest
+from east.engine.sparse import kernels as k
+from east.engine.sparse.index import NonzeroIndex
+from east.sparse.active import ActiveWeights
+
+Execution = Literal["fused", "tiled", "dense"]
+"""How the convolution of a layer is executed.
+
+`fused`: channel by channel together with batch norm; each non-zero reads a whole plane. Best for few non-zeros a channel.
+`tiled`: by itself, with its inputs kept in the cache. Best for many.
+`dense`: PyTorch's convolution, between two changes of layout.
+"""
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """A masked layer as it is executed.
+
+    Attributes:
+        weights: its active weights.
+        execution: how.
+        index: where its non-zeros are; None where it is executed densely.
+    """
+
+    weights: ActiveWeights
+    execution: Execution
+    index: NonzeroIndex | None
+
+
+Layers = Mapping[str, Layer]
+
+
+class Buffer:
+    """The memory of an activation.
+
+    Attributes:
+        data: (C, H, W, N). In the backward pass it takes the gradient at the convolution that wrote it.
+        kind: (C,) uint8, how each channel is kept.
+        constants: (C,) the values of constant channels.
+        gradient: (C, H, W, N), the gradient at the activation; others of its shape use the same memory.
+        has_gradient: whether something of this pass is in `gradient`.
+    """
+
+    def __init__(self, data: Tensor, gradient: Tensor | None) -> None:
+        self.data = data
+        self.kind = torch.zeros(len(data), dtype=torch.uint8)
+        self.constants = torch.zeros(len(data), dtype=data.dtype)
+        self.gradient = gradient
+        self.has_gradient = False
+
+    @property
+    def planes(self) -> k.Planes:
+        """As kernels take it."""
+        return k.Planes(k.address(self.data), k.address(self.kind), k.address(self.constants))
+
+
+@dataclass
+class LayerGradients:
+    """Gradients of one masked layer, summed over the places where its weight is used.
+
+    Attributes:
+        values: of the active weights.
+        dense: of all weights, where they are asked for or come for free.
+        products: (in, probes, taps) in float64, the dense gradient contracted with signs over output channels.
+    """
+
+    values: Tensor | None = None
+    dense: Tensor | None = None
+    products: Tensor | None = None
+
+
+@dataclass
+class Pass:
+    """One forward pass and, in training, its backward pass.
+
+    Attributes:
+        training: batch statistics, and running ones updated.
+        request: what the backward pass must find.
+        layers: what it has found, by name of the masked layer.
+    """
+
+    training: bool
+    request: GradientRequest = GradientRequest()
+    layers: dict[str, LayerGradients] = field(default_factory=dict)
+
+    @property
+    def everything(self) -> bool:
+        """Whether the gradients of off weights count, so that no channel may be left out."""
+        return self.request.dense or self.request.signs is not None
+
+    def add(self, layer: str, scale: Tensor | None, **found: Tensor | None) -> None:
+        """Add the gradients of one use of a layer, times its scale."""
+        gradients = self.layers.setdefault(layer, LayerGradients())
+        for name, gradient in found.items():
+            if gradient is None:
+                continue
+            so_far = getattr(gradients, name)
+            scaled = gradient if scale is None else gradient * scale.detach()
+            setattr(gradients, name, scaled if so_far is None else so_far + scaled)

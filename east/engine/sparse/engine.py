@@ -1,0 +1,139 @@
+"""The engine that executes only the non-zeros, on the CPU."""
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from east.engine.base import GradientRequest, Gradients
+from east.engine.sparse.buffers import Layer, Pass
+from east.engine.sparse.choose import Choose, by_nonzeros
+from east.engine.sparse.head import HeadProgram
+from east.engine.sparse.index import NonzeroIndex
+from east.engine.sparse.kernels import KernelSet
+from east.engine.sparse.memory import Arena
+from east.engine.sparse.network import Network, describe
+from east.engine.sparse.program import Program, memory_needed
+from east.errors import EastError
+from east.sparse.active import ActiveWeights
+
+EVALUATION_BATCH = 128
+"""Images at once when nothing is learnt and no training batch has been seen: activations stay small."""
+
+
+class SparseEngine:
+    """Executes a network in the layout (C, H, W, N), where each non-zero is a multiply-add over contiguous numbers.
+
+    Args:
+        model: a network of `east.models`, on the CPU, in float32 or float64.
+        active: the active weights of its masked layers, by name.
+        numerics: only CUDA distinguishes them.
+        device: where the network is.
+        choose: how each layer is executed, asked after every change of the masks.
+
+    Raises:
+        KernelsUnavailable: the kernels cannot be compiled here.
+        EastError: the network is not on the CPU, or of a kind that this engine does not know.
+    """
+
+    name = "sparse"
+
+    def __init__(
+        self,
+        model: nn.Module,
+        active: Mapping[str, ActiveWeights],
+        *,
+        numerics: str,
+        device: torch.device,
+        choose: Choose = by_nonzeros,
+    ) -> None:
+        if device.type != "cpu":
+            raise EastError(f"the sparse engine runs on the CPU, not on {device.type}; use engine: dense.")
+        self.model = model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        self.active = active
+        for weights in active.values():
+            weights.read()
+        dtype = next(model.parameters()).dtype
+        self._kernels = KernelSet(dtype)
+        self._arena = Arena(dtype)
+        self._choose = choose
+        self._network: Network | None = None
+        self._layers: dict[str, Layer] = {}
+        self._programs: dict[int, Program] = {}
+        self._dynamic: tuple[bool, ...] = ()
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Logits (N, classes) of images (N, C, H, W), in the mode that the network is in."""
+        this = Pass(training=self.model.training)
+        # In evaluation an image's result depends on no other image.
+        most = len(images) if this.training else max(self._programs, default=EVALUATION_BATCH)
+        return torch.cat([self._forward(part, this)[1].T for part in torch.split(images, most)])
+
+    def gradients(self, images: Tensor, criterion: Callable[[Tensor], Tensor], request: GradientRequest) -> Gradients:
+        """Forward and backward pass of one batch, in training mode."""
+        if not self.model.training:
+            raise EastError("the sparse engine finds gradients in training mode only.")
+        this = Pass(training=True, request=request)
+        means, logits = self._forward(images, this)
+        logits = logits.T.contiguous().requires_grad_()
+        with torch.enable_grad():
+            loss = criterion(logits)
+        (at_logits,) = torch.autograd.grad(loss, logits)
+        at_means = self._head().backward(means, at_logits.T.contiguous(), this)
+        self._program(images).backward(at_means, this)
+        return Gradients(loss.detach(), logits.detach(), self._hand_over(this))
+
+    def masks_changed(self) -> None:
+        """Find the non-zeros anew before the next step."""
+        self._layers = {}
+        self._programs = {}
+
+    def _hand_over(self, this: Pass) -> Tensor | None:
+        """Leave the gradients of masked layers where they are looked for; returns the squared norms."""
+        squared_norms = None
+        for name, found in this.layers.items():
+            self.active[name].gradient = found.values
+            if this.request.dense and found.dense is not None:
+                weight = self.active[name].layer.weight
+                weight.grad = found.dense.view_as(weight)
+            if found.products is not None:
+                squares = found.products.square().sum(dim=(0, 2))
+                squared_norms = squares if squared_norms is None else squared_norms + squares
+        return squared_norms
+
+    @torch.no_grad()
+    def _forward(self, images: Tensor, this: Pass) -> tuple[Tensor, Tensor]:
+        """Features (C, N) and logits (classes, N)."""
+        means = self._program(images).forward(images, this)
+        return means, self._head().forward(means)
+
+    def _program(self, images: Tensor) -> Program:
+        """The network bound to memory for this many images; made anew when masks or activations have changed."""
+        if self._network is None or self._network.images.shape != images.shape[1:]:
+            _, channels, height, width = images.shape
+            self._network = describe(self.model, (channels, height, width))
+            self._programs = {}
+        dynamic = tuple(unit.dynamic is not None for unit in self._network.units)
+        if dynamic != self._dynamic:
+            self._dynamic, self._programs = dynamic, {}
+        if not self._layers:
+            self._layers = self._make_layers(self._network)
+        batch = len(images)
+        if batch not in self._programs:
+            dtype = next(self.model.parameters()).dtype
+            if self._arena.reserve(memory_needed(self._network, self._layers, batch, dtype)):
+                self._programs = {}
+            self._programs[batch] = Program(self._network, self._layers, batch, self._arena, self._kernels)
+        return self._programs[batch]
+
+    def _make_layers(self, network: Network) -> dict[str, Layer]:
+        executions = self._choose(network, self.active)
+        return {
+            name: Layer(weights, executions[name], None if executions[name] == "dense" else NonzeroIndex.of(weights))
+            for name, weights in self.active.items()
+        }
+
+    def _head(self) -> HeadProgram:
+        assert self._network is not None  # noqa: S101 - a forward pass comes first
+        head = self._network.head
+        return HeadProgram(head, self._layers[head.layer], self._kernels)

@@ -1,0 +1,114 @@
+// Random projections of the dense weight gradient: sums of signs * dz, correlated with every input channel.
+
+#include <algorithm>
+
+#include "convolution.h"
+
+namespace east {
+namespace {
+
+template <typename T>
+struct Correlate {
+    Geometry geometry;
+    Planes<T> x;
+    int32_t probes;
+    int32_t parts;
+    T* sketches;       // [parts, probes, plane]; the first part becomes the sum of all
+    double* products;  // [in_channels, probes, kernel * kernel]
+};
+
+// Adds up the parts, always in the same order.
+template <typename T>
+void add_parts(const Correlate<T>& c) {
+    constexpr int64_t block = 4096;
+    const int64_t count = c.probes * c.geometry.out_plane();
+#pragma omp parallel for schedule(static)
+    for (int64_t begin = 0; begin < count; begin += block) {
+        const int64_t size = std::min(block, count - begin);
+        for (int32_t part = 1; part < c.parts; ++part) {
+            add_scaled(c.sketches + begin, c.sketches + part * count + begin, T(1), size);
+        }
+    }
+}
+
+// Products of x with `taps` spans of a sketch that begin at different places: x is loaded once for all of them.
+template <int taps, typename T>
+inline void add_dots(const T* x, const T* const* spans, int64_t count, double* products) {
+    using V = Vector<T>;
+    typename V::Register sums[taps];
+    for (int tap = 0; tap < taps; ++tap) sums[tap] = V::zero();
+    int64_t k = 0;
+    for (; k + V::lanes <= count; k += V::lanes) {
+        prefetch(x + k);
+        const auto value = V::load(x + k);
+        for (int tap = 0; tap < taps; ++tap) sums[tap] += value * V::load(spans[tap] + k);
+    }
+    for (int tap = 0; tap < taps; ++tap) {
+        double total = V::sum(sums[tap]);
+        for (int64_t rest = k; rest < count; ++rest) total += x[rest] * spans[tap][rest];
+        products[tap] += total;
+    }
+}
+
+// One row of a 3x3 convolution of stride 1: the three kernel columns at once where all of them lie within the image.
+template <typename T>
+inline void correlate_row(const Geometry& g, const T* x, const T* sketch, double* products) {
+    const int64_t batch = g.batch, last = (g.out_width - 1) * batch;
+    const T* inner[3] = {sketch + 2 * batch, sketch + batch, sketch};
+    add_dots<3>(x + batch, inner, last - batch, products);
+    const T* left[2] = {sketch + batch, sketch};
+    add_dots<2>(x, left, batch, products);
+    const T* right[2] = {sketch + last, sketch + last - batch};
+    add_dots<2>(x + last, right, batch, products + 1);
+}
+
+// The products of one input channel with a sketch, at every kernel position.
+template <typename T>
+void correlate_channel(const Correlate<T>& c, int64_t channel, const T* sketch, const Tiling& tiling, double* products) {
+    const Geometry& g = c.geometry;
+    const T* x = c.x.data + channel * g.in_plane();
+    const bool is_stored = c.x.is_stored(channel);
+    for (int32_t tap = 0; tap < g.kernel * g.kernel; ++tap) products[tap] = 0;
+    if (is_stored && g.kernel == 3 && g.stride == 1 && g.padding == 1 && g.out_width >= 3) {
+        const int64_t row = int64_t(g.out_width) * g.batch;
+        for (int32_t in_row = 0; in_row < g.in_height; ++in_row) {
+            for (int32_t kernel_row = 0; kernel_row < 3; ++kernel_row) {
+                const int32_t out_row = in_row + 1 - kernel_row;
+                if (out_row < 0 || out_row >= g.out_height) continue;
+                correlate_row(g, x + in_row * row, sketch + out_row * row, products + 3 * kernel_row);
+            }
+        }
+        return;
+    }
+    for (int32_t index = 0; index < tiling.count(); ++index) {
+        const Tile tile = tiling[index];
+        const T* from = sketch + (int64_t(tile.row_begin) * g.out_width + tile.column_begin) * g.batch;
+        for (int32_t tap = 0; tap < g.kernel * g.kernel; ++tap) {
+            for_each_run(g, tap, tile, [&](int64_t at, int64_t in, int64_t count) {
+                products[tap] += is_stored ? dot(x + in, from + at, count) : c.x.constants[channel] * sum(from + at, count);
+            });
+        }
+    }
+}
+
+template <typename T>
+void correlate(const Correlate<T>& c) {
+    const Geometry& g = c.geometry;
+    add_parts(c);
+    const Tiling tiling(g.out_height, g.out_width, g.batch);
+#pragma omp parallel for schedule(dynamic, 1)
+    for (int32_t channel = 0; channel < g.in_channels; ++channel) {
+        for (int32_t probe = 0; probe < c.probes; ++probe) {
+            double* products = c.products + (int64_t(channel) * c.probes + probe) * g.kernel * g.kernel;
+            correlate_channel(c, channel, c.sketches + probe * g.out_plane(), tiling, products);
+        }
+    }
+}
+
+}  // namespace
+}  // namespace east
+
+extern "C" {
+void east_correlate_f32(const east::Correlate<float>* arguments) { east::correlate(*arguments); }
+void east_correlate_f64(const east::Correlate<double>* arguments) { east::correlate(*arguments); }
+}

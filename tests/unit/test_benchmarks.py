@@ -1,0 +1,174 @@
+import pytest
+
+from benchmarks.floor import FLOAT_BYTES, PARAMETER_MOVES, bytes_per_step, copy_bandwidth
+from benchmarks.networks import timed_networks
+from benchmarks.results import Cell, Floor, Machine, Peak, Results, Timing, ratio, spread
+from benchmarks.step import run, save
+from benchmarks.table import render
+from east.engine.sparse.library import availability
+from east.errors import EastError
+from east.models import build_model
+from east.sparse.layers import apply_masks, masked_layers
+
+BATCH = 5
+IMAGE = (3, 8, 8)
+
+# ResNet-34 of width 1 on 8 x 8 images, numbers of one image. Stages have 3, 4, 6 and 3 blocks; their planes have 8 x 8,
+# 4 x 4, 2 x 2 and 1 x 1 numbers, their activations 1, 2, 4 and 8 channels.
+STAGE = [64, 32, 16, 8]
+OUTPUTS = 4 * STAGE[0] + 4 * STAGE[1] + 6 * STAGE[2] + 3 * STAGE[3]  # the stem's is as large as a block's
+INNER = 3 * STAGE[0] + 4 * STAGE[1] + 6 * STAGE[2] + 3 * STAGE[3]
+IDENTITIES = 3 * STAGE[0] + 3 * STAGE[1] + 5 * STAGE[2] + 2 * STAGE[3]
+TRANSITIONS = STAGE[0] + STAGE[1] + STAGE[2]  # inputs of the first blocks of stages 2 to 4
+
+
+def thin_network(active):
+    """Width 1; only the layers whose name `active` accepts have weights on, all of them."""
+    model = build_model("resnet34", 10, width=1)
+    layers = masked_layers(model)
+    for name, layer in layers.items():
+        layer.mask.fill_(active(name))
+    apply_masks(layers)
+    return model
+
+
+def numbers_moved(model):
+    """Numbers of planes of one image that the floor counts."""
+    on = sum(int(layer.mask.sum()) for layer in masked_layers(model).values())
+    off = sum(layer.mask.numel() for layer in masked_layers(model).values()) - on
+    trained = sum(parameter.numel() for parameter in model.parameters()) - off
+    counted = bytes_per_step(model, IMAGE, BATCH) // FLOAT_BYTES - PARAMETER_MOVES * trained
+    assert counted % BATCH == 0
+    return counted // BATCH
+
+
+def test_without_weights_only_the_identity_path_moves():
+    forward = OUTPUTS + IDENTITIES
+    backward = 2 * (OUTPUTS - STAGE[3])  # at the last output the gradient is one number for an image and channel
+    assert numbers_moved(thin_network(lambda name: False)) == forward + backward
+
+
+def test_with_all_weights_each_convolution_reads_its_input_twice():
+    images, stem_and_blocks = 3 * 64, OUTPUTS - STAGE[3]
+    assert stem_and_blocks == IDENTITIES + TRANSITIONS
+    inputs = images + stem_and_blocks + TRANSITIONS + INNER  # stem, first convolutions, shortcuts, second convolutions
+    forward = OUTPUTS + IDENTITIES + INNER + inputs
+    backward = 2 * (OUTPUTS - STAGE[3]) + 2 * INNER + inputs
+    assert numbers_moved(thin_network(lambda name: True)) == forward + backward
+
+
+def test_constant_and_unread_channels_inside_a_block_do_not_move():
+    nothing = numbers_moved(thin_network(lambda name: False))
+    # Nothing reads what conv1 writes, and what conv2 reads is constant.
+    assert numbers_moved(thin_network(lambda name: name.endswith("stages.0.1.conv1"))) == nothing
+    assert numbers_moved(thin_network(lambda name: name.endswith("stages.0.1.conv2"))) == nothing
+    # Both: conv1 reads its input twice, conv2 too; the channel between them is written, and its gradient moves twice.
+    both = numbers_moved(thin_network(lambda name: name.startswith("stages.0.1.")))
+    assert both == nothing + (2 + 2 + 1 + 2) * STAGE[0]
+
+
+def test_the_floor_grows_with_the_batch_and_the_weights():
+    model = thin_network(lambda name: False)
+    one, two = (bytes_per_step(model, IMAGE, batch) for batch in (1, 2))
+    assert two - one == FLOAT_BYTES * numbers_moved(model)
+    layer = masked_layers(model)["classifier"]
+    layer.mask[0, 0] = True
+    assert bytes_per_step(model, IMAGE, 1) == one + FLOAT_BYTES * PARAMETER_MOVES
+
+
+def test_the_floor_of_other_networks_is_not_counted():
+    with pytest.raises(EastError, match="convolutions, batch norms and ReLUs only"):
+        bytes_per_step(build_model("resnet34", 10, activation="dyrelu", width=1), IMAGE, BATCH)
+
+
+def test_copying_has_a_bandwidth():
+    assert copy_bandwidth() > 0
+
+
+def test_a_ratio_compares_steps_of_the_same_round():
+    slow = Timing(variant="pytorch", clip=False, density=None, seconds=(4.0, 10.0, 9.0))
+    fast = Timing(variant="sparse", clip=False, density=0.1, seconds=(1.0, 2.0, 1.0))
+    assert ratio(slow, fast) == spread((4.0, 5.0, 9.0))
+    assert (ratio(slow, fast).lower, ratio(slow, fast).median, ratio(slow, fast).upper) == (4.5, 5.0, 7.0)
+
+
+def make_results():
+    timings = [("pytorch", False, None, 6.0), ("pytorch", True, None, 6.1), ("dense", False, None, 5.2)]
+    timings += [("pytorch-channels-last", False, None, 5.0), ("pytorch-channels-last", True, None, 5.5)]
+    timings += [("sparse", False, 0.01, 0.2), ("sparse", True, 0.01, 0.25)]
+    timings += [("sparse", False, 0.001, 0.1), ("sparse", True, 0.001, 0.11)]
+    cell = Cell(
+        network="resnet34",
+        label="ResNet-34",
+        threads=2,
+        copy_bandwidth=2e10,
+        timings=tuple(
+            Timing(variant=variant, clip=clip, density=density, seconds=(seconds,) * 3)
+            for variant, clip, density, seconds in timings
+        ),
+        floors=(
+            Floor(density=0.01, nonzeros=212_823, bytes_moved=2_000_000_000),
+            Floor(density=0.001, nonzeros=21_282, bytes_moved=None),
+        ),
+    )
+    return Results(
+        machine=Machine(
+            processor="A Processor",
+            cores=2,
+            platform="Linux",
+            python="3.11",
+            torch="2.13",
+            compiler="c++",
+            vector="avx2",
+            commit="abc",
+            load=0.5,
+        ),
+        date="2026-01-02",
+        minutes=12.0,
+        short=False,
+        image_shape=(3, 32, 32),
+        batch_size=128,
+        cells=(cell,),
+        peaks=(Peak(network="resnet34", variant="dense", density=None, megabytes=2345.6),),
+    )
+
+
+def test_the_table_holds_times_ratios_floor_and_memory():
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in render(make_results()).splitlines()]
+    sparse = [row for row in rows if row and row[0] in ("0.001", "0.01")]
+    assert [row[0] for row in sparse] == ["0.001", "0.01"]
+    # Against the faster layout, without and with the clip; the floor is 2 GB at 20 GB/s.
+    assert sparse[1][1:6] == ["212,823", "200 ms", "1 (1–1)", "25 (25–25)", "26 (26–26)"]
+    assert sparse[1][6:8] == ["250 ms", "22 (22–22)"]
+    assert sparse[0][3] == "0.5 (0.5–0.5)"
+    assert sparse[1][-2:] == ["2.00 GB, 100 ms", "2 (2–2)"]
+    assert sparse[0][-2:] == ["–", "–"]
+    assert ["ours, masked dense", "5,200 ms", "–", "1.04 (1.04–1.04)"] in rows
+    assert ["ResNet-34", "ours, masked dense", "2,346 MB"] in rows
+
+
+def test_results_are_written_as_json_and_markdown(tmp_path):
+    results = make_results()
+    path = save(results, tmp_path)
+    assert path == tmp_path / "a-processor-2026-01-02.md"
+    assert path.read_text() == render(results)
+    assert Results.model_validate_json(path.with_suffix(".json").read_text()) == results
+
+
+@pytest.mark.slow
+def test_the_short_benchmark_runs_every_variant():
+    if not availability().available:
+        pytest.skip("the kernels of the sparse engine cannot be compiled here")
+    networks = timed_networks(short=True)
+    results = run(networks, densities=(0.02, 0.1), threads=(1,), rounds=1, batch_size=2, short=True)
+    assert [cell.network for cell in results.cells] == list(networks)
+    for cell, network in zip(results.cells, networks.values(), strict=True):
+        densities = (0.02, 0.1) if network.only_density is None else (network.only_density,)
+        expected = {(name, False, None) for name in network.compared}
+        expected |= {(name, True, None) for name in network.compared if name != "peer"}
+        expected |= {("sparse", clip, density) for clip in (False, True) for density in densities}
+        assert {(timing.variant, timing.clip, timing.density) for timing in cell.timings} == expected
+    assert {(peak.network, peak.variant) for peak in results.peaks} == {
+        (name, variant) for name, network in networks.items() for variant in (*network.compared, "sparse")
+    }
+    assert "mean nothing" in render(results)
