@@ -1,17 +1,18 @@
-# make demo | test | sanitize | tables | lint | format | clean; `make help` says what each does.
+# make demo | test | sanitize | tables | bench | lint | format | clean; `make help` says what each does.
 
 SHELL := bash
 PYTHON ?= python3
 BIN := .venv/bin
 CORES ?= all
 
-.PHONY: help setup demo test test-fast sanitize tables lint format lock clean
+.PHONY: help setup demo test test-fast sanitize tables bench lint format lock clean
 
 help:
 	@echo 'make demo     set up, run the whole workflow on handwritten digits, say where the report is'
 	@echo 'make test     set up, run all tests'
 	@echo 'make sanitize tests of the compiled kernels under the address and undefined-behaviour sanitizers'
 	@echo 'make tables   the paper: every table that config.yaml asks for (days on a GPU)'
+	@echo 'make bench    the benchmark of the training step, about a quarter of an hour on two cores'
 	@echo 'make lint     ruff, mypy, snakefmt, snakemake --lint'
 	@echo 'make format   format Python and Snakemake files'
 	@echo 'make lock     resolve requirements/ anew from pyproject.toml'
@@ -53,6 +54,9 @@ sanitize: .venv/dev.stamp
 
 tables: setup
 	$(BIN)/snakemake --cores $(CORES) tables
+
+bench: setup
+	$(BIN)/python -m benchmarks.step
 
 lint: .venv/dev.stamp
 	$(BIN)/ruff check .

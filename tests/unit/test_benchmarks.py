@@ -1,10 +1,12 @@
 import pytest
+import torch
 
 from benchmarks.floor import FLOAT_BYTES, PARAMETER_MOVES, bytes_per_step, copy_bandwidth
 from benchmarks.networks import timed_networks
 from benchmarks.results import Cell, Floor, Machine, Peak, Results, Timing, ratio, spread
 from benchmarks.step import run, save
 from benchmarks.table import render
+from benchmarks.variants import MAKE_DENSE, SparseSteps
 from east.engine.sparse.library import availability
 from east.errors import EastError
 from east.models import build_model
@@ -65,6 +67,24 @@ def test_constant_and_unread_channels_inside_a_block_do_not_move():
     # Both: conv1 reads its input twice, conv2 too; the channel between them is written, and its gradient moves twice.
     both = numbers_moved(thin_network(lambda name: name.startswith("stages.0.1.")))
     assert both == nothing + (2 + 2 + 1 + 2) * STAGE[0]
+
+
+@pytest.mark.parametrize("variant", ["peer", "sparse"])
+def test_variants_with_masks_take_the_same_step(variant):
+    network, density = timed_networks(short=True)["resnet34"], 0.1
+    reference = MAKE_DENSE["dense"](network, density, BATCH)
+    if variant == "sparse":
+        other = SparseSteps(network, (0.02, density), BATCH)
+        other.use(density)
+        other.plain(1)
+    else:
+        other = MAKE_DENSE[variant](network, density, BATCH)
+        other.step(1)
+    reference.step(1)
+    for name, layer in masked_layers(reference.model).items():
+        weight = masked_layers(other.model)[name].weight
+        assert torch.equal(weight != 0, layer.mask)
+        torch.testing.assert_close(weight, layer.weight, rtol=1e-3, atol=1e-5)
 
 
 def test_the_floor_grows_with_the_batch_and_the_weights():

@@ -15,7 +15,7 @@ from east.sparse.active import ActiveWeights
 Execution = Literal["fused", "tiled", "dense"]
 """How the convolution of a layer is executed.
 
-`fused`: channel by channel together with batch norm; each non-zero reads a whole plane. Best for few non-zeros a channel.
+`fused`: channel by channel, with batch norm; each non-zero reads a whole plane. Best for few non-zeros a channel.
 `tiled`: by itself, with its inputs kept in the cache. Best for many.
 `dense`: PyTorch's convolution, between two changes of layout.
 """
@@ -89,7 +89,7 @@ class Pass:
     """
 
     training: bool
-    request: GradientRequest = GradientRequest()
+    request: GradientRequest = field(default_factory=GradientRequest)
     layers: dict[str, LayerGradients] = field(default_factory=dict)
 
     @property

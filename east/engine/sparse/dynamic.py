@@ -1,4 +1,4 @@
-"""A DyReLU in the layout of the kernels: coefficients by PyTorch, everything that is as large as the activation by kernels."""
+"""A DyReLU in the layout of the kernels: PyTorch finds the coefficients, kernels do the rest."""
 
 import torch
 from torch import Tensor

@@ -173,7 +173,7 @@ class UnitProgram:
         self.kernels("forward", self._forward)
         norm = self.unit.norm
         if this.training and norm.num_batches_tracked is not None:
-            norm.num_batches_tracked += 1
+            norm.num_batches_tracked.add_(1)
         if self.dynamic is not None:
             self.dynamic.forward(self.y_buffer.data, this.training)
 

@@ -359,10 +359,14 @@ template <typename T>
 struct Workspace {
     Workspace(const Backward<T>& b, const Tiling& tiling, int32_t most)
         : hats(scratch<T, 0>(b.geometry.out_plane())),
-          gradients(scratch<T, 1>(b.g == nullptr && b.dz == nullptr ? b.geometry.out_plane() : 0)),
-          spare(scratch<T, 2>(tiling.most_positions() * b.geometry.batch)),
+          gradients(scratch<T, 1>(b.g == nullptr && b.dz == nullptr && b.probes > 0 ? b.geometry.out_plane() : 0)),
+          spare(scratch<T, 2>(2 * spare_numbers(b.geometry, tiling))),
           products(scratch<Products, 3>(most)),
           fillers(int64_t(b.geometry.out_width) * b.geometry.batch, most_sources) {}
+    // Enough for a tile and for a row.
+    static int64_t spare_numbers(const Geometry& g, const Tiling& tiling) {
+        return std::max(tiling.most_positions(), g.out_width) * int64_t(g.batch);
+    }
     T *hats, *gradients, *spare;
     Products* products;
     Fillers<T> fillers;
@@ -419,7 +423,7 @@ bool backward_few(const Backward<T>& b, int32_t channel, T factor, T shift, T* k
         readers.locate(g, row, begin, end, work.fillers.zeros(), span.dz);
         const int64_t offset = (int64_t(row) * g.out_width + begin) * g.batch;
         span.y = b.y + channel * plane + offset;
-        span.g = kept + offset;
+        span.g = kept == nullptr ? work.spare : kept + offset;
         span.hat = work.hats + offset;
         kernel(span, int64_t(end - begin) * g.batch, sums);
     });
@@ -449,8 +453,16 @@ void backward_channel(const Backward<T>& b, int32_t channel, const Tiling& tilin
     const T inverse = b.inverse_deviation[channel];
     const T factor = b.weight[channel] * inverse;
     const T shift = b.bias[channel] - b.mean[channel] * factor;
-    T* kept = b.g != nullptr ? b.g + channel * plane : b.dz != nullptr ? b.dz + channel * plane : work.gradients;
-    T *hats = work.hats, *spare = work.spare;
+    // The gradient after the activation: null where only its sums are needed.
+    T* kept = nullptr;
+    if (b.g != nullptr) {
+        kept = b.g + channel * plane;
+    } else if (want_dz) {
+        kept = b.dz + channel * plane;
+    } else if (b.probes > 0) {
+        kept = b.dz != nullptr ? b.dz + channel * plane : work.gradients;
+    }
+    T *hats = work.hats, *spare = work.spare, *second_spare = spare + Workspace<T>::spare_numbers(g, tiling);
     Products* sums = work.products;
     for (int32_t j = 0; j < count; ++j) sums[j] = Products();
     Moments moments;
@@ -459,7 +471,7 @@ void backward_channel(const Backward<T>& b, int32_t channel, const Tiling& tilin
         const Tile tile = tiling[index];
         const int64_t offset = (int64_t(tile.row_begin) * g.out_width + tile.column_begin) * batch;
         const int64_t size = tile.positions() * batch;
-        T *to = kept + offset, *hat = hats + offset;
+        T *to = kept == nullptr ? second_spare : kept + offset, *hat = hats + offset;
         incoming_tile(b, channel, tile, offset, to);
         if (dead) {
             activate<false>(b, channel, offset, to, static_cast<const T*>(nullptr), hat, factor, shift, size, moments);

@@ -50,17 +50,29 @@ inline void add_dots(const T* x, const T* const* spans, int64_t count, double* p
     }
 }
 
-// One row of a 3x3 convolution of stride 1: the three kernel columns at once where all of them lie within the image.
+// Some columns of one row of a 3x3 convolution of stride 1: all kernel columns at once where they lie within the image.
 template <typename T>
-inline void correlate_row(const Geometry& g, const T* x, const T* sketch, double* products) {
-    const int64_t batch = g.batch, last = (g.out_width - 1) * batch;
-    const T* inner[3] = {sketch + 2 * batch, sketch + batch, sketch};
-    add_dots<3>(x + batch, inner, last - batch, products);
-    const T* left[2] = {sketch + batch, sketch};
-    add_dots<2>(x, left, batch, products);
-    const T* right[2] = {sketch + last, sketch + last - batch};
-    add_dots<2>(x + last, right, batch, products + 1);
+inline void correlate_columns(const Geometry& g, const T* x, const T* sketch, int32_t begin, int32_t end, double* products) {
+    const int64_t batch = g.batch;
+    const bool left = begin == 0, right = end == g.out_width;
+    const T *from = x + begin * batch, *at = sketch + begin * batch;
+    if (left) {
+        const T* spans[2] = {at + batch, at};
+        add_dots<2>(from, spans, batch, products);
+        from += batch;
+        at += batch;
+    }
+    const int64_t inner = (end - begin - left - right) * batch;
+    const T* spans[3] = {at + batch, at, at - batch};
+    add_dots<3>(from, spans, inner, products);
+    if (right) {
+        const T* last[2] = {at + inner, at + inner - batch};
+        add_dots<2>(from + inner, last, batch, products + 1);
+    }
 }
+
+// Columns whose part of three rows of a sketch stays in the first-level cache.
+constexpr int32_t near_numbers = 1024;
 
 // The products of one input channel with a sketch, at every kernel position.
 template <typename T>
@@ -71,12 +83,18 @@ void correlate_channel(const Correlate<T>& c, int64_t channel, const T* sketch, 
     for (int32_t tap = 0; tap < g.kernel * g.kernel; ++tap) products[tap] = 0;
     if (is_stored && g.kernel == 3 && g.stride == 1 && g.padding == 1 && g.out_width >= 3) {
         const int64_t row = int64_t(g.out_width) * g.batch;
-        for (int32_t in_row = 0; in_row < g.in_height; ++in_row) {
-            for (int32_t kernel_row = 0; kernel_row < 3; ++kernel_row) {
-                const int32_t out_row = in_row + 1 - kernel_row;
-                if (out_row < 0 || out_row >= g.out_height) continue;
-                correlate_row(g, x + in_row * row, sketch + out_row * row, products + 3 * kernel_row);
+        const int32_t columns = std::max(2, near_numbers / g.batch);
+        for (int32_t begin = 0; begin < g.out_width; begin += columns) {
+            // The last columns join the ones before, so that no part is a single column.
+            const int32_t end = begin + 2 * columns > g.out_width ? g.out_width : begin + columns;
+            for (int32_t in_row = 0; in_row < g.in_height; ++in_row) {
+                for (int32_t kernel_row = 0; kernel_row < 3; ++kernel_row) {
+                    const int32_t out_row = in_row + 1 - kernel_row;
+                    if (out_row < 0 || out_row >= g.out_height) continue;
+                    correlate_columns(g, x + in_row * row, sketch + out_row * row, begin, end, products + 3 * kernel_row);
+                }
             }
+            if (end == g.out_width) break;
         }
         return;
     }

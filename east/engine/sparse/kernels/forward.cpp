@@ -60,7 +60,7 @@ inline void moments(const T* z, int64_t count, T pivot, double& first, double& s
 }
 
 // z = sum of value * x over `count` sources, and the sums of z - pivot and of their squares.
-template <int sources, typename T>
+template <int sources, bool kept, typename T>
 inline void convolve_span(const T* const* x, const T* values, T pivot, T* z, int64_t count, Sum<T>& first, Sum<T>& second) {
     using V = Vector<T>;
     typename V::Register factors[sources];
@@ -72,7 +72,7 @@ inline void convolve_span(const T* const* x, const T* values, T pivot, T* z, int
         for (int j = 0; j < sources; ++j) prefetch(x[j] + k);
         auto value = factors[0] * V::load(x[0] + k);
         for (int j = 1; j < sources; ++j) value += factors[j] * V::load(x[j] + k);
-        V::store(z + k, value);
+        if (kept) V::store(z + k, value);
         value -= p;
         s += value;
         q += value * value;
@@ -82,15 +82,15 @@ inline void convolve_span(const T* const* x, const T* values, T pivot, T* z, int
     for (; k < count; ++k) {
         T value = 0;
         for (int j = 0; j < sources; ++j) value += values[j] * x[j][k];
-        z[k] = value;
+        if (kept) z[k] = value;
         value -= pivot;
         first.rest += value;
         second.rest += value * value;
     }
 }
 
-// The convolution of a channel with few non-zeros: all its inputs are read at once.
-template <int sources, typename T>
+// The convolution of a channel with few non-zeros: all its inputs are read at once. Only its moments remain if not `kept`.
+template <int sources, bool kept, typename T>
 inline void convolve_channel(const Geometry& g, const Sources<T>& from, const T* zeros, T* z, T& pivot, double& first,
                              double& second) {
     const T* at[most_sources + 1];
@@ -110,10 +110,17 @@ inline void convolve_channel(const Geometry& g, const Sources<T>& from, const T*
             row_before = row;
         }
         T* to = z + (int64_t(row) * g.out_width + begin) * g.batch;
-        convolve_span<sources>(at, values, pivot, to, int64_t(end - begin) * g.batch, sum, squares);
+        convolve_span<sources, kept>(at, values, pivot, to, int64_t(end - begin) * g.batch, sum, squares);
     });
     first = sum.total();
     second = squares.total();
+}
+
+// Whether all inputs of a channel are read at once.
+template <typename T>
+inline bool is_few(const Forward<T>& f, int64_t channel) {
+    return f.z == nullptr && is_near(f.geometry) &&
+           f.by_output.start[channel + 1] - f.by_output.start[channel] <= most_sources;
 }
 
 template <typename T>
@@ -130,17 +137,16 @@ inline Sources<T> sources_of(const Forward<T>& f, int64_t channel, const Fillers
     return from;
 }
 
-template <typename T>
-void convolve_few(const Forward<T>& f, int64_t channel, const Fillers<T>& fillers, T* z, T& pivot, double& first,
+template <bool kept, typename T>
+void convolve_few(const Forward<T>& f, const Sources<T>& from, const T* zeros, T* z, T& pivot, double& first,
                   double& second) {
-    const Sources<T> from = sources_of(f, channel, fillers);
     switch (from.count) {
         case 1:
-            return convolve_channel<1>(f.geometry, from, fillers.zeros(), z, pivot, first, second);
+            return convolve_channel<1, kept>(f.geometry, from, zeros, z, pivot, first, second);
         case 2:
-            return convolve_channel<2>(f.geometry, from, fillers.zeros(), z, pivot, first, second);
+            return convolve_channel<2, kept>(f.geometry, from, zeros, z, pivot, first, second);
         default:
-            return convolve_channel<3>(f.geometry, from, fillers.zeros(), z, pivot, first, second);
+            return convolve_channel<3, kept>(f.geometry, from, zeros, z, pivot, first, second);
     }
 }
 
@@ -168,9 +174,8 @@ inline void finish(const T* z, T factor, T shift, const T* r, T* y, int64_t coun
 }
 
 template <bool residual, bool rectify, typename T>
-inline void finish(const T* z, T factor, T shift, const T* r, T* y, int64_t count) {
-    const bool aligned = reinterpret_cast<uintptr_t>(y) % EAST_VECTOR_BYTES == 0;
-    if (aligned && count * int64_t(sizeof(T)) >= streamed_bytes) {
+inline void finish(bool streamed, const T* z, T factor, T shift, const T* r, T* y, int64_t count) {
+    if (streamed && reinterpret_cast<uintptr_t>(y) % EAST_VECTOR_BYTES == 0) {
         finish<residual, rectify, true>(z, factor, shift, r, y, count);
     } else {
         finish<residual, rectify, false>(z, factor, shift, r, y, count);
@@ -179,11 +184,27 @@ inline void finish(const T* z, T factor, T shift, const T* r, T* y, int64_t coun
 
 template <typename T>
 void finish(const Forward<T>& f, const T* z, T factor, T shift, const T* r, T* y, int64_t count) {
+    const bool streamed = f.geometry.out_plane() * int64_t(sizeof(T)) >= streamed_bytes;
     if (r != nullptr) {
-        f.rectify ? finish<true, true>(z, factor, shift, r, y, count) : finish<true, false>(z, factor, shift, r, y, count);
+        f.rectify ? finish<true, true>(streamed, z, factor, shift, r, y, count)
+                  : finish<true, false>(streamed, z, factor, shift, r, y, count);
     } else {
-        f.rectify ? finish<false, true>(z, factor, shift, r, y, count) : finish<false, false>(z, factor, shift, r, y, count);
+        f.rectify ? finish<false, true>(streamed, z, factor, shift, r, y, count)
+                  : finish<false, false>(streamed, z, factor, shift, r, y, count);
     }
+}
+
+// The same for a channel with one non-zero, from that non-zero's input.
+template <typename T>
+void finish_single(const Forward<T>& f, const Sources<T>& from, const T* zeros, T factor, T shift, const T* r, T* y) {
+    const Geometry& g = f.geometry;
+    for_each_span(g, from.is_straight(), [&](int32_t row, int32_t begin, int32_t end) {
+        const T* at[most_sources + 1];
+        from.locate(g, row, begin, end, zeros, at);
+        const int64_t offset = (int64_t(row) * g.out_width + begin) * g.batch;
+        const T* residual = r == nullptr ? nullptr : r + offset;
+        finish(f, at[0], factor * from.items[0].value, shift, residual, y + offset, int64_t(end - begin) * g.batch);
+    });
 }
 
 template <typename T>
@@ -222,16 +243,24 @@ void forward(const Forward<T>& f) {
     {
         T* own = scratch<T, 0>(f.z == nullptr ? plane : 0);
         const Fillers<T> fillers(int64_t(g.out_width) * batch, most_sources);
-#pragma omp for schedule(dynamic, 1)
+#pragma omp for schedule(dynamic, 1) nowait
         for (int32_t channel = 0; channel < g.out_channels; ++channel) {
             const bool dead = is_empty(f.by_output, channel);
             const T* z = f.z == nullptr ? own : f.z + channel * plane;
             double mean = 0, variance = 0;
-            const int32_t count = f.z == nullptr ? f.by_output.start[channel + 1] - f.by_output.start[channel] : 0;
-            if (!dead && f.z == nullptr && count <= most_sources && is_near(g)) {
+            const bool few = is_few(f, channel);
+            const bool is_wanted = f.wanted == nullptr || f.wanted[channel];
+            Sources<T> from;
+            if (!dead && few) {
                 double first = 0, second = 0;
                 T pivot = 0;
-                convolve_few(f, channel, fillers, own, pivot, first, second);
+                from = sources_of(f, channel, fillers);
+                // What a single non-zero makes of its input is found again as fast as it is read.
+                if (is_wanted && from.count > 1) {
+                    convolve_few<true>(f, from, fillers.zeros(), own, pivot, first, second);
+                } else if (f.training) {
+                    convolve_few<false>(f, from, fillers.zeros(), own, pivot, first, second);
+                }
                 mean = pivot + first / numbers;
                 variance = second / numbers - (first / numbers) * (first / numbers);
             } else if (!dead && f.z == nullptr) {
@@ -271,13 +300,18 @@ void forward(const Forward<T>& f) {
                 dead_channel(f, channel, shift);
                 continue;
             }
-            f.kind[channel] = f.wanted == nullptr || f.wanted[channel] ? stored : absent;
-            if (f.kind[channel] == absent) continue;
+            f.kind[channel] = is_wanted ? stored : absent;
+            if (!is_wanted) continue;
             T* y = f.y + channel * plane;
             const T* r = f.residual == nullptr ? nullptr : f.residual + channel * plane;
-            finish(f, z, factor, shift, r, y, plane);
+            if (few && from.count == 1) {
+                finish_single(f, from, fillers.zeros(), factor, shift, r, y);
+            } else {
+                finish(f, z, factor, shift, r, y, plane);
+            }
             if (f.pooled != nullptr) pool(y, plane / batch, batch, f.pooled + channel * batch);
         }
+        finish_streaming();
     }
 }
 

@@ -60,6 +60,13 @@ struct Vector {
     }
 };
 
+// Before other threads read what was streamed.
+inline void finish_streaming() {
+#if defined(__AVX__)
+    _mm_sfence();
+#endif
+}
+
 template <typename T>
 inline void fill(T* to, T value, int64_t count) {
     for (int64_t k = 0; k < count; ++k) to[k] = value;

@@ -1,0 +1,1 @@
+"""Benchmarks: the measured claims of the README, each one command."""

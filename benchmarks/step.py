@@ -1,0 +1,190 @@
+"""The benchmark of the training step: `python -m benchmarks.step`, or `make bench`."""
+
+import datetime
+import multiprocessing
+import os
+import platform
+import re
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+
+from benchmarks.networks import TimedNetwork, VariantName, timed_networks
+from benchmarks.results import Cell, Machine, Peak, Results
+from benchmarks.rounds import time_network
+from benchmarks.table import render
+from benchmarks.variants import CPU, make_step
+from east.cost.measure import measure_steps
+from east.data.catalog import DATASETS
+from east.engine.sparse.library import load_kernels
+from east.errors import EastError
+from east.files import write_atomically
+from east.training.provenance import commit, device_name
+
+DENSITIES = (0.0005, 0.0001, 0.001, 0.005, 0.01, 0.015, 0.05)
+"""The paper's density first: it is that of the masked dense variants."""
+
+SHORT_DENSITIES = (0.02, 0.1)
+BATCH_SIZE, SHORT_BATCH_SIZE = 128, 4
+ROUNDS = 3
+MINUTES_A_ROUND = 0.9
+"""Of one network and number of threads, on two cores of a shared cloud machine; warm-up and memory included."""
+
+RESULTS_FOLDER = Path(__file__).parent / "results"
+
+
+def run(
+    networks: dict[str, TimedNetwork],
+    *,
+    densities: Sequence[float],
+    threads: Sequence[int],
+    rounds: int,
+    batch_size: int,
+    short: bool,
+) -> Results:
+    """Time every network with every number of threads, then measure peak memory; each in a process of its own.
+
+    Args:
+        networks: what is timed, by name.
+        densities: of the sparse engine.
+        threads: numbers of CPU threads; memory is measured with the largest.
+        rounds: how often everything is timed.
+        batch_size: images a step.
+        short: whether these are the networks of the short mode.
+
+    Raises:
+        EastError: the kernels cannot be compiled, or memory does not suffice.
+    """
+    started, load = time.perf_counter(), os.getloadavg()[0]
+    machine = _machine(load)
+    cells: list[Cell] = []
+    peaks: list[Peak] = []
+    for name, network in networks.items():
+        used = densities if network.only_density is None else (network.only_density,)
+        counts = _counts_of(network, threads)
+        cells += [_time_apart(name, network, used, count, rounds, batch_size) for count in counts]
+        peaks += _peaks(name, network, used, max(threads), batch_size)
+    first = next(iter(networks.values()))
+    return Results(
+        machine=machine,
+        date=datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
+        minutes=(time.perf_counter() - started) / 60,
+        short=short,
+        image_shape=DATASETS[first.spec.dataset.name].image_shape,
+        batch_size=batch_size,
+        cells=tuple(cells),
+        peaks=tuple(peaks),
+    )
+
+
+def save(results: Results, folder: Path) -> Path:
+    """Write the results as JSON and as Markdown, named for processor and date; returns the Markdown file."""
+    stem = re.sub(r"[^a-z0-9]+", "-", results.machine.processor.lower()).strip("-") + f"-{results.date}"
+    write_atomically(folder / f"{stem}.json", results.model_dump_json(indent=1) + "\n")
+    path = folder / f"{stem}.md"
+    write_atomically(path, render(results))
+    return path
+
+
+def _counts_of(network: TimedNetwork, threads: Sequence[int]) -> Sequence[int]:
+    return [max(threads)] if network.all_threads_only else threads
+
+
+def _time_apart(
+    name: str, network: TimedNetwork, densities: Sequence[float], threads: int, rounds: int, batch_size: int
+) -> Cell:
+    job = partial(
+        time_network, name, network, densities=densities, threads=threads, rounds=rounds, batch_size=batch_size
+    )
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([time_network.__module__])
+    with ProcessPoolExecutor(max_workers=1, mp_context=context) as process:
+        try:
+            return process.submit(job).result()
+        except BrokenProcessPool as error:
+            raise EastError(
+                f"timing {network.label} did not fit into memory: all variants are held at once. Name fewer "
+                "--densities, or run on a machine with more memory."
+            ) from error
+
+
+def _peaks(name: str, network: TimedNetwork, densities: Sequence[float], threads: int, batch_size: int) -> list[Peak]:
+    asked: list[tuple[VariantName, float | None]] = [(variant, None) for variant in network.compared]
+    asked += [("sparse", density) for density in densities]
+    found = []
+    for variant, density in asked:
+        make = partial(make_step, network, variant, density or densities[0], batch_size)
+        # Two steps that are not timed: in the second one momentum and gradients are all there.
+        _, megabytes = measure_steps(make, steps=0, device=CPU, threads=threads)
+        found.append(Peak(network=name, variant=variant, density=density, megabytes=megabytes))
+    print(f"{network.label}: peak memory of {len(found)} steps measured", flush=True)
+    return found
+
+
+def _machine(load: float) -> Machine:
+    kernels = load_kernels()
+    return Machine(
+        processor=device_name(CPU),
+        cores=len(os.sched_getaffinity(0)),
+        platform=platform.platform(),
+        python=platform.python_version(),
+        torch=torch.__version__,
+        compiler=kernels.compiler,
+        vector=kernels.vector,
+        commit=commit(),
+        load=load,
+    )
+
+
+def _thread_counts(wanted: Sequence[str]) -> list[int]:
+    """Numbers of threads without repetition; `all` is PyTorch's choice for this machine, a thread a core."""
+    if wrong := [count for count in wanted if count != "all" and not (count.isdecimal() and int(count) > 0)]:
+        raise EastError(f"--threads {wrong[0]} is no number of threads. Give a whole number from 1, or all.")
+    counts = [torch.get_num_threads() if count == "all" else int(count) for count in wanted]
+    return list(dict.fromkeys(counts))
+
+
+def main(
+    short: Annotated[bool, typer.Option("--short", help="Narrow networks, small images, one round.")] = False,
+    models: Annotated[list[str] | None, typer.Option(help="Networks to time; all when left out.")] = None,
+    densities: Annotated[list[float] | None, typer.Option(min=1e-6, max=1, help="Of the sparse engine.")] = None,
+    threads: Annotated[list[str] | None, typer.Option(help="Numbers of CPU threads, or all.")] = None,
+    rounds: Annotated[int | None, typer.Option(min=1, help="How often everything is timed.")] = None,
+    out: Annotated[Path, typer.Option(help="The folder of the results.")] = RESULTS_FOLDER,
+) -> None:
+    """Time the whole training step of our engines, of PyTorch and of a peer's way, in turn. Options may be repeated."""
+    networks = timed_networks(short=short)
+    if unknown := set(models or ()) - networks.keys():
+        raise EastError(f"there is no network '{unknown.pop()}' here. Choose from {', '.join(networks)}.")
+    chosen = {name: network for name, network in networks.items() if not models or name in models}
+    rounds = rounds or (1 if short else ROUNDS)
+    counts = _thread_counts(threads or ["1", "all"])
+    minutes = MINUTES_A_ROUND * rounds * sum(len(_counts_of(network, counts)) for network in chosen.values())
+    length = "some seconds" if short else f"about {minutes:.0f} minutes on two cores, less on more"
+    print(f"{', '.join(chosen)}: rounds: {rounds}, {length}", flush=True)
+    results = run(
+        chosen,
+        densities=densities or (SHORT_DENSITIES if short else DENSITIES),
+        threads=counts,
+        rounds=rounds,
+        batch_size=SHORT_BATCH_SIZE if short else BATCH_SIZE,
+        short=short,
+    )
+    path = save(results, out)
+    print(f"{render(results)}\nWritten to {path} and the .json beside it, {results.minutes:.1f} minutes.")
+
+
+if __name__ == "__main__":
+    try:
+        typer.run(main)
+    except EastError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(1) from None

@@ -1,0 +1,227 @@
+"""The ways to execute a training step that are compared, each bound to one batch of random images."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_
+from torch.optim.sgd import sgd
+
+from benchmarks.networks import TimedNetwork, VariantName
+from east.config.run import ClipSpec, RunSpec
+from east.cost.measure import make_training_step
+from east.data.catalog import DATASETS
+from east.engine.dense import sum_squared_norms
+from east.models import ResNet
+from east.models.dyrelu import retire_dyrelu
+from east.seeding import generator
+from east.sparse.layers import masked_layers
+from east.training.loop import initial_model
+from east.training.optimizer import make_optimizer
+from east.training.sparsity import SparseTraining
+from east.training.step import TrainingStep
+
+CPU = torch.device("cpu")
+
+Step = Callable[[int], object]
+"""Does something once; takes the number of the training step, counted from 1."""
+
+
+@dataclass(frozen=True)
+class DenseStep:
+    """A training step that executes every weight, whatever the density.
+
+    Attributes:
+        model: the network that it trains.
+        step: forward, loss, backward, optimizer and, where there are masks, masking.
+        clip: what the clip adds to it. The gradients are in place after the step, so it is run and timed by itself,
+            and the step with the clip takes the sum of both. None where the variant has no clip.
+    """
+
+    model: ResNet
+    step: Step
+    clip: Step | None
+
+    def __call__(self, number: int) -> None:
+        """The step and its clip."""
+        self.step(number)
+        if self.clip is not None:
+            self.clip(number)
+
+
+class SparseSteps:
+    """The training step of the sparse engine at one density after the other, in the same memory.
+
+    Args:
+        network: the network.
+        densities: those that `use` can choose.
+        batch_size: images a step.
+
+    Attributes:
+        model: the network that they train, with the masks of the density in use.
+        plain: the step without the clip.
+        clipped: the step with the run's clip.
+    """
+
+    def __init__(self, network: TimedNetwork, densities: Sequence[float], batch_size: int) -> None:
+        self._states = {density: _masked_state(network, density) for density in densities}
+        step, batch, lr = _training_step(network, densities[0], "sparse", batch_size)
+        self.model = _model_of(step)
+        self._step = step
+        self.clipped: Step = partial(step, *batch, lr, dense_gradients=False)
+        self.plain: Step = partial(replace(step, clip=None), *batch, lr, dense_gradients=False)
+
+    def use(self, density: float) -> None:
+        """Start anew with the weights and masks of the beginning of a training at this density."""
+        self.model.load_state_dict(self._states[density])
+        self._step.masks_changed()
+
+
+def masked_dense(network: TimedNetwork, density: float, batch_size: int) -> DenseStep:
+    """Our dense engine: PyTorch's convolutions on weights that stay zero off the mask, optimizer on the active ones."""
+    step, batch, lr = _training_step(network, density, "dense", batch_size)
+    clip = step.clip
+
+    def clip_alone(number: int) -> None:
+        if clip is None:
+            return
+        request = clip.request(number, dense=False)
+        gradients = {name: weights.layer.weight.grad for name, weights in step.active.items()}
+        found = {name: gradient for name, gradient in gradients.items() if gradient is not None}
+        squared_norms = None if request.signs is None else sum_squared_norms(found, request.signs)
+        clip.apply(number, step.optimizer.plain_gradients(), squared_norms)
+
+    plain = partial(replace(step, clip=None), *batch, lr, dense_gradients=False)
+    return DenseStep(_model_of(step), plain, None if clip is None else clip_alone)
+
+
+def pytorch(network: TimedNetwork, density: float, batch_size: int, *, channels_last: bool) -> DenseStep:
+    """PyTorch alone: all weights on, no masks, fused SGD over dense tensors, and its own clip by the exact norm.
+
+    Args:
+        network: the network.
+        density: of no influence.
+        batch_size: images a step.
+        channels_last: the memory format of weights and images.
+    """
+    spec = network.at(density)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    model = _initial_model(network).to(memory_format=layout)  # type: ignore[call-overload]
+    parameters = list(model.parameters())
+    optimizer = make_optimizer(parameters, {}, spec.training)
+    images, labels = _random_batch(spec, batch_size)
+    images = images.contiguous(memory_format=layout)
+
+    def step(number: int) -> None:
+        optimizer.zero_grad()
+        F.cross_entropy(model(images), labels).backward()  # type: ignore[no-untyped-call]
+        optimizer.step(spec.training.lr)
+
+    return DenseStep(model, step, _clip_of_pytorch(parameters, spec.training.gradient_clip))
+
+
+def peer(network: TimedNetwork, density: float, batch_size: int) -> DenseStep:
+    """Dense tensors times masks, as rigl-torch and In-Time Over-Parameterization do; no clip.
+
+    Gradients are multiplied by float masks before a dense SGD step, momentum and weights after it, so that the next
+    forward pass finds weights that are zero off the mask. Like theirs, SGD goes tensor by tensor.
+    """
+    spec = network.at(density)
+    model = _masked_model(network, density)
+    parameters: list[Tensor] = list(model.parameters())
+    momenta: list[Tensor | None] = [torch.zeros_like(parameter) for parameter in parameters]
+    masks: dict[Tensor, Tensor] = {layer.weight: layer.mask.float() for layer in masked_layers(model).values()}
+    images, labels = _random_batch(spec, batch_size)
+    recipe = spec.training
+
+    def step(number: int) -> None:
+        for parameter in parameters:
+            parameter.grad = None
+        F.cross_entropy(model(images), labels).backward()  # type: ignore[no-untyped-call]
+        with torch.no_grad():
+            for parameter, mask in masks.items():
+                cast(Tensor, parameter.grad).mul_(mask)
+            sgd(
+                parameters,
+                [cast(Tensor, parameter.grad) for parameter in parameters],
+                momenta,
+                foreach=False,
+                weight_decay=recipe.weight_decay,
+                momentum=recipe.optimizer.momentum,
+                lr=recipe.lr,
+                dampening=0.0,
+                nesterov=recipe.optimizer.nesterov,
+                maximize=False,
+            )
+            for parameter, momentum in zip(parameters, momenta, strict=True):
+                if parameter in masks:
+                    parameter.mul_(masks[parameter])
+                    cast(Tensor, momentum).mul_(masks[parameter])
+
+    return DenseStep(model, step, None)
+
+
+MAKE_DENSE: dict[VariantName, Callable[[TimedNetwork, float, int], DenseStep]] = {
+    "dense": masked_dense,
+    "pytorch": partial(pytorch, channels_last=False),
+    "pytorch-channels-last": partial(pytorch, channels_last=True),
+    "peer": peer,
+}
+"""The dense variants by name."""
+
+
+def make_step(network: TimedNetwork, variant: VariantName, density: float, batch_size: int) -> Step:
+    """The step of a variant by itself, with its clip where it has one."""
+    if variant == "sparse":
+        step, batch, lr = _training_step(network, density, "sparse", batch_size)
+        return partial(step, *batch, lr, dense_gradients=False)
+    return MAKE_DENSE[variant](network, density, batch_size)
+
+
+def _training_step(
+    network: TimedNetwork, density: float, engine: str, batch_size: int
+) -> tuple[TrainingStep, tuple[Tensor, Tensor], float]:
+    """The product's own step, its batch and its learning rate."""
+    bound = make_training_step(
+        network.at(density), batch_size=batch_size, device=CPU, engine=engine, faded=network.faded
+    )
+    step = cast("partial[object]", bound)
+    images, labels, lr = step.args
+    return cast(TrainingStep, step.func), (images, labels), lr
+
+
+def _model_of(step: TrainingStep) -> ResNet:
+    """The network of one of our engines, each of which keeps it as `model`."""
+    return cast(ResNet, step.engine.model)  # type: ignore[attr-defined]
+
+
+def _initial_model(network: TimedNetwork) -> ResNet:
+    model = initial_model(network.spec, DATASETS[network.spec.dataset.name].num_classes)
+    if network.faded:
+        retire_dyrelu(model)
+    return model
+
+
+def _masked_model(network: TimedNetwork, density: float) -> ResNet:
+    model = _initial_model(network)
+    SparseTraining.of(model, network.at(density), steps_per_epoch=1).initialise()
+    return model
+
+
+def _masked_state(network: TimedNetwork, density: float) -> dict[str, Tensor]:
+    return _masked_model(network, density).state_dict()
+
+
+def _random_batch(spec: RunSpec, batch_size: int) -> tuple[Tensor, Tensor]:
+    info = DATASETS[spec.dataset.name]
+    draw = generator(spec.seed, "cost")  # the batch of the product's own measured step
+    images = torch.randn(batch_size, *info.image_shape, generator=draw)
+    return images, torch.randint(info.num_classes, (batch_size,), generator=draw)
+
+
+def _clip_of_pytorch(parameters: list[nn.Parameter], clip: ClipSpec | None) -> Step | None:
+    return None if clip is None else lambda number: clip_grad_norm_(parameters, clip.norm)
