@@ -155,10 +155,15 @@ def _thread_counts(wanted: Sequence[str]) -> list[int]:
 def main(
     short: Annotated[bool, typer.Option("--short", help="Narrow networks, small images, one round.")] = False,
     models: Annotated[list[str] | None, typer.Option(help="Networks to time; all when left out.")] = None,
-    densities: Annotated[list[float] | None, typer.Option(min=1e-6, max=1, help="Of the sparse engine.")] = None,
+    densities: Annotated[
+        list[float] | None,
+        typer.Option(min=1e-6, max=1, help="Of the sparse engine; the first is also that of masked dense variants."),
+    ] = None,
     threads: Annotated[list[str] | None, typer.Option(help="Numbers of CPU threads, or all.")] = None,
     rounds: Annotated[int | None, typer.Option(min=1, help="How often everything is timed.")] = None,
-    out: Annotated[Path, typer.Option(help="The folder of the results.")] = RESULTS_FOLDER,
+    out: Annotated[
+        Path, typer.Option(help="The folder of the results; benchmarks/results when left out.", show_default=False)
+    ] = RESULTS_FOLDER,
 ) -> None:
     """Time the whole training step of our engines, of PyTorch and of a peer's way, in turn. Options may be repeated."""
     networks = timed_networks(short=short)

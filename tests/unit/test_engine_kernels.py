@@ -80,7 +80,6 @@ def masked_conv(counts, by, shape, inputs, outputs, case, draw):
     conv = MaskedConv2d(inputs, outputs, shape.kernel, stride=shape.stride, padding=shape.padding).to(case.dtype)
     mask = torch.zeros_like(conv.mask)
     for group, count in zip(mask.unbind(by), counts, strict=True):
-        group.view(-1) if group.is_contiguous() else None
         chosen = torch.zeros(group.numel(), dtype=torch.bool)
         chosen[torch.randperm(group.numel(), generator=draw)[:count]] = True
         group.copy_(chosen.view_as(group))
@@ -119,6 +118,29 @@ def planes_of(images):
     return images.detach().permute(1, 2, 3, 0).contiguous()
 
 
+@pytest.fixture(autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def with_one_and_two_threads(run):
+    """What `run` returns with one thread, tensors by name; two must find the same to the last bit."""
+    found = run()
+    torch.set_num_threads(2)
+    for name, tensor in run().items():
+        torch.testing.assert_close(tensor, found[name], rtol=0, atol=0, equal_nan=True)
+    torch.set_num_threads(1)
+    return found
+
+
+def each(channels):
+    """(C,) for every number of (C, H, W, N)."""
+    return channels[:, None, None, None]
+
+
 class Unit:
     """A unit with random numbers, run by the kernels and by autograd."""
 
@@ -154,9 +176,9 @@ class Unit:
 
     @property
     def read(self):
-        """Which output channels any gradient reaches."""
-        if self.direct is not None:
-            return torch.ones(len(self.case.nonzeros), dtype=torch.uint8)
+        """Which output channels anything reads; None for all, as behind a residual or a DyReLU."""
+        if self.case.direct or self.case.residual or self.case.activation == "dynamic":
+            return None
         return torch.stack([bound.index.by_input.occupied for bound, _ in self.readers]).amax(0)
 
     def expected(self):
@@ -199,23 +221,13 @@ class Unit:
         return torch.maximum(a1 * u + b1, a2 * u + b2)
 
     def run(self):
-        """What the kernels find with one thread; two must find the same to the last bit."""
-        before = torch.get_num_threads()
-        found = []
-        try:
-            for threads in (1, 2):
-                torch.set_num_threads(threads)
-                found.append(self._run())
-        finally:
-            torch.set_num_threads(before)
-        for name, tensor in found[0].items():
-            torch.testing.assert_close(found[1][name], tensor, rtol=0, atol=0, equal_nan=True)
-        return found[0]
+        """What the kernels find."""
+        return with_one_and_two_threads(self._run)
 
     def _run(self):
         self._forward()
         found = {
-            "y": torch.where((self.kind == k.CONSTANT)[:, None, None, None], self.constant[:, None, None, None], self.y),
+            "y": torch.where(each(self.kind == k.CONSTANT), each(self.constant), self.y),
             "pooled": self.means,
             "running_mean": self.new_mean,
             "running_variance": self.new_variance,
@@ -228,7 +240,7 @@ class Unit:
 
     def _forward(self):
         case = self.case
-        self.data = self.x.masked_fill((self.x_kind == k.CONSTANT)[:, None, None, None], UNSET)
+        self.data = self.x.masked_fill(each(self.x_kind == k.CONSTANT), UNSET)
         self.planes = k.Planes(k.address(self.data), k.address(self.x_kind), k.address(self.x_constants))
         self.z = None
         if case.z != "found":
@@ -257,7 +269,7 @@ class Unit:
             momentum=MOMENTUM,
             training=int(case.training),
             rectify=int(case.activation == "relu"),
-            constants=int(not case.direct and case.activation != "dynamic"),
+            constants=int(self.reads is not None),
             residual=k.address(self.residual),
             wanted=None if case.everything else k.address(self.reads),
             mean=k.address(self.mean),
@@ -277,7 +289,7 @@ class Unit:
             "relu": k.RECTIFY_BY_INPUT if self.residual is None else k.RECTIFY_BY_OUTPUT,
             "dynamic": k.DYNAMIC,
         }[case.activation]
-        self.dz = self.y.clone()
+        self.u, self.dz = self.y.clone(), self.y.clone()
         direct = None if self.direct is None else self.direct.clone()
         self.g = torch.full_like(self.y, UNSET) if direct is None else direct
         outputs, values = len(case.nonzeros), len(self.bound.weights.values)
@@ -296,10 +308,10 @@ class Unit:
             inverse_deviation=k.address(self.inverse_deviation),
             direct=k.address(direct),
             activation=activation,
-            y=k.address(self.y.clone() if case.activation == "dynamic" else self.dz),
+            y=k.address(self.u if case.activation == "dynamic" else self.dz),
             coefficients=k.address(self.coefficients),
             pooled=k.address(self.pooled),
-            read=None if case.direct else k.address(self.reads),
+            read=k.address(self.reads),
             g=None if self.residual is None else k.address(self.g),
             dz=k.address(self.dz),
             dz_of_dead=int(case.everything),
@@ -317,27 +329,260 @@ class Unit:
     def check(self):
         """Compare everything that the case defines."""
         case, found, expected = self.case, self.run(), self.expected()
-        live, read = self.bound.index.by_output.occupied.bool(), self.read.bool()
-        stored = self.kind != k.ABSENT
-        assert torch.equal(~stored, torch.zeros_like(live) if case.everything else live & ~read)
-        agree(found["y"][stored], expected["y"][stored], case.dtype, "y")
-        assert self.y[~stored].isnan().all()
+        live = self.bound.index.by_output.occupied.bool() | (case.z == "dense")
+        read = torch.ones_like(live) if self.reads is None else self.reads.bool()
+        written = read | ~live | case.everything
+        agree(found["y"][written], expected["y"][written], case.dtype, "y")
+        assert found["y"][~written].isnan().all()
+        amplified = float(expected["inverse_deviation"].max())  # errors of z, where it hardly varies
         names = ["running_mean", "running_variance"]
         if case.activation == "dynamic":
             names.append("pooled")
         if case.training:
             names += ["mean", "inverse_deviation", "weight_gradient", "bias_gradient"]
             names += ["value_gradient"] * (case.z == "found") + ["sketch"] * (case.probes > 0)
-            wanted = torch.ones_like(read) if case.everything else live & read
-            agree(found["dz"][wanted], expected["dz"][wanted], case.dtype, "dz")
-            if case.residual:
-                agree(found["g"][read], expected["g"][read], case.dtype, "g")
+            names += ["g"] * case.residual
+            wanted = (live & read) | case.everything
+            agree(found["dz"][wanted], expected["dz"][wanted], case.dtype, "dz", amplified)
         for name in names:
-            agree(found[name], expected[name], case.dtype, name)
+            agree(found[name], expected[name], case.dtype, name, amplified)
 
 
-def agree(found, expected, dtype, name):
-    scale = max(1.0, float(expected.abs().max())) if expected.numel() else 1.0
+def agree(found, expected, dtype, name, amplified=1.0):
+    scale = max(1.0, amplified, float(expected.abs().max())) if expected.numel() else 1.0
     torch.testing.assert_close(
         found.double(), expected, rtol=0, atol=TOLERANCE[dtype] * scale, msg=lambda text: f"{name}: {text}"
     )
+
+
+NEAR = Shape()
+"""Stride 1 and no position further away than one: with few non-zeros, the kernels read all inputs in one pass."""
+
+ENDS = {
+    "ReLU": {},
+    "no activation": {"activation": "none"},
+    "residual and ReLU": {"residual": True, "direct": True},
+    "residual alone": {"residual": True, "activation": "none", "direct": True},
+    "DyReLU": {"activation": "dynamic", "direct": True, "readers": ()},
+    "residual and DyReLU": {"activation": "dynamic", "residual": True, "direct": True, "readers": ()},
+}
+
+
+@pytest.mark.parametrize("batch", [1, 5, 128])
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("training", [True, False])
+def test_units_with_every_end_equal_autograd(end, batch, training):
+    Unit(Case(batch=batch, training=training, **ENDS[end])).check()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("height", "width"), [(6, 5), (1, 1), (2, 2), (1, 7), (5, 3), (40, 33)])
+@pytest.mark.parametrize("shape", [NEAR, Shape(1, 1, 0)], ids=["3x3", "1x1"])
+def test_few_nonzeros_at_every_size_of_image_equal_autograd(shape, height, width, dtype):
+    for residual in (False, True):
+        Unit(Case(shape, (1, 2, 3, 0), 3, height, width, 16, residual=residual, direct=residual, dtype=dtype)).check()
+
+
+@pytest.mark.parametrize("kernel", [1, 3, 7])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_every_kernel_size_stride_and_padding_equals_autograd(kernel, stride):
+    for padding in {0, kernel // 2, kernel - 1}:
+        for batch in (1, 5) if padding != kernel // 2 else (1, 5, 128):
+            Unit(Case(Shape(kernel, stride, padding), (0, 1, 2, 3, 4, 20), 21, 8, 9, batch, probes=1)).check()
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_random_units_equal_autograd(seed):
+    draw = generator(seed, "case")
+
+    def one_of(*choices):
+        return choices[int(torch.randint(len(choices), (), generator=draw))]
+
+    def shape():
+        kernel = one_of(1, 3, 7)
+        return Shape(kernel, one_of(1, 2), one_of(0, kernel // 2, kernel // 2, kernel - 1))
+
+    def near(fallback):
+        return one_of(NEAR, NEAR, Shape(1, 1, 0), fallback)
+
+    inputs = one_of(1, 2, 5, 30)
+    case = Case(
+        shape=near(shape()),
+        nonzeros=tuple(min(one_of(0, 1, 1, 2, 3, 4, 12), inputs) for _ in range(one_of(1, 4, 9))),
+        inputs=inputs,
+        height=one_of(9, 10, 13),
+        width=one_of(9, 10, 20),
+        batch=one_of(1, 3, 8, 33),
+        constant=one_of((), (0,), (0, inputs - 1)),
+        z=one_of("found", "found", "found", "given", "dense"),
+        everything=one_of(False, True),
+        probes=one_of(0, 1, 3),
+        parts=1,
+        dtype=one_of(torch.float32, torch.float64),
+        seed=seed,
+        **ENDS[one_of(*ENDS)],
+    )
+    if not case.direct:
+        counts = one_of((1,), (0, 1), (2, 1, 0), (5, 3))
+        readers = (Reader(near(Shape(3, 2, 1)), counts), Reader(near(Shape(1, 2, 0)), counts[::-1]))
+        case = replace(case, readers=readers[: one_of(1, 2)])
+    Unit(case).check()
+
+
+@pytest.mark.parametrize("z", ["found", "given", "dense"])
+@pytest.mark.parametrize("shape", [NEAR, Shape(3, 2, 1)], ids=["stride 1", "stride 2"])
+@pytest.mark.parametrize(
+    "nonzeros",
+    [(0,) * 4, (0, 1, 0, 0), (54,) * 4, (0, 54, 0, 3), (2, 2, 2, 2)],
+    ids=["none", "one", "all", "empty rows", "few"],
+)
+def test_every_mask_equals_autograd(nonzeros, shape, z):
+    Unit(Case(shape, nonzeros, everything=True, z=z)).check()
+
+
+@pytest.mark.parametrize("counts", [(1,), (2,), (3,), (4,), (5,), (0, 9)])
+@pytest.mark.parametrize("second", [None, Shape(1, 1, 0), Shape(1, 2, 0), Shape(3, 2, 1)], ids=str)
+@pytest.mark.parametrize("direct", [False, True])
+def test_gradients_of_all_readers_are_added(counts, second, direct):
+    readers = [Reader(NEAR, counts)] + ([] if second is None else [Reader(second, (1, 0, 2))])
+    Unit(Case(readers=tuple(readers), direct=direct)).check()
+    Unit(Case(readers=tuple(readers), direct=True, residual=True)).check()
+
+
+@pytest.mark.parametrize("shape", [NEAR, Shape(3, 2, 1), Shape(1, 1, 0), Shape(7, 2, 3)], ids=str)
+@pytest.mark.parametrize("residual", [False, True])
+def test_constant_channels_are_read_as_if_they_were_stored(shape, residual):
+    """Their memory holds NaN."""
+    Unit(Case(shape, (1, 2, 3, 6, 6, 0), constant=(0, 1, 3, 5), residual=residual, direct=residual)).check()
+
+
+@pytest.mark.parametrize("everything", [False, True])
+def test_a_channel_without_nonzeros_becomes_a_constant(everything):
+    unit = Unit(Case(nonzeros=(0, 2, 0), everything=everything))
+    unit.check()
+    assert unit.kind.tolist() == [k.CONSTANT, k.STORED, k.CONSTANT]
+    assert unit.y[unit.kind == k.CONSTANT].isnan().all()
+
+
+def test_a_channel_without_nonzeros_is_stored_where_constants_are_not_understood():
+    unit = Unit(Case(nonzeros=(0, 2, 0), direct=True))
+    unit.check()
+    assert unit.kind.tolist() == [k.STORED] * 3
+
+
+@pytest.mark.parametrize("nonzeros", [(2, 2, 0, 0), (9, 9, 0, 0)], ids=["few", "many"])
+@pytest.mark.parametrize("probes", [0, 1])
+def test_channels_that_nothing_reads_are_left_out(nonzeros, probes):
+    case = Case(nonzeros=nonzeros, readers=(Reader(NEAR, (0, 2)), Reader(Shape(1, 1, 0), (0, 1))), probes=probes)
+    unit = Unit(case)
+    unit.check()
+    assert unit.kind.tolist() == [k.ABSENT, k.STORED, k.CONSTANT, k.CONSTANT]
+    assert unit.gradients["bias_gradient"][0] == 0
+    everything = Unit(replace(case, everything=True))
+    everything.check()
+    assert everything.kind.tolist() == [k.STORED, k.STORED, k.CONSTANT, k.CONSTANT]
+    assert (everything.dz[0] == 0).all()
+
+
+@pytest.mark.parametrize("shape", [NEAR, Shape(3, 2, 1)], ids=["stride 1", "stride 2"])
+@pytest.mark.parametrize("probes", [1, 3])
+@pytest.mark.parametrize("parts", [1, 2, 6])
+def test_sketches_sum_the_gradient_with_signs_over_all_channels(shape, probes, parts):
+    """Channels without non-zeros count, and so does a part that nothing reads."""
+    for readers in ((Reader(),), (Reader(NEAR, (0, 0, 0, 1, 1, 1)),)):
+        for z in ("found", "given"):
+            Unit(Case(shape, z=z, probes=probes, parts=parts, readers=readers)).check()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_planes_that_are_written_past_the_caches_equal_autograd(dtype):
+    Unit(Case(Shape(1, 1, 0), (1, 4), 5, 28, 29, 128, residual=True, direct=True, dtype=dtype)).check()
+
+
+@pytest.mark.parametrize("mean", [1e3, -1e3])
+def test_the_variance_of_a_channel_far_from_zero_is_exact(mean):
+    """Its mean is 1000 standard deviations: single precision would lose the variance of plain sums of squares."""
+    unit = Unit(Case(Shape(1, 1, 0), (1, 4), 4, 32, 32, 16, dtype=torch.float32))
+    unit.x += mean
+    found, expected = unit.run(), unit.expected()
+    torch.testing.assert_close(found["inverse_deviation"].double(), expected["inverse_deviation"], rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("at", ["x", "dz"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("nonzeros", [(1, 2, 0), (4, 9, 0)], ids=["few", "many"])
+@pytest.mark.parametrize("shape", [NEAR, Shape(3, 2, 1)], ids=["stride 1", "stride 2"])
+@pytest.mark.parametrize("residual", [False, True])
+def test_nan_goes_where_it_is_read_and_nowhere_else(at, value, nonzeros, shape, residual):
+    unit = Unit(Case(shape, nonzeros, inputs=1, readers=(Reader(NEAR, (54,)),), residual=residual, batch=3))
+    (unit.x if at == "x" else unit.readers[0][1])[0, :, :, 1] = value
+    found = unit.run()
+    dead = 2
+    assert found["y"][:dead].isnan().all() == (at == "x")
+    assert found["y"][dead].isfinite().all()
+    for name in ("dz", "weight_gradient", "value_gradient"):
+        assert not found[name].isfinite().flatten()[0], name
+    assert not found["value_gradient"].isfinite().any()
+
+
+# Products with sketches
+
+
+def correlate(x, sketches, bound, kind=None, constants=None):
+    """What the kernel finds: (in, probes, taps)."""
+    parts, probes = sketches.shape[:2]
+    planes = k.Planes(*map(k.address, (x, kind, constants)))
+
+    def run():
+        products = torch.full((len(x), probes, bound.geometry.kernel**2), UNSET, dtype=torch.float64)
+        summed = sketches.clone()
+        arguments = k.Correlate(bound.geometry, planes, probes, parts, k.address(summed), k.address(products))
+        k.KernelSet(x.dtype)("correlate", arguments)
+        return {"products": products}
+
+    return with_one_and_two_threads(run)["products"]
+
+
+def check_correlate(shape, probes=1, parts=1, height=6, width=5, batch=5, constant=False, dtype=torch.float64):
+    draw = generator(0, "correlate")
+    bound = Bound(MaskedConv2d(3, 4, shape.kernel, stride=shape.stride, padding=shape.padding), (height, width), batch)
+    x = torch.randn(3, height, width, batch, generator=draw, dtype=torch.float64).to(dtype)
+    sketches = torch.randn(parts, probes, *bound.out_size, batch, generator=draw, dtype=torch.float64).to(dtype)
+    kind, constants = torch.tensor([0, int(constant), 0], dtype=torch.uint8), torch.full((3,), UNSET, dtype=dtype)
+    data = x.clone()
+    if constant:
+        constants[1], x[1], data[1] = 0.7, 0.7, UNSET
+    found = correlate(data, sketches, bound, kind, constants)
+    size = (probes, 3, shape.kernel, shape.kernel)
+    weight = torch.nn.grad.conv2d_weight(
+        images_of(x), size, images_of(sketches.sum(0)), stride=shape.stride, padding=shape.padding
+    )
+    agree(found, weight.transpose(0, 1).flatten(2), dtype, "products")
+
+
+@pytest.mark.parametrize("kernel", [1, 3, 7])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_products_with_sketches_are_the_dense_gradient_times_the_signs(kernel, stride):
+    for padding in {0, kernel // 2, kernel - 1}:
+        for batch in (1, 5, 128):
+            check_correlate(Shape(kernel, stride, padding), height=8, width=9, batch=batch)
+
+
+@pytest.mark.parametrize("probes", [1, 3])
+@pytest.mark.parametrize("parts", [1, 2, 16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_parts_of_sketches_are_added(probes, parts, dtype):
+    check_correlate(NEAR, probes, parts, height=9, width=33, batch=32, dtype=dtype)
+
+
+@pytest.mark.parametrize("width", [1, 2, 3, 4, 40])
+@pytest.mark.parametrize("shape", [NEAR, Shape(3, 2, 1), Shape(1, 1, 0)], ids=str)
+def test_products_with_constant_channels_and_of_every_width(shape, width):
+    check_correlate(shape, 2, height=4, width=width, constant=True)
+
+
+def test_a_nan_in_an_input_channel_is_a_nan_in_its_products():
+    bound = Bound(MaskedConv2d(2, 1, 3, padding=1), (5, 5), 3)
+    x, sketches = torch.ones(2, 5, 5, 3), torch.ones(1, 1, 5, 5, 3)
+    x[1, 2, 2, 0] = UNSET
+    assert correlate(x, sketches, bound).isnan().flatten(1).all(1).tolist() == [False, True]
