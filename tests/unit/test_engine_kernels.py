@@ -12,7 +12,7 @@ from east.seeding import generator
 from east.sparse.active import ActiveWeights
 from east.sparse.layers import MaskedConv2d
 
-TOLERANCE = {torch.float32: 2e-5, torch.float64: 1e-11}
+TOLERANCE = {torch.float32: 5e-5, torch.float64: 1e-11}
 """Largest error, relative to the largest number of a tensor, or to 1 if all are smaller."""
 
 UNSET = float("nan")
@@ -332,9 +332,9 @@ class Unit:
         live = self.bound.index.by_output.occupied.bool() | (case.z == "dense")
         read = torch.ones_like(live) if self.reads is None else self.reads.bool()
         written = read | ~live | case.everything
-        agree(found["y"][written], expected["y"][written], case.dtype, "y")
         assert found["y"][~written].isnan().all()
         amplified = float(expected["inverse_deviation"].max())  # errors of z, where it hardly varies
+        agree(found["y"][written], expected["y"][written], case.dtype, "y", amplified)
         names = ["running_mean", "running_variance"]
         if case.activation == "dynamic":
             names.append("pooled")
@@ -391,7 +391,7 @@ def test_every_kernel_size_stride_and_padding_equals_autograd(kernel, stride):
             Unit(Case(Shape(kernel, stride, padding), (0, 1, 2, 3, 4, 20), 21, 8, 9, batch, probes=1)).check()
 
 
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", range(1500))
 def test_random_units_equal_autograd(seed):
     draw = generator(seed, "case")
 
@@ -413,7 +413,7 @@ def test_random_units_equal_autograd(seed):
         height=one_of(9, 10, 13),
         width=one_of(9, 10, 20),
         batch=one_of(1, 3, 8, 33),
-        constant=one_of((), (0,), (0, inputs - 1)),
+        constant=(0, 1, 2) if inputs == 30 else (),
         z=one_of("found", "found", "found", "given", "dense"),
         everything=one_of(False, True),
         probes=one_of(0, 1, 3),

@@ -54,7 +54,7 @@ class Case:
 
 def _cases() -> list[Case]:
     # Channels of 64 KiB, as in the middle of a network. Weights count little in one network and much in the other.
-    sparse, few_weights, many_weights, tiny = (32, 16), (32, 16), (128, 8), (16, 4)
+    sparse, few_weights, many_weights, tiny = (16, 32), (32, 16), (128, 8), (16, 4)
     return [
         Case(*tiny, Workload(16), "fused"),
         Case(*tiny, Workload(16), None),

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "convolution.h"
+#include "sources.h"
 
 namespace east {
 namespace {
@@ -33,10 +34,10 @@ void add_parts(const Correlate<T>& c) {
 
 // Products of x with `taps` spans of a sketch that begin at different places: x is loaded once for all of them.
 template <int taps, typename T>
-inline void add_dots(const T* x, const T* const* spans, int64_t count, double* products) {
+inline void add_dots(const T* x, const T* const* spans, int64_t count, Sum<T>* products) {
     using V = Vector<T>;
     typename V::Register sums[taps];
-    for (int tap = 0; tap < taps; ++tap) sums[tap] = V::zero();
+    for (int tap = 0; tap < taps; ++tap) sums[tap] = products[tap].fast;
     int64_t k = 0;
     for (; k + V::lanes <= count; k += V::lanes) {
         prefetch(x + k);
@@ -44,35 +45,61 @@ inline void add_dots(const T* x, const T* const* spans, int64_t count, double* p
         for (int tap = 0; tap < taps; ++tap) sums[tap] += value * V::load(spans[tap] + k);
     }
     for (int tap = 0; tap < taps; ++tap) {
-        double total = V::sum(sums[tap]);
-        for (int64_t rest = k; rest < count; ++rest) total += x[rest] * spans[tap][rest];
-        products[tap] += total;
+        products[tap].fast = sums[tap];
+        for (int64_t rest = k; rest < count; ++rest) products[tap].rest += x[rest] * spans[tap][rest];
     }
 }
 
-// Some columns of one row of a 3x3 convolution of stride 1: all kernel columns at once where they lie within the image.
-template <typename T>
-inline void correlate_columns(const Geometry& g, const T* x, const T* sketch, int32_t begin, int32_t end, double* products) {
-    const int64_t batch = g.batch;
+// Some columns of one row of x with `rows` rows of a sketch, the first of which meets kernel row `kernel_row`: in a 3x3
+// convolution of stride 1, all kernel columns at once where they lie within the image.
+template <int rows, typename T>
+inline void correlate_columns(const Geometry& g, const T* x, const T* sketch, int32_t begin, int32_t end, Sum<T>* products) {
+    const int64_t batch = g.batch, line = g.out_width * batch;
     const bool left = begin == 0, right = end == g.out_width;
     const T *from = x + begin * batch, *at = sketch + begin * batch;
-    if (left) {
-        const T* spans[2] = {at + batch, at};
-        add_dots<2>(from, spans, batch, products);
-        from += batch;
-        at += batch;
-    }
     const int64_t inner = (end - begin - left - right) * batch;
-    const T* spans[3] = {at + batch, at, at - batch};
-    add_dots<3>(from, spans, inner, products);
-    if (right) {
-        const T* last[2] = {at + inner, at + inner - batch};
-        add_dots<2>(from + inner, last, batch, products + 1);
+    const T* spans[3 * rows];
+    for (int row = 0; row < rows; ++row) {
+        const T* centre = at - row * line + (left ? batch : 0);
+        spans[3 * row] = centre + batch;
+        spans[3 * row + 1] = centre;
+        spans[3 * row + 2] = centre - batch;
+        if (left) {
+            const T* first[2] = {centre, centre - batch};
+            add_dots<2>(from, first, batch, products + 3 * row);
+        }
+        if (right) {
+            const T* last[2] = {centre + inner, centre + inner - batch};
+            add_dots<2>(from + (left ? batch : 0) + inner, last, batch, products + 3 * row + 1);
+        }
     }
+    add_dots<3 * rows>(from + (left ? batch : 0), spans, inner, products);
 }
 
 // Columns whose part of three rows of a sketch stays in the first-level cache.
 constexpr int32_t near_numbers = 1024;
+
+// All columns from `begin` to `end`, row by row.
+template <typename T>
+inline void correlate_strip(const Geometry& g, const T* x, const T* sketch, int32_t begin, int32_t end, Sum<T>* products) {
+    constexpr int32_t rows_between_flushes = 4;
+    const int64_t line = int64_t(g.out_width) * g.batch;
+    for (int32_t row = 0; row < g.in_height; ++row) {
+        const T *from = x + row * line, *at = sketch + row * line;
+        const bool first = row == 0, last = row == g.in_height - 1;
+        // Kernel row 0 meets the row of the sketch below, kernel row 2 the one above.
+        if (!first && !last) {
+            correlate_columns<3>(g, from, at + line, begin, end, products);
+        } else {
+            correlate_columns<1>(g, from, at, begin, end, products + 3);
+            if (!last) correlate_columns<1>(g, from, at + line, begin, end, products);
+            if (!first) correlate_columns<1>(g, from, at - line, begin, end, products + 6);
+        }
+        if (last || row % rows_between_flushes == 0) {
+            for (int32_t tap = 0; tap < 9; ++tap) products[tap].flush();
+        }
+    }
+}
 
 // The products of one input channel with a sketch, at every kernel position.
 template <typename T>
@@ -81,21 +108,15 @@ void correlate_channel(const Correlate<T>& c, int64_t channel, const T* sketch, 
     const T* x = c.x.data + channel * g.in_plane();
     const bool is_stored = c.x.is_stored(channel);
     for (int32_t tap = 0; tap < g.kernel * g.kernel; ++tap) products[tap] = 0;
-    if (is_stored && g.kernel == 3 && g.stride == 1 && g.padding == 1 && g.out_width >= 3) {
-        const int64_t row = int64_t(g.out_width) * g.batch;
+    if (is_stored && g.kernel == 3 && g.stride == 1 && g.padding == 1 && g.out_width >= 2) {
+        Sum<T> sums[9];
         const int32_t columns = std::max(2, near_numbers / g.batch);
-        for (int32_t begin = 0; begin < g.out_width; begin += columns) {
-            // The last columns join the ones before, so that no part is a single column.
-            const int32_t end = begin + 2 * columns > g.out_width ? g.out_width : begin + columns;
-            for (int32_t in_row = 0; in_row < g.in_height; ++in_row) {
-                for (int32_t kernel_row = 0; kernel_row < 3; ++kernel_row) {
-                    const int32_t out_row = in_row + 1 - kernel_row;
-                    if (out_row < 0 || out_row >= g.out_height) continue;
-                    correlate_columns(g, x + in_row * row, sketch + out_row * row, begin, end, products + 3 * kernel_row);
-                }
-            }
-            if (end == g.out_width) break;
+        for (int32_t begin = 0, end = 0; end < g.out_width; begin = end) {
+            // The last columns join the ones before, so that no strip is a single column.
+            end = begin + 2 * columns > g.out_width ? g.out_width : begin + columns;
+            correlate_strip(g, x, sketch, begin, end, sums);
         }
+        for (int32_t tap = 0; tap < 9; ++tap) products[tap] = sums[tap].total();
         return;
     }
     for (int32_t index = 0; index < tiling.count(); ++index) {
