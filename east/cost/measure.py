@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -27,6 +27,7 @@ from east.training.optimizer import make_optimizer
 from east.training.provenance import device_name
 from east.training.sparsity import SparseTraining
 from east.training.step import TrainingStep
+from east.training.workload import expected_workload
 
 WARM_UP_STEPS = 2
 """Steps before the clock starts: they allocate gradients and momentum and let libraries choose their algorithms."""
@@ -109,7 +110,8 @@ def make_training_step(
     # The length of an epoch only times mask updates, and none falls into the measured steps.
     SparseTraining.of(model, spec, steps_per_epoch=1).initialise()
     active = active_weights(masked_layers(model))
-    execute = make_engine(engine, model, active, numerics=spec.training.numerics, device=device)
+    workload = replace(expected_workload(spec.training), batch=batch_size)
+    execute = make_engine(engine, model, active, numerics=spec.training.numerics, device=device, workload=workload)
     optimizer = make_optimizer(model.parameters(), active, spec.training)
     clip = spec.training.gradient_clip
     step = TrainingStep(execute, optimizer, active, None if clip is None else GradientClip(clip, active, spec.seed))

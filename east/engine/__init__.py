@@ -2,5 +2,6 @@
 
 from east.engine.base import Engine, GradientRequest, Gradients
 from east.engine.choose import make_engine
+from east.engine.workload import Workload
 
-__all__ = ["Engine", "GradientRequest", "Gradients", "make_engine"]
+__all__ = ["Engine", "GradientRequest", "Gradients", "Workload", "make_engine"]

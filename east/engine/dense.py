@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from east.engine.base import GradientRequest, Gradients
+from east.engine.formats import network_format
 from east.sparse.active import ActiveWeights
 
 
@@ -17,18 +18,28 @@ class DenseEngine:
         active: the active weights of its masked layers, by name.
         numerics: `tf32`, `fp32` or `bf16`; only CUDA distinguishes them.
         device: where the network is.
+        lay_out: bring the weights into the format of the images; otherwise they stay as they are, which is a little
+            slower.
     """
 
     name = "dense"
 
     def __init__(
-        self, model: nn.Module, active: Mapping[str, ActiveWeights], *, numerics: str, device: torch.device
+        self,
+        model: nn.Module,
+        active: Mapping[str, ActiveWeights],
+        *,
+        numerics: str,
+        device: torch.device,
+        lay_out: bool = True,
     ) -> None:
-        # Channels-last is the layout in which convolutions of this size run fastest, on the CPU and on tensor cores.
-        self.model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model = model
         self.active = active
-        for weights in active.values():
-            weights.read()
+        self._format = network_format(model, device)
+        if lay_out:
+            model.to(memory_format=self._format)  # type: ignore[call-overload]
+            for weights in active.values():
+                weights.read()
         self.autocast = device.type == "cuda" and numerics == "bf16"
         if device.type == "cuda":
             torch.backends.cudnn.conv.fp32_precision = "ieee" if numerics == "fp32" else "tf32"  # type: ignore[attr-defined]
@@ -36,7 +47,7 @@ class DenseEngine:
     def __call__(self, images: Tensor) -> Tensor:
         """Logits (N, classes) of images (N, C, H, W), in fp32 where the network is not in fp64."""
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.autocast):
-            logits: Tensor = self.model(images.contiguous(memory_format=torch.channels_last))
+            logits: Tensor = self.model(images.contiguous(memory_format=self._format))
         return logits.float() if self.autocast else logits
 
     def gradients(self, images: Tensor, criterion: Callable[[Tensor], Tensor], request: GradientRequest) -> Gradients:

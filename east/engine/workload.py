@@ -16,3 +16,7 @@ class Workload:
     batch: int = 128
     probes: float = 0.0
     dense: float = 0.0
+
+
+PLAIN = Workload()
+"""Steps that need gradients of active weights and no others."""

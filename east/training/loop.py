@@ -37,6 +37,7 @@ from east.training.recipe import learning_rate
 from east.training.records import EpochRecord, TimingRecord, UpdateRecord, as_dicts, write_records
 from east.training.sparsity import SparseTraining
 from east.training.step import TrainingStep
+from east.training.workload import expected_workload
 
 Summary = dict[str, Any]
 
@@ -170,7 +171,12 @@ class _Training:
         # lay the weights out anew.
         active = active_weights(self.layers)
         self.engine = make_engine(
-            resources.engine, self.model, active, numerics=spec.training.numerics, device=self.device
+            resources.engine,
+            self.model,
+            active,
+            numerics=spec.training.numerics,
+            device=self.device,
+            workload=expected_workload(spec.training),
         )
         self.optimizer = make_optimizer(self.model.parameters(), active, spec.training)
         clip = spec.training.gradient_clip

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 import east
+from east.engine.processor import processor_name
 
 NUMERIC_PARTS = ("config/run.py", "data", "engine", "models", "seeding.py", "sparse", "training")
 """The parts of the package that decide a run's numbers."""
@@ -61,11 +62,7 @@ def device_name(device: torch.device) -> str:
     """The name of the processor or GPU that a device stands for."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
+    return processor_name()
 
 
 def _git(root: Path, *arguments: str) -> str:

@@ -7,6 +7,7 @@ from torch import nn
 from east.config.run import ClipSpec
 from east.engine import Gradients
 from east.engine.dense import DenseEngine
+from east.engine.formats import network_format
 from east.models import build_model
 from east.seeding import generator
 from east.sparse.active import active_weights
@@ -46,14 +47,15 @@ def batch(number):
 def test_steps_are_those_of_a_masked_dense_training_with_torch(norm):
     """Three steps of the authors' procedure, written out with PyTorch's own optimizer and clip."""
     model = network()
-    reference = copy.deepcopy(model).to(memory_format=torch.channels_last)
+    memory_format = network_format(model, CPU)
+    reference = copy.deepcopy(model).to(memory_format=memory_format)
     optimizer = torch.optim.SGD(reference.parameters(), lr=0.1, fused=True, **SGD)
     step = step_of(model, None if norm is None else ClipSpec(norm=norm, scope="dense", estimator="exact"))
     for number in range(1, 4):
         images, labels = batch(number)
         loss, correct = step(images, labels, 0.1, number, dense_gradients=False)
         optimizer.zero_grad()
-        logits = reference(images.contiguous(memory_format=torch.channels_last))
+        logits = reference(images.contiguous(memory_format=memory_format))
         expected = nn.functional.cross_entropy(logits, labels)
         expected.backward()
         if norm is not None:

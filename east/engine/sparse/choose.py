@@ -1,26 +1,47 @@
-"""How each layer is executed by the sparse engine."""
+"""How each layer is executed by the sparse engine: as costs least."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from east.engine.sparse.buffers import Execution
-from east.engine.sparse.network import Network
+from east.engine.sparse.cost_model import CostModel
+from east.engine.sparse.network import Network, Unit
+from east.engine.workload import Workload
 from east.sparse.active import ActiveWeights
 
 Choose = Callable[[Network, Mapping[str, ActiveWeights]], dict[str, Execution]]
 """From a network and its active weights to the execution of every masked layer."""
 
-FEW_NONZEROS = 6
-"""Non-zeros an output channel up to which a fused convolution is the faster one, roughly."""
 
+@dataclass(frozen=True)
+class Cheapest:
+    """Chooses for every layer what costs least, summed over the places where it is used.
 
-def by_nonzeros(network: Network, active: Mapping[str, ActiveWeights]) -> dict[str, Execution]:
-    """Execute the non-zeros of every layer, and densely only what has a dense part."""
-    dense = {unit.layer for unit in network.units if unit.dct is not None}
-    if network.head.dct is not None:
-        dense.add(network.head.layer)
-    return {name: "dense" if name in dense else _sparse(network, name, weights) for name, weights in active.items()}
+    The choice affects results by rounding only. It depends on nothing but the network, the number of non-zeros, the
+    workload and the model.
 
+    Args:
+        model: gives the cost model; asked when something is chosen.
+        workload: an average step.
+        among: what is chosen from. A layer with a dense part is executed densely in any case.
+    """
 
-def _sparse(network: Network, name: str, weights: ActiveWeights) -> Execution:
-    few = len(weights.values) <= FEW_NONZEROS * weights.layer.weight.shape[0]
-    return "fused" if few and name != network.head.layer else "tiled"
+    model: Callable[[], CostModel]
+    workload: Workload
+    among: tuple[Execution, ...] = ("fused", "tiled")
+
+    def __call__(self, network: Network, active: Mapping[str, ActiveWeights]) -> dict[str, Execution]:
+        """The execution of every masked layer."""
+        uses: dict[str, list[Unit]] = {}
+        for unit in network.units:
+            uses.setdefault(unit.layer, []).append(unit)
+        # The classifier takes next to no time, however it is executed.
+        chosen: dict[str, Execution] = {network.head.layer: "tiled" if network.head.dct is None else "dense"}
+        return chosen | {
+            layer: self._cheapest(units, len(active[layer].values)) if units[0].dct is None else "dense"
+            for layer, units in uses.items()
+        }
+
+    def _cheapest(self, uses: list[Unit], nonzeros: int) -> Execution:
+        model = self.model()
+        return min(self.among, key=lambda execution: model.sparse(uses, execution, nonzeros, self.workload))

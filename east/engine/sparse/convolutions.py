@@ -1,14 +1,16 @@
 """The ways to execute one use of a masked convolution: fused with batch norm, tiled, or dense."""
 
 from abc import ABC, abstractmethod
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from east.engine.formats import convolution_format
 from east.engine.sparse import kernels as k
 from east.engine.sparse.buffers import Buffer, Execution, Layer, Layers, Pass
-from east.engine.sparse.index import NonzeroIndex
+from east.engine.sparse.index import Grouped, NonzeroIndex
 from east.engine.sparse.layout import from_batch_innermost, to_batch_innermost
 from east.engine.sparse.network import Pool, Unit
 
@@ -24,6 +26,7 @@ class Convolution(ABC):
         z: (C, H, W, N) memory for the convolution's own output, where it is kept.
         kernels: the compiled kernels.
         pushes: whether it writes the gradient at its input, see `pushes`.
+        read: (out,) uint8, which channels of the unit's output anything reads; None for all.
     """
 
     def __init__(
@@ -36,10 +39,11 @@ class Convolution(ABC):
         kernels: k.KernelSet,
         *,
         pushes: bool,
+        read: Tensor | None,
     ) -> None:
         self.unit, self.layer, self.x, self.y, self.z, self.kernels = unit, layer, x, y, z, kernels
         self.values = torch.empty_like(layer.weights.values)
-        self.pushes = pushes
+        self.pushes, self.read = pushes, read
         conv = unit.conv
         self.geometry = k.Geometry(
             *unit.x.shape, *unit.y.shape, conv.kernel_size[0], conv.stride[0], int(conv.padding[0]), x.data.shape[-1]
@@ -68,11 +72,14 @@ class Convolution(ABC):
 
     def _input(self) -> Tensor:
         """The input as PyTorch has it: (N, C, H, W)."""
-        return from_batch_innermost(self.kernels, self.x.data, self.x.planes)
+        return self._images(from_batch_innermost(self.kernels, self.x.data, self.x.planes))
 
     def _gradient(self) -> Tensor:
         """The gradient at the convolution as PyTorch has it."""
-        return from_batch_innermost(self.kernels, self.y.data)
+        return self._images(from_batch_innermost(self.kernels, self.y.data))
+
+    def _images(self, images: Tensor) -> Tensor:
+        return images.contiguous(memory_format=convolution_format(self.unit.conv, images.device))
 
 
 class SparseConvolution(Convolution):
@@ -85,6 +92,11 @@ class SparseConvolution(Convolution):
             raise ValueError(f"{self.unit.layer} is executed densely and has no index")
         return self.layer.index
 
+    @cached_property
+    def by_input(self) -> Grouped:
+        """The non-zeros that carry a gradient to the input: not those of output channels that nothing reads."""
+        return self.index.by_input if self.read is None else self.index.by_input.among(self.read)
+
     def backward(self, this: Pass, value_gradient: Tensor, products: Tensor | None) -> None:
         """Add the gradients of the weights, and of the input if its producer does not gather it."""
         dense = None
@@ -96,7 +108,7 @@ class SparseConvolution(Convolution):
                 "input_gradient",
                 k.InputGradient(
                     self.geometry,
-                    self.index.by_input.lists,
+                    self.by_input.lists,
                     k.address(self.values),
                     k.address(self.y.data),
                     k.address(self.x.gradient),

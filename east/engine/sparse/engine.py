@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from east.engine.base import GradientRequest, Gradients
 from east.engine.sparse.buffers import Layer, Pass
-from east.engine.sparse.choose import Choose, by_nonzeros
+from east.engine.sparse.choose import Choose
 from east.engine.sparse.head import HeadProgram
 from east.engine.sparse.index import NonzeroIndex
 from east.engine.sparse.kernels import KernelSet
@@ -45,7 +45,7 @@ class SparseEngine:
         *,
         numerics: str,
         device: torch.device,
-        choose: Choose = by_nonzeros,
+        choose: Choose,
     ) -> None:
         if device.type != "cpu":
             raise EastError(f"the sparse engine runs on the CPU, not on {device.type}; use engine: dense.")

@@ -30,6 +30,12 @@ class Grouped:
         """The addresses of the four; valid as long as this object lives."""
         return Lists(address(self.start), address(self.channel), address(self.tap), address(self.value))
 
+    def among(self, channels: Tensor) -> "Grouped":
+        """The non-zeros whose channel at the other end is one of these, given as a mask (uint8)."""
+        kept = channels[self.channel.long()].bool()
+        before = torch.nn.functional.pad(kept.cumsum(0), (1, 0))
+        return Grouped(before[self.start.long()].int(), self.channel[kept], self.tap[kept], self.value[kept])
+
     @property
     def occupied(self) -> Tensor:
         """(groups,) uint8: whether a group has any non-zero."""

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from east.engine.sparse import kernels as k
 from east.engine.sparse.buffers import Buffer, Layers, Pass
-from east.engine.sparse.convolutions import CONVOLUTIONS, pushes
+from east.engine.sparse.convolutions import CONVOLUTIONS, SparseConvolution, pushes
 from east.engine.sparse.dynamic import Dynamic
 from east.engine.sparse.layout import to_batch_innermost
 from east.engine.sparse.memory import Arena, padded
@@ -143,14 +143,16 @@ class UnitProgram:
         self.x_buffer, self.y_buffer = x, y
         self.residual_buffer = None if unit.residual is None else buffers[unit.residual]
         z = None if layer.execution == "fused" else arena.take(*y.data.shape)
-        self.convolution = CONVOLUTIONS[layer.execution](unit, layer, x, y, z, kernels, pushes=pushes(unit, layers))
         self.dynamic = None if unit.dynamic is None else Dynamic(unit.dynamic, arena.take(*y.data.shape), kernels)
+        self.read = self._read(layers)
+        self.convolution = CONVOLUTIONS[layer.execution](
+            unit, layer, x, y, z, kernels, pushes=pushes(unit, layers), read=self.read
+        )
         self.fused = layer.execution == "fused"
         channels = unit.y.channels
         self.mean, self.inverse_deviation = y.data.new_empty(channels), y.data.new_empty(channels)
         self.weight_gradient, self.bias_gradient = y.data.new_empty(channels), y.data.new_empty(channels)
         self.value_gradient = torch.empty_like(self.convolution.values)
-        self.read = self._read(layers)
         lists = k.Lists() if layer.index is None else layer.index.by_output.lists
         self._forward = self._make_forward(lists, layers)
         self._backward = self._make_backward(lists)
@@ -159,11 +161,12 @@ class UnitProgram:
         """Take the gradient at the output from these units, as far as they do not write it themselves."""
         gathered = [reader for reader in readers if not reader.convolution.pushes]
         for place, reader in enumerate(gathered):
-            index = reader.convolution.layer.index
-            if index is not None:
-                values, dz = k.address(reader.convolution.values), k.address(reader.y_buffer.data)
-                consumer = k.Consumer(reader.convolution.geometry, index.by_input.lists, values, dz)
-                self._backward.consumers[place] = consumer
+            convolution = reader.convolution
+            if isinstance(convolution, SparseConvolution):
+                values, dz = k.address(convolution.values), k.address(reader.y_buffer.data)
+                self._backward.consumers[place] = k.Consumer(
+                    convolution.geometry, convolution.by_input.lists, values, dz
+                )
 
     def forward(self, this: Pass) -> None:
         """Write the output and, in training, update the running statistics."""

@@ -445,7 +445,8 @@ void backward_channel(const Backward<T>& b, int32_t channel, const Tiling& tilin
     if (b.read != nullptr && !b.read[channel]) {
         b.weight_gradient[channel] = b.bias_gradient[channel] = 0;
         for (int32_t j = 0; j < count; ++j) b.value_gradient[first + j] = 0;
-        if (b.dz != nullptr && b.dz_of_dead) fill(b.dz + channel * plane, T(0), plane);
+        // Kernels that read dz by themselves must find zeros; lists for gathering leave the channel out.
+        if (b.dz != nullptr && (b.dz_of_dead || b.z != nullptr)) fill(b.dz + channel * plane, T(0), plane);
         return;
     }
     const bool dead = is_empty(b.by_output, channel);

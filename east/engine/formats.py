@@ -1,0 +1,23 @@
+"""The memory format in which PyTorch's own convolutions are executed."""
+
+import torch
+from torch import nn
+
+NARROW = 16
+"""Input channels below which a strided 1x1 convolution must not run in channels-last on a CPU."""
+
+
+def convolution_format(conv: nn.Conv2d, device: torch.device) -> torch.memory_format:
+    """Channels-last, in which convolutions run fastest, but for those that PyTorch gets wrong in it.
+
+    On CPUs the backward pass of a strided 1x1 convolution with fewer input channels than a vector has lanes writes
+    beyond its memory in PyTorch 2.13 (oneDNN issue 6035): the process crashes, now and then.
+    """
+    narrow = conv.kernel_size == (1, 1) and conv.stride != (1, 1) and conv.in_channels < NARROW
+    return torch.contiguous_format if narrow and device.type == "cpu" else torch.channels_last
+
+
+def network_format(model: nn.Module, device: torch.device) -> torch.memory_format:
+    """Channels-last, unless one convolution of the network must not run in it."""
+    formats = {convolution_format(module, device) for module in model.modules() if isinstance(module, nn.Conv2d)}
+    return torch.contiguous_format if torch.contiguous_format in formats else torch.channels_last
