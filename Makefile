@@ -50,7 +50,8 @@ sanitize: .venv/dev.stamp
 	CXX='$(CXX)' EAST_KERNEL_FLAGS='$(SANITIZE)' \
 		ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
 		LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)" \
-		$(BIN)/python -m pytest --capture=sys -p no:cacheprovider tests/unit/test_engine_kernels.py
+		$(BIN)/python -m pytest --capture=sys -p no:cacheprovider \
+		tests/unit/test_engine_kernels.py tests/unit/test_engine_tiled.py tests/unit/test_engine_small_kernels.py
 
 tables: setup
 	$(BIN)/snakemake --cores $(CORES) tables

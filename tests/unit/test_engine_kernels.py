@@ -12,7 +12,7 @@ from east.seeding import generator
 from east.sparse.active import ActiveWeights
 from east.sparse.layers import MaskedConv2d
 
-TOLERANCE = {torch.float32: 5e-5, torch.float64: 1e-11}
+TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-11}
 """Largest error, relative to the largest number of a tensor, or to 1 if all are smaller."""
 
 UNSET = float("nan")
@@ -126,14 +126,11 @@ def _one_thread():
     torch.set_num_threads(before)
 
 
-def with_one_and_two_threads(run):
-    """What `run` returns with one thread, tensors by name; two must find the same to the last bit."""
-    found = run()
+def check_two_threads(run, found):
+    """Whether `run`, which returns tensors by name, finds with two threads every bit that it has found with one."""
     torch.set_num_threads(2)
     for name, tensor in run().items():
         torch.testing.assert_close(tensor, found[name], rtol=0, atol=0, equal_nan=True)
-    torch.set_num_threads(1)
-    return found
 
 
 def each(channels):
@@ -171,6 +168,8 @@ class Unit:
             self.readers.append((read, random(4, *read.out_size, case.batch)))
         self.direct = random(*out_shape) if case.direct else None
         self.coefficients = random(outputs, 4, case.batch)
+        if case.activation == "dynamic":  # lines that are equal where the first channel is, if nothing else is added
+            self.beta[0], self.coefficients[0, 2:] = 0, 0
         self.pooled = random(outputs, case.batch)
         self.signs = 2.0 * torch.randint(2, (max(case.probes, 1), outputs), generator=draw).to(case.dtype) - 1
 
@@ -186,7 +185,7 @@ class Unit:
         case, conv = self.case, self.bound.conv
         weight = conv.weight.detach().double().requires_grad_()
         gamma, beta = (tensor.double().requires_grad_() for tensor in (self.gamma, self.beta))
-        running_mean, running_variance = (tensor.double() for tensor in (self.running_mean, self.running_variance))
+        running_mean, running_variance = self.running_mean.double().clone(), self.running_variance.double().clone()
         z = self.bound(images_of(self.x), weight)
         z.retain_grad()
         u = F.batch_norm(z, running_mean, running_variance, gamma, beta, case.training, MOMENTUM, EPSILON)
@@ -222,9 +221,6 @@ class Unit:
 
     def run(self):
         """What the kernels find."""
-        return with_one_and_two_threads(self._run)
-
-    def _run(self):
         self._forward()
         found = {
             "y": torch.where(each(self.kind == k.CONSTANT), each(self.constant), self.y),
@@ -327,7 +323,7 @@ class Unit:
         k.KernelSet(case.dtype)("backward", backward)
 
     def check(self):
-        """Compare everything that the case defines."""
+        """Compare everything that the case defines; returns what the kernels find."""
         case, found, expected = self.case, self.run(), self.expected()
         live = self.bound.index.by_output.occupied.bool() | (case.z == "dense")
         read = torch.ones_like(live) if self.reads is None else self.reads.bool()
@@ -346,6 +342,7 @@ class Unit:
             agree(found["dz"][wanted], expected["dz"][wanted], case.dtype, "dz", amplified)
         for name in names:
             agree(found[name], expected[name], case.dtype, name, amplified)
+        return found
 
 
 def agree(found, expected, dtype, name, amplified=1.0):
@@ -383,6 +380,16 @@ def test_few_nonzeros_at_every_size_of_image_equal_autograd(shape, height, width
         Unit(Case(shape, (1, 2, 3, 0), 3, height, width, 16, residual=residual, direct=residual, dtype=dtype)).check()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("residual", [False, True])
+@pytest.mark.parametrize("readers", [1, 2, 3, 4, 5])
+def test_every_number_of_nonzeros_and_readers_equals_autograd(readers, residual, dtype):
+    """Up to three and four of them, all are read in one pass; each number has a loop of its own."""
+    case = Case(batch=19, readers=(Reader(NEAR, (readers,)),), residual=residual, dtype=dtype)
+    Unit(case).check()
+    Unit(replace(case, direct=True)).check()
+
+
 @pytest.mark.parametrize("kernel", [1, 3, 7])
 @pytest.mark.parametrize("stride", [1, 2])
 def test_every_kernel_size_stride_and_padding_equals_autograd(kernel, stride):
@@ -391,7 +398,7 @@ def test_every_kernel_size_stride_and_padding_equals_autograd(kernel, stride):
             Unit(Case(Shape(kernel, stride, padding), (0, 1, 2, 3, 4, 20), 21, 8, 9, batch, probes=1)).check()
 
 
-@pytest.mark.parametrize("seed", range(1500))
+@pytest.mark.parametrize("seed", range(100))
 def test_random_units_equal_autograd(seed):
     draw = generator(seed, "case")
 
@@ -426,7 +433,10 @@ def test_random_units_equal_autograd(seed):
         counts = one_of((1,), (0, 1), (2, 1, 0), (5, 3))
         readers = (Reader(near(Shape(3, 2, 1)), counts), Reader(near(Shape(1, 2, 0)), counts[::-1]))
         case = replace(case, readers=readers[: one_of(1, 2)])
-    Unit(case).check()
+    unit = Unit(case)
+    found = unit.check()
+    if seed % 4 == 0:
+        check_two_threads(unit.run, found)
 
 
 @pytest.mark.parametrize("z", ["found", "given", "dense"])
@@ -470,18 +480,20 @@ def test_a_channel_without_nonzeros_is_stored_where_constants_are_not_understood
     assert unit.kind.tolist() == [k.STORED] * 3
 
 
-@pytest.mark.parametrize("nonzeros", [(2, 2, 0, 0), (9, 9, 0, 0)], ids=["few", "many"])
 @pytest.mark.parametrize("probes", [0, 1])
-def test_channels_that_nothing_reads_are_left_out(nonzeros, probes):
-    case = Case(nonzeros=nonzeros, readers=(Reader(NEAR, (0, 2)), Reader(Shape(1, 1, 0), (0, 1))), probes=probes)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_channels_that_nothing_reads_are_left_out(probes, dtype):
+    """Of six channels the last two are read."""
+    readers = (Reader(NEAR, (0, 0, 0, 0, 2, 1)), Reader(Shape(1, 1, 0), (0, 0, 0, 0, 1, 0)))
+    case = Case(nonzeros=(1, 2, 3, 9, 2, 0), readers=readers, probes=probes, dtype=dtype)
     unit = Unit(case)
     unit.check()
-    assert unit.kind.tolist() == [k.ABSENT, k.STORED, k.CONSTANT, k.CONSTANT]
-    assert unit.gradients["bias_gradient"][0] == 0
+    assert unit.kind.tolist() == [k.ABSENT] * 4 + [k.STORED, k.CONSTANT]
+    assert (unit.gradients["bias_gradient"][:4] == 0).all()
     everything = Unit(replace(case, everything=True))
     everything.check()
-    assert everything.kind.tolist() == [k.STORED, k.STORED, k.CONSTANT, k.CONSTANT]
-    assert (everything.dz[0] == 0).all()
+    assert everything.kind.tolist() == [k.STORED] * 5 + [k.CONSTANT]
+    assert (everything.dz[:4] == 0).all()
 
 
 @pytest.mark.parametrize("shape", [NEAR, Shape(3, 2, 1)], ids=["stride 1", "stride 2"])
@@ -495,8 +507,9 @@ def test_sketches_sum_the_gradient_with_signs_over_all_channels(shape, probes, p
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_planes_that_are_written_past_the_caches_equal_autograd(dtype):
-    Unit(Case(Shape(1, 1, 0), (1, 4), 5, 28, 29, 128, residual=True, direct=True, dtype=dtype)).check()
+@pytest.mark.parametrize("end", ["ReLU", "no activation", "residual and ReLU", "residual alone"])
+def test_planes_that_are_written_past_the_caches_equal_autograd(end, dtype):
+    Unit(Case(Shape(1, 1, 0), (1, 2), 2, 28, 29, 128, dtype=dtype, **ENDS[end])).check()
 
 
 @pytest.mark.parametrize("mean", [1e3, -1e3])
@@ -533,17 +546,16 @@ def correlate(x, sketches, bound, kind=None, constants=None):
     parts, probes = sketches.shape[:2]
     planes = k.Planes(*map(k.address, (x, kind, constants)))
 
-    def run():
-        products = torch.full((len(x), probes, bound.geometry.kernel**2), UNSET, dtype=torch.float64)
-        summed = sketches.clone()
-        arguments = k.Correlate(bound.geometry, planes, probes, parts, k.address(summed), k.address(products))
-        k.KernelSet(x.dtype)("correlate", arguments)
-        return {"products": products}
-
-    return with_one_and_two_threads(run)["products"]
+    products = torch.full((len(x), probes, bound.geometry.kernel**2), UNSET, dtype=torch.float64)
+    summed = sketches.clone()
+    arguments = k.Correlate(bound.geometry, planes, probes, parts, k.address(summed), k.address(products))
+    k.KernelSet(x.dtype)("correlate", arguments)
+    return {"products": products}
 
 
-def check_correlate(shape, probes=1, parts=1, height=6, width=5, batch=5, constant=False, dtype=torch.float64):
+def check_correlate(
+    shape, probes=1, parts=1, height=6, width=5, batch=5, constant=False, dtype=torch.float64, threads=1
+):
     draw = generator(0, "correlate")
     bound = Bound(MaskedConv2d(3, 4, shape.kernel, stride=shape.stride, padding=shape.padding), (height, width), batch)
     x = torch.randn(3, height, width, batch, generator=draw, dtype=torch.float64).to(dtype)
@@ -552,12 +564,18 @@ def check_correlate(shape, probes=1, parts=1, height=6, width=5, batch=5, consta
     data = x.clone()
     if constant:
         constants[1], x[1], data[1] = 0.7, 0.7, UNSET
-    found = correlate(data, sketches, bound, kind, constants)
+
+    def run():
+        return correlate(data, sketches, bound, kind, constants)
+
+    found = run()
     size = (probes, 3, shape.kernel, shape.kernel)
     weight = torch.nn.grad.conv2d_weight(
         images_of(x), size, images_of(sketches.sum(0)), stride=shape.stride, padding=shape.padding
     )
-    agree(found, weight.transpose(0, 1).flatten(2), dtype, "products")
+    agree(found["products"], weight.transpose(0, 1).flatten(2), dtype, "products")
+    if threads == 2:
+        check_two_threads(run, found)
 
 
 @pytest.mark.parametrize("kernel", [1, 3, 7])
@@ -572,17 +590,24 @@ def test_products_with_sketches_are_the_dense_gradient_times_the_signs(kernel, s
 @pytest.mark.parametrize("parts", [1, 2, 16])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_parts_of_sketches_are_added(probes, parts, dtype):
-    check_correlate(NEAR, probes, parts, height=9, width=33, batch=32, dtype=dtype)
+    check_correlate(NEAR, probes, parts, height=9, width=33, batch=32, dtype=dtype, threads=2)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("width", [1, 2, 3, 4, 40])
 @pytest.mark.parametrize("shape", [NEAR, Shape(3, 2, 1), Shape(1, 1, 0)], ids=str)
-def test_products_with_constant_channels_and_of_every_width(shape, width):
-    check_correlate(shape, 2, height=4, width=width, constant=True)
+def test_products_with_constant_channels_and_of_every_width(shape, width, dtype):
+    for height in (1, 2, 4):
+        check_correlate(shape, 2, height=height, width=width, constant=True, dtype=dtype)
+
+
+@pytest.mark.parametrize(("width", "batch"), [(15, 128), (16, 128), (17, 128), (25, 128), (9, 600), (6, 2000)])
+def test_products_with_sketches_in_several_strips_of_columns(width, batch):
+    check_correlate(NEAR, height=4, width=width, batch=batch, constant=True)
 
 
 def test_a_nan_in_an_input_channel_is_a_nan_in_its_products():
     bound = Bound(MaskedConv2d(2, 1, 3, padding=1), (5, 5), 3)
     x, sketches = torch.ones(2, 5, 5, 3), torch.ones(1, 1, 5, 5, 3)
     x[1, 2, 2, 0] = UNSET
-    assert correlate(x, sketches, bound).isnan().flatten(1).all(1).tolist() == [False, True]
+    assert correlate(x, sketches, bound)["products"].isnan().flatten(1).all(1).tolist() == [False, True]

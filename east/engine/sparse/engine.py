@@ -17,6 +17,8 @@ from east.engine.sparse.program import Program, memory_needed
 from east.errors import EastError
 from east.sparse.active import ActiveWeights
 
+IMAGE_CHANNELS = 3
+
 EVALUATION_BATCH = 128
 """Images at once when nothing is learnt and no training batch has been seen: activations stay small."""
 
@@ -107,8 +109,10 @@ class SparseEngine:
         means = self._program(images).forward(images, this)
         return means, self._head().forward(means)
 
+    @torch.inference_mode(False)  # its memory outlives an evaluation
     def _program(self, images: Tensor) -> Program:
         """The network bound to memory for this many images; made anew when masks or activations have changed."""
+        self._check(images)
         if self._network is None or self._network.images.shape != images.shape[1:]:
             _, channels, height, width = images.shape
             self._network = describe(self.model, (channels, height, width))
@@ -125,6 +129,15 @@ class SparseEngine:
                 self._programs = {}
             self._programs[batch] = Program(self._network, self._layers, batch, self._arena, self._kernels)
         return self._programs[batch]
+
+    def _check(self, images: Tensor) -> None:
+        """Refuse what the kernels would read out of bounds."""
+        if images.dtype != self._arena.dtype:
+            raise EastError(f"images are {images.dtype}, but the network is {self._arena.dtype}.")
+        if images.dim() != 4 or len(images) == 0 or images.shape[1] != IMAGE_CHANNELS:
+            raise EastError(
+                f"images must have the shape (N, {IMAGE_CHANNELS}, H, W) with N at least 1, not {tuple(images.shape)}."
+            )
 
     def _make_layers(self, network: Network) -> dict[str, Layer]:
         executions = self._choose(network, self.active)

@@ -142,7 +142,7 @@ void convolve_few(const Forward<T>& f, const Sources<T>& from, const T* zeros, T
                   double& second) {
     switch (from.count) {
         case 1:
-            return convolve_channel<1, kept>(f.geometry, from, zeros, z, pivot, first, second);
+            return convolve_channel<1, false>(f.geometry, from, zeros, z, pivot, first, second);  // never kept
         case 2:
             return convolve_channel<2, kept>(f.geometry, from, zeros, z, pivot, first, second);
         default:
