@@ -1,8 +1,10 @@
 """Fixtures that several tests share."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from east.config import RunSpec, load_plan
 from east.data.prepare import prepare
@@ -36,3 +38,12 @@ def tiny_spec() -> RunSpec:
     paper["cycle"] |= {"cycle_length": 2.0, "update_period": 2}
     paper["training"] |= {"epochs": 4, "batch_size": 256, "lr_drop_epochs": [3]}
     return RunSpec.model_validate(paper)
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """One CPU thread in PyTorch for a test, which may choose otherwise."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -46,7 +46,7 @@ class ActiveWeights:
         found = np.flatnonzero(_memory(self.layer.mask, self.layer.weight).numpy(force=True))
         everything = len(found) == self.layer.weight.numel()
         self.positions = None if everything else torch.from_numpy(found).to(self.layer.weight.device)
-        self.values = self._active(self.layer.weight)
+        self.values = self.select(self.layer.weight)
         self.gradient = None
         return old
 
@@ -58,7 +58,7 @@ class ActiveWeights:
     def take_gradient(self) -> None:
         """Take the gradient from the dense one in `layer.weight.grad`; None stays None."""
         dense = self.layer.weight.grad
-        self.gradient = None if dense is None else self._active(dense)
+        self.gradient = None if dense is None else self.select(dense)
 
     def carry_over(self, vector: Tensor, old: Tensor | None) -> Tensor:
         """What belongs to the weights that are active now, such as their momentum.
@@ -97,7 +97,7 @@ class ActiveWeights:
         sorted_back[self._row_major_order(self.positions)] = vector.to(sorted_back.device)
         return sorted_back
 
-    def _active(self, tensor: Tensor) -> Tensor:
+    def select(self, tensor: Tensor) -> Tensor:
         """The elements of a tensor of the weight's shape where the weight is active."""
         memory = _memory(tensor, self.layer.weight)
         return memory if self.positions is None else memory[self.positions]

@@ -18,6 +18,8 @@ from east.sparse.active import active_weights
 from east.sparse.layers import masked_layers
 from east.sparse.masks import Allocation, initialise_masks
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CPU = torch.device("cpu")
 
 COSTS = CostModel(
@@ -35,14 +37,6 @@ COSTS = CostModel(
     }
 )
 """As measured on a processor with AVX-512, without what a call costs."""
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def draw_masks(model, density):

@@ -12,6 +12,8 @@ from east.seeding import generator
 from east.sparse.active import ActiveWeights
 from east.sparse.layers import MaskedConv2d
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-11}
 """Largest error, relative to the largest number of a tensor, or to 1 if all are smaller."""
 
@@ -116,14 +118,6 @@ def images_of(x):
 def planes_of(images):
     """(N, C, H, W) as (C, H, W, N)."""
     return images.detach().permute(1, 2, 3, 0).contiguous()
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def check_two_threads(run, found):

@@ -15,16 +15,9 @@ from east.training.sparsity import SparseTraining
 from east.training.step import TrainingStep
 from tests.unit.test_training_loop import Interrupted, changed, combined, interrupt_at, results, rows
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Trainings choose the number of threads for the whole process."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 class Training:

@@ -24,14 +24,10 @@ from east.sparse.masks import initialise_masks
 
 CPU = torch.device("cpu")
 CLASSES = 10
-IMAGE_CHANNELS = 3
 
 LEAST_REPETITIONS = 2
 SECONDS_A_CASE = 0.01
 """A step is repeated for this long, and at least so often; the fastest counts, as it was disturbed least."""
-
-SWEEPS = 20_000
-"""Of coordinate descent; it ends earlier where nothing changes any more."""
 
 
 @dataclass(frozen=True)
@@ -102,24 +98,16 @@ def _one_thread() -> Iterator[None]:
 def fit(work: NDArray[np.float64], seconds: NDArray[np.float64]) -> NDArray[np.float64]:
     """Coefficients x >= 0 that minimise the sum of squares of the relative errors, (work x - seconds) / seconds.
 
-    Found by cyclic coordinate descent: each coefficient in turn takes its best value, or 0 where that is negative.
-
     Args:
         work: (steps, kinds), >= 0; each kind occurs somewhere.
         seconds: (steps,), > 0.
     """
+    # Not at the top: it takes long to import, and only where there is no cost model yet.
+    from scipy.optimize import nnls
+
     rows = work / seconds[:, None]
     scale = np.linalg.norm(rows, axis=0)
-    rows = rows / scale
-    gram, target = rows.T @ rows, rows.sum(axis=0)
-    x = np.zeros(len(scale))
-    for _ in range(SWEEPS):
-        before = x.copy()
-        for i in range(len(x)):
-            x[i] = max(0.0, x[i] + target[i] - gram[i] @ x)
-        if np.abs(x - before).max() <= 1e-12 * np.abs(x).max():
-            break
-    fitted: NDArray[np.float64] = x / scale
+    fitted: NDArray[np.float64] = nnls(rows / scale, np.ones(len(rows)))[0] / scale
     return fitted
 
 
@@ -130,9 +118,10 @@ def _time(case: Case) -> tuple[dict[Kind, float], float]:
     counts = {name: min(case.per_channel * len(layer.weight), layer.weight.numel()) for name, layer in layers.items()}
     initialise_masks(layers, counts, seed=0)
     active = active_weights(layers)
-    images = torch.randn(case.workload.batch, IMAGE_CHANNELS, case.size, case.size)
+    image_shape = (model.in_channels, case.size, case.size)
+    images = torch.randn(case.workload.batch, *image_shape)
     work: dict[Kind, float] = {}
-    for unit in describe(model, (IMAGE_CHANNELS, case.size, case.size)).units:
+    for unit in describe(model, image_shape).units:
         if case.execution is None:
             found = dense_work(unit, case.workload)
         else:

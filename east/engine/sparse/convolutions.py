@@ -158,12 +158,10 @@ class DenseConvolution(Convolution):
         at_input, dense = _differentiate(self.unit, self._input(), self._gradient(), weight)
         if self.unit.dct is not None and self.unit.alpha is not None:
             self.unit.alpha.grad = (dense * self.unit.dct.dct.weight).sum()
-        positions = self.layer.weights.positions
-        values = dense.flatten() if positions is None else dense.flatten()[positions]
         if this.request.signs is not None:
             signs = this.request.signs[self.unit.layer].to(dense.dtype)
             products = torch.einsum("oit,po->ipt", dense.flatten(2), signs).double()
-        self._add(this, values, dense if this.request.dense else None, products)
+        self._add(this, self.layer.weights.select(dense), dense if this.request.dense else None, products)
         if at_input is None or self.x.gradient is None:
             return
         if self.x.has_gradient:

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from east.engine.base import GradientRequest, Gradients
 from east.engine.sparse.buffers import Layer, Pass
 from east.engine.sparse.choose import Choose
-from east.engine.sparse.head import HeadProgram
 from east.engine.sparse.index import NonzeroIndex
 from east.engine.sparse.kernels import KernelSet
 from east.engine.sparse.memory import Arena
@@ -16,8 +15,6 @@ from east.engine.sparse.network import Network, describe
 from east.engine.sparse.program import Program, memory_needed
 from east.errors import EastError
 from east.sparse.active import ActiveWeights
-
-IMAGE_CHANNELS = 3
 
 EVALUATION_BATCH = 128
 """Images at once when nothing is learnt and no training batch has been seen: activations stay small."""
@@ -69,20 +66,21 @@ class SparseEngine:
         this = Pass(training=self.model.training)
         # In evaluation an image's result depends on no other image.
         most = len(images) if this.training else max(self._programs, default=EVALUATION_BATCH)
-        return torch.cat([self._forward(part, this)[1].T for part in torch.split(images, most)])
+        with torch.no_grad():
+            return torch.cat([self._program(part).forward(part, this).T for part in torch.split(images, most)])
 
     def gradients(self, images: Tensor, criterion: Callable[[Tensor], Tensor], request: GradientRequest) -> Gradients:
         """Forward and backward pass of one batch, in training mode."""
         if not self.model.training:
             raise EastError("the sparse engine finds gradients in training mode only.")
         this = Pass(training=True, request=request)
-        means, logits = self._forward(images, this)
-        logits = logits.T.contiguous().requires_grad_()
+        program = self._program(images)
+        with torch.no_grad():
+            logits = program.forward(images, this).T.contiguous().requires_grad_()
         with torch.enable_grad():
             loss = criterion(logits)
         (at_logits,) = torch.autograd.grad(loss, logits)
-        at_means = self._head().backward(means, at_logits.T.contiguous(), this)
-        self._program(images).backward(at_means, this)
+        program.backward(at_logits.T.contiguous(), this)
         return Gradients(loss.detach(), logits.detach(), self._hand_over(this))
 
     def masks_changed(self) -> None:
@@ -102,12 +100,6 @@ class SparseEngine:
                 squares = found.products.square().sum(dim=(0, 2))
                 squared_norms = squares if squared_norms is None else squared_norms + squares
         return squared_norms
-
-    @torch.no_grad()
-    def _forward(self, images: Tensor, this: Pass) -> tuple[Tensor, Tensor]:
-        """Features (C, N) and logits (classes, N)."""
-        means = self._program(images).forward(images, this)
-        return means, self._head().forward(means)
 
     @torch.inference_mode(False)  # its memory outlives an evaluation
     def _program(self, images: Tensor) -> Program:
@@ -134,10 +126,8 @@ class SparseEngine:
         """Refuse what the kernels would read out of bounds."""
         if images.dtype != self._arena.dtype:
             raise EastError(f"images are {images.dtype}, but the network is {self._arena.dtype}.")
-        if images.dim() != 4 or len(images) == 0 or images.shape[1] != IMAGE_CHANNELS:
-            raise EastError(
-                f"images must have the shape (N, {IMAGE_CHANNELS}, H, W) with N at least 1, not {tuple(images.shape)}."
-            )
+        if images.dim() != 4 or len(images) == 0:
+            raise EastError(f"images must have the shape (N, C, H, W) with N at least 1, not {tuple(images.shape)}.")
 
     def _make_layers(self, network: Network) -> dict[str, Layer]:
         executions = self._choose(network, self.active)
@@ -145,8 +135,3 @@ class SparseEngine:
             name: Layer(weights, executions[name], None if executions[name] == "dense" else NonzeroIndex.of(weights))
             for name, weights in self.active.items()
         }
-
-    def _head(self) -> HeadProgram:
-        assert self._network is not None  # noqa: S101 - a forward pass comes first
-        head = self._network.head
-        return HeadProgram(head, self._layers[head.layer], self._kernels)

@@ -20,9 +20,11 @@ class HeadProgram:
 
     def __init__(self, head: Head, layer: Layer, kernels: k.KernelSet) -> None:
         self.head, self.layer, self.kernels = head, layer, kernels
+        self._features: Tensor | None = None
 
     def forward(self, means: Tensor) -> Tensor:
         """Logits (classes, N) of features (C, N)."""
+        self._features = means
         linear = self.head.linear
         if self.layer.index is None:
             bias = None if linear.bias is None else linear.bias.detach()
@@ -33,10 +35,11 @@ class HeadProgram:
         self.kernels("convolve", k.Convolve(geometry, lists, values, k.address(means), k.address(logits)))
         return logits if linear.bias is None else logits + linear.bias.detach()[:, None]
 
-    def backward(self, means: Tensor, gradient: Tensor, this: Pass) -> Tensor:
+    def backward(self, gradient: Tensor, this: Pass) -> Tensor:
         """From the gradient (classes, N) at the logits to that at the features (C, N), and those of the weights."""
-        linear = self.head.linear
-        weights = self.layer.weights
+        means, linear, weights = self._features, self.head.linear, self.layer.weights
+        if means is None:
+            raise RuntimeError("the backward pass of the classifier follows its forward pass")
         dense = None
         if self.layer.index is None or this.request.dense:
             dense = gradient @ means.T
@@ -50,7 +53,7 @@ class HeadProgram:
             assert dense is not None  # noqa: S101 - made above
             if self.head.dct is not None:
                 self.head.dct.alpha.grad = (dense * self.head.dct.dct.weight).sum()
-            values = dense.flatten() if weights.positions is None else dense.flatten()[weights.positions]
+            values = weights.select(dense)
             at_means = self._weight().T @ gradient
         else:
             values, at_means = torch.empty_like(weights.values), torch.empty_like(means)

@@ -48,17 +48,23 @@ class Consumer(Structure):
     _fields_ = [("geometry", Geometry), ("by_input", Lists), ("values", c_void_p), ("dz", c_void_p)]
 
 
+_UNIT = (
+    ("geometry", Geometry),
+    ("by_output", Lists),
+    ("values", c_void_p),
+    ("x", Planes),
+    ("z", c_void_p),
+    ("weight", c_void_p),
+    ("bias", c_void_p),
+)
+"""What both passes through a unit begin with."""
+
+
 class Forward(Structure):
     """The forward pass of a unit: kernels/forward.cpp."""
 
     _fields_ = [
-        ("geometry", Geometry),
-        ("by_output", Lists),
-        ("values", c_void_p),
-        ("x", Planes),
-        ("z", c_void_p),
-        ("weight", c_void_p),
-        ("bias", c_void_p),
+        *_UNIT,
         ("running_mean", c_void_p),
         ("running_variance", c_void_p),
         ("epsilon", c_double),
@@ -81,13 +87,7 @@ class Backward(Structure):
     """The backward pass of a unit: kernels/backward.cpp."""
 
     _fields_ = [
-        ("geometry", Geometry),
-        ("by_output", Lists),
-        ("values", c_void_p),
-        ("x", Planes),
-        ("z", c_void_p),
-        ("weight", c_void_p),
-        ("bias", c_void_p),
+        *_UNIT,
         ("mean", c_void_p),
         ("inverse_deviation", c_void_p),
         ("consumers", Consumer * 2),

@@ -22,7 +22,6 @@ class Activation:
         lasting: whether it is the output of a block or of the stem, and not one inside a block.
         producer: the node that writes it; None for the images.
         readers: the units whose convolution reads it.
-        residual_of: the unit that adds it to its own output, if any.
     """
 
     channels: int
@@ -31,7 +30,6 @@ class Activation:
     lasting: bool
     producer: "Unit | Pool | None" = None
     readers: list["Unit"] = field(default_factory=list)
-    residual_of: "Unit | None" = None
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -126,12 +124,14 @@ def describe(model: nn.Module, image_shape: tuple[int, int, int]) -> Network:
     """A network for images of this shape (C, H, W).
 
     Raises:
-        EastError: the network is of a kind that the sparse engine does not know.
+        EastError: the network is of a kind that the sparse engine does not know, or takes other images.
     """
     if not isinstance(model, ResNet):
         raise EastError(
             f"the sparse engine executes the networks of east.models, not a {type(model).__name__}; use engine: dense."
         )
+    if image_shape[0] != model.in_channels:
+        raise EastError(f"the network takes images of {model.in_channels} channels, not of {image_shape[0]}.")
     return _Describer(model).describe(image_shape)
 
 
@@ -200,8 +200,6 @@ class _Describer:
         unit = Unit(self.names[masked], masked, dct, alpha, scale, norm, dyrelu, rectify, x, y, residual)
         y.producer = unit
         x.readers.append(unit)
-        if residual is not None:
-            residual.residual_of = unit
         self.nodes.append(unit)
         return y
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,6 +11,7 @@ from east.engine.sparse import kernels as k
 from east.engine.sparse.buffers import Buffer, Layers, Pass
 from east.engine.sparse.convolutions import CONVOLUTIONS, SparseConvolution, pushes
 from east.engine.sparse.dynamic import Dynamic
+from east.engine.sparse.head import HeadProgram
 from east.engine.sparse.layout import to_batch_innermost
 from east.engine.sparse.memory import Arena, padded
 from east.engine.sparse.network import Activation, Network, Pool, Unit
@@ -44,26 +46,28 @@ class Program:
             else UnitProgram(node, layers, self.buffers, arena, kernels)
             for node in network.nodes
         ]
+        self.head = HeadProgram(network.head, layers[network.head.layer], kernels)
         programs = {node.unit: node for node in self.nodes if isinstance(node, UnitProgram)}
         for program in programs.values():
             program.gather_from([programs[reader] for reader in program.unit.y.readers])
 
     def forward(self, images: Tensor, this: Pass) -> Tensor:
-        """The means over positions (C, N) of the last activation."""
+        """Logits (classes, N)."""
         to_batch_innermost(self.kernels, images, self.buffers[self.network.images].data)
         for node in self.nodes:
             node.forward(this)
-        return self.buffers[self.network.head.x].data.mean(dim=(1, 2))
+        return self.head.forward(self.buffers[self.network.head.x].data.mean(dim=(1, 2)))
 
     def backward(self, gradient: Tensor, this: Pass) -> None:
-        """From the gradient (C, N) at those means to the gradients of all parameters of units."""
+        """From the gradient (classes, N) at the logits to those of all parameters."""
+        at_means = self.head.backward(gradient, this)
         last = self.network.head.x
         for buffer in self.buffers.values():
             buffer.has_gradient = False
         at_last = self.buffers[last].gradient
         if at_last is None:
             raise RuntimeError("the last activation has no memory for its gradient")
-        at_last.copy_((gradient / (last.height * last.width))[:, None, None].expand_as(at_last))
+        at_last.copy_((at_means / (last.height * last.width))[:, None, None].expand_as(at_last))
         self.buffers[last].has_gradient = True
         for node in reversed(self.nodes):
             node.backward(this)
@@ -148,25 +152,20 @@ class UnitProgram:
         self.convolution = CONVOLUTIONS[layer.execution](
             unit, layer, x, y, z, kernels, pushes=pushes(unit, layers), read=self.read
         )
-        self.fused = layer.execution == "fused"
         channels = unit.y.channels
         self.mean, self.inverse_deviation = y.data.new_empty(channels), y.data.new_empty(channels)
         self.weight_gradient, self.bias_gradient = y.data.new_empty(channels), y.data.new_empty(channels)
         self.value_gradient = torch.empty_like(self.convolution.values)
-        lists = k.Lists() if layer.index is None else layer.index.by_output.lists
-        self._forward = self._make_forward(lists, layers)
-        self._backward = self._make_backward(lists)
+        self._forward = self._make_forward(layers)
+        self._backward = self._make_backward()
 
     def gather_from(self, readers: list["UnitProgram"]) -> None:
         """Take the gradient at the output from these units, as far as they do not write it themselves."""
-        gathered = [reader for reader in readers if not reader.convolution.pushes]
-        for place, reader in enumerate(gathered):
-            convolution = reader.convolution
-            if isinstance(convolution, SparseConvolution):
-                values, dz = k.address(convolution.values), k.address(reader.y_buffer.data)
-                self._backward.consumers[place] = k.Consumer(
-                    convolution.geometry, convolution.by_input.lists, values, dz
-                )
+        convolutions = [reader.convolution for reader in readers]
+        gathered = [one for one in convolutions if isinstance(one, SparseConvolution) and not one.pushes]
+        for place, one in enumerate(gathered):
+            values, dz = k.address(one.values), k.address(one.y.data)
+            self._backward.consumers[place] = k.Consumer(one.geometry, one.by_input.lists, values, dz)
 
     def forward(self, this: Pass) -> None:
         """Write the output and, in training, update the running statistics."""
@@ -198,7 +197,7 @@ class UnitProgram:
         self.convolution.backward(this, self.value_gradient, products)
 
     def _needs_dz(self, this: Pass) -> bool:
-        return not self.fused or self.unit.x.producer is not None or this.request.dense
+        return self.convolution.z is not None or self.unit.x.producer is not None or this.request.dense
 
     def _prepare_sketch(self, this: Pass) -> Tensor | None:
         """Have the backward kernel sum signs * dz over channels; a dense convolution has its dense gradient instead.
@@ -235,19 +234,28 @@ class UnitProgram:
         occupied = [index.by_input.occupied for index in indices if index is not None]
         return torch.stack(occupied).amax(0) if len(occupied) == len(indices) else None
 
-    def _make_forward(self, lists: k.Lists, layers: Layers) -> k.Forward:
+    def _structure(self) -> dict[str, Any]:
+        """What the kernels of both passes are told."""
+        norm, index = self.unit.norm, self.convolution.layer.index
+        return {
+            "geometry": self.convolution.geometry,
+            "by_output": k.Lists() if index is None else index.by_output.lists,
+            "values": k.address(self.convolution.values),
+            "x": self.x_buffer.planes,
+            "z": k.address(self.convolution.z),
+            "weight": k.address(norm.weight),
+            "bias": k.address(norm.bias),
+            "mean": k.address(self.mean),
+            "inverse_deviation": k.address(self.inverse_deviation),
+        }
+
+    def _make_forward(self, layers: Layers) -> k.Forward:
         unit, norm, y = self.unit, self.unit.norm, self.y_buffer
         # A constant takes no memory, but only fused convolutions know how to read it.
         inner = not unit.y.lasting and self.dynamic is None
         constants = inner and all(layers[reader.layer].execution == "fused" for reader in unit.y.readers)
         return k.Forward(
-            geometry=self.convolution.geometry,
-            by_output=lists,
-            values=k.address(self.convolution.values),
-            x=self.x_buffer.planes,
-            z=k.address(self.convolution.z),
-            weight=k.address(norm.weight),
-            bias=k.address(norm.bias),
+            **self._structure(),
             running_mean=k.address(norm.running_mean),
             running_variance=k.address(norm.running_var),
             epsilon=norm.eps,
@@ -255,16 +263,14 @@ class UnitProgram:
             rectify=int(unit.rectify and self.dynamic is None),
             constants=int(constants),
             residual=None if self.residual_buffer is None else k.address(self.residual_buffer.data),
-            mean=k.address(self.mean),
-            inverse_deviation=k.address(self.inverse_deviation),
             y=k.address(y.data if self.dynamic is None else self.dynamic.u),
             kind=k.address(y.kind),
             constant=k.address(y.constants),
             pooled=None if self.dynamic is None else k.address(self.dynamic.means),
         )
 
-    def _make_backward(self, lists: k.Lists) -> k.Backward:
-        unit, norm, y = self.unit, self.unit.norm, self.y_buffer
+    def _make_backward(self) -> k.Backward:
+        unit, y = self.unit, self.y_buffer
         # Without a residual the sign is found anew from z, and then the memory of the output is free at once.
         activation, decides = k.RECTIFY_BY_INPUT if unit.residual is None else k.RECTIFY_BY_OUTPUT, y.data
         if not unit.rectify:
@@ -272,15 +278,7 @@ class UnitProgram:
         elif self.dynamic is not None:
             activation, decides = k.DYNAMIC, self.dynamic.u
         return k.Backward(
-            geometry=self.convolution.geometry,
-            by_output=lists,
-            values=k.address(self.convolution.values),
-            x=self.x_buffer.planes,
-            z=k.address(self.convolution.z),
-            weight=k.address(norm.weight),
-            bias=k.address(norm.bias),
-            mean=k.address(self.mean),
-            inverse_deviation=k.address(self.inverse_deviation),
+            **self._structure(),
             activation=activation,
             y=k.address(decides),
             read=k.address(self.read),

@@ -377,11 +377,11 @@ template <typename T>
 bool backward_few(const Backward<T>& b, int32_t channel, T factor, T shift, T* kept, Workspace<T>& work, Moments& moments) {
     const Geometry& g = b.geometry;
     if (b.z != nullptr || !is_near(g)) return false;
-    const int32_t first = b.by_output.start[channel], sources = b.by_output.start[channel + 1] - first;
+    const int32_t sources = b.by_output.start[channel + 1] - b.by_output.start[channel];
     if (sources > most_sources) return false;
     const bool dead = sources == 0;
     if (b.activation != rectify_by_output && b.activation != rectify_by_input) return false;
-    Sources<T> from, readers;
+    Sources<T> readers;
     const int64_t plane = g.out_plane();
     if (b.direct != nullptr) readers.add(b.direct + channel * plane, nullptr, 0, 0, T(1));
     for (const Consumer<T>& consumer : b.consumers) {
@@ -397,13 +397,7 @@ bool backward_few(const Backward<T>& b, int32_t channel, T factor, T shift, T* k
         }
     }
     if (readers.count == 0) return false;
-    for (int32_t j = first; j < first + sources; ++j) {
-        const int32_t source = b.by_output.channel[j], tap = b.by_output.tap[j];
-        const bool is_stored = b.x.is_stored(source);
-        const T* line = is_stored ? nullptr : work.fillers.constant(from.count, b.x.constants[source]);
-        from.add(is_stored ? b.x.data + source * g.in_plane() : nullptr, line, tap / g.kernel - g.padding,
-                 tap % g.kernel - g.padding, b.values[b.by_output.value[j]]);
-    }
+    const Sources<T> from = sources_of(g, b.by_output, b.values, b.x, channel, work.fillers);
     // Where z is 0 everywhere, the activation passes everything or nothing.
     const bool blocked = dead && b.activation == rectify_by_input && shift <= 0;
     BackwardSpan<T> span;

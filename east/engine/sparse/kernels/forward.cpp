@@ -123,20 +123,6 @@ inline bool is_few(const Forward<T>& f, int64_t channel) {
            f.by_output.start[channel + 1] - f.by_output.start[channel] <= most_sources;
 }
 
-template <typename T>
-inline Sources<T> sources_of(const Forward<T>& f, int64_t channel, const Fillers<T>& fillers) {
-    const Geometry& g = f.geometry;
-    Sources<T> from;
-    for (int32_t j = f.by_output.start[channel]; j < f.by_output.start[channel + 1]; ++j) {
-        const int32_t source = f.by_output.channel[j], tap = f.by_output.tap[j];
-        const bool is_stored = f.x.is_stored(source);
-        const T* line = is_stored ? nullptr : fillers.constant(from.count, f.x.constants[source]);
-        from.add(is_stored ? f.x.data + source * g.in_plane() : nullptr, line, tap / g.kernel - g.padding,
-                 tap % g.kernel - g.padding, f.values[f.by_output.value[j]]);
-    }
-    return from;
-}
-
 template <bool kept, typename T>
 void convolve_few(const Forward<T>& f, const Sources<T>& from, const T* zeros, T* z, T& pivot, double& first,
                   double& second) {
@@ -247,25 +233,21 @@ void forward(const Forward<T>& f) {
         for (int32_t channel = 0; channel < g.out_channels; ++channel) {
             const bool dead = is_empty(f.by_output, channel);
             const T* z = f.z == nullptr ? own : f.z + channel * plane;
-            double mean = 0, variance = 0;
             const bool few = is_few(f, channel);
             const bool is_wanted = f.wanted == nullptr || f.wanted[channel];
             Sources<T> from;
+            // Sums of z - pivot and of their squares; of a dead channel all are 0.
+            T pivot = 0;
+            double first = 0, second = 0;
             if (!dead && few) {
-                double first = 0, second = 0;
-                T pivot = 0;
-                from = sources_of(f, channel, fillers);
+                from = sources_of(g, f.by_output, f.values, f.x, channel, fillers);
                 // What a single non-zero makes of its input is found again as fast as it is read.
                 if (is_wanted && from.count > 1) {
                     convolve_few<true>(f, from, fillers.zeros(), own, pivot, first, second);
                 } else if (f.training) {
                     convolve_few<false>(f, from, fillers.zeros(), own, pivot, first, second);
                 }
-                mean = pivot + first / numbers;
-                variance = second / numbers - (first / numbers) * (first / numbers);
             } else if (!dead && f.z == nullptr) {
-                double first = 0, second = 0;
-                T pivot = 0;
                 for (int32_t index = 0; index < tiling.count(); ++index) {
                     const Tile tile = tiling[index];
                     T* to = own + (int64_t(tile.row_begin) * g.out_width + tile.column_begin) * batch;
@@ -274,16 +256,14 @@ void forward(const Forward<T>& f) {
                     if (index == 0) pivot = to[0];
                     moments(to, tile.positions() * batch, pivot, first, second);
                 }
-                mean = pivot + first / numbers;
-                variance = second / numbers - (first / numbers) * (first / numbers);
             } else if (!dead && f.training) {
-                double first = 0, second = 0;
                 const int64_t row = g.out_width * batch;
-                for (int32_t r = 0; r < g.out_height; ++r) moments(z + r * row, row, z[0], first, second);
-                mean = z[0] + first / numbers;
-                variance = second / numbers - (first / numbers) * (first / numbers);
+                pivot = z[0];
+                for (int32_t r = 0; r < g.out_height; ++r) moments(z + r * row, row, pivot, first, second);
             }
-            if (variance < 0) variance = 0;
+            double mean = pivot + first / numbers;
+            double variance = second / numbers - (first / numbers) * (first / numbers);
+            if (variance < 0) variance = 0;  // a NaN stays one
             if (f.training) {
                 f.mean[channel] = T(mean);
                 f.inverse_deviation[channel] = T(1 / std::sqrt(variance + f.epsilon));

@@ -72,6 +72,21 @@ struct Sources {
     }
 };
 
+// Where the non-zeros of an output channel read; there are at most `most_sources`.
+template <typename T>
+inline Sources<T> sources_of(const Geometry& g, const Lists& by_output, const T* values, const Planes<T>& x, int64_t channel,
+                             const Fillers<T>& fillers) {
+    Sources<T> from;
+    for (int32_t j = by_output.start[channel]; j < by_output.start[channel + 1]; ++j) {
+        const int32_t source = by_output.channel[j], tap = by_output.tap[j];
+        const bool is_stored = x.is_stored(source);
+        const T* line = is_stored ? nullptr : fillers.constant(from.count, x.constants[source]);
+        from.add(is_stored ? x.data + source * g.in_plane() : nullptr, line, tap / g.kernel - g.padding,
+                 tap % g.kernel - g.padding, values[by_output.value[j]]);
+    }
+    return from;
+}
+
 // Calls `apply(row, begin, end)` for spans of columns: whole rows if `straight`, else the borders by themselves.
 template <typename Apply>
 inline void for_each_span(const Geometry& g, bool straight, Apply apply) {
