@@ -354,6 +354,15 @@ def test_a_gpu_is_refused():
         SparseEngine(network(), {}, numerics="fp32", device=torch.device("cuda"), choose=by_nonzeros)
 
 
+def test_training_on_one_number_a_channel_is_refused():
+    sparse = sparse_engine(network())
+    one = torch.zeros(1, 3, 8, 8, dtype=torch.float64)
+    with pytest.raises(EastError, match="a batch of 2 or more"):
+        sparse.gradients(one, torch.Tensor.sum, GradientRequest())
+    sparse.model.eval()
+    assert sparse(one).isfinite().all()
+
+
 def test_gradients_in_evaluation_are_refused():
     sparse = sparse_engine(network())
     sparse.model.eval()

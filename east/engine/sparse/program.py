@@ -15,6 +15,7 @@ from east.engine.sparse.head import HeadProgram
 from east.engine.sparse.layout import to_batch_innermost
 from east.engine.sparse.memory import Arena, padded
 from east.engine.sparse.network import Activation, Network, Pool, Unit
+from east.errors import EastError
 
 SKETCH_PARTS = 16
 """Parts in which channels are summed up with signs: so many threads can share the backward pass of a unit at most."""
@@ -52,7 +53,13 @@ class Program:
             program.gather_from([programs[reader] for reader in program.unit.y.readers])
 
     def forward(self, images: Tensor, this: Pass) -> Tensor:
-        """Logits (classes, N)."""
+        """Logits (classes, N).
+
+        Raises:
+            EastError: a channel has a single number, so that there are no batch statistics to train with.
+        """
+        if this.training and len(images) * min(node.y.height * node.y.width for node in self.network.units) == 1:
+            raise EastError("training needs more than one number a channel for batch norm: take a batch of 2 or more.")
         to_batch_innermost(self.kernels, images, self.buffers[self.network.images].data)
         for node in self.nodes:
             node.forward(this)

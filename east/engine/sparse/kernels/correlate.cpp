@@ -1,6 +1,7 @@
 // Random projections of the dense weight gradient: sums of signs * dz, correlated with every input channel.
 
 #include <algorithm>
+#include <vector>
 
 #include "convolution.h"
 #include "sources.h"
@@ -101,17 +102,25 @@ inline void correlate_strip(const Geometry& g, const T* x, const T* sketch, int3
     }
 }
 
-// The products of one input channel with a sketch, at every kernel position.
+// The sum of a sketch over the outputs at which a kernel position meets the image: a constant channel multiplies it.
 template <typename T>
-void correlate_channel(const Correlate<T>& c, int64_t channel, const T* sketch, const Tiling& tiling, double* products) {
-    const Geometry& g = c.geometry;
-    const T* x = c.x.data + channel * g.in_plane();
-    const bool is_stored = c.x.is_stored(channel);
-    for (int32_t tap = 0; tap < g.kernel * g.kernel; ++tap) products[tap] = 0;
-    if (is_stored && g.kernel == 3 && g.stride == 1 && g.padding == 1 && g.out_width >= 2) {
+double add_up(const Geometry& g, const T* sketch, int32_t tap, const Tiling& tiling) {
+    double total = 0;
+    for (int32_t index = 0; index < tiling.count(); ++index) {
+        const Tile tile = tiling[index];
+        const T* from = sketch + (int64_t(tile.row_begin) * g.out_width + tile.column_begin) * g.batch;
+        for_each_run(g, tap, tile, [&](int64_t at, int64_t, int64_t count) { total += sum(from + at, count); });
+    }
+    return total;
+}
+
+// The products of one stored input channel with a sketch, at every kernel position.
+template <typename T>
+void correlate_channel(const Geometry& g, const T* x, const T* sketch, const Tiling& tiling, double* products) {
+    if (g.kernel == 3 && g.stride == 1 && g.padding == 1 && g.out_width >= 2) {
         Sum<T> sums[9];
         const int32_t columns = std::max(2, near_numbers / g.batch);
-        for (int32_t begin = 0, end = 0; end < g.out_width; begin = end) {
+        for (int32_t begin = 0, end = 0; begin < g.out_width; begin = end) {
             // The last columns join the ones before, so that no strip is a single column.
             end = begin + 2 * columns > g.out_width ? g.out_width : begin + columns;
             correlate_strip(g, x, sketch, begin, end, sums);
@@ -119,14 +128,18 @@ void correlate_channel(const Correlate<T>& c, int64_t channel, const T* sketch, 
         for (int32_t tap = 0; tap < 9; ++tap) products[tap] = sums[tap].total();
         return;
     }
-    for (int32_t index = 0; index < tiling.count(); ++index) {
-        const Tile tile = tiling[index];
-        const T* from = sketch + (int64_t(tile.row_begin) * g.out_width + tile.column_begin) * g.batch;
-        for (int32_t tap = 0; tap < g.kernel * g.kernel; ++tap) {
+    for (int32_t tap = 0; tap < g.kernel * g.kernel; ++tap) {
+        Sum<T> total;
+        for (int32_t index = 0; index < tiling.count(); ++index) {
+            const Tile tile = tiling[index];
+            const T* from = sketch + (int64_t(tile.row_begin) * g.out_width + tile.column_begin) * g.batch;
             for_each_run(g, tap, tile, [&](int64_t at, int64_t in, int64_t count) {
-                products[tap] += is_stored ? dot(x + in, from + at, count) : c.x.constants[channel] * sum(from + at, count);
+                const T* span = from + at;
+                add_dots<1>(x + in, &span, count, &total);
             });
+            total.flush();
         }
+        products[tap] = total.total();
     }
 }
 
@@ -135,11 +148,27 @@ void correlate(const Correlate<T>& c) {
     const Geometry& g = c.geometry;
     add_parts(c);
     const Tiling tiling(g.out_height, g.out_width, g.batch);
-#pragma omp parallel for schedule(dynamic, 1)
-    for (int32_t channel = 0; channel < g.in_channels; ++channel) {
-        for (int32_t probe = 0; probe < c.probes; ++probe) {
-            double* products = c.products + (int64_t(channel) * c.probes + probe) * g.kernel * g.kernel;
-            correlate_channel(c, channel, c.sketches + probe * g.out_plane(), tiling, products);
+    const int32_t taps = g.kernel * g.kernel;
+    bool any_constant = false;
+    for (int32_t channel = 0; channel < g.in_channels; ++channel) any_constant |= !c.x.is_stored(channel);
+    std::vector<double> sums(any_constant ? c.probes * taps : 0);
+#pragma omp parallel
+    {
+#pragma omp for schedule(dynamic, 1)
+        for (int32_t place = 0; place < int32_t(sums.size()); ++place) {
+            sums[place] = add_up(g, c.sketches + place / taps * g.out_plane(), place % taps, tiling);
+        }
+#pragma omp for schedule(dynamic, 1)
+        for (int32_t channel = 0; channel < g.in_channels; ++channel) {
+            for (int32_t probe = 0; probe < c.probes; ++probe) {
+                double* products = c.products + (int64_t(channel) * c.probes + probe) * taps;
+                if (c.x.is_stored(channel)) {
+                    const T* x = c.x.data + channel * g.in_plane();
+                    correlate_channel(g, x, c.sketches + probe * g.out_plane(), tiling, products);
+                    continue;
+                }
+                for (int32_t tap = 0; tap < taps; ++tap) products[tap] = sums[probe * taps + tap] * c.x.constants[channel];
+            }
         }
     }
 }
