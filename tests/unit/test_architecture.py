@@ -17,7 +17,10 @@ MAY_IMPORT = {
     "cost": COMMON | {"config", "sparse", "data", "models", "engine", "training"},
     "analysis": COMMON | {"config"},
     "render": COMMON | {"config", "analysis", "data"},
+    "launch": COMMON,
+    "operations": COMMON | {"config", "sparse", "data", "models", "engine", "training", "cost", "analysis", "launch"},
 }
+MAY_IMPORT["cli"] = COMMON | MAY_IMPORT.keys()
 
 
 def imported_parts(file):

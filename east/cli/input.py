@@ -1,0 +1,34 @@
+"""What commands read: the plan, and options that are JSON."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import ValidationError
+
+from east.config import Plan, make_plan, read_config
+from east.errors import EastError
+
+T = TypeVar("T")
+
+
+def read_plan(configfiles: list[Path] | None) -> Plan:
+    """The plan of config.yaml with these overlays."""
+    return make_plan(read_config(*(configfiles or [])))
+
+
+def parsed(option: str, parse: Callable[[str], T], text: str) -> T:
+    """What an option's JSON describes.
+
+    Raises:
+        EastError: it is no JSON, or describes something else.
+    """
+    try:
+        return parse(text)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = ".".join(map(str, first["loc"])) or "the text"
+        raise EastError(f"{option}: {key}: {first['msg']}.") from None
+    except json.JSONDecodeError as error:
+        raise EastError(f"{option} is no JSON: {error}.") from None

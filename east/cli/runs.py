@@ -1,0 +1,101 @@
+"""Commands that do the work: prepare data, train a run, measure costs."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from east.cli.app import app
+from east.cli.input import parsed
+from east.cli.options import CORES, AsJson, ConfigFiles, DataDir, Device, EngineName, ImageFolder, Threads
+from east.cli.output import print_json, print_table
+from east.config import RunSpec, read_config
+from east.errors import EastError
+from east.files import write_atomically
+
+
+@app.command()
+def prepare(
+    dataset: Annotated[str, typer.Argument(help="cifar10, cifar100, imagenet, digits or digit_pairs.")],
+    data_dir: DataDir = Path("data"),
+    image_folder: ImageFolder = None,
+) -> None:
+    """Download (where needed), verify and store a data set for training."""
+    from east.data.prepare import prepare as prepare_dataset
+
+    print(prepare_dataset(dataset, data_dir, folder=image_folder))
+
+
+@app.command()
+def train(
+    run: Annotated[str, typer.Option(help="The resolved run: JSON, or a file that holds it.")],
+    out: Annotated[Path, typer.Option(help="Folder of the run; a checkpoint of the same run in it is resumed.")],
+    data_dir: DataDir = Path("data"),
+    image_folder: ImageFolder = None,
+    device: Device = "auto",
+    engine: EngineName = "auto",
+    threads: Threads = CORES,
+    total: Annotated[
+        int | None, typer.Option(envvar="EAST_PLANNED_RUNS", help="Runs of the whole plan, to show the share done.")
+    ] = None,
+) -> None:
+    """Train one run from its description alone and print one line about the result."""
+    spec = _read_spec(run)
+    from east.data.manifest import MANIFEST_FILE
+    from east.data.prepare import prepare as prepare_dataset
+    from east.training.loop import Resources
+    from east.training.loop import train as train_run
+    from east.training.progress import epoch_reporter, finished_line
+
+    if not (data_dir / spec.dataset.name / MANIFEST_FILE).is_file():
+        prepare_dataset(spec.dataset.name, data_dir, folder=image_folder)
+    resources = Resources(device, engine, threads, data_dir, image_folder)
+    with epoch_reporter("/".join(out.absolute().parts[-3:]), spec.training.epochs) as report:
+        summary = train_run(spec, out, resources, report)
+    print(finished_line(summary, out, total), flush=True)
+
+
+@app.command()
+def cost(
+    model: Annotated[str | None, typer.Option(help="Network; that of `cost` in the configuration if absent.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Data set, likewise.")] = None,
+    configfile: ConfigFiles = None,
+    as_json: AsJson = False,
+    plan: Annotated[str | None, typer.Option(help="What to measure, as JSON; the workflow gives it.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the JSON to this file.")] = None,
+    device: Device = "auto",
+    engine: EngineName = "auto",
+    threads: Threads = CORES,
+    measure: Annotated[bool, typer.Option(help="Time training steps on this machine as well.")] = True,
+) -> None:
+    """Table 6: what each method costs, by the paper's accounting and in truth."""
+    from east.config.cost import CostPlan, cost_plan
+    from east.cost.report import measured_cost
+
+    what = (
+        parsed("--plan", CostPlan.model_validate_json, plan)
+        if plan is not None
+        else cost_plan(read_config(*(configfile or [])), model, dataset)
+    )
+    rows = measured_cost(what, device=device, engine=engine, threads=threads, measure=measure)
+    if out is not None:
+        write_atomically(out, json.dumps(rows, indent=2) + "\n")
+    elif as_json:
+        print_json(rows)
+    else:
+        columns = ["method", "param_size_mb", "est_total_mb", "trainable_parameters", "nonzeros", "seconds_per_step"]
+        print_table(columns, [{**row, **_rounded(row, ("param_size_mb", "est_total_mb"))} for row in rows])
+
+
+def _read_spec(text: str) -> RunSpec:
+    """A run from JSON or from a file of JSON."""
+    try:
+        content = text if text.lstrip().startswith("{") else Path(text).read_text(encoding="utf-8")
+    except OSError as error:
+        raise EastError(f"--run: {text} cannot be read ({error.strerror}).") from None
+    return parsed("--run", RunSpec.model_validate_json, content)
+
+
+def _rounded(row: dict[str, object], keys: tuple[str, ...]) -> dict[str, str]:
+    return {key: f"{row[key]:.2f}" for key in keys}
