@@ -1,0 +1,87 @@
+"""`east doctor`: whether the plan can run here, and how to mend what is wrong."""
+
+import os
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from east.cli.app import app
+from east.cli.input import read_plan
+from east.cli.options import AsJson, ConfigFiles, Results
+from east.cli.output import print_json
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from east.operations.doctor.finding import Finding
+
+WIDTH = 100
+INDENT = " " * 11
+STYLES = {"ok": "green", "note": "cyan", "warning": "yellow", "error": "bold red"}
+
+
+@app.command()
+def doctor(
+    configfile: ConfigFiles = None,
+    results: Results = None,
+    thorough: Annotated[bool, typer.Option("--thorough", help="Verify the checksums of the data as well.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say whether the plan can run here: what is wrong, why it matters, and the command that mends it.
+
+    The exit status is 0 if nothing would stop the plan, and 1 otherwise.
+    """
+    from rich.console import Console
+
+    from east.operations.doctor.ask import Asker
+    from east.operations.doctor.examine import can_run, examine
+    from east.operations.doctor.surroundings import Surroundings
+    from east.operations.on_disk import results_folder
+
+    plan = read_plan(configfile)
+    with Asker(os.environ, Path.cwd()) as ask, Console(stderr=True).status("Looking around ..."):
+        place = results_folder(plan, results)
+        findings = examine(Surroundings(plan, ask, place, configfiles=tuple(configfile or ()), thorough=thorough))
+    if as_json:
+        rows = [{"subject": subject} | asdict(finding) for subject, found in findings.items() for finding in found]
+        print_json({"plan": plan.config.name, "can_run": can_run(findings), "findings": rows})
+    else:
+        console = Console(highlight=False, markup=False, emoji=False)
+        for subject, found in findings.items():
+            _print_subject(console, subject, found)
+        counts = Counter(finding.level for found in findings.values() for finding in found)
+        verdict = "can run" if can_run(findings) else "cannot run"
+        console.print(
+            f"The plan '{plan.config.name}' {verdict}: {_count(counts['error'], 'error')}, "
+            f"{_count(counts['warning'], 'warning')}, {_count(counts['note'], 'note')}."
+        )
+    if not can_run(findings):
+        raise typer.Exit(1)
+
+
+def _print_subject(console: "Console", subject: str, found: "list[Finding]") -> None:
+    """Print what was found of a subject; commands stay on one line, so that they can be copied."""
+    import textwrap
+
+    from rich.text import Text
+
+    width = min(console.width, WIDTH) if console.is_terminal else WIDTH
+    wrapper = textwrap.TextWrapper(width - len(INDENT), break_long_words=False, break_on_hyphens=False)
+    console.print(subject, style="bold")
+    for finding in found:
+        lines = [finding.found, *filter(None, [finding.why])]
+        wrapped = [row for line in lines for row in wrapper.wrap(line)]
+        label = Text(f"  {finding.level:9}", style=STYLES[finding.level])
+        console.print(label + Text(wrapped[0]), soft_wrap=True)
+        for row in wrapped[1:]:
+            console.print(INDENT + row, soft_wrap=True)
+        if finding.mend:
+            console.print(f"{INDENT}-> {finding.mend}", soft_wrap=True)
+    console.print()
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"

@@ -1,0 +1,154 @@
+"""Checks of Python, of the commands beside it, and of the packages that are installed."""
+
+import os
+import tomllib
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+from east.data.manifest import MANIFEST_FILE
+from east.operations.doctor.finding import Finding
+from east.operations.doctor.surroundings import Surroundings
+
+OPTIONAL = {"snakemake-executor-plugin-slurm": "Only `snakemake --profile profiles/slurm` needs it."}
+"""Packages that a plan runs without, and who needs them."""
+
+REFUSING = {"snakemake"}
+"""Packages of which the workflow itself refuses another version."""
+
+COMMANDS = ("east", "snakemake")
+"""What the jobs of the workflow call, in the folder of the interpreter."""
+
+SHOWN = 3
+
+
+def python(here: Surroundings) -> Iterator[Finding]:
+    """The interpreter's version."""
+    wanted = _requirements(here.project)[0]
+    if wanted.contains(here.python_version, prereleases=True):
+        yield Finding("ok", f"Python {here.python_version}")
+        return
+    yield Finding(
+        "error",
+        f"Python {here.python_version}, but this project needs {wanted}",
+        why="The packages are locked and tested for those versions.",
+        mend="rm -rf .venv && make setup PYTHON=python3.12",
+    )
+
+
+def commands(here: Surroundings) -> Iterator[Finding]:
+    """The commands that the jobs of the workflow call."""
+    folder = here.python.parent
+    missing = [name for name in COMMANDS if not os.access(folder / name, os.X_OK)]
+    if missing:
+        yield Finding(
+            "error",
+            f"no command {' and '.join(missing)} in {folder}",
+            why="The workflow calls the commands that lie beside its Python.",
+            mend=here.reinstall(afresh=False),
+        )
+
+
+def requirements(here: Surroundings) -> Iterator[Finding]:
+    """The packages that the project names, and their ranges."""
+    wanted = _requirements(here.project)[1]
+    if here.plan.config.execution.tracking == "tensorboard":
+        wanted = [*wanted, Requirement("tensorboard")]
+    fitting = 0
+    for requirement in wanted:
+        found = here.installed(requirement.name)
+        if found is not None and requirement.specifier.contains(found, prereleases=True):
+            fitting += 1
+            continue
+        name = requirement.name
+        if found is None:
+            stops = name not in OPTIONAL
+            what = f"{name} is not installed"
+        else:
+            stops = name in REFUSING
+            what = f"{name} {found} is installed, but this project needs {requirement.specifier}"
+        why = OPTIONAL.get(name, "The plan needs it." if stops else "Nothing is tested with that version.")
+        mend = f"{here.python} -m pip install tensorboard" if name == "tensorboard" else here.reinstall(afresh=False)
+        yield Finding("error" if stops else "warning", what, why, mend)
+    shown = [f"{name} {here.installed(name)}" for name in ("snakemake", *OPTIONAL) if here.installed(name)]
+    yield Finding("ok", ", ".join([f"{fitting} of {len(wanted)} packages in their range", *shown]))
+
+
+def lock(here: Surroundings) -> Iterator[Finding]:
+    """The versions that are locked."""
+    file = here.project / "requirements" / "lock.txt" if here.project else None
+    if file is None or not file.is_file():
+        return
+    locked = [Requirement(line.rstrip(" \\")) for line in file.read_text().splitlines() if line[:1].isalnum()]
+    wanted = [requirement for requirement in locked if requirement.marker is None or requirement.marker.evaluate()]
+    other = []
+    for requirement in wanted:
+        found = here.installed(requirement.name)
+        if found is None or not requirement.specifier.contains(found, prereleases=True):
+            other.append(f"{requirement.name} {found or 'missing'} ({str(requirement.specifier).lstrip('=')})")
+    if not other:
+        yield Finding("ok", f"{len(wanted)} packages are as locked in requirements/lock.txt")
+        return
+    more = f" and {len(other) - SHOWN} more" if len(other) > SHOWN else ""
+    yield Finding(
+        "note",
+        f"{len(other)} of {len(wanted)} packages are not as locked: {', '.join(other[:SHOWN])}{more}",
+        why="Numbers are the same only with the same versions.",
+        mend=here.reinstall(afresh=False),
+    )
+
+
+def torch(here: Surroundings) -> Iterator[Finding]:
+    """PyTorch can be imported."""
+    facts = here.ask.probe("torch")
+    if "problem" in facts:
+        yield Finding(
+            "error",
+            f"PyTorch cannot be imported: {facts['problem']}",
+            why="Every training needs it.",
+            mend=here.reinstall(afresh=True),
+        )
+        return
+    yield Finding("ok", f"PyTorch {facts['version']}")
+
+
+def torchvision(here: Surroundings) -> Iterator[Finding]:
+    """The builds of torchvision and PyTorch fit each other."""
+    facts = here.ask.probe("torchvision")
+    build = facts.get("torchvision")
+    if "problem" not in facts:
+        yield Finding("ok", f"torchvision {build}")
+        return
+    if "problem" in here.ask.probe("torch"):
+        yield Finding("note", "torchvision cannot be looked at until PyTorch can be imported")
+        return
+    needing = sorted(_needing_torchvision(here))
+    use = f"{', '.join(needing)} cannot be read without it" if needing else "CIFAR and ImageNet are read through it"
+    yield Finding(
+        "error" if needing else "warning",
+        f"torchvision {build or '(missing)'} does not work beside PyTorch {facts.get('torch')}: {facts['problem']}",
+        why=f"The two must come from the same build (+cpu, +cu...); {use}.",
+        mend=here.reinstall(afresh=True),
+    )
+
+
+def _needing_torchvision(here: Surroundings) -> set[str]:
+    """Data sets that are read through torchvision; of prepared CIFAR, PyTorch alone reads the tensors."""
+    return {
+        name
+        for name in here.plan.datasets()
+        if name == "imagenet" or (name.startswith("cifar") and not (here.data / name / MANIFEST_FILE).is_file())
+    }
+
+
+def _requirements(project: Path | None) -> tuple[SpecifierSet, list[Requirement]]:
+    """The versions of Python, and the packages, that the project needs."""
+    if project is None:
+        about = metadata.metadata("east")
+        lines = about.get_all("Requires-Dist") or []
+        return SpecifierSet(about["Requires-Python"]), [Requirement(line) for line in lines if "extra ==" not in line]
+    described = tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return SpecifierSet(described["requires-python"]), [Requirement(line) for line in described["dependencies"]]

@@ -1,0 +1,110 @@
+"""What is found out in a process of its own: `python -m east.operations.doctor.probe NAME ...` prints it as JSON.
+
+A package that does not fit may end the process that imports it, so none of this happens in the one that reports.
+"""
+
+import importlib.util
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+def probe_torch() -> dict[str, Any]:
+    """PyTorch's build, and the GPUs that it can compute on."""
+    import torch
+
+    facts: dict[str, Any] = {"version": torch.__version__, "cuda": torch.version.cuda or torch.version.hip, "gpus": []}
+    try:
+        if not torch.cuda.is_available():
+            # Says why, where the build could use a GPU.
+            torch.zeros(0, device="cuda")
+        for index in range(torch.cuda.device_count()):
+            device = torch.cuda.get_device_properties(index)
+            facts["gpus"].append({"name": device.name, "memory_mb": device.total_memory >> 20})
+            # A GPU that is too old or too new for the build is seen, and fails only here.
+            (torch.ones(8, device=f"cuda:{index}") + 1).sum().item()
+    except (RuntimeError, AssertionError) as error:
+        facts["gpu_problem"] = (str(error).strip() or repr(error)).splitlines()[0]
+    return facts
+
+
+def probe_torchvision() -> dict[str, Any]:
+    """The builds of PyTorch and torchvision, whether the second works beside the first, and where it finds CIFAR."""
+    facts: dict[str, Any] = {name: installed_build(name) for name in ("torch", "torchvision")}
+    try:
+        from torchvision.datasets import CIFAR10, CIFAR100
+    except Exception as error:
+        facts["problem"] = f"{type(error).__name__}: {error}".splitlines()[0]
+    else:
+        facts["archives"] = {
+            name: {"file": archive.filename, "md5": archive.tgz_md5, "url": archive.url}
+            for name, archive in (("cifar10", CIFAR10), ("cifar100", CIFAR100))
+        }
+    return facts
+
+
+def probe_triton() -> dict[str, Any]:
+    """Triton's version, if it can be imported."""
+    triton = importlib.import_module("triton")
+    return {"version": triton.__version__}
+
+
+def probe_kernels() -> dict[str, Any]:
+    """Whether the kernels of the sparse engine compile and load, and where they are kept."""
+    from east.engine.sparse.library import availability, cache_folder, vector_level
+    from east.errors import EastError
+
+    cache = cache_folder()
+    facts: dict[str, Any] = {"cache": None if cache is None else str(cache)}
+    try:
+        vector_level()
+    except EastError as error:
+        return facts | {"refused": str(error)}
+    found = availability()
+    return facts | {
+        "available": found.available,
+        "reason": found.reason,
+        "compiler": found.compiler,
+        "vector": found.vector,
+        "cached": found.cached,
+    }
+
+
+def probe_image_folder(dataset: str, folder: str) -> dict[str, Any]:
+    """The digest of an image folder's names and sizes, or what is wrong with it."""
+    from east.data.folder import scan_folder
+    from east.errors import EastError
+
+    try:
+        return {"digest": scan_folder(dataset, Path(folder)).digest}
+    except EastError as error:
+        return {"wrong": str(error)}
+
+
+def installed_build(package: str) -> str | None:
+    """The version of a package with its build, such as 2.13.0+cpu, read without importing it; None if it is missing."""
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        return None
+    try:
+        found = re.search(
+            r"""__version__[^=\n]*=\s*["']([^"']+)""", Path(spec.origin).with_name("version.py").read_text()
+        )
+    except OSError:
+        return "of unknown version"
+    return found[1] if found else "of unknown version"
+
+
+PROBES: dict[str, Callable[..., dict[str, Any]]] = {
+    "torch": probe_torch,
+    "torchvision": probe_torchvision,
+    "triton": probe_triton,
+    "kernels": probe_kernels,
+    "image_folder": probe_image_folder,
+}
+
+if __name__ == "__main__":
+    print(json.dumps(PROBES[sys.argv[1]](*sys.argv[2:])))

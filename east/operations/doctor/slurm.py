@@ -1,0 +1,92 @@
+"""Checks of Slurm, for those who hand the plan to it."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import yaml
+
+from east.operations.doctor.finding import Finding
+from east.operations.doctor.surroundings import Surroundings
+
+COMMANDS = ("sbatch", "squeue", "sinfo")
+SECONDS = 20.0
+"""How long a command of Slurm may take."""
+
+PROFILE = "profiles/slurm/profile.yaml"
+REMEMBERED = 120
+"""Seconds for which Slurm must remember ended jobs (MinJobAge), so that `squeue` still shows them when it is asked."""
+
+
+def controller(here: Surroundings) -> Iterator[Finding]:
+    """Slurm's commands are there, and its controller answers."""
+    missing = [command for command in COMMANDS if not here.ask.which(command)]
+    if len(missing) == len(COMMANDS):
+        yield Finding("ok", "no Slurm here; trainings run on this machine")
+        return
+    if missing:
+        yield Finding(
+            "warning",
+            f"Slurm's {' and '.join(missing)} cannot be found, though other commands of it can",
+            why="The Slurm profile calls all of them.",
+            mend="module load slurm",
+        )
+        return
+    answer = here.ask.run(["sinfo", "--noheader", "--format=%P|%a|%G"], SECONDS)
+    if answer.problem:
+        yield Finding(
+            "warning",
+            f"Slurm's controller does not answer: {answer.problem}",
+            why="No job can be handed to it.",
+            mend="scontrol ping",
+        )
+        return
+    partitions = [line.strip().split("|") for line in answer.output.splitlines() if line.count("|") == 2]
+    up = {name: resources for name, state, resources in partitions if state == "up"}
+    if not up:
+        yield Finding("warning", "no partition of Slurm is up", "No job would start.", mend="sinfo")
+    elif here.plan.config.execution.gpus and not any("gpu" in resources for resources in up.values()):
+        yield Finding(
+            "warning",
+            f"no partition of Slurm that is up offers GPUs ({', '.join(up)})",
+            why="Each training asks for one, and would wait for ever.",
+            mend="sinfo --format='%P %a %G'; or set execution.device: cpu",
+        )
+    else:
+        yield Finding("ok", f"Slurm answers; partitions that are up: {', '.join(up)}")
+
+
+def accounting(here: Surroundings) -> Iterator[Finding]:
+    """Snakemake can ask Slurm what has become of a job."""
+    if not all(map(here.ask.which, COMMANDS)):
+        return
+    answer = here.ask.run(["sacct", "--noheader", "--allocations", "--format=JobIDRaw"], SECONDS)
+    if not answer.problem:
+        yield Finding("ok", "Slurm's accounting (sacct) answers")
+        return
+    if _profile(here).get("slurm-status-command") != "squeue":
+        yield Finding(
+            "warning",
+            f"Slurm's accounting does not answer: {answer.problem}",
+            why="Snakemake asks it what has become of a job, and would wait for ever.",
+            mend=f"Set in {PROFILE}: `slurm-status-command: squeue` and `slurm-no-account: true`.",
+        )
+        return
+    config = here.ask.run(["scontrol", "show", "config"], SECONDS).output
+    age = re.search(r"^MinJobAge\s*=\s*(\d+)", config, re.MULTILINE)
+    if age and int(age[1]) < REMEMBERED:
+        yield Finding(
+            "warning",
+            f"Slurm forgets ended jobs after {age[1]} s (MinJobAge), and has no accounting",
+            why=f"Snakemake would miss the end of jobs; it needs {REMEMBERED} s.",
+            mend="Ask the administrators for accounting or a longer MinJobAge, or run within one long job.",
+        )
+    else:
+        yield Finding("ok", f"Slurm has no accounting; {PROFILE} asks squeue instead")
+
+
+def _profile(here: Surroundings) -> dict[str, Any]:
+    """The Slurm profile; empty where there is none."""
+    file = (here.project or here.folder) / PROFILE
+    content = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else None
+    return content if isinstance(content, dict) else {}
