@@ -1,0 +1,370 @@
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from east.config import make_plan, read_config
+from east.errors import EastError
+from east.operations import log_tail
+from east.operations.eta import Eta, seconds_by_kind, time_left, with_eta
+from east.operations.run_files import RunStatus
+from east.operations.status import StatusReader
+from east.operations.status_json import status_json
+from east.training.state import RunState
+from tests.conftest import ROOT
+from tests.unit.fake_runs import DIVERGED, write_run
+
+RUN = "table2/static/seed1"
+OTHER = "table3/triangular-m3-n1/seed2"
+EPOCHS = 2
+NOW = datetime.now(UTC)
+STATE = RunState(
+    state="running",
+    attempt=1,
+    epoch=1,
+    epochs=EPOCHS,
+    step=6,
+    test_accuracy=61.5,
+    seconds_per_epoch=30.0,
+    started=NOW,
+    updated=NOW,
+    host="node17",
+    pid=4711,
+    job="99_3",
+    device="a GPU",
+    threads=2,
+)
+
+
+@pytest.fixture(scope="module")
+def plan():
+    return make_plan(read_config(ROOT / "config" / "test.yaml"))
+
+
+class Results:
+    """The results folder of the plan, to be filled with runs."""
+
+    def __init__(self, plan, folder):
+        self.plan, self.folder = plan, folder
+        self.runs, self.logs = folder / "runs", folder / "logs" / "train"
+        self.reader = StatusReader(plan, folder)
+
+    def end(self, run, outcome, **keys):
+        return write_run(self.runs, run, outcome, fingerprint=self.plan.run(run).fingerprint, epochs=EPOCHS, **keys)
+
+    def state(self, run, **changes):
+        state = STATE.model_copy(update={"updated": datetime.now(UTC), **changes})
+        path = self.runs / run / "state.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(state.model_dump_json())
+        return path
+
+    def log(self, run, content):
+        path = self.logs / f"{run}.log"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return path
+
+    def look(self, run=RUN):
+        return next(status for status in self.reader.read().runs if status.id == run)
+
+
+@pytest.fixture
+def results(plan, tmp_path):
+    return Results(plan, tmp_path / "results" / "test")
+
+
+def test_without_any_files_every_run_waits(results):
+    status = results.reader.read()
+    assert {run.state for run in status.runs} == {"waiting"}
+    assert (status.total.runs, status.total.counts["waiting"], status.total.finished) == (6, 6, False)
+
+
+def test_a_run_that_two_tables_show_counts_in_both_but_once_in_total(results):
+    results.end(RUN, 90.0)
+    status = results.reader.read()
+    assert {table: tally.counts["done"] for table, tally in status.tables.items()} == {
+        "table2": 1,
+        "table3": 0,
+        "tablemethods": 1,
+    }
+    assert status.total.counts["done"] == 1
+
+
+def test_only_the_tables_that_are_asked_for_are_read(results, plan):
+    status = StatusReader(plan, results.folder, ["table3"]).read()
+    assert [run.id for run in status.runs] == ["table3/triangular-m3-n1/seed1", OTHER]
+    assert list(status.tables) == ["table3"]
+    with pytest.raises(EastError, match="--table: there is no 'table9' in this plan; it has table2, table3"):
+        StatusReader(plan, results.folder, ["table9"])
+
+
+def test_runs_that_have_ended_tell_accuracy_and_seconds_or_the_epoch_of_divergence(results):
+    results.end(RUN, 90.0)
+    results.end(OTHER, DIVERGED)
+    done, diverged = results.look(), results.look(OTHER)
+    assert (done.state, done.test_accuracy, done.seconds, done.epoch) == ("done", 90.0, 60.0, EPOCHS)
+    assert (diverged.state, diverged.test_accuracy, diverged.epoch) == ("diverged", None, 7)
+
+
+def test_a_run_of_which_only_the_kept_copy_is_left_is_done(results):
+    path = results.end(RUN, 90.0)
+    path.rename(path.with_name("summary.kept.json"))
+    assert results.look().state == "done"
+    write_run(results.runs, OTHER, 90.0).rename(results.runs / OTHER / "summary.kept.json")
+    assert results.look(OTHER).state == "waiting"
+
+
+def test_a_summary_of_other_settings_is_stale(results):
+    write_run(results.runs, RUN, 90.0)
+    found = results.look()
+    assert (found.state, found.message) == ("stale", "its summary.json is of other settings than the plan's")
+
+
+@pytest.mark.parametrize("content", [b"", b'{"fingerprint": "', b"[1]", b"\xff\xfe", b"null"])
+def test_a_summary_that_is_half_there_is_named(results, content):
+    results.end(RUN, 90.0).write_bytes(content)
+    found = results.look()
+    assert (found.state, found.message) == ("stale", "its summary.json is not whole")
+
+
+@pytest.mark.parametrize("content", [b"", b'{"state": "running"', b"{}", b"[]", b"\xff"])
+def test_a_state_that_is_half_there_counts_as_absent(results, content):
+    results.state(RUN).write_bytes(content)
+    assert results.look().state == "waiting"
+
+
+@pytest.mark.parametrize("name", ["summary.json", "summary.kept.json", "state.json", "run.json", ".lock"])
+def test_a_file_that_cannot_be_read_does_not_make_it_fail(results, name):
+    results.state(RUN)
+    path = results.runs / RUN / name
+    path.unlink(missing_ok=True)
+    path.mkdir()
+    assert results.look().state in ("running", "waiting", "stale")
+
+
+def test_files_in_place_of_folders_do_not_make_it_fail(results):
+    for parent in (results.runs, results.logs):
+        parent.mkdir(parents=True)
+        (parent / "table2").write_text("")
+        (parent / "table3").symlink_to("nowhere")
+    assert results.reader.read().total.counts["waiting"] == 6
+
+
+def test_a_run_on_another_machine_runs_as_long_as_it_is_heard_of(results):
+    results.state(RUN)
+    found = results.look()
+    assert (found.state, found.epoch, found.host, found.job) == ("running", 1, "node17", "99_3")
+    assert found.eta_seconds == pytest.approx(30, abs=5)
+
+
+@pytest.mark.parametrize(
+    ("pace", "minutes", "state"),
+    [(30.0, 9, "running"), (30.0, 11, "lost"), (300.0, 24, "running"), (300.0, 26, "lost"), (None, 59, "running")],
+)
+def test_how_long_another_machine_may_be_silent_depends_on_the_epochs(results, pace, minutes, state):
+    results.state(RUN, seconds_per_epoch=pace, updated=NOW - timedelta(minutes=minutes))
+    found = results.look()
+    assert found.state == state
+    if state == "lost":
+        assert found.message == f"nothing heard from node17 for {minutes} min"
+
+
+TRAINER = """
+import sys
+from pathlib import Path
+from east.training.folder import locked
+from east.training.state import RunState
+folder = Path(sys.argv[1])
+with locked(folder):
+    RunState.begin(attempt=1, epoch=0, epochs=2, step=0, device="cpu", threads=1).write(folder)
+    print("begun", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_process_that_holds_the_lock_runs_and_is_lost_once_it_is_killed(results):
+    command = [sys.executable, "-c", TRAINER, str(results.runs / RUN)]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as trainer:
+        assert trainer.stdout.readline() == b"begun\n"
+        alive = results.look()
+        trainer.kill()
+    results.log(RUN, "epoch 1/2\n")
+    killed = results.look()
+    assert (alive.state, alive.pid) == ("running", trainer.pid)
+    assert killed.state == "lost"
+    assert killed.message == f"process {trainer.pid} is gone from {socket.gethostname()}; its log ends: epoch 1/2"
+    assert killed.log == str(results.logs / f"{RUN}.log")
+
+
+def test_a_process_that_got_the_number_of_a_dead_one_is_not_taken_for_it(results):
+    results.state(RUN, host=socket.gethostname(), pid=os.getpid())
+    (results.runs / RUN / ".lock").touch()
+    assert results.look().state == "lost"
+
+
+@pytest.mark.parametrize("pid", [0, -1, 2**70])
+def test_a_process_that_is_gone_is_known_even_where_no_lock_can_be_asked(results, pid):
+    results.state(RUN, host=socket.gethostname(), pid=pid, job="x" * 1000)
+    (results.runs / RUN / ".lock").mkdir()
+    assert results.look().state == "lost"
+
+
+def test_a_run_that_was_stopped_goes_on_from_its_checkpoint(results):
+    results.log(RUN, "error: of an older attempt\n")
+    results.state(RUN, state="stopped", updated=datetime.now(UTC) + timedelta(seconds=1))
+    found = results.look()
+    assert (found.state, found.epoch, found.message) == ("stopped", 1, None)
+
+
+def test_an_attempt_that_failed_before_its_first_state_shows_in_the_log_alone(results):
+    results.log(RUN, "warning: slow\nerror: no data.\n")
+    results.state(OTHER, state="stopped", updated=NOW - timedelta(hours=1))
+    results.log(OTHER, "Traceback\n  File x\ntorch.cuda.OutOfMemoryError: CUDA out of memory.\n\n")
+    first, later = results.look(), results.look(OTHER)
+    assert (first.state, first.message) == ("failed", "error: no data.")
+    assert first.log == str(results.logs / f"{RUN}.log")
+    assert (later.state, later.message) == ("failed", "torch.cuda.OutOfMemoryError: CUDA out of memory.")
+
+
+def test_a_run_that_failed_shows_its_message_or_else_the_end_of_its_log(results):
+    results.state(RUN, state="failed", message="no space left")
+    results.state(OTHER, state="failed")
+    results.log(OTHER, "epoch 1/2\nRuntimeError: boom\n")
+    assert results.look().message == "no space left"
+    assert results.look(OTHER).message == "RuntimeError: boom"
+
+
+def test_what_slurm_says_about_a_job_that_it_ended_is_found(results):
+    results.state(RUN, updated=NOW - timedelta(hours=1))
+    log = results.folder.parent / "slurm" / "rule_train" / "table2_static_1" / "99_3.log"
+    log.parent.mkdir(parents=True)
+    log.write_text(
+        "Execute 1 jobs...\nslurmstepd: error: *** STEP 99.0 ON node17 CANCELLED DUE TO TIME LIMIT ***\nbye\n"
+    )
+    found = results.look()
+    assert (found.state, found.slurm_log) == ("lost", str(log))
+    assert found.message.endswith(
+        "log ends: slurmstepd: error: *** STEP 99.0 ON node17 CANCELLED DUE TO TIME LIMIT ***"
+    )
+
+
+def test_an_attempt_at_other_settings_says_nothing_about_the_planned_run(results, plan):
+    path = results.state(RUN, state="stopped")
+    path.with_name("run.json").write_text(json.dumps(plan.run(OTHER).spec.model_dump(mode="json"), indent=2))
+    assert results.look().state == "waiting"
+    results.state(RUN)
+    found = results.look()
+    assert found.state == "stale"
+    assert found.message == "process 4711 on node17 still trains it with other settings than the plan's"
+    path.with_name("run.json").write_text(json.dumps(plan.run(RUN).spec.model_dump(mode="json"), indent=2))
+    assert results.look().state == "running"
+
+
+def test_logs_are_read_from_their_end_and_stripped_of_all_that_is_no_text(tmp_path):
+    log = tmp_path / "log"
+    log.write_bytes(
+        b"x" * 10_000_000
+        + b"\n\x1b]0;title\x07\x1b[31mRuntimeError: [red]a\x00b\xe2\x80\xaec\xff[/red]\x1b[0m\r\n ^^^^ \n\x1b[2J\n"
+    )
+    lines = log_tail.tail(log)
+    assert lines[-1] == "RuntimeError: [red]a b c\ufffd[/red]"
+    assert log_tail.last_error(lines) == lines[-1]
+    assert all(len(line) <= log_tail.LINE_LENGTH for line in lines)
+
+
+def test_the_error_is_found_before_what_programs_say_at_their_end(tmp_path):
+    log = tmp_path / "log"
+    log.write_text("epoch 1/2\rValueError: nan\nwarning: leaked semaphore objects\n")
+    lines = log_tail.tail(log)
+    assert lines == ["epoch 1/2", "ValueError: nan", "warning: leaked semaphore objects"]
+    assert log_tail.last_error(lines) == "ValueError: nan"
+    assert log_tail.last_error(["no error here", "Errors: none"]) is None
+
+
+def test_texts_of_a_state_are_made_fit_to_be_shown(results):
+    results.state(RUN, state="failed", host="n\x1b[2J1", device="a\nb", message="x\u202ey", gpu="0\t1")
+    found = results.look()
+    assert (found.host, found.device, found.message, found.gpu) == ("n1", "a b", "x y", "0 1")
+
+
+def test_a_file_is_read_again_only_after_it_has_changed(results):
+    path = results.end(RUN, 90.0)
+    assert results.look().test_accuracy == 90.0
+    before = path.stat()
+    path.write_text(path.read_text().replace("90.0", "91.0"))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert results.look().test_accuracy == 90.0
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    assert results.look().test_accuracy == 91.0
+    path.unlink()
+    assert results.look().state == "waiting"
+
+
+def running(run, eta):
+    return RunStatus(run, "running", 10, epoch=5, eta_seconds=eta)
+
+
+def test_a_run_takes_as_long_as_those_of_its_kind_that_are_done_or_else_as_those_that_run():
+    done = [RunStatus("a", "done", 10, seconds=40.0), RunStatus("b", "done", 10, seconds=60.0)]
+    runs = [RunStatus("c", "running", 10, seconds_per_epoch=9.0), RunStatus("d", "running", 10, seconds_per_epoch=7.0)]
+    kinds = {"a": "known", "b": "known", "c": "known", "d": "new"}
+    assert seconds_by_kind([*runs, *done], kinds) == {"known": 50.0, "new": 70.0}
+
+
+def test_waiting_runs_start_as_running_ones_end():
+    runs = [running("a", 10.0), running("b", 30.0), *(RunStatus(run, "waiting", 10) for run in "cde")]
+    kinds = dict.fromkeys("abcde", "kind")
+    # c: 10 to 50, d: 30 to 70, e: 50 to 90
+    assert time_left(runs, {"kind": 40.0}, kinds) == Eta(90.0, complete=True)
+
+
+def test_a_stopped_run_needs_the_rest_and_a_failed_one_a_person():
+    runs = [running("a", 10.0), RunStatus("b", "stopped", 10, epoch=8), RunStatus("c", "failed", 10, epoch=1)]
+    assert time_left(runs, {"kind": 100.0}, dict.fromkeys("abc", "kind")) == Eta(pytest.approx(30.0), complete=True)
+
+
+def test_an_estimate_says_when_it_is_too_low_and_is_not_made_of_nothing():
+    kinds = {"a": "known", "b": "unknown"}
+    waiting = RunStatus("b", "waiting", 10)
+    assert time_left([running("a", 10.0), waiting], {"known": 5.0}, kinds) == Eta(10.0, complete=False)
+    assert time_left([waiting], {"unknown": 5.0}, kinds) == Eta(None, complete=True)
+    assert time_left([running("b", None)], {}, kinds) == Eta(None, complete=False)
+
+
+def test_a_run_in_its_first_epoch_goes_by_the_pace_of_its_kind():
+    run = RunStatus(RUN, "running", 10, epoch=0, updated=NOW)
+    assert with_eta(run, 50.0, NOW + timedelta(seconds=2)).eta_seconds == pytest.approx(48.0)
+    # A clock that is behind, and one epoch that takes far longer than it should.
+    assert with_eta(run, 50.0, NOW - timedelta(hours=1)).eta_seconds == pytest.approx(50.0)
+    assert with_eta(run, 50.0, NOW + timedelta(hours=1)).eta_seconds == pytest.approx(45.0)
+    assert with_eta(run, None, NOW).eta_seconds is None
+
+
+def test_json_holds_no_number_that_json_lacks(results):
+    path = results.state(RUN, epochs=0)
+    path.write_text(path.read_text().replace("61.5", "NaN").replace("30.0", "1e999"))
+    results.end(OTHER, 90.0).write_text(
+        json.dumps({"fingerprint": results.plan.run(OTHER).fingerprint, "status": "finished", "seconds": "soon"})
+    )
+    text = json.dumps(status_json(results.reader.read()), allow_nan=False)
+    runs = {run["id"]: run for run in json.loads(text)["runs"]}
+    assert (runs[RUN]["state"], runs[RUN]["test_accuracy"], runs[RUN]["seconds_per_epoch"]) == ("running", None, None)
+    assert (runs[OTHER]["state"], runs[OTHER]["seconds"]) == ("done", None)
+
+
+@pytest.mark.parametrize("done", [0, 1002])
+def test_a_look_at_a_thousand_runs_is_quick(tmp_path, done):
+    config = read_config(ROOT / "config" / "test.yaml")
+    plan = make_plan(config.model_copy(update={"seeds": tuple(range(334))}))
+    for run in plan.runs[:done]:
+        write_run(tmp_path / "runs", run.id, 90.0, fingerprint=run.fingerprint)
+    reader = StatusReader(plan, tmp_path)
+    started = time.perf_counter()
+    assert reader.read().total.counts["done"] == done
+    assert time.perf_counter() - started < 5
