@@ -16,7 +16,13 @@ DataDir = Annotated[Path, typer.Option(envvar="EAST_DATA_DIR", help="Where prepa
 ImageFolder = Annotated[
     Path | None, typer.Option(envvar="EAST_IMAGE_FOLDER", help="ImageNet's folder with train/ and val/.")
 ]
+Results = Annotated[
+    Path | None, typer.Option("--results", help="Folder of the results; results/<name> of the configuration if absent.")
+]
 Device = Annotated[str, typer.Option(envvar="EAST_DEVICE", help="auto, cpu or cuda.")]
 EngineName = Annotated[str, typer.Option(envvar="EAST_ENGINE", help="auto, dense or sparse.")]
 Threads = Annotated[int, typer.Option(min=1, help="CPU threads.")]
+RunsPerGpu = Annotated[
+    int, typer.Option(envvar="EAST_RUNS_PER_GPU", min=1, help="Trainings that may share a GPU at the same time.")
+]
 CORES = os.cpu_count() or 1

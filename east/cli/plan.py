@@ -1,19 +1,53 @@
 """Commands that describe the plan and train nothing."""
 
 import csv
+import shlex
 import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
 
+import typer
+
+from east.analysis.summary import summary_path
 from east.cli.app import app
 from east.cli.input import read_plan
-from east.cli.options import AsJson, ConfigFiles, RunId
+from east.cli.options import AsJson, ConfigFiles, Results, RunId
 from east.cli.output import print_json, print_table
-from east.config import Run
+from east.config import Plan, Run
+from east.operations.changes import TRAINS, Changes, compare
+from east.operations.on_disk import results_folder
+
+SHOWN = 3
+"""Runs that are named of those that train again for one reason."""
 
 
 @app.command()
-def plan(configfile: ConfigFiles = None, as_json: AsJson = False) -> None:
-    """List every run of the configuration."""
-    rows = [_plan_row(run) for run in read_plan(configfile).runs]
+def plan(
+    configfile: ConfigFiles = None,
+    as_json: AsJson = False,
+    changed: Annotated[
+        bool, typer.Option("--changed", help="Which runs would train, and why: the plan beside the results on disk.")
+    ] = False,
+    results: Results = None,
+    every: Annotated[bool, typer.Option("--all", help="With --changed: name every run.")] = False,
+    unseen: Annotated[
+        bool, typer.Option("--unseen", help="Only paths, for `snakemake --forcerun`: runs that it may take for done.")
+    ] = False,
+) -> None:
+    """List every run of the configuration, or what a change of it trains again."""
+    planned = read_plan(configfile)
+    if changed or unseen:
+        folder = results_folder(planned, results)
+        changes = compare(planned, folder)
+        if unseen:
+            print("\n".join(str(summary_path(folder / "runs", run.id)) for run in changes.runs if run.unseen))
+        elif as_json:
+            print_json(asdict(changes))
+        else:
+            _print_changes(changes, planned, configfile or [], every=every)
+        return
+    rows = [_plan_row(run) for run in planned.runs]
     if as_json:
         print_json(rows)
         return
@@ -50,6 +84,38 @@ def schedule(run_id: RunId, configfile: ConfigFiles = None) -> None:
     )
     writer.writeheader()
     writer.writerows(rows)
+
+
+def _print_changes(changes: Changes, planned: Plan, configfiles: list[Path], *, every: bool) -> None:
+    for (status, reason), ids in changes.by_reason(TRAINS).items():
+        if len(ids) == 1:
+            print(f"{status:<10}  {ids[0]}: {reason}")
+            continue
+        print(f"{status:<10}  {len(ids)} runs: {reason}")
+        for run_id in ids if every else ids[:SHOWN]:
+            print(f"              {run_id}")
+        if not every and len(ids) > SHOWN:
+            print(f"              and {len(ids) - SHOWN} more; --all names them")
+    train = sum(run.status in TRAINS for run in changes.runs)
+    print(f"{train} of {len(changes.runs)} runs would train, {len(changes.runs) - train} are done.")
+    if changes.orphans:
+        print(f"{len(changes.orphans)} runs on disk are in no plan; `east prune` lists them.")
+    if planned.config.execution.partial:
+        print("With `execution.partial: true` Snakemake trains nothing.")
+    elif any(run.unseen for run in changes.runs):
+        print(_advice(configfiles))
+
+
+def _advice(configfiles: list[Path]) -> str:
+    """What to do where Snakemake takes such a run for done."""
+    files = [str(file) for file in configfiles]
+    for_snakemake = shlex.join(["--configfile", *files]) if files else ""
+    for_east = shlex.join([word for file in files for word in ("--configfile", file)])
+    command = " ".join(f"snakemake --cores all {for_snakemake} --forcerun $(east plan --unseen {for_east})".split())
+    return (
+        "If `snakemake -n` lists fewer trainings, its records in .snakemake are lost or of something else. This trains "
+        f"what is named here:\n  {command}"
+    )
 
 
 def _plan_row(run: Run) -> dict[str, object]:

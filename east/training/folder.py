@@ -8,7 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from east.files import write_atomically
+
 SUMMARY = "summary.json"
+KEPT_SUMMARY = "summary.kept.json"
+"""The same once more. Snakemake removes the declared result of a job that it repeats, but not what it does not know."""
+LOCK = ".lock"
 
 
 @contextmanager
@@ -18,7 +23,7 @@ def locked(folder: Path) -> Iterator[None]:
     A second trainer of the same run (a workflow restarted beside an orphaned job) waits here until the first is done.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as stream:
+    with (folder / LOCK).open("w") as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -27,10 +32,50 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def finished_summary(folder: Path, fingerprint: str) -> dict[str, Any] | None:
-    """The summary in a run's folder if it is whole and of this very run, else None."""
+def write_summary(folder: Path, summary: dict[str, Any]) -> None:
+    """Write the summary of a run that has ended, and before it the copy that stays when the summary is removed."""
+    text = json.dumps(summary, indent=2, allow_nan=False) + "\n"
+    for name in (KEPT_SUMMARY, SUMMARY):
+        write_atomically(folder / name, text)
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether a process holds the run's lock; where the lock cannot be asked, that is assumed.
+
+    To ask takes a shared lock for an instant. A trainer that comes just then waits for that instant.
+    """
     try:
-        summary: dict[str, Any] = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+        with (folder / LOCK).open("rb") as stream:
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
+
+
+def discard_summary(folder: Path) -> None:
+    """Remove what is left of another run that ended here, before its records are written over."""
+    for name in (KEPT_SUMMARY, SUMMARY):
+        (folder / name).unlink(missing_ok=True)
+
+
+def finished_summary(folder: Path, fingerprint: str) -> dict[str, Any] | None:
+    """The summary in a run's folder if it is whole and of this very run, else None; put back if only its copy is left.
+
+    So a job that is repeated for no reason of the run's own (data to be prepared anew, records lost) trains nothing.
+    """
+    summary = _summary_of(folder / SUMMARY, fingerprint)
+    if summary is None:
+        summary = _summary_of(folder / KEPT_SUMMARY, fingerprint)
+        if summary is not None:
+            write_summary(folder, summary)
+    return summary
+
+
+def _summary_of(path: Path, fingerprint: str) -> dict[str, Any] | None:
+    try:
+        summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return summary if summary.get("fingerprint") == fingerprint else None

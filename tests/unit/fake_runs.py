@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from east.config import Run
 from east.config.tables import GridRow, GridTable, MethodRow, MethodsTable, RunReference, Summarising
 
 PUBLISHED = Path(__file__).parents[2] / "report" / "published"
@@ -13,7 +14,7 @@ DIVERGED = "diverged"
 Outcome = float | str | None
 
 
-def write_run(runs_dir: Path, run: str, outcome: float | str, **keys: Any) -> Path:
+def write_run(runs_dir: Path, run: str, outcome: float | str, /, **keys: Any) -> Path:
     folder = runs_dir / run
     folder.mkdir(parents=True, exist_ok=True)
     finished = not isinstance(outcome, str)
@@ -37,6 +38,19 @@ def write_run(runs_dir: Path, run: str, outcome: float | str, **keys: Any) -> Pa
     path = folder / "summary.json"
     path.write_text(json.dumps(summary | keys))
     return path
+
+
+def write_planned_run(runs_dir: Path, run: Run, accuracy: float = 50.0, /, **keys: Any) -> Path:
+    """The folder of a finished run of a plan, with every small file that a training leaves, all in accord."""
+    epochs = run.spec.training.epochs
+    said = {"run": run.spec.model_dump(mode="json"), "fingerprint": run.fingerprint, "epochs": epochs} | keys
+    folder = write_run(runs_dir, run.id, accuracy, **said).parent
+    (folder / "run.json").write_text(json.dumps(said["run"]))
+    rows = "".join(f"{epoch},{accuracy if epoch == epochs else 10.0}\n" for epoch in range(1, epochs + 1))
+    (folder / "metrics.csv").write_text(f"epoch,test_acc\n{rows}")
+    (folder / "updates.csv").write_text("step,epoch\n0,0\n")
+    (folder / "timing.csv").write_text("epoch,seconds\n1,2.5\n")
+    return folder
 
 
 def references(runs_dir: Path, row: str, outcomes: Sequence[Outcome]) -> tuple[RunReference, ...]:

@@ -1,0 +1,146 @@
+"""Commands that look after results: remove what no plan names, lock, archive and verify, take over from others."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.filesize import decimal
+
+from east.cli.app import app
+from east.cli.input import read_plan
+from east.cli.options import ConfigFiles, Results
+from east.errors import EastError
+from east.files import write_atomically
+from east.operations.on_disk import results_folder
+from east.operations.place import Placed
+
+Archive = Annotated[Path, typer.Argument(help="An archive of results, .tar.gz.")]
+
+
+@app.command()
+def prune(
+    configfile: ConfigFiles = None,
+    results: Results = None,
+    delete: Annotated[bool, typer.Option("--delete", help="Remove it; otherwise it is only listed.")] = False,
+) -> None:
+    """List what the results hold that the plan of this configuration has no use for, and remove it with --delete."""
+    from east.operations.prune import leftovers, remove
+
+    folder = results_folder(plan := read_plan(configfile), results)
+    found = leftovers(plan, folder)
+    kept = [leftover.name for leftover in found if delete and not remove(leftover, folder)]
+    kind = None
+    for leftover in found:
+        if leftover.kind != kind:
+            kind = leftover.kind
+            print(f"{kind}:")
+        in_use = "  (a training runs there: it stays)" if leftover.in_use or leftover.name in kept else ""
+        print(f"  {leftover.name}  {decimal(leftover.size)}{in_use}")
+    total = decimal(sum(leftover.size for leftover in found))
+    if not found:
+        print(f"Nothing in {folder} is of no use to the plan.")
+    elif delete:
+        print(f"{len(found) - len(kept)} of {len(found)} removed.")
+    else:
+        print(f"{len(found)} with {total}; nothing was removed. With --delete it will be.")
+    if kept:
+        raise typer.Exit(1)
+
+
+@app.command()
+def lock(
+    configfile: ConfigFiles = None,
+    results: Results = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The file; results.lock.json in the folder of the results if absent.")
+    ] = None,
+) -> None:
+    """Write the identity, checksums and origin of every finished run into one small file to publish."""
+    from east.operations.results_lock import LOCK_FILE, make_lock
+
+    folder = results_folder(plan := read_plan(configfile), results)
+    made = make_lock(plan, folder)
+    target = out or folder / LOCK_FILE
+    write_atomically(target, made.json_text())
+    print(f"{target}: {_count(len(made.runs), made.planned)}")
+
+
+@app.command()
+def archive(
+    out: Archive,
+    configfile: ConfigFiles = None,
+    results: Results = None,
+) -> None:
+    """Pack the small files of every finished run and their lock; the tables can be made again from that alone."""
+    from east.operations.archive import write_archive
+    from east.operations.results_lock import make_lock
+
+    folder = results_folder(plan := read_plan(configfile), results)
+    made = make_lock(plan, folder)
+    write_archive(made, folder, out)
+    print(f"{out}: {_count(len(made.runs), made.planned)}, {decimal(out.stat().st_size)}")
+
+
+@app.command()
+def verify(
+    lock: Annotated[Path, typer.Argument(help="A results.lock.json.")],
+    against: Annotated[
+        Path | None, typer.Argument(help="A folder of results, or an archive; results/<name> of the lock if absent.")
+    ] = None,
+) -> None:
+    """Compare the files of runs, costs and tables with a lock, and name each that is not as locked."""
+    from east.operations.archive import archive_contents
+    from east.operations.results_lock import folder_contents, read_lock
+    from east.operations.results_lock import verify as verify_contents
+
+    locked = read_lock(lock)
+    source = against or Path("results") / locked.name
+    if not source.exists():
+        raise EastError(f"there is no {source} to compare with {lock}.")
+    contents = archive_contents(source) if source.is_file() else folder_contents(locked, source)
+    found = verify_contents(locked, contents)
+    for problem in found.wrong:
+        print(problem)
+    if found.unrendered:
+        print(f"not there, and not compared: {', '.join(found.unrendered)}")
+    if found.wrong:
+        raise EastError(f"{len(found.wrong)} of {found.files} files of {source} are not as {lock} says.")
+    print(f"{found.files} files of {len(locked.runs)} runs in {source} are as {lock} says.")
+
+
+@app.command()
+def restore(archive: Archive, results: Results = None) -> None:
+    """Unpack an archive of results beside what is there, each run whole or not at all; nothing is written over."""
+    from east.operations.archive import restore as restore_archive
+
+    folder, placed = restore_archive(archive, results)
+    _tell(placed, folder, "taken")
+
+
+@app.command()
+def merge(
+    source: Annotated[Path, typer.Argument(help="Another person's results/<name>.")],
+    configfile: ConfigFiles = None,
+    results: Results = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be taken.")] = False,
+) -> None:
+    """Take over the finished runs of the plan from another folder of results; what does not fit is refused by name."""
+    from east.operations.merge import merge as merge_runs
+
+    folder = results_folder(plan := read_plan(configfile), results)
+    placed = merge_runs(plan, source, folder, dry_run=dry_run)
+    _tell(placed, folder, "to take" if dry_run else "taken")
+
+
+def _tell(placed: Placed, folder: Path, taken: str) -> None:
+    """Print what became of runs; status 1 if any was refused."""
+    for name, reason in placed.refused.items():
+        print(f"refused {name}: {reason}.")
+    print(f"{folder}: {len(placed.taken)} {taken}, {len(placed.already)} there already, {len(placed.refused)} refused.")
+    if placed.refused:
+        raise typer.Exit(1)
+
+
+def _count(done: int, planned: int) -> str:
+    missing = f"; {planned - done} are missing or of other settings (`east plan --changed`)" if done < planned else ""
+    return f"{done} of {planned} runs{missing}"

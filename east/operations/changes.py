@@ -1,0 +1,134 @@
+"""Which runs of a plan would train again, and because of which key: the plan beside what is on disk."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from east.config import Plan, Run
+from east.config.tables import Table
+from east.operations.on_disk import FoundRun, find, read_run
+
+Status = Literal["new", "changed", "damaged", "unfinished", "same"]
+TRAINS: tuple[Status, ...] = ("new", "changed", "damaged", "unfinished")
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A key of a run that is not as it was, with its dotted name; None where a value is null or absent."""
+
+    key: str
+    old: Any
+    new: Any
+
+    def __str__(self) -> str:
+        return f"{self.key} {_shown(self.old)} -> {_shown(self.new)}"
+
+
+@dataclass(frozen=True)
+class RunChange:
+    """A run of the plan beside what is on disk of it.
+
+    Attributes:
+        id: of the run.
+        status: `new`: never begun; `changed`: done or begun with other settings; `damaged`: its summary cannot be
+            read; `unfinished`: begun as planned; `same`: done as planned.
+        reason: why it would train, for people; empty if it would not.
+        differences: the keys behind `changed`.
+        unseen: it would train, but Snakemake may take it for done where its own records do not say otherwise: a summary
+            lies there that is not the plan's, or what is made from the run is there.
+    """
+
+    id: str
+    status: Status
+    reason: str = ""
+    differences: tuple[Difference, ...] = ()
+    unseen: bool = False
+
+
+@dataclass(frozen=True)
+class Changes:
+    """A whole plan beside a folder of results.
+
+    Attributes:
+        runs: of the plan, in its order.
+        orphans: runs on disk that the plan does not name.
+    """
+
+    runs: tuple[RunChange, ...]
+    orphans: tuple[str, ...]
+
+    def by_reason(self, statuses: Iterable[Status]) -> dict[tuple[Status, str], list[str]]:
+        """Ids of the runs that have one of these statuses, by status and reason, in the order of the statuses."""
+        groups: dict[tuple[Status, str], list[str]] = {}
+        for status in statuses:
+            for run in self.runs:
+                if run.status == status:
+                    groups.setdefault((status, run.reason), []).append(run.id)
+        return groups
+
+
+def compare(plan: Plan, results: Path) -> Changes:
+    """Compare every run of a plan with what a folder of results holds of it.
+
+    Args:
+        plan: the plan.
+        results: results/<name>, which need not exist.
+    """
+    shown = {run.id for table in plan.tables if _is_made(table, results) for row in table.rows for run in row.runs}
+    changes = [_compare_run(run, results / "runs" / run.id, shown=run.id in shown) for run in plan.runs]
+    planned = {run.id for run in plan.runs}
+    return Changes(tuple(changes), tuple(run for run in find(results, "runs") if run not in planned))
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> Iterator[Difference]:
+    """The keys in which two specs differ, each as deep as both have it, in the order of the new one.
+
+    Args:
+        old: a spec as JSON has it.
+        new: another.
+        prefix: dotted name of the place that both stand at.
+    """
+    for key in [*new, *(key for key in old if key not in new)]:
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            yield from differences(before, after, f"{prefix}{key}.")
+        elif before != after:
+            yield Difference(prefix + key, before, after)
+
+
+def _is_made(table: Table, results: Path) -> bool:
+    """Whether Snakemake has something that it makes from a table's runs, and may not look at the runs any more."""
+    made = ("report/index.html", f"tables/{table.id}.csv", f"aggregate/{table.id}.json")
+    return any((results / name).exists() for name in made)
+
+
+def _compare_run(run: Run, folder: Path, *, shown: bool) -> RunChange:
+    found = read_run(folder)
+    if found.summary and found.summary.fingerprint == run.fingerprint:
+        return RunChange(run.id, "same")
+    status, reason, changes = _why(run, found)
+    return RunChange(run.id, status, reason, changes, unseen=shown or bool(found.summary or found.damage))
+
+
+def _why(run: Run, found: FoundRun) -> tuple[Status, str, tuple[Difference, ...]]:
+    """Why a run that is not done would train. A summary that is there is of the last run that was begun."""
+    if found.kept and found.kept.fingerprint == run.fingerprint:
+        return "unfinished", "finished; its summary will be put back", ()
+    if found.damage:
+        return "damaged", "its summary.json cannot be read", ()
+    old, planned = found.summary.run if found.summary else found.spec, run.spec.model_dump(mode="json")
+    if old is None:
+        return "new", "never trained", ()
+    changes = tuple(differences(old, planned))
+    if found.summary and not changes:
+        changes = (Difference("fingerprint", found.summary.fingerprint, run.fingerprint),)
+    if changes:
+        return "changed", ", ".join(map(str, changes)), changes
+    epochs = run.spec.training.epochs
+    return "unfinished", "begun" if found.epoch is None else f"resumes after epoch {found.epoch} of {epochs}", ()
+
+
+def _shown(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

@@ -1,0 +1,174 @@
+"""What lies in a folder of results and is of no use to its plan: found with its size, removed on request."""
+
+import fcntl
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from east.config import Plan
+from east.errors import EastError
+from east.operations.on_disk import find, read_run
+from east.operations.place import INCOMING
+from east.training.folder import LOCK, is_locked
+
+Kind = Literal[
+    "runs in no plan", "tables in no plan", "checkpoints of finished runs", "damaged or half-written files of runs"
+]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+DAY = 24 * 3600.0
+CONSTANT_TABLES = frozenset({"table6", "tableB1"})
+"""Tables that every plan has, whatever its grids."""
+
+_TABLE_FILES = ("aggregate/*.json", "tables/*", "figures/*", "logs/aggregate/*", "logs/table/*", "logs/figures/*")
+_TABLE_NAME = re.compile(r"(table[A-Za-z0-9]+)(-curves|-multiplier)?\.(json|csv|md|tex|html|png|svg|log)")
+_HALF_WRITTEN = re.compile(r"\..+\.[a-z0-9_]{8}")
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """Something that may go.
+
+    Attributes:
+        kind: why.
+        name: the run or table that it belongs to.
+        paths: folders and files, none of them a link.
+        size: bytes in them.
+        run: folder of the run that the files belong to; nothing goes while a process trains there.
+        in_use: whether one did when this was found.
+    """
+
+    kind: Kind
+    name: str
+    paths: tuple[Path, ...]
+    size: int
+    run: Path | None = None
+    in_use: bool = False
+
+
+def leftovers(plan: Plan, results: Path) -> list[Leftover]:
+    """What a folder of results holds that its plan has no use for, by kind.
+
+    Args:
+        plan: the plan; what it names stays, whatever state it is in.
+        results: results/<name>. Nothing outside is looked at, and no link in it is followed.
+
+    Raises:
+        EastError: there is no such folder.
+    """
+    if not results.is_dir():
+        raise EastError(f"there is no folder {results}, so there is nothing to remove.")
+    found = [*_unplanned_runs(plan, results), *_unplanned_tables(plan, results), *_needless_files(plan, results)]
+    found += _abandoned(results)
+    return sorted(found, key=lambda leftover: (KINDS.index(leftover.kind), leftover.name))
+
+
+def remove(leftover: Leftover, results: Path) -> bool:
+    """Remove files and folders, and the folders in `results` that this leaves empty; not while a process trains there.
+
+    Returns:
+        Whether they are gone.
+
+    Raises:
+        EastError: a file cannot be removed.
+    """
+    with _claimed(leftover.run) as free:
+        if not free:
+            return False
+        try:
+            for path in leftover.paths:
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink(missing_ok=True)
+        except OSError as error:
+            raise EastError(f"{error.filename} cannot be removed: {error.strerror}.") from error
+    above = {folder for path in leftover.paths for folder in path.parents if results in folder.parents}
+    for folder in sorted(above, key=lambda folder: len(folder.parts), reverse=True):
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+    return True
+
+
+def _unplanned_runs(plan: Plan, results: Path) -> Iterator[Leftover]:
+    """Folders, logs and benchmarks of runs that the plan does not name."""
+    folders = find(results, "runs")
+    everything = (folders, find(results, "logs/train", ".log"), find(results, "benchmarks/train", ".tsv"))
+    planned = {run.id for run in plan.runs}
+    for run in set().union(*everything) - planned:
+        paths = [there[run] for there in everything if run in there]
+        yield _leftover("runs in no plan", run, paths, folders.get(run))
+
+
+def _unplanned_tables(plan: Plan, results: Path) -> Iterator[Leftover]:
+    kept = {table.id for table in plan.tables} | CONSTANT_TABLES
+    by_table: dict[str, list[Path]] = {}
+    for pattern in _TABLE_FILES:
+        for path in sorted(results.glob(pattern)):
+            match = _TABLE_NAME.fullmatch(path.name)
+            if match and match[1] not in kept and _is_plain(path, results):
+                by_table.setdefault(match[1], []).append(path)
+    for table, paths in by_table.items():
+        yield _leftover("tables in no plan", table, paths)
+
+
+def _needless_files(plan: Plan, results: Path) -> Iterator[Leftover]:
+    """In the folders of runs that the plan names."""
+    folders = find(results, "runs")
+    for run in plan.runs:
+        folder = folders.get(run.id)
+        if folder is None:
+            continue
+        files = sorted(path for path in folder.iterdir() if path.is_file() and not path.is_symlink())
+        broken = [path for path in files if path.suffix == ".damaged" or _HALF_WRITTEN.fullmatch(path.name)]
+        if broken:
+            yield _leftover("damaged or half-written files of runs", run.id, broken, folder)
+        checkpoints = [path for path in files if path.match("checkpoint-*.pt")]
+        summary = read_run(folder).summary if checkpoints else None
+        if summary and summary.fingerprint == run.fingerprint:
+            yield _leftover("checkpoints of finished runs", run.id, checkpoints, folder)
+
+
+def _abandoned(results: Path) -> Iterator[Leftover]:
+    """What a merge that was killed has left; one that still works is younger than a day."""
+    for folder in results.glob(f"{INCOMING}*"):
+        if not folder.is_symlink() and time.time() - folder.stat().st_mtime > DAY:
+            yield _leftover("damaged or half-written files of runs", folder.name, [folder])
+
+
+def _leftover(kind: Kind, name: str, paths: list[Path], run: Path | None = None) -> Leftover:
+    in_use = run is not None and is_locked(run)
+    return Leftover(kind, name, tuple(paths), sum(map(_size, paths)), run, in_use)
+
+
+def _is_plain(path: Path, results: Path) -> bool:
+    """Whether a path is a file of its own, in folders of their own."""
+    inside = [path, *(folder for folder in path.parents if folder.is_relative_to(results) and folder != results)]
+    return path.is_file() and not any(part.is_symlink() for part in inside)
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file, or of all files in a folder."""
+    if not path.is_dir():
+        return path.lstat().st_size
+    return sum(_size(Path(entry)) for entry in os.scandir(path) if not entry.is_symlink())
+
+
+@contextmanager
+def _claimed(run: Path | None) -> Iterator[bool]:
+    """Hold the lock of a run's folder, if no process trains there; whether that is so."""
+    if run is None or not (run / LOCK).exists():
+        yield True
+        return
+    with (run / LOCK).open("r+") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+        else:
+            yield True

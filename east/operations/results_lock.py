@@ -1,0 +1,195 @@
+"""results.lock.json: for every finished run its identity, its files' checksums, and what trained it."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationError
+
+from east.analysis.summary import Summary, describe
+from east.config import Plan
+from east.config.run import Frozen
+from east.errors import EastError
+from east.operations.complete import complaint
+from east.operations.on_disk import SMALL_FILES, read_run
+from east.training.folder import SUMMARY
+
+LOCK_FILE = "results.lock.json"
+COST = "cost/cost.json"
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+RunId = Annotated[str, Field(pattern=r"^table[A-Za-z0-9]+/[A-Za-z0-9][A-Za-z0-9.-]*/seed[0-9]+$")]
+RunFile = Literal["metrics.csv", "run.json", "summary.json", "timing.csv", "updates.csv"]
+OtherFile = Annotated[str, Field(pattern=r"^(cost/cost\.json|tables/table[A-Za-z0-9]+\.csv)$")]
+
+
+class LockedRun(Frozen):
+    """A finished run: what its summary says that a reader wants to know, and the checksums of its files."""
+
+    fingerprint: Sha256
+    status: Literal["finished", "diverged"]
+    final_test_accuracy: float | None
+    device: str | None
+    engine: str | None
+    versions: dict[str, str | None]
+    commit: str | None
+    code_digest: str | None
+    files: Annotated[dict[RunFile, Sha256], Field(min_length=len(SMALL_FILES))]
+
+
+class ResultsLock(Frozen):
+    """The finished runs of a plan. Equal results give equal locks: there is no time and no path in it."""
+
+    format: Literal[1] = 1
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="of the configuration")]
+    planned: int = Field(ge=0, description="runs of the plan")
+    missing: tuple[RunId, ...] = Field(description="runs of the plan that are not finished")
+    runs: dict[RunId, LockedRun]
+    files: dict[OtherFile, Sha256] = Field(description="measured costs, and the tables as CSV")
+
+    def checksums(self) -> dict[str, str]:
+        """The checksum of every file, by its path in the results folder."""
+        runs = {f"runs/{run}/{name}": sha for run, entry in self.runs.items() for name, sha in entry.files.items()}
+        return runs | self.files
+
+    def json_text(self) -> str:
+        """The file's content."""
+        return json.dumps(self.model_dump(mode="json"), indent=2, sort_keys=True) + "\n"
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What a comparison with a lock found.
+
+    Attributes:
+        wrong: each file or key that is not as locked, in a sentence.
+        unrendered: tables that are not there; they can be made again.
+        files: how many files were compared.
+    """
+
+    wrong: tuple[str, ...]
+    unrendered: tuple[str, ...]
+    files: int
+
+
+def make_lock(plan: Plan, results: Path) -> ResultsLock:
+    """Lock the finished runs of a plan, the measured costs, and the tables made from them.
+
+    A table that is older than a run it shows, or than the costs, is left out: it shows something else.
+
+    Raises:
+        EastError: no run is finished, or files of a finished run are missing or contradict each other.
+    """
+    found = {run: read_run(results / "runs" / run.id) for run in plan.runs}
+    done = {run: f for run, f in found.items() if f.summary and f.summary.fingerprint == run.fingerprint}
+    if not done:
+        raise EastError(f"none of the plan's {len(plan.runs)} runs is finished in {results}.")
+    wrong = {run.id: reason for run, f in done.items() if (reason := complaint(f, run))}
+    if wrong:
+        listed = "; ".join(f"{run}: {reason}" for run, reason in wrong.items())
+        raise EastError(f"not all finished runs are whole, so there is no lock. {listed}. Delete these folders.")
+    return ResultsLock(
+        name=plan.config.name,
+        planned=len(plan.runs),
+        missing=tuple(sorted(run.id for run in plan.runs if run not in done)),
+        runs={run.id: _locked_run(f.folder, f.summary) for run, f in done.items() if f.summary},
+        files={name: _sha256(results / name) for name in _other_files(plan, results)},
+    )
+
+
+def read_lock(path: Path) -> ResultsLock:
+    """Read a lock.
+
+    Raises:
+        EastError: it cannot be read, or is no lock.
+    """
+    try:
+        return parse_lock(path.read_bytes(), str(path))
+    except OSError as error:
+        raise EastError(f"{path} cannot be read: {error.strerror}.") from error
+
+
+def parse_lock(content: bytes, name: str) -> ResultsLock:
+    """A lock from what its file holds; `name` is said where that is none."""
+    try:
+        return ResultsLock.model_validate_json(content)
+    except ValidationError as error:
+        raise EastError(f"{name} is no {LOCK_FILE}: {describe(error)}.") from error
+
+
+def verify(lock: ResultsLock, contents: Iterable[tuple[str, bytes]]) -> Verified:
+    """Compare files with a lock.
+
+    Args:
+        lock: the lock.
+        contents: path in the results folder and content of every file there is; those that are not locked are
+            passed over.
+    """
+    expected = lock.checksums()
+    wrong, seen = [], set()
+    for name, content in contents:
+        if name not in expected:
+            continue
+        seen.add(name)
+        if hashlib.sha256(content).hexdigest() != expected[name]:
+            wrong.append(f"{name} is not the locked file")
+        elif name.endswith(SUMMARY):
+            wrong += _contradictions(name, content, lock)
+    absent = [name for name in expected if name not in seen]
+    tables = tuple(name for name in absent if name.startswith("tables/"))
+    wrong += [f"{name} is missing" for name in absent if name not in tables]
+    return Verified(tuple(sorted(wrong)), tables, len(seen))
+
+
+def folder_contents(lock: ResultsLock, results: Path) -> Iterator[tuple[str, bytes]]:
+    """The locked files that a results folder holds, for `verify`."""
+    for name in lock.checksums():
+        if (results / name).is_file():
+            yield name, (results / name).read_bytes()
+
+
+def _locked_run(folder: Path, summary: Summary) -> LockedRun:
+    files = {name: _sha256(folder / name) for name in SMALL_FILES}
+    return LockedRun.model_validate({**_told(summary), "files": files})
+
+
+def _told(summary: Summary) -> dict[str, object]:
+    """What a lock takes from a summary."""
+    return summary.model_dump(include=set(LockedRun.model_fields) - {"files"})
+
+
+def _contradictions(name: str, content: bytes, lock: ResultsLock) -> list[str]:
+    """Keys of a lock that are not what the summary, whose checksum is right, says."""
+    try:
+        said = _told(Summary.model_validate_json(content))
+    except ValidationError as error:
+        return [f"{name} is no summary: {describe(error)}"]
+    locked = lock.runs[name.removeprefix("runs/").removesuffix(f"/{SUMMARY}")].model_dump()
+    return [f"{name} says {key} {value}, the lock {locked[key]}" for key, value in said.items() if locked[key] != value]
+
+
+def _other_files(plan: Plan, results: Path) -> Iterator[str]:
+    if (results / COST).is_file():
+        yield COST
+    for table in plan.tables:
+        runs = {run.id for row in table.rows for run in row.runs}
+        yield from _fresh_table(results, table.id, [f"runs/{run}/{SUMMARY}" for run in sorted(runs)])
+    yield from _fresh_table(results, "table6", [COST])
+    yield from _fresh_table(results, "tableB1", [])
+
+
+def _fresh_table(results: Path, table: str, sources: list[str]) -> Iterator[str]:
+    name = f"tables/{table}.csv"
+    if not (results / name).is_file():
+        return
+    made = (results / name).stat().st_mtime_ns
+    times = [(results / source).stat().st_mtime_ns for source in sources if (results / source).exists()]
+    if all(time <= made for time in times):
+        yield name
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

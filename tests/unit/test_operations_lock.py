@@ -1,0 +1,251 @@
+import io
+import json
+import os
+import shutil
+import tarfile
+
+import pytest
+
+from east.config import load_plan
+from tests.conftest import ROOT
+from tests.unit.fake_runs import write_planned_run
+from tests.unit.in_process import east
+
+TEST_CONFIG = ROOT / "config" / "test.yaml"
+PLAN = {run.id: run for run in load_plan(TEST_CONFIG)}
+STATIC = "table2/static/seed1"
+
+
+@pytest.fixture
+def results(tmp_path):
+    """All runs finished but one, costs, and a table that is newer than its runs."""
+    results = tmp_path / "results"
+    for run in list(PLAN.values())[:-1]:
+        write_planned_run(results / "runs", run, 50.0, versions={"torch": "2.11"})
+    for name in ("cost/cost.json", "tables/table2.csv"):
+        (results / name).parent.mkdir()
+        (results / name).write_text(name)
+    return results
+
+
+def command(name, results, *options):
+    return east(name, *options, "--configfile", TEST_CONFIG, "--results", results)
+
+
+@pytest.fixture
+def locked(results):
+    done = command("lock", results)
+    assert done.returncode == 0, done.stderr
+    return results / "results.lock.json"
+
+
+@pytest.fixture
+def archive(results, tmp_path):
+    done = command("archive", results, tmp_path / "out.tar.gz")
+    assert done.returncode == 0, done.stderr
+    return tmp_path / "out.tar.gz"
+
+
+def restore(archive, results):
+    return east("restore", archive, "--results", results)
+
+
+def files(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_lock_tells_identity_origin_and_checksums_of_every_finished_run(results):
+    done = command("lock", results)
+    assert done.stdout == (
+        f"{results}/results.lock.json: 5 of 6 runs; 1 are missing or of other settings (`east plan --changed`)\n"
+    )
+    lock = json.loads((results / "results.lock.json").read_text())
+    assert (lock["name"], lock["planned"], lock["missing"]) == ("test", 6, [list(PLAN)[-1]])
+    assert list(lock["runs"]) == sorted(list(PLAN)[:-1])
+    entry = lock["runs"][STATIC]
+    assert entry.pop("files").keys() == {"summary.json", "run.json", "metrics.csv", "updates.csv", "timing.csv"}
+    assert entry == {
+        "fingerprint": PLAN[STATIC].fingerprint,
+        "status": "finished",
+        "final_test_accuracy": 50.0,
+        "device": "cpu",
+        "engine": "sparse",
+        "versions": {"torch": "2.11"},
+        "commit": "c0ffee",
+        "code_digest": "d1",
+    }
+    assert lock["files"].keys() == {"cost/cost.json", "tables/table2.csv"}
+
+
+def test_equal_results_give_equal_locks_and_equal_archives(locked, archive, results, tmp_path):
+    copy = shutil.copytree(results, tmp_path / "copy")
+    command("lock", copy, "--out", tmp_path / "again.json")
+    command("archive", copy, tmp_path / "again.tar.gz")
+    assert (tmp_path / "again.json").read_bytes() == locked.read_bytes()
+    assert (tmp_path / "again.tar.gz").read_bytes() == archive.read_bytes()
+
+
+def test_a_table_that_is_older_than_its_runs_is_not_locked(results):
+    later = (results / "tables" / "table2.csv").stat().st_mtime + 1
+    os.utime(results / "runs" / STATIC / "summary.json", (later, later))
+    command("lock", results)
+    assert json.loads((results / "results.lock.json").read_text())["files"].keys() == {"cost/cost.json"}
+
+
+def test_a_run_of_other_settings_counts_as_missing(results):
+    write_planned_run(results / "runs", PLAN[STATIC], 50.0, fingerprint="f" * 64)
+    command("lock", results)
+    lock = json.loads((results / "results.lock.json").read_text())
+    assert STATIC in lock["missing"]
+    assert STATIC not in lock["runs"]
+
+
+def test_there_is_no_lock_of_runs_that_are_not_whole(results):
+    (results / "runs" / STATIC / "updates.csv").unlink()
+    done = command("lock", results)
+    assert done.returncode == 1
+    assert f"{STATIC}: it has no updates.csv" in done.stderr
+    assert not (results / "results.lock.json").exists()
+
+
+def test_there_is_no_lock_of_nothing(tmp_path):
+    done = command("lock", tmp_path)
+    assert done.returncode == 1
+    assert done.stderr == f"error: none of the plan's 6 runs is finished in {tmp_path}.\n"
+
+
+def test_untouched_results_verify(locked, results, archive):
+    done = east("verify", locked, results)
+    assert (done.returncode, done.stdout) == (0, f"27 files of 5 runs in {results} are as {locked} says.\n")
+    done = east("verify", locked, archive)
+    assert done.returncode == 0
+    assert "tables/table2.csv" in done.stdout
+
+
+def test_verifying_names_every_file_that_differs(locked, results):
+    (results / "runs" / STATIC / "metrics.csv").write_text("epoch,test_acc\n2,99.0\n")
+    (results / "runs" / "table2/static/seed2" / "summary.json").unlink()
+    (results / "tables" / "table2.csv").write_text("nicer")
+    done = east("verify", locked, results)
+    assert done.returncode == 1
+    assert done.stdout.splitlines() == [
+        f"runs/{STATIC}/metrics.csv is not the locked file",
+        "runs/table2/static/seed2/summary.json is missing",
+        "tables/table2.csv is not the locked file",
+    ]
+    assert done.stderr == f"error: 3 of 26 files of {results} are not as {locked} says.\n"
+
+
+def test_a_lock_that_tells_another_story_than_its_summaries_does_not_verify(locked, results):
+    locked.write_text(locked.read_text().replace('"final_test_accuracy": 50.0', '"final_test_accuracy": 95.0', 1))
+    done = east("verify", locked, results)
+    assert done.returncode == 1
+    assert "summary.json says final_test_accuracy 50.0, the lock 95.0" in done.stdout
+
+
+def test_an_archive_restores_to_the_same_files(archive, results, tmp_path):
+    done = restore(archive, tmp_path / "new")
+    assert (done.returncode, done.stdout) == (0, f"{tmp_path}/new: 5 taken, 0 there already, 0 refused.\n")
+    expected = {path: content for path, content in files(results).items() if path.parts[0] != "tables"}
+    summaries = {path: content for path, content in expected.items() if path.name == "summary.json"}
+    copies = {path.with_name("summary.kept.json"): content for path, content in summaries.items()}
+    assert files(tmp_path / "new") == expected | copies
+    assert restore(archive, tmp_path / "new").stdout == f"{tmp_path}/new: 0 taken, 5 there already, 0 refused.\n"
+
+
+def test_restoring_writes_over_nothing(archive, tmp_path):
+    new = tmp_path / "new"
+    restore(archive, new)
+    (new / "runs" / STATIC / "metrics.csv").write_text("mine")
+    (new / "cost" / "cost.json").write_text("mine")
+    before = files(new)
+    done = restore(archive, new)
+    assert done.returncode == 1
+    assert f"refused {STATIC}: {new}/runs/{STATIC} holds another metrics.csv" in done.stdout
+    assert "refused cost/cost.json: other costs were measured here" in done.stdout
+    assert files(new) == before
+
+
+def member(name, content=b"x", **keys):
+    info = tarfile.TarInfo(name)
+    info.size = len(content) if keys.get("type", tarfile.REGTYPE) == tarfile.REGTYPE else 0
+    for key, value in keys.items():
+        setattr(info, key, value)
+    return info, content
+
+
+HOSTILE = {
+    "a file outside": member("../outside"),
+    "an absolute path": member("/tmp/outside"),
+    "a file that is not locked": member("runs/table2/static/seed1/weights.safetensors"),
+    "a link": member(f"runs/{STATIC}/metrics.csv", type=tarfile.SYMTYPE, linkname="/etc/passwd"),
+    "a hard link": member(f"runs/{STATIC}/metrics.csv", type=tarfile.LNKTYPE, linkname="results.lock.json"),
+    "a folder": member("runs", type=tarfile.DIRTYPE),
+}
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+def test_an_archive_with_anything_else_in_it_is_refused_whole(archive, tmp_path, what):
+    info, content = HOSTILE[what]
+    changed = tmp_path / "changed.tar.gz"
+    with tarfile.open(archive) as old, tarfile.open(changed, "w:gz") as new:
+        for entry in old:
+            new.addfile(entry, old.extractfile(entry))
+        new.addfile(info, io.BytesIO(content))
+    done = restore(changed, tmp_path / "new")
+    assert done.returncode == 1
+    assert f"{changed} holds '{info.name}', which its lock does not name" in done.stderr
+    assert files(tmp_path / "new") == {}
+
+
+def test_a_lock_cannot_name_a_file_outside(archive, tmp_path):
+    changed = tmp_path / "changed.tar.gz"
+    with tarfile.open(archive) as old:
+        text = old.extractfile("results.lock.json").read().decode()
+    for name in ("../../outside/seed1", "table2/../seed1"):
+        with tarfile.open(changed, "w:gz") as new:
+            info, content = member("results.lock.json", text.replace(STATIC, name).encode())
+            new.addfile(info, io.BytesIO(content))
+        done = restore(changed, tmp_path / "new")
+        assert done.returncode == 1
+        assert "is no results.lock.json: runs" in done.stderr
+
+
+def test_an_archive_whose_files_are_not_the_locked_ones_is_refused(archive, tmp_path):
+    changed = tmp_path / "changed.tar.gz"
+    with tarfile.open(archive) as old, tarfile.open(changed, "w:gz") as new:
+        for entry in old:
+            content = old.extractfile(entry).read()
+            new.addfile(entry, io.BytesIO(content.replace(b"50.0", b"90.0")))
+    done = restore(changed, tmp_path / "new")
+    assert done.returncode == 1
+    assert f"runs/{STATIC}/metrics.csv is not the locked file" in done.stderr
+    assert files(tmp_path / "new") == {}
+
+
+@pytest.mark.parametrize("keep", [0, 100, -20])
+def test_a_damaged_archive_is_named_and_changes_nothing(archive, tmp_path, keep):
+    changed = tmp_path / "changed.tar.gz"
+    changed.write_bytes(archive.read_bytes()[:keep])
+    done = restore(changed, tmp_path / "new")
+    assert done.returncode == 1
+    assert str(changed) in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "new").exists() or files(tmp_path / "new") == {}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("verify", "nowhere.json"), "nowhere.json cannot be read"),
+        (("verify", "pyproject.toml"), "pyproject.toml is no results.lock.json"),
+        (("restore", "nowhere.tar.gz"), "nowhere.tar.gz cannot be used: "),
+        (("restore", "pyproject.toml"), "pyproject.toml is damaged, or no archive"),
+    ],
+)
+def test_a_mistake_ends_in_a_sentence(arguments, message):
+    done = east(*arguments)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,143 @@
+import subprocess
+import sys
+
+import pytest
+
+from east.config import load_plan
+from east.training.folder import locked
+from tests.conftest import ROOT
+from tests.unit.fake_runs import write_planned_run
+from tests.unit.in_process import east
+
+TEST_CONFIG = ROOT / "config" / "test.yaml"
+PLAN = {run.id: run for run in load_plan(TEST_CONFIG)}
+STATIC = "table2/static/seed1"
+DROPPED = "table2/static/seed5"
+
+
+@pytest.fixture
+def results(tmp_path):
+    """A results folder with all planned runs, and one that no plan names with its log and benchmark."""
+    results = tmp_path / "results" / "test"
+    for run in PLAN.values():
+        write_planned_run(results / "runs", run)
+    write_planned_run(results / "runs", PLAN[STATIC].model_copy(update={"id": DROPPED}))
+    for path in (results / "logs" / "train" / f"{DROPPED}.log", results / "benchmarks" / "train" / f"{DROPPED}.tsv"):
+        path.parent.mkdir(parents=True)
+        path.write_text("x")
+    (results / "logs" / "train" / f"{STATIC}.log").write_text("x")
+    return results
+
+
+def prune(results, *options):
+    return east("prune", "--configfile", TEST_CONFIG, "--results", results, *options)
+
+
+def files(folder):
+    return {path for path in folder.rglob("*") if not path.is_dir()}
+
+
+def test_it_only_lists_unless_told_to_delete(results):
+    before = files(results)
+    done = prune(results)
+    assert done.returncode == 0
+    assert f"runs in no plan:\n  {DROPPED}  " in done.stdout
+    assert "nothing was removed" in done.stdout
+    assert files(results) == before
+
+
+def test_deleting_takes_the_run_with_its_log_and_benchmark_and_nothing_else(results):
+    before = files(results)
+    done = prune(results, "--delete")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "1 of 1 removed." in done.stdout
+    gone = before - files(results)
+    assert {path for path in gone if DROPPED not in str(path)} == set()
+    assert not [path for path in files(results) if DROPPED in str(path)]
+    assert not (results / "benchmarks").exists()
+    assert prune(results).stdout == f"Nothing in {results} is of no use to the plan.\n"
+
+
+def test_a_table_that_the_plan_has_dropped_goes_with_its_figures_and_logs(results):
+    dropped = [f"{part}/table4{ending}" for part, ending in (("tables", ".csv"), ("tables", ".html"))]
+    dropped += ["aggregate/table4.json", "figures/table4-curves.png", "logs/aggregate/table4.log"]
+    kept = ["tables/table2.csv", "tables/table6.csv", "tables/tableB1.md", "figures/density.png", "tables/notes.txt"]
+    for name in dropped + kept:
+        (results / name).parent.mkdir(parents=True, exist_ok=True)
+        (results / name).touch()
+    assert "tables in no plan:\n  table4  " in prune(results).stdout
+    prune(results, "--delete")
+    assert [name for name in dropped + kept if (results / name).exists()] == kept
+
+
+def test_checkpoints_go_once_the_run_is_finished_and_not_before(results):
+    unfinished = results / "runs" / "table2/static/seed2"
+    (unfinished / "summary.json").unlink()
+    for folder in (results / "runs" / STATIC, unfinished):
+        (folder / "checkpoint-000001.pt").write_bytes(b"x" * 2000)
+    assert f"checkpoints of finished runs:\n  {STATIC}  2.0 kB\n" in prune(results).stdout
+    prune(results, "--delete")
+    assert not (results / "runs" / STATIC / "checkpoint-000001.pt").exists()
+    assert (unfinished / "checkpoint-000001.pt").exists()
+
+
+def test_damaged_and_half_written_files_go(results):
+    folder = results / "runs" / STATIC
+    broken = [folder / "checkpoint-000001.damaged", folder / ".metrics.csv.k3x_8abc"]
+    for path in (*broken, folder / ".lock"):
+        path.touch()
+    assert f"damaged or half-written files of runs:\n  {STATIC}  " in prune(results).stdout
+    prune(results, "--delete")
+    assert not any(path.exists() for path in broken)
+    assert (folder / ".lock").exists()
+    assert (folder / "summary.json").exists()
+
+
+def test_a_run_that_trains_is_left_alone_and_named(results):
+    folder = results / "runs" / DROPPED
+    with locked(folder):
+        assert f"{DROPPED}  " in (listed := prune(results).stdout)
+        assert "(a training runs there: it stays)" in listed
+        done = prune(results, "--delete")
+    assert done.returncode == 1
+    assert "0 of 1 removed." in done.stdout
+    assert (folder / "summary.json").exists()
+
+
+def test_the_lock_of_a_killed_training_keeps_nothing(results):
+    program = "import sys, pathlib; from east.training.folder import locked\nwith locked(pathlib.Path(sys.argv[1])):"
+    program += " print('held', flush=True); sys.stdin.read()"
+    holder = subprocess.Popen(
+        [sys.executable, "-c", program, str(results / "runs" / DROPPED)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=ROOT,
+    )
+    with holder:
+        assert holder.stdout.readline() == b"held\n"
+        holder.kill()
+    assert prune(results, "--delete").returncode == 0
+    assert not (results / "runs" / DROPPED).exists()
+
+
+def test_links_are_neither_followed_nor_removed(results, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    run = write_planned_run(elsewhere, PLAN[STATIC].model_copy(update={"id": "table9/x/seed1"}))
+    (results / "runs" / "table9").symlink_to(elsewhere / "table9")
+    (results / "runs" / "table2" / "static" / "seed6").symlink_to(run)
+    (results / "runs" / DROPPED / "link").symlink_to(run)
+    (results / "tables").symlink_to(elsewhere)
+    (elsewhere / "table4.csv").touch()
+    done = prune(results, "--delete")
+    assert done.returncode == 0
+    assert "1 of 1 removed." in done.stdout
+    assert (run / "summary.json").exists()
+    assert (elsewhere / "table4.csv").exists()
+    assert (results / "runs" / "table9").is_symlink()
+    assert not (results / "runs" / DROPPED).exists()
+
+
+def test_a_folder_that_does_not_exist_is_a_mistake(tmp_path):
+    done = prune(tmp_path / "none")
+    assert done.returncode == 1
+    assert done.stderr == f"error: there is no folder {tmp_path}/none, so there is nothing to remove.\n"

@@ -1,0 +1,57 @@
+import json
+
+import pytest
+
+from east.training.folder import KEPT_SUMMARY, SUMMARY, discard_summary, finished_summary, write_summary
+from east.training.loop import Resources, train
+
+RESULT = {"fingerprint": "a", "status": "finished"}
+
+
+def test_a_summary_that_was_removed_is_put_back(tmp_path):
+    write_summary(tmp_path, RESULT)
+    text = (tmp_path / SUMMARY).read_text()
+    (tmp_path / SUMMARY).unlink()
+    assert finished_summary(tmp_path, "a") == RESULT
+    assert (tmp_path / SUMMARY).read_text() == text
+
+
+@pytest.mark.parametrize("content", [None, "", "{", '{"fingerprint": "b"}'])
+def test_a_summary_that_is_not_whole_or_of_another_run_gives_way_to_the_kept_one(tmp_path, content):
+    write_summary(tmp_path, RESULT)
+    if content is None:
+        (tmp_path / SUMMARY).unlink()
+    else:
+        (tmp_path / SUMMARY).write_text(content)
+    assert finished_summary(tmp_path, "a") == json.loads((tmp_path / SUMMARY).read_text()) == RESULT
+
+
+def test_nothing_is_put_back_for_another_run(tmp_path):
+    write_summary(tmp_path, RESULT)
+    (tmp_path / SUMMARY).unlink()
+    assert finished_summary(tmp_path, "c") is None
+    assert not (tmp_path / SUMMARY).exists()
+
+
+def test_discarding_leaves_neither(tmp_path):
+    write_summary(tmp_path, RESULT)
+    discard_summary(tmp_path)
+    discard_summary(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+class Interrupted(Exception):
+    pass
+
+
+def test_a_summary_is_not_put_back_once_another_run_has_begun_in_its_folder(tmp_path, tiny_spec, data_dir):
+    """The records beside it would be those of the other run."""
+    write_summary(tmp_path, RESULT | {"fingerprint": "of older settings"})
+
+    def interrupt(record):
+        raise Interrupted
+
+    with pytest.raises(Interrupted):
+        train(tiny_spec, tmp_path, Resources(device="cpu", data_dir=data_dir), interrupt)
+    assert not (tmp_path / SUMMARY).exists()
+    assert not (tmp_path / KEPT_SUMMARY).exists()
