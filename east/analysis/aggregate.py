@@ -11,7 +11,7 @@ from pydantic import Field, TypeAdapter, ValidationError, model_validator
 from east.analysis.published import PublishedGrid, PublishedRow, read_published_grid
 from east.analysis.summary import Summary, describe, read_summary, summary_path
 from east.config.run import DatasetName, Frozen, ModelName, Pattern
-from east.config.tables import GridRow, GridTable, MethodRow, MethodsTable, RunReference, Summarising, Table
+from east.config.tables import Comparing, GridRow, GridTable, MethodRow, MethodsTable, RunReference, Summarising, Table
 from east.errors import EastError
 from east.files import write_atomically
 
@@ -87,6 +87,7 @@ class GridResult(Frozen):
     cycles: int | None
     length_multiplier: float | None
     footnote: str | None
+    printed: bool = Field(default=True, description="whether it is a row of the paper's, with nothing else changed")
     accuracy: Accuracy
     change: float | None = Field(description="mean minus the static row's mean; None for that row itself")
     published: PublishedValue | None
@@ -118,6 +119,7 @@ class AggregatedGrid(Frozen):
     density: float
     comparable: bool
     summarising: Summarising
+    comparing: Comparing = Comparing()
     published_table: str | None = Field(description="number of the paper's table, where it is set beside")
     rows: tuple[GridResult, ...]
 
@@ -307,6 +309,7 @@ def _aggregate_grid(
         density=table.density,
         comparable=table.comparable,
         summarising=table.summarising,
+        comparing=table.comparing,
         published_table=published.number if published else None,
         rows=tuple(
             _grid_result(row, accuracy, None if row is static else static_mean, published)
@@ -321,7 +324,7 @@ def _grid_result(
     printed = None
     if published and row.printed:
         printed = published.find(row.pattern, row.multiplier, row.cycles, row.length_multiplier)
-    value = _published_value(printed, published.static) if printed and published else None
+    value = published_value(printed, published.static) if printed and published else None
     return GridResult(
         id=row.id,
         method=row.method,
@@ -330,6 +333,7 @@ def _grid_result(
         cycles=row.cycles,
         length_multiplier=row.length_multiplier,
         footnote=row.footnote,
+        printed=row.printed,
         accuracy=accuracy,
         change=_minus(accuracy.mean, static_mean),
         published=value,
@@ -337,7 +341,8 @@ def _grid_result(
     )
 
 
-def _published_value(row: PublishedRow, static: PublishedRow | None) -> PublishedValue:
+def published_value(row: PublishedRow, static: PublishedRow | None) -> PublishedValue:
+    """What the paper prints for a row, with its change recomputed from the static row's mean."""
     return PublishedValue(
         mean=row.accuracy_mean,
         std=row.accuracy_std,

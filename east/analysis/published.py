@@ -2,9 +2,9 @@
 
 import csv
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import BeforeValidator, ConfigDict, Field, ValidationError
 
 from east.analysis.summary import describe
 from east.config.run import Frozen, Pattern
@@ -12,12 +12,14 @@ from east.errors import EastError
 
 
 def _empty_is_none(value: object) -> object:
-    return None if value == "" else value
+    return None if value in {"", "-"} else value
 
 
 OptionalFloat = Annotated[float | None, BeforeValidator(_empty_is_none)]
 OptionalInt = Annotated[int | None, BeforeValidator(_empty_is_none)]
 OptionalPattern = Annotated[Pattern | None, BeforeValidator(_empty_is_none)]
+
+Row = TypeVar("Row", bound=Frozen)
 
 GridKey = tuple[Pattern | None, float | None, int | None, float | None]
 
@@ -70,6 +72,28 @@ class PublishedGrid(Frozen):
         return next((row for row in self.rows if row.key == key), None)
 
 
+class PublishedCost(Frozen):
+    """A row of Table 6 as printed; the train time is a text such as `<1`."""
+
+    method: str
+    train_time: str
+    param_size_mb: float
+    est_total_mb: float
+
+
+class PublishedRecipe(Frozen):
+    """What a row of Table B.1 says of the length of a training and of its cycles."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    model: str
+    method: str
+    data: str
+    epochs: int = Field(gt=0)
+    cycles: OptionalInt = Field(validation_alias="cyclic_n")
+    cycle_length: OptionalFloat = Field(validation_alias="cyclic_l", description="epochs of the first cycle")
+
+
 def read_published_rows(path: Path) -> list[dict[str, str]]:
     """Read a CSV file of published numbers as it is, a dictionary a row.
 
@@ -98,13 +122,36 @@ def read_published_grid(path: Path) -> PublishedGrid:
     Raises:
         EastError: The file cannot be read, a row is not valid, or two rows have the same settings.
     """
-    rows: list[PublishedRow] = []
+    rows = _validated_rows(path, PublishedRow)
+    for line, row in enumerate(rows, start=2):
+        if any(row.key == earlier.key for earlier in rows[: line - 2]):
+            raise EastError(f"{path}, line {line}: an earlier row has the same settings.")
+    return PublishedGrid(rows=tuple(rows))
+
+
+def read_published_costs(path: Path) -> list[PublishedCost]:
+    """Read Table 6.
+
+    Raises:
+        EastError: The file cannot be read, or a row is not valid.
+    """
+    return _validated_rows(path, PublishedCost)
+
+
+def read_published_recipes(path: Path) -> list[PublishedRecipe]:
+    """Read Table B.1.
+
+    Raises:
+        EastError: The file cannot be read, or a row is not valid.
+    """
+    return _validated_rows(path, PublishedRecipe)
+
+
+def _validated_rows(path: Path, kind: type[Row]) -> list[Row]:
+    rows = []
     for line, record in enumerate(read_published_rows(path), start=2):
         try:
-            row = PublishedRow.model_validate(record)
+            rows.append(kind.model_validate(record))
         except ValidationError as error:
             raise EastError(f"{path}, line {line}: {describe(error)}.") from error
-        if any(row.key == earlier.key for earlier in rows):
-            raise EastError(f"{path}, line {line}: an earlier row has the same settings.")
-        rows.append(row)
-    return PublishedGrid(rows=tuple(rows))
+    return rows

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
-from east.config.run import DatasetName, Frozen, ModelName, Pattern
+from east.config.run import DatasetName, Frozen, ModelName, Pattern, Positive, PositiveInt
 
 
 class RunReference(Frozen):
@@ -49,6 +49,19 @@ class Summarising(Frozen):
     spread: Literal["sample", "population"] = "sample"
 
 
+class Comparing(Frozen):
+    """How Tables 2-5 are compared with the paper's."""
+
+    margin: Positive = Field(default=2.0, description="percentage points; means closer than this count as the same")
+    level: Annotated[float, Field(gt=0.5, lt=1)] = Field(
+        default=0.95, description="coverage of intervals; 1 - level is the error allowed in a whole table"
+    )
+    published_seeds: PositiveInt = Field(default=3, description="runs behind each number of the paper's")
+    published_spread: Literal["sample", "population", "standard_error"] = Field(
+        default="sample", description="what the paper's ± is taken for"
+    )
+
+
 class GridTable(Frozen):
     """One of Tables 2-5: the static row and the cyclic schedules on one network and one data set."""
 
@@ -62,6 +75,7 @@ class GridTable(Frozen):
     published: str | None = Field(description="file of report/published that holds the paper's numbers")
     comparable: bool = Field(description="whether network, width, data set and density are the paper's")
     summarising: Summarising
+    comparing: Comparing = Comparing()
     rows: tuple[GridRow, ...]
 
 

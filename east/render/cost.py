@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from east.analysis.published import read_published_rows
+from east.analysis.published import PublishedCost, read_published_costs
 from east.analysis.summary import describe
 from east.errors import EastError
 from east.render.numbers import DASH, NOT_AVAILABLE, fixed, quantity, setting_text, thousands
@@ -46,17 +46,6 @@ class CostRecord(BaseModel):
     measured_on: str | None = None
 
 
-class PublishedCost(BaseModel):
-    """A row of Table 6 as printed; the train time is a text such as `<1`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    method: str
-    train_time: str
-    param_size_mb: float
-    est_total_mb: float
-
-
 def render_cost(
     rows: Sequence[Mapping[str, object]],
     published: Path | None,
@@ -82,7 +71,7 @@ def render_cost(
         EastError: A row lacks a key or has a value of the wrong kind, or the published file cannot be read.
     """
     ours = [_validated(row) for row in rows]
-    theirs = _read_published(published) if published else {}
+    theirs = {row.method: row for row in read_published_costs(published)} if published else {}
     pairs = [(row, theirs.get(row.method)) for row in ours]
 
     def text_of(part: str) -> str:
@@ -232,14 +221,6 @@ def _validated(row: Mapping[str, object]) -> CostRecord:
         return CostRecord.model_validate(dict(row))
     except ValidationError as error:
         raise EastError(f"The cost of {row.get('method', 'a method')} is not valid: {describe(error)}.") from error
-
-
-def _read_published(path: Path) -> dict[str, PublishedCost]:
-    try:
-        rows = [PublishedCost.model_validate(row) for row in read_published_rows(path)]
-    except ValidationError as error:
-        raise EastError(f"{path}: {describe(error)}.") from error
-    return {row.method: row for row in rows}
 
 
 def _record(row: CostRecord, published: PublishedCost | None) -> dict[str, Value]:

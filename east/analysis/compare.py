@@ -1,0 +1,314 @@
+"""Whether one of Tables 2-5 came back: each row against the paper's, and the table as a whole.
+
+Nothing is called the same because two bars overlap. A row is the same where two one-sided tests say so (TOST), and
+different where Welch's test says so, both corrected by Holm's method across the table; where neither does, it is open.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import Literal
+
+from pydantic import Field
+
+from east.analysis.aggregate import AggregatedGrid, GridResult, SeedStatus
+from east.analysis.inference import (
+    RankCorrelation,
+    Welch,
+    equivalence_p,
+    exceeds,
+    holm,
+    mean_difference,
+    rank_correlation,
+    welch,
+)
+from east.analysis.published import PublishedGrid
+from east.analysis.samples import Sample, our_sample, printed_sample
+from east.analysis.words import counted, listed, p_text, schedule_text, signed
+from east.config.run import Frozen
+from east.config.tables import Comparing
+
+Verdict = Literal["equivalent", "different", "undecided", "too few seeds", "not comparable"]
+TableVerdict = Literal["reproduced", "mixed", "not reproduced", "undecided", "too few seeds", "not comparable"]
+
+
+class RowComparison(Frozen):
+    """A row beside the paper's; means, spreads and differences in percentage points."""
+
+    row: str = Field(description="id of the row in its table")
+    settings: str = Field(description="the row in words, such as `cosine, 10×, 2 cycles, 2×`")
+    ours: Sample | None = Field(description="finished seeds; None without any")
+    published: Sample | None
+    diverged: int = Field(ge=0, description="seeds that diverged, and are in no mean")
+    missing: int = Field(ge=0, description="planned seeds that have not run")
+    difference: float | None = Field(description="our mean minus the paper's")
+    test: Welch | None = Field(description="None where there are too few seeds, or no spread on either side")
+    p_corrected: float | None = Field(description="of no difference, by Holm's method across the table")
+    p_equivalent: float | None = Field(description="of a difference of the margin or more (TOST)")
+    p_equivalent_corrected: float | None = Field(description="the same by Holm's method across the table")
+    verdict: Verdict
+    reason: str = Field(description="why, in sentences")
+
+
+class TableComparison(Frozen):
+    """One of Tables 2-5 beside the paper's."""
+
+    table: str
+    title: str
+    published_table: str | None
+    comparing: Comparing
+    rows: tuple[RowComparison, ...]
+    absent: tuple[str, ...] = Field(description="rows that the paper prints and the table does not have")
+    counts: dict[Verdict, int] = Field(description="rows by verdict; only verdicts that occur")
+    shift: Welch | None = Field(description="mean difference of the rows that have a test; None without any")
+    rank: RankCorrelation | None = Field(description="our means against the paper's; None with too few rows")
+    verdict: TableVerdict
+    summary: str = Field(description="the verdict in sentences")
+    reading: str = Field(description="what the two ± are taken for, in sentences")
+
+
+class _Weighed(Frozen):
+    """What there is to say of a row before the table is corrected as a whole."""
+
+    row: GridResult
+    ours: Sample | None
+    published: Sample | None
+    test: Welch | None = None
+    p_equivalent: float | None = None
+
+
+def compare(table: AggregatedGrid, published: PublishedGrid | None) -> TableComparison:
+    """Set a table beside the paper's.
+
+    Verdict of a row, with α = 1 - `level` and p-values corrected across the table:
+
+    - `not comparable`: the paper has no such row, or the table was run on another scale;
+    - `too few seeds`: one side has fewer than two runs, hence no spread;
+    - `equivalent`: p of a difference of the margin or more is below α, and no seed diverged;
+    - `different`: p of no difference is below α (the difference may still be smaller than the margin);
+    - `undecided`: all else, also where no side has any spread.
+
+    Verdict of the table, over the rows that can be compared:
+
+    - `reproduced`: every row that the paper prints is there and equivalent;
+    - `not reproduced`: some row is different, or the mean shift surely exceeds the margin; and no row is equivalent;
+    - `mixed`: the same, but some row is equivalent;
+    - `too few seeds`, `not comparable`: no row is better than that;
+    - `undecided`: all else.
+
+    Args:
+        table: The summarised runs; it says margin and level (`comparing`).
+        published: The paper's table, whose rows must all be there; None where there is none.
+    """
+    weighed = [_weigh(row, table) for row in table.rows]
+    corrected = _corrected([found.test.p if found.test else None for found in weighed])
+    corrected_equivalent = _corrected([found.p_equivalent for found in weighed])
+    rows = tuple(
+        _judge(found, p, p_equivalent, table)
+        for found, p, p_equivalent in zip(weighed, corrected, corrected_equivalent, strict=True)
+    )
+    absent = _absent(table, published)
+    counts = Counter(row.verdict for row in rows)
+    shift = mean_difference([row.test for row in rows if row.test], table.comparing.level)
+    shifted = shift is not None and exceeds(shift, table.comparing.margin)
+    verdict = _table_verdict(counts, complete=not absent, shifted=shifted)
+    pairs = [(row.ours.mean, row.published.mean) for row in rows if row.ours and row.published]
+    return TableComparison(
+        table=table.id,
+        title=table.title,
+        published_table=table.published_table,
+        comparing=table.comparing,
+        rows=rows,
+        absent=absent,
+        counts=dict(counts),
+        shift=shift,
+        rank=rank_correlation([ours for ours, _ in pairs], [theirs for _, theirs in pairs], table.comparing.level),
+        verdict=verdict,
+        summary=_summary(verdict, rows, absent, shift, table.comparing),
+        reading=_reading(table),
+    )
+
+
+def _weigh(row: GridResult, table: AggregatedGrid) -> _Weighed:
+    comparing = table.comparing
+    ours = our_sample(row.accuracy)
+    if row.published is None or not table.comparable:
+        return _Weighed(row=row, ours=ours, published=None)
+    published = printed_sample(row.published.mean, row.published.std, comparing)
+    if ours is None:
+        return _Weighed(row=row, ours=None, published=published)
+    return _Weighed(
+        row=row,
+        ours=ours,
+        published=published,
+        test=welch(ours, published, comparing.level),
+        p_equivalent=equivalence_p(ours, published, comparing.margin),
+    )
+
+
+def _judge(found: _Weighed, p: float | None, p_equivalent: float | None, table: AggregatedGrid) -> RowComparison:
+    row, ours, published = found.row, found.ours, found.published
+    verdict, reason = _verdict(found, p, p_equivalent, table)
+    sentences = [reason, _seeds_sentence(row) if published else "", _footnote_sentence(row) if published else ""]
+    return RowComparison(
+        row=row.id,
+        settings=schedule_text(row.pattern, row.multiplier, row.cycles, row.length_multiplier),
+        ours=ours,
+        published=published,
+        diverged=len(row.accuracy.with_status("diverged")),
+        missing=len(row.accuracy.with_status("missing")),
+        difference=ours.mean - published.mean if ours and published else None,
+        test=found.test,
+        p_corrected=p,
+        p_equivalent=found.p_equivalent,
+        p_equivalent_corrected=p_equivalent,
+        verdict=verdict,
+        reason=" ".join(filter(None, sentences)),
+    )
+
+
+def _verdict(
+    found: _Weighed, p: float | None, p_equivalent: float | None, table: AggregatedGrid
+) -> tuple[Verdict, str]:
+    comparing = table.comparing
+    if found.published is None:
+        return "not comparable", _why_not_comparable(found.row, table)
+    if found.ours is None or found.ours.std is None or found.published.std is None:
+        ours = counted(found.ours.runs if found.ours else 0, "finished run")
+        theirs = counted(found.published.runs, "run")
+        return "too few seeds", f"A spread needs two runs on each side; we have {ours}, the paper {theirs}."
+    difference = f"The difference of {signed(found.ours.mean - found.published.mean)} points"
+    if found.test is None or p is None or p_equivalent is None:
+        return "undecided", f"{difference} cannot be tested, because neither side has any spread."
+    alpha = 1 - comparing.level
+    errors = f"{signed(found.test.standard_errors, 1)} standard errors"
+    if p_equivalent < alpha:
+        if found.row.accuracy.with_status("diverged"):
+            return "undecided", f"{difference} is within ±{comparing.margin:g} points, but only without what diverged."
+        real = f", though not zero (corrected {p_text(p)})" if p < alpha else ""
+        within = f"{difference} is within ±{comparing.margin:g} points (corrected {p_text(p_equivalent)}){real}."
+        return "equivalent", within
+    if p < alpha:
+        size = (
+            "" if exceeds(found.test, comparing.margin) else f"; whether it exceeds {comparing.margin:g} points is open"
+        )
+        return "different", f"{difference} is {errors} (corrected {p_text(p)}){size}."
+    interval = _interval(found.test, comparing)
+    return "undecided", (
+        f"{difference}, {errors}, is shown neither to be within ±{comparing.margin:g} points nor to be other than "
+        f"zero, corrected across the table ({interval} for the row alone).{_paper_sentence(found.published, comparing)}"
+    )
+
+
+def _paper_sentence(published: Sample, comparing: Comparing) -> str:
+    """What to say where the paper's spread alone rules equivalence out: runs of ours without any would not show it."""
+    p = equivalence_p(published.model_copy(update={"std": 0.0}), published, comparing.margin)
+    if p is None or published.std is None or p < 1 - comparing.level:
+        return ""
+    error = published.std / math.sqrt(published.runs)
+    return (
+        f" The paper's mean alone has a standard error of {error:.2f} points, which more seeds of ours cannot lessen."
+    )
+
+
+def _interval(test: Welch, comparing: Comparing) -> str:
+    return f"{100 * comparing.level:g} % interval {signed(test.low)} to {signed(test.high)}"
+
+
+def _why_not_comparable(row: GridResult, table: AggregatedGrid) -> str:
+    if table.published_table is None:
+        return "The table is not set beside one of the paper's."
+    if not table.comparable:
+        return "The table was not run on the network, width, data set and density of the paper's."
+    if not row.printed:
+        return "The row differs from the paper's in more than its columns say."
+    return "The paper prints no such row."
+
+
+_LOST: dict[SeedStatus, str] = {"diverged": "diverged", "missing": "did not run"}
+
+
+def _seeds_sentence(row: GridResult) -> str:
+    lost = [f"{number} {words}" for status, words in _LOST.items() if (number := len(row.accuracy.with_status(status)))]
+    if not lost:
+        return ""
+    used = row.accuracy.used
+    behind = f"{used} {'is' if used == 1 else 'are'} behind the mean"
+    return f"Of {counted(row.accuracy.planned, 'planned run')} {listed(lost)}; {behind}."
+
+
+def _footnote_sentence(row: GridResult) -> str:
+    return f"Note: {row.footnote.rstrip('.')}." if row.footnote else ""
+
+
+def _absent(table: AggregatedGrid, published: PublishedGrid | None) -> tuple[str, ...]:
+    if published is None or not table.comparable:
+        return ()
+    shown = {(row.pattern, row.multiplier, row.cycles, row.length_multiplier) for row in table.rows if row.published}
+    return tuple(schedule_text(*row.key) for row in published.rows if row.key not in shown)
+
+
+def _table_verdict(counts: Counter[Verdict], *, complete: bool, shifted: bool) -> TableVerdict:
+    compared = Counter({verdict: number for verdict, number in counts.items() if verdict != "not comparable"})
+    if not compared:
+        return "not comparable"
+    if compared.keys() == {"too few seeds"}:
+        return "too few seeds"
+    if compared["different"] or shifted:
+        return "mixed" if compared["equivalent"] else "not reproduced"
+    return "reproduced" if complete and compared.keys() == {"equivalent"} else "undecided"
+
+
+_IN_WORDS: dict[Verdict, str] = {
+    "equivalent": "the same within ±{margin:g} points",
+    "different": "different",
+    "undecided": "undecided",
+    "too few seeds": "without a verdict for want of seeds",
+    "not comparable": "not comparable",
+}
+
+
+def _summary(
+    verdict: TableVerdict,
+    rows: Sequence[RowComparison],
+    absent: Sequence[str],
+    shift: Welch | None,
+    comparing: Comparing,
+) -> str:
+    if verdict == "not comparable":
+        return f"Not comparable. {rows[0].reason if rows else 'The table has no rows.'}"
+    counts = Counter(row.verdict for row in rows)
+    parts = [
+        f"{number} {'is' if number == 1 else 'are'} {words.format(margin=comparing.margin)}"
+        for key, words in _IN_WORDS.items()
+        if (number := counts[key])
+    ]
+    sentences = [f"{verdict.capitalize()}: of {counted(len(rows), 'row')}, {listed(parts)}."]
+    if shift:
+        sentences.append(f"The mean difference is {signed(shift.difference)} points ({_interval(shift, comparing)}).")
+    if absent:
+        lacking = f"{counted(len(absent), 'row')} of the paper's {'is' if len(absent) == 1 else 'are'}"
+        sentences.append(f"{lacking} not in the table.")
+    return " ".join(sentences)
+
+
+_SPREADS = {
+    "sample": "the sample standard deviation (n − 1)",
+    "population": "the population standard deviation (n)",
+    "standard_error": "the standard error of the mean",
+}
+
+
+def _reading(table: AggregatedGrid) -> str:
+    comparing = table.comparing
+    runs = counted(comparing.published_seeds, "run")
+    theirs = f"The paper's ± is taken for {_SPREADS[comparing.published_spread]} of {runs}."
+    if table.summarising.spread == "sample":
+        return f"{theirs} Ours is {_SPREADS['sample']}."
+    return f"{theirs} Ours is tested as {_SPREADS['sample']}, though tables print {_SPREADS['population']}."
+
+
+def _corrected(ps: Sequence[float | None]) -> list[float | None]:
+    """Holm's correction over the rows that have a p-value."""
+    corrected = iter(holm([p for p in ps if p is not None]))
+    return [None if p is None else next(corrected) for p in ps]

@@ -1,0 +1,40 @@
+"""How numbers and settings stand in the sentences of the analysis."""
+
+from collections.abc import Sequence
+
+
+def signed(value: float, digits: int = 2) -> str:
+    """A difference with its sign and a true minus: `+0.31`, `−4.07`, `0.00`."""
+    text = f"{value:+.{digits}f}"
+    return text[1:] if float(text) == 0 else text.replace("-", "−")
+
+
+def p_text(p: float) -> str:
+    """A p-value with three decimals, or that it is below 0.001."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+
+
+def counted(number: int, singular: str, plural: str | None = None) -> str:
+    """A number with its noun: `1 row`, `3 rows`."""
+    return f"{number} {singular if number == 1 else plural or singular + 's'}"
+
+
+def listed(parts: Sequence[str]) -> str:
+    """Join with commas and a last "and"."""
+    return f"{', '.join(parts[:-1])} and {parts[-1]}" if len(parts) > 1 else "".join(parts)
+
+
+def schedule_text(
+    pattern: str | None, multiplier: float | None, cycles: int | None, length_multiplier: float | None
+) -> str:
+    """The four schedule columns of Tables 2-5: `cosine, 10×, 2 cycles, 2×`, or `static`."""
+    if pattern is None:
+        return "static"
+    parts = [pattern]
+    if multiplier is not None:
+        parts.append(f"{multiplier:g}×")
+    if cycles is not None:
+        parts.append(counted(cycles, "cycle"))
+    if length_multiplier is not None:
+        parts.append(f"{length_multiplier:g}×")
+    return ", ".join(parts)

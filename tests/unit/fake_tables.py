@@ -1,0 +1,83 @@
+"""Summarised tables made up for the tests of the statistics."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from east.analysis.aggregate import (
+    Accuracy,
+    AggregatedGrid,
+    GridResult,
+    SeedValue,
+    mean_and_std,
+    published_value,
+)
+from east.analysis.published import PublishedGrid, PublishedRow, read_published_grid
+from east.config.tables import Summarising
+
+PUBLISHED = Path(__file__).parents[2] / "report" / "published"
+DIVERGED = "diverged"
+MISSING = "missing"
+
+Outcome = float | str
+
+
+def paper(number: str) -> PublishedGrid:
+    return read_published_grid(PUBLISHED / f"table{number}.csv")
+
+
+def papers() -> list[PublishedGrid]:
+    return [paper(number) for number in "2345"]
+
+
+def accuracy(outcomes: Sequence[Outcome]) -> Accuracy:
+    seeds = tuple(
+        SeedValue(run=f"run{seed}", seed=seed, status=outcome)
+        if isinstance(outcome, str)
+        else SeedValue(run=f"run{seed}", seed=seed, status="finished", accuracy=outcome)
+        for seed, outcome in enumerate(outcomes)
+    )
+    mean, std = mean_and_std([seed.accuracy for seed in seeds if seed.accuracy is not None], "sample")
+    return Accuracy(seeds=seeds, mean=mean, std=std)
+
+
+def result(row: PublishedRow, outcomes: Sequence[Outcome], static: PublishedRow | None, **keys: Any) -> GridResult:
+    """A row of ours with the settings of a printed one, beside it."""
+    fields = {
+        "id": "-".join(str(part) for part in row.key),
+        "method": row.method,
+        "pattern": row.pattern,
+        "multiplier": row.multiplier,
+        "cycles": row.cycles,
+        "length_multiplier": row.length_multiplier,
+        "footnote": None,
+        "accuracy": accuracy(outcomes),
+        "change": None,
+        "published": published_value(row, static),
+        "difference": None,
+    }
+    return GridResult(**(fields | keys))
+
+
+def summarised(
+    grid: PublishedGrid, outcomes: Callable[[PublishedRow], Sequence[Outcome]], **keys: Any
+) -> AggregatedGrid:
+    """A table of ours with every row of a printed one."""
+    fields = {
+        "id": f"table{grid.number}",
+        "title": "Cyclic sparse training results",
+        "model": grid.rows[0].model.lower(),
+        "width": 64,
+        "dataset": "cifar10",
+        "density": 0.0005,
+        "comparable": True,
+        "summarising": Summarising(),
+        "published_table": grid.number,
+        "rows": tuple(result(row, outcomes(row), grid.static) for row in grid.rows),
+    }
+    return AggregatedGrid(**(fields | keys))
+
+
+def around(shift: float = 0.0, spread: float = 0.1) -> Callable[[PublishedRow], list[float]]:
+    """Three seeds about the printed mean, `shift` above it, with this standard deviation."""
+    return lambda row: [row.accuracy_mean + shift + step * spread for step in (-1, 0, 1)]

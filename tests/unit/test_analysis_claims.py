@@ -1,0 +1,182 @@
+import pytest
+from fake_tables import DIVERGED, around, paper, papers, result, summarised
+from hypothesis import given
+from hypothesis import strategies as st
+
+from east.analysis.claims import (
+    CLAIMS,
+    Claim,
+    ScheduleRow,
+    ScheduleTable,
+    check_claims,
+    longer_cycles_beat_equal,
+    our_schedules,
+    published_schedules,
+    support,
+    two_cycles_beat_one,
+)
+from east.analysis.inference import holm
+from east.analysis.samples import printed_sample
+from east.config.tables import Comparing
+
+CLAIMS_BY_ID = {claim.id: claim for claim in CLAIMS}
+
+
+@pytest.fixture(scope="module")
+def printed():
+    return {test.id: test.published for test in check_claims(papers(), [], Comparing())}
+
+
+def sides(pairs):
+    return [(pair.higher, pair.lower) for pair in pairs]
+
+
+def shares(support):
+    return {share.table: (share.agree, share.pairs) for share in support.by_table}
+
+
+@pytest.mark.parametrize(("claim", "agree", "pairs"), [("multiplier", 24, 24), ("cycles", 28, 32), ("length", 20, 24)])
+def test_the_trends_on_the_papers_own_numbers(printed, claim, agree, pairs):
+    assert (printed[claim].agree, len(printed[claim].pairs), printed[claim].ties) == (agree, pairs, 0)
+    assert printed[claim].verdict == "holds"
+
+
+def test_two_cycles_do_no_better_than_one_on_resnet50_and_cifar10(printed):
+    assert shares(printed["cycles"]) == {"table2": (8, 8), "table3": (8, 8), "table4": (4, 8), "table5": (8, 8)}
+
+
+def test_every_cyclic_row_is_set_against_the_static_one(printed):
+    assert shares(printed["cyclic"]) == {"table2": (16, 16), "table3": (11, 16), "table4": (16, 16), "table5": (16, 16)}
+
+
+def test_low_cosine_loses_on_cifar100_alone_and_once_beyond_noise(printed):
+    may_lose = printed["may-lose"]
+    assert shares(may_lose) == {"table2": (0, 3), "table3": (3, 3)}
+    # 38.44 - 34.37, 37.17 and 38.36
+    assert [pair.difference for pair in may_lose.pairs[3:]] == pytest.approx([4.07, 1.27, 0.08])
+    assert (may_lose.beyond_noise, may_lose.verdict) == (1, "holds")
+
+
+def test_a_sign_test_and_an_effect_by_hand(printed):
+    # 24 of 24: 2 / 2^24. The mean over Table 2's six pairs: 0.70, 1.23, 1.26, 1.34, 1.94, 0.91.
+    assert printed["multiplier"].sign_p == pytest.approx(2 / 2**24)
+    assert printed["multiplier"].by_table[0].mean_difference == pytest.approx(7.38 / 6)
+    effect = printed["multiplier"].effect
+    assert effect.low < effect.mean < effect.high
+    assert printed["multiplier"].summary.startswith("24 of 24 pairs agree (sign test p < 0.001)")
+
+
+def test_pairs_differ_in_nothing_but_what_the_claim_is_about(printed):
+    pair = printed["multiplier"].pairs[1]
+    assert (pair.higher, pair.lower) == ("cosine, 10×, 2 cycles, 1×", "cosine, 3×, 2 cycles, 1×")
+    assert {(pair.higher, pair.lower) for pair in printed["length"].pairs if "3 cycles" in pair.higher} == {
+        ("cosine, 30×, 3 cycles, 2×", "cosine, 30×, 3 cycles, 1×")
+    }
+
+
+def test_three_cycles_are_neither_two_nor_one_and_compare_with_three():
+    grid = paper("2")
+    rows = [
+        ("cosine", 10.0, 1, None),
+        *(("cosine", 10.0, cycles, growth) for cycles in (2, 3) for growth in (1.0, 2.0)),
+    ]
+    table = ScheduleTable(
+        id="table2",
+        model="resnet34",
+        rows=tuple(
+            ScheduleRow(
+                pattern=pattern,
+                multiplier=multiplier,
+                cycles=cycles,
+                length_multiplier=growth,
+                sample=printed_sample(grid.rows[0].accuracy_mean, 1.0, Comparing()),
+                complete=True,
+            )
+            for pattern, multiplier, cycles, growth in rows
+        ),
+    )
+    one, two, three = "cosine, 10×, 1 cycle", "cosine, 10×, 2 cycles", "cosine, 10×, 3 cycles"
+    assert sides(two_cycles_beat_one(table)) == [(f"{two}, 1×", one), (f"{two}, 2×", one)]
+    assert sides(longer_cycles_beat_equal(table)) == [(f"{two}, 2×", f"{two}, 1×"), (f"{three}, 2×", f"{three}, 1×")]
+
+
+def test_noise_is_judged_over_all_pairs_at_once(printed):
+    ps = [pair.p for pair in printed["multiplier"].pairs]
+    assert printed["multiplier"].beyond_noise == sum(p < 0.05 for p in holm(ps)) < sum(p < 0.05 for p in ps)
+
+
+def test_the_same_numbers_of_ours_give_the_same_answers(printed):
+    tables = [summarised(grid, around()) for grid in papers()]
+    for test in check_claims(papers(), tables, Comparing()):
+        assert shares(test.ours) == shares(test.published) == shares(printed[test.id])
+
+
+def test_rows_without_a_mean_make_no_pairs_and_lost_seeds_are_counted():
+    grid = paper("2")
+
+    def outcomes(row):
+        if row.multiplier == 30:
+            return [DIVERGED, DIVERGED]
+        return [row.accuracy_mean, DIVERGED] if row.multiplier == 10 else [row.accuracy_mean]
+
+    cyclic = support(CLAIMS_BY_ID["cyclic"], [our_schedules(summarised(grid, outcomes))], 0.95)
+    assert (len(cyclic.pairs), cyclic.beyond_noise) == (12, 0)
+    assert cyclic.summary.endswith("Runs that diverged or have not ended are missing from 6 pairs.")
+
+
+def test_rows_of_ones_own_and_other_networks_stay_out():
+    grid = paper("4")
+    table = summarised(grid, around())
+    own = result(grid.rows[1], [99.0, 99.0], grid.static, id="own", printed=False)
+    ours = our_schedules(summarised(grid, around(), rows=(*table.rows, own)))
+    assert len(ours.rows) == 17
+    assert CLAIMS_BY_ID["may-lose"].pairs(ours) == ()
+
+
+def test_no_table_gives_no_pairs_and_no_numbers():
+    for claim in CLAIMS:
+        nothing = support(claim, [], 0.95)
+        assert (nothing.verdict, nothing.share, nothing.sign_p, nothing.effect) == ("no pairs", None, None, None)
+        assert nothing.summary == "No two rows can be paired."
+
+
+def turned_round(claim: Claim) -> Claim:
+    def pairs(table):
+        return tuple(
+            pair.model_copy(update={"higher": pair.lower, "lower": pair.higher, "difference": -pair.difference})
+            for pair in claim.pairs(table)
+        )
+
+    return Claim(claim.id, claim.statement, pairs, claim.possibility)
+
+
+def test_a_trend_the_other_way_is_reversed():
+    tables = [published_schedules(grid, Comparing()) for grid in papers()]
+    assert support(turned_round(CLAIMS_BY_ID["multiplier"]), tables, 0.95).verdict == "reversed"
+
+
+def test_few_pairs_decide_nothing_however_they_fall():
+    # Six of six: 2 / 64 is below 0.05 but not below 0.01.
+    table = [published_schedules(paper("2"), Comparing())]
+    assert support(CLAIMS_BY_ID["multiplier"], table, 0.95).verdict == "holds"
+    assert support(CLAIMS_BY_ID["multiplier"], table, 0.99).verdict == "undecided"
+
+
+def test_what_may_happen_is_undecided_within_noise_and_not_seen_without_a_case():
+    table2, table3 = (published_schedules(paper(number), Comparing()) for number in "23")
+    assert support(CLAIMS_BY_ID["may-lose"], [table2], 0.95).verdict == "not seen"
+    single = published_schedules(paper("3"), Comparing(published_seeds=1))
+    assert support(CLAIMS_BY_ID["may-lose"], [single], 0.95).verdict == "undecided"
+    assert support(CLAIMS_BY_ID["may-lose"], [table2, table3], 0.95).verdict == "holds"
+
+
+@given(st.lists(st.floats(0, 100), min_size=17, max_size=17))
+def test_turning_a_claim_round_swaps_agreement_and_keeps_the_p_value(means):
+    grid = paper("2")
+    rows = tuple(result(row, [mean, mean], grid.static) for row, mean in zip(grid.rows, means, strict=True))
+    tables = [our_schedules(summarised(grid, around(), rows=rows))]
+    claim = CLAIMS_BY_ID["cycles"]
+    forth, back = support(claim, tables, 0.95), support(turned_round(claim), tables, 0.95)
+    assert forth.agree + forth.ties + back.agree == len(forth.pairs) == 8
+    assert forth.sign_p == back.sign_p
+    assert forth.effect.mean == pytest.approx(-back.effect.mean)

@@ -1,0 +1,88 @@
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+from fake_tables import PUBLISHED, around, paper, papers, summarised
+from test_cli import east
+
+from east.analysis.aggregate import write_json
+from east.analysis.evidence import gather, read_evidence, write_evidence
+from east.config import make_plan, read_config
+from east.config.tables import Comparing, GridTable
+from east.errors import EastError
+
+
+def test_evidence_survives_json(tmp_path):
+    evidence = gather([summarised(grid, around()) for grid in papers()], PUBLISHED)
+    write_evidence(evidence, tmp_path / "out" / "analysis.json")
+    assert read_evidence(tmp_path / "out" / "analysis.json") == evidence
+    assert evidence.comparisons[0].verdict == "reproduced"
+    assert len(evidence.claims) == 5
+    assert len(evidence.audit) == 7
+
+
+def test_tables_of_ones_own_are_claimed_upon_but_compared_with_nothing():
+    grid = paper("2")
+    rows = tuple(row.model_copy(update={"published": None}) for row in summarised(grid, around()).rows)
+    own = summarised(grid, around(), id="tableMine", published_table=None, comparable=False, rows=rows)
+    evidence = gather([own], PUBLISHED)
+    assert evidence.comparisons[0].verdict == "not comparable"
+    assert {pair.table for pair in evidence.claims[0].ours.pairs} == {"tableMine"}
+
+
+def test_without_tables_there_are_still_claims_and_audit():
+    evidence = gather([], PUBLISHED)
+    assert evidence.comparisons == ()
+    assert (evidence.claims[0].published.agree, evidence.claims[0].ours.verdict) == (24, "no pairs")
+
+
+def test_a_file_that_is_something_else_is_refused_by_name(tmp_path):
+    path = tmp_path / "analysis.json"
+    with pytest.raises(EastError, match=r"analysis\.json cannot be read"):
+        read_evidence(path)
+    path.write_text(json.dumps({"audit": []}))
+    with pytest.raises(EastError, match=r"analysis\.json is not what `east analyse` writes"):
+        read_evidence(path)
+
+
+def test_the_configuration_says_how_to_compare_and_that_changes_no_run(tmp_path):
+    overlay = tmp_path / "mine.yaml"
+    overlay.write_text("comparison: {margin: 1.5, published_spread: population}\n")
+    paper_plan, plan = make_plan(read_config()), make_plan(read_config(overlay))
+    grids = [table for table in plan.tables if isinstance(table, GridTable)]
+    assert {table.comparing for table in grids} == {Comparing(margin=1.5, published_spread="population")}
+    assert [run.fingerprint for run in plan.runs] == [run.fingerprint for run in paper_plan.runs]
+
+
+@pytest.mark.parametrize("wrong", ["margin: 0", "level: 1", "published_seeds: 0", "spread: sample"])
+def test_a_wrong_key_of_the_comparison_is_named(tmp_path, wrong):
+    overlay = tmp_path / "mine.yaml"
+    overlay.write_text(f"comparison: {{{wrong}}}\n")
+    with pytest.raises(EastError, match=rf"comparison\.{wrong.split(':')[0]}"):
+        read_config(overlay)
+
+
+def test_the_command_writes_one_file(tmp_path):
+    for grid in papers()[:2]:
+        write_json(summarised(grid, around()), tmp_path / f"table{grid.number}.json")
+    done = east("analyse", *sorted(tmp_path.glob("*.json")), "--out", tmp_path / "analysis.json")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    evidence = read_evidence(tmp_path / "analysis.json")
+    assert [comparison.table for comparison in evidence.comparisons] == ["table2", "table3"]
+
+
+def test_a_broken_folder_of_published_numbers_is_a_plain_sentence(tmp_path):
+    published = shutil.copytree(PUBLISHED, tmp_path / "published")
+    (published / "tableB1.csv").unlink()
+    done = east("analyse", "--published", published, "--out", tmp_path / "analysis.json")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: The published numbers in ")
+    assert not (tmp_path / "analysis.json").exists()
+
+
+def test_reading_evidence_waits_for_neither_torch_nor_scipy():
+    code = "import sys, east.analysis.evidence; print({'torch', 'scipy'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
