@@ -5,18 +5,19 @@ PYTHON ?= python3
 BIN := .venv/bin
 CORES ?= all
 
-.PHONY: help setup demo test test-fast sanitize tables bench lint format lock clean
+.PHONY: help setup demo test test-fast test-slurm sanitize tables bench lint format lock clean
 
 help:
-	@echo 'make demo     set up, run the whole workflow on handwritten digits, say where the report is'
-	@echo 'make test     set up, run all tests'
-	@echo 'make sanitize tests of the compiled kernels under the address and undefined-behaviour sanitizers'
-	@echo 'make tables   the paper: every table that config.yaml asks for (days on a GPU)'
-	@echo 'make bench    the benchmark of the training step, about a quarter of an hour on two cores'
-	@echo 'make lint     ruff, mypy, snakefmt, snakemake --lint'
-	@echo 'make format   format Python and Snakemake files'
-	@echo 'make lock     resolve requirements/ anew from pyproject.toml'
-	@echo 'make clean    remove the environment and caches; results and data stay'
+	@echo 'make demo       set up, run the whole workflow on handwritten digits, say where the report is'
+	@echo 'make test       set up, run all tests'
+	@echo 'make test-slurm the workflow on a real Slurm with two pretend GPUs, which it installs; needs root'
+	@echo 'make sanitize   tests of the compiled kernels under the address and undefined-behaviour sanitizers'
+	@echo 'make tables     the paper: every table that config.yaml asks for (days on a GPU)'
+	@echo 'make bench      the benchmark of the training step, about a quarter of an hour on two cores'
+	@echo 'make lint       ruff, mypy, snakefmt, snakemake --lint'
+	@echo 'make format     format Python and Snakemake files'
+	@echo 'make lock       resolve requirements/ anew from pyproject.toml'
+	@echo 'make clean      remove the environment and caches; results and data stay'
 
 # The stamps hold what was installed, so that a changed lock file installs again.
 .venv/run.stamp: requirements/lock.txt pyproject.toml
@@ -42,6 +43,10 @@ test: .venv/dev.stamp
 
 test-fast: .venv/dev.stamp
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow and not workflow'
+
+test-slurm: .venv/dev.stamp
+	tests/slurm/local_slurm.sh install
+	$(BIN)/python -m pytest tests/slurm
 
 # Python itself is not built with the sanitizers, so their runtimes are loaded ahead of it. pytest leaves the standard
 # error of the process alone: that is where the sanitizers report before they end it.

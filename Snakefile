@@ -26,12 +26,23 @@ include: "rules/cost.smk"
 include: "rules/report.smk"
 
 
+# On a cluster these stay where Snakemake runs: seconds of work each, and `prepare` needs the network.
 localrules:
     all,
     data,
     tables,
     cost,
     report,
+    prepare,
+    aggregate,
+    table,
+    table_b1,
+    table_6,
+    figures_grid,
+    figures_methods,
+    figures_plan,
+    analyse,
+    write_report,
 
 
 rule all:

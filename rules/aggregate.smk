@@ -16,6 +16,25 @@ rule aggregate:
     params:
         table=table_description,
         runs=RUNS,
-        partial=partial_options,
+        partial="--partial" if EXECUTION.partial else "",
+        there=summaries_there,
     shell:
-        "east aggregate --table {params.table:q} --runs {params.runs:q} --out {output:q} {params.partial} 2> {log:q}"
+        "east aggregate --table - --runs {params.runs:q} --out {output:q} {params.partial}"
+        " 2> {log:q} <<< {params.table:q}"
+
+
+rule analyse:
+    input:
+        aggregated=[f"{RESULTS}/aggregate/{table}.json" for table in GRIDS],
+        published=[
+            f"{PUBLISHED}/table{number}.csv" for number in [2, 3, 4, 5, 6, "B1"]
+        ],
+    output:
+        EVIDENCE,
+    log:
+        f"{LOGS}/analyse.log",
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    shell:
+        "east analyse {input.aggregated:q} --out {output:q} 2> {log:q}"

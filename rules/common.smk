@@ -8,8 +8,11 @@ from snakemake.exceptions import WorkflowError
 
 from east.config import make_plan, validate
 from east.config.cost import cost_plan
+from east.config.plan import METHODS_TABLE
 from east.config.tables import GridTable
 from east.errors import EastError
+from east.launch.cores import FIXED_THREADS, training_threads
+from east.launch.lease import visible_gpus
 from east.render.contents import report_contents
 
 try:
@@ -40,15 +43,22 @@ TABLE_FILES = [
     for table in [*TABLES_BY_ID, "table6", "tableB1"]
     for form in ["csv", "md", "tex", "html"]
 ]
+GRID_FIGURES = ["curves", "multiplier", "churn", "layers"]
+METHODS_FIGURES = ["curves", "churn"]
+PLAN_FIGURES = ["density", "cost"]
+if any(table.comparable and table.published for table in map(TABLES_BY_ID.get, GRIDS)):
+    PLAN_FIGURES.append("differences")
 FIGURE_FILES = [
     f"{FIGURES}/{figure}.{form}"
     for figure in [
-        *(f"{table}-curves" for table in TABLES_BY_ID),
-        *(f"{table}-multiplier" for table in GRIDS),
-        "density",
+        *(f"{table}-{figure}" for table in GRIDS for figure in GRID_FIGURES),
+        *(f"{METHODS_TABLE}-{figure}" for figure in METHODS_FIGURES),
+        *PLAN_FIGURES,
     ]
-    for form in ["png", "svg"]
+    for form in ["png", "svg", "pdf"]
 ]
+EVIDENCE = f"{RESULTS}/analysis/evidence.json"
+STYLE = str(PROJECT / "report" / "figures.mplstyle")
 
 # `east` is the one beside the Python that runs Snakemake, activated or not. How jobs execute reaches it through the
 # environment, because a job's params are what decides its numbers.
@@ -57,6 +67,8 @@ ENVIRONMENT = {
     "EAST_DEVICE": EXECUTION.device,
     "EAST_ENGINE": EXECUTION.engine,
     "EAST_DATA_DIR": DATA,
+    "EAST_RUNS_PER_GPU": EXECUTION.runs_per_gpu,
+    "EAST_TRACKING": EXECUTION.tracking,
     "EAST_PLANNED_RUNS": len(PLAN.runs),
 }
 if "imagenet" in PLAN.config.datasets and PLAN.config.datasets["imagenet"].folder:
@@ -64,6 +76,45 @@ if "imagenet" in PLAN.config.datasets and PLAN.config.datasets["imagenet"].folde
 shell.prefix(
     "".join(f'export {name}="{value}"; ' for name, value in ENVIRONMENT.items())
 )
+
+
+def threads_of_a_training():
+    """`execution.threads`; `auto` divides the cores of this machine where trainings compute on them."""
+    if EXECUTION.threads != "auto":
+        return EXECUTION.threads
+    limits, settings = workflow.global_resources, workflow.resource_settings
+    on_a_cluster = settings.nodes is not None or not workflow.is_main_process
+    on_gpus = EXECUTION.gpus > 0 and visible_gpus(os.environ)
+    if on_a_cluster or on_gpus or settings.cores is None:
+        return FIXED_THREADS
+    needed = {"gpu": EXECUTION.gpus, "mem_mb": EXECUTION.memory_mb}
+    allowed = [
+        limits[name].value // need
+        for name, need in needed.items()
+        if need and name in limits
+    ]
+    return training_threads(
+        EXECUTION.threads,
+        runs=len(PLAN.runs),
+        cores=settings.cores,
+        at_most=min(allowed, default=None),
+        engine=EXECUTION.engine,
+    )
+
+
+THREADS = threads_of_a_training()
+
+
+def figures_of_a_table(figures, forms):
+    """Files of a rule whose wildcard is the table."""
+    return [
+        f"{FIGURES}/{{table}}-{figure}.{form}" for figure in figures for form in forms
+    ]
+
+
+def plan_figures(forms):
+    """Names of the figures that belong to no single table, as `multiext` takes them."""
+    return [f"/{figure}.{form}" for figure in PLAN_FIGURES for form in forms]
 
 
 def manifest(dataset):
@@ -100,14 +151,13 @@ def table_description(wildcards):
     return TABLES_BY_ID[wildcards.table].model_dump_json()
 
 
-def partial_options(wildcards):
-    """In a partial report: the option, and what is there now, so that a run that has ended since renders again."""
+def summaries_there(wildcards):
+    """In a partial report, which has no summaries as inputs: what is there now. No command reads it; as a param it
+    makes Snakemake render again when a run has ended since."""
     if not EXECUTION.partial:
         return []
-    there = [
-        file for file in map(Path, summary_files(wildcards.table)) if file.exists()
-    ]
-    return ["--partial", *(f"--seen={file.stat().st_mtime_ns}" for file in there)]
+    there = filter(Path.exists, map(Path, summary_files(wildcards.table)))
+    return [file.stat().st_mtime_ns for file in there]
 
 
 def report_description():

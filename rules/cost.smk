@@ -9,7 +9,7 @@ rule measure_cost:
     benchmark:
         f"{BENCHMARKS}/cost.tsv"
     priority: 1
-    threads: EXECUTION.threads
+    threads: THREADS
     resources:
         gpu=EXECUTION.gpus,
         mem_mb=EXECUTION.memory_mb,

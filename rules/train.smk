@@ -14,7 +14,7 @@ rule train:
         table=r"table\w+",
         row=r"[^/]+",
         seed=r"\d+",
-    threads: EXECUTION.threads
+    threads: THREADS
     resources:
         gpu=EXECUTION.gpus,
         mem_mb=EXECUTION.memory_mb,
@@ -22,4 +22,5 @@ rule train:
     params:
         run=run_identity,
     shell:
-        'east train --run {params.run:q} --out "$(dirname {output:q})" --threads {threads} 2> {log:q}'
+        # In place of the shell, which a signal to the whole job would end before the training has saved its state.
+        'exec east train --run {params.run:q} --out "$(dirname {output:q})" --threads {threads} 2> {log:q}'

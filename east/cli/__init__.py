@@ -3,11 +3,11 @@
 import os
 import sys
 
-from east.cli import plan, runs, workflow
+from east.cli import analyse, doctor, estimate, figures, plan, results, runs, status, workflow
 from east.cli.app import app
 from east.errors import EastError
 
-__all__ = ["app", "main", "plan", "runs", "workflow"]
+__all__ = ["analyse", "app", "doctor", "estimate", "figures", "main", "plan", "results", "runs", "status", "workflow"]
 
 
 def main() -> None:

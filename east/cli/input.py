@@ -1,6 +1,7 @@
 """What commands read: the plan, and options that are JSON."""
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -19,13 +20,13 @@ def read_plan(configfiles: list[Path] | None) -> Plan:
 
 
 def parsed(option: str, parse: Callable[[str], T], text: str) -> T:
-    """What an option's JSON describes.
+    """What an option's JSON describes; `-` stands for standard input, where a plan of any size fits.
 
     Raises:
         EastError: it is no JSON, or describes something else.
     """
     try:
-        return parse(text)
+        return parse(sys.stdin.read() if text == "-" else text)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         key = ".".join(map(str, first["loc"])) or "the text"

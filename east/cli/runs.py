@@ -1,6 +1,7 @@
 """Commands that do the work: prepare data, train a run, measure costs."""
 
 import json
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -8,11 +9,24 @@ import typer
 
 from east.cli.app import app
 from east.cli.input import parsed
-from east.cli.options import CORES, AsJson, ConfigFiles, DataDir, Device, EngineName, ImageFolder, Threads
+from east.cli.options import (
+    CORES,
+    AsJson,
+    ConfigFiles,
+    DataDir,
+    Device,
+    EngineName,
+    ImageFolder,
+    RunsPerGpu,
+    Threads,
+)
 from east.cli.output import print_json, print_table
 from east.config import RunSpec, read_config
 from east.errors import EastError
 from east.files import write_atomically
+from east.launch.lease import Lease, leased_gpu
+from east.training.folder import finished_summary, locked
+from east.training.interrupt import Interruption
 
 
 @app.command()
@@ -36,24 +50,40 @@ def train(
     device: Device = "auto",
     engine: EngineName = "auto",
     threads: Threads = CORES,
+    runs_per_gpu: RunsPerGpu = 1,
+    tracking: Annotated[str, typer.Option(envvar="EAST_TRACKING", help="none or tensorboard.")] = "none",
     total: Annotated[
         int | None, typer.Option(envvar="EAST_PLANNED_RUNS", help="Runs of the whole plan, to show the share done.")
     ] = None,
 ) -> None:
-    """Train one run from its description alone and print one line about the result."""
-    spec = _read_spec(run)
-    from east.data.manifest import MANIFEST_FILE
-    from east.data.prepare import prepare as prepare_dataset
-    from east.training.loop import Resources
-    from east.training.loop import train as train_run
-    from east.training.progress import epoch_reporter, finished_line
+    """Train one run from its description alone and print one line about the result.
 
-    if not (data_dir / spec.dataset.name / MANIFEST_FILE).is_file():
-        prepare_dataset(spec.dataset.name, data_dir, folder=image_folder)
-    resources = Resources(device, engine, threads, data_dir, image_folder)
-    with epoch_reporter("/".join(out.absolute().parts[-3:]), spec.training.epochs) as report:
-        summary = train_run(spec, out, resources, report)
-    print(finished_line(summary, out, total), flush=True)
+    SIGTERM, SIGUSR1 and SIGINT (Ctrl-C) stop it after the step in hand, with a checkpoint, and it exits with 128 + the
+    signal's number; the same command goes on from there. A second signal ends it at once.
+    """
+    spec = _read_spec(run)
+    interruption = Interruption()
+    with interruption.listening(), _place_for(spec, out, device, runs_per_gpu) as lease:
+        from east.data.manifest import MANIFEST_FILE
+        from east.data.prepare import prepare as prepare_dataset
+        from east.training.loop import Resources
+        from east.training.loop import train as train_run
+        from east.training.progress import epoch_reporter, finished_line
+        from east.training.records import EpochRecord
+        from east.training.tracking import epoch_tracker
+
+        if not (data_dir / spec.dataset.name / MANIFEST_FILE).is_file():
+            prepare_dataset(spec.dataset.name, data_dir, folder=image_folder)
+        resources = Resources(device, engine, threads, data_dir, image_folder, lease.gpu, lease.runs)
+        title = "/".join(out.absolute().parts[-3:])
+        with epoch_reporter(title, spec.training.epochs) as show, epoch_tracker(tracking, out) as track:
+
+            def report(record: EpochRecord) -> None:
+                show(record)
+                track(record)
+
+            summary = train_run(spec, out, resources, report, interruption)
+        print(finished_line(summary, out, total), flush=True)
 
 
 @app.command()
@@ -67,18 +97,21 @@ def cost(
     device: Device = "auto",
     engine: EngineName = "auto",
     threads: Threads = CORES,
+    runs_per_gpu: RunsPerGpu = 1,
     measure: Annotated[bool, typer.Option(help="Time training steps on this machine as well.")] = True,
 ) -> None:
     """Table 6: what each method costs, by the paper's accounting and in truth."""
     from east.config.cost import CostPlan, cost_plan
-    from east.cost.report import measured_cost
 
     what = (
         parsed("--plan", CostPlan.model_validate_json, plan)
         if plan is not None
         else cost_plan(read_config(*(configfile or [])), model, dataset)
     )
-    rows = measured_cost(what, device=device, engine=engine, threads=threads, measure=measure)
+    with leased_gpu(runs_per_gpu) if measure and device != "cpu" else nullcontext():
+        from east.cost.report import measured_cost
+
+        rows = measured_cost(what, device=device, engine=engine, threads=threads, measure=measure)
     if out is not None:
         write_atomically(out, json.dumps(rows, indent=2) + "\n")
     elif as_json:
@@ -86,6 +119,15 @@ def cost(
     else:
         columns = ["method", "param_size_mb", "est_total_mb", "trainable_parameters", "nonzeros", "seconds_per_step"]
         print_table(columns, [{**row, **_rounded(row, ("param_size_mb", "est_total_mb"))} for row in rows])
+
+
+def _place_for(spec: RunSpec, out: Path, device: str, runs_per_gpu: int) -> AbstractContextManager[Lease]:
+    """The GPU of a run that needs one; where another process trains the run, none is held until that has ended."""
+    if out.is_dir():
+        with locked(out):
+            if finished_summary(out, spec.fingerprint) is not None:
+                return nullcontext(Lease())
+    return nullcontext(Lease()) if device == "cpu" else leased_gpu(runs_per_gpu)
 
 
 def _read_spec(text: str) -> RunSpec:

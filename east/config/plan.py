@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import cached_property
 from pathlib import Path
 
 from east.config.files import read_config
@@ -59,9 +60,8 @@ class Plan:
         Raises:
             EastError: the plan has no such run; the closest ids are named.
         """
-        for run in self.runs:
-            if run.id == run_id:
-                return run
+        if run_id in self._runs_by_id:
+            return self._runs_by_id[run_id]
         near = [run.id for run in self.runs if run.id.startswith(run_id.split("/")[0])][:3]
         hint = f", for example {', '.join(near)}" if near else ""
         raise EastError(f"'{run_id}' is not a run of this plan; `east plan` lists them{hint}.")
@@ -69,6 +69,10 @@ class Plan:
     def datasets(self) -> list[DatasetName]:
         """The data sets that the runs need."""
         return sorted({run.spec.dataset.name for run in self.runs})
+
+    @cached_property
+    def _runs_by_id(self) -> dict[str, Run]:
+        return {run.id: run for run in self.runs}
 
 
 def load_plan(*configfiles: str | Path) -> list[Run]:
@@ -122,13 +126,13 @@ class _Builder:
     def grid(self, name: str, table: TableConfig) -> GridTable:
         recipe = self.config.recipes[table.recipe]
         model = table.model or recipe.model
-        rows: list[GridRow] = []
+        rows: dict[str, GridRow] = {}
         for index, row in enumerate(table.rows):
             for settings in _settings(row):
                 where = f"tables.{name}.rows.{index}"
                 cycle = self._row_cycle(where, recipe, row, settings)
                 row_id = _row_id(row, settings)
-                if any(other.id == row_id for other in rows):
+                if row_id in rows:
                     raise EastError(f"{where}: two rows of {name} are '{row_id}'. Remove one of them.")
                 references = self._references(
                     table=name,
@@ -142,7 +146,7 @@ class _Builder:
                     row_config=row,
                 )
                 wanted = row.cycle_length or (recipe.cyclic.cycle_length if recipe.cyclic else 0.0)
-                rows.append(_grid_row(row, row_id, settings, cycle, wanted, references))
+                rows[row_id] = _grid_row(row, row_id, settings, cycle, wanted, references)
         return GridTable(
             id=name,
             title=table.title or "Cyclic sparse training results",
@@ -153,7 +157,8 @@ class _Builder:
             published=table.published,
             comparable=self._comparable(table, recipe, model),
             summarising=self._summarising(),
-            rows=tuple(rows),
+            comparing=self.config.comparison,
+            rows=tuple(rows.values()),
         )
 
     def methods(self) -> MethodsTable:
@@ -240,12 +245,15 @@ class _Builder:
         cycle: CycleSpec | None,
         row_config: Row,
     ) -> tuple[RunReference, ...]:
+        recipe, seeds = self.config.recipes[recipe_name], self.config.seeds
+        first = self._spec(recipe, model, dataset, components, cycle, row_config, seeds[0])
         references = []
-        for seed in self.config.seeds:
-            spec = self._spec(self.config.recipes[recipe_name], model, dataset, components, cycle, row_config, seed)
+        for seed in seeds:
+            spec = first.model_copy(update={"seed": seed})
             run = Run(id=f"{table}/{row}/seed{seed}", table=table, row=row, label=label, recipe=recipe_name, spec=spec)
-            run = self.runs.setdefault(run.fingerprint, run)
-            references.append(RunReference(id=run.id, seed=seed, fingerprint=run.fingerprint))
+            fingerprint = run.fingerprint
+            run = self.runs.setdefault(fingerprint, run)
+            references.append(RunReference(id=run.id, seed=seed, fingerprint=fingerprint))
         return tuple(references)
 
     def _spec(

@@ -22,6 +22,7 @@ from east.config.run import (
     PositiveInt,
     Topology,
 )
+from east.config.tables import Comparing
 
 T = TypeVar("T")
 OneOrMany = Annotated[
@@ -34,16 +35,24 @@ Ratio = Annotated[int, Field(ge=2)]
 Multiplier = Annotated[float, Field(gt=1)]
 
 
+Threads = Annotated[
+    PositiveInt | Literal["auto"],
+    Field(description="CPU threads of a training; auto: those with which the whole plan ends soonest on these cores"),
+]
+
+
 class Execution(Frozen):
     """Where and how runs execute; never part of a run's identity."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     engine: Literal["auto", "dense", "sparse"] = "auto"
-    threads: PositiveInt = 2
+    threads: Threads = "auto"
+    runs_per_gpu: PositiveInt = Field(default=1, description="trainings that share a GPU at the same time")
     data_dir: str = "data"
     partial: bool = Field(default=False, description="render whatever runs there are, and train nothing")
     memory_mb: PositiveInt = Field(default=8000, description="memory that a training declares")
     minutes: PositiveInt = Field(default=720, description="time that a training declares; it resumes if it is cut off")
+    tracking: Literal["none", "tensorboard"] = Field(default="none", description="event files in the folder of a run")
 
     @property
     def gpus(self) -> int:
@@ -211,6 +220,7 @@ class Config(Frozen):
     density: Density
     execution: Execution = Execution()
     readings: Readings = Readings()
+    comparison: Comparing = Comparing()
     datasets: dict[DatasetName, Dataset]
     recipes: dict[str, Recipe]
     tables: dict[Annotated[str, Field(pattern=r"^table[A-Za-z0-9]+$")], TableConfig]

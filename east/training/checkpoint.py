@@ -20,7 +20,10 @@ _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 class Checkpoints:
-    """The checkpoints of one run in its folder: the last two, each named by its epoch.
+    """The checkpoints of one run in its folder: the last two.
+
+    `checkpoint-000004.pt` is the state after epoch 4, `checkpoint-000004-000017.pt` that within it, after 17 of its
+    steps: names in order are states in order.
 
     A file is the SHA-256 of its content in hexadecimal, a line break, and the content as `torch.save` writes it.
 
@@ -33,22 +36,32 @@ class Checkpoints:
         self.folder = folder
         self.fingerprint = fingerprint
 
-    def save(self, epoch: int, state: dict[str, Any]) -> None:
-        """Write the state after `epoch`, then remove all but the last two checkpoints."""
+    def save(self, epoch: int, state: dict[str, Any], steps: int = 0) -> None:
+        """Write a state, then remove all but the last two checkpoints.
+
+        Args:
+            epoch: epochs that are done.
+            state: the state.
+            steps: steps that are done of the next epoch.
+        """
         buffer = io.BytesIO()
         torch.save({"fingerprint": self.fingerprint, "epoch": epoch, "state": pack(state)}, buffer)
         content = buffer.getvalue()
         digest = hashlib.sha256(content).hexdigest().encode()
-        write_atomically(self.folder / f"checkpoint-{epoch:06d}.pt", digest + b"\n" + content)
+        place = f"{epoch + 1:06d}-{steps:06d}" if steps else f"{epoch:06d}"
+        write_atomically(self.folder / f"checkpoint-{place}.pt", digest + b"\n" + content)
         for old in self._files()[:-KEPT]:
             old.unlink()
 
     def load_latest(self) -> tuple[int, dict[str, Any]] | None:
-        """Epoch and state of the newest usable checkpoint of this run, or None.
+        """Epochs done and state of the newest usable checkpoint of this run, or None.
 
         A damaged file is set aside as `*.damaged` with a warning, and the one before it is tried. Checkpoints of
-        another run (its configuration changed) are removed, with a warning as well.
+        another run (its configuration changed) are removed, with a warning as well, and those that a process was
+        killed over while it wrote them, without one.
         """
+        for half in self.folder.glob(".checkpoint-*"):
+            half.unlink()
         for path in reversed(self._files()):
             try:
                 content = _read_verified(path)

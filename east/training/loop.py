@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors.torch import save as save_tensors
-from torch import nn
+from torch import Tensor, nn
 
 from east.config.run import RunSpec
 from east.data.batches import Batches
@@ -29,14 +29,17 @@ from east.sparse.masks import MaskChange, nonzeros
 from east.sparse.phasing import phasing_beta
 from east.training.checkpoint import Checkpoints
 from east.training.clip import GradientClip
-from east.training.folder import SUMMARY, finished_summary, locked
+from east.training.folder import discard_summary, finished_summary, locked, write_summary
+from east.training.interrupt import Interruption, Stopped
 from east.training.memory import keep_freed_memory, peak_memory_mb
 from east.training.optimizer import make_optimizer
-from east.training.provenance import provenance
+from east.training.provenance import device_name, provenance
 from east.training.recipe import learning_rate
 from east.training.records import EpochRecord, TimingRecord, UpdateRecord, as_dicts, write_records
 from east.training.sparsity import SparseTraining
+from east.training.state import StateFile
 from east.training.step import TrainingStep
+from east.training.sums import EpochSums
 from east.training.workload import expected_workload
 
 Summary = dict[str, Any]
@@ -52,6 +55,8 @@ class Resources:
         threads: CPU threads of PyTorch.
         data_dir: where prepared data sets are.
         image_folder: ImageNet's folder, where that is the data set.
+        gpu: the GPU that was leased for this process, as CUDA_VISIBLE_DEVICES names it.
+        runs_per_device: trainings that may share the device with this one, itself included.
     """
 
     device: str = "auto"
@@ -59,14 +64,25 @@ class Resources:
     threads: int = 1
     data_dir: Path = Path("data")
     image_folder: Path | None = None
+    gpu: str | None = None
+    runs_per_device: int = 1
 
 
 @dataclass
 class Progress:
-    """What a training has reached, besides the network itself."""
+    """What a training has reached, besides the network itself.
+
+    Attributes:
+        epoch: epochs that are done.
+        part: the steps that are done of the next one, once it has begun.
+        attempt: which attempt at the run this is.
+        runs_per_device: the most trainings that may have shared a device in any attempt.
+    """
 
     epoch: int = 0
+    part: EpochSums | None = None
     attempt: int = 1
+    runs_per_device: int = 1
     epochs: list[EpochRecord] = field(default_factory=list)
     updates: list[UpdateRecord] = field(default_factory=list)
     timing: list[TimingRecord] = field(default_factory=list)
@@ -81,28 +97,51 @@ class Progress:
         """Seconds of training and evaluation over all attempts, as far as they led to a checkpoint."""
         return math.fsum(row.seconds for row in self.timing)
 
+    @property
+    def steps_of_part(self) -> int:
+        """Steps that are done of the epoch that is not."""
+        return 0 if self.part is None else self.part.steps
+
+    @property
+    def seconds_of_last_epoch(self) -> float | None:
+        """Seconds of the last epoch that is done, over all attempts at it."""
+        found = [row.seconds for row in self.timing if row.epoch == self.epoch]
+        return math.fsum(found) if found else None
+
 
 def train(
     spec: RunSpec,
     folder: Path,
     resources: Resources,
     report: Callable[[EpochRecord], None] = lambda record: None,
+    interruption: Interruption | None = None,
 ) -> Summary:
     """Train a run in its folder and return its summary; resume it if the folder holds a checkpoint of the same run.
 
     Args:
         spec: the run.
-        folder: gets run.json, metrics.csv, updates.csv, timing.csv, weights.safetensors and, last, summary.json.
+        folder: gets run.json, state.json, metrics.csv, updates.csv, timing.csv, weights.safetensors and, last,
+            summary.json.
         resources: device, engine, threads and data.
         report: called with the record of every epoch that is finished.
+        interruption: may ask the training to stop, within an epoch as well.
 
     Raises:
         EastError: the device or data are not there, or the network cannot hold the density.
+        Stopped: the training was interrupted, and is as it was then in a checkpoint.
     """
     with locked(folder):
         summary = finished_summary(folder, spec.fingerprint)
         if summary is None:
-            summary = _Training(spec, folder, resources).run(report)
+            state = StateFile.begin(
+                folder,
+                epochs=spec.training.epochs,
+                device=resources.device,
+                threads=resources.threads,
+                gpu=resources.gpu,
+            )
+            with state.failures_noted():
+                summary = _Training(spec, folder, resources, state, interruption or Interruption()).run(report)
         Checkpoints(folder, spec.fingerprint).clear()
         return summary
 
@@ -142,12 +181,16 @@ def evaluate(engine: Engine, model: nn.Module, batches: Batches, epoch: int) -> 
 class _Training:
     """One run in the making."""
 
-    def __init__(self, spec: RunSpec, folder: Path, resources: Resources) -> None:
+    def __init__(
+        self, spec: RunSpec, folder: Path, resources: Resources, state: StateFile, interruption: Interruption
+    ) -> None:
         torch.set_num_threads(resources.threads)
         keep_freed_memory()
         self.spec = spec
         self.folder = folder
         self.resources = resources
+        self.state = state
+        self.interruption = interruption
         self.device = choose_device(resources.device)
         self.data: Splits = open_dataset(
             spec.dataset,
@@ -160,7 +203,8 @@ class _Training:
         self.model = initial_model(spec, self.data.num_classes).to(self.device)
         self.layers = masked_layers(self.model)
         self.sparsity = SparseTraining.of(self.model, spec, len(self.data.train))
-        self.progress = Progress()
+        self.progress = Progress(runs_per_device=resources.runs_per_device)
+        self.epoch_started = time.perf_counter()
         self.checkpoints = Checkpoints(folder, spec.fingerprint)
         loaded = self.checkpoints.load_latest()
         if loaded is None:
@@ -188,17 +232,34 @@ class _Training:
             self._resume(*loaded)
 
     def run(self, report: Callable[[EpochRecord], None]) -> Summary:
+        discard_summary(self.folder)
         write_atomically(self.folder / "run.json", json.dumps(self.spec.model_dump(mode="json"), indent=2) + "\n")
-        while self.progress.epoch < self.spec.training.epochs and not self.progress.diverged:
-            started = time.perf_counter()
-            record = self._train_epoch(self.progress.epoch + 1)
-            self.progress.epoch = record.epoch
-            self.progress.epochs.append(record)
-            elapsed = time.perf_counter() - started
-            self.progress.timing.append(TimingRecord(record.epoch, round(elapsed, 4), self.progress.attempt))
+        try:
+            self.state.write(device=device_name(self.device))
+            self._write_state("running")
+            while self.progress.epoch < self.spec.training.epochs and not self.progress.diverged:
+                self._run_epoch(report)
+            summary = self._finish()
+        except Stopped:
+            if self.progress.part is not None:
+                self._record_time(self.progress.epoch + 1)
             self._save()
+            self._write_state("stopped")
+            raise
+        self._write_state("ended")
+        return summary
+
+    def _run_epoch(self, report: Callable[[EpochRecord], None]) -> None:
+        self.epoch_started = time.perf_counter()
+        record = self._train_epoch(self.progress.epoch + 1)
+        with self.interruption.postponed():
+            self.progress.epoch = record.epoch
+            self.progress.part = None
+            self.progress.epochs.append(record)
+            self._record_time(record.epoch)
+            self._save()
+            self._write_state("running")
             report(record)
-        return self._finish()
 
     def _load_network(self, state: dict[str, Any]) -> None:
         if state["retired"]:
@@ -209,34 +270,44 @@ class _Training:
         self.optimizer.load_state_dict(state["optimizer"])
         if self.clip is not None:
             self.clip.load_state_dict(state["clip"])
+        part = state.get("part")
         self.progress = Progress(
-            epoch,
-            state["attempt"] + 1,
-            [EpochRecord(**row) for row in state["epochs"]],
-            [UpdateRecord(**row) for row in state["updates"]],
-            [TimingRecord(**row) for row in state["timing"]],
+            epoch=epoch,
+            part=None if part is None else EpochSums.load(part, self.device),
+            attempt=state["attempt"] + 1,
+            runs_per_device=max(state.get("runs_per_device", 1), self.resources.runs_per_device),
+            epochs=[EpochRecord(**row) for row in state["epochs"]],
+            updates=[UpdateRecord(**row) for row in state["updates"]],
+            timing=[TimingRecord(**row) for row in state["timing"]],
         )
 
     def _train_epoch(self, epoch: int) -> EpochRecord:
-        lr = learning_rate(epoch, self.spec.training)
-        beta = self._set_phase(epoch)
+        """Train an epoch, or what is left of it, and evaluate the network.
+
+        A stop is possible between any two steps and anywhere in the evaluation, which changes nothing.
+        """
+        with self.interruption.postponed():
+            lr, beta = learning_rate(epoch, self.spec.training), self._set_phase(epoch)
+            sums = self.progress.part = self.progress.part or EpochSums.begin(self.device)
+        for images, labels in self.data.train.epoch(epoch, start=sums.steps):
+            with self.interruption.postponed():
+                self._train_batch(epoch, images, labels, lr, sums)
+        return self._epoch_record(epoch, lr, beta, sums)
+
+    def _train_batch(self, epoch: int, images: Tensor, labels: Tensor, lr: float, sums: EpochSums) -> None:
+        step = (epoch - 1) * len(self.data.train) + sums.steps + 1
+        loss, correct = self.step(images, labels, lr, step, dense_gradients=self.sparsity.needs_gradient(step))
+        sums.add(loss, correct, len(labels))
+        done = self.sparsity.update(step)
+        if done is not None:
+            update, change = done
+            self.step.masks_changed()
+            self._record_update(update.kind, step, epoch, change)
+
+    def _epoch_record(self, epoch: int, lr: float, beta: float, sums: EpochSums) -> EpochRecord:
+        """What an epoch has come to, all of whose steps are done."""
         steps = len(self.data.train)
-        first_update = len(self.progress.updates)
-        loss = torch.zeros((), dtype=torch.float64, device=self.device)
-        correct, total = torch.zeros((), dtype=torch.int64, device=self.device), 0
-        for step, (images, labels) in enumerate(self.data.train.epoch(epoch), start=(epoch - 1) * steps + 1):
-            batch_loss, batch_correct = self.step(
-                images, labels, lr, step, dense_gradients=self.sparsity.needs_gradient(step)
-            )
-            loss += batch_loss
-            correct += batch_correct
-            total += len(labels)
-            done = self.sparsity.update(step)
-            if done is not None:
-                update, change = done
-                self.step.masks_changed()
-                self._record_update(update.kind, step, epoch, change)
-        updates = self.progress.updates[first_update:]
+        updates = [row for row in self.progress.updates if row.epoch == epoch]
         last = self.progress.updates[-1]
         validation = self.data.validation
         return EpochRecord(
@@ -246,8 +317,8 @@ class _Training:
             density=last.density,
             drop_fraction=self.sparsity.drop_fraction(epoch * steps),
             beta=beta,
-            train_loss=float(loss) / total,
-            train_acc=100 * int(correct) / total,
+            train_loss=sums.mean_loss,
+            train_acc=sums.accuracy,
             val_acc=evaluate(self.engine, self.model, validation, epoch) if validation is not None else None,
             test_acc=evaluate(self.engine, self.model, self.data.test, epoch),
             nonzeros=last.nonzeros,
@@ -301,6 +372,23 @@ class _Training:
             )
         )
 
+    def _record_time(self, epoch: int) -> None:
+        """Note the time that this attempt has spent on an epoch."""
+        elapsed = time.perf_counter() - self.epoch_started
+        self.progress.timing.append(TimingRecord(epoch, round(elapsed, 4), self.progress.attempt))
+
+    def _write_state(self, state: Literal["running", "stopped", "ended"]) -> None:
+        """Tell those who watch how far the run is."""
+        progress = self.progress
+        self.state.write(
+            state=state,
+            attempt=progress.attempt,
+            epoch=progress.epoch,
+            step=progress.epoch * len(self.data.train) + progress.steps_of_part,
+            test_accuracy=progress.epochs[-1].test_acc if progress.epochs else None,
+            seconds_per_epoch=progress.seconds_of_last_epoch,
+        )
+
     def _save(self) -> None:
         progress = self.progress
         state = {
@@ -308,12 +396,14 @@ class _Training:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "clip": None if self.clip is None else self.clip.state_dict(),
+            "part": None if progress.part is None else progress.part.state_dict(),
             "attempt": progress.attempt,
+            "runs_per_device": progress.runs_per_device,
             "epochs": as_dicts(progress.epochs),
             "updates": as_dicts(progress.updates),
             "timing": as_dicts(progress.timing),
         }
-        self.checkpoints.save(progress.epoch, state)
+        self.checkpoints.save(progress.epoch, state, steps=progress.steps_of_part)
         write_records(self.folder / "metrics.csv", EpochRecord, progress.epochs)
         write_records(self.folder / "updates.csv", UpdateRecord, progress.updates)
         write_records(self.folder / "timing.csv", TimingRecord, progress.timing)
@@ -323,7 +413,7 @@ class _Training:
         weights = {name: tensor.contiguous().cpu() for name, tensor in self.model.state_dict().items()}
         write_atomically(self.folder / "weights.safetensors", save_tensors(weights))
         summary = self._summary()
-        write_atomically(self.folder / SUMMARY, json.dumps(summary, indent=2, allow_nan=False) + "\n")
+        write_summary(self.folder, summary)
         return summary
 
     def _summary(self) -> Summary:
@@ -350,6 +440,7 @@ class _Training:
             "peak_memory_mb": round(peak_memory_mb(self.device), 1),
             "engine": self.engine.name,
             "threads": self.resources.threads,
+            "runs_per_device": progress.runs_per_device,
             **provenance(self.device),
         }
 

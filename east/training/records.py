@@ -64,7 +64,7 @@ class UpdateRecord:
 
 @dataclass(frozen=True)
 class TimingRecord:
-    """A row of timing.csv: how long an epoch took, in which attempt at the run."""
+    """A row of timing.csv: how long an attempt spent on an epoch; one that was cut has a row for each part."""
 
     epoch: int
     seconds: float

@@ -5,12 +5,15 @@ It decides nothing. A run is finished when its summary is there, and resumed fro
 
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from east.errors import EastError
 from east.files import write_atomically
 
 STATE = "state.json"
@@ -32,7 +35,8 @@ class RunState(BaseModel):
         host: name of the machine.
         pid: the process there.
         job: the scheduler's number of the job, if one started the process.
-        device: name of the processor or GPU.
+        device: name of the processor or GPU; before that is known, what was asked for.
+        gpu: the GPU leased for the process, as CUDA_VISIBLE_DEVICES names it.
         threads: CPU threads.
         message: the error in one line, where it failed.
     """
@@ -52,11 +56,14 @@ class RunState(BaseModel):
     pid: int
     job: str | None = None
     device: str
+    gpu: str | None = None
     threads: int
     message: str | None = None
 
     @classmethod
-    def begin(cls, *, attempt: int, epoch: int, epochs: int, step: int, device: str, threads: int) -> Self:
+    def begin(
+        cls, *, attempt: int, epoch: int, epochs: int, step: int, device: str, threads: int, gpu: str | None = None
+    ) -> Self:
         """The state of this process, which begins or resumes a run."""
         now = datetime.now(UTC)
         return cls(
@@ -71,6 +78,7 @@ class RunState(BaseModel):
             pid=os.getpid(),
             job=slurm_job(),
             device=device,
+            gpu=gpu,
             threads=threads,
         )
 
@@ -79,6 +87,40 @@ class RunState(BaseModel):
         changed = self.model_copy(update={**changes, "updated": datetime.now(UTC)})
         write_atomically(folder / STATE, changed.model_dump_json(indent=2) + "\n")
         return changed
+
+
+class StateFile:
+    """`state.json` of a run, kept up to date by the process that trains it.
+
+    Args:
+        folder: of the run.
+        state: of this process; not written yet.
+    """
+
+    def __init__(self, folder: Path, state: RunState) -> None:
+        self._folder = folder
+        self._state = state
+
+    @classmethod
+    def begin(cls, folder: Path, *, epochs: int, device: str, threads: int, gpu: str | None) -> Self:
+        """That of a process that has not looked yet how far the run is."""
+        state = RunState.begin(attempt=1, epoch=0, epochs=epochs, step=0, device=device, threads=threads, gpu=gpu)
+        return cls(folder, state)
+
+    def write(self, **changes: object) -> None:
+        """Write the state with these changes."""
+        self._state = self._state.write(self._folder, **changes)
+
+    @contextmanager
+    def failures_noted(self) -> Iterator[None]:
+        """Write the state `failed`, with its cause in one line, if the block fails."""
+        try:
+            yield
+        except Exception as error:
+            name = "" if isinstance(error, EastError) else f"{type(error).__name__}: "
+            with suppress(OSError):
+                self.write(state="failed", message=" ".join(f"{name}{error}".split()))
+            raise
 
 
 def read_state(folder: Path) -> RunState | None:

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import pytest
@@ -268,3 +269,20 @@ def test_a_missing_file_is_named():
 def test_an_unknown_run_is_refused_with_examples():
     with pytest.raises(EastError, match=r"table2/nothing/seed1.*table2/static/seed17"):
         make_plan(read_config()).run("table2/nothing/seed1")
+
+
+class CountedRuns(tuple):
+    """Runs that count how often they are gone through."""
+
+    passes = 0
+
+    def __iter__(self):
+        type(self).passes += 1
+        return super().__iter__()
+
+
+def test_finding_every_run_of_a_plan_goes_through_them_once():
+    plan = make_plan(read_config())
+    counted = dataclasses.replace(plan, runs=CountedRuns(plan.runs))
+    assert [counted.run(run.id) for run in plan.runs] == list(plan.runs)
+    assert CountedRuns.passes == 1

@@ -1,0 +1,225 @@
+"""Time and memory of the commands around trainings against the size of the plan: `python -m benchmarks.scale`."""
+
+import datetime
+import os
+import platform
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import yaml
+from pydantic import Field
+
+from benchmarks.synthetic import overlay
+from east.config.run import Frozen
+from east.errors import EastError
+from east.files import write_atomically
+
+ROOT = Path(__file__).parents[1]
+RESULTS_FOLDER = Path(__file__).parent / "results"
+TINY = ROOT / "config" / "test.yaml"
+RUNS = (100, 1_000, 10_000)
+MB = 2**20
+
+SNAKEMAKE = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--cores", "all"]
+SNAKEMAKE += ["--workflow-profile", str(ROOT / "profiles" / "default")]
+EAST = [sys.executable, "-m", "east"]
+
+
+class Measured(Frozen):
+    """One run of one command."""
+
+    command: str = Field(description="as the table calls it")
+    seconds: float = Field(description="on the clock")
+    cpu_seconds: float = Field(description="of its processes together; load beside it on the machine matters less")
+    megabytes: float = Field(description="of 2^20 bytes, resident at once in the largest of its processes")
+
+
+class Size(Frozen):
+    """The commands on one plan."""
+
+    plan: str
+    runs: int
+    page: int | None = Field(default=None, description="bytes of the report, where it was written")
+    measured: tuple[Measured, ...]
+
+
+class Scale(Frozen):
+    """Everything that the benchmark finds."""
+
+    processor: str
+    cores: int = Field(description="that this process may use")
+    platform: str
+    python: str
+    snakemake: str
+    commit: str | None
+    date: str
+    load: float = Field(description="processes that ran or waited to run, mean of the minute before the start")
+    sizes: tuple[Size, ...]
+
+
+def measure_paper() -> Size:
+    """The paper's own plan, of which nothing is done."""
+    with tempfile.TemporaryDirectory() as folder:
+        workplace = _Workplace(Path(folder), [])
+        planned = workplace.measure("east plan", [*EAST, "plan"])
+        runs = workplace.printed_runs()
+        dry = workplace.measure("snakemake -n, nothing done", [*SNAKEMAKE, "-n"])
+    return Size(plan="the paper", runs=runs, measured=(planned, dry))
+
+
+def measure_synthetic(runs: int, *, render: bool) -> Size:
+    """A synthetic plan: planned, watched and dry-run, with nothing done and with all runs made up as finished.
+
+    Args:
+        runs: of the plan, a multiple of 100.
+        render: whether tables, figures and report are then made for real, and the whole is dry-run once more.
+
+    Raises:
+        EastError: that number cannot be made, or a command fails.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        config = Path(folder) / "synthetic.yaml"
+        config.write_text(yaml.safe_dump(overlay(runs), sort_keys=False), encoding="utf-8")
+        workplace = _Workplace(Path(folder), [TINY, config])
+        files = workplace.configfiles
+        east_files = [argument for file in files for argument in ("--configfile", file)]
+        dry_run = [*SNAKEMAKE, "-n", "--configfile", *files]
+        measured = [workplace.measure("east plan", [*EAST, "plan", *east_files])]
+        if workplace.printed_runs() != runs:
+            raise EastError(f"the synthetic plan has {workplace.printed_runs()} runs instead of {runs}.")
+        measured += [
+            workplace.measure("east plan --json", [*EAST, "plan", "--json", *east_files]),
+            workplace.measure("east status, nothing done", [*EAST, "status", *east_files]),
+            workplace.measure("snakemake -n, nothing done", dry_run),
+        ]
+        workplace.measure("benchmarks.pretend", [sys.executable, "-m", "benchmarks.pretend", *files])
+        measured += [
+            workplace.measure("east status, all trained", [*EAST, "status", *east_files]),
+            workplace.measure("snakemake -n, all trained", dry_run),
+        ]
+        if not render:
+            return Size(plan="synthetic", runs=runs, measured=tuple(measured))
+        measured += [
+            workplace.measure("snakemake, tables to report", [*SNAKEMAKE, "--configfile", *files]),
+            workplace.measure("snakemake -n, all done", dry_run),
+        ]
+        page = Path(folder) / "results" / "synthetic" / "report" / "index.html"
+        return Size(plan="synthetic", runs=runs, page=page.stat().st_size, measured=tuple(measured))
+
+
+class _Workplace:
+    """A folder in which commands run, one after another."""
+
+    def __init__(self, folder: Path, configfiles: Sequence[Path]) -> None:
+        self.folder = folder
+        self.configfiles = [str(file) for file in configfiles]
+        self.output = folder / "output.txt"
+
+    def measure(self, name: str, command: Sequence[str]) -> Measured:
+        """Run a command, which must succeed."""
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        with self.output.open("wb") as output:
+            started = time.perf_counter()
+            process = subprocess.Popen(
+                command, cwd=self.folder, env=environment, stdout=output, stderr=subprocess.STDOUT
+            )
+            _, status, usage = os.wait4(process.pid, 0)
+            seconds = time.perf_counter() - started
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode != 0:
+            raise EastError(f"{name} failed:\n{self.output.read_text(encoding='utf-8', errors='replace')[-2000:]}")
+        print(f"{name}: {seconds:.1f} s", flush=True)
+        return Measured(
+            command=name,
+            seconds=round(seconds, 3),
+            cpu_seconds=round(usage.ru_utime + usage.ru_stime, 3),
+            megabytes=round(usage.ru_maxrss * 1024 / MB, 1),
+        )
+
+    def printed_runs(self) -> int:
+        """The number of runs in the last line of `east plan`."""
+        return int(self.output.read_text(encoding="utf-8").splitlines()[-1].split()[0])
+
+
+def as_markdown(scale: Scale) -> str:
+    """A Markdown document of everything that was found: a row a command, a column a plan."""
+    commands = dict.fromkeys(measured.command for size in scale.sizes for measured in size.measured)
+    heading = ["", *(f"{size.plan}, {size.runs:,} runs" for size in scale.sizes)]
+    rows = [[f"`{command}`", *(_cell(size, command) for size in scale.sizes)] for command in commands]
+    rows.append(["size of the report", *(f"{size.page / MB:.1f} MB" if size.page else "–" for size in scale.sizes)])
+    lines = [heading, ["---"] * len(heading), *rows]
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return (
+        f"# Plans of many runs\n\n{scale.processor}, {scale.cores} cores, {scale.platform}; Python {scale.python}, "
+        f"Snakemake {scale.snakemake}; commit {scale.commit}. {scale.date}, load {scale.load:.1f} at the start. "
+        "Wall time, in brackets processor time, and peak memory of each command, run once.\n\n"
+        f"{table}\n"
+    )
+
+
+def save(scale: Scale, folder: Path) -> Path:
+    """Write the results as JSON and as Markdown, named for processor and date; returns the Markdown file."""
+    stem = "scale-" + re.sub(r"[^a-z0-9]+", "-", scale.processor.lower()).strip("-") + f"-{scale.date}"
+    write_atomically(folder / f"{stem}.json", scale.model_dump_json(indent=1) + "\n")
+    path = folder / f"{stem}.md"
+    write_atomically(path, as_markdown(scale))
+    return path
+
+
+def _cell(size: Size, command: str) -> str:
+    found = next((measured for measured in size.measured if measured.command == command), None)
+    return "–" if found is None else f"{found.seconds:.1f} s ({found.cpu_seconds:.1f}), {found.megabytes:.0f} MB"
+
+
+def _on_this_machine(sizes: Sequence[Size], load: float) -> Scale:
+    # Imports PyTorch: only now, because a child's peak memory is never less than its parent's at the fork.
+    import torch
+
+    from east.training.provenance import commit, device_name
+
+    return Scale(
+        processor=device_name(torch.device("cpu")),
+        cores=len(os.sched_getaffinity(0)),
+        platform=platform.platform(),
+        python=platform.python_version(),
+        snakemake=metadata.version("snakemake"),
+        commit=commit(),
+        date=datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
+        load=load,
+        sizes=tuple(sizes),
+    )
+
+
+def main(
+    runs: Annotated[list[int] | None, typer.Option(help="Size of a synthetic plan, a multiple of 100.")] = None,
+    paper: Annotated[bool, typer.Option(help="Plan the paper as well.")] = True,
+    render: Annotated[bool, typer.Option(help="Make tables, figures and report for real.")] = True,
+    out: Annotated[
+        Path, typer.Option(help="The folder of the results; benchmarks/results when left out.", show_default=False)
+    ] = RESULTS_FOLDER,
+) -> None:
+    """Time the commands around trainings on plans of many runs. --runs may be repeated."""
+    load = os.getloadavg()[0]
+    sizes = [measure_paper()] if paper else []
+    for count in runs or RUNS:
+        print(f"{count:,} runs", flush=True)
+        sizes.append(measure_synthetic(count, render=render))
+    scale = _on_this_machine(sizes, load)
+    path = save(scale, out)
+    print(f"{as_markdown(scale)}\nWritten to {path} and the .json beside it.")
+
+
+if __name__ == "__main__":
+    try:
+        typer.run(main)
+    except EastError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(1) from None

@@ -1,0 +1,192 @@
+"""The command that says beforehand what a plan will cost."""
+
+import sys
+import textwrap
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from east.cli.app import app
+from east.cli.input import read_plan
+from east.cli.options import CORES, AsJson, ConfigFiles, Results
+from east.cli.output import print_json, print_table
+from east.launch.cores import training_threads
+
+if TYPE_CHECKING:
+    from east.cost.parts import Conditions
+    from east.operations.estimate import Cost, Estimate
+    from east.operations.parallelism import Parallelism
+
+SECONDS_PER_HOUR = 3600
+WIDTH = 100
+
+
+@app.command()
+def estimate(
+    configfile: ConfigFiles = None,
+    results: Results = None,
+    as_json: AsJson = False,
+    cores: Annotated[int, typer.Option(min=1, help="Cores of this machine that runs may use.")] = CORES,
+    gpus: Annotated[int | None, typer.Option(min=1, help="GPUs that runs may use; all there are if absent.")] = None,
+    runs_per_gpu: Annotated[
+        int | None, typer.Option(envvar="EAST_RUNS_PER_GPU", min=1, help="Runs that share a GPU; the configuration's.")
+    ] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Runs at once on a cluster; as many as this machine takes if absent.")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(envvar="EAST_DEVICE", help="auto, cpu or cuda; the configuration's if absent.")
+    ] = None,
+    engine: Annotated[
+        str | None, typer.Option(envvar="EAST_ENGINE", help="auto, dense or sparse; the configuration's if absent.")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of a run; the configuration's.")] = None,
+    seconds: Annotated[float, typer.Option(min=0.1, help="About how long each kind of run is timed.")] = 3.0,
+) -> None:
+    """Say what the rest of the plan will cost, from a few steps of each kind of run, timed on this machine.
+
+    Nothing is trained, and no data are needed. What is done already is left out, and a run with a checkpoint counts
+    from there.
+    """
+    plan = read_plan(configfile)
+    execution = plan.config.execution
+    from east.cost.parts import Conditions
+    from east.operations.estimate import estimate as estimate_plan
+    from east.operations.on_disk import results_folder
+    from east.operations.parallelism import find_parallelism
+
+    device, engine = device or execution.device, engine or execution.engine
+    threads = threads or training_threads(execution.threads, runs=len(plan.runs), cores=cores, engine=engine)
+    at_once = find_parallelism(
+        device, cores=cores, threads=threads, gpus=gpus, runs_per_gpu=runs_per_gpu or execution.runs_per_gpu, jobs=jobs
+    )
+    conditions = Conditions(device, engine, threads, at_once.sharing, seconds)
+    with Console(stderr=True).status("looking for what is done") as status:
+        found = estimate_plan(plan, results_folder(plan, results), conditions, at_once, status.update)
+    if as_json:
+        print_json(_as_json(found, at_once, conditions))
+    else:
+        _print_tables(found, at_once)
+        for paragraph in _explanation(found, at_once, conditions, plan.datasets()):
+            print("\n" + textwrap.fill(paragraph, WIDTH))
+    for warning in found.warnings:
+        print(warning, file=sys.stderr)
+
+
+def _print_tables(found: "Estimate", at_once: "Parallelism") -> None:
+    hours = f"{at_once.unit}-hours"
+    rows = [_row(table, cost, hours, at_once) for table, cost in found.tables.items()]
+    rows.append(_row("total", found.total, hours, at_once))
+    numbers = [column for column in rows[0] if column != "table"]
+    print_table(["table", *numbers], _right_aligned(rows, numbers))
+
+
+def _explanation(
+    found: "Estimate", at_once: "Parallelism", conditions: "Conditions", datasets: Iterable[str]
+) -> Iterator[str]:
+    """What the numbers mean and how far they can be trusted, in paragraphs."""
+    if not found.total.left:
+        yield "Everything is done."
+        return
+    data = f", and data that are not prepared yet {_size(found.data_bytes)}" if found.data_bytes else ""
+    yield (
+        f"Wall time: {_count(at_once.runs, 'run')} at once, {_count(conditions.threads, 'thread')} each; that of a "
+        f"table if nothing but it runs. Disk: what runs leave behind; checkpoints take up to "
+        f"{_size(found.checkpoint_bytes)} more while they go on{data}."
+    )
+    yield (
+        f"This is an estimate. Steps, mask updates, evaluations and checkpoints of {_count(len(found.kinds), 'kind')} "
+        f"of run were timed on random images, {_count(at_once.sharing, 'process')} at a time, on "
+        f"{_measured_on(conditions)}, engine {conditions.engine}; so was the start of a run, {found.start_seconds:.1f} "
+        "s on average. How learning moves the masks, and what else the machine will do, nobody knows yet. Data, tables "
+        "and figures come on top."
+    )
+    told = sum(kind.timed_batch < kind.batch for kind in found.kinds)
+    if told:
+        yield (
+            f"Steps of {_count(told, 'kind')} take so long that their time was told from steps on fewer images; "
+            "--seconds gives them more time."
+        )
+    if "imagenet" in datasets:
+        yield "Reading ImageNet's files takes time that is not counted."
+
+
+def _measured_on(conditions: "Conditions") -> str:
+    from east.training.loop import choose_device
+    from east.training.provenance import device_name
+
+    return device_name(choose_device(conditions.device))
+
+
+def _count(number: int, what: str) -> str:
+    plural = "es" if what.endswith("s") else "s"
+    return f"{number} {what}" if number == 1 else f"{number} {what}{plural}"
+
+
+def _row(name: str, cost: "Cost", hours: str, at_once: "Parallelism") -> dict[str, object]:
+    return {
+        "table": name,
+        "runs": cost.runs,
+        "done": cost.runs - cost.left,
+        "left": cost.left,
+        hours: _hours(cost.seconds * at_once.units_per_run / SECONDS_PER_HOUR),
+        "wall time": _duration(cost.wall_seconds),
+        "disk": _size(cost.disk_bytes),
+    }
+
+
+def _right_aligned(rows: list[dict[str, object]], columns: list[str]) -> list[dict[str, object]]:
+    widths = {column: max(len(column), *(len(str(row[column])) for row in rows)) for column in columns}
+    return [row | {column: str(row[column]).rjust(width) for column, width in widths.items()} for row in rows]
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:,.0f}" if hours >= 100 else f"{hours:.3g}"
+
+
+def _duration(seconds: float) -> str:
+    """The two largest units of a time."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    parts = [(days, "d"), (hours, "h"), (minutes, "min"), (rest, "s")]
+    first = next((i for i, (amount, _) in enumerate(parts) if amount), len(parts) - 1)
+    return " ".join(f"{amount} {unit}" for amount, unit in parts[first : first + 2])
+
+
+def _size(size: int) -> str:
+    """Bytes with three digits, in units of a thousand."""
+    amount, units = float(size), iter(("B", "kB", "MB", "GB", "TB"))
+    unit = next(units)
+    while amount >= 999.5 and unit != "TB":
+        amount, unit = amount / 1000, next(units)
+    return f"{amount:.3g} {unit}"
+
+
+def _as_json(found: "Estimate", at_once: "Parallelism", conditions: "Conditions") -> dict[str, Any]:
+    def row(cost: "Cost") -> dict[str, Any]:
+        hours = cost.seconds * at_once.units_per_run / SECONDS_PER_HOUR
+        return asdict(cost) | {"done": cost.runs - cost.left, "hours": hours}
+
+    return {
+        "unit": at_once.unit,
+        "runs_at_once": at_once.runs,
+        "timed_at_once": at_once.sharing,
+        "threads": conditions.threads,
+        "engine": conditions.engine,
+        "measured_on": _measured_on(conditions),
+        "tables": {table: row(cost) for table, cost in found.tables.items()},
+        "total": row(found.total),
+        "start_seconds": found.start_seconds,
+        "checkpoint_bytes": found.checkpoint_bytes,
+        "data_bytes": found.data_bytes,
+        "run_seconds": found.run_seconds,
+        "kinds": [
+            asdict(kind) | {"parts": [asdict(moment) | asdict(parts) for moment, parts in kind.parts]}
+            for kind in found.kinds
+        ],
+        "warnings": found.warnings,
+    }

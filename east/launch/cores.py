@@ -1,0 +1,77 @@
+"""How many threads each training gets, so that a whole plan ends soonest on the cores there are."""
+
+from collections.abc import Mapping
+from typing import Literal
+
+SPEED_UP_OF_TWO: Mapping[str, float] = {"sparse": 1.4, "dense": 1.8}
+"""How many times as fast a training step is on two threads as on one, by engine: ResNet-34, batch 128, density 0.0005
+(benchmarks/README.md)."""
+
+FIXED_THREADS = 2
+"""What `auto` means where there is nothing to divide: on a GPU, and in a cluster's job, which has cores of its own."""
+
+
+def speed_up(threads: int, of_two: float) -> float:
+    """How many times as fast a training is on some threads as on one: Amdahl's law through its value for two threads.
+
+    S(t) = 1 / (1 - p + p / t), with p = 2 (1 - 1 / S(2)), the share of the work that threads divide.
+
+    Args:
+        threads: at least 1.
+        of_two: S(2), measured; from 1 (they do not help) to 2 (they divide everything).
+    """
+    divided = 2 * (1 - 1 / of_two)
+    return 1 / (1 - divided + divided / threads)
+
+
+def plan_time(runs: int, at_once: int, threads: int, of_two: float) -> float:
+    """Time until all runs have ended, in times of one run on one thread: ceil(runs / at_once) rounds of 1 / S(threads).
+
+    Args:
+        runs: of about the same length, at least 1.
+        at_once: runs that go on side by side, at least 1.
+        threads: of each.
+        of_two: see `speed_up`.
+    """
+    return -(-runs // at_once) / speed_up(threads, of_two)
+
+
+def threads_per_run(runs: int, cores: int, *, at_most: int | None = None, of_two: float | None = None) -> int:
+    """The threads of each run with which a plan ends soonest.
+
+    Many runs and few cores: a thread each, as no thread works better than one alone. Fewer runs than cores, or less
+    memory or fewer GPUs than runs for every core: more threads, so that no core is idle.
+
+    Args:
+        runs: of the whole plan, at least 1; about equally long.
+        cores: to be divided, at least 1.
+        at_most: runs that other things than cores allow at once (memory, places on GPUs); None if nothing else does.
+        of_two: how many times as fast a run is on two threads as on one; that of the sparse engine if None.
+
+    Returns:
+        From 1 to `cores`. Where several numbers end at the same time, the largest, which needs the least memory.
+    """
+    gain = SPEED_UP_OF_TWO["sparse"] if of_two is None else of_two
+
+    def time_on(threads: int) -> float:
+        side_by_side = cores // threads
+        return plan_time(runs, side_by_side if at_most is None else max(1, min(side_by_side, at_most)), threads, gain)
+
+    return min(range(cores, 0, -1), key=time_on)
+
+
+def training_threads(
+    wanted: int | Literal["auto"], *, runs: int, cores: int, at_most: int | None = None, engine: str = "auto"
+) -> int:
+    """The threads of a training as `execution.threads` wants them.
+
+    Args:
+        wanted: a number, which is taken as it is, or `auto`.
+        runs: see `threads_per_run`.
+        cores: likewise.
+        at_most: likewise.
+        engine: of the runs; `auto` counts as the sparse one.
+    """
+    if wanted != "auto":
+        return wanted
+    return threads_per_run(runs, cores, at_most=at_most, of_two=SPEED_UP_OF_TWO.get(engine))

@@ -1,0 +1,193 @@
+"""Which GPU a process uses: a lease on one of them, by a file lock, taken before PyTorch is imported.
+
+A workflow counts GPUs but does not say which one a job gets. So every training leases one for itself. The lock is the
+kernel's: it ends with its holder, however that ends.
+"""
+
+import fcntl
+import os
+import re
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from io import FileIO
+from itertools import takewhile
+from pathlib import Path
+from urllib.parse import quote
+
+from east.errors import EastError
+
+POLL_SECONDS = 0.5
+"""Between two looks at GPUs that are all taken."""
+
+
+@dataclass(frozen=True)
+class Lease:
+    """What a process may use.
+
+    Attributes:
+        gpu: the GPU, as CUDA_VISIBLE_DEVICES names it; None where none was leased.
+        runs: processes that may use it at the same time, this one included.
+    """
+
+    gpu: str | None = None
+    runs: int = 1
+
+
+@contextmanager
+def leased_gpu(runs_per_gpu: int) -> Iterator[Lease]:
+    """Wait for a place on a GPU, make this GPU the only visible one, and hold the place until the block ends.
+
+    Where there is no GPU, or Slurm has given the job a single one, the block begins at once and nothing is changed.
+    GPUs are filled breadth first: none gets a second process while another has none.
+
+    Args:
+        runs_per_gpu: processes that may use a GPU at the same time, at least 1.
+
+    Raises:
+        EastError: the folder of the locks cannot be made or belongs to somebody else.
+    """
+    gpus = visible_gpus(os.environ)
+    if not gpus or (len(gpus) == 1 and _in_slurm_job(os.environ)):
+        yield Lease()
+        return
+    with ExitStack() as held:
+        folder = _lock_folder()
+        held.callback(os.close, folder)
+        gpu, place = _wait_for_place(folder, gpus, runs_per_gpu)
+        held.enter_context(place)
+        # Locks go to forked processes as well, and these (they load data) may outlive this one by some seconds.
+        os.register_at_fork(after_in_child=place.close)
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+        print(f"leased GPU {gpu} of {', '.join(gpus)}", file=sys.stderr, flush=True)
+        yield Lease(gpu, runs_per_gpu)
+
+
+def visible_gpus(environment: Mapping[str, str]) -> tuple[str, ...]:
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them: numbers, UUIDs, MIG devices.
+
+    In a Slurm job they are what Slurm has set. Elsewhere the first of these counts that is there: EAST_GPUS,
+    CUDA_VISIBLE_DEVICES, all GPUs of the machine.
+
+    Args:
+        environment: variables of the process.
+    """
+    visible = environment.get("CUDA_VISIBLE_DEVICES")
+    if _in_slurm_job(environment):
+        return _names(visible or "")
+    if environment.get("EAST_GPUS"):
+        return _names(environment["EAST_GPUS"])
+    return installed_gpus() if visible is None else _names(visible)
+
+
+def installed_gpus(devices: Path = Path("/dev")) -> tuple[str, ...]:
+    """The NVIDIA GPUs that this process may use, by number, or the MIG devices of a divided one, by UUID.
+
+    `nvidia-smi -L` lists them. Where it fails, the driver's files /dev/nvidia0, /dev/nvidia1, ... are counted.
+
+    Args:
+        devices: folder of device files.
+    """
+    command = ["nvidia-smi", "-L"]
+    with suppress(OSError, subprocess.SubprocessError):
+        done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)  # noqa: S603
+        return listed_gpus(done.stdout)
+    return tuple(str(number) for number, _ in enumerate(devices.glob("nvidia[0-9]*")))
+
+
+def listed_gpus(listing: str) -> tuple[str, ...]:
+    """What `nvidia-smi -L` lists: numbers of GPUs, or instead of one that is divided the UUIDs of its MIG devices."""
+    devices: dict[str, list[str]] = {}
+    for line in listing.splitlines():
+        if gpu := re.match(r"GPU (\d+):", line):
+            devices[gpu[1]] = []
+        elif devices and (part := re.search(r"\bMIG\b.*\(UUID: ([^)]+)\)", line)):
+            list(devices.values())[-1].append(part[1])
+    return tuple(name for gpu, parts in devices.items() for name in (parts or [gpu]))
+
+
+def _in_slurm_job(environment: Mapping[str, str]) -> bool:
+    return "SLURM_JOB_ID" in environment
+
+
+def _names(value: str) -> tuple[str, ...]:
+    """A list of devices as CUDA reads it: up to the first -1; a device named twice counts once."""
+    names = (name.strip() for name in value.split(","))
+    return tuple(dict.fromkeys(takewhile(lambda name: name not in ("", "-1"), names)))
+
+
+def _lock_folder() -> int:
+    """A descriptor of the folder of this user's locks, on this machine and for nobody else to write to."""
+    path = Path(tempfile.gettempdir()) / f"east-gpus-{os.getuid()}"
+    try:
+        with suppress(FileExistsError):
+            path.mkdir(mode=0o700)
+        folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError as error:
+        raise EastError(
+            f"GPUs are leased by locks in {path}, which is no folder that can be used ({error.strerror}). Remove it, "
+            "or set TMPDIR to another folder of this machine."
+        ) from None
+    status = os.fstat(folder)
+    if status.st_uid != os.getuid() or stat.S_IMODE(status.st_mode) & 0o077:
+        os.close(folder)
+        raise EastError(
+            f"GPUs are leased by locks in {path}, which belongs to somebody else or is open to others (its mode must "
+            "be 0700). Remove it, or set TMPDIR to another folder of this machine."
+        )
+    return folder
+
+
+def _wait_for_place(folder: int, gpus: tuple[str, ...], runs_per_gpu: int) -> tuple[str, FileIO]:
+    found = _find_place(folder, gpus, runs_per_gpu)
+    if found is None:
+        places = f"{runs_per_gpu} each on GPU {', '.join(gpus)}"
+        print(f"all places for trainings are taken ({places}); waiting for one.", file=sys.stderr, flush=True)
+    while found is None:
+        time.sleep(POLL_SECONDS)
+        found = _find_place(folder, gpus, runs_per_gpu)
+    return found
+
+
+def _find_place(folder: int, gpus: tuple[str, ...], runs_per_gpu: int) -> tuple[str, FileIO] | None:
+    """The GPU with the most free places and one of these, locked; None where there is no free place."""
+    # One process looks at a time: a place that another is only trying would seem to be taken.
+    with _lock_file(folder, "looking") as looking:
+        fcntl.flock(looking, fcntl.LOCK_EX)
+        free = {gpu: _free_places(folder, gpu, runs_per_gpu) for gpu in gpus}
+        gpu = max(gpus, key=lambda gpu: len(free[gpu]))
+        place = free[gpu].pop() if free[gpu] else None
+        for places in free.values():
+            for other in places:
+                other.close()
+    if place is None:
+        return None
+    os.utime(place.fileno())  # what cleans temporary folders up goes by age
+    return gpu, place
+
+
+def _free_places(folder: int, gpu: str, runs_per_gpu: int) -> list[FileIO]:
+    """The free places on a GPU, all locked."""
+    # Jobs of Slurm have GPUs of their own, which may have the same names.
+    job = os.environ.get("SLURM_JOB_ID")
+    scope = f"job-{job}-" if job else ""
+    free = []
+    for number in range(runs_per_gpu):
+        place = _lock_file(folder, f"{scope}gpu-{quote(gpu, safe='')}-{number}")
+        try:
+            fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            place.close()
+        else:
+            free.append(place)
+    return free
+
+
+def _lock_file(folder: int, name: str) -> FileIO:
+    """A file to lock; programs that this process starts do not get it."""
+    return FileIO(os.open(name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=folder), "r+")

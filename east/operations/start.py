@@ -1,0 +1,133 @@
+"""What a process of `east train` takes besides its epochs, found by starting some that train almost nothing."""
+
+import csv
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from statistics import fmean
+
+import torch
+
+from east.config import RunSpec
+from east.config.run import DatasetSpec
+from east.cost.parts import Conditions
+from east.data.catalog import DATASETS
+from east.data.prepare import store_images
+from east.data.source import SourceImages
+from east.errors import EastError
+
+ROUNDS = 2
+EPOCHS = 2
+BATCH = 32
+WEIGHTS = "weights.safetensors"
+
+DATASET = DatasetSpec(
+    name="digits",
+    margin=1,
+    padding="zero",
+    flip=False,
+    validation=0,
+    validation_choice="last",
+    augment_validation=False,
+)
+"""Small images, here random ones, on which every network can be trained."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """A process of `east train`, and the small files that it leaves.
+
+    Args:
+        seconds: all but its epochs, checkpoints included; with what the first epoch takes longer than the second.
+        epochs: that it trained.
+        fixed_bytes: files of which a run has one, however long it is, but for its weights.
+        epoch_bytes: lines that an epoch adds to records and log.
+        update_bytes: the line that a change of the masks adds to the records.
+        warnings: what the process warned of.
+    """
+
+    seconds: float
+    epochs: int
+    fixed_bytes: int
+    epoch_bytes: int
+    update_bytes: int
+    warnings: tuple[str, ...]
+
+
+def time_start(spec: RunSpec, conditions: Conditions) -> Start:
+    """Start processes that train one step in each of two epochs, as many at once as runs will share this machine.
+
+    Args:
+        spec: what they train; its images, epochs and batch do not matter.
+        conditions: device, engine, threads and processes.
+
+    Raises:
+        EastError: a process fails; with its last words.
+    """
+    short = spec.model_copy(
+        update={
+            "dataset": DATASET,
+            "training": spec.training.model_copy(update={"epochs": EPOCHS, "batch_size": BATCH}),
+        }
+    )
+    with tempfile.TemporaryDirectory(prefix="east-estimate-") as scratch:
+        data = Path(scratch) / "data"
+        store_images(DATASET.name, data, _random_images)
+        folders = [[Path(scratch) / f"{i}-{j}" for i in range(conditions.side_by_side)] for j in range(ROUNDS)]
+        begin = partial(_start, short, conditions, data)
+        with ThreadPoolExecutor(conditions.side_by_side) as threads:
+            started = [found for at_once in folders for found in threads.map(begin, at_once)]
+        seconds = fmean(wall - EPOCHS * _seconds_of_last_epoch(folder) for folder, wall, _ in started)
+        folder, _, log = started[0]
+        return Start(
+            seconds=seconds,
+            epochs=EPOCHS,
+            fixed_bytes=sum(
+                path.stat().st_size for path in folder.iterdir() if path.name != WEIGHTS and path.suffix != ".pt"
+            ),
+            epoch_bytes=_last_line(folder / "metrics.csv")
+            + _last_line(folder / "timing.csv")
+            + len(log.encode()) // EPOCHS,
+            update_bytes=_last_line(folder / "updates.csv"),
+            warnings=tuple(line for line in log.splitlines() if line.startswith("warning:")),
+        )
+
+
+def _start(spec: RunSpec, conditions: Conditions, data: Path, folder: Path) -> tuple[Path, float, str]:
+    """The folder again, seconds of the process, and its log."""
+    # GPUs are leased by locks in the folder of temporary files: with one of its own it waits for nobody.
+    environment = {**os.environ, "TMPDIR": str(folder.parent)}
+    command = [sys.executable, "-m", "east", "train", "--run", spec.canonical_json(), "--out", str(folder)]
+    command += ["--data-dir", str(data), "--device", conditions.device, "--engine", conditions.engine]
+    command += ["--threads", str(conditions.threads), "--runs-per-gpu", str(conditions.side_by_side)]
+    started = time.perf_counter()
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)  # noqa: S603
+    seconds = time.perf_counter() - started
+    if done.returncode != 0:
+        words = done.stderr.strip().splitlines()[-1:] or ["it said nothing"]
+        raise EastError(f"a training that was started to be timed failed: {words[0].removeprefix('error: ')}")
+    return folder, seconds, done.stderr
+
+
+def _random_images() -> SourceImages:
+    info = DATASETS[DATASET.name]
+    draw = torch.Generator().manual_seed(0)
+    images = torch.randint(256, (2 * BATCH, *info.image_shape), generator=draw, dtype=torch.uint8)
+    labels = torch.randint(info.num_classes, (2 * BATCH,), generator=draw)
+    return SourceImages(images[:BATCH], labels[:BATCH], images[BATCH:], labels[BATCH:], ())
+
+
+def _seconds_of_last_epoch(folder: Path) -> float:
+    with (folder / "timing.csv").open(newline="", encoding="utf-8") as stream:
+        return float(list(csv.DictReader(stream))[-1]["seconds"])
+
+
+def _last_line(path: Path) -> int:
+    """Bytes of the last line of a file."""
+    return len(path.read_bytes().splitlines(keepends=True)[-1])

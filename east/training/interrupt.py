@@ -1,0 +1,114 @@
+"""Signals that stop a training: at once before it begins, after the step in hand once it has."""
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+"""Ctrl-C; the end of a job's time, its cancellation or preemption; a scheduler's warning before that."""
+
+ECHO_SECONDS = 1.0
+"""The first signal once more within this time is no second request: launchers pass on what everyone has got already."""
+
+_END = 0
+"""Ends the watching thread; no signal has this number."""
+
+
+class Stopped(SystemExit):
+    """The process was asked to end. Its exit status, 128 + the signal's number, says by which signal.
+
+    Args:
+        number: of the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(128 + number)
+        self.signal = signal.Signals(number)
+
+
+class Interruption:
+    """What signals ask of this process.
+
+    The first one raises `Stopped` in the main thread, or where that is in a `postponed` block, at the end of it. A
+    second one ends the process at once, whatever it is doing. Nobody asks anything as long as nothing is `listening`.
+    """
+
+    def __init__(self) -> None:
+        self._process = os.getpid()
+        self._requested: int | None = None
+        self._postponed = False
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Obey the signals for the length of a block, which belongs into the main thread."""
+        reader, writer = os.pipe()
+        os.set_blocking(writer, False)
+        watching = threading.Thread(target=_end_at_second_signal, args=(reader,), daemon=True)
+        watching.start()
+        before = {number: signal.signal(number, self._receive) for number in SIGNALS}
+        woken = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        try:
+            yield
+        except Stopped as stopped:
+            print(f"stopped by {stopped.signal.name}; the same command goes on from here.", file=sys.stderr, flush=True)
+            raise
+        finally:
+            signal.set_wakeup_fd(woken)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            os.write(writer, bytes([_END]))
+            watching.join()
+            os.close(reader)
+            os.close(writer)
+
+    @contextmanager
+    def postponed(self) -> Iterator[None]:
+        """A block that is finished before a request is obeyed. Such blocks do not nest."""
+        self._postponed = True
+        try:
+            yield
+        finally:
+            self._postponed = False
+        if self._requested is not None:
+            raise Stopped(self._requested)
+
+    def request(self, number: int) -> None:
+        """Ask for a stop, as a signal of this number does; later requests change nothing.
+
+        Raises:
+            Stopped: unless that is postponed.
+        """
+        if self._requested is None:
+            self._requested = number
+            if not self._postponed:
+                raise Stopped(number)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        # Processes that load data are forked from this one and have its handlers. They end when it does.
+        if os.getpid() == self._process:
+            self.request(number)
+
+
+def _end_at_second_signal(reader: int) -> None:
+    """End this process when a second signal arrives.
+
+    Python runs its handlers between two instructions of the main thread, which may be far apart: a backward pass is
+    one of them. The number of every signal, though, is written into the pipe at once.
+    """
+    first: tuple[int, float] | None = None
+    while True:
+        for number in os.read(reader, 64):
+            if number == _END:
+                return
+            if number not in SIGNALS:
+                continue
+            now = time.monotonic()
+            if first is None:
+                first = (number, now)
+            elif number != first[0] or now - first[1] > ECHO_SECONDS:
+                os._exit(128 + number)

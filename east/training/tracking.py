@@ -1,0 +1,126 @@
+"""TensorBoard event files of a run, for those who ask for them; off by default."""
+
+import csv
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from itertools import accumulate
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from east.errors import EastError
+from east.training.records import EpochRecord
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+FOLDER = "tensorboard"
+"""In the folder of a run."""
+
+TAGS = {
+    "accuracy/train": "train_acc",
+    "accuracy/validation": "val_acc",
+    "accuracy/test": "test_acc",
+    "loss/train": "train_loss",
+    "schedule/lr": "lr",
+    "schedule/density": "density",
+    "schedule/drop_fraction": "drop_fraction",
+    "schedule/beta": "beta",
+    "sparsity/nonzeros": "nonzeros",
+    "sparsity/live_channels": "live_channels",
+}
+"""Name in TensorBoard -> column of metrics.csv. Accuracies are percentages."""
+
+
+@contextmanager
+def epoch_tracker(tracking: str, folder: Path) -> Iterator[Callable[[EpochRecord], None]]:
+    """A function to call with every finished epoch, while the run's lock is held and after metrics.csv is written.
+
+    Args:
+        tracking: `none` or `tensorboard`.
+        folder: of the run.
+
+    Raises:
+        EastError: there is no such tracking, or the package that it needs is not installed.
+    """
+    if tracking == "none":
+        yield lambda record: None
+        return
+    if tracking != "tensorboard":
+        raise EastError(f"execution.tracking: there is no '{tracking}'. Choose none or tensorboard.")
+    events = _EventFiles(folder, _summary_writer())
+    try:
+        yield events.add
+    finally:
+        events.close()
+
+
+class _EventFiles:
+    """The event files of a run, in which TensorBoard finds each of its epochs once, in order.
+
+    What a killed attempt left may lack its last epochs or hold some that are trained again. So every attempt takes
+    back all that was written before it and begins anew from metrics.csv, which is whole.
+    """
+
+    def __init__(self, folder: Path, make_writer: "type[SummaryWriter]") -> None:
+        self.folder = folder
+        self.make_writer = make_writer
+        self.writer: SummaryWriter | None = None
+
+    def add(self, record: EpochRecord) -> None:
+        """Add an epoch that is done."""
+        if self.writer is None:
+            self.writer = self._begin(record.epoch)
+        _add_scalars(self.writer, asdict(record), time.time())
+        self.writer.flush()
+
+    def close(self) -> None:
+        """Close the file, if one was begun."""
+        if self.writer is not None:
+            self.writer.close()
+
+    def _begin(self, epoch: int) -> "SummaryWriter":
+        """A new file with the epochs before this one."""
+        # Readers drop what older files hold. The files stay: a TensorBoard that is watching one waits for it forever.
+        writer = self.make_writer(str(self.folder / FOLDER), purge_step=0)
+        # Times as if the training had never been interrupted, so that the axis of time is one of training.
+        done = _seconds_of_training(self.folder / "timing.csv")
+        now, total = time.time(), max(done.values(), default=0.0)
+        for row in _rows(self.folder / "metrics.csv"):
+            if int(row["epoch"]) < epoch:
+                _add_scalars(writer, row, now - total + done.get(int(row["epoch"]), total))
+        return writer
+
+
+def _add_scalars(writer: "SummaryWriter", row: Mapping[str, Any], when: float) -> None:
+    for tag, column in TAGS.items():
+        value = row[column]
+        if value not in (None, ""):
+            writer.add_scalar(tag, float(value), int(row["step"]), when)
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+def _seconds_of_training(path: Path) -> dict[int, float]:
+    """Epoch -> seconds of training up to its end, from timing.csv."""
+    rows = _rows(path)
+    totals = accumulate(float(row["seconds"]) for row in rows)
+    return {int(row["epoch"]): total for row, total in zip(rows, totals, strict=True)}
+
+
+def _summary_writer() -> "type[SummaryWriter]":
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise EastError(
+            f"execution.tracking: tensorboard needs the package tensorboard, which cannot be imported ({error}). "
+            f"Install it by `{sys.executable} -m pip install tensorboard`, or set the key to none."
+        ) from None
+    return SummaryWriter

@@ -1,0 +1,60 @@
+"""Threads of a training, so that the whole plan ends soonest."""
+
+import pytest
+
+from east.launch.cores import SPEED_UP_OF_TWO, plan_time, speed_up, threads_per_run
+
+
+@pytest.mark.parametrize(
+    ("of_two", "threads", "expected"),
+    [(1.4, 1, 1), (1.4, 2, 1.4), (1.8, 2, 1.8), (1, 8, 1), (2, 8, 8), (4 / 3, 10**9, 2)],
+    ids=["one", "two, sparse", "two, dense", "nothing is divided", "everything is divided", "half is divided"],
+)
+def test_the_speed_up_is_amdahls_law_through_its_value_for_two_threads(of_two, threads, expected):
+    assert speed_up(threads, of_two) == pytest.approx(expected)
+
+
+def test_a_plan_takes_as_many_rounds_as_it_needs():
+    assert plan_time(runs=7, at_once=3, threads=1, of_two=1.4) == 3
+    assert plan_time(runs=7, at_once=7, threads=2, of_two=1.4) == pytest.approx(1 / 1.4)
+
+
+@pytest.mark.parametrize(
+    ("runs", "cores", "at_most", "threads"),
+    [
+        (204, 2, None, 1),
+        (204, 64, None, 1),
+        (1, 8, None, 8),
+        (3, 8, None, 2),
+        (4, 16, None, 4),
+        (8, 16, None, 2),
+        (9, 16, None, 1),  # two rounds with two threads each would take 2 / 1.4
+        (204, 64, 16, 4),
+        (204, 16, 1, 16),
+        (204, 4, 100, 1),
+        (5, 1, None, 1),
+    ],
+)
+def test_cores_are_divided_so_that_the_plan_ends_soonest(runs, cores, at_most, threads):
+    assert threads_per_run(runs, cores, at_most=at_most) == threads
+
+
+def test_the_choice_is_the_best_of_all():
+    for runs in range(1, 40):
+        for cores in range(1, 17):
+            for at_most in (None, 1, 3, 8):
+                for of_two in SPEED_UP_OF_TWO.values():
+                    chosen = threads_per_run(runs, cores, at_most=at_most, of_two=of_two)
+                    times = {
+                        threads: plan_time(runs, min(cores // threads, at_most or cores), threads, of_two)
+                        for threads in range(1, cores + 1)
+                    }
+                    assert times[chosen] == min(times.values())
+
+
+def test_threads_that_do_not_help_are_not_given():
+    assert threads_per_run(8, 8, of_two=1.0) == 1
+
+
+def test_of_equal_times_the_one_with_fewer_runs_at_once_is_taken():
+    assert threads_per_run(8, 4, of_two=2.0) == 4

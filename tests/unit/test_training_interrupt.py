@@ -1,0 +1,377 @@
+"""Trainings stopped by signals, in the middle of an epoch as well, and resumed to the last bit."""
+
+import os
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
+
+import pytest
+
+from east.data.batches import EvaluationBatches
+from east.errors import EastError
+from east.training.folder import locked
+from east.training.interrupt import SIGNALS, Interruption, Stopped
+from east.training.loop import Resources, train
+from east.training.state import read_state
+from tests.unit.test_training_loop import changed, combined, results, rows
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+STEPS = 6
+"""Steps of an epoch of the tiny run: 1,438 - 144 images in batches of 256. Its masks change at every second one."""
+
+
+class StopAfter(Interruption):
+    """Asks for a stop in the n-th block that is not to be interrupted.
+
+    An epoch has 1 + STEPS + 1 of them: its beginning, its steps, and its end after the evaluation.
+    """
+
+    def __init__(self, blocks):
+        super().__init__()
+        self.left = blocks
+
+    @contextmanager
+    def postponed(self):
+        with super().postponed():
+            yield
+            self.left -= 1
+            if self.left == 0:
+                self.request(signal.SIGTERM)
+
+
+def at_step(step):
+    """After a step of the training that is counted from 1."""
+    return StopAfter(step + 1 + 2 * ((step - 1) // STEPS))
+
+
+def resources(data_dir, engine):
+    return Resources(device="cpu", engine=engine, threads=1, data_dir=data_dir)
+
+
+def stop(spec, folder, settings, interruption):
+    with pytest.raises(Stopped) as stopped:
+        train(spec, folder, settings, interruption=interruption)
+    assert stopped.value.code == 128 + signal.SIGTERM
+    return read_state(folder)
+
+
+@pytest.fixture(scope="module")
+def short_spec(tiny_spec):
+    return changed(tiny_spec, training={"epochs": 3, "lr_drop_epochs": [2]})
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, short_spec, data_dir):
+    """The folder of the short run, never stopped, by engine."""
+    folder = tmp_path_factory.mktemp("runs")
+    for engine in ("dense", "sparse"):
+        train(short_spec, folder / engine, resources(data_dir, engine))
+    return folder
+
+
+@pytest.mark.parametrize("engine", ["dense", "sparse"])
+@pytest.mark.parametrize(
+    "steps", [[3], [8], [STEPS], [9, 9 + 1]], ids=["mid-epoch", "mask update", "last step", "twice in an epoch"]
+)
+def test_a_run_stopped_within_an_epoch_resumes_to_the_same_files(whole, tmp_path, short_spec, data_dir, engine, steps):
+    settings = resources(data_dir, engine)
+    first = steps[0]
+    state = stop(short_spec, tmp_path, settings, at_step(first))
+    assert (state.state, state.step, state.epoch) == ("stopped", first, (first - 1) // STEPS)
+    assert (tmp_path / f"checkpoint-{state.epoch + 1:06d}-{first - state.epoch * STEPS:06d}.pt").exists()
+    for step in steps[1:]:
+        # The beginning of the epoch, then the steps that are left of it.
+        assert stop(short_spec, tmp_path, settings, StopAfter(1 + step - first)).step == step
+    summary = train(short_spec, tmp_path, settings)
+    assert (summary["engine"], summary["attempts"]) == (engine, len(steps) + 1)
+    assert results(tmp_path) == results(whole / engine)
+    assert read_state(tmp_path).state == "ended"
+    assert not list(tmp_path.glob("checkpoint*"))
+
+
+@pytest.mark.parametrize("blocks", [1, 1 + STEPS + 1], ids=["before the first step", "between two epochs"])
+def test_a_run_stopped_outside_of_an_epoch_resumes_to_the_same_files(whole, tmp_path, short_spec, data_dir, blocks):
+    settings = resources(data_dir, "sparse")
+    stop(short_spec, tmp_path, settings, StopAfter(blocks))
+    train(short_spec, tmp_path, settings)
+    assert results(tmp_path) == results(whole / "sparse")
+
+
+@pytest.mark.parametrize("engine", ["dense", "sparse"])
+def test_a_stop_in_the_evaluation_keeps_the_epoch(whole, tmp_path, short_spec, data_dir, engine, monkeypatch):
+    interruption = Interruption()
+
+    def epoch(self, number=0, start=0):
+        yield from plain(self, number, start)
+        interruption.request(signal.SIGTERM)
+
+    settings = resources(data_dir, engine)
+    plain = EvaluationBatches.epoch
+    with monkeypatch.context() as patched:
+        patched.setattr(EvaluationBatches, "epoch", epoch)
+        state = stop(short_spec, tmp_path, settings, interruption)
+    assert (state.epoch, state.step) == (0, STEPS)
+    train(short_spec, tmp_path, settings)
+    assert results(tmp_path) == results(whole / engine)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("engine", "step", "freeze"),
+    [
+        ("dense", STEPS + 3, True),
+        ("sparse", STEPS + 3, False),
+        ("dense", 2 * STEPS, False),
+        ("sparse", 2 * STEPS + 1, True),
+    ],
+    ids=["fading, frozen", "fading", "last fading step", "first faded step"],
+)
+def test_a_run_stopped_while_dyrelu_fades_resumes_to_the_same_files(
+    tmp_path, tiny_spec, data_dir, engine, step, freeze
+):
+    spec = changed(
+        combined(tiny_spec),
+        phasing={"freeze": freeze},
+        training={"gradient_clip": {"norm": 1.0, "scope": "dense", "every": 4}},
+    )
+    settings = resources(data_dir, engine)
+    train(spec, tmp_path / "whole", settings)
+    stop(spec, tmp_path / "parts", settings, at_step(step))
+    train(spec, tmp_path / "parts", settings)
+    assert results(tmp_path / "parts") == results(tmp_path / "whole")
+    assert [row["beta"] for row in rows(tmp_path / "parts" / "metrics.csv")] == ["1.0", "0.5", "0.0"]
+
+
+def test_both_parts_of_a_split_epoch_are_timed(tmp_path, short_spec, data_dir):
+    settings = resources(data_dir, "dense")
+    stop(short_spec, tmp_path, settings, at_step(STEPS + 4))
+    summary = train(short_spec, tmp_path, settings)
+    timing = rows(tmp_path / "timing.csv")
+    assert [(row["epoch"], row["attempt"]) for row in timing] == [("1", "1"), ("2", "1"), ("2", "2"), ("3", "2")]
+    assert all(float(row["seconds"]) > 0 for row in timing)
+    assert summary["seconds"] == pytest.approx(sum(float(row["seconds"]) for row in timing), abs=0.01)
+
+
+def test_a_damaged_checkpoint_within_an_epoch_gives_way_to_that_of_the_epoch_before(
+    whole, tmp_path, short_spec, data_dir, capsys
+):
+    settings = resources(data_dir, "dense")
+    stop(short_spec, tmp_path, settings, at_step(STEPS + 2))
+    newest = tmp_path / "checkpoint-000002-000002.pt"
+    newest.write_bytes(newest.read_bytes()[:1000])
+    train(short_spec, tmp_path, settings)
+    assert "checkpoint-000002-000002.pt is damaged" in capsys.readouterr().err
+    assert results(tmp_path) == results(whole / "dense")
+
+
+def test_what_a_killed_process_left_half_written_is_removed(tmp_path, short_spec, data_dir):
+    (tmp_path / ".checkpoint-000001.pt.x1y2").write_bytes(b"half")
+    train(short_spec, tmp_path, resources(data_dir, "dense"))
+    assert not list(tmp_path.glob(".checkpoint*"))
+
+
+def test_the_state_follows_the_run_and_names_its_place(whole, short_spec):
+    state = read_state(whole / "dense")
+    last = rows(whole / "dense" / "metrics.csv")[-1]
+    assert (state.state, state.epoch, state.epochs, state.step) == ("ended", 3, 3, 3 * STEPS)
+    assert (state.attempt, state.threads, state.pid) == (1, 1, os.getpid())
+    assert state.test_accuracy == float(last["test_acc"])
+    assert state.seconds_per_epoch == float(rows(whole / "dense" / "timing.csv")[-1]["seconds"])
+
+
+def test_a_failed_run_says_why(tmp_path, short_spec, data_dir):
+    def report(record):
+        raise ValueError("no\nspace")
+
+    with pytest.raises(ValueError, match="space"):
+        train(short_spec, tmp_path, resources(data_dir, "dense"), report)
+    state = read_state(tmp_path)
+    assert (state.state, state.message, state.epoch) == ("failed", "ValueError: no space", 1)
+
+
+def test_a_run_that_cannot_begin_says_why(tmp_path, short_spec):
+    with pytest.raises(EastError):
+        train(short_spec, tmp_path, Resources(device="cpu", data_dir=tmp_path / "nowhere"))
+    state = read_state(tmp_path)
+    assert state.state == "failed"
+    assert state.message.startswith("Digits is not prepared")
+
+
+# Signals
+
+
+@pytest.fixture
+def listening():
+    interruption = Interruption()
+    with interruption.listening():
+        yield interruption
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_stops_at_once_or_at_the_end_of_what_is_not_to_be_interrupted(listening, number, capsys):
+    done = []
+
+    def finish_block():
+        with listening.postponed():
+            os.kill(os.getpid(), number)
+            done.append("block")
+
+    with pytest.raises(Stopped) as stopped:
+        finish_block()
+    assert done
+    assert stopped.value.code == 128 + number
+
+    def be_stopped():
+        with Interruption().listening():
+            os.kill(os.getpid(), number)
+            done.append("too much")
+
+    with pytest.raises(Stopped):
+        be_stopped()
+    assert done == ["block"]
+    assert f"stopped by {number.name}; the same command goes on from here." in capsys.readouterr().err
+
+
+def test_handlers_are_those_of_before_when_nothing_listens_any_more():
+    before = [signal.getsignal(number) for number in SIGNALS]
+    with Interruption().listening():
+        assert all(signal.getsignal(number) not in before for number in SIGNALS)
+    assert [signal.getsignal(number) for number in SIGNALS] == before
+
+
+BUSY = """
+import hashlib, sys
+from east.training import interrupt
+interrupt.ECHO_SECONDS = float(sys.argv[1])
+interruption = interrupt.Interruption()
+with interruption.listening(), interruption.postponed():
+    print("busy", flush=True)
+    # One instruction for Python, minutes for the processor: no handler can run.
+    hashlib.pbkdf2_hmac("sha256", b"", b"", int(sys.argv[2]))
+"""
+
+
+@contextmanager
+def busy(echo_seconds, rounds=10**9):
+    """A process that is in the middle of a long computation."""
+    command = [sys.executable, "-c", BUSY, str(echo_seconds), str(rounds)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout.readline() == "busy\n"
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_a_second_signal_exits_at_once():
+    with busy(echo_seconds=1) as process:
+        process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=5) in (130, 143)
+
+
+def test_the_same_signal_again_exits_at_once_unless_it_is_an_echo():
+    with busy(echo_seconds=0) as process:
+        process.send_signal(signal.SIGTERM)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(timeout=0.3)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=5) == 143
+    with busy(echo_seconds=60, rounds=10**6) as process:
+        process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGTERM)
+        assert "stopped by SIGTERM" in process.communicate(timeout=60)[1]
+        assert process.returncode == 143
+
+
+FORKING = """
+import os, signal
+from east.training.interrupt import Interruption
+reader, writer = os.pipe()
+with Interruption().listening():
+    child = os.fork()
+    if not child:
+        os.read(reader, 1)
+        os._exit(7)
+    os.kill(child, signal.SIGTERM)
+    os.write(writer, b"!")
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def test_a_forked_process_which_loads_data_leaves_signals_to_its_parent():
+    done = subprocess.run([sys.executable, "-c", FORKING], capture_output=True, text=True)
+    assert (done.stdout, done.returncode) == ("7\n", 0)
+
+
+@pytest.fixture
+def command(tmp_path, data_dir):
+    """`east train` of a run that takes some seconds, into a folder."""
+
+    def make(spec, folder):
+        (tmp_path / "spec.json").write_text(spec.canonical_json())
+        line = [sys.executable, "-m", "east", "train", "--run", str(tmp_path / "spec.json"), "--out", str(folder)]
+        return [*line, "--data-dir", str(data_dir), "--threads", "1"]
+
+    return make
+
+
+def start(command, **environment):
+    environment = {key: value for key, value in os.environ.items() if key != "EAST_GPUS"} | environment
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["dense", "sparse"])
+def test_a_process_stopped_by_each_signal_in_turn_resumes_to_the_same_files(
+    tmp_path, tiny_spec, data_dir, command, engine
+):
+    spec = changed(tiny_spec, training={"batch_size": 32})
+    train(spec, tmp_path / "whole", resources(data_dir, engine))
+    for attempt, number in enumerate(SIGNALS, start=1):
+        process = start([*command(spec, tmp_path / "parts"), "--engine", engine])
+        assert process.stderr.readline().startswith(f"epoch {attempt}/4")
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 128 + number
+        assert errors.splitlines()[-1] == f"stopped by {number.name}; the same command goes on from here."
+        assert "Traceback" not in errors
+        state = read_state(tmp_path / "parts")
+        assert (state.state, state.epoch, state.attempt) == ("stopped", attempt, attempt)
+    train(spec, tmp_path / "parts", resources(data_dir, engine))
+    assert results(tmp_path / "parts") == results(tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_a_process_ended_by_a_second_signal_damages_nothing(tmp_path, whole, short_spec, data_dir, command):
+    for _ in range(2):
+        process = start([*command(short_spec, tmp_path / "run"), "--engine", "dense"])
+        process.stderr.readline()
+        process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+        assert process.returncode in (130, 143, 0)
+    train(short_spec, tmp_path / "run", resources(data_dir, "dense"))
+    assert results(tmp_path / "run") == results(whole / "dense")
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_process_that_waits_for_another_trainer_stops_at_once(tmp_path, short_spec, command, number):
+    with locked(tmp_path / "run"):
+        process = start(command(short_spec, tmp_path / "run"))
+        assert "another process trains" in process.stderr.readline()
+        process.send_signal(number)
+        process.communicate(timeout=10)
+    assert process.returncode == 128 + number
+
+
+def test_a_process_that_still_imports_stops_at_once(tmp_path, short_spec, command):
+    process = start(command(short_spec, tmp_path / "run"), EAST_GPUS="0", TMPDIR=str(tmp_path))
+    assert process.stderr.readline() == "leased GPU 0 of 0\n"
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=10)
+    assert process.returncode == 143
+    assert not (tmp_path / "run" / "run.json").exists()
