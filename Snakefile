@@ -1,7 +1,7 @@
 # The whole appendix: data -> one training per (row, seed) -> tables, cost, figures -> report.
 #   snakemake --cores all                                   the paper (config.yaml)
 #   snakemake --cores 2 --configfile config/demo.yaml       the demo
-# Targets: all (default), data, tables, cost, report.
+# Targets: all (default), data, tables, cost, report, appendix.
 
 from snakemake.utils import min_version
 
@@ -42,13 +42,18 @@ localrules:
     figures_methods,
     figures_plan,
     analyse,
+    evidence_tables,
     write_report,
+    appendix,
+    write_appendix,
 
 
 rule all:
     default_target: True
     input:
         REPORT,
+        APPENDIX,
+        EVIDENCE_FILES,
 
 
 rule data:
@@ -69,3 +74,8 @@ rule cost:
 rule report:
     input:
         REPORT,
+
+
+rule appendix:
+    input:
+        APPENDIX,

@@ -26,9 +26,7 @@ rule aggregate:
 rule analyse:
     input:
         aggregated=[f"{RESULTS}/aggregate/{table}.json" for table in GRIDS],
-        published=[
-            f"{PUBLISHED}/table{number}.csv" for number in [2, 3, 4, 5, 6, "B1"]
-        ],
+        published=[f"{PUBLISHED}/table{number}.csv" for number in [2, 3, 4, 5, 6, "B1"]],
     output:
         EVIDENCE,
     log:

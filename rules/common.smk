@@ -34,7 +34,7 @@ TEMPLATES = sorted(
     str(file)
     for folder in ["templates", "captions"]
     for file in (PROJECT / "report" / folder).glob("*.j2")
-)
+) + [str(PROJECT / "report" / "style.css")]
 
 TABLES_BY_ID = {table.id: table for table in PLAN.tables}
 GRIDS = [table.id for table in PLAN.tables if isinstance(table, GridTable)]
@@ -58,6 +58,12 @@ FIGURE_FILES = [
     for form in ["png", "svg", "pdf"]
 ]
 EVIDENCE = f"{RESULTS}/analysis/evidence.json"
+EVIDENCE_FILES = [
+    f"{TABLES}/{table}.{form}"
+    for table in ["comparison", "claims", "audit"]
+    for form in ["csv", "md", "tex", "html"]
+]
+APPENDIX = f"{TABLES}/appendix.tex"
 STYLE = str(PROJECT / "report" / "figures.mplstyle")
 
 # `east` is the one beside the Python that runs Snakemake, activated or not. How jobs execute reaches it through the
@@ -113,8 +119,8 @@ def figures_of_a_table(figures, forms):
 
 
 def plan_figures(forms):
-    """Names of the figures that belong to no single table, as `multiext` takes them."""
-    return [f"/{figure}.{form}" for figure in PLAN_FIGURES for form in forms]
+    """Files of the figures that belong to no single table."""
+    return [f"{FIGURES}/{figure}.{form}" for figure in PLAN_FIGURES for form in forms]
 
 
 def manifest(dataset):

@@ -1,19 +1,19 @@
-# Figures, and the one page that holds everything.
+# Figures, the one page that holds everything, and the one LaTeX document.
 
-import json
-
-from east.render.contents import density_schedules
+from east.render.schedules import SCHEDULES, distinct_schedules
 
 
 rule figures_grid:
     input:
-        f"{RESULTS}/aggregate/{{table}}.json",
+        aggregated=f"{RESULTS}/aggregate/{{table}}.json",
+        style=STYLE,
     output:
-        svg=multiext(f"{FIGURES}/{{table}}", "-curves.svg", "-multiplier.svg"),
+        vector=figures_of_a_table(GRID_FIGURES, ["svg", "pdf"]),
         png=report(
-            multiext(f"{FIGURES}/{{table}}", "-curves.png", "-multiplier.png"),
+            figures_of_a_table(GRID_FIGURES, ["png"]),
             caption="../report/figure.rst",
             category="Figures",
+            subcategory="{table}",
         ),
     log:
         f"{LOGS}/figures/{{table}}.log",
@@ -25,56 +25,75 @@ rule figures_grid:
     params:
         runs=RUNS,
     shell:
-        'east figures {input:q} --runs {params.runs:q} --stem "$(dirname {output.svg[0]:q})/{wildcards.table}" 2> {log:q}'
+        'east figures {input.aggregated:q} --runs {params.runs:q} --stem "$(dirname {output.png[0]:q})/{wildcards.table}"'
+        " 2> {log:q}"
 
 
 rule figures_methods:
     input:
-        f"{RESULTS}/aggregate/tablemethods.json",
+        aggregated=f"{RESULTS}/aggregate/{{table}}.json",
+        style=STYLE,
     output:
-        svg=f"{FIGURES}/tablemethods-curves.svg",
+        vector=figures_of_a_table(METHODS_FIGURES, ["svg", "pdf"]),
         png=report(
-            f"{FIGURES}/tablemethods-curves.png",
+            figures_of_a_table(METHODS_FIGURES, ["png"]),
             caption="../report/figure.rst",
             category="Figures",
+            subcategory="{table}",
         ),
     log:
-        f"{LOGS}/figures/tablemethods.log",
+        f"{LOGS}/figures/{{table}}.log",
+    wildcard_constraints:
+        table="tablemethods",
     resources:
         mem_mb=1000,
         runtime=10,
     params:
         runs=RUNS,
     shell:
-        'east figures {input:q} --runs {params.runs:q} --stem "$(dirname {output.svg:q})/tablemethods" 2> {log:q}'
+        'east figures {input.aggregated:q} --runs {params.runs:q} --stem "$(dirname {output.png[0]:q})/{wildcards.table}"'
+        " 2> {log:q}"
 
 
-rule figure_density:
+rule figures_plan:
+    input:
+        costs=f"{RESULTS}/cost/cost.json",
+        evidence=EVIDENCE if "differences" in PLAN_FIGURES else [],
+        style=STYLE,
     output:
-        svg=f"{FIGURES}/density.svg",
+        vector=plan_figures(["svg", "pdf"]),
         png=report(
-            f"{FIGURES}/density.png",
+            plan_figures(["png"]),
             caption="../report/figure.rst",
             category="Figures",
+            subcategory="the plan",
         ),
     log:
-        f"{LOGS}/figures/density.log",
+        f"{LOGS}/figures/plan.log",
     resources:
         mem_mb=1000,
         runtime=10,
     params:
-        schedules=json.dumps(density_schedules(PLAN)),
+        schedules=SCHEDULES.dump_json(distinct_schedules(PLAN)).decode(),
+        cost_plan=COST_PLAN.model_dump_json(),
+        evidence=lambda wildcards, input: (
+            f"--evidence {input.evidence}" if input.evidence else ""
+        ),
     shell:
-        'east figure-density --schedules {params.schedules:q} --stem "$(dirname {output.svg:q})/density" 2> {log:q}'
+        'east plan-figures --folder "$(dirname {output.png[0]:q})" --schedules - --costs {input.costs:q}'
+        " --cost-plan {params.cost_plan:q} {params.evidence} 2> {log:q} <<< {params.schedules:q}"
 
 
 rule write_report:
     input:
-        tables=TABLE_FILES,
+        tables=TABLE_FILES + EVIDENCE_FILES,
+        aggregated=[f"{RESULTS}/aggregate/{table}.json" for table in TABLES_BY_ID],
+        evidence=EVIDENCE,
         figures=FIGURE_FILES,
         templates=TEMPLATES,
+        script=str(PROJECT / "report" / "script.js"),
     output:
-        REPORT,
+        report(REPORT, caption="../report/page.rst", category="Report"),
     log:
         f"{LOGS}/report.log",
     resources:
@@ -84,4 +103,30 @@ rule write_report:
         spec=report_description(),
         runs=RUNS,
     shell:
-        "east report --spec {params.spec:q} --runs {params.runs:q} --out {output:q} 2> {log:q}"
+        "east report --spec - --runs {params.runs:q} --out {output:q} 2> {log:q} <<< {params.spec:q}"
+
+
+rule write_appendix:
+    input:
+        tables=TABLE_FILES,
+        aggregated=[f"{RESULTS}/aggregate/{table}.json" for table in TABLES_BY_ID],
+        evidence=EVIDENCE,
+        figures=FIGURE_FILES,
+        templates=TEMPLATES,
+    output:
+        report(
+            APPENDIX,
+            caption="../report/appendix.rst",
+            category="Tables",
+            subcategory="LaTeX",
+        ),
+    log:
+        f"{LOGS}/appendix.log",
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        spec=report_description(),
+        runs=RUNS,
+    shell:
+        "east appendix --spec - --runs {params.runs:q} --out {output:q} 2> {log:q} <<< {params.spec:q}"

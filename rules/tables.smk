@@ -1,4 +1,4 @@
-# Tables 2-5, B.1 and the methods, each in four formats.
+# Tables 2-5, B.1 and the methods, and how they stand to the paper's, each in four formats.
 
 import json
 
@@ -15,6 +15,7 @@ rule table:
             f"{TABLES}/{{table}}.html",
             caption="../report/table.rst",
             category="Tables",
+            subcategory="as in the paper",
         ),
     log:
         f"{LOGS}/table/{{table}}.log",
@@ -34,7 +35,10 @@ rule table_b1:
     output:
         multiext(f"{TABLES}/tableB1", ".csv", ".md", ".tex"),
         html=report(
-            f"{TABLES}/tableB1.html", caption="../report/table.rst", category="Tables"
+            f"{TABLES}/tableB1.html",
+            caption="../report/table.rst",
+            category="Tables",
+            subcategory="as in the paper",
         ),
     log:
         f"{LOGS}/table/tableB1.log",
@@ -45,3 +49,24 @@ rule table_b1:
         rows=json.dumps(hyperparameter_rows(PLAN.config)),
     shell:
         'east table-b1 --rows {params.rows:q} --stem "$(dirname {output.html:q})/tableB1" 2> {log:q}'
+
+
+rule evidence_tables:
+    input:
+        evidence=EVIDENCE,
+        templates=TEMPLATES,
+    output:
+        [file for file in EVIDENCE_FILES if not file.endswith(".html")],
+        html=report(
+            [file for file in EVIDENCE_FILES if file.endswith(".html")],
+            caption="../report/table.rst",
+            category="Tables",
+            subcategory="beside the paper",
+        ),
+    log:
+        f"{LOGS}/table/evidence.log",
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    shell:
+        'east evidence-tables {input.evidence:q} --folder "$(dirname {output.html[0]:q})" 2> {log:q}'

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from east.analysis.aggregate import mean_and_std
+import numpy as np
+
 from east.config.run import Frozen
 from east.errors import EastError
 
@@ -72,14 +73,14 @@ def mean_curve(curves: Sequence[Curve], spread: Literal["sample", "population"])
     epochs = tuple(sorted(set.intersection(*(set(points) for points in by_epoch))))
     if not epochs:
         return None
-    statistics = [mean_and_std([points[epoch] for points in by_epoch], spread) for epoch in epochs]
-    values = tuple(mean for mean, _ in statistics if mean is not None)
-    deviations = tuple(std for _, std in statistics if std is not None)
-    if len(deviations) < len(values):
-        return Curve(epochs=epochs, values=values)
+    seeds = np.array([[points[epoch] for epoch in epochs] for points in by_epoch])
+    means = seeds.mean(axis=0)
+    if len(curves) < 2:
+        return Curve(epochs=epochs, values=tuple(means.tolist()))
+    deviations = seeds.std(axis=0, ddof=1 if spread == "sample" else 0)
     return Curve(
         epochs=epochs,
-        values=values,
-        low=tuple(value - std for value, std in zip(values, deviations, strict=True)),
-        high=tuple(value + std for value, std in zip(values, deviations, strict=True)),
+        values=tuple(means.tolist()),
+        low=tuple((means - deviations).tolist()),
+        high=tuple((means + deviations).tolist()),
     )

@@ -3,11 +3,24 @@
 import os
 import sys
 
-from east.cli import analyse, doctor, estimate, figures, plan, results, runs, status, workflow
+from east.cli import analyse, doctor, estimate, figures, plan, results, runs, show, status, workflow
 from east.cli.app import app
 from east.errors import EastError
 
-__all__ = ["analyse", "app", "doctor", "estimate", "figures", "main", "plan", "results", "runs", "status", "workflow"]
+__all__ = [
+    "analyse",
+    "app",
+    "doctor",
+    "estimate",
+    "figures",
+    "main",
+    "plan",
+    "results",
+    "runs",
+    "show",
+    "status",
+    "workflow",
+]
 
 
 def main() -> None:

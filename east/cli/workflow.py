@@ -12,13 +12,10 @@ from east.cli.input import parsed
 
 @app.command()
 def aggregate(
-    table: Annotated[str, typer.Option(help="The table's description, as JSON.")],
+    table: Annotated[str, typer.Option(help="The table's description, as JSON; - reads standard input.")],
     runs: Annotated[Path, typer.Option(help="Folder of all runs.")],
     out: Annotated[Path, typer.Option(help="File for the result, JSON.")],
     partial: Annotated[bool, typer.Option(help="Accept that runs are missing, and show it.")] = False,
-    seen: Annotated[
-        list[str] | None, typer.Option(help="Times of the files there are; only the workflow looks.")
-    ] = None,
 ) -> None:
     """Summarise the runs of a table: mean and spread over seeds, with the published numbers beside them."""
     from east.analysis.aggregate import aggregate as aggregate_runs
@@ -78,51 +75,42 @@ def table_6(
     ).write(stem)
 
 
-@app.command()
-def figures(
-    aggregated: Annotated[Path, typer.Argument(help="A summarised table, JSON.")],
-    runs: Annotated[Path, typer.Option(help="Folder of all runs.")],
-    stem: Annotated[Path, typer.Option(help="Folder and beginning of the files' names.")],
+@app.command("evidence-tables")
+def evidence_tables(
+    evidence: Annotated[Path, typer.Argument(help="What `east analyse` wrote.")],
+    folder: Annotated[Path, typer.Option(help="Where the tables go.")],
 ) -> None:
-    """Draw a table's learning curves and, for Tables 2-5, accuracy against the multiplier."""
-    from east.analysis.aggregate import AggregatedGrid, read_json
-    from east.render.figures import accuracy_by_multiplier, accuracy_curves
+    """Print the comparison with the paper, its claims and the audit as CSV, Markdown, LaTeX and HTML."""
+    from east.analysis.evidence import read_evidence
+    from east.render.evidence import render_audit, render_claims, render_comparison
 
-    summarised = read_json(aggregated)
-    accuracy_curves(summarised, runs, stem.with_name(f"{stem.name}-curves"))
-    if isinstance(summarised, AggregatedGrid):
-        accuracy_by_multiplier(summarised, stem.with_name(f"{stem.name}-multiplier"))
-
-
-@app.command("figure-density")
-def figure_density(
-    schedules: Annotated[str, typer.Option(help="Schedules with labels, as JSON.")],
-    stem: Annotated[Path, typer.Option(help="Folder and name of the files, without an ending.")],
-) -> None:
-    """Draw the scheduled density of every schedule against the epoch."""
-    from east.render.figures import Series, density_schedules
-    from east.sparse.schedule import CyclicDensity
-
-    points = 500
-    series = []
-    for entry in parsed("--schedules", json.loads, schedules):
-        density = CyclicDensity(**entry["schedule"])
-        epochs = [entry["epochs"] * i / points for i in range(points + 1)]
-        series.append(Series(entry["label"], epochs, [density(epoch) for epoch in epochs]))
-    density_schedules(series, stem)
+    found = read_evidence(evidence)
+    render_comparison(found).write(folder / "comparison")
+    render_claims(found).write(folder / "claims")
+    render_audit(found).write(folder / "audit")
 
 
 @app.command()
 def report(
-    spec: Annotated[str, typer.Option(help="The report's contents, as JSON.")],
+    spec: Annotated[str, typer.Option(help="The report's contents, as JSON; - reads standard input.")],
     runs: Annotated[Path, typer.Option(help="Folder of all runs.")],
     out: Annotated[Path, typer.Option(help="The page.")],
 ) -> None:
     """Write the report as one self-contained page."""
-    from east.analysis.aggregate import read_json
-    from east.analysis.provenance import collect_provenance
-    from east.render.report import ReportSpec, write_report
+    from east.render.report.page import write_report
+    from east.render.report.spec import ReportSpec
 
-    contents = parsed("--spec", ReportSpec.model_validate_json, spec)
-    run_ids = [seed.run for path in contents.aggregated for row in read_json(path).rows for seed in row.accuracy.seeds]
-    write_report(out, contents.model_copy(update={"provenance": collect_provenance(run_ids, runs)}))
+    write_report(out, parsed("--spec", ReportSpec.model_validate_json, spec), runs)
+
+
+@app.command()
+def appendix(
+    spec: Annotated[str, typer.Option(help="The report's contents, as JSON; - reads standard input.")],
+    runs: Annotated[Path, typer.Option(help="Folder of all runs.")],
+    out: Annotated[Path, typer.Option(help="The document.")],
+) -> None:
+    """Write every table and figure as one LaTeX document."""
+    from east.render.appendix import write_appendix
+    from east.render.report.spec import ReportSpec
+
+    write_appendix(out, parsed("--spec", ReportSpec.model_validate_json, spec), runs)

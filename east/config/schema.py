@@ -2,7 +2,14 @@
 
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
 
 from east.config.run import (
     Activation,
@@ -35,8 +42,17 @@ Ratio = Annotated[int, Field(ge=2)]
 Multiplier = Annotated[float, Field(gt=1)]
 
 
+def _number_or_auto(value: object, validate: ValidatorFunctionWrapHandler) -> object:
+    """One complaint in place of one for each of the two."""
+    try:
+        return validate(value)
+    except ValidationError:
+        raise ValueError("must be a number of threads, at least 1, or auto") from None
+
+
 Threads = Annotated[
     PositiveInt | Literal["auto"],
+    WrapValidator(_number_or_auto),
     Field(description="CPU threads of a training; auto: those with which the whole plan ends soonest on these cores"),
 ]
 

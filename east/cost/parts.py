@@ -21,6 +21,9 @@ from east.errors import EastError
 from east.training.loop import choose_device
 from east.training.memory import keep_freed_memory
 
+WINDOWS, STEP_WINDOWS = 4, 2
+"""Of the time for a moment of a kind, half goes to steps, the rest to updates and evaluations."""
+
 
 @dataclass(frozen=True)
 class Conditions:
@@ -151,7 +154,7 @@ def time_kind(spec: RunSpec, moments: Moments, conditions: Conditions, folder: P
     _prepare_engine(conditions.engine, device)
     first = next(values[0] for values in moments.values() if values)
     training = TimedTraining(at_density(spec, first), device, conditions.engine)
-    budget = conditions.seconds / sum(len(values) for values in moments.values())
+    window = conditions.seconds / sum(len(values) for values in moments.values()) / WINDOWS
     parts: dict[tuple[bool, float], PartSeconds] = {}
     batches = []
     for dynamic in sorted(moments, reverse=True):  # DyReLU retires for good
@@ -160,12 +163,13 @@ def time_kind(spec: RunSpec, moments: Moments, conditions: Conditions, folder: P
         updates = None
         for density in training.worth_timing(moments[dynamic]):
             training.set_density(density)
-            step, evaluation = training.time_step(budget), training.time_evaluation(budget)
+            step = training.time_step(STEP_WINDOWS * window, conditions.seconds)
+            evaluation = training.time_evaluation(window)
             # What an update takes is looking at all positions, whatever the density.
-            updates = updates or training.time_update(budget)
+            updates = updates or training.time_update(window)
             parts[dynamic, density] = PartSeconds(step, *updates, evaluation)
             batches.append(training.batch)
-    save, size = training.time_save(folder, budget)
+    save, size = training.time_save(folder, window)
     return KindTimes(training.build_seconds, save, size, min(batches), parts)
 
 

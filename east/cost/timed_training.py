@@ -39,6 +39,9 @@ LEAST_BATCH = 16
 EPOCH_STEPS = 10**6
 """Steps of the training that parts are timed of: more than will be made."""
 
+TOLD_SHARE = 4
+"""What can be afforded for a step, over seconds of one on fewer images from which it is told."""
+
 BATCHES = 32
 """Batches of an epoch of random images, if the data set has as many and they take no more than `MOST_IMAGE_BYTES`."""
 
@@ -102,25 +105,31 @@ class TimedTraining:
                 layer.mask.copy_(mask.view_as(layer.mask))
         self.step.masks_changed()
 
-    def time_step(self, budget: float) -> float:
+    def time_step(self, window: float, affordable: float) -> float:
         """Mean seconds of a step.
 
-        One that takes more than a quarter of the budget is not made, but told (`_told`) from one on as many images as
-        can be afforded.
+        Args:
+            window: seconds for which steps are repeated.
+            affordable: a step that takes longer than this is not made, but told (`_told`) from one on fewer images.
         """
         full = self.spec.training.batch_size
         probe = min(PROBE_BATCH, full)
-        affordable = budget / 4
         few = self._time_steps(probe, 0)
-        images = min(full, max(LEAST_BATCH, int(probe * affordable / few)))
-        seconds = self._told(few, self._time_steps(images, budget / 2))
+        images = full
+        if few * full > affordable * probe:
+            images = min(full, max(LEAST_BATCH, int(probe * affordable / TOLD_SHARE / few)))
+        seconds = self._told(few, self._time_steps(images, window))
         if images < full and seconds <= affordable:
-            seconds = self._time_steps(full, budget / 2)
+            seconds = self._time_steps(full, window)
         self._full_step_seconds = seconds
         return seconds
 
-    def time_update(self, budget: float) -> tuple[float, float]:
-        """Mean seconds that dense gradients add to a step, and that a change of the masks takes."""
+    def time_update(self, window: float) -> tuple[float, float]:
+        """Mean seconds that dense gradients add to a step, and that a change of the masks takes.
+
+        Args:
+            window: seconds for which updates are repeated.
+        """
         rule = TOPOLOGIES[self.spec.sparsity.topology]
         if rule.grow is None:
             return 0.0, 0.0
@@ -128,7 +137,7 @@ class TimedTraining:
         gradients: list[float] = []
         changes: list[float] = []
         afterwards: list[float] = []
-        while not changes or sum(gradients + changes + afterwards) < budget / 4:
+        while not changes or sum(gradients + changes + afterwards) < window:
             gradients.append(self._seconds(train_densely))
             changes.append(self._seconds(self._change_masks))
             afterwards.append(self._seconds(self._train))
@@ -143,34 +152,43 @@ class TimedTraining:
             dense_step = self._told(few, dense_step)
         return max(0.0, dense_step - self._full_step_seconds), change
 
-    def time_evaluation(self, budget: float) -> float:
-        """Mean seconds of the evaluation after an epoch, told from a part of the images where it would take long."""
+    def time_evaluation(self, window: float) -> float:
+        """Mean seconds of the evaluation after an epoch, told from a part of the images where it takes long.
+
+        Args:
+            window: seconds for which images are evaluated, but at least a batch of each part.
+        """
         sizes = [size for size in (self.spec.dataset.validation, DATASETS[self.spec.dataset.name].test_images) if size]
         # A step is about as much as three evaluations of its images.
-        affordable = 3 * budget / 4 * self.spec.training.batch_size / self._full_step_seconds
+        affordable = 3 * window * self.spec.training.batch_size / self._full_step_seconds
         share = min(1.0, affordable / sum(sizes))
-        chosen = [min(size, max(LEAST_BATCH, int(share * size))) for size in sizes]
+        chosen = [min(size, max(self.batch, int(share * size))) for size in sizes]
         parts = [
             EvaluationBatches(*self._random_images(size), device=self.device, mean=MEAN, std=STD) for size in chosen
         ]
         seconds: list[float] = []
-        while not seconds or sum(seconds) < budget / 4:
+        while not seconds or sum(seconds) < window:
             self.step.masks_changed()  # as they have in most epochs: the engine begins anew
             self._train()
             seconds.append(self._seconds(lambda: [evaluate(self.engine, self.model, part, 1) for part in parts]))
         return _settled(seconds) * sum(sizes) / sum(chosen)
 
-    def time_save(self, folder: Path, budget: float) -> tuple[float, int]:
-        """Mean seconds to write what is written after an epoch, and the bytes of the checkpoint."""
+    def time_save(self, folder: Path, window: float) -> tuple[float, int]:
+        """Mean seconds to write what is written after an epoch, and the bytes of the checkpoint.
+
+        Args:
+            folder: where it is written for a while.
+            window: seconds for which that is repeated.
+        """
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             checkpoints = Checkpoints(Path(scratch), self.spec.fingerprint)
             seconds: list[float] = []
-            while not seconds or sum(seconds) < budget / 4:
+            while not seconds or sum(seconds) < window:
                 seconds.append(self._seconds(partial(self._save, checkpoints, len(seconds))))
             return _settled(seconds), max(path.stat().st_size for path in checkpoints.folder.glob("checkpoint-*"))
 
-    def _time_steps(self, images: int, budget: float) -> float:
-        """Mean seconds of a step on this many images, after one that is not timed; as many as fill the budget."""
+    def _time_steps(self, images: int, window: float) -> float:
+        """Mean seconds of a step on this many images, after one that is not timed."""
         self._use_batches_of(images)
         clip = self.spec.training.gradient_clip
         turn = 1 if clip is None else clip.every  # steps of which one measures the norm
@@ -178,7 +196,7 @@ class TimedTraining:
         self._synchronize()
         started = time.perf_counter()
         made = 0
-        while made == 0 or time.perf_counter() - started < budget:
+        while made == 0 or time.perf_counter() - started < window:
             for _ in range(turn):
                 self._train()
             made += turn

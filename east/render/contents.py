@@ -1,6 +1,8 @@
 """What goes where in the report of a plan: its tables, figures, readings and hyperparameters."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 import yaml
 
@@ -8,8 +10,8 @@ from east.config.plan import METHODS_TABLE, Plan
 from east.config.run import ClipSpec
 from east.config.schema import Config, Recipe
 from east.config.tables import GridTable
-from east.render.names import DATASETS, NETWORKS, table_label
-from east.render.report import Reading, ReportFigure, ReportSection, ReportSpec
+from east.render.names import DATASETS, NETWORKS, enumerate_in_words, table_label
+from east.render.report.spec import EvidencePart, FigureGroup, Reading, ReportFigure, ReportSection, ReportSpec
 
 FORMATS = ("csv", "md", "tex", "html")
 
@@ -28,25 +30,22 @@ def report_contents(plan: Plan, results: Path, config_files: list[str]) -> Repor
         title=config.title,
         name=config.name,
         introduction=(_introduction(plan),),
-        aggregated=tuple(results / "aggregate" / f"{table.id}.json" for table in plan.tables),
         tables=(
-            *(_grid_section(table, results) for table in grids),
-            _section(METHODS_TABLE, "Methods", results, figures=(_curves(METHODS_TABLE, "the methods", results),)),
+            *(_summarised(table.id, _grid_heading(table), results) for table in grids),
+            _summarised(METHODS_TABLE, "Methods", results),
             _section("tableB1", "Table B.1: hyperparameters", results),
         ),
-        figures=(
-            ReportFigure(
-                svg=results / "figures" / "density.svg",
-                caption="Scheduled density against the epoch, for every schedule of the tables.",
-            ),
-        ),
-        cost=_section("table6", "Table 6: training cost", results),
+        evidence=results / "analysis" / "evidence.json",
+        evidence_files={part: _downloads(part, results) for part in get_args(EvidencePart)},
+        figures=_figures(grids, results / "figures"),
+        cost=_section("table6", "Table 6: training cost", results, figures=(_cost_figure(results / "figures"),)),
         readings=readings(plan),
         facts={
             "Configuration": ", ".join(config_files),
             "Runs": f"{len(plan.runs)}, with seeds {', '.join(map(str, config.seeds))}",
             "Density": _densities(plan),
         },
+        logs=results / "logs" / "train",
         config=yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110),
     )
 
@@ -54,24 +53,6 @@ def report_contents(plan: Plan, results: Path, config_files: list[str]) -> Repor
 def hyperparameter_rows(config: Config) -> list[dict[str, str]]:
     """The recipes of a configuration in the columns of Table B.1."""
     return [_hyperparameters(recipe) for recipe in config.recipes.values()]
-
-
-def density_schedules(plan: Plan) -> list[dict[str, object]]:
-    """Every distinct cyclic schedule of Tables 2-5: its label and what `CyclicDensity` needs, plus the epochs."""
-    found: dict[str, dict[str, object]] = {}
-    by_fingerprint = {run.fingerprint: run for run in plan.runs}
-    for table in plan.tables:
-        for row in table.rows if isinstance(table, GridTable) else ():
-            spec = by_fingerprint[row.runs[0].fingerprint].spec
-            if spec.cycle is None:
-                continue
-            cycle = spec.cycle
-            label = f"{cycle.pattern}, {cycle.multiplier:g}×, {cycle.cycles} cycle{'s' if cycle.cycles > 1 else ''}"
-            if cycle.cycles > 1:
-                label += f", {cycle.length_multiplier:g}×"
-            schedule = cycle.model_dump(exclude={"update_period", "end"}) | {"target": spec.sparsity.density}
-            found.setdefault(label, {"label": label, "epochs": spec.training.epochs, "schedule": schedule})
-    return list(found.values())
 
 
 def readings(plan: Plan) -> tuple[Reading, ...]:
@@ -224,38 +205,92 @@ def _introduction(plan: Plan) -> str:
     networks = sorted({NETWORKS[run.spec.model.name] for run in plan.runs})
     widths = sorted({run.spec.model.width for run in plan.runs})
     datasets = [DATASETS[name] for name in plan.datasets()]
+    seeds = len(plan.config.seeds)
     return (
-        f"{len(plan.runs)} networks ({' and '.join(networks)}, width {' and '.join(map(str, widths))}) were trained "
-        f"from scratch on {' and '.join(datasets)} with {len(plan.config.seeds)} seeds each. Every number below "
-        "comes from these runs; beside it stands what the paper prints."
+        f"{enumerate_in_words(networks)} of width {enumerate_in_words(list(map(str, widths)))}, trained from scratch "
+        f"on {enumerate_in_words(datasets)} at density {_densities(plan)}, with "
+        f"{seeds} {'seed' if seeds == 1 else 'seeds'} a row. Beside every number stands what the paper prints."
     )
 
 
-def _grid_section(table: GridTable, results: Path) -> ReportSection:
-    setting = f"{NETWORKS[table.model]} on {DATASETS[table.dataset]}"
-    multiplier = ReportFigure(
-        svg=results / "figures" / f"{table.id}-multiplier.svg",
-        caption=f"Test accuracy against the density multiplier, {setting}; open markers are the paper's.",
+def _grid_heading(table: GridTable) -> str:
+    return f"{table_label(table.id) or table.id}: {_setting(table)}"
+
+
+def _setting(table: GridTable) -> str:
+    return f"{NETWORKS[table.model]} on {DATASETS[table.dataset]}"
+
+
+def _figures(grids: Sequence[GridTable], folder: Path) -> tuple[FigureGroup, ...]:
+    """The figures by the question that they answer, those that need a table or a comparison only where there is one."""
+
+    def of_tables(figure: str, caption: str, *, methods: bool = False) -> tuple[ReportFigure, ...]:
+        settings = [(grid.id, f"{table_label(grid.id) or grid.title}, {_setting(grid)}") for grid in grids]
+        settings += [(METHODS_TABLE, "The methods")] if methods else []
+        return tuple(
+            ReportFigure(svg=folder / f"{table}-{figure}.svg", caption=f"{setting}: {caption}")
+            for table, setting in settings
+        )
+
+    differences = ReportFigure(
+        svg=folder / "differences.svg",
+        caption="Our mean minus the paper's with its interval, a row each; the band is the margin of equivalence.",
     )
-    label = table_label(table.id) or table.id
-    return _section(table.id, f"{label}: {setting}", results, figures=(_curves(table.id, setting, results), multiplier))
+    density = ReportFigure(
+        svg=folder / "density.svg",
+        caption="Density and drop fraction against the epoch, for every schedule of the tables.",
+    )
+    groups = (
+        ("Differences from the paper", (differences,) if any(map(_compared, grids)) else ()),
+        (
+            "Accuracy against multiplier and cycles",
+            of_tables("multiplier", "test accuracy against the density multiplier; open markers are the paper's."),
+        ),
+        (
+            "Accuracy against the epoch",
+            of_tables("curves", "mean over seeds, and a band of one standard deviation.", methods=True),
+        ),
+        ("Schedules", (density,)),
+        (
+            "Mask churn",
+            of_tables("churn", "what the mask updates drop and grow, and how much of it blindly.", methods=True),
+        ),
+        ("Layers", of_tables("layers", "density of each layer before, during and after training.")),
+    )
+    return tuple(FigureGroup(heading=heading, figures=figures) for heading, figures in groups if figures)
 
 
-def _curves(table_id: str, setting: str, results: Path) -> ReportFigure:
-    return ReportFigure(
-        svg=results / "figures" / f"{table_id}-curves.svg",
-        caption=f"Test accuracy against the epoch, {setting}: mean over seeds and band of one standard deviation.",
+def _compared(grid: GridTable) -> bool:
+    return grid.comparable and grid.published is not None
+
+
+def _summarised(table_id: str, heading: str, results: Path) -> ReportSection:
+    return ReportSection(
+        id=table_id,
+        heading=heading,
+        aggregated=results / "aggregate" / f"{table_id}.json",
+        downloads=_downloads(table_id, results),
     )
 
 
 def _section(table_id: str, heading: str, results: Path, *, figures: tuple[ReportFigure, ...] = ()) -> ReportSection:
-    stem = results / "tables" / table_id
     return ReportSection(
+        id=table_id,
         heading=heading,
-        table=stem.with_suffix(".html"),
-        downloads=tuple(stem.with_suffix(f".{ending}") for ending in FORMATS if ending != "html"),
+        table=results / "tables" / f"{table_id}.html",
+        downloads=_downloads(table_id, results),
         figures=figures,
     )
+
+
+def _cost_figure(folder: Path) -> ReportFigure:
+    return ReportFigure(
+        svg=folder / "cost.svg", caption="Time against memory of each method; open markers are the paper's."
+    )
+
+
+def _downloads(table_id: str, results: Path) -> tuple[Path, ...]:
+    return tuple(results / "tables" / f"{table_id}.{ending}" for ending in FORMATS if ending != "html")
 
 
 def _hyperparameters(recipe: Recipe) -> dict[str, str]:

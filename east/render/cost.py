@@ -1,5 +1,6 @@
 """Table 6: what training costs, counted as the paper counts and as measured."""
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -92,6 +93,21 @@ def render_cost(
     keys = [*CostRecord.model_fields]
     columns = [*keys, "published_train_time", "published_param_size_mb", "published_est_total_mb"]
     return render_views(views, columns, [_record(row, other) for row, other in pairs], report_folder)
+
+
+def read_costs(path: Path) -> list[CostRecord]:
+    """Read what `east cost --out` wrote.
+
+    Raises:
+        EastError: The file cannot be read, or is something else.
+    """
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise EastError(f"The costs in {path} cannot be read: {error}.") from error
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise EastError(f"{path} is not what `east cost` writes.")
+    return [_validated(row) for row in rows]
 
 
 def explain_differences(row: CostRecord, published: PublishedCost | None) -> list[str]:

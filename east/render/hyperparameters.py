@@ -82,6 +82,7 @@ def render_hyperparameters(
         columns=(Column(label=""), *_COLUMNS.values()),
         rows=tuple(view_rows),
         footnotes=footnotes.collected(),
+        sortable=False,
     )
     return render_views([view], ["source", *_COLUMNS, "differs"], records, report_folder)
 

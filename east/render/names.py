@@ -30,7 +30,12 @@ def enumerate_in_words(items: list[str]) -> str:
     return f"{', '.join(items[:-1])} and {items[-1]}"
 
 
+def capital(text: str) -> str:
+    """Begin with a capital letter."""
+    return text[:1].upper() + text[1:]
+
+
 def sentence(text: str) -> str:
     """Begin with a capital letter and end with a full stop, as footnotes do."""
-    capital = text[:1].upper() + text[1:]
-    return capital if capital.endswith((".", "!", "?")) or not capital else f"{capital}."
+    begun = capital(text)
+    return begun if begun.endswith((".", "!", "?")) or not begun else f"{begun}."

@@ -7,6 +7,9 @@ GRID = "#dde2e7"
 # The palette of Okabe and Ito without its yellow, which is too pale on white.
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 
+SHADES = ("#eef2f6", "#a8c8e4", "#4d8fc4", "#0b5394", "#06264a")
+"""From none to all, light to dark: the order is the same in grey."""
+
 DARK = {
     INK: "#e3e8ee",
     MUTED: "#8793a0",

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from east.files import write_atomically
+from east.render.document import table_document
 from east.render.templating import (
     REPORT_FOLDER,
     html_environment,
@@ -21,12 +22,13 @@ Value = str | int | float | None
 
 @dataclass(frozen=True)
 class Rendered:
-    """A table in every format; `html` is a fragment without a style sheet."""
+    """A table in every format; `html` is a fragment without a style sheet, `document` holds it and has one."""
 
     csv: str
     md: str
     tex: str
     html: str
+    document: str
 
     def write(self, stem: Path) -> tuple[Path, ...]:
         """Write `stem`.csv, .md, .tex and .html.
@@ -37,7 +39,7 @@ class Rendered:
         Returns:
             The files, in that order.
         """
-        contents = {"csv": self.csv, "md": self.md, "tex": self.tex, "html": self.html}
+        contents = {"csv": self.csv, "md": self.md, "tex": self.tex, "html": self.document}
         paths = []
         for ending, content in contents.items():
             path = stem.with_name(f"{stem.name}.{ending}")
@@ -61,11 +63,13 @@ def render_views(
         report_folder: The folder `report`.
     """
     parts = list(views)
+    html = render(html_environment(report_folder), "table.html.j2", views=parts)
     return Rendered(
         csv=csv_text(columns, records),
         md=render(markdown_environment(report_folder), "table.md.j2", views=parts),
         tex=render(latex_environment(report_folder), "table.tex.j2", views=parts),
-        html=render(html_environment(report_folder), "table.html.j2", views=parts),
+        html=html,
+        document=table_document(html, parts[0].label or parts[0].id, report_folder),
     )
 
 

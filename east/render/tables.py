@@ -113,7 +113,7 @@ def methods_view(table: AggregatedMethods, report_folder: Path = REPORT_FOLDER) 
             Cell(text=str(row.width)),
             Cell(text=DATASETS[row.dataset]),
             Cell(text=row.recipe),
-            _accuracy_cell(row.accuracy, footnotes),
+            _accuracy_cell(row.id, row.accuracy, footnotes),
             Cell(text="n/a"),
         )
         rule = previous is not None and (previous.model, previous.width, previous.dataset) != setting
@@ -152,16 +152,17 @@ def _grid_cells(row: GridResult, footnotes: Footnotes) -> list[Cell]:
         Cell(text=setting_text(row.multiplier)),
         Cell(text=setting_text(row.cycles)),
         Cell(text=setting_text(row.length_multiplier, "×")),
-        _accuracy_cell(row.accuracy, footnotes),
+        _accuracy_cell(row.id, row.accuracy, footnotes),
         Cell(text=NOT_AVAILABLE, tone="missing") if unknown else Cell(text=signed(change)),
     ]
 
 
-def _accuracy_cell(accuracy: Accuracy, footnotes: Footnotes) -> Cell:
+def _accuracy_cell(row: str, accuracy: Accuracy, footnotes: Footnotes) -> Cell:
     return Cell(
         text=accuracy_text(accuracy),
         marks=footnotes.marks([seeds_note(accuracy)]),
         tone="plain" if accuracy.complete and accuracy.planned else "missing",
+        row=row,
     )
 
 

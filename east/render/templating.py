@@ -33,11 +33,22 @@ _LATEX = {
     "*": "{*}",
     "±": r"$\pm$",
     "×": r"$\times$",
+    "·": r"$\cdot$",
     "≠": r"$\neq$",
+    "≤": r"$\leq$",
+    "≥": r"$\geq$",
+    "≈": r"$\approx$",
+    "→": r"$\rightarrow$",
     "−": "$-$",
+    "°": r"$^{\circ}$",
     "Δ": r"$\Delta$",
+    "α": r"$\alpha$",
+    "σ": r"$\sigma$",
+    "µ": r"$\mu$",
+    "μ": r"$\mu$",
     "–": "--",
     "—": "---",
+    "‘": "`",
     "’": "'",
     "“": "``",
     "”": "''",
@@ -46,6 +57,16 @@ _LATEX = {
     "\u202f": r"\,",
     "ß": r"\ss{}",
 }
+
+
+_APART = "\x00"
+"""Stands between characters that TeX would join; no text that is `visible` has it."""
+
+
+class Tex(str):
+    """LaTeX of our own templates, which have escaped every value in it."""
+
+    __slots__ = ()
 
 
 def visible(text: str) -> str:
@@ -66,16 +87,23 @@ def _visible_character(character: str) -> str:
 
 
 def escape_latex(text: str) -> str:
-    """Escape a text for the body of a LaTeX document with the default fonts.
+    """Escape any text for the body, a caption or a comment of a LaTeX document with the default fonts.
 
-    Characters that these fonts lack are shown by their code point, so that the document always compiles.
+    The result is one line in which TeX finds no command, no comment, no mathematics and no argument that is not from
+    here. Characters that the fonts lack, and those that cannot be seen, are shown by their code point, so that the
+    document always compiles and reads as it is written.
     """
-    return "".join(_latex_character(character) for character in visible(text))
+    composed = unicodedata.normalize("NFC", visible(text))
+    # The fonts join what stands side by side: -- into a dash, '' and `` into quotes, ?` and !` into Spanish marks.
+    apart = re.sub(r"(?<=-)-|(?<=')'|(?<=[`?!])`", lambda joined: f"{_APART}{joined.group()}", composed)
+    return "".join(_latex_character(character) for character in apart)
 
 
 def _latex_character(character: str) -> str:
     if character in _LATEX:
         return _LATEX[character]
+    if character == _APART:
+        return "{}"
     base = unicodedata.normalize("NFD", character)[0]
     if ord(base) < 0x80 and ord(character) < 0x100:
         return character
@@ -94,10 +122,10 @@ def html_environment(report_folder: Path = REPORT_FOLDER) -> Environment:
 
 
 def latex_environment(report_folder: Path = REPORT_FOLDER) -> Environment:
-    """Templates for LaTeX, with `<< value >>` and `<% statement %>`; every value is escaped."""
+    """Templates for LaTeX, with `<< value >>` and `<% statement %>`; every value is escaped unless it is `Tex`."""
     return Environment(
         autoescape=False,  # noqa: S701 - the escaping of LaTeX is done by `finalize`
-        finalize=lambda value: escape_latex(str(value)),
+        finalize=lambda value: value if isinstance(value, Tex) else escape_latex(str(value)),
         variable_start_string="<<",
         variable_end_string=">>",
         block_start_string="<%",

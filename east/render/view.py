@@ -17,7 +17,7 @@ class Column(Frozen):
 
     label: str
     group: str = ""
-    align: Literal["left", "right"] = "left"
+    align: Literal["left", "right", "text"] = Field(default="left", description="`text` is left, and wraps")
 
     @property
     def full_label(self) -> str:
@@ -31,6 +31,7 @@ class Cell(Frozen):
     text: str
     marks: tuple[str, ...] = ()
     tone: Tone = "plain"
+    row: str | None = Field(default=None, description="id of the row whose runs the cell sums up, if it does")
 
 
 class ViewRow(Frozen):
@@ -71,6 +72,7 @@ class TableView(Frozen):
     rows: tuple[ViewRow, ...]
     footnotes: tuple[Footnote, ...] = ()
     remarks: tuple[str, ...] = Field(default=(), description="sentences under the table")
+    sortable: bool = Field(default=True, description="whether its rows mean the same in any order")
 
     @property
     def anchor(self) -> str:

@@ -16,7 +16,9 @@ SCRIPT = Path(__file__).parent / "local_slurm.sh"
 
 # Read by every bash before its command: what the shell of a training finds, and hands over to it, is noted.
 NOTE_GPU = """
-case ${BASH_EXECUTION_STRING-} in *"east train "*) echo "${SLURM_JOB_ID-none} ${CUDA_VISIBLE_DEVICES-}" >>"$SEEN_GPUS" ;; esac
+if [[ ${BASH_EXECUTION_STRING-} == *"east train "* ]]; then
+  echo "${SLURM_JOB_ID-none} ${CUDA_VISIBLE_DEVICES-}" >>"$SEEN_GPUS"
+fi
 """
 
 
@@ -30,8 +32,8 @@ def slurm() -> Iterator[None]:
     if subprocess.run([SCRIPT, "status"], capture_output=True).returncode == 0:
         yield
         return
-    subprocess.run([SCRIPT, "start"], check=True)
     try:
+        subprocess.run([SCRIPT, "start"], check=True)
         yield
     finally:
         subprocess.run([SCRIPT, "stop"], check=True)

@@ -74,7 +74,7 @@ link_is_ours() { [[ $(readlink "$LINK" 2>/dev/null) == "$SLURM_CONF" ]]; }
 
 write_configuration() {
   mkdir -p "$ROOT"/{run,log,state,spool,munge}
-  chmod 755 "$ROOT" "$ROOT"/*
+  chmod 755 "$ROOT" "$ROOT"/{run,log,state,spool}
   chmod 700 "$ROOT/munge"
   [[ -s $ROOT/munge/key ]] || (umask 077 && head -c 1024 /dev/urandom >"$ROOT/munge/key")
   # Each GPU must be a character device of its own, or Slurm only counts them and tells no job which one it has.
@@ -102,7 +102,7 @@ TaskPlugin=task/none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core_Memory
 SlurmdParameters=config_overrides
-SchedulerParameters=batch_sched_delay=0,bf_interval=1
+SchedulerParameters=batch_sched_delay=0,bf_interval=1,sched_interval=2
 AccountingStorageType=accounting_storage/none
 MinJobAge=600
 MailProg=/bin/true
@@ -132,7 +132,7 @@ start() {
   runs slurmd || slurmd
   await 30 node_is_idle || {
     tail -n 20 "$ROOT"/log/*.log >&2
-    fail "the node takes no jobs."
+    fail "the node takes no jobs. To stop what has been started: $0 stop"
   }
   echo "runs"
 }

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -27,7 +28,7 @@ SECONDS = 600
 # Runs long enough to be caught after their first epoch, and one engine, because `auto` follows the clock.
 LONGER = "recipes: {resnet34-digits: {epochs: 4}}\nexecution: {engine: dense}\n"
 
-OURS = ("--profile", ROOT / "profiles" / "slurm", "--workflow-profile", ROOT / "tests" / "slurm" / "profile")
+SLURM = ROOT / "profiles" / "slurm"
 
 
 def scontrol(*arguments: str) -> None:
@@ -96,11 +97,10 @@ def local(tmp_path_factory: pytest.TempPathFactory, overlay: Path) -> Iterator[W
 
 
 @pytest.fixture(scope="module")
-def cut_off(
-    slurm: None, tmp_path_factory: pytest.TempPathFactory, overlay: Path, local: Workflow
-) -> Iterator[CutOff]:
+def cut_off(slurm: None, tmp_path_factory: pytest.TempPathFactory, overlay: Path, local: Workflow) -> Iterator[CutOff]:
     """The plan on Slurm, finished in spite of everything."""
-    arguments = (*OURS, "--configfile", ROOT / "config" / "test.yaml", overlay)
+    arguments = ["--profile", SLURM, "--workflow-profile", ROOT / "tests" / "slurm" / "profile"]
+    arguments += ["--configfile", ROOT / "config" / "test.yaml", overlay]
     workflow = Workflow.start(tmp_path_factory.mktemp("slurm") / "a folder", *map(str, arguments))
     trouble = CutOff(workflow, ENDS)
     try:
@@ -114,6 +114,10 @@ def cut_off(
 
 def summary(workflow: Workflow, run: str) -> dict[str, object]:
     return json.loads((workflow.run_folder(run) / "summary.json").read_text())
+
+
+def metrics(workflow: Workflow, run: str) -> bytes:
+    return (workflow.run_folder(run) / "metrics.csv").read_bytes()
 
 
 def test_every_training_saw_one_of_the_two_gpus(cut_off: CutOff):
@@ -161,8 +165,7 @@ def test_whoever_is_ended_saves_its_state_first(cut_off: CutOff):
 
 def test_what_is_cut_off_ends_as_if_nothing_had_happened(cut_off: CutOff, local: Workflow):
     for run in RUNS:
-        ours, theirs = (workflow.run_folder(run) / "metrics.csv" for workflow in (cut_off.workflow, local))
-        assert ours.read_bytes() == theirs.read_bytes()
+        assert metrics(cut_off.workflow, run) == metrics(local, run)
 
 
 def test_the_tables_equal_those_of_a_local_run(cut_off: CutOff, local: Workflow):
@@ -171,13 +174,18 @@ def test_the_tables_equal_those_of_a_local_run(cut_off: CutOff, local: Workflow)
         assert (cut_off.workflow.folder / file).read_bytes() == (local.folder / file).read_bytes()
 
 
-def test_an_array_of_all_trainings(slurm: None, tmp_path: Path, overlay: Path, local: Workflow):
-    """With what a user types: profiles/default is loaded as well, and its one GPU must not hold Slurm up."""
-    arguments = ["--profile", ROOT / "profiles" / "slurm", "--slurm-array-jobs", "train"]
-    arguments += ["--slurm-status-command", "squeue", "--slurm-no-account"]
-    arguments += ["--slurm-init-seconds-before-status-checks", "3", "--latency-wait", "10"]
+def test_trainings_in_an_array(slurm: None, tmp_path: Path, overlay: Path, local: Workflow):
+    """With the settings that the profile has in comments, and nothing in place of profiles/default, which is loaded as
+    well: its single GPU must not hold Slurm's jobs up."""
+    profile = tmp_path / "profile" / "profile.yaml"
+    profile.parent.mkdir()
+    commented = (SLURM / "profile.yaml").read_text()
+    profile.write_text(re.sub("^#(?=slurm-|max-jobs-)", "", commented, flags=re.MULTILINE))
+    one_seed = tmp_path / "one_seed.yaml"
+    one_seed.write_text("seeds: [1]")
+    arguments = ["--profile", profile.parent, "--slurm-init-seconds-before-status-checks", "3", "--latency-wait", "10"]
     arguments += ["--set-resources", "train:gpu=1", "train:mem_mb=1000", "train:runtime=10"]
-    arguments += ["--configfile", ROOT / "config" / "test.yaml", overlay, "--until", "train"]
+    arguments += ["--configfile", ROOT / "config" / "test.yaml", overlay, one_seed, "--until", "train"]
     workflow = Workflow.start(tmp_path / "array", *map(str, arguments))
     trouble = CutOff(workflow, {"CANCELLED": ENDS["CANCELLED"]})
     try:
@@ -185,15 +193,14 @@ def test_an_array_of_all_trainings(slurm: None, tmp_path: Path, overlay: Path, l
         assert workflow.process.returncode == 0, workflow.log
     finally:
         workflow.stop()
-    array = {str(state.job).partition("_")[0] for state in trouble.last_words.values()}
-    assert len(array) == 1
+    runs = [run for run in RUNS if run.endswith("/seed1")]
+    assert sorted(trouble.last_words) == runs
+    assert len({str(state.job).partition("_")[0] for state in trouble.last_words.values()}) == 1
     assert {devices for _, devices in workflow.seen_gpus} == {"0", "1"}
     run, first = trouble.victim("CANCELLED")
     assert workflow.jobs[str(first.job)][2] == "CANCELLED"
     assert trouble.last_words[run].state == "stopped"
     assert summary(workflow, run)["attempts"] == 2
     assert local.process.wait(SECONDS) == 0, local.log
-    for each in RUNS:
-        assert (workflow.run_folder(each) / "metrics.csv").read_bytes() == (
-            local.run_folder(each) / "metrics.csv"
-        ).read_bytes()
+    for each in runs:
+        assert metrics(workflow, each) == metrics(local, each)

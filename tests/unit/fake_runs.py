@@ -40,6 +40,13 @@ def write_run(runs_dir: Path, run: str, outcome: float | str, /, **keys: Any) ->
     return path
 
 
+def write_curve(folder: Path, accuracies: Sequence[float]) -> None:
+    """The learning curve of a run, which need not have ended."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = "".join(f"{epoch},{accuracy}\n" for epoch, accuracy in enumerate(accuracies, start=1))
+    (folder / "metrics.csv").write_text(f"epoch,test_acc\n{rows}")
+
+
 def write_planned_run(runs_dir: Path, run: Run, accuracy: float = 50.0, /, **keys: Any) -> Path:
     """The folder of a finished run of a plan, with every small file that a training leaves, all in accord."""
     epochs = run.spec.training.epochs

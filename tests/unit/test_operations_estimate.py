@@ -237,24 +237,24 @@ def test_every_part_of_a_kind_is_timed(tmp_path, one_thread, engine):
 def test_a_slow_step_is_told_from_few_images(one_thread, monkeypatch):
     training = TimedTraining(at_density(kind_of(make_spec(width=4, batch_size=128)), 0.05), CPU, "dense")
 
-    def steps(images, budget):
+    def steps(images, window):
         training.batch = images
         return 2.0 + images / 4
 
     monkeypatch.setattr(training, "_time_steps", steps)
-    assert training.time_step(budget=16.0) == pytest.approx(2 + 128 / 4)
+    assert training.time_step(window=1.0, affordable=16.0) == pytest.approx(2 + 128 / 4)
     assert training.batch < 128
 
 
 def test_steps_that_can_be_afforded_are_timed_whole(one_thread, monkeypatch):
     training = TimedTraining(at_density(kind_of(make_spec(width=4, batch_size=128)), 0.05), CPU, "dense")
 
-    def steps(images, budget):
+    def steps(images, window):
         training.batch = images
         return 0.01
 
     monkeypatch.setattr(training, "_time_steps", steps)
-    assert training.time_step(budget=16.0) == 0.01
+    assert training.time_step(window=1.0, affordable=16.0) == 0.01
     assert training.batch == 128
 
 

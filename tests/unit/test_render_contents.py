@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from east.config import make_plan, read_config
-from east.render.contents import density_schedules, hyperparameter_rows, readings, report_contents
+from east.render.contents import hyperparameter_rows, readings, report_contents
+from east.render.schedules import SCHEDULES, distinct_schedules
 
 
 def values(*overlays):
@@ -74,8 +75,16 @@ def test_the_recipes_print_as_table_b1_does():
 
 
 def test_every_schedule_of_the_paper_is_drawn_once():
-    labels = [schedule["label"] for schedule in density_schedules(make_plan(read_config()))]
-    assert len(labels) == len(set(labels)) == 18  # 16 of each table, and the two with three cycles
+    schedules = distinct_schedules(make_plan(read_config()))
+    assert len(schedules) == 18  # 16 of each table, and the two with three cycles
+    assert len({schedule.panel for schedule in schedules}) == 6
+    assert SCHEDULES.validate_json(SCHEDULES.dump_json(schedules)) == schedules
+
+
+def test_schedules_of_different_densities_stand_apart():
+    panels = {schedule.panel for schedule in distinct_schedules(make_plan(read_config("config/demo.yaml")))}
+    assert "Cosine, 10× of 0.01, 4 epochs" in panels
+    assert "Cosine, 10× of 0.1, 3 epochs" in panels
 
 
 def test_the_report_names_every_table_and_survives_json():

@@ -1,53 +1,83 @@
 import base64
+import hashlib
 import re
 import subprocess
 import sys
+from html import unescape
 from html.parser import HTMLParser
+from itertools import pairwise
+from typing import Any
+from urllib.parse import unquote
 
 import pytest
-from fake_runs import DIVERGED, PUBLISHED, grid
+from fake_runs import DIVERGED, PUBLISHED, grid, methods, write_curve, write_run
 
-from east.analysis.aggregate import aggregate, write_json
-from east.analysis.provenance import Provenance
+from east.analysis.aggregate import aggregate, read_json, write_json
+from east.analysis.curves import Curve
+from east.analysis.evidence import Evidence, gather, read_evidence, write_evidence
 from east.errors import EastError
-from east.render.report import Reading, ReportFigure, ReportSection, ReportSpec, write_report
+from east.render.report.drawing import MOST_POINTS, curve_drawing, interval_drawing
+from east.render.report.page import write_report
+from east.render.report.spec import FigureGroup, Reading, ReportFigure, ReportSection, ReportSpec
 from east.render.tables import render_table
 
 HOSTILE = "<script>alert(1)</script><img src=https://x.test/a.png onerror=b()> \u202e &\"'"
-SVG = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1 1"><path style="fill: #1f2933"/></svg>'
+SVG = (
+    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 486.5 120.25"><metadata><dc:description>Two &amp; two'
+    '</dc:description></metadata><path style="fill: #1f2933" d="M 1.23456 2 L 3 4"/></svg>'
+)
+# Values that only some texts may have, and what ties the files together.
+TIED = {
+    "kind",
+    "model",
+    "dataset",
+    "pattern",
+    "status",
+    "run",
+    "spread",
+    "published_spread",
+    "accuracy",
+    "verdict",
+    "rule",
+}
+
+
+def summarise(table, tmp_path):
+    summarised = aggregate(table, tmp_path / "runs", published_dir=PUBLISHED, partial=True)
+    write_json(summarised, tmp_path / f"{table.id}.json")
+    render_table(summarised).write(tmp_path / table.id)
+    return summarised
+
+
+def section(identifier, tmp_path, heading="A heading", **keys):
+    return ReportSection(id=identifier, heading=heading, aggregated=tmp_path / f"{identifier}.json", **keys)
 
 
 @pytest.fixture
 def spec(tmp_path):
-    table = aggregate(
-        grid(tmp_path, [80.0, 81.0], [85.0, DIVERGED, None], comparable=False),
-        tmp_path,
-        published_dir=PUBLISHED,
-        partial=True,
-    )
-    write_json(table, tmp_path / "table2.json")
-    render_table(table).write(tmp_path / "table2")
+    """One of Tables 2-5 with two rows, the second of which has a finished, a diverged and a missing run."""
+    table = summarise(grid(tmp_path / "runs", [80.0, 81.0], [85.0, DIVERGED, None]), tmp_path)
+    write_curve(tmp_path / "runs" / "table2/cosine-m10-n2-g2/seed17", [10.0, 60.0, 85.0])
+    write_evidence(gather([table], PUBLISHED), tmp_path / "evidence.json")
     (tmp_path / "figure.svg").write_text(SVG)
-    figure = ReportFigure(svg=tmp_path / "figure.svg", caption="A figure")
     return ReportSpec(
         title="A title",
         name="demo",
         introduction=("An introduction.",),
-        aggregated=(tmp_path / "table2.json",),
-        tables=(
-            ReportSection(
-                heading="ResNet-34 on CIFAR-10",
-                table=tmp_path / "table2.html",
-                downloads=(tmp_path / "table2.csv",),
-                figures=(figure,),
+        tables=(section("table2", tmp_path, downloads=(tmp_path / "table2.csv",)),),
+        evidence=tmp_path / "evidence.json",
+        evidence_files={"comparison": (tmp_path / "table2.md",)},
+        figures=(
+            FigureGroup(
+                heading="Figures of a kind", figures=(ReportFigure(svg=tmp_path / "figure.svg", caption="A figure"),)
             ),
         ),
         readings=(
             Reading(matter="Kept", value="x", default="x", other="y", key="a.b"),
             Reading(matter="Changed", value="z", default="w"),
         ),
+        logs=tmp_path / "logs",
         config="seeds:\n  - 17",
-        provenance=Provenance(seeds={17: 2}, code_digests={"d1": 3, "d2": 1}, commits={"c": 4}, seconds=7200),
     )
 
 
@@ -62,96 +92,239 @@ class _Page(HTMLParser):
 
 def page_of(spec: ReportSpec, tmp_path) -> str:
     out = tmp_path / "report" / "index.html"
-    write_report(out, spec)
+    write_report(out, spec, tmp_path / "runs")
     return out.read_text()
 
 
-def test_the_page_loads_nothing_and_runs_nothing(tmp_path, spec):
-    hostile = spec.model_copy(
+def tags_of(page):
+    parser = _Page()
+    parser.feed(page)
+    return parser.tags
+
+
+def text_of(page):
+    visible = re.sub(r"<(script|style)>.*?</\1>", "", page, flags=re.DOTALL)
+    return " ".join(unescape(re.sub(r"<[^>]*>", " ", visible)).split())
+
+
+def poisoned(value: Any) -> Any:
+    """The same JSON with something hostile behind every text that may be any."""
+    if isinstance(value, dict):
+        return {key: each if key in TIED else poisoned(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [poisoned(each) for each in value]
+    return f"{value}{HOSTILE}" if isinstance(value, str) else value
+
+
+def poison(spec, tmp_path):
+    """A hostile text in every field that reaches the page: of the spec, the tables, the evidence and the runs."""
+    table = read_json(tmp_path / "table2.json")
+    hostile_table = type(table).model_validate(poisoned(table.model_dump(mode="json")) | {"published_table": "2"})
+    write_json(hostile_table, tmp_path / "table2.json")
+    evidence = poisoned(read_evidence(spec.evidence).model_dump(mode="json"))
+    write_evidence(Evidence.model_validate(evidence), spec.evidence)
+    keys = dict.fromkeys(("commit", "code_digest", "device", "engine"), HOSTILE)
+    write_run(tmp_path / "runs", "table2/static/seed17", 80.0, versions={HOSTILE: HOSTILE}, **keys)
+    (tmp_path / "hostile.svg").write_text(SVG.replace("Two &amp; two", '&lt;/title&gt;\u202e"'))
+    figure = ReportFigure(svg=tmp_path / "hostile.svg", caption=HOSTILE)
+    return spec.model_copy(
         update={
             "title": HOSTILE,
             "name": HOSTILE,
             "introduction": (HOSTILE,),
             "facts": {HOSTILE: HOSTILE},
             "config": HOSTILE,
+            "logs": tmp_path / HOSTILE,
             "readings": (
                 Reading(matter=HOSTILE, value=HOSTILE, default="", other=HOSTILE, key=HOSTILE, reason=HOSTILE),
             ),
-            "figures": (ReportFigure(svg=tmp_path / "figure.svg", caption=HOSTILE, alt=HOSTILE),),
-            "tables": (*spec.tables, ReportSection(heading=HOSTILE, text=(HOSTILE,))),
-            "provenance": Provenance(code_digests={HOSTILE: 1, "d": 1}, devices={HOSTILE: 1}),
+            "figures": (FigureGroup(heading=HOSTILE, text=HOSTILE, figures=(figure,)),),
+            "tables": (section("table2", tmp_path, heading=HOSTILE),),
         }
     )
-    text = page_of(hostile, tmp_path)
-    parser = _Page()
-    parser.feed(text)
-    assert not {"script", "iframe", "object", "embed", "base", "form"} & {tag for tag, _ in parser.tags}
-    attributes = [pair for _, of_tag in parser.tags for pair in of_tag.items()]
+
+
+def test_hostile_text_reaches_the_page_as_text_only(tmp_path, spec):
+    honest = tags_of(page_of(spec, tmp_path))
+    page = page_of(poison(spec, tmp_path), tmp_path)
+    tags = tags_of(page)
+    assert page.count("&lt;script&gt;alert(1)") > 60
+    assert [tag for tag, _ in tags].count("script") == 1
+    assert {tag for tag, _ in tags} <= {tag for tag, _ in honest}
+    assert {key for _, attributes in tags for key in attributes} <= {key for _, of in honest for key in of}
+    assert "\u202e" not in page
+
+
+def test_the_page_loads_nothing(tmp_path, spec):
+    page = page_of(spec, tmp_path)
+    attributes = [pair for _, of_tag in tags_of(page) for pair in of_tag.items()]
     targets = [str(value) for key, value in attributes if key in {"src", "href"}]
     assert targets
     assert all(target.startswith(("data:", "#")) for target in targets)
-    assert not any(key.startswith("on") for key, _ in attributes)
-    assert "default-src 'none'" in text
-    assert "@import" not in text
-    assert "url(" not in text
-    assert "\u202e" not in text
+    assert not any(key.startswith("on") or key == "style" for key, _ in attributes)
+    assert "@import" not in page
+    assert "url(" not in page
 
 
-def test_links_in_the_page_lead_somewhere(tmp_path, spec):
-    parser = _Page()
-    parser.feed(page_of(spec, tmp_path))
-    anchors = [
-        attributes["href"] for tag, attributes in parser.tags if tag == "a" and str(attributes["href"]).startswith("#")
-    ]
-    identifiers = [attributes["id"] for _, attributes in parser.tags if "id" in attributes]
+def test_the_policy_allows_this_style_and_this_script_alone(tmp_path, spec):
+    page = page_of(spec, tmp_path)
+    (policy,) = [of["content"] for tag, of in tags_of(page) if of.get("http-equiv") == "Content-Security-Policy"]
+    rules = dict(rule.split(" ", 1) for rule in policy.split("; "))
+    assert rules["default-src"] == "'none'"
+    assert rules["img-src"] == "data:"
+    for kind in ("style", "script"):
+        (content,) = re.findall(rf"<{kind}>(.*?)</{kind}>", page, flags=re.DOTALL)
+        assert (
+            rules[f"{kind}-src"] == f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
+        )
+
+
+def test_links_and_buttons_in_the_page_lead_somewhere(tmp_path, spec):
+    tags = tags_of(page_of(spec, tmp_path))
+    identifiers = [attributes["id"] for _, attributes in tags if "id" in attributes]
+    links = {attributes["href"][1:] for tag, attributes in tags if tag == "a" and attributes["href"].startswith("#")}
+    opened = {attributes["popovertarget"] for tag, attributes in tags if "popovertarget" in attributes}
     assert len(identifiers) == len(set(identifiers))
-    assert (
-        {f"#{identifier}" for identifier in identifiers} >= set(anchors) >= {"#provenance", "#readings", "#at-a-glance"}
-    )
+    assert {"verdict", "tables", "table2", "comparison", "claims", "audit", "figures", "readings"} <= links
+    assert len(opened) == 2
+    assert links | opened <= set(identifiers)
 
 
-def test_coverage_and_cautions_come_first(tmp_path, spec):
-    text = re.sub(r"<[^>]*>", "", page_of(spec, tmp_path))
-    assert "3 of 5 runs finished" in text
+def test_headings_never_skip_a_level(tmp_path, spec):
+    levels = [int(tag[1]) for tag, _ in tags_of(page_of(spec, tmp_path)) if re.fullmatch("h[1-6]", tag)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+
+
+def test_coverage_verdicts_and_cautions_come_first(tmp_path, spec):
+    write_run(tmp_path / "runs", "table2/static/seed18", 81.0, code_digest="d2")
+    text = text_of(page_of(spec, tmp_path))
+    assert "3 of 5 runs finished, 1 diverged, 1 not finished" in text
+    assert "No table is decided yet." in text
     assert "1 run of the plan has not finished yet" in text
     assert "1 run diverged; no mean includes them" in text
-    assert "Table 2 ran with another network" in text
     assert "trained by 2 different versions of the code: 3 runs by d1 and 1 run by d2" in text
-    assert text.index("Read this first") < text.index("At a glance")
+    assert text.index("runs finished") < text.index("No table is decided") < text.index("Read this first")
+    assert text.index("Read this first") < text.index("Mean difference")
+
+
+@pytest.mark.parametrize(
+    ("static", "keys", "headline"),
+    [
+        ([81.4, 81.5, 81.5], {}, "All tables came back."),
+        ([60.4, 60.5, 60.5], {}, "No table came back."),
+        ([81.0], {}, "Too few seeds for a verdict on any table."),
+        ([81.4, 81.5, 81.5], {"comparable": False}, "No table tests the paper’s numbers."),
+    ],
+)
+def test_the_headline_is_what_became_of_the_tables(tmp_path, spec, static, keys, headline):
+    table = summarise(grid(tmp_path / "runs", static, **keys), tmp_path)
+    evidence = gather([table], PUBLISHED)
+    if headline.startswith("All"):
+        whole = evidence.comparisons[0].model_copy(update={"verdict": "reproduced"})
+        evidence = evidence.model_copy(update={"comparisons": (whole,)})
+    write_evidence(evidence, spec.evidence)
+    assert headline in text_of(page_of(spec, tmp_path))
+
+
+def test_a_row_that_is_not_comparable_is_not_compared(tmp_path, spec):
+    table = summarise(grid(tmp_path / "runs", [80.0, 81.0], comparable=False), tmp_path)
+    write_evidence(gather([table], PUBLISHED), spec.evidence)
+    text = text_of(page_of(spec, tmp_path))
+    assert "Table 2 ran with another network, width, density or other images" in text
+    assert "The table was not run on the network, width, data set and density of the paper's." in text
+    assert "Standard errors" not in text
+
+
+def test_a_cell_opens_its_runs_with_value_curve_time_code_and_files(tmp_path, spec):
+    page = page_of(spec, tmp_path)
+    (opened,) = re.findall(r'<div popover class="runs" id="runs-table2-2".*?</ol>\n</div>', page, flags=re.DOTALL)
+    text = text_of(opened)
+    assert "Here 85.00 (1 of 3 seeds) Paper 85.34 ± 0.18 Verdict too few seeds" in text
+    assert "Seed 17 85.00 % " in text
+    assert "Wall time 1 min" in text
+    assert "Commit c0ffee" in text
+    assert f"Folder {tmp_path}/runs/table2/cosine-m10-n2-g2/seed17 " in text
+    assert f"Log {tmp_path}/logs/table2/cosine-m10-n2-g2/seed17.log" in text
+    assert "Seed 18 diverged in epoch 7" in text
+    assert "Seed 19 not run" in text
+    assert opened.count("<polyline") == 1
+    assert "Test accuracy from 10.0 % after epoch 1 to 85.0 % after epoch 3" in opened
+
+
+def test_a_run_that_goes_on_shows_how_far_it_is(tmp_path, spec):
+    write_curve(tmp_path / "runs" / "table2/cosine-m10-n2-g2/seed19", [10.0, 20.0])
+    text = text_of(page_of(spec, tmp_path))
+    assert "Seed 19 not finished, 2 epochs so far" in text
+
+
+def test_rows_without_runs_open_nothing(tmp_path, spec):
+    summarise(methods(tmp_path / "runs", [], note="No such images."), tmp_path)
+    alone = spec.model_copy(update={"tables": (section("tablemethods", tmp_path),), "evidence": None})
+    assert "popovertarget" not in page_of(alone, tmp_path)
+
+
+def test_a_single_seed_is_shown_without_a_spread(tmp_path, spec):
+    table = summarise(grid(tmp_path / "runs", [80.0]), tmp_path)
+    write_evidence(gather([table], PUBLISHED), spec.evidence)
+    text = text_of(page_of(spec, tmp_path))
+    assert "Here 80.00 Paper 81.47 ± 0.47 Verdict too few seeds" in text
+    assert "A spread needs two runs on each side; we have 1 finished run" in text
+
+
+def test_comparison_claims_and_audit_are_shown_with_their_numbers(tmp_path, spec):
+    text = text_of(page_of(spec, tmp_path))
+    # The static row: 80.5 ± 0.71 of two seeds against 81.47 ± 0.47 of three.
+    assert "Static 2 3 −0.97" in text
+    assert "A density multiplier of 10× beats one of 3×. Paper 24 of 24" in text
+    assert "Two cycles beat one. Paper 28 of 32" in text
+    assert "A longer second cycle beats two of equal length. Paper 20 of 24" in text
+    assert "Table 3 prints a change of +4.4" in text
+
+
+def test_without_evidence_the_page_does_without(tmp_path, spec):
+    text = text_of(page_of(spec.model_copy(update={"evidence": None}), tmp_path))
+    assert "3 of 5 runs finished" in text
+    assert "Comparison" not in text
 
 
 def test_a_plan_that_is_complete_has_nothing_to_caution(tmp_path, spec):
-    table = aggregate(grid(tmp_path / "other", [80.0]), tmp_path / "other", published_dir=PUBLISHED)
-    write_json(table, tmp_path / "table2.json")
-    clean = spec.model_copy(update={"provenance": Provenance(code_digests={"d1": 1})})
-    assert "Read this first" not in page_of(clean, tmp_path)
+    summarise(grid(tmp_path / "runs", [80.0]), tmp_path)
+    assert "Read this first" not in page_of(spec, tmp_path)
 
 
 def test_figures_and_downloads_are_inside_the_page(tmp_path, spec):
-    text = page_of(spec, tmp_path)
-    (svg,) = re.findall(r"data:image/svg\+xml;base64,([^\"]+)", text)
-    inside = base64.b64decode(svg).decode()
+    page = page_of(spec, tmp_path)
+    (image,) = [attributes for tag, attributes in tags_of(page) if tag == "img"]
+    inside = unquote(image["src"].removeprefix("data:image/svg+xml;charset=utf-8,"))
     assert "<style>@media screen and (prefers-color-scheme:dark)" in inside
     assert '[style*="fill: #1f2933"]{fill:#e3e8ee!important}' in inside
-    (table,) = re.findall(r"data:text/csv;charset=utf-8;base64,([^\"]+)\" download=\"table2\.csv\"", text)
+    assert 'd="M 1.23 2 L 3 4"' in inside
+    assert (image["width"], image["height"], image["alt"]) == ("486", "120", "Two & two")
+    (table,) = re.findall(r"data:text/csv;charset=utf-8;base64,([^\"]+)\" download=\"table2\.csv\"", page)
     assert base64.b64decode(table) == (tmp_path / "table2.csv").read_bytes()
+    assert page.index('download="table2.md"') > page.index("Comparison with the paper")
+
+
+def test_a_table_that_is_there_as_a_document_is_put_into_the_page_as_it_is(tmp_path, spec):
+    there = ReportSection(id="tableB1", heading="B.1", table=tmp_path / "table2.html")
+    page = page_of(spec.model_copy(update={"tables": (), "evidence": None, "cost": there}), tmp_path)
+    assert page.count("<!DOCTYPE html>") == page.count("<style>") == 1
+    assert '<figure class="table" id="table2">' in page
+
+
+def test_a_file_that_is_no_table_is_named(tmp_path, spec):
+    there = ReportSection(id="tableB1", heading="B.1", table=tmp_path / "figure.svg")
+    with pytest.raises(EastError, match=r"figure\.svg is not a table"):
+        page_of(spec.model_copy(update={"cost": there}), tmp_path)
 
 
 def test_readings_off_the_default_are_marked(tmp_path, spec):
-    text = page_of(spec, tmp_path)
-    assert text.count("not the default") == 1
-    assert "Default: w" in text
-    assert "seeds:\n  - 17\n" in text
-
-
-def test_the_overview_counts_rows_above_the_static_one(tmp_path, spec):
-    row = re.search(r"<tr[^>]*><th[^>]*>2</th>.*?</tr>", page_of(spec, tmp_path))
-    assert row is not None
-    cells = re.sub(r"<[^>]*>", "|", row.group())
-    assert "|3 of 5|" in cells
-    assert "|80.50 ± 0.71|" in cells
-    assert cells.count("|1 of 1|") == 2
-    assert cells.strip("|").endswith("–")
+    page = page_of(spec, tmp_path)
+    assert page.count("not the default") == 1
+    assert "Default: w" in page
+    assert "seeds:\n  - 17\n" in page
 
 
 def test_the_spec_survives_json(spec):
@@ -164,11 +337,28 @@ def test_a_missing_file_is_named(tmp_path, spec):
         page_of(spec, tmp_path)
 
 
+def test_a_long_curve_is_drawn_with_few_points_and_both_ends():
+    curve = Curve(epochs=tuple(range(1, 251)), values=tuple(i * 0.4 for i in range(1, 251)))
+    drawn = str(curve_drawing(curve, epochs=250, highest=100))
+    (points,) = re.findall('points="([^"]+)"', drawn)
+    places = [tuple(map(float, point.split(","))) for point in points.split()]
+    assert len(places) == MOST_POINTS
+    assert places[0] == (2, 31.9)
+    assert places[-1] == (126, 2)
+
+
+def test_an_interval_is_cut_where_its_drawing_ends():
+    drawn = str(interval_drawing(1.0, -50.0, 2.0, margin=2.0, reach=4.0))
+    assert 'd="M0,7H81"' in drawn
+    assert 'cx="67.5"' in drawn
+    assert 'class="band" x="27" width="54"' in drawn
+
+
 def test_analysis_and_rendering_import_neither_torch_nor_a_plotting_library_needlessly():
     code = (
         "import sys, east.analysis.aggregate, east.analysis.curves, east.analysis.provenance, "
-        "east.render.tables, east.render.hyperparameters, east.render.cost, east.render.report\n"
-        "assert not {'torch', 'matplotlib', 'pandas'} & set(sys.modules)\n"
+        "east.render.tables, east.render.hyperparameters, east.render.cost, east.render.report.page\n"
+        "assert not {'torch', 'matplotlib', 'pandas', 'scipy'} & set(sys.modules)\n"
         "import east.render.figures\n"
         "assert 'torch' not in sys.modules and 'matplotlib.pyplot' not in sys.modules\n"
     )

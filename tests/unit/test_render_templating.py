@@ -3,6 +3,7 @@ import pytest
 from east.errors import EastError
 from east.render.templating import (
     REPORT_FOLDER,
+    Tex,
     caption,
     escape_latex,
     escape_markdown,
@@ -28,6 +29,10 @@ def test_what_cannot_be_seen_is_shown_by_its_code_point():
         ("<script>|", r"\textless{}script\textgreater{}\textbar{}"),
         ("81 ± 1 − 2× Δ – é", r"81 $\pm$ 1 $-$ 2$\times$ $\Delta$ -- é"),
         ("\u202eש", "{[}U+202E{]}{[}U+05E9{]}"),
+        ("--all ''x'' ``y`` ?`!`", "-{}-all '{}'x'{}' `{}`y`{}` ?{}`!{}`"),
+        ("e\u0301 ő a\u0323", "é {[}U+0151{]} {[}U+1EA1{]}"),
+        ("5 °C ≤ σ ≈ µ → α", r"5 $^{\circ}$C $\leq$ $\sigma$ $\approx$ $\mu$ $\rightarrow$ $\alpha$"),
+        ("line\nend\r\x0b\x85", "line end {[}U+000B{]}{[}U+0085{]}"),
     ],
 )
 def test_latex_is_escaped(text, escaped):
@@ -48,6 +53,10 @@ def test_markdown_is_escaped():
 )
 def test_every_environment_escapes_without_being_asked(make, source, expected):
     assert make().from_string(source).render(x="<b> %") == expected
+
+
+def test_latex_of_our_own_templates_is_not_escaped_again():
+    assert latex_environment().from_string("<< x >>").render(x=Tex(r"\textbf{a}")) == r"\textbf{a}"
 
 
 def test_captions_are_one_line_of_plain_text():

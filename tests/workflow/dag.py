@@ -30,6 +30,12 @@ def planned_jobs(workdir: Path, *overlays: Path, forced: tuple[str, ...] = ()) -
         return sorted((job.rule.name, str(job.output[0]) if job.output else "") for job in dag.jobs if dag.needrun(job))
 
 
+def cluster_rules(workdir: Path, *overlays: Path) -> set[str]:
+    """Rules whose jobs a cluster gets, as they are not `localrules`."""
+    with _dag(workdir, overlays, ()) as dag:
+        return {rule.name for rule in dag.workflow.rules} - dag.workflow._localrules
+
+
 @contextmanager
 def _dag(workdir: Path, overlays: tuple[Path, ...], forced: tuple[str, ...]) -> Iterator:
     from snakemake.settings.enums import RerunTrigger

@@ -31,8 +31,8 @@ def trained(jobs):
 
 
 def others(jobs):
-    """The other rules; the report is always written anew, because it names the configuration's files."""
-    return {rule for rule, _ in jobs} - {"train", "all", "write_report"}
+    """The other rules; page and document are always written anew, because they name the configuration's files."""
+    return {rule for rule, _ in jobs} - {"train", "all", "write_report", "write_appendix"}
 
 
 def tables_touched(jobs):
@@ -41,21 +41,23 @@ def tables_touched(jobs):
 
 def test_the_whole_workflow_leaves_tables_figures_cost_and_report(finished):
     results = finished / "results" / "test"
-    for table in (*TABLES, "table6", "tableB1"):
+    for table in (*TABLES, "table6", "tableB1", "comparison", "claims", "audit"):
         for form in ("csv", "md", "tex", "html"):
             assert (results / "tables" / f"{table}.{form}").stat().st_size > 0
     assert {path.name for path in (results / "figures").iterdir()} == {
         f"{name}.{form}"
         for name in (
-            "table2-curves",
-            "table2-multiplier",
-            "table3-curves",
-            "table3-multiplier",
-            "tablemethods-curves",
-            "density",
+            *(
+                f"{table}-{name}"
+                for table in ("table2", "table3")
+                for name in ("curves", "multiplier", "churn", "layers")
+            ),
+            *("tablemethods-curves", "tablemethods-churn"),
+            *("density", "cost"),
         )
-        for form in ("png", "svg")
+        for form in ("png", "svg", "pdf")
     }
+    assert "\\includegraphics" in (results / "tables" / "appendix.tex").read_text()
     page = (results / "report" / "index.html").read_text()
     assert "6 of 6 runs finished" in re.sub(r"<[^>]+>|\s+", " ", page).replace("  ", " ").replace("  ", " ")
     assert not re.search(r'(src|href)="https?:', page)
@@ -74,6 +76,8 @@ def test_a_line_tells_of_every_finished_run_with_the_share_done(finished, tmp_pa
     assert max(shares) == "6"
 
 
+EVIDENCE = ("analyse", "evidence_tables")
+SUMMARISED = {"aggregate", "table", "figures_grid", "figures_methods", *EVIDENCE}
 CHANGES = {
     "nothing": ("{}", [], set()),
     "the title": ("title: Another", [], set()),
@@ -90,33 +94,33 @@ CHANGES = {
     "device, engine and threads": (
         "execution: {device: auto, engine: dense, threads: 2}",
         [],
-        {"measure_cost", "table_6"},
+        {"measure_cost", "table_6", "figures_plan"},
     ),
     "a row's label": (
         "tables: {table2: {rows: [{static: true, label: Plain}, {pattern: cosine, multiplier: 3, cycles: 1}]}}",
         [],
-        {"aggregate", "table", "figures_grid"},
+        {"aggregate", "table", "figures_grid", *EVIDENCE},
     ),
     "a row's multiplier": (
         "tables: {table3: {rows: [{pattern: triangular, multiplier: 4, cycles: 1}]}}",
         ["table3/triangular-m4-n1/seed1", "table3/triangular-m4-n1/seed2"],
-        {"aggregate", "table", "figures_grid", "figure_density"},
+        {"aggregate", "table", "figures_grid", "figures_plan", *EVIDENCE},
     ),
     "another seed": (
         "seeds: [1, 2, 3]",
         ["table2/cosine-m3-n1/seed3", "table2/static/seed3", "table3/triangular-m3-n1/seed3"],
-        {"aggregate", "table", "figures_grid", "figures_methods"},
+        SUMMARISED,
     ),
-    "a seed less": ("seeds: [1]", [], {"aggregate", "table", "figures_grid", "figures_methods"}),
+    "a seed less": ("seeds: [1]", [], SUMMARISED),
     "the recipe": (
         "recipes: {resnet34-digits: {lr: 0.2}}",
         RUNS,
-        {"aggregate", "table", "table_b1", "measure_cost", "table_6", "figures_grid", "figures_methods"},
+        {*SUMMARISED, "table_b1", "measure_cost", "table_6", "figures_plan"},
     ),
     "how seeds are summarised": (
         "readings: {spread: population}",
         [],
-        {"aggregate", "table", "figures_grid", "figures_methods"},
+        SUMMARISED,
     ),
 }
 
@@ -203,6 +207,17 @@ def test_a_partial_report_shows_what_is_missing_and_trains_nothing(copy, tmp_pat
     assert done.returncode == 0, done.stderr
     assert not (copy / "results/test/runs/table2/static/seed2").exists()
     assert "1 of 2" in (copy / "results/test/tables/table2.md").read_text()
+
+
+def test_a_partial_report_is_made_again_when_a_run_has_ended_since(finished, copy, tmp_path):
+    run = "results/test/runs/table2/static/seed2"
+    shutil.rmtree(copy / run)
+    partial = overlay(tmp_path, "execution: {partial: true}")
+    done = snakemake(copy, "--configfile", str(TEST_CONFIG), str(partial), "--until", "aggregate")
+    assert done.returncode == 0, done.stderr
+    assert tables_touched(planned_jobs(copy, TEST_CONFIG, partial)) == []
+    shutil.copytree(finished / run, copy / run)
+    assert tables_touched(planned_jobs(copy, TEST_CONFIG, partial)) == ["table2", "tablemethods"]
 
 
 def test_a_mistake_in_the_configuration_stops_before_anything_runs(tmp_path):

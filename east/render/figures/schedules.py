@@ -1,0 +1,134 @@
+"""Density and drop fraction against the epoch, for every schedule of a plan."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter
+
+from east.render.figures.rows import variants
+from east.render.figures.style import (
+    FULL,
+    MOST_PANELS,
+    Drawing,
+    Look,
+    legend,
+    line_handle,
+    new_figure,
+    save,
+    say_that_nothing_is_there,
+    say_what_is_left_out,
+)
+from east.render.numbers import density_text
+from east.render.palette import INK
+from east.render.templating import visible
+
+_TITLE = "Density and drop fraction against epoch"
+_APART = 1.7
+"""Ratio of densities whose labels do not touch."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """A quantity against the epoch."""
+
+    label: str
+    epochs: Sequence[float]
+    values: Sequence[float]
+
+
+@dataclass(frozen=True)
+class SchedulePanel:
+    """Densities that are drawn together."""
+
+    title: str
+    lines: Sequence[Line]
+
+
+def density_schedules(density: Sequence[SchedulePanel], drop_fractions: Sequence[Line], stem: Path) -> Drawing:
+    """Draw densities on logarithmic axes, a panel each, and below them the drop fraction of mask updates.
+
+    Args:
+        density: The panels, three a row.
+        drop_fractions: A line for each different course of the drop fraction.
+        stem: Folder and name without an ending.
+    """
+    left_out, shown = len(density[MOST_PANELS:]), density[:MOST_PANELS]
+    columns = min(3, max(1, len(shown)))
+    rows = -(-len(shown) // columns)
+    looks = variants([line.label for panel in shown for line in panel.lines])
+    with new_figure(FULL, max(1, rows + bool(drop_fractions)) * 1.35 + 0.4) as figure:
+        axes: list[Axes] = []
+        if not shown and not drop_fractions:
+            say_that_nothing_is_there(figure.subplots(), "No schedules")
+            return save(figure, stem, _TITLE, _alt(shown, drop_fractions))
+        grid = figure.add_gridspec(rows + bool(drop_fractions), columns)
+        for place, panel in enumerate(shown):
+            shared = axes[0] if axes else None
+            axis = figure.add_subplot(grid[divmod(place, columns)], sharex=shared, sharey=shared)
+            axes.append(axis)
+            _draw_density(axis, panel, looks, first=place % columns == 0)
+        if axes:
+            _label_densities(axes[0], shown)
+        if drop_fractions:
+            _draw_drop_fractions(figure.add_subplot(grid[rows, :], sharex=axes[0] if axes else None), drop_fractions)
+        else:
+            for axis in axes[-columns:]:
+                axis.set_xlabel("Epoch")
+        legend(figure, [line_handle(label, Look(line.color, line.dashes, "")) for label, line in looks.items()])
+        say_what_is_left_out(figure, left_out)
+        return save(figure, stem, _TITLE, _alt(shown, drop_fractions))
+
+
+def _draw_density(axis: Axes, panel: SchedulePanel, looks: dict[str, Look], *, first: bool) -> None:
+    axis.set_title(visible(panel.title))
+    axis.set_yscale("log")
+    for line in panel.lines:
+        style = looks[line.label]
+        axis.plot(line.epochs, line.values, color=style.color, linestyle=style.dashes)
+    axis.tick_params(labelleft=first, labelbottom=True)
+    axis.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+    if first:
+        axis.set_ylabel("Density")
+
+
+def _label_densities(axis: Axes, shown: Sequence[SchedulePanel]) -> None:
+    """Name the densities that schedules rest at, then those they rise to, as far as their labels do not touch."""
+    lines = [line for panel in shown for line in panel.lines]
+    ticks: list[float] = []
+    for extreme in (min, max):
+        for value in sorted({extreme(line.values) for line in lines}):
+            if all(max(value, tick) / min(value, tick) > _APART for tick in ticks):
+                ticks.append(value)
+    axis.yaxis.set_major_locator(FixedLocator(sorted(ticks)))
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: density_text(float(f"{value:.3g}"))))
+    axis.yaxis.set_minor_locator(FixedLocator([]))
+    axis.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _draw_drop_fractions(axis: Axes, lines: Sequence[Line]) -> None:
+    axis.set_title("Share of a layer's weights that one update exchanges at most")
+    looks = variants([line.label for line in lines])
+    for line in lines:
+        style = looks[line.label]
+        color = INK if len(lines) == 1 else style.color
+        axis.plot(line.epochs, line.values, color=color, linestyle=style.dashes, label=visible(line.label))
+    axis.set_ylabel("Drop fraction")
+    axis.set_xlabel("Epoch")
+    axis.set_ylim(bottom=0)
+    axis.xaxis.set_major_locator(MaxNLocator(nbins=10, integer=True))
+    if len(lines) > 1:
+        axis.legend(loc="upper right")
+
+
+def _alt(shown: Sequence[SchedulePanel], drop_fractions: Sequence[Line]) -> str:
+    number = sum(len(panel.lines) for panel in shown)
+    text = f"Scheduled density on a logarithmic axis against the epoch: {number} schedules in {len(shown)} panels."
+    values = [value for panel in shown for line in panel.lines for value in line.values]
+    if values:
+        text += f" Densities lie between {density_text(min(values))} and {density_text(float(f'{max(values):.3g}'))}."
+    ends = {(line.values[0], line.values[-1]) for line in drop_fractions}
+    for start, end in sorted(ends):
+        text += f" The drop fraction falls from {start:g} to {end:g} over the training."
+    return text

@@ -1,0 +1,169 @@
+"""How every figure looks and is written: one style file, marks that differ without colour, PNG, SVG and PDF."""
+
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from east.files import write_atomically
+from east.render.palette import INK, MUTED, SERIES
+from east.render.templating import REPORT_FOLDER, visible
+
+COLUMN, FULL = 3.25, 6.75
+"""Widths in inches: of a paper's column, and of its text."""
+MOST_PANELS = 36
+"""Of one figure, so that it stays one page and takes seconds."""
+
+_MARKERS = "os^Dvp"
+_DASHES: Sequence[Any] = ("-", (0, (5, 1.6)), (0, (1.4, 1.2)), (0, (6, 1.4, 1.4, 1.4)))
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a series is drawn: told apart by colour, by dashes and by marker, so that grey print shows it too."""
+
+    color: str
+    dashes: Any
+    marker: str
+
+
+STATIC = Look(INK, "-", "x")
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure on disk in three formats, and what it shows in words, for those who cannot see it."""
+
+    png: Path
+    svg: Path
+    pdf: Path
+    alt: str
+
+    @property
+    def files(self) -> tuple[Path, Path, Path]:
+        """PNG, SVG and PDF."""
+        return self.png, self.svg, self.pdf
+
+
+def look(index: int) -> Look:
+    """The look of the series with this place in the legend, counted from 0; 24 of them differ."""
+    dashes = _DASHES[(index + index // len(SERIES)) % len(_DASHES)]
+    return Look(SERIES[index % len(SERIES)], dashes, _MARKERS[index % len(_MARKERS)])
+
+
+@contextmanager
+def new_figure(width: float, height: float) -> Iterator[Figure]:
+    """A figure of this many inches in the style of all; matplotlib's settings are as before when the block ends."""
+    with mpl.rc_context():
+        # The user's own matplotlibrc does not show in the figures.
+        mpl.rcdefaults()
+        mpl.rcParams.update(_style())
+        figure = Figure(figsize=(width, height), layout="constrained")
+        FigureCanvasAgg(figure)
+        yield figure
+
+
+def panels(figure: Figure, count: int, columns: int) -> list[Axes]:
+    """Axes for so many panels with common scales; labels stand at the lowest panel of each column."""
+    rows = -(-count // columns)
+    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    axes = list(grid.flat)
+    for spare in axes[count:]:
+        spare.remove()
+    for axis in axes[max(0, count - columns) : count]:
+        axis.tick_params(labelbottom=True)
+    return axes[:count]
+
+
+def line_handle(label: str, line: Look) -> Line2D:
+    """An entry of a legend for a line."""
+    return Line2D(
+        [], [], color=line.color, linestyle=line.dashes, marker=line.marker, markersize=3, label=visible(label)
+    )
+
+
+def point_handle(label: str, point: Look, *, hollow: bool = False) -> Line2D:
+    """An entry of a legend for points."""
+    handle = Line2D([], [], color=point.color, marker=point.marker, linestyle="", label=visible(label))
+    if hollow:
+        handle.set_markerfacecolor("none")
+    return handle
+
+
+def legend(figure: Figure, handles: Sequence[Artist], columns: int = 5) -> None:
+    """Put a legend above all panels, in rows of about equal length."""
+    if handles:
+        rows = -(-len(handles) // columns)
+        # Points need less room than pieces of a line.
+        lines = any(isinstance(handle, Line2D) and handle.get_linestyle() != "None" for handle in handles)
+        figure.legend(
+            handles=list(handles),
+            loc="outside upper left",
+            ncols=-(-len(handles) // rows),
+            handlelength=2.8 if lines else 1.2,
+        )
+
+
+def say_what_is_left_out(figure: Figure, number: int, what: str = "panel") -> None:
+    """Say under a figure that it does not show everything."""
+    if number:
+        words = f"{what} is" if number == 1 else f"{what}s are"
+        figure.supxlabel(f"{number} more {words} left out.", color=MUTED, fontsize=7)
+
+
+def say_that_nothing_is_there(axis: Axes, words: str) -> None:
+    """Write into an empty panel why it is empty, in place of its axes."""
+    axis.set_axis_off()
+    axis.text(0.5, 0.5, words, transform=axis.transAxes, ha="center", va="center", color=MUTED)
+
+
+def save(figure: Figure, stem: Path, title: str, alt: str) -> Drawing:
+    """Write a figure in all formats; the same data give the same SVG and PDF, byte for byte.
+
+    Args:
+        figure: What to write.
+        stem: Folder and name without an ending.
+        title: What it is, in a few words.
+        alt: What it shows, in sentences; put into the files.
+    """
+    alt, title = visible(alt), visible(title)
+    # One layout serves all formats, and each canvas draws once: `Figure.savefig` would lay out and draw twice.
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.execute(figure)
+        figure.set_layout_engine("none")
+    about = {"Title": title, "Description": alt}
+    undated = {"Date": None, "Creator": None, "Type": None, "Format": None}
+    pdf_about = {"Title": title, "Subject": alt, "Creator": None, "Producer": None, "CreationDate": None}
+    png, svg, pdf = io.BytesIO(), io.BytesIO(), io.BytesIO()
+    # Only the pixels have a background: on a page, that of the page shows through. They come first, because the other
+    # two set the resolution.
+    figure.set_facecolor("white")
+    canvas: Any = FigureCanvasAgg(figure)
+    canvas.print_png(png, metadata={**about, "Software": None})
+    figure.set_facecolor("none")
+    canvas = FigureCanvasSVG(figure)
+    canvas.print_svg(svg, metadata=about | undated)
+    canvas = FigureCanvasPdf(figure)
+    canvas.print_pdf(pdf, metadata=pdf_about)
+    paths = [stem.with_name(f"{stem.name}.{ending}") for ending in ("png", "svg", "pdf")]
+    for path, stream in zip(paths, (png, svg, pdf), strict=True):
+        write_atomically(path, stream.getvalue())
+    return Drawing(paths[0], paths[1], paths[2], alt)
+
+
+@cache
+def _style() -> mpl.RcParams:
+    return mpl.rc_params_from_file(REPORT_FOLDER / "figures.mplstyle", use_default_template=False)

@@ -1,0 +1,142 @@
+"""The runs behind a row of a table, as its cells open them: value, curve, time, code and files of every seed."""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from markupsafe import Markup
+
+from east.analysis.aggregate import Accuracy, AggregatedGrid, AggregatedMethods, GridResult, MethodResult, SeedValue
+from east.analysis.compare import RowComparison
+from east.analysis.summary import Summary
+from east.analysis.words import schedule_text
+from east.render.names import DATASETS, NETWORKS, capital, table_label
+from east.render.numbers import accuracy_text, duration, fixed, plus_minus, thousands
+from east.render.report.drawing import curve_drawing
+from east.render.report.runs import RunOutcome
+
+COMMIT_DIGITS = 12
+
+
+@dataclass(frozen=True)
+class SeedDetails:
+    """A run: what it came to, its curve, and where it is to be found."""
+
+    seed: int
+    status: str
+    result: str
+    curve: Markup | None
+    facts: tuple[tuple[str, str], ...]
+    files: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class RowDetails:
+    """All runs of a row."""
+
+    id: str
+    table: str
+    row: str
+    accuracy: str
+    published: str | None
+    verdict: str | None
+    reason: str | None
+    seeds: tuple[SeedDetails, ...]
+
+
+def row_details(
+    table: AggregatedGrid | AggregatedMethods,
+    outcomes: Mapping[str, RunOutcome],
+    comparisons: Mapping[str, RowComparison],
+    *,
+    runs_dir: Path,
+    logs_dir: Path | None,
+) -> dict[str, RowDetails]:
+    """What the cells of a table open, by row id; rows without any run open nothing.
+
+    Args:
+        table: The summarised table.
+        outcomes: What there is of its runs.
+        comparisons: Its rows beside the paper's, by row id, as far as they were compared.
+        runs_dir: The folder in which each run has a folder named by its id.
+        logs_dir: The folder in which each run has a log named by its id.
+    """
+    rows: Sequence[GridResult | MethodResult] = table.rows
+    details = {}
+    for number, row in enumerate(rows, start=1):
+        if not row.accuracy.planned:
+            continue
+        comparison = comparisons.get(row.id)
+        published = row.published if isinstance(row, GridResult) else None
+        details[row.id] = RowDetails(
+            id=re.sub("[^A-Za-z0-9]+", "-", f"runs-{table.id}-{number}"),
+            table=table_label(table.id) or table.title,
+            row=_row_text(row),
+            accuracy=accuracy_text(row.accuracy),
+            published=plus_minus(published.mean, published.std) if published else None,
+            verdict=comparison.verdict if comparison else None,
+            reason=comparison.reason if comparison else None,
+            seeds=_seeds(row.accuracy, outcomes, runs_dir, logs_dir),
+        )
+    return details
+
+
+def _row_text(row: GridResult | MethodResult) -> str:
+    if isinstance(row, MethodResult):
+        return f"{row.method}, {NETWORKS[row.model]} of width {row.width} on {DATASETS[row.dataset]}"
+    return capital(schedule_text(row.pattern, row.multiplier, row.cycles, row.length_multiplier))
+
+
+def _seeds(
+    accuracy: Accuracy, outcomes: Mapping[str, RunOutcome], runs_dir: Path, logs_dir: Path | None
+) -> tuple[SeedDetails, ...]:
+    curves = [outcome.curve for seed in accuracy.seeds if (outcome := outcomes.get(seed.run)) and outcome.curve]
+    epochs = max((curve.epochs[-1] for curve in curves), default=1)
+    # The curves of a row share their axes; the upper end is the next multiple of ten, so that rows are told apart.
+    highest = 10 * max(1, math.ceil(max((max(curve.values) for curve in curves), default=0) / 10))
+    return tuple(_seed(seed, outcomes.get(seed.run), epochs, highest, runs_dir, logs_dir) for seed in accuracy.seeds)
+
+
+def _seed(
+    seed: SeedValue, outcome: RunOutcome | None, epochs: int, highest: float, runs_dir: Path, logs_dir: Path | None
+) -> SeedDetails:
+    curve = outcome.curve if outcome else None
+    summary = outcome.summary if outcome else None
+    files = [("Folder", str(runs_dir / seed.run))]
+    if logs_dir is not None:
+        files.append(("Log", str(logs_dir / f"{seed.run}.log")))
+    return SeedDetails(
+        seed=seed.seed,
+        status=seed.status,
+        result=_result(seed, curve.epochs[-1] if curve else None),
+        curve=curve_drawing(curve, epochs=epochs, highest=highest) if curve else None,
+        facts=tuple(_facts(summary)) if summary else (),
+        files=tuple(files),
+    )
+
+
+def _result(seed: SeedValue, epochs: int | None) -> str:
+    if seed.accuracy is not None:
+        return f"{fixed(seed.accuracy)} %"
+    if seed.status == "diverged":
+        return "diverged" + (f" in epoch {seed.diverged_at_epoch}" if seed.diverged_at_epoch else "")
+    return f"not finished, {epochs} epochs so far" if epochs else "not run"
+
+
+def _facts(summary: Summary) -> Sequence[tuple[str, str]]:
+    facts = []
+    if summary.best_test_accuracy is not None and summary.best_epoch is not None:
+        best = f"{fixed(summary.best_test_accuracy)} % after epoch {summary.best_epoch}"
+        facts.append(("At the best validation epoch", best))
+    if summary.seconds is not None:
+        attempts = f", {summary.attempts} attempts" if (summary.attempts or 1) > 1 else ""
+        facts.append(("Wall time", f"{duration(summary.seconds)}{attempts}"))
+    channels, live = summary.liveness.get("channels"), summary.liveness.get("live_channels")
+    if isinstance(channels, int) and isinstance(live, int):
+        facts.append(("Live channels", f"{thousands(live)} of {thousands(channels)}"))
+    if summary.device:
+        facts.append(("Device", summary.device))
+    facts.append(("Commit", summary.commit[:COMMIT_DIGITS] if summary.commit else "not recorded"))
+    return facts

@@ -1,0 +1,101 @@
+"""A headless Chromium and a report of made-up runs, shared by all tests of the page."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from east.analysis.aggregate import aggregate, write_json
+from east.analysis.evidence import gather, write_evidence
+from east.render.figures import accuracy_by_multiplier
+from east.render.report.page import write_report
+from east.render.report.spec import FigureGroup, Reading, ReportFigure, ReportSection, ReportSpec
+from east.render.tables import render_table
+from tests.unit.fake_runs import DIVERGED, PUBLISHED, grid, methods, write_curve, write_run
+
+HOSTILE = "</style></script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'> \u202eabc &\""
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Chromium of the system."""
+    found = next(filter(None, map(shutil.which, NAMES)), None)
+    if found is None:
+        pytest.skip("no Chromium on this machine (Debian's package is `chromium`)")
+    with sync_playwright() as playwright:
+        # As root, which containers are, Chromium starts without its sandbox only.
+        chromium = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="session")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A report with finished, diverged and missing runs, a figure, and hostile texts wherever there are any."""
+    folder = tmp_path_factory.mktemp("report")
+    runs = folder / "runs"
+    tables = [
+        grid(runs, [81.2, 81.6, 81.5], [85.6, DIVERGED, None], cyclic_keys={"method": HOSTILE, "footnote": HOSTILE}),
+        methods(runs, [70.0], method=HOSTILE),
+    ]
+    for run in ("static/seed17", "static/seed18", "cosine-m10-n2-g2/seed17", "cosine-m10-n2-g2/seed19"):
+        write_curve(runs / "table2" / run, [20.0 + 0.25 * epoch for epoch in range(250)])
+    write_run(runs, "table2/static/seed17", 81.2, commit=HOSTILE, device=HOSTILE, code_digest=HOSTILE)
+    summarised = [aggregate(table, runs, published_dir=PUBLISHED, partial=True) for table in tables]
+    for table in summarised:
+        write_json(table, folder / f"{table.id}.json")
+        render_table(table).write(folder / table.id)
+    write_evidence(gather(summarised[:1], PUBLISHED), folder / "evidence.json")
+    accuracy_by_multiplier(summarised[0], folder / "multiplier")
+    spec = ReportSpec(
+        title=f"A title {HOSTILE}",
+        name=HOSTILE,
+        introduction=(HOSTILE,),
+        tables=tuple(
+            ReportSection(
+                id=table.id,
+                heading=f"{table.id}: {HOSTILE}",
+                aggregated=folder / f"{table.id}.json",
+                downloads=(folder / f"{table.id}.csv",),
+            )
+            for table in summarised
+        ),
+        evidence=folder / "evidence.json",
+        figures=(
+            FigureGroup(heading="Figures", figures=(ReportFigure(svg=folder / "multiplier.svg", caption=HOSTILE),)),
+        ),
+        readings=(Reading(matter=HOSTILE, value=HOSTILE, default="", other=HOSTILE, key=HOSTILE, reason=HOSTILE),),
+        facts={HOSTILE: HOSTILE},
+        logs=folder / "logs",
+        config=HOSTILE,
+    )
+    write_report(folder / "index.html", spec, runs)
+    return folder / "index.html"
+
+
+@pytest.fixture
+def visit(browser: Browser, report: Path) -> Iterator[Callable[..., Page]]:
+    """Opens the report in a browser of its own; what it complains of, and what it asks for, fails the test."""
+    complaints: list[str] = []
+    contexts = []
+
+    def open_page(**settings: object) -> Page:
+        context = browser.new_context(**settings)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("dialog", lambda dialog: complaints.append(dialog.message))
+        page.on("request", lambda request: requests.append(request.url))
+        page.goto(report.as_uri())
+        return page
+
+    requests: list[str] = []
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert complaints == []
+    assert {url for url in requests if not url.startswith("data:")} <= {report.as_uri()}
