@@ -1,7 +1,6 @@
 """Seconds of the parts that a training is made of, on this machine: steps, mask updates, evaluations, checkpoints."""
 
 import multiprocessing
-import signal
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -15,6 +14,7 @@ import torch
 
 from east.config.run import RunSpec
 from east.cost.timed_training import TimedTraining
+from east.cost.worker import end_when_interrupted
 from east.engine.sparse.cost_cache import cost_model
 from east.engine.sparse.library import KernelsUnavailable
 from east.errors import EastError
@@ -109,11 +109,10 @@ def time_kinds(
     """
     tasks = [*range(len(kinds)), *(i % len(kinds) for i in range(conditions.side_by_side - 1))]
     found: list[list[KindTimes]] = [[] for _ in kinds]
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
+    context = multiprocessing.get_context("spawn")
     with (
         tempfile.TemporaryDirectory(dir=folder, prefix=".estimate.") as scratch,
-        ProcessPoolExecutor(conditions.side_by_side, context, _end_at_once_when_interrupted) as processes,
+        ProcessPoolExecutor(conditions.side_by_side, context, end_when_interrupted) as processes,
     ):
         timings = [partial(time_kind, spec, moments, conditions, Path(scratch)) for spec, moments in kinds]
         futures = [processes.submit(timings[task]) for task in tasks]
@@ -129,11 +128,6 @@ def time_kinds(
         finally:
             processes.shutdown(cancel_futures=True)
     return found
-
-
-def _end_at_once_when_interrupted() -> None:
-    """Leave it to the process that began the timing to say something when Ctrl-C reaches all of them."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def time_kind(spec: RunSpec, moments: Moments, conditions: Conditions, folder: Path) -> KindTimes:

@@ -3,6 +3,7 @@
 INK = "#1f2933"
 MUTED = "#7b8794"
 GRID = "#dde2e7"
+PAPER = "#ffffff"
 
 # The palette of Okabe and Ito without its yellow, which is too pale on white.
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
@@ -14,6 +15,7 @@ DARK = {
     INK: "#e3e8ee",
     MUTED: "#8793a0",
     GRID: "#2c3743",
+    PAPER: "#12171d",
     "#0072b2": "#3f9fdc",
     "#d55e00": "#f07b2e",
     "#009e73": "#22b98d",

@@ -1,4 +1,9 @@
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 
 import pytest
@@ -289,3 +294,23 @@ def test_the_test_plan_is_estimated_as_json(tmp_path):
     assert found["start_seconds"] > 0.5
     assert [kind["runs"] for kind in found["kinds"]] == [6]
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_it_without_a_word_and_leaves_nothing(tmp_path):
+    command = [sys.executable, "-m", "east", "estimate", "--configfile", TEST_CONFIG, "--results", tmp_path]
+    process = subprocess.Popen(
+        [*map(str, command)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        start_new_session=True,
+    )
+    while not any(tmp_path.iterdir()):  # the folder of its checkpoints: processes that time begin
+        assert process.poll() is None
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.communicate() == ("", "")
+    assert process.returncode == 130
+    assert not any(tmp_path.iterdir())

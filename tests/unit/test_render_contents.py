@@ -93,3 +93,11 @@ def test_the_report_names_every_table_and_survives_json():
     headings = [section.heading for section in spec.tables]
     assert headings[:2] == ["Table 2: ResNet-34 on CIFAR-10", "Table 3: ResNet-34 on CIFAR-100"]
     assert headings[-1] == "Table B.1: hyperparameters"
+
+
+@pytest.mark.parametrize(("overlays", "drawn"), [((), True), (("config/demo.yaml",), False)])
+def test_differences_are_shown_only_where_a_table_can_be_compared(overlays, drawn):
+    spec = report_contents(make_plan(read_config(*overlays)), Path("results/any"), ["config.yaml"])
+    shown = {figure.svg.name for group in spec.figures for figure in group.figures}
+    assert ("differences.svg" in shown) == drawn
+    assert {"density.svg", "table2-multiplier.svg", "tablemethods-curves.svg", "tablemethods-churn.svg"} <= shown

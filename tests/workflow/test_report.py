@@ -10,9 +10,9 @@ pytestmark = pytest.mark.workflow
 
 
 def value_of(name, page):
-    """A variable of the page's script."""
-    start = page.index(f"var {name} = ") + len(f"var {name} = ")
-    return json.JSONDecoder().raw_decode(page, start)[0]
+    """A variable of the page, each of which has a script to itself."""
+    start = page.index(f"var {name} = ", page.index(f'<script id="{name}">'))
+    return json.JSONDecoder().raw_decode(page, page.index("{", start))[0]
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from east.render.figures.style import (
     say_what_is_left_out,
 )
 from east.render.names import DATASETS, NETWORKS
-from east.render.palette import SHADES
+from east.render.palette import PAPER, SHADES
 from east.render.templating import visible
 
 _QUANTITIES: dict[str, Callable[[Churn], Shares]] = {
@@ -86,7 +86,7 @@ def _draw(axis: Axes, strips: Sequence[Sequence[float]], norm: PowerNorm, end: f
     rows = len(strips)
     axis.imshow(np.asarray(strips), cmap=_SHADES, norm=norm, extent=(0, end, rows - 0.5, -0.5))
     # White between the strips: neighbouring rows are read one by one.
-    axis.hlines([place + 0.5 for place in range(rows - 1)], 0, end, color="white", linewidth=1.2)
+    axis.hlines([place + 0.5 for place in range(rows - 1)], 0, end, color=PAPER, linewidth=1.2)
     axis.grid(visible=False)
     axis.spines[:].set_visible(False)
     axis.tick_params(length=0)

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from operator import itemgetter
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -12,6 +11,7 @@ from east.analysis.aggregate import AggregatedGrid, AggregatedMethods, GridResul
 from east.analysis.curves import Curve, mean_curve, read_curve
 from east.render.figures.rows import setting, setting_title, table_title, variant, variants
 from east.render.figures.style import (
+    DIVERGED,
     FULL,
     MOST_PANELS,
     STATIC,
@@ -22,12 +22,14 @@ from east.render.figures.style import (
     look,
     new_figure,
     panels,
+    point_handle,
     save,
     say_that_nothing_is_there,
     say_what_is_left_out,
 )
 from east.render.names import DATASETS, NETWORKS
 from east.render.numbers import fixed
+from east.render.palette import PAPER
 from east.render.templating import visible
 
 _MARKS = 5
@@ -82,7 +84,10 @@ def accuracy_curves(table: AggregatedGrid | AggregatedMethods, runs_dir: Path, s
             say_that_nothing_is_there(axes[0], "No epochs recorded")
         _leave_out_the_warm_up(axes[0], [line.mean for panel in found for line in panel.lines if line.mean])
         looks = {line.label: line.look for panel in found for line in panel.lines}
-        legend(figure, [line_handle(label, look) for label, look in looks.items()])
+        handles = [line_handle(label, look) for label, look in looks.items()]
+        if any(line.diverged for panel in found for line in panel.lines):
+            handles.append(point_handle("Diverged", DIVERGED))
+        legend(figure, handles)
         say_what_is_left_out(figure, left_out)
         return save(figure, stem, f"{table_title(table)}: test accuracy against epoch", _alt(table, found))
 
@@ -93,10 +98,8 @@ def _grid_panels(table: AggregatedGrid, runs_dir: Path) -> list[_Panel]:
     looks = variants([variant(row) for row in cyclic])
     found = []
     for shared in dict.fromkeys(setting(row) for row in cyclic):
-        rows = [(row, variant(row)) for row in cyclic if setting(row) == shared]
-        lines = tuple(
-            _line(row, label, looks[label], table, runs_dir) for row, label in sorted(rows, key=itemgetter(1))
-        )
+        rows = sorted((row for row in cyclic if setting(row) == shared), key=variant)
+        lines = (_line(row, variant(row), looks[variant(row)], table, runs_dir) for row in rows)
         found.append(_Panel(title=setting_title(shared), lines=(*static, *lines)))
     return found or [_Panel(title="", lines=static)]
 
@@ -158,7 +161,8 @@ def _draw(axis: Axes, line: _Line, place: int, lines: int) -> None:
             axis.fill_between(line.mean.epochs, line.mean.low, line.mean.high, color=color, alpha=0.18, linewidth=0)
     for curve in line.diverged:
         axis.plot(curve.epochs, curve.values, color=color, linewidth=0.5)
-        axis.plot(curve.epochs[-1:], curve.values[-1:], color=color, marker="X", markersize=6, markeredgecolor="white")
+        end = curve.epochs[-1:], curve.values[-1:]
+        axis.plot(*end, color=color, marker=DIVERGED.marker, markersize=6, markeredgecolor=PAPER)
 
 
 def _leave_out_the_warm_up(axis: Axes, means: Sequence[Curve]) -> None:

@@ -23,7 +23,7 @@ from east.render.figures.style import (
 )
 from east.render.names import capital, table_label
 from east.render.numbers import signed
-from east.render.palette import INK, MUTED, SERIES
+from east.render.palette import INK, MUTED, PAPER, SERIES
 from east.render.templating import visible
 
 _LOOKS: dict[Verdict, tuple[Look, bool]] = {
@@ -123,7 +123,7 @@ def _draw_difference(
         for edge, marker, beyond in ((low, "<", ends[0] < low), (high, ">", ends[1] > high)):
             if beyond:
                 axis.plot([edge], [place], color=style.color, marker=marker, markersize=3, clip_on=False)
-    face = "white" if hollow else style.color
+    face = PAPER if hollow else style.color
     axis.plot([difference], [place], color=style.color, marker=style.marker, markerfacecolor=face)
 
 

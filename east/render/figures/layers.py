@@ -22,7 +22,7 @@ from east.render.figures.style import (
     say_that_nothing_is_there,
 )
 from east.render.numbers import density_text
-from east.render.palette import GRID, SERIES
+from east.render.palette import GRID, PAPER, SERIES
 from east.render.templating import visible
 
 _BEFORE = Look(SERIES[4], "-", "s")
@@ -66,7 +66,7 @@ def layer_densities(table: AggregatedGrid, layers: Mapping[str, Sequence[LayerMa
             axes[0][0].set_ylabel("Density")
             axes[1][0].set_ylabel("Output channels\nwith a weight")
             before = line_handle("Before training (random masks)", _BEFORE)
-            before.set_markerfacecolor("white")
+            before.set_markerfacecolor(PAPER)
             after = line_handle("After training", _AFTER)
             legend(figure, [before, line_handle("At the highest density", _PEAK), after])
         else:
@@ -108,7 +108,7 @@ def _draw(axis: Axes, before: Sequence[float], after: Sequence[float]) -> None:
         linewidth=0.8,
         marker=_BEFORE.marker,
         markersize=4.2,
-        markerfacecolor="white",
+        markerfacecolor=PAPER,
     )
     axis.plot(places, after, color=_AFTER.color, marker=_AFTER.marker, markersize=2.2, linestyle="")
 

@@ -21,7 +21,7 @@ from east.render.figures.style import (
     say_that_nothing_is_there,
 )
 from east.render.numbers import fixed
-from east.render.palette import INK, MUTED
+from east.render.palette import INK, MUTED, PAPER
 
 _PUBLISHED = (0, (4, 2))
 _MOST_MULTIPLIERS = 24
@@ -94,7 +94,7 @@ def _draw_point(axis: Axes, row: GridResult, center: float, offset: float, point
 def _point(axis: Axes, x: float, mean: float, std: float | None, point: Look, *, hollow: bool) -> None:
     if std is not None:
         axis.plot([x, x], [mean - std, mean + std], color=point.color, linewidth=0.7 if hollow else 1.1)
-    face = "white" if hollow else point.color
+    face = PAPER if hollow else point.color
     axis.plot([x], [mean], color=point.color, marker=point.marker, markersize=4.2, markerfacecolor=face)
 
 

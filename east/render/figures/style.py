@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from east.files import write_atomically
-from east.render.palette import INK, MUTED, SERIES
+from east.render.palette import INK, MUTED, PAPER, SERIES
 from east.render.templating import REPORT_FOLDER, visible
 
 COLUMN, FULL = 3.25, 6.75
@@ -39,7 +39,9 @@ class Look:
     marker: str
 
 
-STATIC = Look(INK, "-", "x")
+STATIC = Look(INK, "-", "")
+DIVERGED = Look(MUTED, "-", "X")
+"""The end of a run that diverged, in the colour of its row."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +152,7 @@ def save(figure: Figure, stem: Path, title: str, alt: str) -> Drawing:
     png, svg, pdf = io.BytesIO(), io.BytesIO(), io.BytesIO()
     # Only the pixels have a background: on a page, that of the page shows through. They come first, because the other
     # two set the resolution.
-    figure.set_facecolor("white")
+    figure.set_facecolor(PAPER)
     canvas: Any = FigureCanvasAgg(figure)
     canvas.print_png(png, metadata={**about, "Software": None})
     figure.set_facecolor("none")
