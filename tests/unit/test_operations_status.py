@@ -168,7 +168,7 @@ def test_a_run_on_another_machine_runs_as_long_as_it_is_heard_of(results):
     [(30.0, 9, "running"), (30.0, 11, "lost"), (300.0, 24, "running"), (300.0, 26, "lost"), (None, 59, "running")],
 )
 def test_how_long_another_machine_may_be_silent_depends_on_the_epochs(results, pace, minutes, state):
-    results.state(RUN, seconds_per_epoch=pace, updated=NOW - timedelta(minutes=minutes))
+    results.state(RUN, seconds_per_epoch=pace, updated=datetime.now(UTC) - timedelta(minutes=minutes))
     found = results.look()
     assert found.state == state
     if state == "lost":
