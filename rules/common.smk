@@ -55,7 +55,7 @@ FIGURE_FILES = [
         *(f"{METHODS_TABLE}-{figure}" for figure in METHODS_FIGURES),
         *PLAN_FIGURES,
     ]
-    for form in ["png", "svg", "pdf"]
+    for form in ["png", "svg"]
 ]
 EVIDENCE = f"{RESULTS}/analysis/evidence.json"
 EVIDENCE_FILES = [
@@ -111,16 +111,14 @@ def threads_of_a_training():
 THREADS = threads_of_a_training()
 
 
-def figures_of_a_table(figures, forms):
+def figures_of_a_table(figures, form):
     """Files of a rule whose wildcard is the table."""
-    return [
-        f"{FIGURES}/{{table}}-{figure}.{form}" for figure in figures for form in forms
-    ]
+    return [f"{FIGURES}/{{table}}-{figure}.{form}" for figure in figures]
 
 
-def plan_figures(forms):
+def plan_figures(form):
     """Files of the figures that belong to no single table."""
-    return [f"{FIGURES}/{figure}.{form}" for figure in PLAN_FIGURES for form in forms]
+    return [f"{FIGURES}/{figure}.{form}" for figure in PLAN_FIGURES]
 
 
 def manifest(dataset):

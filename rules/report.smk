@@ -8,9 +8,9 @@ rule figures_grid:
         aggregated=f"{RESULTS}/aggregate/{{table}}.json",
         style=STYLE,
     output:
-        vector=figures_of_a_table(GRID_FIGURES, ["svg", "pdf"]),
+        svg=figures_of_a_table(GRID_FIGURES, "svg"),
         png=report(
-            figures_of_a_table(GRID_FIGURES, ["png"]),
+            figures_of_a_table(GRID_FIGURES, "png"),
             caption="../report/figure.rst",
             category="Figures",
             subcategory="{table}",
@@ -34,9 +34,9 @@ rule figures_methods:
         aggregated=f"{RESULTS}/aggregate/{{table}}.json",
         style=STYLE,
     output:
-        vector=figures_of_a_table(METHODS_FIGURES, ["svg", "pdf"]),
+        svg=figures_of_a_table(METHODS_FIGURES, "svg"),
         png=report(
-            figures_of_a_table(METHODS_FIGURES, ["png"]),
+            figures_of_a_table(METHODS_FIGURES, "png"),
             caption="../report/figure.rst",
             category="Figures",
             subcategory="{table}",
@@ -61,9 +61,9 @@ rule figures_plan:
         evidence=EVIDENCE if "differences" in PLAN_FIGURES else [],
         style=STYLE,
     output:
-        vector=plan_figures(["svg", "pdf"]),
+        svg=plan_figures("svg"),
         png=report(
-            plan_figures(["png"]),
+            plan_figures("png"),
             caption="../report/figure.rst",
             category="Figures",
             subcategory="the plan",

@@ -19,7 +19,7 @@ from east.render.report.spec import ReportFigure, ReportSection, ReportSpec
 from east.render.templating import REPORT_FOLDER, Tex, latex_environment, render
 
 GRAPHICS = (".pdf", ".png")
-"""Endings of figures that LaTeX reads, the better first."""
+"""Endings of figures that LaTeX reads: pixels, which the workflow makes, unless a PDF made of the SVG lies beside."""
 
 
 @dataclass(frozen=True)

@@ -115,14 +115,14 @@ def test_only_packages_of_a_basic_tex_are_used(appendix):
 
 def test_figures_that_are_there_are_included_beside_the_document(appendix):
     included = re.findall(r"\\includegraphics\[.*?\]\{(.*?)\}", appendix.read_text(encoding="utf-8"))
-    assert included == ["../figures/table2-multiplier.pdf"] * 2
+    assert included == ["../figures/table2-multiplier.png"] * 2
 
 
-def test_a_pixel_image_stands_in_where_there_is_no_pdf(tmp_path):
+def test_a_pdf_that_somebody_has_made_of_a_figure_is_taken_first(tmp_path):
     spec = hostile_spec(tmp_path)
-    (tmp_path / "figures" / "table2-multiplier.pdf").unlink()
+    (tmp_path / "figures" / "table2-multiplier.pdf").touch()
     write_appendix(tmp_path / "a.tex", spec, tmp_path / "runs")
-    assert "{figures/table2-multiplier.png}" in (tmp_path / "a.tex").read_text(encoding="utf-8")
+    assert "{figures/table2-multiplier.pdf}" in (tmp_path / "a.tex").read_text(encoding="utf-8")
 
 
 def test_a_figure_whose_name_latex_would_read_is_refused(tmp_path):

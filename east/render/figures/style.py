@@ -1,4 +1,4 @@
-"""How every figure looks and is written: one style file, marks that differ without colour, PNG, SVG and PDF."""
+"""How every figure looks and is written: one style file, marks that differ without colour, PNG and SVG."""
 
 import io
 from collections.abc import Iterator, Sequence
@@ -12,7 +12,6 @@ import matplotlib as mpl
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -46,17 +45,11 @@ DIVERGED = Look(MUTED, "-", "X")
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure on disk in three formats, and what it shows in words, for those who cannot see it."""
+    """A figure on disk, and what it shows in words, for those who cannot see it."""
 
     png: Path
     svg: Path
-    pdf: Path
     alt: str
-
-    @property
-    def files(self) -> tuple[Path, Path, Path]:
-        """PNG, SVG and PDF."""
-        return self.png, self.svg, self.pdf
 
 
 def look(index: int) -> Look:
@@ -132,7 +125,7 @@ def say_that_nothing_is_there(axis: Axes, words: str) -> None:
 
 
 def save(figure: Figure, stem: Path, title: str, alt: str) -> Drawing:
-    """Write a figure in all formats; the same data give the same SVG and PDF, byte for byte.
+    """Write a figure in both formats; the same data give the same files, byte for byte.
 
     Args:
         figure: What to write.
@@ -141,29 +134,25 @@ def save(figure: Figure, stem: Path, title: str, alt: str) -> Drawing:
         alt: What it shows, in sentences; put into the files.
     """
     alt, title = visible(alt), visible(title)
-    # One layout serves all formats, and each canvas draws once: `Figure.savefig` would lay out and draw twice.
+    # One layout serves both formats, and each canvas draws once: `Figure.savefig` would lay out and draw twice.
     engine = figure.get_layout_engine()
     if engine is not None:
         engine.execute(figure)
         figure.set_layout_engine("none")
     about = {"Title": title, "Description": alt}
-    undated = {"Date": None, "Creator": None, "Type": None, "Format": None}
-    pdf_about = {"Title": title, "Subject": alt, "Creator": None, "Producer": None, "CreationDate": None}
-    png, svg, pdf = io.BytesIO(), io.BytesIO(), io.BytesIO()
-    # Only the pixels have a background: on a page, that of the page shows through. They come first, because the other
-    # two set the resolution.
+    png, svg = io.BytesIO(), io.BytesIO()
+    # Only the pixels have a background: on a page, that of the page shows through. They come first, because SVG sets
+    # the resolution.
     figure.set_facecolor(PAPER)
     canvas: Any = FigureCanvasAgg(figure)
     canvas.print_png(png, metadata={**about, "Software": None})
     figure.set_facecolor("none")
     canvas = FigureCanvasSVG(figure)
-    canvas.print_svg(svg, metadata=about | undated)
-    canvas = FigureCanvasPdf(figure)
-    canvas.print_pdf(pdf, metadata=pdf_about)
-    paths = [stem.with_name(f"{stem.name}.{ending}") for ending in ("png", "svg", "pdf")]
-    for path, stream in zip(paths, (png, svg, pdf), strict=True):
-        write_atomically(path, stream.getvalue())
-    return Drawing(paths[0], paths[1], paths[2], alt)
+    canvas.print_svg(svg, metadata={**about, "Date": None, "Creator": None, "Type": None, "Format": None})
+    drawing = Drawing(stem.with_name(f"{stem.name}.png"), stem.with_name(f"{stem.name}.svg"), alt)
+    write_atomically(drawing.png, png.getvalue())
+    write_atomically(drawing.svg, svg.getvalue())
+    return drawing
 
 
 @cache
