@@ -39,10 +39,10 @@ demo: setup
 	@echo 'The report: results/demo/report/index.html'
 
 test: .venv/dev.stamp
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not timing'
 
 test-fast: .venv/dev.stamp
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow and not workflow'
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow and not workflow and not timing'
 
 test-slurm: .venv/dev.stamp
 	tests/slurm/local_slurm.sh install

@@ -19,6 +19,8 @@ rule figures_grid:
         f"{LOGS}/figures/{{table}}.log",
     wildcard_constraints:
         table="|".join(GRIDS),
+    # The longest of the jobs without training: the short ones fill the gaps beside them.
+    priority: 1
     resources:
         mem_mb=1000,
         runtime=10,

@@ -9,7 +9,7 @@ import pytest
 
 from tests.workflow.conftest import ROOT, snakemake
 
-pytestmark = [pytest.mark.slow, pytest.mark.workflow]
+pytestmark = [pytest.mark.slow, pytest.mark.workflow, pytest.mark.timing]
 
 DEMO = ROOT / "config" / "demo.yaml"
 PART = """\
