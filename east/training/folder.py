@@ -75,7 +75,7 @@ def finished_summary(folder: Path, fingerprint: str) -> dict[str, Any] | None:
 
 def _summary_of(path: Path, fingerprint: str) -> dict[str, Any] | None:
     try:
-        summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        summary: Any = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return summary if summary.get("fingerprint") == fingerprint else None
+    return summary if isinstance(summary, dict) and summary.get("fingerprint") == fingerprint else None

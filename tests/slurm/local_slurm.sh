@@ -52,7 +52,7 @@ no_job_left() { [[ -z $(squeue --noheader 2>/dev/null) ]]; }
 has_ended() { ! runs "$1"; }
 
 install_packages() {
-  if command -v sbatch slurmctld slurmd munged >/dev/null; then
+  if hash sbatch slurmctld slurmd munged 2>/dev/null; then
     slurmctld -V
     return
   fi
@@ -114,7 +114,7 @@ CONF
 }
 
 start() {
-  command -v sbatch slurmctld slurmd munged >/dev/null || fail "Slurm is not installed. Run: $0 install"
+  hash sbatch slurmctld slurmd munged 2>/dev/null || fail "Slurm is not installed. Run: $0 install"
   [[ $(id -u) == 0 ]] || fail "Slurm's daemons need root."
   if all_run; then
     echo "runs already"

@@ -16,7 +16,7 @@ def test_a_summary_that_was_removed_is_put_back(tmp_path):
     assert (tmp_path / SUMMARY).read_text() == text
 
 
-@pytest.mark.parametrize("content", [None, "", "{", '{"fingerprint": "b"}'])
+@pytest.mark.parametrize("content", [None, "", "{", "[]", '{"fingerprint": "b"}'])
 def test_a_summary_that_is_not_whole_or_of_another_run_gives_way_to_the_kept_one(tmp_path, content):
     write_summary(tmp_path, RESULT)
     if content is None:
