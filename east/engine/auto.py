@@ -1,16 +1,11 @@
-"""The engine that executes a network by the sparse engine or by the dense one, as costs less with the masks it has."""
+"""The engine that executes a network by a sparse engine or by the dense one, as costs less with the masks it has."""
 
-import math
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Hashable, Mapping
 
-import torch
 from torch import Tensor, nn
 
 from east.engine.base import Engine, GradientRequest, Gradients
-from east.engine.dense import DenseEngine
-from east.engine.sparse.choose import Cheapest
-from east.engine.sparse.engine import SparseEngine
+from east.engine.costs.choose import Cheapest
 from east.engine.sparse.network import describe
 from east.models.dct import DCTConv2d, DCTLinear
 from east.sparse.active import ActiveWeights
@@ -19,19 +14,16 @@ from east.sparse.active import ActiveWeights
 class AutoEngine:
     """Decides after every change of the masks, when the next images come.
 
-    Layers that the sparse engine executes may be fused, tiled or dense. Weights keep their contiguous layout whatever
-    is decided, as everything that knows their active ones goes by it.
+    Layers that the sparse engine executes may be executed densely there as well. Weights keep the layout that the
+    sparse engine has given them whatever is decided, as everything that knows their active ones goes by it.
 
     Args:
-        model: a network of `east.models`, on the CPU, in float32 or float64.
+        model: a network of `east.models`.
         active: the active weights of its masked layers, by name.
-        numerics: only CUDA distinguishes them.
-        device: where the network is.
+        sparse: executes the network where that costs less; it chooses how to execute each layer by `choose`.
+        make_dense: gives the engine that executes it otherwise, once that is so; it leaves the weights laid out as
+            they are.
         choose: how layers are executed in the sparse engine; its model decides between engines as well.
-
-    Raises:
-        KernelsUnavailable: the kernels cannot be compiled here.
-        EastError: the network is not on the CPU.
     """
 
     name = "auto"
@@ -41,15 +33,16 @@ class AutoEngine:
         model: nn.Module,
         active: Mapping[str, ActiveWeights],
         *,
-        numerics: str,
-        device: torch.device,
+        sparse: Engine,
+        make_dense: Callable[[], Engine],
         choose: Cheapest,
     ) -> None:
         self.model = model
         self.active = active
-        self._choose = replace(choose, among=("fused", "tiled", "dense"))
-        self._sparse = SparseEngine(model, active, numerics=numerics, device=device, choose=self._choose)
-        self._dense = DenseEngine(model, active, numerics=numerics, device=device, lay_out=False)
+        self._sparse = sparse
+        self._make_dense = make_dense
+        self._dense: Engine | None = None
+        self._choose = choose
         self._decided: Engine | None = None
 
     def __call__(self, images: Tensor) -> Tensor:
@@ -65,27 +58,32 @@ class AutoEngine:
         self._decided = None
         self._sparse.masks_changed()
 
+    def signature(self, images: Tensor) -> Hashable:
+        """The engine that executes such images, and what a step depends on there."""
+        decided = self.decide(images)
+        return decided.name, decided.signature(images)
+
     def decide(self, images: Tensor) -> Engine:
         """The engine that executes the network with the masks it has; only the images' size counts."""
         if self._decided is None:
-            self._decided = self._sparse if self._is_sparse_cheaper(images) else self._dense
+            self._decided = self._sparse if self._is_sparse_cheaper(images) else self._take_dense()
         return self._decided
+
+    def _take_dense(self) -> Engine:
+        if self._dense is None:
+            self._dense = self._make_dense()
+        return self._dense
 
     def _is_sparse_cheaper(self, images: Tensor) -> bool:
         if executes_everything(self.model, self.active):
             return False
         _, channels, height, width = images.shape
         network = describe(self.model, (channels, height, width))
-        executions = self._choose(network, self.active)
         model, workload = self._choose.model(), self._choose.workload
-        sparse = [
-            model.sparse([unit], executions[unit.layer], len(self.active[unit.layer].values), workload)
-            for unit in network.units
-        ]
-        return math.fsum(sparse) < model.dense(network.units, workload)
+        return self._choose.seconds(network, self.active) < model.dense(network.units, workload)
 
 
 def executes_everything(model: nn.Module, active: Mapping[str, ActiveWeights]) -> bool:
     """Whether there is no zero to leave out: each masked layer has a full mask or a dense part."""
     within = {module.sparse for module in model.modules() if isinstance(module, DCTConv2d | DCTLinear)}
-    return all(weights.positions is None or weights.layer in within for weights in active.values())
+    return all(weights.is_full or weights.layer in within for weights in active.values())

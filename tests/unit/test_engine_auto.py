@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from east.engine import GradientRequest, Workload, make_engine
+from east.engine.costs.model import CostModel
 from east.engine.dense import DenseEngine
 from east.engine.sparse import library
-from east.engine.sparse.cost_model import CostModel
 from east.engine.sparse.engine import SparseEngine
 from east.models import build_model
 from east.seeding import generator

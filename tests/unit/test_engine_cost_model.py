@@ -9,11 +9,11 @@ import pytest
 import torch
 from scipy.optimize import nnls
 
-from east.engine.sparse import calibration
-from east.engine.sparse.calibration import Case, calibrate, fit
-from east.engine.sparse.choose import Cheapest
-from east.engine.sparse.cost_cache import kept
-from east.engine.sparse.cost_model import KINDS, CostModel, dense_work, sparse_work
+from east.engine.costs import cache
+from east.engine.costs.calibration import Case, fit
+from east.engine.costs.choose import Cheapest
+from east.engine.costs.model import KINDS, CostModel, dense_work, sparse_work
+from east.engine.sparse.calibration import calibrate, time_case
 from east.engine.sparse.network import describe
 from east.engine.workload import PLAIN, Workload
 from east.models import build_model
@@ -38,6 +38,10 @@ def network_of(per_channel, **parts):
     counts = {name: min(per_channel * len(layer.weight), layer.weight.numel()) for name, layer in layers.items()}
     initialise_masks(layers, counts, seed=0)
     return describe(model, (3, 32, 32)), active_weights(layers)
+
+
+def kept(folder, machine, fit):
+    return cache.kept(folder, machine, KINDS, fit)
 
 
 def times(**seconds):
@@ -88,6 +92,13 @@ def test_each_layer_is_executed_as_costs_least():
             assert chosen["classifier"] == "tiled"
 
 
+def test_where_there_is_nothing_to_choose_no_model_is_asked():
+    network, active = network_of(1)
+    chosen = Cheapest(pytest.fail, PLAIN, ("fused",), head="dense")(network, active)
+    assert chosen.pop("classifier") == "dense"
+    assert set(chosen.values()) == {"fused"}
+
+
 def test_a_layer_with_a_dense_part_is_executed_densely():
     network, active = network_of(1, dct=True)
     assert set(Cheapest(lambda: MODEL, PLAIN)(network, active).values()) == {"dense"}
@@ -107,11 +118,29 @@ def test_a_model_is_fitted_once_and_kept(tmp_path):
     assert kept(tmp_path / "new", MACHINE, pytest.fail).seconds == MODEL.seconds
 
 
+def test_a_model_that_lacks_a_kind_of_work_is_fitted_anew(tmp_path):
+    fewer = CostModel({kind: seconds for kind, seconds in MODEL.seconds.items() if not kind.startswith("tiled")})
+    assert cache.kept(tmp_path, MACHINE, tuple(fewer.seconds), lambda: fewer).seconds == fewer.seconds
+    assert cache.kept(tmp_path, MACHINE, tuple(fewer.seconds), pytest.fail).seconds == fewer.seconds
+    assert kept(tmp_path, MACHINE, lambda: MODEL).seconds == MODEL.seconds
+
+
 def test_another_machine_has_another_model(tmp_path):
     kept(tmp_path, MACHINE, lambda: MODEL)
     other = times(unit=1)
     assert kept(tmp_path, MACHINE | {"processor": "other"}, lambda: other).seconds == other.seconds
     assert kept(tmp_path, MACHINE, pytest.fail).seconds == MODEL.seconds
+
+
+def test_a_change_of_any_source_is_seen(tmp_path):
+    (tmp_path / "kernels").mkdir()
+    (tmp_path / "kernels" / "forward.py").write_text("a = 1\n")
+    digests = {cache.sources_digest(tmp_path)}
+    (tmp_path / "kernels" / "forward.py").write_text("a = 2\n")
+    digests.add(cache.sources_digest(tmp_path))
+    (tmp_path / "kernels" / "forward.py").rename(tmp_path / "kernels" / "backward.py")
+    digests.add(cache.sources_digest(tmp_path))
+    assert len(digests) == 3
 
 
 def damaged(change):
@@ -196,6 +225,6 @@ def test_predictions_are_in_the_order_of_what_is_measured():
         (few, Case(32, 16, Workload(dense=1), "fused", 1)),
         (few, Case(32, 16, Workload(probes=8), "fused", 1)),
     ):
-        (cheap_work, cheap), (dear_work, dear) = (calibration._time(case) for case in (cheaper, dearer))
+        (cheap_work, cheap), (dear_work, dear) = (time_case(case) for case in (cheaper, dearer))
         assert cheap < dear
         assert model.predict(cheap_work) < model.predict(dear_work)

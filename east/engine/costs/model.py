@@ -36,6 +36,7 @@ Products of a use whose input needs no gradient count two thirds, as two convolu
 """
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
+"""All of them. An engine that does not know an execution has no work of its kinds, and its model no seconds."""
 
 Work = Mapping[Kind, float]
 """How much there is of each kind of work; none of those that are left out."""

@@ -1,10 +1,11 @@
-"""How each layer is executed by the sparse engine: as costs least."""
+"""How each layer is executed by a sparse engine: as costs least."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from east.engine.costs.model import CostModel
 from east.engine.sparse.buffers import Execution
-from east.engine.sparse.cost_model import CostModel
 from east.engine.sparse.network import Network, Unit
 from east.engine.workload import Workload
 from east.sparse.active import ActiveWeights
@@ -21,27 +22,38 @@ class Cheapest:
     workload and the model.
 
     Args:
-        model: gives the cost model; asked when something is chosen.
+        model: gives the cost model; asked when there is a choice.
         workload: an average step.
         among: what is chosen from. A layer with a dense part is executed densely in any case.
+        head: how the classifier is executed, which takes next to no time in any way.
     """
 
     model: Callable[[], CostModel]
     workload: Workload
     among: tuple[Execution, ...] = ("fused", "tiled")
+    head: Execution = "tiled"
 
     def __call__(self, network: Network, active: Mapping[str, ActiveWeights]) -> dict[str, Execution]:
         """The execution of every masked layer."""
         uses: dict[str, list[Unit]] = {}
         for unit in network.units:
             uses.setdefault(unit.layer, []).append(unit)
-        # The classifier takes next to no time, however it is executed.
-        chosen: dict[str, Execution] = {network.head.layer: "tiled" if network.head.dct is None else "dense"}
+        chosen: dict[str, Execution] = {network.head.layer: self.head if network.head.dct is None else "dense"}
         return chosen | {
-            layer: self._cheapest(units, len(active[layer].values)) if units[0].dct is None else "dense"
+            layer: self._cheapest(units, active[layer].count) if units[0].dct is None else "dense"
             for layer, units in uses.items()
         }
 
+    def seconds(self, network: Network, active: Mapping[str, ActiveWeights]) -> float:
+        """Seconds of all units of a network, each executed as costs least."""
+        executions, model = self(network, active), self.model()
+        return math.fsum(
+            model.sparse([unit], executions[unit.layer], active[unit.layer].count, self.workload)
+            for unit in network.units
+        )
+
     def _cheapest(self, uses: list[Unit], nonzeros: int) -> Execution:
+        if len(self.among) == 1:
+            return self.among[0]
         model = self.model()
         return min(self.among, key=lambda execution: model.sparse(uses, execution, nonzeros, self.workload))
