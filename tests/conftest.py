@@ -1,5 +1,6 @@
 """Fixtures that several tests share."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,10 @@ from east.config import RunSpec, load_plan
 from east.data.prepare import prepare
 
 ROOT = Path(__file__).parents[1]
+
+if not torch.cuda.is_available():
+    # Read when a kernel is defined: without a GPU, Triton's kernels run in its interpreter.
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 @pytest.fixture(scope="session")
@@ -38,6 +43,12 @@ def tiny_spec() -> RunSpec:
     paper["cycle"] |= {"cycle_length": 2.0, "update_period": 2}
     paper["training"] |= {"epochs": 4, "batch_size": 256, "lr_drop_epochs": [3]}
     return RunSpec.model_validate(paper)
+
+
+@pytest.fixture(scope="session")
+def device() -> torch.device:
+    """The GPU where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """What a training needs of an engine: gradients of active weights, and now and then more."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -70,4 +70,15 @@ class Engine(Protocol):
 
     def masks_changed(self) -> None:
         """Called after every change of the masks, before the next step; the `ActiveWeights` are up to date."""
+        ...
+
+    def signature(self, images: Tensor) -> Hashable:
+        """What a step on such images depends on beyond the contents of the tensors that it reads.
+
+        A CUDA graph that was captured when it was equal issues the right kernels on the right memory. Whether the
+        `ActiveWeights` have got other memory, and which parameters are trained, is watched elsewhere.
+
+        Args:
+            images: (N, C, H, W); only their shape counts.
+        """
         ...

@@ -1,13 +1,14 @@
 """The reference engine: PyTorch's own layers on weights that are zero where the mask is off."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 
 import torch
 from torch import Tensor, nn
 
 from east.engine.base import GradientRequest, Gradients
-from east.engine.formats import network_format
-from east.sparse.active import ActiveWeights
+from east.engine.compiled import CompiledNetwork
+from east.engine.formats import network_format, set_convolution_precision
+from east.sparse.active import ActiveWeights, take_gradients
 
 
 class DenseEngine:
@@ -20,6 +21,7 @@ class DenseEngine:
         device: where the network is.
         lay_out: bring the weights into the format of the images; otherwise they stay as they are, which is a little
             slower.
+        compiled: compile forward and backward pass of the batches that are trained on; evaluation is not worth it.
     """
 
     name = "dense"
@@ -32,8 +34,10 @@ class DenseEngine:
         numerics: str,
         device: torch.device,
         lay_out: bool = True,
+        compiled: bool = False,
     ) -> None:
         self.model = model
+        self._training: Callable[[Tensor], Tensor] = CompiledNetwork(model) if compiled else model
         self.active = active
         self._format = network_format(model, device)
         if lay_out:
@@ -41,21 +45,27 @@ class DenseEngine:
             for weights in active.values():
                 weights.read()
         self.autocast = device.type == "cuda" and numerics == "bf16"
-        if device.type == "cuda":
-            torch.backends.cudnn.conv.fp32_precision = "ieee" if numerics == "fp32" else "tf32"  # type: ignore[attr-defined]
+        set_convolution_precision(numerics, device)
 
     def __call__(self, images: Tensor) -> Tensor:
         """Logits (N, classes) of images (N, C, H, W), in fp32 where the network is not in fp64."""
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.autocast):
-            logits: Tensor = self.model(images.contiguous(memory_format=self._format))
-        return logits.float() if self.autocast else logits
+        return self._logits(self.model, images)
 
     def gradients(self, images: Tensor, criterion: Callable[[Tensor], Tensor], request: GradientRequest) -> Gradients:
         """Forward and backward pass; dense gradients are there whether they are requested or not."""
-        return differentiate(self(images), criterion, self.active, request)
+        return differentiate(self._logits(self._training, images), criterion, self.active, request)
 
     def masks_changed(self) -> None:
         """Nothing depends on the masks: off weights are zeros like any other value."""
+
+    def signature(self, images: Tensor) -> Hashable:
+        """Nothing but the contents of tensors decides what is executed."""
+        return ()
+
+    def _logits(self, network: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.autocast):
+            logits = network(images.contiguous(memory_format=self._format))
+        return logits.float() if self.autocast else logits
 
 
 def differentiate(
@@ -74,8 +84,7 @@ def differentiate(
     """
     loss = criterion(logits)
     loss.backward()  # type: ignore[no-untyped-call]
-    for weights in active.values():
-        weights.take_gradient()
+    take_gradients(active.values())
     squared_norms = None
     if request.signs is not None:
         dense = {name: weights.layer.weight.grad for name, weights in active.items()}
@@ -98,10 +107,14 @@ def sum_squared_norms(gradients: Mapping[str, Tensor], signs: Mapping[str, Tenso
     Returns:
         (probes,) in float64.
     """
-    return torch.stack([_squared_norms(gradient, signs[name]) for name, gradient in gradients.items()]).sum(0)
+    products = [_contract(gradient, signs[name]) for name, gradient in gradients.items()]
+    if products[0].is_cuda:
+        # There the number of operations counts, not their size.
+        return torch.cat(products, dim=1).double().square().sum(1)
+    return torch.stack([product.double().square().sum(1) for product in products]).sum(0)
 
 
-def _squared_norms(gradient: Tensor, signs: Tensor) -> Tensor:
-    # The order (in, ...) does not matter, so that of memory is taken: no copy, whichever the layout.
+def _contract(gradient: Tensor, signs: Tensor) -> Tensor:
+    # The order (in, ...) does not matter, so that of channels-last memory is taken, which needs no copy.
     rows = gradient.movedim(1, -1).flatten(1) if gradient.dim() > 2 else gradient
-    return (signs.to(rows.dtype) @ rows).double().square().sum(1)
+    return signs.to(rows.dtype) @ rows

@@ -1,4 +1,4 @@
-"""The memory format in which PyTorch's own convolutions are executed."""
+"""The memory format and precision in which PyTorch's own convolutions are executed."""
 
 import torch
 from torch import nn
@@ -21,3 +21,9 @@ def network_format(model: nn.Module, device: torch.device) -> torch.memory_forma
     """Channels-last, unless one convolution of the network must not run in it."""
     formats = {convolution_format(module, device) for module in model.modules() if isinstance(module, nn.Conv2d)}
     return torch.contiguous_format if torch.contiguous_format in formats else torch.channels_last
+
+
+def set_convolution_precision(numerics: str, device: torch.device) -> None:
+    """Have convolutions in float32 use the matrix units' TF32 on CUDA, unless numerics are `fp32`."""
+    if device.type == "cuda":
+        torch.backends.cudnn.conv.fp32_precision = "ieee" if numerics == "fp32" else "tf32"  # type: ignore[attr-defined]

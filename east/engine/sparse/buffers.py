@@ -106,3 +106,16 @@ class Pass:
             so_far = getattr(gradients, name)
             scaled = gradient if scale is None else gradient * scale.detach()
             setattr(gradients, name, scaled if so_far is None else so_far + scaled)
+
+    def hand_over(self, active: Mapping[str, ActiveWeights]) -> None:
+        """Leave the gradients of masked layers where they are looked for."""
+        for name, found in self.layers.items():
+            active[name].gradient = found.values
+            if self.request.dense and found.dense is not None:
+                weight = active[name].layer.weight
+                weight.grad = found.dense.view_as(weight)
+
+    @property
+    def products(self) -> list[Tensor]:
+        """The dense gradients of all layers contracted with signs, (in, probes, taps) each; none without signs."""
+        return [found.products for found in self.layers.values() if found.products is not None]

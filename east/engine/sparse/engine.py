@@ -1,13 +1,13 @@
 """The engine that executes only the non-zeros, on the CPU."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 
 import torch
 from torch import Tensor, nn
 
 from east.engine.base import GradientRequest, Gradients
+from east.engine.costs.choose import Choose
 from east.engine.sparse.buffers import Layer, Pass
-from east.engine.sparse.choose import Choose
 from east.engine.sparse.index import NonzeroIndex
 from east.engine.sparse.kernels import KernelSet
 from east.engine.sparse.memory import Arena
@@ -81,25 +81,18 @@ class SparseEngine:
             loss = criterion(logits)
         (at_logits,) = torch.autograd.grad(loss, logits)
         program.backward(at_logits.T.contiguous(), this)
-        return Gradients(loss.detach(), logits.detach(), self._hand_over(this))
+        this.hand_over(self.active)
+        squares = [products.square().sum(dim=(0, 2)) for products in this.products]
+        return Gradients(loss.detach(), logits.detach(), torch.stack(squares).sum(0) if squares else None)
 
     def masks_changed(self) -> None:
         """Find the non-zeros anew before the next step."""
         self._layers = {}
         self._programs = {}
 
-    def _hand_over(self, this: Pass) -> Tensor | None:
-        """Leave the gradients of masked layers where they are looked for; returns the squared norms."""
-        squared_norms = None
-        for name, found in this.layers.items():
-            self.active[name].gradient = found.values
-            if this.request.dense and found.dense is not None:
-                weight = self.active[name].layer.weight
-                weight.grad = found.dense.view_as(weight)
-            if found.products is not None:
-                squares = found.products.square().sum(dim=(0, 2))
-                squared_norms = squares if squared_norms is None else squared_norms + squares
-        return squared_norms
+    def signature(self, images: Tensor) -> Hashable:
+        """Nothing: on a CPU no step is captured."""
+        return ()
 
     @torch.inference_mode(False)  # its memory outlives an evaluation
     def _program(self, images: Tensor) -> Program:

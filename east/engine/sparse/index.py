@@ -51,10 +51,11 @@ class NonzeroIndex:
 
     @classmethod
     def of(cls, weights: ActiveWeights) -> "NonzeroIndex":
-        """The index of a layer whose weight is contiguous."""
+        """The index of a layer whose weight is contiguous, on the CPU."""
         out_channels, in_channels = weights.layer.weight.shape[:2]
         taps = weights.layer.weight[0, 0].numel()
-        positions = torch.arange(len(weights.values)) if weights.positions is None else weights.positions
+        count = weights.count
+        positions = torch.arange(count) if weights.positions is None else weights.positions[:count].cpu()
         channels, tap = positions // taps, positions % taps
         outputs, inputs = channels // in_channels, channels % in_channels
         value = torch.arange(len(positions))

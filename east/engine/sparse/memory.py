@@ -23,20 +23,27 @@ class Arena:
 
     Args:
         dtype: of all tensors.
+        device: where they are.
     """
 
-    def __init__(self, dtype: torch.dtype) -> None:
+    def __init__(self, dtype: torch.dtype, device: torch.device | None = None) -> None:
         self.dtype = dtype
-        self._memory = torch.empty(0, dtype=dtype)
+        self._memory = torch.empty(0, dtype=dtype, device=device)
         self._used = 0
+
+    @property
+    def room(self) -> int:
+        """Numbers that there is room for."""
+        return self._memory.numel()
 
     def reserve(self, count: int) -> bool:
         """Make room for this many numbers; returns whether tensors handed out before must be taken anew."""
         if count <= self._memory.numel():
             return False
-        self._memory = torch.empty(0, dtype=self.dtype)  # give the old piece back before the new one is taken
-        self._memory = torch.empty(count, dtype=self.dtype)
-        _ask_for_huge_pages(self._memory)
+        self._memory = self._memory.new_empty(0)  # give the old piece back before the new one is taken
+        self._memory = self._memory.new_empty(count)
+        if self._memory.device.type == "cpu":
+            _ask_for_huge_pages(self._memory)
         return True
 
     def reset(self) -> None:

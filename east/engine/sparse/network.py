@@ -12,6 +12,9 @@ from east.models.dyrelu import DyReLU
 from east.models.resnet import ResNet
 from east.sparse.layers import MaskedConv2d, MaskedLinear, masked_layers
 
+GradientKey = tuple[bool, int, int, int]
+"""Whether an activation is lasting, and its shape."""
+
 
 @dataclass(eq=False)
 class Activation:
@@ -35,6 +38,15 @@ class Activation:
     def shape(self) -> tuple[int, int, int]:
         """(channels, height, width)."""
         return self.channels, self.height, self.width
+
+    @property
+    def gradient_key(self) -> GradientKey:
+        """Activations with the same key have their gradients in the same memory.
+
+        Along the outputs of blocks of one size, a gradient becomes that of the block before in place. Inside a block,
+        one is used up before the next one is written.
+        """
+        return (self.lasting, *self.shape)
 
 
 @dataclass(eq=False)
@@ -118,6 +130,15 @@ class Network:
     def units(self) -> list[Unit]:
         """The nodes that are units."""
         return [node for node in self.nodes if isinstance(node, Unit)]
+
+    def check_statistics(self, batch: int) -> None:
+        """Refuse to train on so many images where they give no batch statistics.
+
+        Raises:
+            EastError: a channel has a single number.
+        """
+        if batch * min(unit.y.height * unit.y.width for unit in self.units) == 1:
+            raise EastError("training needs more than one number a channel for batch norm: take a batch of 2 or more.")
 
 
 def describe(model: nn.Module, image_shape: tuple[int, int, int]) -> Network:

@@ -14,8 +14,7 @@ from east.engine.sparse.dynamic import Dynamic
 from east.engine.sparse.head import HeadProgram
 from east.engine.sparse.layout import to_batch_innermost
 from east.engine.sparse.memory import Arena, padded
-from east.engine.sparse.network import Activation, Network, Pool, Unit
-from east.errors import EastError
+from east.engine.sparse.network import Activation, GradientKey, Network, Pool, Unit
 
 SKETCH_PARTS = 16
 """Parts in which channels are summed up with signs: so many threads can share the backward pass of a unit at most."""
@@ -38,7 +37,7 @@ class Program:
         arena.reset()
         gradients = {key: arena.take(*key[1:], batch) for key in _gradient_keys(network, layers)}
         self.buffers = {
-            activation: Buffer(arena.take(*activation.shape, batch), gradients.get(_gradient_key(activation)))
+            activation: Buffer(arena.take(*activation.shape, batch), gradients.get(activation.gradient_key))
             for activation in [network.images, *(node.y for node in network.nodes)]
         }
         self.nodes: list[UnitProgram | PoolProgram] = [
@@ -58,8 +57,8 @@ class Program:
         Raises:
             EastError: a channel has a single number, so that there are no batch statistics to train with.
         """
-        if this.training and len(images) * min(node.y.height * node.y.width for node in self.network.units) == 1:
-            raise EastError("training needs more than one number a channel for batch norm: take a batch of 2 or more.")
+        if this.training:
+            self.network.check_statistics(len(images))
         to_batch_innermost(self.kernels, images, self.buffers[self.network.images].data)
         for node in self.nodes:
             node.forward(this)
@@ -91,20 +90,8 @@ def memory_needed(network: Network, layers: Layers, batch: int, dtype: torch.dty
     return sum(padded(math.prod(shape) * batch, dtype) for shape in shapes)
 
 
-GradientKey = tuple[bool, int, int, int]
-
-
-def _gradient_key(activation: Activation) -> GradientKey:
-    """Activations with the same key have their gradients in the same memory.
-
-    Along the outputs of blocks of one size, a gradient becomes that of the block before in place. Inside a block, one
-    is used up before the next one is written.
-    """
-    return (activation.lasting, *activation.shape)
-
-
 def _gradient_keys(network: Network, layers: Layers) -> set[GradientKey]:
-    return {_gradient_key(node.y) for node in network.nodes if _needs_gradient(node.y, layers)}
+    return {node.y.gradient_key for node in network.nodes if _needs_gradient(node.y, layers)}
 
 
 def _needs_gradient(activation: Activation, layers: Layers) -> bool:

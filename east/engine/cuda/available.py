@@ -1,0 +1,59 @@
+"""Whether this machine can compile and run Triton kernels. Importing this module imports no Triton."""
+
+import importlib
+import subprocess
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+
+INSTALL_COMPILER = (
+    "Triton compiles its launcher with the C compiler of the machine, which needs Python's headers: install gcc and "
+    "python3-dev (apt), or name a compiler in the environment variable CC."
+)
+
+
+@dataclass(frozen=True)
+class Availability:
+    """Whether the sparse engine runs on a GPU.
+
+    Attributes:
+        available: whether kernels compile, run and compute.
+        reason: why not, in a sentence; empty if they do.
+        version: of Triton; None if it cannot be imported.
+    """
+
+    available: bool
+    reason: str
+    version: str | None
+
+
+@cache
+def availability(device: torch.device) -> Availability:
+    """Whether Triton kernels run on a device, found out by running one. Remembered in this process.
+
+    Args:
+        device: of the type `cuda`; the CPU where Triton's interpreter is on.
+    """
+    try:
+        version: str = importlib.import_module("triton").__version__
+    except Exception as error:
+        return Availability(False, f"Triton cannot be imported: {_one_line(error)}.", None)
+    try:
+        trial = importlib.import_module("east.engine.cuda.trial")
+        if trial.computes(device):
+            return Availability(True, "", version)
+        reason = "a kernel that Triton compiled computes something else than it should."
+    except Exception as error:
+        # Whatever compiler, driver or assembler lacks is raised as whatever comes to hand there.
+        reason = f"Triton {version} cannot run a kernel: {_one_line(error)}."
+        if isinstance(error, subprocess.CalledProcessError) or "C compiler" in str(error):
+            reason += f" {INSTALL_COMPILER}"
+    return Availability(False, reason, version)
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, subprocess.CalledProcessError):
+        return f"{error.cmd[0]} failed with status {error.returncode}"
+    words = " ".join(str(error).split()) or "no reason given"
+    return f"{type(error).__name__}: {words}".rstrip(".")

@@ -1,0 +1,180 @@
+"""The ways to execute one use of a masked convolution: its non-zeros alone, or by PyTorch with all weights."""
+
+from abc import ABC, abstractmethod
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from east.engine.cuda import backward, forward
+from east.engine.cuda.index import ResidentIndex
+from east.engine.cuda.lists import Consumer, Geometry, Norm, Source
+from east.engine.cuda.memory import Buffer
+from east.engine.cuda.sketch import sketched
+from east.engine.cuda.tiles import parts_of
+from east.engine.formats import convolution_format
+from east.engine.sparse.buffers import Pass
+from east.engine.sparse.network import Unit
+
+
+class Convolution(ABC):
+    """One use of a masked convolution, bound to memory.
+
+    Args:
+        unit: the use.
+        index: the non-zeros of its layer.
+        x: its input.
+        z: (C, H, W, N) its output, and in the backward pass the gradient there.
+
+    Attributes:
+        stored: which channels of `z` are written, as `Source` has it.
+    """
+
+    stored: Tensor | None
+
+    def __init__(self, unit: Unit, index: ResidentIndex, x: Buffer, z: Tensor) -> None:
+        self.unit, self.index, self.x, self.z = unit, index, x, z
+        conv = unit.conv
+        self.geometry = Geometry(conv.kernel_size[0], conv.stride[0], int(conv.padding[0]))
+
+    @abstractmethod
+    def forward(self, norm: Norm, training: bool) -> None:
+        """Convolve with the weights as they are now, and find what batch norm makes of it."""
+
+    @abstractmethod
+    def backward(self, this: Pass) -> None:
+        """From the gradient in `z` to those that are asked for, and to what the input's producer does not find."""
+
+    def _add(self, this: Pass, **found: Tensor | None) -> None:
+        """Add gradients of the weights; `values` come with that of the scale."""
+        scale, values = self.unit.scale, found.get("values")
+        if scale is not None and values is not None:
+            scale.grad = (values * self.index.weights.values).sum()
+        this.add(self.unit.layer, scale, **found)
+
+    def _differentiate(self, weight: Tensor, *, of_input: bool) -> tuple[Tensor | None, Tensor]:
+        """Gradients at the input (N, C, H, W), if wanted, and of all weights, in the type of accumulation."""
+        conv = self.unit.conv
+        at_input, of_weight, _ = torch.ops.aten.convolution_backward(
+            *(self._images(self.z), self._images(materialised(self.x.source)), weight.to(self.z.dtype)),
+            *(None, conv.stride, conv.padding, (1, 1), False, (0, 0), 1, (of_input, True, False)),
+        )
+        return at_input, of_weight.to(weight.dtype).contiguous()
+
+    def _images(self, activation: Tensor) -> Tensor:
+        """An activation (C, H, W, N) as PyTorch convolves it: (N, C, H, W)."""
+        images = activation.permute(3, 0, 1, 2)
+        return images.contiguous(memory_format=convolution_format(self.unit.conv, images.device))
+
+
+class SparseConvolution(Convolution):
+    """Kernels execute the non-zeros; the input's producer finds their gradients, and that at the input.
+
+    Args:
+        unit, index, x, z: as in `Convolution`.
+        products: memory for sums of products, `products_needed` numbers; may be that of other uses.
+    """
+
+    def __init__(self, unit: Unit, index: ResidentIndex, x: Buffer, z: Tensor, products: Tensor) -> None:
+        super().__init__(unit, index, x, z)
+        self.stored = index.by_output.start
+        values = index.weights.values
+        self._scaled = None if unit.scale is None else torch.empty_like(values)
+        self._value_gradient = torch.empty_like(values)
+        # The images need no gradient: there products belong to outputs.
+        of = z if unit.x.producer is None else x.source.data
+        shape = (max(1, index.capacity), parts_of(tuple(of.shape), of.dtype))
+        self._products = products[: shape[0] * shape[1]].view(shape)
+
+    @property
+    def values(self) -> Tensor:
+        """The weights of this use, in the order of places."""
+        return self.index.weights.values if self._scaled is None else self._scaled
+
+    def forward(self, norm: Norm, training: bool) -> None:
+        """Convolve the non-zeros."""
+        if self.unit.scale is not None and self._scaled is not None:
+            torch.mul(self.index.weights.values, self.unit.scale.detach(), out=self._scaled)
+        forward.convolve(self.x.source, self.index.by_output, self.values, self.geometry, self.z, norm, training)
+
+    def backward(self, this: Pass) -> None:
+        """Find what the request asks for beyond the gradients of non-zeros."""
+        if this.request.dense:
+            self._add(this, dense=self._differentiate(self.unit.conv.weight.detach(), of_input=False)[1])
+        if this.request.signs is not None:
+            signs = this.request.signs[self.unit.layer]
+            self._add(this, products=sketched(self.x.source, self.z, signs, self.geometry))
+
+    @property
+    def consumer(self) -> Consumer:
+        """What the input's producer needs to know."""
+        return Consumer(self.index.by_input, self.values, self.geometry, self.z, self._products, self._value_gradient)
+
+    def add_values(self, this: Pass) -> None:
+        """Add the gradients of the non-zeros, once the input's producer has found them."""
+        self._add(this, values=self._value_gradient)
+
+    def find_values(self) -> None:
+        """Find the gradients of the non-zeros where the input has no producer."""
+        backward.value_gradients(
+            *(self.x.source, self.index.by_output, self.geometry, self.z, self._products, self._value_gradient)
+        )
+
+
+class DenseConvolution(Convolution):
+    """PyTorch convolves, between two changes of layout; in a DCT layer with the weight alpha * D + scale * S."""
+
+    stored = None
+
+    def forward(self, norm: Norm, training: bool) -> None:
+        """Convolve with all weights."""
+        conv, x = self.unit.conv, self._images(materialised(self.x.source))
+        z = F.conv2d(x, self._weight().to(x.dtype), None, conv.stride, conv.padding)
+        self.z.copy_(z.permute(1, 2, 3, 0))
+        forward.normalise(self.z, norm, training)
+
+    def backward(self, this: Pass) -> None:
+        """Find and add all gradients; the signs are multiplied with the dense one, as it is there."""
+        has_producer = self.unit.x.producer is not None
+        at_input, dense = self._differentiate(self._weight(), of_input=has_producer)
+        if self.unit.dct is not None and self.unit.alpha is not None:
+            self.unit.alpha.grad = (dense * self.unit.dct.dct.weight).sum()
+        products = None
+        if this.request.signs is not None:
+            signs = this.request.signs[self.unit.layer].to(dense.dtype)
+            products = torch.einsum("oit,po->ipt", dense.flatten(2), signs).double()
+        values = self.index.weights.select(dense)
+        self._add(this, values=values, dense=dense if this.request.dense else None, products=products)
+        if at_input is not None:
+            self._push(at_input.permute(1, 2, 3, 0))
+
+    def _push(self, gradient: Tensor) -> None:
+        at_input = self.x.gradient_memory
+        if self.x.has_gradient:
+            at_input.add_(gradient)
+        else:
+            at_input.copy_(gradient)
+        self.x.has_gradient = True
+
+    def _weight(self) -> Tensor:
+        weight = self.unit.conv.weight.detach()
+        if self.unit.scale is not None:
+            weight = weight * self.unit.scale.detach()
+        if self.unit.dct is not None and self.unit.alpha is not None:
+            weight = weight + self.unit.alpha.detach() * self.unit.dct.dct.weight
+        return weight
+
+
+def products_needed(unit: Unit, index: ResidentIndex, batch: int, dtype: torch.dtype) -> int:
+    """Numbers of memory that a `SparseConvolution` needs for sums of products."""
+    of = unit.y if unit.x.producer is None else unit.x
+    return max(1, index.capacity) * parts_of((*of.shape, batch), dtype)
+
+
+def materialised(source: Source) -> Tensor:
+    """The activation itself (C, H, W, N)."""
+    if source.scale is None:
+        return source.data
+    y = torch.empty_like(source.data)
+    forward.finish_block(source, None, y, rectify=False)
+    return y

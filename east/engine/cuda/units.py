@@ -1,0 +1,157 @@
+"""Units and pools of a network, bound to memory: their forward and backward pass."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from east.engine.cuda import backward, forward
+from east.engine.cuda.convolutions import Convolution, SparseConvolution
+from east.engine.cuda.dynamic import Dynamic
+from east.engine.cuda.lists import Norm, Output, Source
+from east.engine.cuda.memory import Buffer, Piece
+from east.engine.sparse.buffers import Pass
+from east.engine.sparse.network import Pool, Unit
+
+
+class NodeProgram(ABC):
+    """A unit or a pool bound to memory.
+
+    Args:
+        source: how its output is read.
+        gradient: memory for the gradient there.
+
+    Attributes:
+        buffer: its output.
+    """
+
+    def __init__(self, source: Source, gradient: Tensor) -> None:
+        self.buffer = Buffer(source, gradient)
+        self._readers: list[SparseConvolution] = []
+
+    def gather_from(self, readers: Sequence[Convolution]) -> None:
+        """Take the gradient at the output from these convolutions, as far as they do not push it."""
+        self._readers = [reader for reader in readers if isinstance(reader, SparseConvolution)]
+
+    @abstractmethod
+    def forward(self, *, training: bool, learns: bool) -> None:
+        """Write the output and, in training, update the running statistics; `learns` if a backward pass follows."""
+
+    @abstractmethod
+    def backward(self, this: Pass) -> None:
+        """Leave the gradients of the parameters, and what the nodes before this one need."""
+
+    def _gather(self) -> None:
+        """Find the gradient at the output, which is stored, and those of the non-zeros of what reads it."""
+        if not self._readers:
+            return
+        gradient = self.buffer.gradient_memory
+        consumers = [reader.consumer for reader in self._readers]
+        direct = gradient if self.buffer.has_gradient else None
+        backward.gather(self.buffer.source.data, consumers, direct, gradient)
+        self.buffer.has_gradient = True
+
+
+class UnitProgram(NodeProgram):
+    """A unit bound to memory.
+
+    Args:
+        unit: the unit.
+        convolution: its convolution, whose output is in `memory`.
+        residual: what is added before the activation.
+        memory: where everything is kept.
+    """
+
+    def __init__(
+        self, unit: Unit, convolution: Convolution, residual: Buffer | None, memory: Mapping[Piece, Tensor]
+    ) -> None:
+        self.unit, self.convolution, self.residual = unit, convolution, residual
+        z, y = convolution.z, memory.get(("y", unit.y))
+        self.norm = Norm.of(unit.norm, (*unit.y.shape, z.shape[-1]), z.dtype)
+        self.dynamic = None if unit.dynamic is None else Dynamic(unit.dynamic, memory["u", unit.y])
+        self.normalised = Source(z, self.norm.scale, self.norm.shift, stored=self.convolution.stored)
+        rectify = unit.rectify and self.dynamic is None
+        source = replace(self.normalised, rectify=rectify) if y is None else Source(y)
+        # Without a residual the sign is found anew from z.
+        self.output = Output(z, self.convolution.stored, self.norm, rectify, None if unit.residual is None else y)
+        self._y = y
+        super().__init__(source, memory["gradient", unit.y.gradient_key])
+
+    def forward(self, *, training: bool, learns: bool) -> None:
+        """Convolve, normalise, add the residual and activate."""
+        self.convolution.forward(self.norm, training)
+        if self._y is None:
+            return
+        residual = None if self.residual is None else self.residual.source
+        if self.dynamic is not None:
+            self.dynamic.forward(self.normalised, residual, self._y, learns=learns)
+        else:
+            forward.finish_block(self.normalised, residual, self._y, self.output.rectify)
+
+    def backward(self, this: Pass) -> None:
+        """Go back through activation, batch norm and convolution."""
+        if self.dynamic is None:
+            self._through_unit(this)
+        else:
+            self._through_dynamic(this, self.dynamic)
+        self.unit.norm.weight.grad, self.unit.norm.bias.grad = self.norm.weight_gradient, self.norm.bias_gradient
+        if self.residual is not None:
+            self.residual.has_gradient = True  # the gradient behind the activation, in the same memory
+        for reader in self._readers:
+            reader.add_values(this)
+        self.convolution.backward(this)
+
+    def _through_unit(self, this: Pass) -> None:
+        gradient = self.buffer.gradient_memory
+        backward.through_unit(
+            self.output,
+            [reader.consumer for reader in self._readers],
+            gradient if self.buffer.has_gradient else None,
+            gradient,
+            self.output.z,
+            keep=self.residual is not None,
+            everything=this.everything,
+            training=this.training,
+        )
+
+    def _through_dynamic(self, this: Pass, dynamic: Dynamic) -> None:
+        self._gather()
+        gradient = self.buffer.gradient_memory
+        dynamic.backward(self.output, gradient)
+        backward.through_norm(self.output, gradient, self.output.z, everything=this.everything, training=this.training)
+
+
+class PoolProgram(NodeProgram):
+    """A max-pool bound to memory, which PyTorch executes: (C, N, H, W) is channels-last there, N being the channels.
+
+    Args:
+        pool: the pool.
+        x: its input, which is stored.
+        memory: where everything is kept.
+    """
+
+    def __init__(self, pool: Pool, x: Buffer, memory: Mapping[Piece, Tensor]) -> None:
+        self._window = ([pool.kernel] * 2, [pool.stride] * 2, [pool.padding] * 2)
+        self._x, self._y = x, memory["y", pool.y]
+        self._indices: Tensor | None = None
+        super().__init__(Source(self._y), memory["gradient", pool.y.gradient_key])
+
+    def forward(self, *, training: bool, learns: bool) -> None:
+        """Write the output."""
+        x = self._x.source.data.permute(0, 3, 1, 2)
+        y, self._indices = torch.ops.aten.max_pool2d_with_indices(x, *self._window)
+        self._y.copy_(y.permute(0, 2, 3, 1))
+
+    def backward(self, this: Pass) -> None:
+        """Write the gradient at the input."""
+        self._gather()
+        for reader in self._readers:
+            reader.add_values(this)
+        gradient, x = (tensor.permute(0, 3, 1, 2) for tensor in (self.buffer.gradient_memory, self._x.source.data))
+        at_input = torch.ops.aten.max_pool2d_with_indices_backward(
+            *(gradient, x, *self._window, [1, 1], False, self._indices)
+        )
+        self._x.gradient_memory.copy_(at_input.permute(0, 2, 3, 1))
+        self._x.has_gradient = True
