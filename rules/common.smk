@@ -72,6 +72,7 @@ ENVIRONMENT = {
     "PATH": f"{Path(sys.executable).parent}:$PATH",
     "EAST_DEVICE": EXECUTION.device,
     "EAST_ENGINE": EXECUTION.engine,
+    "EAST_STEP": EXECUTION.step,
     "EAST_DATA_DIR": DATA,
     "EAST_RUNS_PER_GPU": EXECUTION.runs_per_gpu,
     "EAST_TRACKING": EXECUTION.tracking,

@@ -62,6 +62,9 @@ class Execution(Frozen):
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     engine: Literal["auto", "dense", "sparse"] = "auto"
+    step: Literal["auto", "eager", "captured", "compiled"] = Field(
+        default="auto", description="how a GPU is given the operations of a training step"
+    )
     threads: Threads = "auto"
     runs_per_gpu: PositiveInt = Field(default=1, description="trainings that share a GPU at the same time")
     data_dir: str = "data"

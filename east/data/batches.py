@@ -7,6 +7,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
+from east.data.transfer import staged
 from east.seeding import generator
 
 EVALUATION_BATCH = 500
@@ -83,7 +84,7 @@ class TensorBatches:
     """Augmented batches of a data set that fits on the device.
 
     Every image gets its own crop and its own coin for mirroring, drawn for the whole epoch on the CPU, so that a
-    run sees the same images on any device. Within a batch nothing waits for the device.
+    run sees the same images on any device. Nothing waits for the device, neither within an epoch nor where one begins.
     """
 
     def __init__(
@@ -153,7 +154,7 @@ class TensorBatches:
         right = self._columns.numel() - 1
         first = order * self._stride_image + (drawn.top * self._stride_y + drawn.left + right * drawn.mirrored)[order]
         step = torch.where(drawn.mirrored, -1, 1)[order]
-        order, first, step = order.to(device), first.to(device), step.to(device)
+        order, first, step = (staged(one, device).to(device, non_blocking=True) for one in (order, first, step))
         for batch in range(start, len(self)):
             chosen = slice(batch * self._batch_size, (batch + 1) * self._batch_size)
             position = first[chosen].view(-1, 1, 1, 1) + self._channels + self._rows

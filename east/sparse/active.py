@@ -1,13 +1,23 @@
 """The active weights of masked layers as vectors, so that work on them costs what the non-zeros cost."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from east.sparse.layers import MaskedLayer
+
+BLOCK = 16
+"""PyTorch's fused steps compute vectors of at most 16 numbers at once, and what is left over by other instructions.
+
+A capacity is a whole number of such blocks, unless the weight itself is smaller or is not.
+"""
+
+
+ALIGNMENT = 64
+"""Weights that share memory begin at multiples of so many numbers: 256 bytes, as if each had been allocated."""
 
 
 class ActiveWeights:
@@ -16,22 +26,55 @@ class ActiveWeights:
     The layer's weight holds the truth: whoever changes `values` calls `write_back`. Off weights are never touched, so
     they stay exactly zero.
 
-    Attributes:
+    With a capacity, positions and values have the same memory for as long as there is room for the active weights, so
+    that a captured CUDA graph stays right when masks change. The entries that are left over point at some off weight
+    and hold an exact zero, whose gradient is zero as well: wherever they are written, nothing changes.
+
+    Args:
         layer: the masked layer; its weight may have any memory format, such as channels-last.
-        positions: ascending positions (n,) in the weight's memory, int64; None where every weight is active.
-        values: the active weights (n,); where all are active, a view of the weight's memory.
-        gradient: their gradient (n,) as an engine leaves it, or None where the loss does not depend on the layer;
-            where all are active, it may be a view of the memory of `layer.weight.grad`.
+        capacity: how many active weights there must be room for; None for vectors that fit and are made anew with
+            every change of the mask.
+
+    Attributes:
+        layer: the masked layer.
+        count: active weights, n.
+        positions: positions (n,) in the weight's memory, ascending, int64; None where every weight is active. With a
+            capacity, those of the padding follow, and it is None only while the mask has always been full.
+        values: the active weights (n,), with a capacity zeros after them; where there are no positions, a view of the
+            weight's memory.
+        padding: with a capacity, which entries stand for no active weight, bool and as long as the positions; else
+            None.
+        gradient: their gradient as an engine leaves it, as long as the values, exactly zero at the padding; None where
+            the loss does not depend on the layer. Where there are no positions, it may be a view of the memory of
+            `layer.weight.grad`.
+        version: goes up when positions and values get other memory.
     """
 
+    count: int
     positions: Tensor | None
     values: Tensor
+    padding: Tensor | None
     gradient: Tensor | None
+    version: int
 
-    def __init__(self, layer: MaskedLayer) -> None:
+    def __init__(self, layer: MaskedLayer, capacity: int | None = None) -> None:
         self.layer = layer
+        self.count = 0
         self.positions = None
+        self.padding = None
+        self.version = 0
+        self._capacity = None if capacity is None else self._whole_blocks(capacity)
         self.read()
+
+    @property
+    def is_static(self) -> bool:
+        """Whether the memory is kept when the mask changes."""
+        return self._capacity is not None
+
+    @property
+    def is_full(self) -> bool:
+        """Whether every weight is active."""
+        return self.count == self.layer.weight.numel()
 
     def read(self) -> Tensor | None:
         """Take positions and values anew from mask and weight, after a change of the mask or of the memory format.
@@ -39,14 +82,19 @@ class ActiveWeights:
         The gradient is forgotten.
 
         Returns:
-            The positions as they were, for `carry_over`.
+            The positions of the active weights as they were, for `carry_over`.
         """
-        old = self.positions
-        # NumPy skips what is off ten times faster than `torch.nonzero`.
-        found = np.flatnonzero(_memory(self.layer.mask, self.layer.weight).numpy(force=True))
-        everything = len(found) == self.layer.weight.numel()
-        self.positions = None if everything else torch.from_numpy(found).to(self.layer.weight.device)
-        self.values = self.select(self.layer.weight)
+        old = None if self.positions is None else self.positions[: self.count]
+        found = self._find()
+        if self._capacity is None:
+            self.positions = None if len(found) == self.layer.weight.numel() else found
+            self.version += 1
+        else:
+            # A copy, as what it is a view of is about to change.
+            old = None if old is None else old.clone()
+            self._place(found)
+        self.count = len(found)
+        self._take_values()
         self.gradient = None
         return old
 
@@ -64,43 +112,95 @@ class ActiveWeights:
         """What belongs to the weights that are active now, such as their momentum.
 
         Args:
-            vector: what belonged to the weights that were active before.
+            vector: what belonged to the weights that were active before, without padding.
             old: the positions of those, as `read` returned them.
 
         Returns:
             A number for each weight that is active now: its old one, or zero if it was not active.
         """
-        if self.positions is None and old is None:
+        new = None if self.positions is None else self.positions[: self.count]
+        if new is None and old is None:
             return vector
         if old is None:
-            return vector[self.positions]
-        carried = torch.zeros_like(self.values)
-        if self.positions is None:
+            return vector[new]
+        carried = vector.new_zeros(self.count)
+        if new is None:
             carried[old] = vector
         else:
             # Both are in ascending order, so what they have in common is in the same order in each.
-            carried[torch.isin(self.positions, old)] = vector[torch.isin(old, self.positions)]
+            carried[torch.isin(new, old)] = vector[torch.isin(old, new)]
         return carried
 
     def to_row_major(self, vector: Tensor) -> Tensor:
-        """A vector in the order of `values`, sorted by row-major index in the weight, whatever its memory format."""
+        """A vector in the order of `values`, without padding, sorted by row-major index in the weight.
+
+        It does not depend on the weight's memory format.
+        """
         if self.positions is None:
             return vector.as_strided(self.layer.weight.shape, self.layer.weight.stride()).flatten()
-        return vector[self._row_major_order(self.positions)]
+        return vector[self._row_major_order(self.positions[: self.count])]
 
     def from_row_major(self, vector: Tensor) -> Tensor:
         """The inverse of `to_row_major`; the vector may be on another device."""
         weight = self.layer.weight
         if self.positions is None:
             return _memory(torch.empty_like(weight).copy_(vector.view(weight.shape)), weight)
-        sorted_back = torch.empty_like(self.values)
-        sorted_back[self._row_major_order(self.positions)] = vector.to(sorted_back.device)
+        sorted_back = torch.empty_like(self.values[: self.count])
+        sorted_back[self._row_major_order(self.positions[: self.count])] = vector.to(sorted_back.device)
         return sorted_back
 
     def select(self, tensor: Tensor) -> Tensor:
-        """The elements of a tensor of the weight's shape where the weight is active."""
+        """The elements of a tensor of the weight's shape where the weight is active, and zeros at the padding."""
+        gathered = self.gather(tensor)
+        # Not `torch.where`: on a GPU it waits until its scalar has been copied there.
+        return gathered if self.padding is None else gathered.masked_fill_(self.padding, 0.0)
+
+    def gather(self, tensor: Tensor) -> Tensor:
+        """The elements of a tensor of the weight's shape where the weight is active, and at the padding any others."""
         memory = _memory(tensor, self.layer.weight)
         return memory if self.positions is None else memory[self.positions]
+
+    def _find(self) -> Tensor:
+        """The positions of the mask's weights."""
+        mask = _memory(self.layer.mask, self.layer.weight)
+        if mask.device.type == "cpu":
+            # NumPy skips what is off ten times faster than `torch.nonzero`.
+            return torch.from_numpy(np.flatnonzero(mask.numpy()))
+        return mask.nonzero().flatten()
+
+    def _place(self, found: Tensor) -> None:
+        """Put positions into memory that stays, or into larger memory if they need it."""
+        numel, size, needed = self.layer.weight.numel(), self._capacity or 0, len(found)
+        if self.positions is None and needed == numel:
+            return  # the weight itself serves, as long as all of it is active
+        if needed > size:
+            size = self._capacity = self._whole_blocks(max(needed, 2 * size))
+        positions, padding = self.positions, self.padding
+        if positions is None or padding is None or len(positions) != size:
+            positions, padding = found.new_empty(size), torch.empty(size, dtype=torch.bool, device=found.device)
+            self.positions, self.padding = positions, padding
+            self.values = self.layer.weight.new_empty(size)
+            self.version += 1
+        positions[:needed] = found
+        padding[:needed] = False
+        if needed < size:
+            positions[needed:] = self._first_off(found)
+            padding[needed:] = True
+
+    def _first_off(self, found: Tensor) -> Tensor:
+        """The first position that is not among these ascending ones."""
+        places = torch.arange(len(found), device=found.device)
+        return (found == places).sum()
+
+    def _take_values(self) -> None:
+        selected = self.select(self.layer.weight)
+        if self.is_static and self.positions is not None:
+            self.values.copy_(selected)
+        else:
+            self.values = selected
+
+    def _whole_blocks(self, capacity: int) -> int:
+        return min(-(-capacity // BLOCK) * BLOCK, self.layer.weight.numel())
 
     def _row_major_order(self, positions: Tensor) -> Tensor:
         shape, strides = self.layer.weight.shape, self.layer.weight.stride()
@@ -112,9 +212,76 @@ class ActiveWeights:
         return index.argsort()
 
 
-def active_weights(layers: Mapping[str, MaskedLayer]) -> dict[str, ActiveWeights]:
-    """The active weights of each masked layer, by its name."""
-    return {name: ActiveWeights(layer) for name, layer in layers.items()}
+class JointWeights:
+    """The weights of several masked layers side by side in one memory, where one operation writes active ones back.
+
+    The weights are moved there, each laid out as it is, and the active weights are read anew.
+
+    Args:
+        active: the active weights of the layers, all with a capacity, of one dtype and on one device.
+    """
+
+    def __init__(self, active: Iterable[ActiveWeights]) -> None:
+        self._active = list(active)
+        weights = [each.layer.weight for each in self._active]
+        self._starts = [0]
+        for weight in weights:
+            self._starts.append(self._starts[-1] + -(-weight.numel() // ALIGNMENT) * ALIGNMENT)
+        self._memory = weights[0].new_zeros(self._starts[-1])
+        for each, weight, start in zip(self._active, weights, self._starts, strict=False):
+            place = self._memory.as_strided(weight.shape, weight.stride(), start)
+            weight.data = place.copy_(weight.detach())
+            each.read()
+        self._positions = self._find()
+
+    def masks_changed(self) -> None:
+        """Follow the active weights, which have been read; in memory that stays while they keep theirs."""
+        found = self._find()
+        if found.shape == self._positions.shape:
+            self._positions.copy_(found)
+        else:
+            self._positions = found
+
+    def write_back(self) -> None:
+        """Write all values into the layers' weights."""
+        values = [each.values for each in self._active if each.positions is not None]
+        if values:
+            self._memory[self._positions] = torch.cat(values)
+
+    def _find(self) -> Tensor:
+        places = zip(self._active, self._starts, strict=False)
+        found = [each.positions + start for each, start in places if each.positions is not None]
+        return torch.cat(found) if found else torch.empty(0, dtype=torch.int64, device=self._memory.device)
+
+
+def active_weights(
+    layers: Mapping[str, MaskedLayer], capacities: Mapping[str, int] | None = None
+) -> dict[str, ActiveWeights]:
+    """The active weights of each masked layer, by its name.
+
+    Args:
+        layers: the masked layers.
+        capacities: how many active weights there must be room for in each; None for vectors without padding.
+    """
+    return {name: ActiveWeights(layer, capacities[name] if capacities else None) for name, layer in layers.items()}
+
+
+def take_gradients(active: Iterable[ActiveWeights]) -> None:
+    """Take the gradients of several layers from the dense ones in `layer.weight.grad`, in few operations on a GPU.
+
+    What it leaves is what `take_gradient` does.
+    """
+    padded = []
+    for weights in active:
+        if weights.padding is None or weights.layer.weight.grad is None:
+            weights.take_gradient()
+        else:
+            padded.append((weights, weights.padding, weights.gather(weights.layer.weight.grad)))
+    if padded:
+        owners, paddings, gathered = zip(*padded, strict=True)
+        joint = torch.cat(gathered).masked_fill_(torch.cat(paddings), 0.0)
+        for weights, gradient in zip(owners, torch.split(joint, [len(part) for part in gathered]), strict=True):
+            weights.gradient = gradient
 
 
 def _memory(tensor: Tensor, weight: Tensor) -> Tensor:

@@ -97,12 +97,14 @@ def pack(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [pack(item) for item in value]
     if isinstance(value, Tensor):
-        value = value.detach().cpu().contiguous()
+        # Where the tensor is: from a GPU, only the elements that are kept are copied.
+        value = value.detach().contiguous()
         flat = value.flatten()
         positions = flat.view(_BITS[value.element_size()]).nonzero().squeeze(1)
         if len(positions) < PACKING_THRESHOLD * value.numel():
             index = positions.to(torch.int32) if value.numel() < 2**31 else positions
-            return {PACKED: list(value.shape), "index": index, "value": flat[positions]}
+            return {PACKED: list(value.shape), "index": index.cpu(), "value": flat[positions].cpu()}
+        return value.cpu()
     return value
 
 

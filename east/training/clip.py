@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn.utils import get_total_norm
 
 from east.config.run import ClipSpec
+from east.data.transfer import staged
 from east.engine import GradientRequest
 from east.seeding import generator
 from east.sparse.active import ActiveWeights
@@ -22,6 +23,8 @@ class GradientClip:
     weights, so the scope is part of the method. For the estimator `sketch`, an engine contracts the dense gradients
     with random signs instead of computing them; parameters that are not masked count exactly.
 
+    The norm and the signs have the same memory at every step, and nothing waits for the device.
+
     Args:
         spec: norm, scope and estimator.
         active: the active weights of the masked layers, by name.
@@ -32,16 +35,23 @@ class GradientClip:
         self._spec = spec
         self._active = active
         self._seed = seed
-        self._norm = torch.zeros((), dtype=torch.float64)
+        self._device = next((weights.layer.weight.device for weights in active.values()), torch.device("cpu"))
+        self._norm = torch.zeros((), dtype=torch.float64, device=self._device)
+        self._sizes = [spec.probes * weights.layer.weight.shape[0] for weights in active.values()]
+        self._all_signs = torch.empty(sum(self._sizes), device=self._device)
+
+    def measures(self, step: int) -> bool:
+        """Whether the norm is measured at step `step` (counted from 1)."""
+        return (step - 1) % self._spec.every == 0
 
     def request(self, step: int, *, dense: bool) -> GradientRequest:
-        """What the norm of step `step` (counted from 1) needs of the engine.
+        """What the norm of step `step` (counted from 1) needs of the engine; signs hold until the next request.
 
         Args:
             step: number of the step.
             dense: whether dense gradients are needed anyway.
         """
-        if not self._measures(step) or self._spec.scope == "active":
+        if not self.measures(step) or self._spec.scope == "active":
             return GradientRequest(dense)
         if self._spec.estimator == "exact":
             return GradientRequest(dense=True)
@@ -59,8 +69,8 @@ class GradientClip:
             squared_norms: what the engine returned for `request(step)`.
         """
         active = [weights.gradient for weights in self._active.values() if weights.gradient is not None]
-        if self._measures(step):
-            self._norm = self._measure(plain, active, squared_norms)
+        if self.measures(step):
+            self._norm.copy_(self._measure(plain, active, squared_norms))
         scaled = [*plain, *active]
         scale = (self._spec.norm / (self._norm + EPSILON)).clamp(max=1.0)
         torch._foreach_mul_(scaled, scale.to(scaled[0]))
@@ -71,10 +81,7 @@ class GradientClip:
 
     def load_state_dict(self, saved: Mapping[str, Tensor]) -> None:
         """Take over the state that `state_dict` gave."""
-        self._norm = saved["norm"]
-
-    def _measures(self, step: int) -> bool:
-        return (step - 1) % self._spec.every == 0
+        self._norm.copy_(saved["norm"])
 
     def _measure(self, plain: Sequence[Tensor], active: Sequence[Tensor], squared_norms: Tensor | None) -> Tensor:
         """The global norm, 0-d in float64; not finite where a gradient is not."""
@@ -92,9 +99,7 @@ class GradientClip:
 
     def _draw_signs(self, step: int) -> dict[str, Tensor]:
         """Signs (probes, out) for each masked layer, all of one draw."""
-        probes = self._spec.probes
-        sizes = [probes * weights.layer.weight.shape[0] for weights in self._active.values()]
-        draw = torch.randint(2, (sum(sizes),), generator=generator(self._seed, "sketch", step))
-        device = next(iter(self._active.values())).values.device
-        parts = torch.split((2.0 * draw - 1.0).to(device), sizes)
-        return {name: signs.view(probes, -1) for name, signs in zip(self._active, parts, strict=True)}
+        draw = torch.randint(2, (len(self._all_signs),), generator=generator(self._seed, "sketch", step))
+        self._all_signs.copy_(staged(2.0 * draw - 1.0, self._device), non_blocking=True)
+        parts = torch.split(self._all_signs, self._sizes)
+        return {name: signs.view(self._spec.probes, -1) for name, signs in zip(self._active, parts, strict=True)}

@@ -27,6 +27,7 @@ from east.sparse.active import active_weights
 from east.sparse.layers import masked_layers
 from east.sparse.masks import MaskChange, nonzeros
 from east.sparse.phasing import phasing_beta
+from east.training.captured import choose_step, make_step
 from east.training.checkpoint import Checkpoints
 from east.training.clip import GradientClip
 from east.training.folder import discard_summary, finished_summary, locked, write_summary
@@ -38,7 +39,6 @@ from east.training.recipe import learning_rate
 from east.training.records import EpochRecord, TimingRecord, UpdateRecord, as_dicts, write_records
 from east.training.sparsity import SparseTraining
 from east.training.state import StateFile
-from east.training.step import TrainingStep
 from east.training.sums import EpochSums
 from east.training.workload import expected_workload
 
@@ -57,6 +57,7 @@ class Resources:
         image_folder: ImageNet's folder, where that is the data set.
         gpu: the GPU that was leased for this process, as CUDA_VISIBLE_DEVICES names it.
         runs_per_device: trainings that may share the device with this one, itself included.
+        step: how a step is executed: `auto`, `eager`, `captured` or `compiled`.
     """
 
     device: str = "auto"
@@ -66,6 +67,7 @@ class Resources:
     image_folder: Path | None = None
     gpu: str | None = None
     runs_per_device: int = 1
+    step: str = "auto"
 
 
 @dataclass
@@ -139,6 +141,7 @@ def train(
                 device=resources.device,
                 threads=resources.threads,
                 gpu=resources.gpu,
+                runs_per_device=resources.runs_per_device,
             )
             with state.failures_noted():
                 summary = _Training(spec, folder, resources, state, interruption or Interruption()).run(report)
@@ -213,7 +216,10 @@ class _Training:
             self._load_network(loaded[1])
         # Engine and optimizer after the masks, as they hold what is active; the optimizer after the engine, which may
         # lay the weights out anew.
-        active = active_weights(self.layers)
+        kind = choose_step(resources.step, self.device)
+        # On a GPU the vectors of active weights keep their memory when masks change: CUDA graphs know it by address.
+        capacities = self.sparsity.peak_counts() if self.device.type == "cuda" else None
+        active = active_weights(self.layers, capacities)
         self.engine = make_engine(
             resources.engine,
             self.model,
@@ -221,11 +227,12 @@ class _Training:
             numerics=spec.training.numerics,
             device=self.device,
             workload=expected_workload(spec.training),
+            compiled=kind == "compiled",
         )
         self.optimizer = make_optimizer(self.model.parameters(), active, spec.training)
         clip = spec.training.gradient_clip
         self.clip = None if clip is None else GradientClip(clip, active, spec.seed)
-        self.step = TrainingStep(self.engine, self.optimizer, active, self.clip)
+        self.step = make_step(kind, self.engine, self.optimizer, active, self.clip, self.device)
         if loaded is None:
             self._record_update("initial", 0, 0, MaskChange(nonzeros(self.layers), 0, 0, 0, 0, 0))
         else:
@@ -340,13 +347,25 @@ class _Training:
         beta = phasing_beta(epoch, phasing.start, phasing.end)
         set_beta(self.model, beta)
         if beta == 0:
-            self.optimizer.remove(retire_dyrelu(self.model))
+            self._retire_dyrelu()
         # The authors' code compares epochs for equality, so a fade that starts between two epochs freezes nothing.
         elif phasing.freeze and phasing.start.is_integer() and epoch >= phasing.start:
-            for unit in dyrelu_units(self.model):
-                unit.requires_grad_(False)
-                self.optimizer.reset(unit.parameters())
+            self._freeze_dyrelu()
         return beta
+
+    def _retire_dyrelu(self) -> None:
+        removed = retire_dyrelu(self.model)
+        self.optimizer.remove(removed)
+        if removed:
+            self.step.phase_changed()
+
+    def _freeze_dyrelu(self) -> None:
+        parameters = [parameter for unit in dyrelu_units(self.model) for parameter in unit.parameters()]
+        self.optimizer.reset(parameters)
+        if any(parameter.requires_grad for parameter in parameters):
+            for parameter in parameters:
+                parameter.requires_grad_(False)
+            self.step.phase_changed()
 
     def _record_update(self, kind: str, step: int, epoch: int, change: MaskChange) -> None:
         live = liveness(self.model)

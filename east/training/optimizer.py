@@ -15,19 +15,18 @@ from torch.optim.adam import adam
 from torch.optim.sgd import sgd
 
 from east.config.run import TrainingSpec
-from east.sparse.active import ActiveWeights
+from east.sparse.active import BLOCK, ActiveWeights, JointWeights
 
 ADAM_BETAS = (0.9, 0.999)
 ADAM_EPSILON = 1e-8
-
-BLOCK = 16
-"""PyTorch's fused steps compute vectors of at most 16 numbers at once, and what is left over by other instructions."""
 
 
 class Optimizer(ABC):
     """Parameters and the state that goes with each; of masked weights, only the active ones.
 
-    The fused steps run through memory, so a parameter must keep the layout that it has here.
+    The fused steps run through memory, so a parameter must keep the layout that it has here. State keeps its memory
+    when masks change, as long as it fits, and a step waits for nothing: it can be part of a CUDA graph. Weights whose
+    active ones have a capacity are moved into a memory that they share.
 
     Args:
         parameters: what is trained; a parameter without a gradient is passed over by a step, weight decay included.
@@ -44,6 +43,8 @@ class Optimizer(ABC):
     ) -> None:
         self._active: dict[Tensor, ActiveWeights] = {weights.layer.weight: weights for weights in active.values()}
         self._slots = tuple(slots)
+        can_be_joined = active and all(weights.is_static for weights in active.values())
+        self._joint = JointWeights(active.values()) if can_be_joined else None
         self.state: dict[nn.Parameter, dict[str, Tensor]] = {
             parameter: {slot: torch.zeros_like(self._operand(parameter)) for slot in slots} for parameter in parameters
         }
@@ -60,8 +61,13 @@ class Optimizer(ABC):
         plain = (parameter for parameter in self.state if parameter not in self._active)
         return [parameter.grad for parameter in plain if parameter.grad is not None]
 
-    def step(self, lr: float) -> None:
-        """Change every parameter that has a gradient; of masked weights only the active ones."""
+    def step(self, lr: float | Tensor) -> None:
+        """Change every parameter that has a gradient; of masked weights only the active ones.
+
+        Args:
+            lr: learning rate; 0-d on the parameters' device, in float32 on a GPU and float64 elsewhere, where it is to
+                be read when the step is executed.
+        """
         found = {parameter: self._gradient(parameter) for parameter in self.state}
         gradients = {parameter: gradient for parameter, gradient in found.items() if gradient is not None}
         with torch.no_grad():
@@ -69,9 +75,14 @@ class Optimizer(ABC):
             self._update(list(gradients), list(operands.values()), list(gradients.values()), lr)
             for parameter, operand in operands.items():
                 weights = self._active.get(parameter)
-                if weights is not None and weights.positions is not None:
+                if weights is None:
+                    continue
+                if operand is not weights.values:
                     weights.values.copy_(operand[: len(weights.values)])
+                if self._joint is None:
                     weights.write_back()
+            if self._joint is not None:
+                self._joint.write_back()
 
     def masks_changed(self) -> None:
         """Read the active weights anew: one that stays keeps its state, one that is grown starts with zeros."""
@@ -79,9 +90,18 @@ class Optimizer(ABC):
             weights = self._active.get(parameter)
             if weights is None:
                 continue
-            before, old = len(weights.values), weights.read()
+            before, old = weights.count, weights.read()
+            if old is None and weights.positions is None:
+                continue
             for slot in self._slots:
-                state[slot] = _whole_blocks(weights, weights.carry_over(state[slot][:before], old))
+                carried = weights.carry_over(state[slot][:before], old)
+                padded = _whole_blocks(weights, F.pad(carried, (0, len(weights.values) - len(carried))))
+                if padded.shape == state[slot].shape:
+                    state[slot].copy_(padded)
+                else:
+                    state[slot] = padded
+        if self._joint is not None:
+            self._joint.masks_changed()
 
     def reset(self, parameters: Iterable[nn.Parameter]) -> None:
         """Set the state of some parameters to zero."""
@@ -113,11 +133,11 @@ class Optimizer(ABC):
                 if weights is None or slot not in self._slots:
                     value.copy_(other[slot])
                 else:
-                    value[: len(weights.values)] = weights.from_row_major(other[slot])
+                    value[: weights.count] = weights.from_row_major(other[slot])
 
     @abstractmethod
     def _update(
-        self, parameters: list[nn.Parameter], operands: list[Tensor], gradients: list[Tensor], lr: float
+        self, parameters: list[nn.Parameter], operands: list[Tensor], gradients: list[Tensor], lr: float | Tensor
     ) -> None:
         """Change the operands, which are the numbers of the parameters, and the state in place."""
 
@@ -135,7 +155,7 @@ class Optimizer(ABC):
         weights = self._active.get(parameter)
         if weights is None or slot not in self._slots:
             return value
-        return weights.to_row_major(value[: len(weights.values)])
+        return weights.to_row_major(value[: weights.count])
 
     def _values(self, slot: str, parameters: list[nn.Parameter]) -> list[Any]:
         return [self.state[parameter][slot] for parameter in parameters]
@@ -160,7 +180,7 @@ class Sgd(Optimizer):
         self._momentum, self._nesterov, self._weight_decay = momentum, nesterov, weight_decay
 
     def _update(
-        self, parameters: list[nn.Parameter], operands: list[Tensor], gradients: list[Tensor], lr: float
+        self, parameters: list[nn.Parameter], operands: list[Tensor], gradients: list[Tensor], lr: float | Tensor
     ) -> None:
         sgd(
             operands,
@@ -169,7 +189,7 @@ class Sgd(Optimizer):
             fused=True,
             weight_decay=self._weight_decay,
             momentum=self._momentum,
-            lr=lr,
+            lr=lr,  # type: ignore[arg-type]
             dampening=0.0,
             nesterov=self._nesterov,
             maximize=False,
@@ -188,7 +208,7 @@ class Adam(Optimizer):
             slots["steps"] = torch.zeros((), device=parameter.device)
 
     def _update(
-        self, parameters: list[nn.Parameter], operands: list[Tensor], gradients: list[Tensor], lr: float
+        self, parameters: list[nn.Parameter], operands: list[Tensor], gradients: list[Tensor], lr: float | Tensor
     ) -> None:
         adam(
             operands,
@@ -224,9 +244,10 @@ def make_optimizer(
 
 
 def _whole_blocks(weights: ActiveWeights, vector: Tensor) -> Tensor:
-    """A copy of a vector of active weights with zeros up to a whole number of blocks.
+    """A vector of active weights with zeros up to a whole number of blocks: a copy, or itself if there are none to add.
 
     So every weight is computed by the same instructions wherever it stands, and changes as in a dense step to the last
-    bit. Where all weights are active the vector itself serves: it is the dense one.
+    bit. Where the values are the dense weight itself, the vector serves as it is.
     """
-    return vector if weights.positions is None else F.pad(vector, (0, -len(vector) % BLOCK))
+    missing = 0 if weights.positions is None else -len(vector) % BLOCK
+    return F.pad(vector, (0, missing)) if missing else vector

@@ -44,7 +44,9 @@ def finished_line(summary: Summary, folder: Path, total: int | None) -> str:
     """
     accuracy = summary["final_test_accuracy"]
     result = "diverged" if accuracy is None else f"test {accuracy:6.2f} %"
-    line = f"{summary['id']:<52} {result}  {summary['seconds']:7.1f} s"
+    runs = summary.get("runs_per_device", 1)
+    shared = f" ({runs} trainings a GPU)" if runs > 1 else ""
+    line = f"{summary['id']:<52} {result}  {summary['seconds']:7.1f} s{shared}"
     if total is None:
         return line
     done = len(list(folder.absolute().parents[2].glob(f"*/*/*/{SUMMARY}")))

@@ -67,14 +67,17 @@ class SparseTraining:
             EastError: the peak density asks for more weights than a network with weight sharing stores.
         """
         timetable = make_timetable(spec, steps_per_epoch)
-        peak = spec.sparsity.density * (spec.cycle.multiplier if spec.cycle else 1.0)
-        stored_nonzeros(model, peak)
+        stored_nonzeros(model, _peak_density(spec))
         return cls(masked_layers(model), make_allocation(model, spec.sparsity.distribution), timetable, spec)
 
     def initialise(self) -> None:
         """Draw the masks of the start of training."""
         counts = self.allocation.counts(self.timetable.scheduled_density(0))
         initialise_masks(self.layers, counts, self.spec.seed)
+
+    def peak_counts(self) -> dict[str, int]:
+        """Active weights of each tensor where the density is highest."""
+        return self.allocation.counts(_peak_density(self.spec))
 
     def drop_fraction(self, step: int) -> float:
         """The drop fraction after `step` optimizer steps."""
@@ -115,3 +118,7 @@ class SparseTraining:
             seed=self.spec.seed,
         )
         return update, change
+
+
+def _peak_density(spec: RunSpec) -> float:
+    return spec.sparsity.density * (spec.cycle.multiplier if spec.cycle else 1.0)

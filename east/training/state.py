@@ -37,6 +37,7 @@ class RunState(BaseModel):
         job: the scheduler's number of the job, if one started the process.
         device: name of the processor or GPU; before that is known, what was asked for.
         gpu: the GPU leased for the process, as CUDA_VISIBLE_DEVICES names it.
+        runs_per_device: trainings that may share the device with this one, itself included.
         threads: CPU threads.
         message: the error in one line, where it failed.
     """
@@ -57,12 +58,22 @@ class RunState(BaseModel):
     job: str | None = None
     device: str
     gpu: str | None = None
+    runs_per_device: int = 1
     threads: int
     message: str | None = None
 
     @classmethod
     def begin(
-        cls, *, attempt: int, epoch: int, epochs: int, step: int, device: str, threads: int, gpu: str | None = None
+        cls,
+        *,
+        attempt: int,
+        epoch: int,
+        epochs: int,
+        step: int,
+        device: str,
+        threads: int,
+        gpu: str | None = None,
+        runs_per_device: int = 1,
     ) -> Self:
         """The state of this process, which begins or resumes a run."""
         now = datetime.now(UTC)
@@ -79,6 +90,7 @@ class RunState(BaseModel):
             job=slurm_job(),
             device=device,
             gpu=gpu,
+            runs_per_device=runs_per_device,
             threads=threads,
         )
 
@@ -102,9 +114,20 @@ class StateFile:
         self._state = state
 
     @classmethod
-    def begin(cls, folder: Path, *, epochs: int, device: str, threads: int, gpu: str | None) -> Self:
+    def begin(
+        cls, folder: Path, *, epochs: int, device: str, threads: int, gpu: str | None, runs_per_device: int
+    ) -> Self:
         """That of a process that has not looked yet how far the run is."""
-        state = RunState.begin(attempt=1, epoch=0, epochs=epochs, step=0, device=device, threads=threads, gpu=gpu)
+        state = RunState.begin(
+            attempt=1,
+            epoch=0,
+            epochs=epochs,
+            step=0,
+            device=device,
+            threads=threads,
+            gpu=gpu,
+            runs_per_device=runs_per_device,
+        )
         return cls(folder, state)
 
     def write(self, **changes: object) -> None:

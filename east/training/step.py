@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -13,9 +14,43 @@ from east.training.clip import GradientClip
 from east.training.optimizer import Optimizer
 
 
+class Step(Protocol):
+    """What a training does with a batch, however it is executed."""
+
+    def __call__(
+        self, images: Tensor, labels: Tensor, lr: float, number: int, *, dense_gradients: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Train on one batch.
+
+        Off weights stay exactly zero. If dense gradients were asked for, they are still in place afterwards.
+
+        Args:
+            images: (N, C, H, W).
+            labels: (N,).
+            lr: learning rate.
+            number: of this step in the training, counted from 1.
+            dense_gradients: whether the masks change after this step, by the gradients of all masked weights.
+
+        Returns:
+            The batch's summed cross-entropy and its number of correct predictions, both 0-d tensors on the device that
+            hold until the next step.
+        """
+        ...
+
+    def masks_changed(self) -> None:
+        """Called after each change of the masks: dropped weights become zero, and all that goes by masks follows."""
+        ...
+
+    def phase_changed(self) -> None:
+        """Called when parameters have left the network or are trained no longer."""
+        ...
+
+
 @dataclass(frozen=True)
 class TrainingStep:
     """Forward, backward, clip, optimizer step: in the order of the authors' code (Section A.1).
+
+    Every operation is issued anew at each step.
 
     Args:
         engine: executes the network.
@@ -32,26 +67,29 @@ class TrainingStep:
     def __call__(
         self, images: Tensor, labels: Tensor, lr: float, number: int, *, dense_gradients: bool
     ) -> tuple[Tensor, Tensor]:
-        """Train on one batch.
+        """Train on one batch, see `Step`."""
+        request = self.request(number, dense_gradients=dense_gradients)
+        return self.execute(images, labels, lr, number, request)
 
-        Off weights stay exactly zero. Afterwards the gradients are still in place for a mask update, the dense ones
-        if they were asked for.
+    def request(self, number: int, *, dense_gradients: bool) -> GradientRequest:
+        """What step `number` (counted from 1) needs of the engine; signs of the clip are then on the device."""
+        if self.clip is None:
+            return GradientRequest(dense_gradients)
+        return self.clip.request(number, dense=dense_gradients)
+
+    def execute(
+        self, images: Tensor, labels: Tensor, lr: float | Tensor, number: int, request: GradientRequest
+    ) -> tuple[Tensor, Tensor]:
+        """All of a step that is done on the device; the arguments and the result are those of `__call__`.
 
         Args:
             images: (N, C, H, W).
             labels: (N,).
-            lr: learning rate.
-            number: of this step in the training, counted from 1.
-            dense_gradients: whether the masks change after this step, by the gradients of all masked weights.
-
-        Returns:
-            The batch's summed cross-entropy and its number of correct predictions, both 0-d tensors on the device.
+            lr: learning rate, see `Optimizer.step`.
+            number: of this step; all that counts is whether the clip measures its norm.
+            request: what `request` gave for this step.
         """
         self.optimizer.zero_grad()
-        if self.clip is None:
-            request = GradientRequest(dense_gradients)
-        else:
-            request = self.clip.request(number, dense=dense_gradients)
         found = self.engine.gradients(images, lambda logits: F.cross_entropy(logits, labels), request)
         if self.clip is not None:
             self.clip.apply(number, self.optimizer.plain_gradients(), found.squared_norms)
@@ -63,3 +101,6 @@ class TrainingStep:
         apply_masks({name: weights.layer for name, weights in self.active.items()})
         self.optimizer.masks_changed()
         self.engine.masks_changed()
+
+    def phase_changed(self) -> None:
+        """Nothing is kept that could be out of date."""

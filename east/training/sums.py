@@ -32,11 +32,12 @@ class EpochSums:
     @classmethod
     def load(cls, saved: Mapping[str, float], device: torch.device) -> Self:
         """What `state_dict` gave."""
+        # `torch.full` fills on the device, where `torch.tensor` would wait until the number has been copied there.
         return cls(
             steps=int(saved["steps"]),
             images=int(saved["images"]),
-            loss=torch.tensor(saved["loss"], dtype=torch.float64, device=device),
-            correct=torch.tensor(saved["correct"], dtype=torch.int64, device=device),
+            loss=torch.full((), saved["loss"], dtype=torch.float64, device=device),
+            correct=torch.full((), int(saved["correct"]), dtype=torch.int64, device=device),
         )
 
     def add(self, loss: Tensor, correct: Tensor, images: int) -> None:

@@ -132,12 +132,12 @@ def test_evaluation_shows_the_images_as_they_are_in_order():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_cuda_batches_equal_cpu_batches_and_never_wait_for_the_device():
     images, labels = random_images()
-    on_cpu, on_cuda = list(batches(images, labels).epoch(1)), []
-    epoch = batches(images, labels, device=torch.device("cuda")).epoch(1)
-    on_cuda.append(next(epoch))
+    on_cpu = list(batches(images, labels).epoch(1))
+    there = batches(images, labels, device=torch.device("cuda"))
+    list(there.epoch(2))  # the first copy sets up page-locked memory
     torch.cuda.set_sync_debug_mode("error")
     try:
-        on_cuda.extend(epoch)
+        on_cuda = list(there.epoch(1))
     finally:
         torch.cuda.set_sync_debug_mode("default")
     for (x, y), (x_cuda, y_cuda) in zip(on_cpu, on_cuda, strict=True):

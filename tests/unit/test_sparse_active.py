@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from east.sparse.active import ActiveWeights, active_weights
+from east.sparse.active import ActiveWeights, JointWeights, active_weights, take_gradients
 from east.sparse.layers import MaskedConv2d, MaskedLinear, apply_masks
 
 FORMATS = [torch.contiguous_format, torch.channels_last]
@@ -120,3 +120,159 @@ def test_row_major_order_is_that_of_a_contiguous_weight(memory_format, density):
 def test_layers_keep_their_names():
     layer = masked_conv()
     assert active_weights({"conv": layer})["conv"].layer is layer
+
+
+def pointers(weights):
+    return [part.data_ptr() for part in (weights.positions, weights.values, weights.padding)]
+
+
+def set_mask(layer, active):
+    layer.mask.copy_((torch.arange(layer.weight.numel()) < active).view_as(layer.mask))
+    apply_masks({"": layer})
+
+
+@pytest.mark.parametrize("memory_format", FORMATS)
+def test_room_that_is_left_over_points_at_an_off_weight_and_holds_zeros(memory_format):
+    layer = masked_conv(memory_format)
+    weights, fitting = ActiveWeights(layer, capacity=100), ActiveWeights(layer)
+    assert weights.count == fitting.count == int(layer.mask.sum())
+    assert len(weights.positions) == len(weights.values) == len(weights.padding) == 112  # whole blocks
+    assert torch.equal(weights.positions[: weights.count], fitting.positions)
+    assert torch.equal(weights.values[: weights.count], fitting.values)
+    (place,) = weights.positions[weights.count :].unique()
+    assert place not in fitting.positions
+    assert not weights.values[weights.count :].any()
+    assert torch.equal(weights.padding, torch.arange(112) >= weights.count)
+
+
+@pytest.mark.parametrize("memory_format", FORMATS)
+def test_the_gradient_of_room_that_is_left_over_is_zero_whatever_the_off_weights_gradient(memory_format):
+    layer = masked_conv(memory_format)
+    weights, fitting = ActiveWeights(layer, capacity=100), ActiveWeights(layer)
+    layer.weight.grad = torch.where(layer.mask, 3 * layer.weight.detach(), torch.nan)
+    for each in (weights, fitting):
+        each.take_gradient()
+    assert torch.equal(weights.gradient[: weights.count], fitting.gradient)
+    assert weights.gradient[weights.count :].tolist() == [0.0] * (112 - weights.count)
+
+
+def test_gradients_taken_together_are_those_taken_one_by_one():
+    rooms = {"one": 100, "two": 64, "full": 315, "without room": None, "without gradient": 64}
+    layers = {name: masked_conv(density=1.1 if name == "full" else 0.1) for name in rooms}
+    active = {name: ActiveWeights(layer, rooms[name]) for name, layer in layers.items()}
+    for name, layer in layers.items():
+        if name != "without gradient":
+            layer.weight.grad = torch.full_like(layer.weight, torch.inf).masked_scatter_(
+                layer.mask, torch.arange(315.0)
+            )
+    take_gradients(active.values())
+    together = {name: weights.gradient for name, weights in active.items()}
+    for name, weights in active.items():
+        weights.take_gradient()
+        assert together[name] is weights.gradient is None or torch.equal(together[name], weights.gradient)
+
+
+@pytest.mark.parametrize("memory_format", FORMATS)
+def test_weights_in_joint_memory_are_written_back_together(memory_format):
+    densities = {"sparse": 0.2, "sparser": 0.05, "full": 1.1}
+    layers = {name: masked_conv(memory_format, density) for name, density in densities.items()}
+    before = {name: layer.weight.detach().clone() for name, layer in layers.items()}
+    active = active_weights(layers, {"sparse": 100, "sparser": 64, "full": 315})
+    joint = JointWeights(active.values())
+    assert all(torch.equal(layer.weight, before[name]) for name, layer in layers.items())
+    assert {layer.weight.stride() for layer in layers.values()} == {masked_conv(memory_format).weight.stride()}
+    for number in range(3):
+        for name, weights in active.items():
+            weights.values.mul_(3)
+            before[name] = 3 * before[name]
+        joint.write_back()
+        assert all(torch.equal(layer.weight, before[name]) for name, layer in layers.items())
+        for name, layer in layers.items():
+            layer.mask.copy_(
+                torch.rand(layer.mask.shape, generator=torch.Generator().manual_seed(number)) < 0.1 + number
+            )
+            before[name] = torch.where(layer.mask, before[name], 0)
+        apply_masks(layers)
+        for weights in active.values():
+            weights.read()
+        joint.masks_changed()
+
+
+def test_writing_back_with_room_left_over_leaves_off_weights_alone():
+    layer = masked_conv()
+    weights = ActiveWeights(layer, capacity=100)
+    expected = torch.where(layer.mask, layer.weight.detach() * 3, 0)
+    weights.values.mul_(3)
+    weights.write_back()
+    assert torch.equal(layer.weight, expected)
+
+
+def test_memory_stays_when_the_mask_changes_within_the_room():
+    layer = masked_conv()
+    weights = ActiveWeights(layer, capacity=100)
+    before, version = pointers(weights), weights.version
+    for active in (3, 112, 0, 50):
+        set_mask(layer, active)
+        weights.read()
+        assert weights.count == active
+        assert torch.equal(weights.values[:active], layer.weight.detach().flatten()[:active])
+        assert not weights.values[active:].any()
+        assert (weights.positions[active:] == active).all()
+    assert (pointers(weights), weights.version) == (before, version)
+
+
+def test_more_active_weights_than_room_get_memory_of_at_least_twice_the_size():
+    layer = masked_conv()
+    weights = ActiveWeights(layer, capacity=64)
+    version = weights.version
+    set_mask(layer, 65)
+    weights.read()
+    assert (weights.count, len(weights.values)) == (65, 128)
+    assert weights.version > version
+    set_mask(layer, 129)
+    weights.read()
+    assert (weights.count, len(weights.values)) == (129, 256)
+
+
+def test_there_is_room_for_the_weights_that_are_active_even_if_less_is_asked_for():
+    weights = ActiveWeights(masked_conv(), capacity=1)
+    assert weights.count > 16
+    assert len(weights.values) >= weights.count
+
+
+@pytest.mark.parametrize("room", [16, 315])
+def test_a_full_mask_is_the_weight_itself_until_it_is_pruned_for_the_first_time(room):
+    layer = masked_conv(density=1.1)
+    weights = ActiveWeights(layer, capacity=room)
+    version, numel = weights.version, layer.weight.numel()
+    assert numel == 315
+    assert weights.positions is None
+    assert weights.is_full
+    assert weights.values.data_ptr() == layer.weight.data_ptr()
+    set_mask(layer, 300)
+    momentum = torch.arange(315.0)
+    carried = weights.carry_over(momentum, weights.read())
+    assert torch.equal(carried, momentum[:300])
+    assert weights.version > version
+    assert not weights.is_full
+    version, before = weights.version, len(weights.values)
+    set_mask(layer, 315)
+    old = weights.read()
+    assert weights.is_full
+    assert torch.equal(weights.carry_over(carried, old), torch.where(momentum < 300, momentum, 0))
+    assert torch.equal(weights.positions, torch.arange(315))
+    assert (weights.version > version) == (before < 315)
+
+
+@pytest.mark.parametrize("memory_format", FORMATS)
+def test_row_major_order_leaves_out_the_room_that_is_left_over(memory_format):
+    weights = ActiveWeights(masked_conv(memory_format), capacity=100)
+    expected = ActiveWeights(masked_conv()).values
+    assert torch.equal(weights.to_row_major(weights.values[: weights.count]), expected)
+    assert torch.equal(weights.from_row_major(expected), weights.values[: weights.count])
+
+
+def test_each_layer_has_room_of_its_own():
+    layers = {"one": masked_conv(), "two": masked_conv()}
+    active = active_weights(layers, {"one": 80, "two": 160})
+    assert [len(weights.values) for weights in active.values()] == [80, 160]

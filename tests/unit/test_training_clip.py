@@ -107,6 +107,17 @@ def test_layers_and_probes_have_signs_of_their_own(active):
     assert len(signs["0"].unique(dim=0)) == 4
 
 
+def test_signs_and_norm_have_the_same_memory_at_every_step(network, active):
+    clip = GradientClip(ClipSpec(norm=1.0, scope="dense"), active, seed=1)
+    signs = [clip.request(step, dense=False).signs["1"] for step in (1, 2)]
+    assert signs[0].data_ptr() == signs[1].data_ptr()
+    before = clip.state_dict()["norm"].data_ptr()
+    apply(clip, network, active)
+    clip.load_state_dict({"norm": torch.tensor(2.0, dtype=torch.float64)})
+    assert clip.state_dict()["norm"].data_ptr() == before
+    assert clip.state_dict()["norm"] == 2
+
+
 def test_a_sketch_of_many_probes_comes_close_to_the_exact_norm(network, active):
     apply(clip := GradientClip(ClipSpec(norm=1.0, scope="dense", probes=20_000), active, seed=1), network, active)
     assert float(clip.state_dict()["norm"]) == pytest.approx(math.sqrt(9 + 16 + 4 + 144), rel=0.01)

@@ -79,11 +79,15 @@ def mask_state(model, optimizer):
                 value.mul_(layer.mask)
 
 
+@pytest.mark.parametrize("room", [None, 0.2], ids=["fitting", "with room"])
+@pytest.mark.parametrize("kind_of_lr", [float, lambda lr: torch.tensor(lr, dtype=torch.float64)], ids=["float", "0-d"])
 @pytest.mark.parametrize(("make", "reference"), [(make_sgd, torch_sgd), (make_adam, torch_adam)], ids=["sgd", "adam"])
-def test_every_step_equals_a_masked_dense_step_of_torch_optim(make, reference):
+def test_every_step_equals_a_masked_dense_step_of_torch_optim(make, reference, kind_of_lr, room):
     """Bit for bit, over changes of the masks in which weights come back at once, and others later."""
     model, dense = network(), network()
-    active = active_weights(masked_layers(model))
+    layers = masked_layers(model)
+    capacities = {name: int((room or 0) * layer.weight.numel()) for name, layer in layers.items()}
+    active = active_weights(layers, capacities if room else None)
     optimizer, expected = make(model, active), reference(dense)
     at_once = later = 0
     ever_dropped = {name: torch.zeros_like(layer.mask) for name, layer in masked_layers(model).items()}
@@ -92,7 +96,7 @@ def test_every_step_equals_a_masked_dense_step_of_torch_optim(make, reference):
         set_gradients(model, step)
         set_gradients(dense, step)
         take_gradients(active)
-        optimizer.step(lr)
+        optimizer.step(kind_of_lr(lr))
         for group in expected.param_groups:
             group["lr"] = lr
         expected.step()
@@ -163,12 +167,34 @@ def test_saved_state_continues_the_same_way_in_any_memory_format(make, before, a
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), resumed.parameters(), strict=True))
 
 
-def test_saved_state_holds_active_weights_only():
+@pytest.mark.parametrize("room", [None, 500], ids=["fitting", "with room"])
+def test_saved_state_holds_active_weights_only(room):
     model = network()
-    optimizer = make_sgd(model, active := active_weights(masked_layers(model)))
+    layers = masked_layers(model)
+    optimizer = make_sgd(model, active := active_weights(layers, room and dict.fromkeys(layers, room)))
     saved = optimizer.state_dict()[0]["momentum"]
-    assert saved.shape == active["0"].values.shape
-    assert len(saved) == int(model[0].mask.sum())
+    assert len(saved) == active["0"].count == int(model[0].mask.sum())
+
+
+@EITHER
+def test_state_keeps_its_memory_when_masks_change_within_the_room(make):
+    model = network()
+    layers = masked_layers(model)
+    optimizer = make(model, active := active_weights(layers, dict.fromkeys(layers, 1000)))
+    before = {id(slot): slot.data_ptr() for slots in optimizer.state.values() for slot in slots.values()}
+    for step in range(6):
+        set_gradients(model, step)
+        take_gradients(active)
+        optimizer.step(0.1)
+        for layer in layers.values():
+            layer.mask.copy_(torch.rand(layer.mask.shape) < 0.05 * (1 + step % 3))
+        apply_masks(layers)
+        optimizer.masks_changed()
+        for weights in active.values():
+            momenta = [optimizer.state[weights.layer.weight][slot] for slot in optimizer._slots]
+            assert not any(momentum[weights.count :].any() for momentum in momenta)
+    after = {id(slot): slot.data_ptr() for slots in optimizer.state.values() for slot in slots.values()}
+    assert after == before
 
 
 def test_a_parameter_without_a_gradient_or_removed_stays_as_it_is():

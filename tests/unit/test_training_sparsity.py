@@ -37,7 +37,7 @@ def test_exchanges_need_the_gradient_where_weights_grow_by_it(changes, steps):
     assert [step for step in range(1, 41) if sparsity.needs_gradient(step)] == steps
 
 
-def test_a_cycle_needs_the_gradient_while_the_density_rises_and_not_while_it_falls():
+def cycling():
     cycle = CycleSpec(
         pattern="triangular",
         multiplier=4,
@@ -47,8 +47,11 @@ def test_a_cycle_needs_the_gradient_while_the_density_rises_and_not_while_it_fal
         update_period=2,
         end="target",
     )
-    spec = make_spec(width=4, density=0.05, update_period=10).model_copy(update={"cycle": cycle})
-    sparsity = sparsity_of(spec)
+    return make_spec(width=4, density=0.05, update_period=10).model_copy(update={"cycle": cycle})
+
+
+def test_a_cycle_needs_the_gradient_while_the_density_rises_and_not_while_it_falls():
+    sparsity = sparsity_of(cycling())
     needed = []
     for step in range(1, 21):
         asked = sparsity.needs_gradient(step)
@@ -70,3 +73,16 @@ def test_random_growth_does_not_depend_on_the_gradient_that_is_there():
         masks.append((change, [layer.mask for layer in sparsity.layers.values()]))
     assert masks[0][0] == masks[1][0]
     assert all(torch.equal(a, b) for a, b in zip(masks[0][1], masks[1][1], strict=True))
+
+
+@pytest.mark.parametrize("spec", [exchanging(), cycling()], ids=["exchange", "cycle"])
+def test_no_tensor_ever_has_more_active_weights_than_at_the_peak(spec):
+    sparsity = sparsity_of(spec)
+    most = {name: int(layer.mask.sum()) for name, layer in sparsity.layers.items()}
+    for step in range(1, 41):
+        for layer in sparsity.layers.values():
+            layer.weight.grad = torch.ones_like(layer.weight)
+        sparsity.update(step)
+        most = {name: max(most[name], int(layer.mask.sum())) for name, layer in sparsity.layers.items()}
+    peak = sparsity.peak_counts()
+    assert all(0.9 * peak[name] <= count <= peak[name] for name, count in most.items())
