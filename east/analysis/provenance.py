@@ -34,6 +34,7 @@ class Provenance(Frozen):
     engines: dict[str, int] = Field(default_factory=dict)
     versions: dict[str, dict[str, int]] = Field(default_factory=dict, description="by program: version, number of runs")
     seconds: float = Field(default=0.0, ge=0, description="training time of all runs together, all attempts")
+    shared: int = Field(default=0, ge=0, description="runs whose device other runs may have shared")
     resumed: int = Field(default=0, ge=0, description="runs that took more than one attempt")
     peak_memory_mb: float | None = Field(default=None, description="the largest of any run")
 
@@ -75,6 +76,7 @@ def provenance_of(summaries: Iterable[Summary]) -> Provenance:
         engines=_counted(summary.engine for summary in found),
         versions={program: _counted(summary.versions.get(program) for summary in found) for program in programs},
         seconds=sum(summary.seconds or 0.0 for summary in found),
+        shared=sum(summary.is_shared for summary in found),
         resumed=sum((summary.attempts or 1) > 1 for summary in found),
         peak_memory_mb=max(peaks, default=None),
     )

@@ -38,6 +38,12 @@ class Summary(BaseModel):
     device: str | None = None
     engine: str | None = None
     threads: int | None = None
+    runs_per_device: int | None = Field(default=None, description="trainings that may have shared the device, at most")
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether other trainings may have slowed this one down, so that its seconds are not those of one alone."""
+        return (self.runs_per_device or 1) > 1
 
     @model_validator(mode="after")
     def _finished_has_accuracy(self) -> Self:

@@ -19,6 +19,11 @@ def counted(number: int, singular: str, plural: str | None = None) -> str:
     return f"{number} {singular if number == 1 else plural or singular + 's'}"
 
 
+def sharing_text(runs: int | None) -> str | None:
+    """What is to be said of seconds that were taken while so many trainings may have shared a device; None for one."""
+    return f"{runs} trainings a GPU" if runs is not None and runs > 1 else None
+
+
 def listed(parts: Sequence[str]) -> str:
     """Join with commas and a last "and"."""
     return f"{', '.join(parts[:-1])} and {parts[-1]}" if len(parts) > 1 else "".join(parts)

@@ -1,8 +1,10 @@
 """The command that says beforehand what a plan will cost."""
 
+import os
 import sys
 import textwrap
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +16,7 @@ from east.cli.input import read_plan
 from east.cli.options import CORES, AsJson, ConfigFiles, Results
 from east.cli.output import print_json, print_table
 from east.launch.cores import training_threads
+from east.launch.lease import Lease, gpu_alone, visible_gpus
 
 if TYPE_CHECKING:
     from east.cost.parts import Conditions
@@ -43,6 +46,10 @@ def estimate(
     engine: Annotated[
         str | None, typer.Option(envvar="EAST_ENGINE", help="auto, dense or sparse; the configuration's if absent.")
     ] = None,
+    step: Annotated[
+        str | None,
+        typer.Option(envvar="EAST_STEP", help="auto, eager, captured or compiled; the configuration's if absent."),
+    ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of a run; the configuration's.")] = None,
     seconds: Annotated[float, typer.Option(min=0.1, help="About how long each kind of run is timed.")] = 3.0,
 ) -> None:
@@ -53,24 +60,28 @@ def estimate(
     """
     plan = read_plan(configfile)
     execution = plan.config.execution
-    from east.cost.parts import Conditions
-    from east.operations.estimate import estimate as estimate_plan
-    from east.operations.on_disk import results_folder
-    from east.operations.parallelism import find_parallelism
-
     device, engine = device or execution.device, engine or execution.engine
     threads = threads or training_threads(execution.threads, runs=len(plan.runs), cores=cores, engine=engine)
-    at_once = find_parallelism(
-        device, cores=cores, threads=threads, gpus=gpus, runs_per_gpu=runs_per_gpu or execution.runs_per_gpu, jobs=jobs
-    )
-    conditions = Conditions(device, engine, threads, at_once.sharing, seconds)
-    with Console(stderr=True).status("looking for what is done") as status:
-        found = estimate_plan(plan, results_folder(plan, results), conditions, at_once, status.update)
+    runs_per_gpu = runs_per_gpu or execution.runs_per_gpu
+    # All of them count, though steps are timed on one.
+    gpus = gpus or len(visible_gpus(os.environ)) or None
+    with nullcontext(Lease()) if device == "cpu" else gpu_alone(runs_per_gpu, wait=False) as lease:
+        from east.cost.parts import Conditions
+        from east.operations.estimate import estimate as estimate_plan
+        from east.operations.on_disk import results_folder
+        from east.operations.parallelism import find_parallelism
+
+        at_once = find_parallelism(
+            device, cores=cores, threads=threads, gpus=gpus, runs_per_gpu=runs_per_gpu, jobs=jobs
+        )
+        conditions = Conditions(device, engine, threads, at_once.sharing, seconds, step or execution.step)
+        with Console(stderr=True).status("looking for what is done") as status:
+            found = estimate_plan(plan, results_folder(plan, results), conditions, at_once, status.update)
     if as_json:
-        print_json(_as_json(found, at_once, conditions))
+        print_json(_as_json(found, at_once, conditions, lease))
     else:
         _print_tables(found, at_once)
-        for paragraph in _explanation(found, at_once, conditions, plan.datasets()):
+        for paragraph in _explanation(found, at_once, conditions, plan.datasets(), lease):
             print("\n" + textwrap.fill(paragraph, WIDTH))
     for warning in found.warnings:
         print(warning, file=sys.stderr)
@@ -85,7 +96,7 @@ def _print_tables(found: "Estimate", at_once: "Parallelism") -> None:
 
 
 def _explanation(
-    found: "Estimate", at_once: "Parallelism", conditions: "Conditions", datasets: Iterable[str]
+    found: "Estimate", at_once: "Parallelism", conditions: "Conditions", datasets: Iterable[str], lease: Lease
 ) -> Iterator[str]:
     """What the numbers mean and how far they can be trusted, in paragraphs."""
     if not found.total.left:
@@ -104,6 +115,11 @@ def _explanation(
         "s on average. How learning moves the masks, and what else the machine will do, nobody knows yet. Data, tables "
         "and figures come on top."
     )
+    if lease.is_shared:
+        yield (
+            "No GPU was free: others used this one while steps were timed there, so all times are too long. Repeat it "
+            "when nothing else runs."
+        )
     told = sum(kind.timed_batch < kind.batch for kind in found.kinds)
     if told:
         yield (
@@ -166,7 +182,7 @@ def _size(size: int) -> str:
     return f"{amount:.3g} {unit}"
 
 
-def _as_json(found: "Estimate", at_once: "Parallelism", conditions: "Conditions") -> dict[str, Any]:
+def _as_json(found: "Estimate", at_once: "Parallelism", conditions: "Conditions", lease: Lease) -> dict[str, Any]:
     def row(cost: "Cost") -> dict[str, Any]:
         hours = cost.seconds * at_once.units_per_run / SECONDS_PER_HOUR
         return asdict(cost) | {"done": cost.runs - cost.left, "hours": hours}
@@ -177,7 +193,9 @@ def _as_json(found: "Estimate", at_once: "Parallelism", conditions: "Conditions"
         "timed_at_once": at_once.sharing,
         "threads": conditions.threads,
         "engine": conditions.engine,
+        "step": conditions.step,
         "measured_on": _measured_on(conditions),
+        "disturbed": lease.is_shared,
         "tables": {table: row(cost) for table, cost in found.tables.items()},
         "total": row(found.total),
         "start_seconds": found.start_seconds,

@@ -21,6 +21,7 @@ Results = Annotated[
 ]
 Device = Annotated[str, typer.Option(envvar="EAST_DEVICE", help="auto, cpu or cuda.")]
 EngineName = Annotated[str, typer.Option(envvar="EAST_ENGINE", help="auto, dense or sparse.")]
+StepName = Annotated[str, typer.Option("--step", envvar="EAST_STEP", help="auto, eager, captured or compiled.")]
 Threads = Annotated[int, typer.Option(min=1, help="CPU threads.")]
 RunsPerGpu = Annotated[
     int, typer.Option(envvar="EAST_RUNS_PER_GPU", min=1, help="Trainings that may share a GPU at the same time.")

@@ -1,6 +1,7 @@
 """Commands that do the work: prepare data, train a run, measure costs."""
 
 import json
+import sys
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Annotated
@@ -18,15 +19,18 @@ from east.cli.options import (
     EngineName,
     ImageFolder,
     RunsPerGpu,
+    StepName,
     Threads,
 )
 from east.cli.output import print_json, print_table
 from east.config import RunSpec, read_config
 from east.errors import EastError
 from east.files import write_atomically
-from east.launch.lease import Lease, leased_gpu
+from east.launch.lease import Lease, gpu_alone, leased_gpu
 from east.training.folder import finished_summary, locked
 from east.training.interrupt import Interruption
+
+PARTS_OF_A_GPU = "Slurm has given this job a part of a GPU only, and what other jobs do there would count."
 
 
 @app.command()
@@ -49,6 +53,7 @@ def train(
     image_folder: ImageFolder = None,
     device: Device = "auto",
     engine: EngineName = "auto",
+    step: StepName = "auto",
     threads: Threads = CORES,
     runs_per_gpu: RunsPerGpu = 1,
     tracking: Annotated[str, typer.Option(envvar="EAST_TRACKING", help="none or tensorboard.")] = "none",
@@ -74,7 +79,7 @@ def train(
 
         if not (data_dir / spec.dataset.name / MANIFEST_FILE).is_file():
             prepare_dataset(spec.dataset.name, data_dir, folder=image_folder)
-        resources = Resources(device, engine, threads, data_dir, image_folder, lease.gpu, lease.runs)
+        resources = Resources(device, engine, threads, data_dir, image_folder, lease.gpu, lease.runs, step)
         title = "/".join(out.absolute().parts[-3:])
         with epoch_reporter(title, spec.training.epochs) as show, epoch_tracker(tracking, out) as track:
 
@@ -96,6 +101,7 @@ def cost(
     out: Annotated[Path | None, typer.Option(help="Write the JSON to this file.")] = None,
     device: Device = "auto",
     engine: EngineName = "auto",
+    step: StepName = "auto",
     threads: Threads = CORES,
     runs_per_gpu: RunsPerGpu = 1,
     measure: Annotated[bool, typer.Option(help="Time training steps on this machine as well.")] = True,
@@ -108,10 +114,14 @@ def cost(
         if plan is not None
         else cost_plan(read_config(*(configfile or [])), model, dataset)
     )
-    with leased_gpu(runs_per_gpu) if measure and device != "cpu" else nullcontext():
+    on_gpu = measure and device != "cpu"
+    with gpu_alone(runs_per_gpu, wait=True) if on_gpu else nullcontext(Lease()) as lease:
         from east.cost.report import measured_cost
 
-        rows = measured_cost(what, device=device, engine=engine, threads=threads, measure=measure)
+        if lease.is_shared:
+            print(f"warning: no steps are timed: {PARTS_OF_A_GPU}", file=sys.stderr, flush=True)
+        measure = measure and not lease.is_shared
+        rows = measured_cost(what, device=device, engine=engine, threads=threads, step=step, measure=measure)
     if out is not None:
         write_atomically(out, json.dumps(rows, indent=2) + "\n")
     elif as_json:

@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from east.analysis.run_record import Records, RunRecord
-from east.analysis.words import schedule_text
+from east.analysis.words import schedule_text, sharing_text
 from east.cli.plot import bars, curve
 from east.cli.status_view import STYLES, run_line
 from east.config import Run
@@ -155,7 +155,7 @@ def _summary(record: RunRecord) -> Iterator[RenderableType]:
         ("batch-norm parameters", _count(parameters.get("batch_norm"))),
         ("DyReLU parameters", _count(parameters.get("dyrelu"))),
         ("live channels", _of(summary.liveness.get("live_channels"), summary.liveness.get("channels"))),
-        ("training time", None if summary.seconds is None else duration(summary.seconds)),
+        ("training time", None if summary.seconds is None else _time(summary.seconds, summary.runs_per_device)),
         ("attempts", summary.attempts),
         ("peak memory", None if summary.peak_memory_mb is None else f"{fixed(summary.peak_memory_mb, 0)} MB"),
         ("device", summary.device),
@@ -186,6 +186,11 @@ def _short(value: float | None) -> str:
     if value is None:
         return DASH
     return f"{value:,.0f}" if value == int(value) else f"{value:.3g}"
+
+
+def _time(seconds: float, runs_per_device: int | None) -> str:
+    """Seconds of a training, flagged where others may have shared its device."""
+    return ", ".join(filter(None, (duration(seconds), sharing_text(runs_per_device))))
 
 
 def _percent(value: float | None) -> str | None:

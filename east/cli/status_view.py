@@ -7,6 +7,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from east.analysis.words import sharing_text
 from east.operations.run_files import RunStatus, State
 from east.operations.status import STATES, PlanStatus, Tally
 from east.render.numbers import DASH, duration, fixed
@@ -93,7 +94,8 @@ def run_line(run: RunStatus) -> str:
     facts: list[str | None] = []
     if run.state == "done":
         facts.append(f"test {fixed(run.test_accuracy)} %")
-        facts.append(duration(run.seconds) if run.seconds is not None else None)
+        if run.seconds is not None:
+            facts += [duration(run.seconds), sharing_text(run.runs_per_device)]
     elif run.state == "diverged":
         facts.append(f"in epoch {run.epoch}" if run.epoch is not None else None)
     elif run.epoch is not None:
@@ -155,7 +157,7 @@ def _running(runs: Sequence[RunStatus], limit: int | None) -> Iterator[Renderabl
             Text(fixed(run.test_accuracy)),
             Text(fixed(run.seconds_per_epoch, 1)),
             Text(DASH if run.eta_seconds is None else f"~ {duration(run.eta_seconds)}"),
-            Text(", ".join(filter(None, (_place(run), run.device, run.gpu and f"GPU {run.gpu}")))),
+            Text(", ".join(filter(None, (_place(run), run.device, _gpu(run))))),
         )
     yield table
     yield from _more(runs, limit)
@@ -183,6 +185,11 @@ def _plain(state: State, runs: Sequence[RunStatus], limit: int | None) -> Iterat
 def _more(runs: Sequence[RunStatus], limit: int | None) -> Iterator[RenderableType]:
     if limit is not None and len(runs) > limit:
         yield Text(f"  and {len(runs) - limit} more (--all lists them)", style="dim")
+
+
+def _gpu(run: RunStatus) -> str | None:
+    """The GPU of a run, and how many trainings may share it."""
+    return ", ".join(filter(None, (run.gpu and f"GPU {run.gpu}", sharing_text(run.runs_per_device)))) or None
 
 
 def _place(run: RunStatus) -> str | None:

@@ -2,17 +2,17 @@
 
 import multiprocessing
 import statistics
-import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from east.config.run import RunSpec
+from east.cost.clock import seconds_of_each, settling_steps
 from east.data.catalog import DATASETS
 from east.engine import make_engine
 from east.errors import EastError
@@ -20,17 +20,19 @@ from east.models.dyrelu import retire_dyrelu
 from east.seeding import generator
 from east.sparse.active import active_weights
 from east.sparse.layers import masked_layers
+from east.training.captured import StepKind, choose_step, make_step
 from east.training.clip import GradientClip
 from east.training.loop import choose_device, initial_model
 from east.training.memory import forget_peak, keep_freed_memory, peak_memory_mb, resident_memory_mb
 from east.training.optimizer import make_optimizer
 from east.training.provenance import device_name
 from east.training.sparsity import SparseTraining
-from east.training.step import TrainingStep
 from east.training.workload import expected_workload
 
 WARM_UP_STEPS = 2
-"""Steps before the clock starts: they allocate gradients and momentum and let libraries choose their algorithms."""
+"""Least steps before the clock starts: they allocate gradients and momentum and let libraries choose algorithms."""
+
+T = TypeVar("T")
 
 MakeStep = Callable[[], Callable[[int], Any]]
 """Prepares a training step in the process that runs it; picklable. The step takes its number, counted from 1."""
@@ -64,6 +66,7 @@ def measure_training(
     steps: int,
     device: str = "auto",
     engine: str = "auto",
+    step: str = "auto",
     threads: int = 1,
     faded: bool = False,
 ) -> Measurement:
@@ -72,9 +75,10 @@ def measure_training(
     Args:
         spec: the run.
         batch_size: images a step; need not be the recipe's.
-        steps: steps to time, after two that are not.
+        steps: steps to time, after some that are not.
         device: `auto`, `cpu` or `cuda`.
         engine: `auto` or the name of an engine.
+        step: `auto` or the name of a way to execute a step.
         threads: CPU threads of PyTorch.
         faded: whether DyReLU is a plain ReLU already.
 
@@ -82,12 +86,17 @@ def measure_training(
         EastError: the device is not there, or memory does not suffice.
     """
     where = choose_device(device)
-    make_step = partial(make_training_step, spec, batch_size=batch_size, device=where, engine=engine, faded=faded)
-    seconds, peak = measure_steps(make_step, steps=steps, device=where, threads=threads)
+    kind = choose_step(step, where)
+    make = partial(make_training_step, spec, batch_size=batch_size, device=where, engine=engine, kind=kind, faded=faded)
+    clip = spec.training.gradient_clip
+    warm_up = max(WARM_UP_STEPS, settling_steps(kind, 1 if clip is None else clip.every))
+    seconds, peak = measure_steps(make, steps=steps, device=where, threads=threads, warm_up=warm_up)
     lower, _, upper = statistics.quantiles(seconds, n=4, method="inclusive") if steps > 1 else (0.0, 0.0, 0.0)
     machine = device_name(where)
     if where.type == "cpu":
         machine += f", {threads} thread{'s' if threads > 1 else ''}"
+    else:
+        machine += f", step: {kind}"
     return Measurement(
         seconds_per_step=statistics.median(seconds),
         seconds_spread=upper - lower,
@@ -99,7 +108,7 @@ def measure_training(
 
 
 def make_training_step(
-    spec: RunSpec, *, batch_size: int, device: torch.device, engine: str, faded: bool
+    spec: RunSpec, *, batch_size: int, device: torch.device, engine: str, faded: bool, kind: StepKind = "eager"
 ) -> Callable[[int], object]:
     """The step of a run as the trainer makes it between mask updates, bound to one random batch; takes its number."""
     info = DATASETS[spec.dataset.name]
@@ -108,27 +117,40 @@ def make_training_step(
         retire_dyrelu(model)
     model.to(device)
     # The length of an epoch only times mask updates, and none falls into the measured steps.
-    SparseTraining.of(model, spec, steps_per_epoch=1).initialise()
-    active = active_weights(masked_layers(model))
+    sparsity = SparseTraining.of(model, spec, steps_per_epoch=1)
+    sparsity.initialise()
+    active = active_weights(masked_layers(model), sparsity.peak_counts() if device.type == "cuda" else None)
     workload = replace(expected_workload(spec.training), batch=batch_size)
-    execute = make_engine(engine, model, active, numerics=spec.training.numerics, device=device, workload=workload)
+    execute = make_engine(
+        engine,
+        model,
+        active,
+        numerics=spec.training.numerics,
+        device=device,
+        workload=workload,
+        compiled=kind == "compiled",
+    )
     optimizer = make_optimizer(model.parameters(), active, spec.training)
     clip = spec.training.gradient_clip
-    step = TrainingStep(execute, optimizer, active, None if clip is None else GradientClip(clip, active, spec.seed))
+    gradient_clip = None if clip is None else GradientClip(clip, active, spec.seed)
+    step = make_step(kind, execute, optimizer, active, gradient_clip, device)
     draw = generator(spec.seed, "cost")
     images = torch.randn(batch_size, *info.image_shape, generator=draw)
     labels = torch.randint(info.num_classes, (batch_size,), generator=draw)
     return partial(step, images.to(device), labels.to(device), spec.training.lr, dense_gradients=False)
 
 
-def measure_steps(make_step: MakeStep, *, steps: int, device: torch.device, threads: int) -> tuple[list[float], float]:
+def measure_steps(
+    prepare: MakeStep, *, steps: int, device: torch.device, threads: int, warm_up: int = WARM_UP_STEPS
+) -> tuple[list[float], float]:
     """Run a step several times in a fresh process, so that nothing that ran before counts in its memory.
 
     Args:
-        make_step: called there once; returns the step.
-        steps: how often the step is timed, after two times that it is not.
+        prepare: called there once; returns the step.
+        steps: how often the step is timed.
         device: where the step computes.
         threads: CPU threads of PyTorch.
+        warm_up: how often it is made before that.
 
     Returns:
         Seconds of each step, and the peak memory in MB: all that the step and its preparation needed.
@@ -136,30 +158,36 @@ def measure_steps(make_step: MakeStep, *, steps: int, device: torch.device, thre
     Raises:
         EastError: the process was killed, as it is when memory runs out.
     """
-    # Processes of a server that has imported PyTorch and done nothing else are fresh, and start at once.
+    try:
+        return in_fresh_process(partial(_run_steps, prepare, steps, device, threads, warm_up))
+    except (BrokenProcessPool, torch.OutOfMemoryError) as error:
+        raise EastError(
+            "the measured training step did not fit into memory. Choose a smaller batch in 'cost.measured_batch'."
+        ) from error
+
+
+def in_fresh_process(run: Callable[[], T]) -> T:
+    """What a function returns in a process that has imported PyTorch and done nothing else.
+
+    Args:
+        run: can be pickled, as can what it returns.
+    """
+    # Processes of such a server start at once.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
     with ProcessPoolExecutor(max_workers=1, mp_context=context) as process:
-        try:
-            return process.submit(_run_steps, make_step, steps, device, threads).result()
-        except (BrokenProcessPool, torch.OutOfMemoryError) as error:
-            raise EastError(
-                "the measured training step did not fit into memory. Choose a smaller batch in 'cost.measured_batch'."
-            ) from error
+        return process.submit(run).result()
 
 
-def _run_steps(make_step: MakeStep, steps: int, device: torch.device, threads: int) -> tuple[list[float], float]:
+def _run_steps(
+    prepare: MakeStep, steps: int, device: torch.device, threads: int, warm_up: int
+) -> tuple[list[float], float]:
     torch.set_num_threads(threads)
     keep_freed_memory()
     forget_peak()  # that of the imports
     memory_before = resident_memory_mb() if device.type == "cpu" else 0.0
-    step = make_step()
-    seconds = []
-    for number in range(1, WARM_UP_STEPS + steps + 1):
-        started = time.perf_counter()
+    step = prepare()
+    for number in range(1, warm_up + 1):
         step(number)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        if number > WARM_UP_STEPS:
-            seconds.append(time.perf_counter() - started)
+    seconds = seconds_of_each(step, range(warm_up + 1, warm_up + steps + 1), device)
     return seconds, peak_memory_mb(device) - memory_before

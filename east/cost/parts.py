@@ -15,9 +15,10 @@ import torch
 from east.config.run import RunSpec
 from east.cost.timed_training import TimedTraining
 from east.cost.worker import end_when_interrupted
-from east.engine.sparse.cost_cache import cost_model
+from east.engine.choose import machine_costs
 from east.engine.sparse.library import KernelsUnavailable
 from east.errors import EastError
+from east.training.captured import choose_step
 from east.training.loop import choose_device
 from east.training.memory import keep_freed_memory
 
@@ -35,6 +36,7 @@ class Conditions:
         threads: CPU threads of PyTorch.
         side_by_side: processes that time at once, as many as there will be runs at once on this machine.
         seconds: about how long a kind of run is timed, one process working on it.
+        step: `auto` or the name of a way to execute a step.
     """
 
     device: str
@@ -42,6 +44,7 @@ class Conditions:
     threads: int
     side_by_side: int
     seconds: float
+    step: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -145,9 +148,12 @@ def time_kind(spec: RunSpec, moments: Moments, conditions: Conditions, folder: P
     torch.set_num_threads(conditions.threads)
     keep_freed_memory()
     device = choose_device(conditions.device)
-    _prepare_engine(conditions.engine, device)
+    kind = choose_step(conditions.step, device)
+    if conditions.engine == "auto" or (conditions.engine == "sparse" and device.type == "cpu"):
+        # It happens once, not in every run.
+        prepare_costs(device, spec.training.numerics, kind == "compiled")
     first = next(values[0] for values in moments.values() if values)
-    training = TimedTraining(at_density(spec, first), device, conditions.engine)
+    training = TimedTraining(at_density(spec, first), device, conditions.engine, kind)
     window = conditions.seconds / sum(len(values) for values in moments.values()) / WINDOWS
     parts: dict[tuple[bool, float], PartSeconds] = {}
     batches = []
@@ -172,8 +178,13 @@ def at_density(spec: RunSpec, density: float) -> RunSpec:
     return spec.model_copy(update={"sparsity": spec.sparsity.model_copy(update={"density": density})})
 
 
-def _prepare_engine(engine: str, device: torch.device) -> None:
-    """Compile kernels and fit the cost model where that was not done yet: it happens once, not in every run."""
-    if device.type == "cpu" and engine != "dense":
-        with suppress(KernelsUnavailable):
-            cost_model()
+def prepare_costs(device: torch.device, numerics: str, compiled: bool) -> None:
+    """Compile kernels and fit the cost model, where that was not done yet.
+
+    Args:
+        device: on which steps execute.
+        numerics: `tf32`, `fp32` or `bf16`.
+        compiled: whether PyTorch compiles the network for the dense engine.
+    """
+    with suppress(KernelsUnavailable):
+        machine_costs(device, numerics, compiled=compiled)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from east.config.run import RunSpec
+from east.cost.clock import seconds_of, settling_steps
 from east.data.batches import EvaluationBatches, TensorBatches
 from east.data.catalog import DATASETS
 from east.engine import make_engine
@@ -24,12 +25,12 @@ from east.seeding import generator
 from east.sparse.active import active_weights
 from east.sparse.layers import masked_layers
 from east.sparse.topology import TOPOLOGIES
+from east.training.captured import StepKind, make_step
 from east.training.checkpoint import Checkpoints
 from east.training.clip import GradientClip
 from east.training.loop import evaluate, initial_model
 from east.training.optimizer import make_optimizer
 from east.training.sparsity import SparseTraining
-from east.training.step import TrainingStep
 from east.training.workload import expected_workload
 
 PROBE_BATCH = 2
@@ -55,9 +56,16 @@ SMALL_FILES = 4
 
 
 class TimedTraining:
-    """A training on random images, to be timed part by part. It learns nothing: the learning rate is zero."""
+    """A training on random images, to be timed part by part. It learns nothing: the learning rate is zero.
 
-    def __init__(self, spec: RunSpec, device: torch.device, engine: str) -> None:
+    Args:
+        spec: the run.
+        device: where it computes.
+        engine: `auto` or the name of an engine.
+        kind: how steps are executed.
+    """
+
+    def __init__(self, spec: RunSpec, device: torch.device, engine: str, kind: StepKind = "eager") -> None:
         started = time.perf_counter()
         self.spec = spec
         self.device = device
@@ -68,14 +76,23 @@ class TimedTraining:
         started = time.perf_counter()
         self.sparsity = SparseTraining.of(self.model, spec, EPOCH_STEPS)
         self.sparsity.initialise()
-        active = active_weights(self.layers)
-        workload = expected_workload(spec.training)
-        numerics = spec.training.numerics
-        self.engine = make_engine(engine, self.model, active, numerics=numerics, device=device, workload=workload)
+        active = active_weights(self.layers, self.sparsity.peak_counts() if device.type == "cuda" else None)
+        self.engine = make_engine(
+            engine,
+            self.model,
+            active,
+            numerics=spec.training.numerics,
+            device=device,
+            workload=expected_workload(spec.training),
+            compiled=kind == "compiled",
+        )
         self.optimizer = make_optimizer(self.model.parameters(), active, spec.training)
         clip = spec.training.gradient_clip
         self.clip = None if clip is None else GradientClip(clip, active, spec.seed)
-        self.step = TrainingStep(self.engine, self.optimizer, active, self.clip)
+        self.step = make_step(kind, self.engine, self.optimizer, active, self.clip, device)
+        # Of so many steps one measures the norm.
+        self._turn = 1 if clip is None else clip.every
+        self._settling = settling_steps(kind, self._turn)
         liveness(self.model)
         self.build_seconds = seconds + time.perf_counter() - started
         self.batch = 0
@@ -90,7 +107,10 @@ class TimedTraining:
 
     def retire_dyrelu(self) -> None:
         """As at the end of the fade."""
-        self.optimizer.remove(retire_dyrelu(self.model))
+        removed = retire_dyrelu(self.model)
+        self.optimizer.remove(removed)
+        if removed:
+            self.step.phase_changed()
 
     def set_density(self, density: float) -> None:
         """Draw random masks of this density over the weights of the start."""
@@ -110,9 +130,13 @@ class TimedTraining:
 
         Args:
             window: seconds for which steps are repeated.
-            affordable: a step that takes longer than this is not made, but told (`_told`) from one on fewer images.
+            affordable: a step that takes longer than this is not made, but told (`_told`) from one on fewer images;
+                on a GPU no step does.
         """
         full = self.spec.training.batch_size
+        if self.device.type == "cuda":
+            self._full_step_seconds = self._time_steps(full, window)
+            return self._full_step_seconds
         probe = min(PROBE_BATCH, full)
         few = self._time_steps(probe, 0)
         images = full
@@ -188,21 +212,20 @@ class TimedTraining:
             return _settled(seconds), max(path.stat().st_size for path in checkpoints.folder.glob("checkpoint-*"))
 
     def _time_steps(self, images: int, window: float) -> float:
-        """Mean seconds of a step on this many images, after one that is not timed."""
+        """Mean seconds of a step on this many images, after some that are not timed."""
         self._use_batches_of(images)
-        clip = self.spec.training.gradient_clip
-        turn = 1 if clip is None else clip.every  # steps of which one measures the norm
-        self._train()
-        self._synchronize()
-        started = time.perf_counter()
-        made = 0
-        while made == 0 or time.perf_counter() - started < window:
-            for _ in range(turn):
-                self._train()
-            made += turn
-        self._synchronize()
-        self._step_seconds = (time.perf_counter() - started) / made
+        self._train_several(self._settling)
+        turns, seconds = 1, self._seconds(partial(self._train_several, self._turn))
+        if seconds < window:
+            # Without a look at the clock between them, for which a GPU would have to be waited for.
+            turns = math.ceil(window / seconds)
+            seconds = self._seconds(partial(self._train_several, turns * self._turn))
+        self._step_seconds = seconds / (turns * self._turn)
         return self._step_seconds
+
+    def _train_several(self, steps: int) -> None:
+        for _ in range(steps):
+            self._train()
 
     def _told(self, few: float, seconds: float) -> float:
         """Seconds of a step on all images of a batch, as it grows in proportion to the images beyond a fixed part.
@@ -263,15 +286,7 @@ class TimedTraining:
         return pixels, torch.randint(info.num_classes, (count,), generator=draw)
 
     def _seconds(self, run: Callable[[], object]) -> float:
-        self._synchronize()
-        started = time.perf_counter()
-        run()
-        self._synchronize()
-        return time.perf_counter() - started
-
-    def _synchronize(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+        return seconds_of(run, self.device)
 
 
 def _settled(seconds: list[float]) -> float:

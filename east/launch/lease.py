@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from io import FileIO
@@ -32,19 +32,25 @@ class Lease:
 
     Attributes:
         gpu: the GPU, as CUDA_VISIBLE_DEVICES names it; None where none was leased.
-        runs: processes that may use it at the same time, this one included.
+        runs: processes that may use it at the same time, this one included; where Slurm gives out parts of GPUs and
+            does not say how many, 2.
     """
 
     gpu: str | None = None
     runs: int = 1
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether another process may use the GPU at the same time, so that times taken there are no times of one."""
+        return self.runs > 1
 
 
 @contextmanager
 def leased_gpu(runs_per_gpu: int) -> Iterator[Lease]:
     """Wait for a place on a GPU, make this GPU the only visible one, and hold the place until the block ends.
 
-    Where there is no GPU, or Slurm has given the job a single one, the block begins at once and nothing is changed.
-    GPUs are filled breadth first: none gets a second process while another has none.
+    Where there is no GPU, or Slurm has given the job a single one for one process, the block begins at once and nothing
+    is changed. GPUs are filled breadth first: none gets a second process while another has none.
 
     Args:
         runs_per_gpu: processes that may use a GPU at the same time, at least 1.
@@ -53,19 +59,64 @@ def leased_gpu(runs_per_gpu: int) -> Iterator[Lease]:
         EastError: the folder of the locks cannot be made or belongs to somebody else.
     """
     gpus = visible_gpus(os.environ)
-    if not gpus or (len(gpus) == 1 and _in_slurm_job(os.environ)):
-        yield Lease()
+    least = 2 if gpus and gives_parts_of_gpus(os.environ) else 1
+    if not gpus or (len(gpus) == 1 and runs_per_gpu == 1 and _in_slurm_job(os.environ)):
+        yield Lease(runs=least)
         return
-    with ExitStack() as held:
-        folder = _lock_folder()
-        held.callback(os.close, folder)
+    with _open_lock_folder() as folder, ExitStack() as held:
         gpu, place = _wait_for_place(folder, gpus, runs_per_gpu)
-        held.enter_context(place)
-        # Locks go to forked processes as well, and these (they load data) may outlive this one by some seconds.
-        os.register_at_fork(after_in_child=place.close)
-        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
-        print(f"leased GPU {gpu} of {', '.join(gpus)}", file=sys.stderr, flush=True)
-        yield Lease(gpu, runs_per_gpu)
+        _hold([place], held)
+        _choose(gpu, gpus)
+        yield Lease(gpu, max(runs_per_gpu, least))
+
+
+@contextmanager
+def gpu_alone(runs_per_gpu: int, *, wait: bool) -> Iterator[Lease]:
+    """Take all places on a GPU, so that no training uses it while something is timed there, until the block ends.
+
+    The GPU that has the most free places is taken and becomes the only visible one. A lease that is shared all the same
+    says so: where Slurm gives out parts of GPUs, or where trainings are not waited for.
+
+    Args:
+        runs_per_gpu: trainings that may use a GPU at the same time, at least 1.
+        wait: for the trainings that use the GPU now to end; none begins there meanwhile.
+
+    Raises:
+        EastError: the folder of the locks cannot be made or belongs to somebody else.
+    """
+    gpus = visible_gpus(os.environ)
+    if not gpus or gives_parts_of_gpus(os.environ):
+        yield Lease(runs=2 if gpus else 1)
+        return
+    with _open_lock_folder() as folder, ExitStack() as held:
+        if wait:
+            # One at a time, so that no two wait for places that the other one holds.
+            timing = held.enter_context(_lock_file(folder, "timing"))
+            fcntl.flock(timing, fcntl.LOCK_EX)
+        gpu, taken = _take_free_places(folder, gpus, runs_per_gpu, held)
+        if taken and wait:
+            print(f"waiting for the trainings on GPU {gpu} to end.", file=sys.stderr, flush=True)
+            places = [_lock_file(folder, name) for name in taken]
+            _hold(places, held)
+            for place in places:
+                fcntl.flock(place, fcntl.LOCK_EX)
+            taken = []
+        _choose(gpu, gpus)
+        yield Lease(gpu, 1 + len(taken))
+
+
+def gives_parts_of_gpus(environment: Mapping[str, str]) -> bool:
+    """Whether Slurm has given this job a part of a GPU, whose other parts other jobs may have.
+
+    A job with shards (`--gres=shard:1`) is told their number, one with a share of MPS (`--gres=mps:50`) its percentage.
+
+    Args:
+        environment: variables of the process.
+    """
+    if not _in_slurm_job(environment):
+        return False
+    percentage = environment.get("CUDA_MPS_ACTIVE_THREAD_PERCENTAGE", "").strip()
+    return bool(environment.get("SLURM_SHARDS_ON_NODE")) or percentage not in ("", "100", "100.0")
 
 
 def visible_gpus(environment: Mapping[str, str]) -> tuple[str, ...]:
@@ -121,6 +172,29 @@ def _names(value: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(takewhile(lambda name: name not in ("", "-1"), names)))
 
 
+def _choose(gpu: str, gpus: tuple[str, ...]) -> None:
+    """Make a GPU the only visible one."""
+    os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+    print(f"leased GPU {gpu} of {', '.join(gpus)}", file=sys.stderr, flush=True)
+
+
+def _hold(places: Iterable[FileIO], held: ExitStack) -> None:
+    """Keep places open as long as `held`, in this process alone."""
+    for place in places:
+        held.enter_context(place)
+        # Locks go to forked processes as well, and these (they load data) may outlive this one by some seconds.
+        os.register_at_fork(after_in_child=place.close)
+
+
+@contextmanager
+def _open_lock_folder() -> Iterator[int]:
+    folder = _lock_folder()
+    try:
+        yield folder
+    finally:
+        os.close(folder)
+
+
 def _lock_folder() -> int:
     """A descriptor of the folder of this user's locks, on this machine and for nobody else to write to."""
     path = Path(tempfile.gettempdir()) / f"east-gpus-{os.getuid()}"
@@ -159,11 +233,11 @@ def _find_place(folder: int, gpus: tuple[str, ...], runs_per_gpu: int) -> tuple[
     # One process looks at a time: a place that another is only trying would seem to be taken.
     with _lock_file(folder, "looking") as looking:
         fcntl.flock(looking, fcntl.LOCK_EX)
-        free = {gpu: _free_places(folder, gpu, runs_per_gpu) for gpu in gpus}
+        free = {gpu: _free_places(folder, _places(gpu, runs_per_gpu)) for gpu in gpus}
         gpu = max(gpus, key=lambda gpu: len(free[gpu]))
-        place = free[gpu].pop() if free[gpu] else None
+        place = free[gpu].popitem()[1] if free[gpu] else None
         for places in free.values():
-            for other in places:
+            for other in places.values():
                 other.close()
     if place is None:
         return None
@@ -171,20 +245,51 @@ def _find_place(folder: int, gpus: tuple[str, ...], runs_per_gpu: int) -> tuple[
     return gpu, place
 
 
-def _free_places(folder: int, gpu: str, runs_per_gpu: int) -> list[FileIO]:
-    """The free places on a GPU, all locked."""
+def _take_free_places(folder: int, gpus: tuple[str, ...], runs_per_gpu: int, held: ExitStack) -> tuple[str, list[str]]:
+    """Take all free places on the GPU with the fewest that are taken; returns the GPU, and the names of those."""
+    with _lock_file(folder, "looking") as looking:
+        fcntl.flock(looking, fcntl.LOCK_EX)
+        # Also those that trainings with another number of runs a GPU may hold.
+        wanted = {gpu: {*_places(gpu, runs_per_gpu), *_known_places(folder, gpu)} for gpu in gpus}
+        free = {gpu: _free_places(folder, sorted(wanted[gpu])) for gpu in gpus}
+        gpu = min(gpus, key=lambda gpu: len(wanted[gpu]) - len(free[gpu]))
+        for other in gpus:
+            for place in free[other].values():
+                if other != gpu:
+                    place.close()
+    _hold(free[gpu].values(), held)
+    return gpu, sorted(wanted[gpu] - free[gpu].keys())
+
+
+def _places(gpu: str, runs_per_gpu: int) -> list[str]:
+    """The names of the places on a GPU."""
+    return [f"{_stem(gpu)}{number}" for number in range(runs_per_gpu)]
+
+
+def _known_places(folder: int, gpu: str) -> list[str]:
+    """The names of all places on a GPU that were ever looked at."""
+    return [name for name in os.listdir(folder) if name.removeprefix(_stem(gpu)).isdecimal()]
+
+
+def _stem(gpu: str) -> str:
+    """How the names of the places on a GPU begin."""
     # Jobs of Slurm have GPUs of their own, which may have the same names.
     job = os.environ.get("SLURM_JOB_ID")
     scope = f"job-{job}-" if job else ""
-    free = []
-    for number in range(runs_per_gpu):
-        place = _lock_file(folder, f"{scope}gpu-{quote(gpu, safe='')}-{number}")
+    return f"{scope}gpu-{quote(gpu, safe='')}-"
+
+
+def _free_places(folder: int, names: Iterable[str]) -> dict[str, FileIO]:
+    """Those of some places that are free, all locked."""
+    free = {}
+    for name in names:
+        place = _lock_file(folder, name)
         try:
             fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             place.close()
         else:
-            free.append(place)
+            free[name] = place
     return free
 
 

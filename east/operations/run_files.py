@@ -47,6 +47,7 @@ class RunStatus:
         job: Slurm's number of that process's job.
         device: name of the processor or GPU.
         gpu: the GPU that was leased for the process, as CUDA_VISIBLE_DEVICES names it.
+        runs_per_device: trainings that may share the device, so that seconds are not those of one alone.
         updated: when the run last wrote its state.
         message: what went wrong, in one line.
         log: the log to read, where something went wrong.
@@ -67,6 +68,7 @@ class RunStatus:
     job: str | None = None
     device: str | None = None
     gpu: str | None = None
+    runs_per_device: int | None = None
     updated: datetime | None = None
     message: str | None = None
     log: str | None = None
@@ -147,6 +149,7 @@ class RunFiles:
             job=_text(state.job),
             device=printable(state.device),
             gpu=_text(state.gpu),
+            runs_per_device=state.runs_per_device,
             updated=state.updated,
             message=_text(message),
             log=str(log) if wrong else None,
@@ -194,6 +197,7 @@ class _Outcome:
     epoch: int | None = None
     attempts: int | None = None
     device: str | None = None
+    runs_per_device: int | None = None
 
 
 class _Kept(Generic[T]):
@@ -235,6 +239,7 @@ def _read_outcome(path: Path) -> _Outcome:
         epoch=_count(summary.get("epochs") if diverged_at is None else diverged_at),
         attempts=_count(summary.get("attempts")),
         device=_text(summary.get("device")),
+        runs_per_device=_count(summary.get("runs_per_device")),
     )
 
 
@@ -260,6 +265,7 @@ def _ended(run_id: str, epochs: int, outcome: _Outcome, state: State) -> RunStat
         seconds=outcome.seconds,
         attempt=outcome.attempts,
         device=outcome.device,
+        runs_per_device=outcome.runs_per_device,
     )
 
 

@@ -170,7 +170,7 @@ def test_the_authors_code_computes_the_norm_exactly():
     "text",
     [
         "title: Another title",
-        "execution: {device: cpu, threads: 7, data_dir: elsewhere}",
+        "execution: {device: cpu, step: eager, threads: 7, data_dir: elsewhere}",
         "readings: {spread: population, accuracy: best_validation}",
         "recipes: {resnet34-cifar: {system: Renamed}}",
     ],

@@ -12,7 +12,8 @@ from contextlib import ExitStack
 import pytest
 
 from east.errors import EastError
-from east.launch.lease import Lease, installed_gpus, leased_gpu, listed_gpus, visible_gpus
+from east.launch.lease import Lease, gpu_alone, installed_gpus, leased_gpu, listed_gpus, visible_gpus
+from east.launch.mps import mps_runs
 from tests.conftest import ROOT
 
 
@@ -22,7 +23,13 @@ def _own_machine(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     # Set first, so that what a lease sets here is undone after the test.
-    for name in ("CUDA_VISIBLE_DEVICES", "EAST_GPUS", "SLURM_JOB_ID"):
+    for name in (
+        "CUDA_VISIBLE_DEVICES",
+        "EAST_GPUS",
+        "SLURM_JOB_ID",
+        "SLURM_SHARDS_ON_NODE",
+        "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE",
+    ):
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
 
@@ -94,6 +101,68 @@ def test_without_a_choice_nothing_is_leased_and_nothing_changes(monkeypatch):
     with leased_gpu(1) as first, leased_gpu(1) as second:
         assert first == second == Lease(None, 1)
         assert os.environ["CUDA_VISIBLE_DEVICES"] == "3"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "runs"),
+    [
+        ("SLURM_SHARDS_ON_NODE", "1", 2),
+        ("CUDA_MPS_ACTIVE_THREAD_PERCENTAGE", "50", 2),
+        ("CUDA_MPS_ACTIVE_THREAD_PERCENTAGE", "100", 1),
+    ],
+)
+def test_a_part_of_a_gpu_that_slurm_gives_counts_as_shared(monkeypatch, variable, value, runs):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    monkeypatch.setenv(variable, value)
+    with gpu_alone(1, wait=True) as outside_slurm:
+        assert not outside_slurm.is_shared
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    for lease in (leased_gpu(1), gpu_alone(1, wait=True)):
+        with lease as found:
+            assert (found.runs, found.is_shared) == (runs, runs > 1)
+
+
+def test_a_job_of_slurm_without_a_gpu_shares_none(monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("SLURM_SHARDS_ON_NODE", "1")
+    for lease in (leased_gpu(1), gpu_alone(1, wait=True)):
+        with lease as found:
+            assert found == Lease(None, 1)
+
+
+def test_trainings_that_share_the_one_gpu_of_a_slurm_job_have_a_place_each(monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    with leased_gpu(2) as first, leased_gpu(2) as second:
+        assert first == second == Lease("0", 2)
+        with gpu_alone(2, wait=False) as third:
+            assert third == Lease("0", 3)
+
+
+# A GPU to itself
+
+
+def test_what_is_timed_takes_a_gpu_that_is_free_and_lets_no_training_in(monkeypatch):
+    monkeypatch.setenv("EAST_GPUS", "a,b")
+    with leased_gpu(2) as training, gpu_alone(2, wait=True) as timed, leased_gpu(2) as other:
+        assert (training.gpu, timed, other.gpu) == ("a", Lease("b", 1), "a")
+    with leased_gpu(2) as first, leased_gpu(2) as second:
+        assert {first.gpu, second.gpu} == {"a", "b"}
+
+
+def test_where_no_gpu_is_free_and_none_is_waited_for_it_says_so(monkeypatch):
+    monkeypatch.setenv("EAST_GPUS", "a,b")
+    with ExitStack() as held:
+        for _ in range(3):
+            held.enter_context(leased_gpu(2))
+        with gpu_alone(2, wait=False) as timed:
+            assert timed == Lease("b", 2)
+
+
+def test_trainings_with_another_number_of_runs_a_gpu_are_seen(monkeypatch):
+    monkeypatch.setenv("EAST_GPUS", "a")
+    with leased_gpu(2), leased_gpu(2), gpu_alone(1, wait=False) as timed:
+        assert timed == Lease("a", 3)
 
 
 def test_gpus_are_filled_breadth_first(monkeypatch):
@@ -235,6 +304,40 @@ def test_a_process_that_waits_for_a_gpu_stops_at_once(endless, tmp_path, tiny_sp
     _, errors = waiting.communicate(timeout=5)
     assert waiting.returncode == 128 + number
     assert errors == f"stopped by {number.name}; the same command goes on from here.\n"
+
+
+def test_what_is_timed_waits_for_the_trainings_that_are_there_and_for_no_other(endless):
+    code = """
+from east.launch.lease import gpu_alone
+with gpu_alone(1, wait=True) as lease:
+    print(lease.gpu, lease.runs, flush=True)
+"""
+    environment = os.environ | {"EAST_GPUS": "0"}
+    command = [sys.executable, "-c", code]
+    waiting = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=environment
+    )
+    assert waiting.stderr.readline() == "waiting for the trainings on GPU 0 to end.\n"
+    endless.send_signal(signal.SIGKILL)
+    output, errors = waiting.communicate(timeout=10)
+    assert output == "0 1\n"
+    assert errors == "leased GPU 0 of 0\n"
+
+
+# MPS
+
+
+@pytest.mark.parametrize("chosen", [True, False], ids=["a folder of one's own", "the usual folder"])
+def test_mps_is_found_by_its_living_daemon(tmp_path, chosen):
+    folder = tmp_path / ("mine" if chosen else "tmp/nvidia-mps")
+    folder.mkdir(parents=True)
+    environment = {"CUDA_MPS_PIPE_DIRECTORY": str(folder)} if chosen else {}
+    assert not mps_runs(environment, tmp_path)
+    (folder / "nvidia-cuda-mps-control.pid").write_text("123\n")
+    assert not mps_runs(environment, tmp_path)
+    (tmp_path / "proc/123").mkdir(parents=True)
+    assert mps_runs(environment, tmp_path)
+    assert not mps_runs({"CUDA_MPS_PIPE_DIRECTORY": str(tmp_path)}, tmp_path)
 
 
 CHILDREN = {

@@ -24,6 +24,11 @@ SMALL = make_plan(read_config(ROOT / "config/test.yaml"))
 
 TORCH = {"version": "2.13.0+cu130", "cuda": "13.0", "gpus": []}
 GPU = {"name": "H100", "memory_mb": 81920}
+ON_GPU = {
+    "torch": TORCH | {"gpus": [GPU]},
+    "triton": {"version": "3.7.1", "available": True, "reason": ""},
+    "step": {"kind": "compiled"},
+}
 ARCHIVE = {"file": "cifar-10-python.tar.gz", "md5": "d41d8cd98f00b204e9800998ecf8427e", "url": "https://host.org/c"}
 
 
@@ -237,8 +242,58 @@ def test_no_gpu_is_a_note_where_the_plan_takes_what_there_is(surroundings):
 def test_triton_matters_with_a_gpu_only(surroundings):
     broken = {"triton": {"problem": "ImportError: libtriton.so"}}
     assert only(devices.triton(surroundings(PAPER, facts=broken))).level == "ok"
-    finding = only(devices.triton(surroundings(PAPER, facts=broken | {"torch": TORCH | {"gpus": [GPU]}})))
+    finding = only(devices.triton(surroundings(PAPER, facts=ON_GPU | broken)))
     assert (finding.level, "libtriton.so" in finding.found) == ("warning", True)
+
+
+def test_a_triton_that_finds_no_compiler_is_told_with_what_to_install(surroundings):
+    reason = "Triton 3.7.1 cannot run a kernel: RuntimeError: Failed to find C compiler."
+    facts = ON_GPU | {"triton": {"version": "3.7.1", "available": False, "reason": reason}}
+    finding = only(devices.triton(surroundings(PAPER, facts=facts)))
+    assert (finding.level, finding.found, finding.mend) == ("warning", reason, "apt install gcc python3-dev")
+    assert only(devices.triton(surroundings(PAPER, facts=ON_GPU))).found == "Triton 3.7.1 compiles and runs kernels"
+
+
+@pytest.mark.parametrize(
+    ("execution", "triton", "words"),
+    [
+        ({}, True, "engine auto: sparse or dense, for each layer whichever costs less"),
+        ({}, False, "engine auto: dense, as Triton runs no kernels; step auto"),
+        ({"engine": "sparse"}, True, "engine sparse: sparse wherever it can be"),
+        ({"engine": "dense"}, False, "engine dense: dense; step auto: captured in CUDA graphs, and"),
+    ],
+)
+def test_what_executes_a_step_on_a_gpu_is_told(surroundings, execution, triton, words):
+    facts = ON_GPU | {"triton": {"version": "3.7.1", "available": triton, "reason": "none"}}
+    finding = only(devices.steps(surroundings(PAPER, facts=facts, execution=execution)))
+    assert (finding.level, finding.found.startswith(words)) == ("ok", True), finding.found
+
+
+def test_a_pytorch_that_compiles_nothing_is_a_warning(surroundings):
+    facts = ON_GPU | {"step": {"kind": "compiled", "compile_problem": "no C++ compiler"}}
+    warning, ok = devices.steps(surroundings(PAPER, facts=facts))
+    assert (warning.level, "no C++ compiler" in warning.found) == ("warning", True)
+    assert ok.found.endswith("step auto: captured in CUDA graphs")
+
+
+def test_without_a_gpu_nothing_is_said_of_its_steps(surroundings):
+    here = surroundings(PAPER, facts={}, execution={"runs_per_gpu": 2})
+    assert [*devices.steps(here), *devices.sharing(here)] == []
+
+
+def test_trainings_that_share_a_gpu_are_told_to_use_mps(surroundings, tmp_path):
+    two = {"runs_per_gpu": 2}
+    assert list(devices.sharing(surroundings(PAPER, facts=ON_GPU))) == []
+    finding = only(devices.sharing(surroundings(PAPER, on_path(tmp_path), ON_GPU, two)))
+    assert (finding.level, "docs/workstation.md" in finding.mend) == ("note", True)
+    command(tmp_path, "nvidia-cuda-mps-control", "exit")
+    finding = only(devices.sharing(surroundings(PAPER, on_path(tmp_path), ON_GPU, two)))
+    assert finding.mend.endswith("nvidia-cuda-mps-control -d")
+    assert finding.mend.split(" && ")[1].removeprefix("export ") in (ROOT / "docs/workstation.md").read_text()
+    write(tmp_path / "mps/nvidia-cuda-mps-control.pid", "7")
+    write(tmp_path / "root/proc/7/stat", "")
+    environment = on_path(tmp_path) | {"CUDA_MPS_PIPE_DIRECTORY": str(tmp_path / "mps")}
+    assert only(devices.sharing(surroundings(PAPER, environment, ON_GPU, two))).level == "ok"
 
 
 # Kernels

@@ -84,8 +84,9 @@ def test_two_trainings_share_a_gpu_where_that_is_allowed(tmp_path, overlay):
     found = train(tmp_path, settings, "--resources", "gpu=2", "--until", "train", gpus=GPUS[:1])
     assert len(found) == 3
     assert overlapping(found)[1] > 0
-    for path in found:
-        assert json.loads((path.parent / "summary.json").read_text())["runs_per_device"] == 2
+    for path, state in found.items():
+        summary = json.loads((path.parent / "summary.json").read_text())
+        assert state["runs_per_device"] == summary["runs_per_device"] == 2
     # How a run was executed is no part of what it is.
     jobs = planned_jobs(tmp_path, TEST_CONFIG, overlay("seeds: [1]"))
     assert [output for rule, output in jobs if rule == "train"] == []

@@ -2,8 +2,21 @@
 
 from collections.abc import Iterator
 
+from east.launch.mps import START, mps_runs
 from east.operations.doctor.finding import Finding
 from east.operations.doctor.surroundings import Surroundings
+
+_ENGINES = {
+    "auto": "sparse or dense, for each layer whichever costs less by a model that the first training measures here",
+    "sparse": "sparse wherever it can be",
+    "dense": "dense",
+    "no Triton": "dense, as Triton runs no kernels",
+}
+_STEPS = {
+    "eager": "each operation is issued by itself",
+    "captured": "captured in CUDA graphs",
+    "compiled": "captured in CUDA graphs, and what the dense engine executes is compiled by PyTorch",
+}
 
 ON_CPU = "--config execution='{device: cpu}'"
 
@@ -36,20 +49,61 @@ def gpus(here: Surroundings) -> Iterator[Finding]:
 
 
 def triton(here: Surroundings) -> Iterator[Finding]:
-    """Triton can be imported, where there is a GPU to compile for."""
-    if here.plan.config.execution.device == "cpu" or not here.ask.probe("torch").get("gpus"):
+    """Triton compiles and runs kernels, where there is a GPU and an engine that needs them."""
+    if not on_gpu(here):
         yield Finding("ok", "Triton is not needed without a GPU")
         return
     facts = here.ask.probe("triton")
+    why = "Without it a GPU executes every weight, active or not, and PyTorch compiles nothing."
     if "problem" in facts:
+        found = f"Triton cannot be imported: {facts['problem']}"
+        yield Finding("warning", found, why, here.reinstall(afresh=False))
+    elif not facts.get("available"):
+        mend = "apt install gcc python3-dev" if "compiler" in facts["reason"] else here.reinstall(afresh=True)
+        yield Finding("warning", str(facts["reason"]), why, mend)
+    else:
+        yield Finding("ok", f"Triton {facts['version']} compiles and runs kernels")
+
+
+def steps(here: Surroundings) -> Iterator[Finding]:
+    """Which engine executes steps on the GPU, and how it is given their operations."""
+    if not on_gpu(here):
+        return
+    execution = here.plan.config.execution
+    sparse = bool(here.ask.probe("triton").get("available"))
+    facts = here.ask.probe("step", execution.step)
+    problem = facts.get("problem") or facts.get("compile_problem")
+    if problem:
         yield Finding(
             "warning",
-            f"Triton cannot be imported: {facts['problem']}",
-            why="Without it a GPU executes every weight, active or not.",
-            mend=here.reinstall(afresh=False),
+            f"PyTorch cannot compile networks for this GPU: {problem}",
+            why="Steps of the dense engine are captured in CUDA graphs as they are, which makes them slower.",
+            mend=here.reinstall(afresh=True) if sparse else "Mend what keeps Triton from running kernels.",
         )
+    engine = _ENGINES[execution.engine] if sparse or execution.engine == "dense" else _ENGINES["no Triton"]
+    way = _STEPS["captured" if problem else facts["kind"]]
+    yield Finding("ok", f"engine {execution.engine}: {engine}; step {execution.step}: {way}")
+
+
+def sharing(here: Surroundings) -> Iterator[Finding]:
+    """Trainings that share a GPU do so by NVIDIA's MPS."""
+    runs = here.plan.config.execution.runs_per_gpu
+    if runs == 1 or not on_gpu(here):
         return
-    yield Finding("ok", f"Triton {facts['version']}")
+    if mps_runs(here.ask.environment, here.root):
+        yield Finding("ok", f"{runs} trainings share a GPU by MPS, which works for them at once")
+        return
+    yield Finding(
+        "note",
+        f"{runs} trainings share a GPU without MPS, which would let it work for them at once",
+        why="The GPU turns from one to the other, and none of them fills the gaps of another.",
+        mend=START if here.ask.which("nvidia-cuda-mps-control") else "docs/workstation.md says how to set MPS up.",
+    )
+
+
+def on_gpu(here: Surroundings) -> bool:
+    """Whether trainings would compute on a GPU."""
+    return here.plan.config.execution.device != "cpu" and bool(here.ask.probe("torch").get("gpus"))
 
 
 def _unseen(here: Surroundings, build: str | None, version: str, problem: str) -> Finding:

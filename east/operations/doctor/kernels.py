@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from east.operations.doctor.devices import on_gpu
 from east.operations.doctor.finding import Finding
 from east.operations.doctor.surroundings import Surroundings
 
@@ -12,8 +13,8 @@ def kernels(here: Surroundings) -> Iterator[Finding]:
     if execution.engine == "dense":
         yield Finding("ok", "no kernels are needed: execution.engine is dense")
         return
-    if execution.device != "cpu" and here.ask.probe("torch").get("gpus"):
-        yield Finding("ok", "no kernels are needed on a GPU")
+    if on_gpu(here):
+        yield Finding("ok", "no kernels for the CPU are needed on a GPU")
         return
     facts = here.ask.probe("kernels")
     if "problem" in facts:

@@ -47,9 +47,34 @@ def probe_torchvision() -> dict[str, Any]:
 
 
 def probe_triton() -> dict[str, Any]:
-    """Triton's version, if it can be imported."""
-    triton = importlib.import_module("triton")
-    return {"version": triton.__version__}
+    """Triton's version, if it can be imported, and whether its kernels run on the GPU, if there is one."""
+    import torch
+
+    facts: dict[str, Any] = {"version": importlib.import_module("triton").__version__}
+    if torch.cuda.is_available():
+        from east.engine.cuda.available import availability
+
+        found = availability(torch.device("cuda"))
+        facts |= {"available": found.available, "reason": found.reason}
+    return facts
+
+
+def probe_step(name: str) -> dict[str, Any]:
+    """How steps are executed on the GPU, and what keeps PyTorch from compiling, found out by compiling a little."""
+    import torch
+
+    from east.training.captured import choose_step
+
+    device = torch.device("cuda")
+    facts: dict[str, Any] = {"kind": choose_step(name, device)}
+    if facts["kind"] == "compiled":
+        try:
+            found = torch.compile(lambda x: (2 * x + 1).relu())(torch.ones(8, device=device))
+            if not bool((found == 3).all()):
+                facts["compile_problem"] = "it computes something else than it should"
+        except Exception as error:
+            facts["compile_problem"] = f"{type(error).__name__}: {error}".splitlines()[0]
+    return facts
 
 
 def probe_kernels() -> dict[str, Any]:
@@ -102,6 +127,7 @@ PROBES: dict[str, Callable[..., dict[str, Any]]] = {
     "torch": probe_torch,
     "torchvision": probe_torchvision,
     "triton": probe_triton,
+    "step": probe_step,
     "kernels": probe_kernels,
     "image_folder": probe_image_folder,
 }

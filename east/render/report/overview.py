@@ -136,7 +136,8 @@ def _shares(coverage: Coverage) -> list[tuple[str, float]]:
 def _facts(provenance: Provenance) -> list[tuple[str, str]]:
     facts = []
     if provenance.seconds:
-        facts.append(("Training time", f"{duration(provenance.seconds)} over all runs"))
+        shared = f", {counted_runs(provenance.shared)} on a shared GPU" if provenance.shared else ""
+        facts.append(("Training time", f"{duration(provenance.seconds)} over all runs{shared}"))
     if provenance.seeds:
         facts.append(("Seeds", ", ".join(map(str, provenance.seeds))))
     if provenance.devices:

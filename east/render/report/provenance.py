@@ -25,7 +25,8 @@ def provenance_rows(facts: Mapping[str, str], provenance: Provenance) -> list[tu
     rows += [(program.capitalize(), _counted(versions)) for program, versions in provenance.versions.items()]
     if provenance.commits:
         resumed = f", {counted_runs(provenance.resumed)} in more than one attempt" if provenance.resumed else ""
-        rows.append(("Training time", [f"{duration(provenance.seconds)} over all runs{resumed}"]))
+        shared = f", {counted_runs(provenance.shared)} on a shared GPU" if provenance.shared else ""
+        rows.append(("Training time", [f"{duration(provenance.seconds)} over all runs{resumed}{shared}"]))
     if provenance.peak_memory_mb is not None:
         rows.append(("Peak memory", [f"{fixed(provenance.peak_memory_mb, 0)} MB, the largest of any run"]))
     return [(name, values) for name, values in rows if values]

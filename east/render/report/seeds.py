@@ -11,7 +11,7 @@ from markupsafe import Markup
 from east.analysis.aggregate import Accuracy, AggregatedGrid, AggregatedMethods, GridResult, MethodResult, SeedValue
 from east.analysis.compare import RowComparison
 from east.analysis.summary import Summary
-from east.analysis.words import schedule_text
+from east.analysis.words import schedule_text, sharing_text
 from east.render.names import DATASETS, NETWORKS, capital, table_label
 from east.render.numbers import accuracy_text, duration, fixed, plus_minus, thousands
 from east.render.report.drawing import curve_drawing
@@ -131,8 +131,9 @@ def _facts(summary: Summary) -> Sequence[tuple[str, str]]:
         best = f"{fixed(summary.best_test_accuracy)} % after epoch {summary.best_epoch}"
         facts.append(("At the best validation epoch", best))
     if summary.seconds is not None:
-        attempts = f", {summary.attempts} attempts" if (summary.attempts or 1) > 1 else ""
-        facts.append(("Wall time", f"{duration(summary.seconds)}{attempts}"))
+        attempts = f"{summary.attempts} attempts" if (summary.attempts or 1) > 1 else None
+        parts = (duration(summary.seconds), attempts, sharing_text(summary.runs_per_device))
+        facts.append(("Wall time", ", ".join(filter(None, parts))))
     channels, live = summary.liveness.get("channels"), summary.liveness.get("live_channels")
     if isinstance(channels, int) and isinstance(live, int):
         facts.append(("Live channels", f"{thousands(live)} of {thousands(channels)}"))

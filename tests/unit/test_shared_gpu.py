@@ -1,0 +1,105 @@
+"""Seconds that were taken while trainings shared a GPU: flagged wherever they are shown, and kept out of Table 6."""
+
+import json
+
+import pytest
+
+from east.analysis.provenance import provenance_of
+from east.analysis.summary import read_summary
+from east.analysis.words import sharing_text
+from east.cli.status_view import make_console, overview
+from east.config import make_plan, read_config
+from east.launch.lease import leased_gpu
+from east.operations.status import StatusReader
+from east.render.report.overview import _facts
+from east.render.report.provenance import provenance_rows
+from east.render.report.seeds import _facts as seed_facts
+from east.training.folder import locked
+from east.training.progress import finished_line
+from east.training.state import RunState
+from tests.conftest import ROOT
+from tests.unit.fake_runs import write_planned_run
+from tests.unit.in_process import east
+
+TEST_CONFIG = ROOT / "config/test.yaml"
+
+
+@pytest.fixture(autouse=True)
+def _own_machine(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    for name in ("CUDA_VISIBLE_DEVICES", "EAST_GPUS", "SLURM_JOB_ID", "SLURM_SHARDS_ON_NODE"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def plan():
+    return make_plan(read_config(TEST_CONFIG))
+
+
+@pytest.fixture
+def summaries(plan, tmp_path):
+    """Of a run that had its GPU to itself, and of one that may have shared it."""
+    folders = [write_planned_run(tmp_path / "runs", run, runs_per_device=1 + i) for i, run in enumerate(plan.runs[:2])]
+    return [read_summary(folder / "summary.json") for folder in folders]
+
+
+def test_one_training_shares_nothing():
+    assert (sharing_text(1), sharing_text(None)) == (None, None)
+    assert sharing_text(2) == "2 trainings a GPU"
+
+
+def test_the_report_flags_seconds_of_runs_that_shared_a_gpu(summaries):
+    assert [dict(seed_facts(summary))["Wall time"] for summary in summaries] == ["1 min", "1 min, 2 trainings a GPU"]
+    provenance = provenance_of(summaries)
+    assert provenance.shared == 1
+    assert dict(_facts(provenance))["Training time"] == "2 min over all runs, 1 run on a shared GPU"
+    assert dict(provenance_rows({}, provenance))["Training time"] == ["2 min over all runs, 1 run on a shared GPU"]
+    assert dict(_facts(provenance_of(summaries[:1])))["Training time"] == "1 min over all runs"
+
+
+def test_status_flags_seconds_of_runs_that_share_a_gpu(plan, summaries, tmp_path, capsys):
+    running = tmp_path / "runs" / plan.runs[2].id
+    with locked(running):
+        state = RunState.begin(
+            attempt=1, epoch=1, epochs=2, step=6, device="H100", threads=1, gpu="3", runs_per_device=2
+        )
+        state.write(running, seconds_per_epoch=30.0)
+        status = StatusReader(plan, tmp_path).read()
+        make_console().print(overview(status, everything=True))
+    shown = capsys.readouterr().out
+    assert f"{plan.runs[0].id}  test 50.00 %, 1 min\n" in " ".join(shown.splitlines(keepends=True)).replace(" \n", "\n")
+    assert f"{plan.runs[1].id}  test 50.00 %, 1 min, 2 trainings a GPU" in shown
+    assert "H100, GPU 3, 2 trainings a GPU" in shown
+    assert [run.runs_per_device for run in status.runs[:3]] == [1, 2, 2]
+
+
+def test_a_run_alone_and_the_line_at_its_end_say_so(plan, summaries, tmp_path):
+    run = plan.runs[1].id
+    done = east("show", run, "--configfile", TEST_CONFIG, "--results", tmp_path)
+    assert "1 min, 2 trainings a GPU" in " ".join(done.stdout.split())
+    folder = tmp_path / "runs" / run
+    summary = json.loads((folder / "summary.json").read_text())
+    assert finished_line(summary, folder, None).endswith("60.0 s (2 trainings a GPU)")
+    del summary["runs_per_device"]  # of an older version
+    assert finished_line(summary, folder, None).endswith("60.0 s")
+
+
+@pytest.mark.slow
+def test_no_step_is_timed_for_table_6_on_a_part_of_a_gpu(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("SLURM_SHARDS_ON_NODE", "1")
+    done = east("cost", "--configfile", TEST_CONFIG, "--json")
+    assert "warning: no steps are timed: Slurm has given this job a part of a GPU only" in done.stderr
+    assert {row["seconds_per_step"] for row in json.loads(done.stdout)} == {None}
+
+
+def test_an_estimate_beside_a_training_says_that_it_was_disturbed(plan, tmp_path, monkeypatch):
+    for run in plan.runs:
+        write_planned_run(tmp_path / "runs", run)
+    monkeypatch.setenv("EAST_GPUS", "0")
+    arguments = ("estimate", "--configfile", TEST_CONFIG, "--results", tmp_path, "--device", "auto", "--json")
+    assert json.loads(east(*arguments).stdout)["disturbed"] is False
+    with leased_gpu(1):
+        assert json.loads(east(*arguments).stdout)["disturbed"] is True
