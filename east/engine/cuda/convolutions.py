@@ -129,14 +129,14 @@ class DenseConvolution(Convolution):
     def forward(self, norm: Norm, training: bool) -> None:
         """Convolve with all weights."""
         conv, x = self.unit.conv, self._images(materialised(self.x.source))
-        z = F.conv2d(x, self._weight().to(x.dtype), None, conv.stride, conv.padding)
+        z = F.conv2d(x, self.unit.dense_weight().to(x.dtype), None, conv.stride, conv.padding)
         self.z.copy_(z.permute(1, 2, 3, 0))
         forward.normalise(self.z, norm, training)
 
     def backward(self, this: Pass) -> None:
         """Find and add all gradients; the signs are multiplied with the dense one, as it is there."""
         has_producer = self.unit.x.producer is not None
-        at_input, dense = self._differentiate(self._weight(), of_input=has_producer)
+        at_input, dense = self._differentiate(self.unit.dense_weight(), of_input=has_producer)
         if self.unit.dct is not None and self.unit.alpha is not None:
             self.unit.alpha.grad = (dense * self.unit.dct.dct.weight).sum()
         products = None
@@ -155,14 +155,6 @@ class DenseConvolution(Convolution):
         else:
             at_input.copy_(gradient)
         self.x.has_gradient = True
-
-    def _weight(self) -> Tensor:
-        weight = self.unit.conv.weight.detach()
-        if self.unit.scale is not None:
-            weight = weight * self.unit.scale.detach()
-        if self.unit.dct is not None and self.unit.alpha is not None:
-            weight = weight + self.unit.alpha.detach() * self.unit.dct.dct.weight
-        return weight
 
 
 def products_needed(unit: Unit, index: ResidentIndex, batch: int, dtype: torch.dtype) -> int:

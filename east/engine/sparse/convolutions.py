@@ -149,12 +149,12 @@ class DenseConvolution(Convolution):
         conv = self.unit.conv
         if self.z is None:
             raise ValueError(f"{self.unit.layer} is executed densely and needs memory for its output")
-        z = F.conv2d(self._input(), self._weight(), None, conv.stride, conv.padding)
+        z = F.conv2d(self._input(), self.unit.dense_weight(), None, conv.stride, conv.padding)
         to_batch_innermost(self.kernels, z, self.z)
 
     def backward(self, this: Pass, value_gradient: Tensor, products: Tensor | None) -> None:
         """Find and add the gradients; the signs are multiplied with the dense one, as it is there."""
-        weight = self._weight() if self.pushes else None
+        weight = self.unit.dense_weight() if self.pushes else None
         at_input, dense = _differentiate(self.unit, self._input(), self._gradient(), weight)
         if self.unit.dct is not None and self.unit.alpha is not None:
             self.unit.alpha.grad = (dense * self.unit.dct.dct.weight).sum()
@@ -171,14 +171,6 @@ class DenseConvolution(Convolution):
         else:
             to_batch_innermost(self.kernels, at_input, self.x.gradient)
         self.x.has_gradient = True
-
-    def _weight(self) -> Tensor:
-        weight = self.unit.conv.weight.detach()
-        if self.unit.scale is not None:
-            weight = weight * self.unit.scale.detach()
-        if self.unit.dct is not None and self.unit.alpha is not None:
-            weight = weight + self.unit.alpha.detach() * self.unit.dct.dct.weight
-        return weight
 
 
 CONVOLUTIONS: dict[Execution, type[Convolution]] = {

@@ -83,6 +83,15 @@ class Unit:
         """The DyReLU as long as it is not retired."""
         return None if self.dyrelu is None or self.dyrelu.retired else self.dyrelu
 
+    def dense_weight(self) -> Tensor:
+        """The weight (out, in, kernel, kernel) of this use, off ones included: scale * S, or that + alpha * D."""
+        weight = self.conv.weight.detach()
+        if self.scale is not None:
+            weight = weight * self.scale.detach()
+        if self.dct is not None and self.alpha is not None:
+            weight = weight + self.alpha.detach() * self.dct.dct.weight
+        return weight
+
 
 @dataclass(eq=False)
 class Pool:
