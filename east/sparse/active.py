@@ -12,9 +12,8 @@ from east.sparse.layers import MaskedLayer
 BLOCK = 16
 """PyTorch's fused steps compute vectors of at most 16 numbers at once, and what is left over by other instructions.
 
-A capacity is a whole number of such blocks, unless the weight itself is smaller or is not.
+A capacity is a whole number of such blocks, unless that is more than the weight has.
 """
-
 
 ALIGNMENT = 64
 """Weights that share memory begin at multiples of so many numbers: 256 bytes, as if each had been allocated."""

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from torch._dynamo.testing import CompileCounterWithBackend
 
 from east.config.run import ClipSpec
 from east.data.batches import TensorBatches
@@ -240,6 +239,9 @@ def test_an_unknown_step_is_refused():
 @pytest.mark.slow
 def test_compiled_steps_are_eager_ones_up_to_rounding_and_compiled_once():
     """Over updates of the masks, of the learning rate and of β; for each batch size and phase of DyReLU."""
+    # Not at the top: PyTorch's compiler takes seconds to import, and no other test here needs it.
+    from torch._dynamo.testing import CompileCounterWithBackend
+
     torch._dynamo.reset()
     numbers = range(1, 4 * EPOCH + 1)
     training, counter = Training(betas=[1.0, 0.5, 0.25, 0.0]), CompileCounterWithBackend("aot_eager")
