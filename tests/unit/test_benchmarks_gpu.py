@@ -406,7 +406,7 @@ def dying(conditions):
 def test_a_part_that_ends_badly_keeps_what_it_found_and_the_others_run(tmp_path, monkeypatch):
     monkeypatch.setattr("benchmarks.gpu_suite.runner.GRACE", 0.0)
     parts = [Part(m.__name__, m.__name__, 10, m) for m in (broken, dying, endless)]
-    results, path = run(parts, seconds=20.0, device="cpu", dry=True, folder=tmp_path)
+    results, path = run(parts, seconds=24.0, device="cpu", dry=True, folder=tmp_path)
     assert [record.state for record in results.parts] == ["failed", "failed", "cut off"]
     assert [len(record.findings) for record in results.parts] == [1, 1, 1]
     assert results.parts[0].error == "EastError: nothing works"

@@ -1,0 +1,1 @@
+"""The parts of the GPU suite, `python -m benchmarks.gpu`."""
