@@ -36,6 +36,11 @@ class CompiledNetwork:
             model, backend=backend, fullgraph=True, dynamic=False
         )
 
+    @property
+    def is_compiled(self) -> bool:
+        """Whether nothing has kept it from being compiled so far."""
+        return self._compiled is not None
+
     def __call__(self, images: Tensor) -> Tensor:
         """Logits (N, classes) of images (N, C, H, W), whose gradient is compiled as well."""
         if self._compiled is not None:
