@@ -2,9 +2,9 @@
 
 import typer
 
-app = typer.Typer(
-    help="EAST at extreme sparsity: plan, train, measure and render the paper's appendix.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.callback()
+def describe() -> None:
+    """EAST at extreme sparsity: plan, train, measure and render the paper's appendix."""

@@ -4,18 +4,22 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import ValidationError
 
-from east.config import Plan, make_plan, read_config
 from east.errors import EastError
+
+if TYPE_CHECKING:
+    from east.config import Plan
 
 T = TypeVar("T")
 
 
-def read_plan(configfiles: list[Path] | None) -> Plan:
+def read_plan(configfiles: list[Path] | None) -> "Plan":
     """The plan of config.yaml with these overlays."""
+    from east.config import make_plan, read_config
+
     return make_plan(read_config(*(configfiles or [])))
 
 

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from east.cli import MODULES, app, load
 from tests.conftest import ROOT
 
 
@@ -104,6 +105,24 @@ def test_a_mistake_ends_in_a_sentence_and_no_traceback(arguments, message):
     assert done.stderr.startswith("error: ")
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_each_module_adds_the_commands_that_it_is_loaded_for():
+    load()
+    registered = {}
+    for command in app.registered_commands:
+        module = command.callback.__module__.removeprefix("east.cli.")
+        registered.setdefault(module, []).append(command.name or command.callback.__name__)
+    assert {module: tuple(names) for module, names in registered.items()} == MODULES
+
+
+def test_a_command_is_loaded_without_the_others():
+    program = "import sys; from east.cli import load; load('table'); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    modules = done.stdout.split()
+    assert "east.cli.workflow" in modules
+    assert "east.cli.doctor" not in modules
+    assert "east.config.schema" not in modules
 
 
 def test_every_command_has_help():
