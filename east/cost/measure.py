@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
@@ -14,20 +14,15 @@ import torch
 from east.config.run import RunSpec
 from east.cost.clock import seconds_of_each, settling_steps
 from east.data.catalog import DATASETS
-from east.engine import make_engine
 from east.errors import EastError
 from east.models.dyrelu import retire_dyrelu
 from east.seeding import generator
-from east.sparse.active import active_weights
-from east.sparse.layers import masked_layers
-from east.training.captured import StepKind, choose_step, make_step
-from east.training.clip import GradientClip
+from east.training.assembly import assemble
+from east.training.captured import StepKind, choose_step
 from east.training.loop import choose_device, initial_model
 from east.training.memory import forget_peak, keep_freed_memory, peak_memory_mb, resident_memory_mb
-from east.training.optimizer import make_optimizer
 from east.training.provenance import device_name
 from east.training.sparsity import SparseTraining
-from east.training.workload import expected_workload
 
 WARM_UP_STEPS = 2
 """Least steps before the clock starts: they allocate gradients and momentum and let libraries choose algorithms."""
@@ -119,21 +114,9 @@ def make_training_step(
     # The length of an epoch only times mask updates, and none falls into the measured steps.
     sparsity = SparseTraining.of(model, spec, steps_per_epoch=1)
     sparsity.initialise()
-    active = active_weights(masked_layers(model), sparsity.peak_counts() if device.type == "cuda" else None)
-    workload = replace(expected_workload(spec.training), batch=batch_size)
-    execute = make_engine(
-        engine,
-        model,
-        active,
-        numerics=spec.training.numerics,
-        device=device,
-        workload=workload,
-        compiled=kind == "compiled",
-    )
-    optimizer = make_optimizer(model.parameters(), active, spec.training)
-    clip = spec.training.gradient_clip
-    gradient_clip = None if clip is None else GradientClip(clip, active, spec.seed)
-    step = make_step(kind, execute, optimizer, active, gradient_clip, device)
+    training = spec.training.model_copy(update={"batch_size": batch_size})
+    own = spec.model_copy(update={"training": training})
+    step = assemble(own, model, sparsity, device=device, engine=engine, kind=kind).step
     draw = generator(spec.seed, "cost")
     images = torch.randn(batch_size, *info.image_shape, generator=draw)
     labels = torch.randint(info.num_classes, (batch_size,), generator=draw)

@@ -17,21 +17,17 @@ from east.config.run import RunSpec
 from east.cost.clock import seconds_of, settling_steps
 from east.data.batches import EvaluationBatches, TensorBatches
 from east.data.catalog import DATASETS
-from east.engine import make_engine
 from east.files import write_atomically
 from east.models.dyrelu import retire_dyrelu
 from east.models.liveness import liveness
 from east.seeding import generator
-from east.sparse.active import active_weights
 from east.sparse.layers import masked_layers
 from east.sparse.topology import TOPOLOGIES
-from east.training.captured import StepKind, make_step
+from east.training.assembly import assemble
+from east.training.captured import StepKind
 from east.training.checkpoint import Checkpoints
-from east.training.clip import GradientClip
 from east.training.loop import evaluate, initial_model
-from east.training.optimizer import make_optimizer
 from east.training.sparsity import SparseTraining
-from east.training.workload import expected_workload
 
 PROBE_BATCH = 2
 LEAST_BATCH = 16
@@ -76,20 +72,10 @@ class TimedTraining:
         started = time.perf_counter()
         self.sparsity = SparseTraining.of(self.model, spec, EPOCH_STEPS)
         self.sparsity.initialise()
-        active = active_weights(self.layers, self.sparsity.peak_counts() if device.type == "cuda" else None)
-        self.engine = make_engine(
-            engine,
-            self.model,
-            active,
-            numerics=spec.training.numerics,
-            device=device,
-            workload=expected_workload(spec.training),
-            compiled=kind == "compiled",
-        )
-        self.optimizer = make_optimizer(self.model.parameters(), active, spec.training)
+        assembly = assemble(spec, self.model, self.sparsity, device=device, engine=engine, kind=kind)
+        self.engine, self.optimizer = assembly.engine, assembly.optimizer
+        self.clip, self.step = assembly.clip, assembly.step
         clip = spec.training.gradient_clip
-        self.clip = None if clip is None else GradientClip(clip, active, spec.seed)
-        self.step = make_step(kind, self.engine, self.optimizer, active, self.clip, device)
         # Of so many steps one measures the norm.
         self._turn = 1 if clip is None else clip.every
         self._settling = settling_steps(kind, self._turn)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from east.config.run import RunSpec
 from east.data.batches import Batches
 from east.data.open import Splits, open_dataset
-from east.engine import Engine, make_engine
+from east.engine import Engine
 from east.errors import EastError
 from east.files import write_atomically
 from east.models import ResNet, build_model
@@ -23,24 +23,21 @@ from east.models.dyrelu import dyrelu_units, retire_dyrelu, set_beta
 from east.models.liveness import liveness
 from east.models.parameters import count_parameters
 from east.seeding import derive_seed
-from east.sparse.active import active_weights
 from east.sparse.layers import masked_layers
 from east.sparse.masks import MaskChange, nonzeros
 from east.sparse.phasing import phasing_beta
-from east.training.captured import choose_step, make_step
+from east.training.assembly import assemble
+from east.training.captured import choose_step
 from east.training.checkpoint import Checkpoints
-from east.training.clip import GradientClip
 from east.training.folder import discard_summary, finished_summary, locked, write_summary
 from east.training.interrupt import Interruption, Stopped
 from east.training.memory import keep_freed_memory, peak_memory_mb
-from east.training.optimizer import make_optimizer
 from east.training.provenance import device_name, provenance
 from east.training.recipe import learning_rate
 from east.training.records import EpochRecord, TimingRecord, UpdateRecord, as_dicts, write_records
 from east.training.sparsity import SparseTraining
 from east.training.state import StateFile
 from east.training.sums import EpochSums
-from east.training.workload import expected_workload
 
 Summary = dict[str, Any]
 
@@ -214,25 +211,11 @@ class _Training:
             self.sparsity.initialise()
         else:
             self._load_network(loaded[1])
-        # Engine and optimizer after the masks, as they hold what is active; the optimizer after the engine, which may
-        # lay the weights out anew.
+        # After the masks, because it holds what is active.
         kind = choose_step(resources.step, self.device)
-        # On a GPU the vectors of active weights keep their memory when masks change: CUDA graphs know it by address.
-        capacities = self.sparsity.peak_counts() if self.device.type == "cuda" else None
-        active = active_weights(self.layers, capacities)
-        self.engine = make_engine(
-            resources.engine,
-            self.model,
-            active,
-            numerics=spec.training.numerics,
-            device=self.device,
-            workload=expected_workload(spec.training),
-            compiled=kind == "compiled",
-        )
-        self.optimizer = make_optimizer(self.model.parameters(), active, spec.training)
-        clip = spec.training.gradient_clip
-        self.clip = None if clip is None else GradientClip(clip, active, spec.seed)
-        self.step = make_step(kind, self.engine, self.optimizer, active, self.clip, self.device)
+        assembly = assemble(spec, self.model, self.sparsity, device=self.device, engine=resources.engine, kind=kind)
+        self.engine, self.optimizer = assembly.engine, assembly.optimizer
+        self.clip, self.step = assembly.clip, assembly.step
         if loaded is None:
             self._record_update("initial", 0, 0, MaskChange(nonzeros(self.layers), 0, 0, 0, 0, 0))
         else:
