@@ -10,6 +10,7 @@ from typing import Annotated
 import torch
 import typer
 
+from benchmarks.command import run_command
 from benchmarks.gpu_suite.conditions import Conditions, narrow, with_density
 from benchmarks.gpu_suite.expected import GIVEN_RATES, expected
 from benchmarks.gpu_suite.numerics import Pair, judge, prepare_task, render, task_spec, tasks, train_pairs
@@ -127,8 +128,4 @@ def _prepare(out: Path | None, *, dry_run: bool) -> Path:
 
 
 if __name__ == "__main__":
-    try:
-        app(standalone_mode=True)
-    except EastError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(1) from None
+    run_command(app)

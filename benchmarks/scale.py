@@ -17,6 +17,7 @@ import typer
 import yaml
 from pydantic import Field
 
+from benchmarks.command import run_command
 from benchmarks.synthetic import overlay
 from east.config.run import Frozen
 from east.errors import EastError
@@ -218,8 +219,4 @@ def main(
 
 
 if __name__ == "__main__":
-    try:
-        typer.run(main)
-    except EastError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(1) from None
+    run_command(lambda: typer.run(main))

@@ -5,7 +5,6 @@ import multiprocessing
 import os
 import platform
 import re
-import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -17,6 +16,7 @@ from typing import Annotated
 import torch
 import typer
 
+from benchmarks.command import run_command
 from benchmarks.networks import TimedNetwork, VariantName, timed_networks
 from benchmarks.results import Cell, Machine, Peak, Results
 from benchmarks.rounds import time_network
@@ -188,8 +188,4 @@ def main(
 
 
 if __name__ == "__main__":
-    try:
-        typer.run(main)
-    except EastError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(1) from None
+    run_command(lambda: typer.run(main))

@@ -9,6 +9,7 @@ import torch
 
 from east.config import RunSpec, load_plan
 from east.data.prepare import prepare
+from east.training.loop import Resources, train
 
 ROOT = Path(__file__).parents[1]
 
@@ -43,6 +44,22 @@ def tiny_spec() -> RunSpec:
     paper["cycle"] |= {"cycle_length": 2.0, "update_period": 2}
     paper["training"] |= {"epochs": 4, "batch_size": 256, "lr_drop_epochs": [3]}
     return RunSpec.model_validate(paper)
+
+
+@pytest.fixture(scope="session")
+def short_spec(tiny_spec: RunSpec) -> RunSpec:
+    """The tiny run in three epochs."""
+    training = tiny_spec.training.model_dump() | {"epochs": 3, "lr_drop_epochs": [2]}
+    return RunSpec.model_validate(tiny_spec.model_dump() | {"training": training})
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory: pytest.TempPathFactory, short_spec: RunSpec, data_dir: Path) -> Path:
+    """The folder of the short run with one thread, never stopped, in a folder for each engine. Only to be read."""
+    folder = tmp_path_factory.mktemp("whole")
+    for engine in ("dense", "sparse"):
+        train(short_spec, folder / engine, Resources(device="cpu", engine=engine, threads=1, data_dir=data_dir))
+    return folder
 
 
 @pytest.fixture(scope="session")

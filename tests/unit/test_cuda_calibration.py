@@ -23,11 +23,10 @@ from east.engine.workload import Workload
 from east.models.blocks import BASIC, Parts
 from east.models.resnet import ResNet
 from east.sparse.active import active_weights
-from east.sparse.layers import masked_layers
-from east.sparse.masks import Allocation, initialise_masks
 from east.training.captured import CapturedStep
 from east.training.step import TrainingStep
 from tests.unit.recorders import Tapes
+from tests.unit.test_engine_auto import draw_masks
 from tests.unit.test_training_captured import Training
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -48,14 +47,6 @@ COSTS = CostModel(
     }
 )
 """Made up, in the order of magnitude of what bytes and operations of a step would take."""
-
-
-def draw_masks(model, density):
-    layers = masked_layers(model)
-    shapes = {name: tuple(layer.weight.shape) for name, layer in layers.items()}
-    allocation = Allocation(shapes, "erk", sum(layer.weight.numel() for layer in layers.values()))
-    initialise_masks(layers, allocation.counts(density), seed=1)
-    return layers
 
 
 def network(density, *, dct=False):

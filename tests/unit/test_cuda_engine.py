@@ -26,7 +26,7 @@ from east.sparse.masks import Allocation, initialise_masks
 from east.training.clip import GradientClip
 from east.training.optimizer import make_optimizer
 from east.training.step import TrainingStep
-from tests.unit.test_engine_sparse import agree
+from tests.unit.test_engine_sparse import agree, gradients
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -97,24 +97,6 @@ def signs_for(engine, probes=2):
         name: (2.0 * torch.randint(2, (probes, len(weights.layer.weight)), generator=generator(0, name)) - 1).to(DEVICE)
         for name, weights in engine.active.items()
     }
-
-
-def gradients(engine, images, labels, *, dense=False, signs=None):
-    """One pass of an engine: what it returns, and everything that it leaves, by name."""
-    engine.model.zero_grad()
-    found = engine.gradients(images, lambda logits: F.cross_entropy(logits, labels), GradientRequest(dense, signs))
-    left = {"loss": found.loss, "logits": found.logits}
-    if signs is not None:
-        left["squared norms"] = found.squared_norms
-    for name, weights in engine.active.items():
-        assert not weights.gradient[weights.count :].any()
-        left[f"{name}, active"] = weights.to_row_major(weights.gradient)
-        if dense:
-            left[f"{name}, dense"] = weights.layer.weight.grad
-    masked = {f"{name}.weight" for name in engine.active}
-    left |= {name: parameter.grad for name, parameter in engine.model.named_parameters() if name not in masked}
-    left |= {name: buffer for name, buffer in engine.model.named_buffers() if "running" in name or "tracked" in name}
-    return {name: tensor.clone() for name, tensor in left.items()}
 
 
 def without_statistics(found):

@@ -44,6 +44,7 @@ def draw_masks(model, density):
     shapes = {name: tuple(layer.weight.shape) for name, layer in layers.items()}
     allocation = Allocation(shapes, "erk", sum(layer.weight.numel() for layer in layers.values()))
     initialise_masks(layers, allocation.counts(density), seed=1)
+    return layers
 
 
 def network(density, width=16, **parts):

@@ -85,15 +85,14 @@ def gradients(engine, images, labels, *, dense=False, signs=None):
     if signs is not None:
         left["squared norms"] = found.squared_norms
     for name, weights in engine.active.items():
+        assert not weights.gradient[weights.count :].any()
         left[f"{name}, active"] = weights.to_row_major(weights.gradient)
         if dense:
             left[f"{name}, dense"] = weights.layer.weight.grad
     masked = {f"{name}.weight" for name in engine.active}
-    for name, parameter in engine.model.named_parameters():
-        if name not in masked:
-            left[name] = parameter.grad
-    left |= {name: buffer.clone() for name, buffer in engine.model.named_buffers() if "running" in name}
-    return left
+    left |= {name: parameter.grad for name, parameter in engine.model.named_parameters() if name not in masked}
+    left |= {name: buffer for name, buffer in engine.model.named_buffers() if "running" in name or "tracked" in name}
+    return {name: tensor.clone() for name, tensor in left.items()}
 
 
 def agree(found, expected, tolerance=1e-9):

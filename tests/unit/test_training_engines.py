@@ -120,22 +120,8 @@ def check_resuming(spec, folder, data_dir, epochs, expected, threads=1):
     assert results(folder) == results(expected)
 
 
-@pytest.fixture(scope="module")
-def short_spec(tiny_spec):
-    return changed(tiny_spec, training={"epochs": 3, "lr_drop_epochs": [2]})
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory, short_spec, data_dir):
-    """The folder of the short run with one thread, by engine."""
-    folder = tmp_path_factory.mktemp("runs")
-    for engine in ("dense", "sparse"):
-        train(short_spec, folder / engine, resources(data_dir, engine))
-    return {engine: folder / engine for engine in ("dense", "sparse")}
-
-
 def test_an_interrupted_run_resumes_to_the_same_files(whole, tmp_path, short_spec, data_dir):
-    check_resuming(short_spec, tmp_path, data_dir, [1, 2], whole["sparse"])
+    check_resuming(short_spec, tmp_path, data_dir, [1, 2], whole / "sparse")
 
 
 @pytest.mark.slow
@@ -167,7 +153,7 @@ def test_a_run_may_be_resumed_under_the_other_engine(whole, tmp_path, short_spec
         train(short_spec, tmp_path, resources(data_dir, first), interrupt_at(2))
     summary = train(short_spec, tmp_path, resources(data_dir, second))
     assert (summary["engine"], summary["attempts"]) == (second, 2)
-    found, expected = (rows(folder / "metrics.csv") for folder in (tmp_path, whole[first]))
+    found, expected = (rows(folder / "metrics.csv") for folder in (tmp_path, whole / first))
     assert found[:2] == expected[:2]
     assert found[2]["nonzeros"] == expected[2]["nonzeros"]
     assert float(found[2]["train_loss"]) == pytest.approx(float(expected[2]["train_loss"]), rel=0.05)
@@ -178,7 +164,7 @@ def test_a_checkpoint_of_the_other_engine_is_taken_over_to_the_last_bit(whole, t
     with pytest.raises(Interrupted):
         train(short_spec, tmp_path, resources(data_dir, "sparse"), interrupt_at(3))
     train(short_spec, tmp_path, resources(data_dir, "dense"))
-    assert results(tmp_path) == results(whole["sparse"])
+    assert results(tmp_path) == results(whole / "sparse")
 
 
 @pytest.mark.slow

@@ -57,20 +57,6 @@ def stop(spec, folder, settings, interruption):
     return read_state(folder)
 
 
-@pytest.fixture(scope="module")
-def short_spec(tiny_spec):
-    return changed(tiny_spec, training={"epochs": 3, "lr_drop_epochs": [2]})
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory, short_spec, data_dir):
-    """The folder of the short run, never stopped, by engine."""
-    folder = tmp_path_factory.mktemp("runs")
-    for engine in ("dense", "sparse"):
-        train(short_spec, folder / engine, resources(data_dir, engine))
-    return folder
-
-
 @pytest.mark.parametrize("engine", ["dense", "sparse"])
 @pytest.mark.parametrize(
     "steps", [[3], [8], [STEPS], [9, 9 + 1]], ids=["mid-epoch", "mask update", "last step", "twice in an epoch"]
