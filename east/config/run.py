@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
@@ -155,12 +155,22 @@ class RunSpec(Frozen):
 
     def canonical_json(self) -> str:
         """The spec as one line of JSON with sorted keys: equal specs give equal strings."""
-        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return canonical_json(self.model_dump(mode="json"))
 
     @property
     def fingerprint(self) -> str:
         """SHA-256 of the canonical JSON, in hexadecimal."""
-        return hashlib.sha256(self.canonical_json().encode()).hexdigest()
+        return fingerprint_of(self.canonical_json())
+
+
+def canonical_json(content: dict[str, Any]) -> str:
+    """A run's content as one line of JSON with sorted keys."""
+    return json.dumps(content, sort_keys=True, separators=(",", ":"))
+
+
+def fingerprint_of(canonical: str) -> str:
+    """SHA-256 of canonical JSON, in hexadecimal."""
+    return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 class Run(Frozen):

@@ -26,6 +26,7 @@ from east.sparse.topology import TOPOLOGIES
 from east.training.assembly import assemble
 from east.training.captured import StepKind
 from east.training.checkpoint import Checkpoints
+from east.training.folder import CHECKPOINTS
 from east.training.loop import evaluate, initial_model
 from east.training.sparsity import SparseTraining
 
@@ -195,7 +196,7 @@ class TimedTraining:
             seconds: list[float] = []
             while not seconds or sum(seconds) < window:
                 seconds.append(self._seconds(partial(self._save, checkpoints, len(seconds))))
-            return _settled(seconds), max(path.stat().st_size for path in checkpoints.folder.glob("checkpoint-*"))
+            return _settled(seconds), max(path.stat().st_size for path in checkpoints.folder.glob(CHECKPOINTS))
 
     def _time_steps(self, images: int, window: float) -> float:
         """Mean seconds of a step on this many images, after some that are not timed."""

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,14 +10,12 @@ from typing import Any
 from east.analysis.summary import Summary, read_summary
 from east.config import Plan
 from east.errors import EastError
-from east.training.folder import KEPT_SUMMARY, SUMMARY
+from east.training.folder import KEPT_SUMMARY, SUMMARY, epochs_done
 
 RUN = "run.json"
 METRICS = "metrics.csv"
 SMALL_FILES = (METRICS, RUN, SUMMARY, "timing.csv", "updates.csv")
 """What a finished run leaves besides its weights; each is small."""
-
-_CHECKPOINT = re.compile(r"checkpoint-(\d+)(-\d+)?\.pt")
 
 
 @dataclass(frozen=True)
@@ -51,7 +48,7 @@ def read_run(folder: Path) -> FoundRun:
     """Read what a run's folder holds; what is not there, or cannot be read, is None."""
     summary, damage = _summary(folder / SUMMARY)
     kept = None if summary else _summary(folder / KEPT_SUMMARY)[0]
-    return FoundRun(folder, summary, damage, kept, read_spec(folder / RUN), _epochs_done(folder))
+    return FoundRun(folder, summary, damage, kept, read_spec(folder / RUN), epochs_done(folder))
 
 
 def read_spec(path: Path) -> dict[str, Any] | None:
@@ -82,12 +79,6 @@ def _summary(path: Path) -> tuple[Summary | None, str | None]:
         return (read_summary(path), None) if path.exists() else (None, None)
     except EastError as error:
         return None, str(error)
-
-
-def _epochs_done(folder: Path) -> int | None:
-    """Epochs that the newest checkpoint has done; one with a second number in its name is within its epoch."""
-    matches = [_CHECKPOINT.fullmatch(path.name) for path in folder.glob("checkpoint-*.pt")]
-    return max((int(match[1]) - bool(match[2]) for match in matches if match), default=None)
 
 
 def _find(folder: Path, ending: str, prefix: str, depth: int) -> Iterator[tuple[str, Path]]:

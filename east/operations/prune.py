@@ -15,7 +15,7 @@ from east.config import Plan
 from east.errors import EastError
 from east.operations.on_disk import find, read_run
 from east.operations.place import INCOMING
-from east.training.folder import LOCK, is_locked
+from east.training.folder import CHECKPOINTS, LOCK, is_locked
 
 Kind = Literal[
     "runs in no plan", "tables in no plan", "checkpoints of finished runs", "damaged or half-written files of runs"
@@ -128,7 +128,7 @@ def _needless_files(plan: Plan, results: Path) -> Iterator[Leftover]:
         broken = [path for path in files if path.suffix == ".damaged" or _HALF_WRITTEN.fullmatch(path.name)]
         if broken:
             yield _leftover("damaged or half-written files of runs", run.id, broken, folder)
-        checkpoints = [path for path in files if path.match("checkpoint-*.pt")]
+        checkpoints = [path for path in files if path.match(CHECKPOINTS)]
         summary = read_run(folder).summary if checkpoints else None
         if summary and summary.fingerprint == run.fingerprint:
             yield _leftover("checkpoints of finished runs", run.id, checkpoints, folder)

@@ -1,6 +1,5 @@
 """What the files of one run say about it: its summary, its state and its log, whichever are there and whole."""
 
-import hashlib
 import json
 import math
 import os
@@ -11,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
+from east.config.run import canonical_json, fingerprint_of
 from east.operations.log_tail import last_error, printable, tail
 from east.training.folder import KEPT_SUMMARY, SUMMARY, is_locked
 from east.training.state import STATE, RunState
@@ -251,8 +251,7 @@ def _read_state(path: Path) -> RunState:
 
 def _read_fingerprint(path: Path) -> str:
     """The identity of the run that a run.json describes (`RunSpec.fingerprint`), whatever keys its time knew."""
-    canonical = json.dumps(json.loads(path.read_bytes()), sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()
+    return fingerprint_of(canonical_json(json.loads(path.read_bytes())))
 
 
 def _ended(run_id: str, epochs: int, outcome: _Outcome, state: State) -> RunStatus:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from east.files import write_atomically
+from east.training.folder import CHECKPOINTS, checkpoint_name
 
 KEPT = 2
 PACKED = "packed tensor"
@@ -22,10 +23,8 @@ _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 class Checkpoints:
     """The checkpoints of one run in its folder: the last two.
 
-    `checkpoint-000004.pt` is the state after epoch 4, `checkpoint-000004-000017.pt` that within it, after 17 of its
-    steps: names in order are states in order.
-
-    A file is the SHA-256 of its content in hexadecimal, a line break, and the content as `torch.save` writes it.
+    A file, named by `checkpoint_name`, is the SHA-256 of its content in hexadecimal, a line break, and the content as
+    `torch.save` writes it.
 
     Args:
         folder: the run's folder.
@@ -48,8 +47,7 @@ class Checkpoints:
         torch.save({"fingerprint": self.fingerprint, "epoch": epoch, "state": pack(state)}, buffer)
         content = buffer.getvalue()
         digest = hashlib.sha256(content).hexdigest().encode()
-        place = f"{epoch + 1:06d}-{steps:06d}" if steps else f"{epoch:06d}"
-        write_atomically(self.folder / f"checkpoint-{place}.pt", digest + b"\n" + content)
+        write_atomically(self.folder / checkpoint_name(epoch, steps), digest + b"\n" + content)
         for old in self._files()[:-KEPT]:
             old.unlink()
 
@@ -83,7 +81,7 @@ class Checkpoints:
             path.unlink()
 
     def _files(self) -> list[Path]:
-        return sorted(self.folder.glob("checkpoint-*.pt"))
+        return sorted(self.folder.glob(CHECKPOINTS))
 
 
 def pack(value: Any) -> Any:

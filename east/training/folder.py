@@ -1,7 +1,8 @@
-"""The folder of a run: one process at a time works in it."""
+"""The folder of a run: the names of what is in it, and the lock by which one process at a time works there."""
 
 import fcntl
 import json
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,10 @@ SUMMARY = "summary.json"
 KEPT_SUMMARY = "summary.kept.json"
 """The same once more. Snakemake removes the declared result of a job that it repeats, but not what it does not know."""
 LOCK = ".lock"
+CHECKPOINTS = "checkpoint-*.pt"
+"""Every checkpoint, see `checkpoint_name`."""
+
+_CHECKPOINT = re.compile(r"checkpoint-(\d+)(-\d+)?\.pt")
 
 
 @contextmanager
@@ -52,6 +57,26 @@ def is_locked(folder: Path) -> bool:
     except OSError:
         return True
     return False
+
+
+def checkpoint_name(epoch: int, steps: int = 0) -> str:
+    """The name of a checkpoint: names in order are states in order.
+
+    `checkpoint-000004.pt` is the state after epoch 4, `checkpoint-000004-000017.pt` that within it, after 17 of its
+    steps.
+
+    Args:
+        epoch: epochs that are done.
+        steps: steps that are done of the next epoch.
+    """
+    place = f"{epoch + 1:06d}-{steps:06d}" if steps else f"{epoch:06d}"
+    return f"checkpoint-{place}.pt"
+
+
+def epochs_done(folder: Path) -> int | None:
+    """Epochs that the newest checkpoint of a folder has done; None where there is no checkpoint."""
+    matches = [_CHECKPOINT.fullmatch(path.name) for path in folder.glob(CHECKPOINTS)]
+    return max((int(match[1]) - bool(match[2]) for match in matches if match), default=None)
 
 
 def discard_summary(folder: Path) -> None:
