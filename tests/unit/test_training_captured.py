@@ -15,7 +15,7 @@ from east.seeding import generator
 from east.sparse.active import active_weights
 from east.sparse.layers import masked_layers
 from east.sparse.masks import initialise_masks
-from east.training import loop
+from east.training import assembly, loop
 from east.training.captured import STEPS, CapturedStep, CudaGraphs, choose_step
 from east.training.clip import GradientClip
 from east.training.optimizer import Adam, Sgd
@@ -270,8 +270,8 @@ def test_a_run_of_recorded_steps_leaves_the_files_of_an_eager_one_even_if_it_is_
     def make_active(layers, capacities):
         return active_weights(layers, {name: layer.weight.numel() // 3 for name, layer in layers.items()})
 
-    monkeypatch.setattr(loop, "make_step", make_step)
-    monkeypatch.setattr(loop, "active_weights", make_active)
+    monkeypatch.setattr(assembly, "make_step", make_step)
+    monkeypatch.setattr(assembly, "active_weights", make_active)
     for last in (1, 3):
         with pytest.raises(Interrupted):
             loop.train(spec, tmp_path / "recorded", resources, interrupt_at(last))
