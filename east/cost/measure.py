@@ -3,7 +3,6 @@
 import multiprocessing
 import statistics
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +12,7 @@ import torch
 
 from east.config.run import RunSpec
 from east.cost.clock import seconds_of_each, settling_steps
+from east.cost.worker import interrupts_wait, workers
 from east.data.catalog import DATASETS
 from east.errors import EastError
 from east.models.dyrelu import retire_dyrelu
@@ -158,8 +158,10 @@ def in_fresh_process(run: Callable[[], T]) -> T:
     # Processes of such a server start at once.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
-    with ProcessPoolExecutor(max_workers=1, mp_context=context) as process:
-        return process.submit(run).result()
+    with workers(1, context) as process:
+        with interrupts_wait():
+            result = process.submit(run)
+        return result.result()
 
 
 def _run_steps(

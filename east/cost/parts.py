@@ -3,7 +3,6 @@
 import multiprocessing
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ import torch
 
 from east.config.run import RunSpec
 from east.cost.timed_training import TimedTraining
-from east.cost.worker import end_when_interrupted
+from east.cost.worker import interrupts_wait, workers
 from east.engine.choose import machine_costs
 from east.engine.sparse.library import KernelsUnavailable
 from east.errors import EastError
@@ -115,10 +114,11 @@ def time_kinds(
     context = multiprocessing.get_context("spawn")
     with (
         tempfile.TemporaryDirectory(dir=folder, prefix=".estimate.") as scratch,
-        ProcessPoolExecutor(conditions.side_by_side, context, end_when_interrupted) as processes,
+        workers(conditions.side_by_side, context) as processes,
     ):
         timings = [partial(time_kind, spec, moments, conditions, Path(scratch)) for spec, moments in kinds]
-        futures = [processes.submit(timings[task]) for task in tasks]
+        with interrupts_wait():
+            futures = [processes.submit(timings[task]) for task in tasks]
         try:
             for task, future in zip(tasks, futures, strict=True):
                 found[task].append(future.result())

@@ -1,8 +1,58 @@
-"""How a process ends that works for another one. It imports nothing heavy, so that this holds early."""
+"""Processes that work for this one, which end with it at Ctrl-C. It imports nothing heavy, so that this holds early."""
 
+import multiprocessing
 import signal
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from multiprocessing.context import BaseContext
 
 
-def end_when_interrupted() -> None:
-    """End at Ctrl-C at once and without a word: it reaches the other process as well, which says what is to be said."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+@contextmanager
+def workers(count: int, context: BaseContext) -> Iterator[ProcessPoolExecutor]:
+    """Processes that end at once and without a word when this one is interrupted; submit with `interrupts_wait`.
+
+    Args:
+        count: as many at most.
+        context: how they are started.
+    """
+    with ProcessPoolExecutor(count, context, _end_when_interrupted) as processes:
+        try:
+            yield processes
+        except KeyboardInterrupt:
+            for process in multiprocessing.active_children():
+                process.terminate()
+            raise
+
+
+@contextmanager
+def interrupts_wait() -> Iterator[None]:
+    """Let Ctrl-C wait to the end of the block, and in processes that it starts until they are ready to end in silence.
+
+    A process that it reached while its interpreter starts, or whose pipes were gone by then, would complain at length.
+    Only for the main thread.
+
+    Raises:
+        KeyboardInterrupt: at the end of the block, if Ctrl-C was pressed meanwhile.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        yield
+        return
+    # The mask is inherited by processes. It does not keep the signal from other threads of this one, hence the handler.
+    received: list[int] = []
+    handler = signal.signal(signal.SIGINT, lambda number, frame: received.append(number))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGINT, handler)
+    if received:
+        raise KeyboardInterrupt
+
+
+def _end_when_interrupted() -> None:
+    """End at Ctrl-C: it reaches the other process as well, which says what is to be said."""
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
