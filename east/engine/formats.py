@@ -1,7 +1,7 @@
 """The memory format and precision in which PyTorch's own convolutions are executed."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 NARROW = 16
 """Input channels below which a strided 1x1 convolution must not run in channels-last on a CPU."""
@@ -15,6 +15,14 @@ def convolution_format(conv: nn.Conv2d, device: torch.device) -> torch.memory_fo
     """
     narrow = conv.kernel_size == (1, 1) and conv.stride != (1, 1) and conv.in_channels < NARROW
     return torch.contiguous_format if narrow and device.type == "cpu" else torch.channels_last
+
+
+def as_convolved(images: Tensor, conv: nn.Conv2d) -> Tensor:
+    """Images (N, C, H, W), or a gradient at the output, in the memory format of a convolution; a copy if need be."""
+    memory_format = convolution_format(conv, images.device)
+    images = images.contiguous(memory_format=memory_format)
+    # A single channel is contiguous with any stride, and PyTorch would take that of channels-last for its format.
+    return images.flatten().view(images.shape) if memory_format == torch.contiguous_format else images
 
 
 def network_format(model: nn.Module, device: torch.device) -> torch.memory_format:

@@ -12,7 +12,7 @@ from east.engine.cuda.lists import Consumer, Geometry, Norm, Source
 from east.engine.cuda.memory import Buffer
 from east.engine.cuda.sketch import sketched
 from east.engine.cuda.tiles import parts_of
-from east.engine.formats import convolution_format
+from east.engine.formats import as_convolved
 from east.engine.sparse.buffers import Pass
 from east.engine.sparse.network import Unit
 
@@ -63,8 +63,7 @@ class Convolution(ABC):
 
     def _images(self, activation: Tensor) -> Tensor:
         """An activation (C, H, W, N) as PyTorch convolves it: (N, C, H, W)."""
-        images = activation.permute(3, 0, 1, 2)
-        return images.contiguous(memory_format=convolution_format(self.unit.conv, images.device))
+        return as_convolved(activation.permute(3, 0, 1, 2), self.unit.conv)
 
 
 class SparseConvolution(Convolution):

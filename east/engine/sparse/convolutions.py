@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from east.engine.formats import convolution_format
+from east.engine.formats import as_convolved
 from east.engine.sparse import kernels as k
 from east.engine.sparse.buffers import Buffer, Execution, Layer, Layers, Pass
 from east.engine.sparse.index import Grouped, NonzeroIndex
@@ -72,14 +72,11 @@ class Convolution(ABC):
 
     def _input(self) -> Tensor:
         """The input as PyTorch has it: (N, C, H, W)."""
-        return self._images(from_batch_innermost(self.kernels, self.x.data, self.x.planes))
+        return as_convolved(from_batch_innermost(self.kernels, self.x.data, self.x.planes), self.unit.conv)
 
     def _gradient(self) -> Tensor:
         """The gradient at the convolution as PyTorch has it."""
-        return self._images(from_batch_innermost(self.kernels, self.y.data))
-
-    def _images(self, images: Tensor) -> Tensor:
-        return images.contiguous(memory_format=convolution_format(self.unit.conv, images.device))
+        return as_convolved(from_batch_innermost(self.kernels, self.y.data), self.unit.conv)
 
 
 class SparseConvolution(Convolution):
