@@ -91,6 +91,9 @@ def visit(browser: Browser, report: Path) -> Iterator[Callable[..., Page]]:
         page.on("dialog", lambda dialog: complaints.append(dialog.message))
         page.on("request", lambda request: requests.append(request.url))
         page.goto(report.as_uri())
+        # A reader acts on what is painted. With the first frame the browser also looks for `autofocus`, and it notes on
+        # the console if the focus is somewhere already.
+        page.evaluate("new Promise((painted) => requestAnimationFrame(() => requestAnimationFrame(painted)))")
         return page
 
     requests: list[str] = []
