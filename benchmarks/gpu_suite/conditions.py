@@ -10,7 +10,7 @@ import torch
 from benchmarks.gpu_suite.findings import WayName
 from east.config import RunSpec, load_plan, read_config
 from east.config.plan import method_specs
-from east.config.run import ModelName
+from east.config.run import CycleSpec, ModelName
 from east.data.catalog import DATASETS
 
 ROOT = Path(__file__).parents[2]
@@ -84,6 +84,19 @@ def narrow(spec: RunSpec) -> RunSpec:
             "sparsity": spec.sparsity.model_copy(update={"density": DRY_DENSITY}),
             "cycle": None,
         }
+    )
+
+
+def one_cycle(length: float, update_period: int) -> CycleSpec:
+    """A density cycle of so many epochs, with three times the density as its peak and the target at its end."""
+    return CycleSpec(
+        pattern="cosine",
+        multiplier=3,
+        cycles=1,
+        cycle_length=length,
+        length_multiplier=1,
+        update_period=update_period,
+        end="target",
     )
 
 

@@ -6,10 +6,10 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 
-from benchmarks.gpu_suite.conditions import Conditions
+from benchmarks.gpu_suite.conditions import Conditions, one_cycle
 from benchmarks.gpu_suite.findings import WayName
 from benchmarks.gpu_suite.ways import OurTraining
-from east.config.run import CycleSpec, PhasingSpec, RunSpec
+from east.config.run import PhasingSpec, RunSpec
 from east.data.batches import TensorBatches
 from east.data.catalog import DATASETS
 from east.models.dyrelu import set_beta
@@ -41,15 +41,7 @@ def changing(spec: RunSpec, *, dry: bool) -> RunSpec:
             "sparsity": spec.sparsity.model_copy(
                 update={"update_period": DRY_EXCHANGE_PERIOD if dry else EXCHANGE_PERIOD}
             ),
-            "cycle": CycleSpec(
-                pattern="cosine",
-                multiplier=3,
-                cycles=1,
-                cycle_length=epochs / 2,
-                length_multiplier=1,
-                update_period=DRY_CYCLE_PERIOD if dry else CYCLE_PERIOD,
-                end="target",
-            ),
+            "cycle": one_cycle(epochs / 2, DRY_CYCLE_PERIOD if dry else CYCLE_PERIOD),
             "phasing": PhasingSpec(start=1, end=epochs + 1, freeze=False) if spec.phasing else None,
             "training": spec.training.model_copy(
                 update={"epochs": epochs, "lr": LEARNING_RATE, "lr_drop_epochs": (epochs // 2,)}

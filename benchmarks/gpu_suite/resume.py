@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from benchmarks.gpu_suite.conditions import DRY_DENSITY, ROOT, Conditions, with_density
+from benchmarks.gpu_suite.conditions import DRY_DENSITY, ROOT, Conditions, one_cycle, with_density
 from benchmarks.gpu_suite.findings import Finding, Note, Resumed
-from east.config.run import CycleSpec, RunSpec
+from east.config.run import RunSpec
 from east.data.catalog import DATASETS
 from east.data.prepare import store_images
 from east.data.source import SourceImages
@@ -56,15 +56,7 @@ def short_run(conditions: Conditions) -> RunSpec:
         update={
             "dataset": spec.dataset.model_copy(update={"validation": 20 if conditions.dry else HELD_OUT}),
             "sparsity": spec.sparsity.model_copy(update={"update_period": 5}),
-            "cycle": CycleSpec(
-                pattern="cosine",
-                multiplier=3,
-                cycles=1,
-                cycle_length=EPOCHS / 2,
-                length_multiplier=1,
-                update_period=3,
-                end="target",
-            ),
+            "cycle": one_cycle(EPOCHS / 2, 3),
             "training": spec.training.model_copy(
                 update={
                     "epochs": EPOCHS,

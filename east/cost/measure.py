@@ -12,7 +12,7 @@ import torch
 
 from east.config.run import RunSpec
 from east.cost.clock import seconds_of_each, settling_steps
-from east.cost.worker import interrupts_wait, workers
+from east.cost.worker import workers
 from east.data.catalog import DATASETS
 from east.errors import EastError
 from east.models.dyrelu import retire_dyrelu
@@ -159,9 +159,7 @@ def in_fresh_process(run: Callable[[], T]) -> T:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
     with workers(1, context) as process:
-        with interrupts_wait():
-            result = process.submit(run)
-        return result.result()
+        return process.submit(run).result()
 
 
 def _run_steps(

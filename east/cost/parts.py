@@ -13,7 +13,7 @@ import torch
 
 from east.config.run import RunSpec
 from east.cost.timed_training import TimedTraining
-from east.cost.worker import interrupts_wait, workers
+from east.cost.worker import workers
 from east.engine.choose import machine_costs
 from east.engine.sparse.library import KernelsUnavailable
 from east.errors import EastError
@@ -117,8 +117,7 @@ def time_kinds(
         workers(conditions.side_by_side, context) as processes,
     ):
         timings = [partial(time_kind, spec, moments, conditions, Path(scratch)) for spec, moments in kinds]
-        with interrupts_wait():
-            futures = [processes.submit(timings[task]) for task in tasks]
+        futures = [processes.submit(timings[task]) for task in tasks]
         try:
             for task, future in zip(tasks, futures, strict=True):
                 found[task].append(future.result())

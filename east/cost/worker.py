@@ -2,21 +2,38 @@
 
 import multiprocessing
 import signal
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing.context import BaseContext
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Workers(ProcessPoolExecutor):
+    """Processes that are started, one by one as work comes, while Ctrl-C waits."""
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> "Future[T]":
+        """As in every pool; from the main thread only.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C was pressed meanwhile.
+        """
+        with interrupts_wait():
+            return super().submit(fn, *args, **kwargs)
 
 
 @contextmanager
-def workers(count: int, context: BaseContext) -> Iterator[ProcessPoolExecutor]:
-    """Processes that end at once and without a word when this one is interrupted; submit with `interrupts_wait`.
+def workers(count: int, context: BaseContext) -> Iterator[Workers]:
+    """Processes that end at once and without a word when this one is interrupted.
 
     Args:
         count: as many at most.
         context: how they are started.
     """
-    with ProcessPoolExecutor(count, context, _end_when_interrupted) as processes:
+    with Workers(count, context, _end_when_interrupted) as processes:
         try:
             yield processes
         except KeyboardInterrupt:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from east.engine.base import GradientRequest, Gradients
 from east.engine.compiled import CompiledNetwork
-from east.engine.formats import network_format, set_convolution_precision
+from east.engine.formats import in_format, network_format, set_convolution_precision
 from east.sparse.active import ActiveWeights, take_gradients
 
 
@@ -64,7 +64,7 @@ class DenseEngine:
 
     def _logits(self, network: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.autocast):
-            logits = network(images.contiguous(memory_format=self._format))
+            logits = network(in_format(images, self._format))
         return logits.float() if self.autocast else logits
 
 

@@ -19,7 +19,11 @@ def convolution_format(conv: nn.Conv2d, device: torch.device) -> torch.memory_fo
 
 def as_convolved(images: Tensor, conv: nn.Conv2d) -> Tensor:
     """Images (N, C, H, W), or a gradient at the output, in the memory format of a convolution; a copy if need be."""
-    memory_format = convolution_format(conv, images.device)
+    return in_format(images, convolution_format(conv, images.device))
+
+
+def in_format(images: Tensor, memory_format: torch.memory_format) -> Tensor:
+    """Images (N, C, H, W) that PyTorch takes to be in a memory format; a copy if need be."""
     images = images.contiguous(memory_format=memory_format)
     # A single channel is contiguous with any stride, and PyTorch would take that of channels-last for its format.
     return images.flatten().view(images.shape) if memory_format == torch.contiguous_format else images

@@ -3,6 +3,7 @@ import os
 import signal
 import time
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import nullcontext
 from multiprocessing import get_context
 
 import pytest
@@ -58,7 +59,7 @@ def test_processes_end_in_silence_with_the_one_they_work_for(capfd, handler, con
 
     def interrupted_work():
         with workers(1, context) as processes:
-            with interrupts_wait():
+            with interrupts_wait() if starting else nullcontext():
                 futures.append(processes.submit(os.getpid))
                 if starting:
                     ctrl_c()
@@ -77,8 +78,7 @@ def test_processes_end_in_silence_with_the_one_they_work_for(capfd, handler, con
 @start_methods()
 def test_processes_end_at_a_ctrl_c_of_their_own(capfd, context):
     with workers(1, context) as processes:
-        with interrupts_wait():
-            future = processes.submit(os.getpid)
+        future = processes.submit(os.getpid)
         os.kill(future.result(), signal.SIGINT)
         with pytest.raises(BrokenProcessPool):
             processes.submit(time.sleep, 300).result()
