@@ -4,7 +4,7 @@ from collections.abc import Callable, Hashable, Mapping
 
 from torch import Tensor, nn
 
-from east.engine.base import Engine, GradientRequest, Gradients
+from east.engine.base import Engine, GradientRequest, Gradients, PyTorchArithmetic
 from east.engine.costs.choose import Cheapest
 from east.engine.sparse.network import describe
 from east.models.dct import DCTConv2d, DCTLinear
@@ -39,6 +39,7 @@ class AutoEngine:
     ) -> None:
         self.model = model
         self.active = active
+        self.arithmetic = PyTorchArithmetic()
         self._sparse = sparse
         self._make_dense = make_dense
         self._dense: Engine | None = None

@@ -5,7 +5,7 @@ from collections.abc import Callable, Hashable, Mapping
 import torch
 from torch import Tensor, nn
 
-from east.engine.base import GradientRequest, Gradients
+from east.engine.base import GradientRequest, Gradients, PyTorchArithmetic
 from east.engine.compiled import CompiledNetwork
 from east.engine.formats import in_format, network_format, set_convolution_precision
 from east.sparse.active import ActiveWeights, take_gradients
@@ -39,6 +39,7 @@ class DenseEngine:
         self.model = model
         self._training: Callable[[Tensor], Tensor] = CompiledNetwork(model) if compiled else model
         self.active = active
+        self.arithmetic = PyTorchArithmetic()
         self._format = network_format(model, device)
         if lay_out:
             model.to(memory_format=self._format)  # type: ignore[call-overload]

@@ -120,3 +120,8 @@ def set_fused(model: nn.Module, fused: bool) -> None:
     for module in model.modules():
         if isinstance(module, DCTConv2d | DCTLinear):
             module.fused = fused
+
+
+def has_dct(model: nn.Module) -> bool:
+    """Whether any layer of a network has a dense part."""
+    return any(isinstance(module, DCTConv2d | DCTLinear) for module in model.modules())

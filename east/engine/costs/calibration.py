@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from east.engine.base import Engine, GradientRequest
-from east.engine.costs.model import CostModel, Kind, Work, dense_work, sparse_work
-from east.engine.sparse.buffers import Execution
+from east.engine.costs.model import CostModel, Execution, Kind, Work, dense_work, sparse_work
 from east.engine.sparse.network import describe
 from east.engine.workload import Workload
 from east.models.blocks import BASIC, Parts

@@ -4,8 +4,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from east.engine.costs.model import CostModel
-from east.engine.sparse.buffers import Execution
+from east.engine.costs.model import CostModel, Execution
 from east.engine.sparse.network import Network, Unit
 from east.engine.workload import Workload
 from east.sparse.active import ActiveWeights
@@ -24,21 +23,20 @@ class Cheapest:
     Args:
         model: gives the cost model; asked when there is a choice.
         workload: an average step.
-        among: what is chosen from. A layer with a dense part is executed densely in any case.
-        head: how the classifier is executed, which takes next to no time in any way.
+        among: what is chosen from. A layer with a dense part is executed densely in any case, and so is the classifier,
+            which takes next to no time in any way.
     """
 
     model: Callable[[], CostModel]
     workload: Workload
-    among: tuple[Execution, ...] = ("fused", "tiled")
-    head: Execution = "tiled"
+    among: tuple[Execution, ...] = ("fused", "dense")
 
     def __call__(self, network: Network, active: Mapping[str, ActiveWeights]) -> dict[str, Execution]:
         """The execution of every masked layer."""
         uses: dict[str, list[Unit]] = {}
         for unit in network.units:
             uses.setdefault(unit.layer, []).append(unit)
-        chosen: dict[str, Execution] = {network.head.layer: self.head if network.head.dct is None else "dense"}
+        chosen: dict[str, Execution] = {network.head.layer: "dense"}
         return chosen | {
             layer: self._cheapest(units, active[layer].count) if units[0].dct is None else "dense"
             for layer, units in uses.items()

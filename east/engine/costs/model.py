@@ -5,16 +5,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from east.engine.sparse.buffers import Execution
 from east.engine.sparse.network import Unit
 from east.engine.workload import Workload
+
+Execution = Literal["fused", "dense"]
+"""How a GPU executes a layer: its non-zeros, with the batch norm behind them, or all weights by PyTorch."""
 
 Kind = Literal[
     "unit",
     "fused",
     "fused products",
-    "tiled",
-    "tiled products",
     "layout",
     "convolution",
     "sketch",
@@ -25,9 +25,8 @@ Kind = Literal[
 
 `unit`: a use that kernels execute. `module`: one that the dense engine executes.
 `fused`: numbers of its output, where its convolution takes no time of its own or is counted elsewhere.
-`tiled`: numbers of its input and output, where it is executed so.
 `module numbers`: numbers of its output in the dense engine.
-`fused products`, `tiled products`: non-zeros times numbers of an output channel.
+`fused products`: non-zeros times numbers of an output channel.
 `convolution`: weights times numbers of an output channel, in PyTorch's convolutions.
 `layout`: numbers that are copied from one layout to the other.
 `sketch`: products of signs, and of what they give, with numbers of output and input.
@@ -44,7 +43,7 @@ Work = Mapping[Kind, float]
 
 @dataclass(frozen=True)
 class CostModel:
-    """What this machine needs for each kind of work.
+    """What a GPU needs for each kind of work.
 
     Args:
         seconds: kind of work -> seconds for one of it, 0 or more.
@@ -85,11 +84,7 @@ def sparse_work(unit: Unit, execution: Execution, nonzeros: int, workload: Workl
         layout = convolutions * inputs + 2 * outputs
         return {"unit": 1, "fused": outputs, "layout": layout, "convolution": weights * plane * convolutions / 3}
     products = nonzeros * plane * convolutions / 3
-    work: dict[Kind, float] = {"unit": 1}
-    if execution == "fused":
-        work |= {"fused": outputs, "fused products": products}
-    else:
-        work |= {"tiled": inputs + outputs, "tiled products": products}
+    work: dict[Kind, float] = {"unit": 1, "fused": outputs, "fused products": products}
     work["layout"] = workload.dense * (inputs + outputs)
     work["convolution"] = workload.dense * weights * plane / 3
     taps = unit.conv.kernel_size[0] ** 2

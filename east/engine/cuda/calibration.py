@@ -11,18 +11,14 @@ import torch
 from east.engine.base import Engine
 from east.engine.costs.cache import kept, sources_digest
 from east.engine.costs.calibration import Case, SmallNetwork, fitted_model
-from east.engine.costs.model import KINDS, CostModel, Kind, Work
+from east.engine.costs.model import KINDS, CostModel, Execution, Work
 from east.engine.cuda.available import availability
 from east.engine.cuda.engine import CudaSparseEngine
 from east.engine.dense import DenseEngine
-from east.engine.sparse.buffers import Execution
 from east.engine.sparse.library import cache_folder
 from east.engine.workload import Workload
 from east.sparse.active import ActiveWeights, active_weights
 from east.sparse.layers import MaskedLayer
-
-CUDA_KINDS: tuple[Kind, ...] = tuple(kind for kind in KINDS if kind not in ("tiled", "tiled products"))
-"""The kinds of work that the engines on a GPU have."""
 
 WARM_UP = 3
 """Steps before a step is captured: they compile kernels, and libraries choose their algorithms."""
@@ -46,7 +42,7 @@ def cost_model(device: torch.device, numerics: str, compiled: bool) -> CostModel
         compiled: whether PyTorch compiles the network for the dense engine; likewise.
     """
     machine = machine_of(torch.cuda.get_device_name(device), str(availability(device).version), numerics, compiled)
-    return kept(cache_folder(), machine, CUDA_KINDS, lambda: calibrate(device, numerics, compiled=compiled))
+    return kept(cache_folder(), machine, KINDS, lambda: calibrate(device, numerics, compiled=compiled))
 
 
 def calibrate(
@@ -72,7 +68,7 @@ def calibrate(
         timed = [_time_case(case, device, numerics, compiled, clock) for case in cases or gpu_cases()]
     if device.type == "cuda":
         torch.cuda.empty_cache()
-    return fitted_model(timed, CUDA_KINDS)
+    return fitted_model(timed, KINDS)
 
 
 def seconds_of_replay(step: Callable[[], None], device: torch.device) -> float:

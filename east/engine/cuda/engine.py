@@ -5,7 +5,7 @@ from collections.abc import Callable, Hashable, Mapping
 import torch
 from torch import Tensor, nn
 
-from east.engine.base import GradientRequest, Gradients
+from east.engine.base import GradientRequest, Gradients, PyTorchArithmetic
 from east.engine.costs.choose import Choose
 from east.engine.cuda.index import ResidentIndex
 from east.engine.cuda.memory import memory_needed
@@ -59,6 +59,7 @@ class CudaSparseEngine:
     ) -> None:
         self.model = model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         self.active = active
+        self.arithmetic = PyTorchArithmetic()
         for weights in active.values():
             weights.read()
         set_convolution_precision(numerics, device)

@@ -12,12 +12,11 @@ from east.engine.sparse import kernels as k
 from east.engine.sparse.index import NonzeroIndex
 from east.sparse.active import ActiveWeights
 
-Execution = Literal["fused", "tiled", "dense"]
-"""How the convolution of a layer is executed.
+Execution = Literal["fused", "rows"]
+"""How the convolution of a layer is executed. Both give the same numbers, to the last bit.
 
 `fused`: channel by channel, with batch norm; each non-zero reads a whole plane. Best for few non-zeros a channel.
-`tiled`: by itself, with its inputs kept in the cache. Best for many.
-`dense`: PyTorch's convolution, between two changes of layout.
+`rows`: by itself, row by row, with the rows that it reads kept in the cache. Best for many.
 """
 
 
@@ -28,12 +27,12 @@ class Layer:
     Attributes:
         weights: its active weights.
         execution: how.
-        index: where its non-zeros are; None where it is executed densely.
+        index: where its non-zeros are.
     """
 
     weights: ActiveWeights
     execution: Execution
-    index: NonzeroIndex | None
+    index: NonzeroIndex
 
 
 Layers = Mapping[str, Layer]
@@ -43,10 +42,10 @@ class Buffer:
     """The memory of an activation.
 
     Attributes:
-        data: (C, H, W, N). In the backward pass it takes the gradient at the convolution that wrote it.
+        data: (C, G, H, W, 32), G groups of images. In the backward pass it takes the gradient at the convolution that wrote it.
         kind: (C,) uint8, how each channel is kept.
         constants: (C,) the values of constant channels.
-        gradient: (C, H, W, N), the gradient at the activation; others of its shape use the same memory.
+        gradient: (C, G, H, W, 32), the gradient at the activation; others of its shape use the same memory.
         has_gradient: whether something of this pass is in `gradient`.
     """
 

@@ -1,15 +1,17 @@
-"""The engine that executes only the non-zeros, on the CPU."""
+"""The engine that executes only the non-zeros, on the CPU, by the arithmetic of docs/arithmetic.md."""
 
+from collections import Counter
 from collections.abc import Callable, Hashable, Mapping
 
 import torch
 from torch import Tensor, nn
 
-from east.engine.base import GradientRequest, Gradients
-from east.engine.costs.choose import Choose
+from east.engine.base import CrossEntropy, GradientRequest, Gradients
+from east.engine.sparse import kernels as k
+from east.engine.sparse.arithmetic import KernelArithmetic
 from east.engine.sparse.buffers import Layer, Pass
+from east.engine.sparse.choose import Choose
 from east.engine.sparse.index import NonzeroIndex
-from east.engine.sparse.kernels import KernelSet
 from east.engine.sparse.memory import Arena
 from east.engine.sparse.network import Network, describe
 from east.engine.sparse.program import Program, memory_needed
@@ -17,18 +19,17 @@ from east.errors import EastError
 from east.sparse.active import ActiveWeights
 
 EVALUATION_BATCH = 128
-"""Images at once when nothing is learnt and no training batch has been seen: activations stay small."""
+"""Images at once when nothing is learnt: activations stay small. An image's result depends on no other image."""
 
 
 class SparseEngine:
-    """Executes a network in the layout (C, H, W, N), where each non-zero is a multiply-add over contiguous numbers.
+    """Executes a network in groups of 32 images, where each non-zero is a multiply-add over contiguous numbers.
 
     Args:
-        model: a network of `east.models`, on the CPU, in float32 or float64.
+        model: a network of `east.models` without DCT layers, on the CPU, in float32 or float64.
         active: the active weights of its masked layers, by name.
-        numerics: only CUDA distinguishes them.
         device: where the network is.
-        choose: how each layer is executed, asked after every change of the masks.
+        choose: how each layer is executed, asked after every change of the masks; it decides no number.
 
     Raises:
         KernelsUnavailable: the kernels cannot be compiled here.
@@ -38,13 +39,7 @@ class SparseEngine:
     name = "sparse"
 
     def __init__(
-        self,
-        model: nn.Module,
-        active: Mapping[str, ActiveWeights],
-        *,
-        numerics: str,
-        device: torch.device,
-        choose: Choose,
+        self, model: nn.Module, active: Mapping[str, ActiveWeights], *, device: torch.device, choose: Choose
     ) -> None:
         if device.type != "cpu":
             raise EastError(f"the sparse engine runs on the CPU, not on {device.type}; use engine: dense.")
@@ -53,7 +48,8 @@ class SparseEngine:
         for weights in active.values():
             weights.read()
         dtype = next(model.parameters()).dtype
-        self._kernels = KernelSet(dtype)
+        self._kernels = k.KernelSet(dtype)
+        self.arithmetic = KernelArithmetic(self._kernels)
         self._arena = Arena(dtype)
         self._choose = choose
         self._network: Network | None = None
@@ -64,10 +60,10 @@ class SparseEngine:
     def __call__(self, images: Tensor) -> Tensor:
         """Logits (N, classes) of images (N, C, H, W), in the mode that the network is in."""
         this = Pass(training=self.model.training)
-        # In evaluation an image's result depends on no other image.
-        most = len(images) if this.training else max(self._programs, default=EVALUATION_BATCH)
+        most = len(images) if this.training else EVALUATION_BATCH
         with torch.no_grad():
-            return torch.cat([self._program(part).forward(part, this).T for part in torch.split(images, most)])
+            parts = torch.split(images, most)
+            return torch.cat([_by_image(self._program(part).forward(part, this), len(part)) for part in parts])
 
     def gradients(self, images: Tensor, criterion: Callable[[Tensor], Tensor], request: GradientRequest) -> Gradients:
         """Forward and backward pass of one batch, in training mode."""
@@ -76,17 +72,18 @@ class SparseEngine:
         this = Pass(training=True, request=request)
         program = self._program(images)
         with torch.no_grad():
-            logits = program.forward(images, this).T.contiguous().requires_grad_()
-        with torch.enable_grad():
-            loss = criterion(logits)
-        (at_logits,) = torch.autograd.grad(loss, logits)
-        program.backward(at_logits.T.contiguous(), this)
+            logits = program.forward(images, this)
+            by_image = _by_image(logits, len(images))
+            if isinstance(criterion, CrossEntropy):
+                loss, gradient = self._cross_entropy(logits, criterion.labels)
+            else:
+                loss, gradient = _differentiate(by_image, criterion, logits.shape)
+            program.backward(gradient, this)
         this.hand_over(self.active)
-        squares = [products.square().sum(dim=(0, 2)) for products in this.products]
-        return Gradients(loss.detach(), logits.detach(), torch.stack(squares).sum(0) if squares else None)
+        return Gradients(loss, by_image, self._squared_norms(this.products))
 
     def masks_changed(self) -> None:
-        """Find the non-zeros anew before the next step."""
+        """Find the non-zeros again before the next step."""
         self._layers = {}
         self._programs = {}
 
@@ -94,13 +91,38 @@ class SparseEngine:
         """Nothing: on a CPU no step is captured."""
         return ()
 
+    @property
+    def executions(self) -> dict[str, int]:
+        """Layers by the way in which they are executed with the masks of the moment."""
+        return dict(sorted(Counter(layer.execution for layer in self._layers.values()).items()))
+
+    def _cross_entropy(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        loss, gradient = torch.empty(1, dtype=torch.float64), torch.empty_like(logits)
+        labels = labels.to(torch.int64).contiguous()
+        addresses = (k.address(tensor) for tensor in (logits, labels, loss, gradient))
+        self._kernels("cross_entropy", k.CrossEntropy(len(logits), len(labels), *addresses))
+        return loss[0] / len(labels), gradient
+
+    def _squared_norms(self, products: list[Tensor]) -> Tensor | None:
+        """(probes,) the squared norms of all layers' projections."""
+        if not products:
+            return None
+        doubles, totals = k.KernelSet(torch.float64), [0.0] * products[0].shape[1]
+        for found in products:
+            sums = torch.empty(found.shape[1], dtype=torch.float64)
+            found = found.contiguous()
+            doubles("probe_squares", k.ProbeSquares(*found.shape, k.address(found), k.address(sums)))
+            totals = [total + part for total, part in zip(totals, sums.tolist(), strict=True)]
+        return torch.tensor(totals, dtype=torch.float64)
+
     @torch.inference_mode(False)  # its memory outlives an evaluation
     def _program(self, images: Tensor) -> Program:
-        """The network bound to memory for this many images; made anew when masks or activations have changed."""
+        """The network bound to memory for this many images; made again when masks or activations have changed."""
         self._check(images)
         if self._network is None or self._network.images.shape != images.shape[1:]:
             _, channels, height, width = images.shape
             self._network = describe(self.model, (channels, height, width))
+            refuse_dct(self._network)
             self._programs = {}
         dynamic = tuple(unit.dynamic is not None for unit in self._network.units)
         if dynamic != self._dynamic:
@@ -109,8 +131,7 @@ class SparseEngine:
             self._layers = self._make_layers(self._network)
         batch = len(images)
         if batch not in self._programs:
-            dtype = next(self.model.parameters()).dtype
-            if self._arena.reserve(memory_needed(self._network, self._layers, batch, dtype)):
+            if self._arena.reserve(memory_needed(self._network, self._layers, batch, self._arena.dtype)):
                 self._programs = {}
             self._programs[batch] = Program(self._network, self._layers, batch, self._arena, self._kernels)
         return self._programs[batch]
@@ -123,8 +144,31 @@ class SparseEngine:
             raise EastError(f"images must have the shape (N, C, H, W) with N at least 1, not {tuple(images.shape)}.")
 
     def _make_layers(self, network: Network) -> dict[str, Layer]:
-        executions = self._choose(network, self.active)
+        executions = self._choose(network, {name: weights.count for name, weights in self.active.items()})
         return {
-            name: Layer(weights, executions[name], None if executions[name] == "dense" else NonzeroIndex.of(weights))
-            for name, weights in self.active.items()
+            name: Layer(weights, executions[name], NonzeroIndex.of(weights)) for name, weights in self.active.items()
         }
+
+
+def refuse_dct(network: Network) -> None:
+    """Raise EastError if a layer has a dense part, which this engine would have to leave out."""
+    if network.head.dct is not None or any(unit.dct is not None for unit in network.units):
+        raise EastError("the sparse engine does not execute DCT layers, which are dense; use engine: auto or dense.")
+
+
+def _by_image(logits: Tensor, images: int) -> Tensor:
+    """Logits (classes, G, 32) as (N, classes): a copy."""
+    return logits.flatten(1)[:, :images].T.contiguous()
+
+
+def _differentiate(
+    by_image: Tensor, criterion: Callable[[Tensor], Tensor], shape: torch.Size
+) -> tuple[Tensor, Tensor]:
+    """Any other criterion's value, and its gradient at the logits (classes, G, 32)."""
+    with torch.enable_grad():
+        logits = by_image.detach().requires_grad_()
+        loss = criterion(logits)
+    (found,) = torch.autograd.grad(loss, logits)
+    gradient = found.new_zeros(shape)
+    gradient.flatten(1)[:, : len(found)] = found.T
+    return loss.detach(), gradient

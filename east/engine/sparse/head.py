@@ -1,80 +1,79 @@
-"""The classifier in the layout of the kernels."""
+"""The classifier: means over positions, and a linear layer executed as a 1x1 convolution of 1x1 images."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from east.engine.sparse import kernels as k
-from east.engine.sparse.buffers import Layer, Pass
+from east.engine.sparse.buffers import Buffer, Layer, Pass
 from east.engine.sparse.network import Head
+from east.engine.sparse.sketch import contracted, parts_of
 
 
 class HeadProgram:
-    """A linear layer, executed as a 1x1 convolution of 1x1 images, or by PyTorch where it is dense.
+    """The classifier bound to memory for one batch size.
 
     Args:
         head: the classifier.
         layer: its masked layer.
+        x: the last activation.
+        batch: images of a batch.
         kernels: the compiled kernels.
     """
 
-    def __init__(self, head: Head, layer: Layer, kernels: k.KernelSet) -> None:
-        self.head, self.layer, self.kernels = head, layer, kernels
-        self._features: Tensor | None = None
+    def __init__(self, head: Head, layer: Layer, x: Buffer, batch: int, kernels: k.KernelSet) -> None:
+        self.head, self.layer, self.x, self.kernels = head, layer, x, kernels
+        channels, classes = head.x.channels, head.linear.out_features
+        self.geometry = k.Geometry(channels, 1, 1, classes, 1, 1, 1, 1, 0, batch)
+        groups = k.groups_of(batch)
+        self.means = x.data.new_empty(channels, groups, k.LANES)
+        self.logits = x.data.new_zeros(classes, groups, k.LANES)
+        self.value_gradient = torch.empty_like(layer.weights.values)
+        sizes = (channels, head.x.height, head.x.width, batch)
+        self._means = k.Means(*sizes, x.planes, k.address(self.means))
 
-    def forward(self, means: Tensor) -> Tensor:
-        """Logits (classes, N) of features (C, N)."""
-        self._features = means
-        linear = self.head.linear
-        if self.layer.index is None:
-            bias = None if linear.bias is None else linear.bias.detach()
-            return F.linear(means.T, self._weight(), bias).T.contiguous()
-        logits = means.new_zeros(linear.out_features, means.shape[1])
+    def forward(self) -> Tensor:
+        """Logits (classes, G, 32) of the last activation; they hold until the next pass."""
+        self.kernels("means", self._means)
         lists, values = self.layer.index.by_output.lists, k.address(self.layer.weights.values)
-        geometry = self._geometry(means)
-        self.kernels("convolve", k.Convolve(geometry, lists, values, k.address(means), k.address(logits)))
-        return logits if linear.bias is None else logits + linear.bias.detach()[:, None]
+        means, logits = k.address(self.means), k.address(self.logits)
+        self.kernels("convolve", k.Convolve(self.geometry, lists, values, means, logits))
+        return self.logits
 
-    def backward(self, gradient: Tensor, this: Pass) -> Tensor:
-        """From the gradient (classes, N) at the logits to that at the features (C, N), and those of the weights."""
-        means, linear, weights = self._features, self.head.linear, self.layer.weights
-        if means is None:
-            raise RuntimeError("the backward pass of the classifier follows its forward pass")
+    def backward(self, gradient: Tensor, this: Pass) -> None:
+        """From the gradient (classes, G, 32) at the logits to those of the weights and at the last activation."""
+        weights, index = self.layer.weights, self.layer.index
+        planes, dz = k.Planes(k.address(self.means)), k.address(gradient)
+        values = k.address(self.value_gradient)
+        lists = index.by_output.lists
+        self.kernels("weight_gradient", k.WeightGradient(self.geometry, lists, planes, dz, values, 0))
+        at_means = torch.empty_like(self.means)
+        self.kernels(
+            "input_gradient",
+            k.InputGradient(
+                self.geometry, index.by_input.lists, k.address(weights.values), dz, k.address(at_means), 0
+            ),
+        )
         dense = None
-        if self.layer.index is None or this.request.dense:
-            dense = gradient @ means.T
-        products = None
-        if this.request.signs is not None:
-            signs = this.request.signs[self.head.layer].to(means.dtype)
-            products = (signs @ gradient @ means.T).T.double()[..., None]
-        if linear.bias is not None:
-            linear.bias.grad = gradient.sum(1)
-        if self.layer.index is None:
-            assert dense is not None  # noqa: S101 - made above
-            if self.head.dct is not None:
-                self.head.dct.alpha.grad = (dense * self.head.dct.dct.weight).sum()
-            values = weights.select(dense)
-            at_means = self._weight().T @ gradient
-        else:
-            values, at_means = torch.empty_like(weights.values), torch.empty_like(means)
-            geometry, by_output = self._geometry(means), self.layer.index.by_output.lists
-            x, dz = k.address(means), k.address(gradient)
-            self.kernels("weight_gradient", k.WeightGradient(geometry, by_output, x, dz, k.address(values)))
-            self.kernels(
-                "input_gradient",
-                k.InputGradient(
-                    geometry, self.layer.index.by_input.lists, k.address(weights.values), dz, k.address(at_means), 0
-                ),
-            )
-        this.add(self.head.layer, None, values=values, dense=dense if this.request.dense else None, products=products)
-        return at_means
+        if this.request.dense:
+            dense = torch.empty_like(weights.layer.weight)
+            self.kernels("dense_gradient", k.DenseGradient(self.geometry, planes, dz, k.address(dense)))
+        products = None if this.request.signs is None else self._project(gradient, this.request.signs[self.head.layer])
+        this.add(self.head.layer, None, values=self.value_gradient, dense=dense, products=products)
+        self._spread(at_means)
 
-    def _weight(self) -> Tensor:
-        weight = self.head.linear.weight.detach()
-        if self.head.dct is not None:
-            weight = weight + self.head.dct.alpha.detach() * self.head.dct.dct.weight
-        return weight
+    def _project(self, gradient: Tensor, signs: Tensor) -> Tensor:
+        signs = signs.to(gradient.dtype).contiguous()
+        sketches = gradient.new_empty(parts_of(len(gradient)), len(signs), *gradient.shape[1:])
+        sizes = (len(gradient), gradient[0].numel(), len(signs))
+        structure = k.Project(*sizes, k.address(gradient), k.address(signs), k.address(sketches))
+        self.kernels("project", structure)
+        return contracted(self.kernels, self.geometry, k.Planes(k.address(self.means)), sketches)
 
-    def _geometry(self, means: Tensor) -> k.Geometry:
-        channels, batch = means.shape
-        return k.Geometry(channels, 1, 1, self.head.linear.out_features, 1, 1, 1, 1, 0, batch)
+    def _spread(self, at_means: Tensor) -> None:
+        """The gradient at a mean, divided among all positions."""
+        if self.x.gradient is None:
+            raise RuntimeError("the last activation has no memory for its gradient")
+        # By a tensor: PyTorch may multiply by the inverse of a number instead.
+        at_position = at_means / torch.full_like(at_means, self.head.x.height * self.head.x.width)
+        self.x.gradient.copy_(at_position[:, :, None, None].expand_as(self.x.gradient))
+        self.x.has_gradient = True

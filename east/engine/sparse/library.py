@@ -28,7 +28,7 @@ SOURCES = Path(__file__).parent / "kernels"
 COMPILERS = ("c++", "g++", "clang++")
 """The compilers that are looked for on PATH, in this order, where `CXX` names none."""
 
-FLAGS = ("-std=c++17", "-O3", "-fPIC", "-fno-math-errno", "-fno-trapping-math")
+FLAGS = ("-std=c++17", "-O3", "-fPIC", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off")
 """How every kernel is compiled. Not `-ffast-math`: results must not depend on how the compiler regroups sums."""
 
 VECTOR_FLAGS = {

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -9,15 +10,12 @@ from torch import Tensor
 
 from east.engine.sparse import kernels as k
 from east.engine.sparse.buffers import Buffer, Layers, Pass
-from east.engine.sparse.convolutions import CONVOLUTIONS, SparseConvolution, pushes
 from east.engine.sparse.dynamic import Dynamic
 from east.engine.sparse.head import HeadProgram
-from east.engine.sparse.layout import to_batch_innermost
+from east.engine.sparse.index import Grouped
 from east.engine.sparse.memory import Arena, padded
 from east.engine.sparse.network import Activation, GradientKey, Network, Pool, Unit
-
-SKETCH_PARTS = 16
-"""Parts in which channels are summed up with signs: so many threads can share the backward pass of a unit at most."""
+from east.engine.sparse.sketch import contracted, parts_of
 
 
 class Program:
@@ -32,51 +30,59 @@ class Program:
     """
 
     def __init__(self, network: Network, layers: Layers, batch: int, arena: Arena, kernels: k.KernelSet) -> None:
-        self.network = network
-        self.kernels = kernels
+        self.network, self.kernels = network, kernels
         arena.reset()
-        gradients = {key: arena.take(*key[1:], batch) for key in _gradient_keys(network, layers)}
+        gradients = {key: arena.take(*grouped(key[1:], batch)) for key in _gradient_keys(network, layers)}
         self.buffers = {
-            activation: Buffer(arena.take(*activation.shape, batch), gradients.get(activation.gradient_key))
+            activation: Buffer(arena.take(*grouped(activation.shape, batch)), gradients.get(activation.gradient_key))
             for activation in [network.images, *(node.y for node in network.nodes)]
         }
         self.nodes: list[UnitProgram | PoolProgram] = [
-            PoolProgram(node, self.buffers, kernels)
+            PoolProgram(node, self.buffers, batch, kernels)
             if isinstance(node, Pool)
-            else UnitProgram(node, layers, self.buffers, arena, kernels)
+            else UnitProgram(node, layers, self.buffers, batch, arena, kernels)
             for node in network.nodes
         ]
-        self.head = HeadProgram(network.head, layers[network.head.layer], kernels)
+        head = network.head
+        self.head = HeadProgram(head, layers[head.layer], self.buffers[head.x], batch, kernels)
         programs = {node.unit: node for node in self.nodes if isinstance(node, UnitProgram)}
-        for program in programs.values():
-            program.gather_from([programs[reader] for reader in program.unit.y.readers])
+        for node in self.nodes:
+            # In the order in which the backward pass comes to them.
+            node.read_by([programs[reader] for reader in reversed(node.y.readers)])
 
     def forward(self, images: Tensor, this: Pass) -> Tensor:
-        """Logits (classes, N).
+        """Logits (classes, G, 32), which hold until the next pass.
 
         Raises:
             EastError: a channel has a single number, so that there are no batch statistics to train with.
         """
         if this.training:
             self.network.check_statistics(len(images))
-        to_batch_innermost(self.kernels, images, self.buffers[self.network.images].data)
+        self._take(images)
         for node in self.nodes:
             node.forward(this)
-        return self.head.forward(self.buffers[self.network.head.x].data.mean(dim=(1, 2)))
+        return self.head.forward()
 
     def backward(self, gradient: Tensor, this: Pass) -> None:
-        """From the gradient (classes, N) at the logits to those of all parameters."""
-        at_means = self.head.backward(gradient, this)
-        last = self.network.head.x
+        """From the gradient (classes, G, 32) at the logits to those of all parameters."""
         for buffer in self.buffers.values():
             buffer.has_gradient = False
-        at_last = self.buffers[last].gradient
-        if at_last is None:
-            raise RuntimeError("the last activation has no memory for its gradient")
-        at_last.copy_((at_means / (last.height * last.width))[:, None, None].expand_as(at_last))
-        self.buffers[last].has_gradient = True
+        self.head.backward(gradient, this)
         for node in reversed(self.nodes):
             node.backward(this)
+
+    def _take(self, images: Tensor) -> None:
+        batch, channels, height, width = images.shape
+        images = images.contiguous()
+        to = k.address(self.buffers[self.network.images].data)
+        strides = (channels * height * width, height * width, 1)
+        structure = k.TakeImages(k.address(images), to, batch, channels, height * width, *strides)
+        self.kernels("take_images", structure)
+
+
+def grouped(shape: tuple[int, int, int], batch: int) -> tuple[int, int, int, int, int]:
+    """The shape of an activation (C, H, W) for a batch: (C, G, H, W, 32)."""
+    return shape[0], k.groups_of(batch), *shape[1:], k.LANES
 
 
 def memory_needed(network: Network, layers: Layers, batch: int, dtype: torch.dtype) -> int:
@@ -85,9 +91,9 @@ def memory_needed(network: Network, layers: Layers, batch: int, dtype: torch.dty
     for node in network.nodes:
         copies = 1
         if isinstance(node, Unit):
-            copies += (layers[node.layer].execution != "fused") + (node.dynamic is not None)
+            copies += (layers[node.layer].execution == "rows") + (node.dynamic is not None)
         shapes += [node.y.shape] * copies
-    return sum(padded(math.prod(shape) * batch, dtype) for shape in shapes)
+    return sum(padded(math.prod(grouped(shape, batch)), dtype) for shape in shapes)
 
 
 def _gradient_keys(network: Network, layers: Layers) -> set[GradientKey]:
@@ -96,22 +102,32 @@ def _gradient_keys(network: Network, layers: Layers) -> set[GradientKey]:
 
 def _needs_gradient(activation: Activation, layers: Layers) -> bool:
     """Whether the gradient at an activation is ever written to memory."""
-    dynamic = isinstance(activation.producer, Unit) and activation.producer.dynamic is not None
-    return activation.lasting or dynamic or any(pushes(unit, layers) for unit in activation.readers)
+    return activation.lasting or not _is_gathered(activation, layers)
+
+
+def _is_gathered(activation: Activation, layers: Layers) -> bool:
+    """Whether the unit that wrote an activation gathers the gradient at it on the way, from what its readers left."""
+    producer = activation.producer
+    unit = isinstance(producer, Unit) and producer.dynamic is None
+    return unit and all(layers[reader.layer].execution == "fused" for reader in activation.readers)
 
 
 class PoolProgram:
     """A max-pool bound to memory."""
 
-    def __init__(self, node: Pool, buffers: Mapping[Activation, Buffer], kernels: k.KernelSet) -> None:
+    def __init__(self, node: Pool, buffers: Mapping[Activation, Buffer], batch: int, kernels: k.KernelSet) -> None:
         self.y = node.y
         self.kernels = kernels
-        self.x_buffer = buffers[node.x]
-        x, y = self.x_buffer, buffers[node.y]
-        batch = x.data.shape[-1]
+        self.x_buffer, self.y_buffer = buffers[node.x], buffers[node.y]
+        x, y = self.x_buffer, self.y_buffer
         geometry = k.Geometry(*node.x.shape, *node.y.shape, node.kernel, node.stride, node.padding, batch)
         self._forward = k.MaxPoolForward(geometry, k.address(x.data), k.address(y.data))
         self._backward = k.MaxPoolBackward(geometry, k.address(x.data), k.address(y.gradient), k.address(x.gradient))
+        self._readers: list[UnitProgram] = []
+
+    def read_by(self, readers: "list[UnitProgram]") -> None:
+        """Say which units read the output."""
+        self._readers = readers
 
     def forward(self, this: Pass) -> None:
         """Write the output."""
@@ -119,6 +135,8 @@ class PoolProgram:
 
     def backward(self, this: Pass) -> None:
         """Write the gradient at the input."""
+        for reader in self._readers:
+            reader.add_input_gradient()
         self.kernels("max_pool_backward", self._backward)
         self.x_buffer.has_gradient = True
 
@@ -131,39 +149,56 @@ class UnitProgram:
         unit: Unit,
         layers: Layers,
         buffers: Mapping[Activation, Buffer],
+        batch: int,
         arena: Arena,
         kernels: k.KernelSet,
     ) -> None:
-        self.unit, self.y = unit, unit.y
-        self.kernels = kernels
-        layer = layers[unit.layer]
+        self.unit, self.y, self.kernels = unit, unit.y, kernels
+        self.layer = layers[unit.layer]
         x, y = buffers[unit.x], buffers[unit.y]
         self.x_buffer, self.y_buffer = x, y
         self.residual_buffer = None if unit.residual is None else buffers[unit.residual]
-        z = None if layer.execution == "fused" else arena.take(*y.data.shape)
-        self.dynamic = None if unit.dynamic is None else Dynamic(unit.dynamic, arena.take(*y.data.shape), kernels)
-        self.read = self._read(layers)
-        self.convolution = CONVOLUTIONS[layer.execution](
-            unit, layer, x, y, z, kernels, pushes=pushes(unit, layers), read=self.read
+        conv = unit.conv
+        self.geometry = k.Geometry(
+            *unit.x.shape, *unit.y.shape, conv.kernel_size[0], conv.stride[0], int(conv.padding[0]), batch
         )
+        self.z = arena.take(*y.data.shape) if self.layer.execution == "rows" else None
+        dyrelu = unit.dynamic
+        self.dynamic = None if dyrelu is None else Dynamic(dyrelu, arena.take(*y.data.shape), batch, kernels)
+        self.read = self._read(layers)
+        self.values = torch.empty_like(self.layer.weights.values)
         channels = unit.y.channels
-        self.mean, self.inverse_deviation = y.data.new_empty(channels), y.data.new_empty(channels)
+        self.normalization = y.data.new_empty(channels, 4)
         self.weight_gradient, self.bias_gradient = y.data.new_empty(channels), y.data.new_empty(channels)
-        self.value_gradient = torch.empty_like(self.convolution.values)
+        self.value_gradient = torch.empty_like(self.values)
+        self._readers: list[UnitProgram] = []
+        self._gathers = _is_gathered(unit.y, layers)
         self._forward = self._make_forward(layers)
         self._backward = self._make_backward()
 
-    def gather_from(self, readers: list["UnitProgram"]) -> None:
-        """Take the gradient at the output from these units, as far as they do not write it themselves."""
-        convolutions = [reader.convolution for reader in readers]
-        gathered = [one for one in convolutions if isinstance(one, SparseConvolution) and not one.pushes]
-        for place, one in enumerate(gathered):
-            values, dz = k.address(one.values), k.address(one.y.data)
+    @cached_property
+    def by_input(self) -> Grouped:
+        """The non-zeros that carry a gradient to the input: not those of output channels that nothing reads."""
+        by_input = self.layer.index.by_input
+        return by_input if self.read is None else by_input.among(self.read)
+
+    def read_by(self, readers: "list[UnitProgram]") -> None:
+        """Say which units read the output, in the order in which their gradients are added."""
+        self._readers = readers
+        if not self._gathers:
+            return
+        for place, one in enumerate(readers):
+            values, dz = k.address(one.values), k.address(one.y_buffer.data)
             self._backward.consumers[place] = k.Consumer(one.geometry, one.by_input.lists, values, dz)
 
     def forward(self, this: Pass) -> None:
         """Write the output and, in training, update the running statistics."""
-        self.convolution.forward()
+        scale = self.unit.scale
+        torch.mul(self.layer.weights.values, 1.0 if scale is None else scale.detach(), out=self.values)
+        if self.z is not None:
+            x, z = k.address(self.x_buffer.data), k.address(self.z)
+            lists = self.layer.index.by_output.lists
+            self.kernels("convolve", k.Convolve(self.geometry, lists, k.address(self.values), x, z))
         self._forward.training = int(this.training)
         self._forward.wanted = None if this.everything else k.address(self.read)
         self.kernels("forward", self._forward)
@@ -171,15 +206,17 @@ class UnitProgram:
         if this.training and norm.num_batches_tracked is not None:
             norm.num_batches_tracked.add_(1)
         if self.dynamic is not None:
-            self.dynamic.forward(self.y_buffer.data, this.training)
+            self.dynamic.forward(self.y_buffer.data)
 
     def backward(self, this: Pass) -> None:
         """Leave the gradients of the parameters, and what the units before this one need."""
         structure, buffer = self._backward, self.y_buffer
+        if not self._gathers:
+            for reader in self._readers:
+                reader.add_input_gradient()
         structure.direct = k.address(buffer.gradient) if buffer.has_gradient else None
         if self.dynamic is not None and buffer.gradient is not None:
-            coefficients, pooled = self.dynamic.backward(buffer.gradient)
-            structure.coefficients, structure.pooled = k.address(coefficients), k.address(pooled)
+            self.dynamic.backward(buffer.gradient)
         structure.dz = k.address(buffer.data) if self._needs_dz(this) else None
         structure.dz_of_dead = int(this.request.dense)
         sketches = self._prepare_sketch(this)
@@ -187,60 +224,73 @@ class UnitProgram:
         self.unit.norm.weight.grad, self.unit.norm.bias.grad = self.weight_gradient, self.bias_gradient
         if self.residual_buffer is not None:
             self.residual_buffer.has_gradient = True  # the gradient after the activation, in the same memory
-        products = None if sketches is None else self._correlate(sketches)
-        self.convolution.backward(this, self.value_gradient, products)
+        products = None
+        if sketches is not None:
+            products = contracted(self.kernels, self.geometry, self.x_buffer.planes, sketches)
+        self._find_weight_gradients(this, products)
+
+    def add_input_gradient(self) -> None:
+        """Add the gradient at the input to what is there of it."""
+        arguments = (k.address(tensor) for tensor in (self.values, self.y_buffer.data, self.x_buffer.gradient))
+        accumulate = int(self.x_buffer.has_gradient)
+        lists = self.by_input.lists
+        self.kernels("input_gradient", k.InputGradient(self.geometry, lists, *arguments, accumulate))
+        self.x_buffer.has_gradient = True
+
+    def _find_weight_gradients(self, this: Pass, products: Tensor | None) -> None:
+        x, dz = self.x_buffer.planes, k.address(self.y_buffer.data)
+        weights, scale = self.layer.weights, self.unit.scale
+        if self.z is not None:
+            lists, gradient = self.layer.index.by_output.lists, k.address(self.value_gradient)
+            least = k.FEW + 1
+            self.kernels("weight_gradient", k.WeightGradient(self.geometry, lists, x, dz, gradient, least))
+        dense = None
+        if this.request.dense:
+            dense = torch.empty_like(weights.layer.weight)
+            self.kernels("dense_gradient", k.DenseGradient(self.geometry, x, dz, k.address(dense)))
+        if scale is not None:
+            found = torch.empty(1, dtype=torch.float64)
+            left, right = k.address(self.value_gradient), k.address(weights.values)
+            self.kernels("dot", k.Dot(weights.count, left, right, k.address(found)))
+            scale.grad = found[0].to(scale.dtype)
+        this.add(self.unit.layer, scale, values=self.value_gradient, dense=dense, products=products)
 
     def _needs_dz(self, this: Pass) -> bool:
-        return self.convolution.z is not None or self.unit.x.producer is not None or this.request.dense
+        return self.z is not None or self.unit.x.producer is not None or this.request.dense
 
     def _prepare_sketch(self, this: Pass) -> Tensor | None:
-        """Have the backward kernel sum signs * dz over channels; a dense convolution has its dense gradient instead.
+        """Have the backward kernel sum signs * dz over channels.
 
         Returns:
-            Memory (parts, probes, H, W, N) for these sums, or None where they are not needed.
+            Memory (parts, probes, G, H, W, 32) for these sums, or None where they are not needed.
         """
         structure = self._backward
         structure.probes = 0
-        if this.request.signs is None or self.convolution.layer.execution == "dense":
+        if this.request.signs is None:
             return None
-        self._signs = this.request.signs[self.unit.layer].to(self.value_gradient.dtype).contiguous()
+        self._signs = this.request.signs[self.unit.layer].to(self.values.dtype).contiguous()
         structure.probes = len(self._signs)
-        structure.sketch_parts = min(SKETCH_PARTS, self.unit.y.channels)
-        sketches = self._signs.new_empty(structure.sketch_parts, len(self._signs), *self.y_buffer.data.shape[1:])
+        parts = parts_of(self.unit.y.channels)
+        sketches = self._signs.new_empty(parts, len(self._signs), *self.y_buffer.data.shape[1:])
         structure.signs, structure.sketches = k.address(self._signs), k.address(sketches)
         return sketches
-
-    def _correlate(self, sketches: Tensor) -> Tensor:
-        """The dense gradient contracted with the signs: (in, probes, taps) in float64."""
-        parts, probes = sketches.shape[:2]
-        taps = self.unit.conv.kernel_size[0] ** 2
-        products = torch.empty(self.unit.x.channels, probes, taps, dtype=torch.float64)
-        geometry, planes = self.convolution.geometry, self.x_buffer.planes
-        structure = k.Correlate(geometry, planes, probes, parts, k.address(sketches), k.address(products))
-        self.kernels("correlate", structure)
-        return products
 
     def _read(self, layers: Layers) -> Tensor | None:
         """Which channels of the output anything reads; None for all of them."""
         if self.unit.y.lasting or self.dynamic is not None:
             return None
-        indices = [layers[reader.layer].index for reader in self.unit.y.readers]
-        occupied = [index.by_input.occupied for index in indices if index is not None]
-        return torch.stack(occupied).amax(0) if len(occupied) == len(indices) else None
+        occupied = [layers[reader.layer].index.by_input.occupied for reader in self.unit.y.readers]
+        return torch.stack(occupied).amax(0)
 
     def _structure(self) -> dict[str, Any]:
         """What the kernels of both passes are told."""
-        norm, index = self.unit.norm, self.convolution.layer.index
         return {
-            "geometry": self.convolution.geometry,
-            "by_output": k.Lists() if index is None else index.by_output.lists,
-            "values": k.address(self.convolution.values),
+            "geometry": self.geometry,
+            "by_output": self.layer.index.by_output.lists,
+            "values": k.address(self.values),
             "x": self.x_buffer.planes,
-            "z": k.address(self.convolution.z),
-            "weight": k.address(norm.weight),
-            "bias": k.address(norm.bias),
-            "mean": k.address(self.mean),
-            "inverse_deviation": k.address(self.inverse_deviation),
+            "z": k.address(self.z),
+            "normalization": k.address(self.normalization),
         }
 
     def _make_forward(self, layers: Layers) -> k.Forward:
@@ -250,6 +300,8 @@ class UnitProgram:
         constants = inner and all(layers[reader.layer].execution == "fused" for reader in unit.y.readers)
         return k.Forward(
             **self._structure(),
+            weight=k.address(norm.weight),
+            bias=k.address(norm.bias),
             running_mean=k.address(norm.running_mean),
             running_variance=k.address(norm.running_var),
             epsilon=norm.eps,
@@ -264,17 +316,19 @@ class UnitProgram:
         )
 
     def _make_backward(self) -> k.Backward:
-        unit, y = self.unit, self.y_buffer
-        # Without a residual the sign is found anew from z, and then the memory of the output is free at once.
+        unit, y, dynamic = self.unit, self.y_buffer, self.dynamic
+        # Without a residual the sign is found again from z, and then the memory of the output is free at once.
         activation, decides = k.RECTIFY_BY_INPUT if unit.residual is None else k.RECTIFY_BY_OUTPUT, y.data
         if not unit.rectify:
             activation = k.NO_ACTIVATION
-        elif self.dynamic is not None:
-            activation, decides = k.DYNAMIC, self.dynamic.u
+        elif dynamic is not None:
+            activation, decides = k.DYNAMIC, dynamic.u
         return k.Backward(
             **self._structure(),
             activation=activation,
             y=k.address(decides),
+            coefficients=None if dynamic is None else k.address(dynamic.coefficients),
+            pooled=None if dynamic is None else k.address(dynamic.at_means),
             read=k.address(self.read),
             g=None if unit.residual is None else k.address(y.gradient),
             weight_gradient=k.address(self.weight_gradient),

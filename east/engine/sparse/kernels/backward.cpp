@@ -1,10 +1,9 @@
 // The backward pass of one unit (convolution, batch norm, residual, activation), output channel by output channel.
 
-#include <algorithm>
-#include <cmath>
-
 #include "convolution.h"
-#include "sources.h"
+#include "dyrelu.h"
+#include "normalization.h"
+#include "shifted.h"
 
 namespace east {
 namespace {
@@ -26,512 +25,439 @@ struct Backward {
     Lists by_output;
     const T* values;
     Planes<T> x;
-    const T* z;       // as in the forward pass; the gradient of the non-zeros is then found elsewhere
-    const T* weight;  // batch norm's scale and shift
-    const T* bias;
-    const T* mean;
-    const T* inverse_deviation;
-    // Where the gradient at the unit's output comes from; all that is there is summed.
+    const T* z;       // as in the forward pass; gradients of non-zeros in channels with many are then found elsewhere
+    Normalization<T>* normalization;  // [out_channels], of the forward pass
+    // Where the gradient at the unit's output comes from: `direct`, then consumer after consumer.
     Consumer<T> consumers[2];
-    const T* direct;     // [out_channels, plane]
+    const T* direct;  // [out_channels, plane]
     int32_t activation;
-    const T* y;              // [out_channels, plane] of activation `rectify_by_output`; the pre-activation for `dynamic`
-    const T* coefficients;   // [out_channels, 4, batch] of activation `dynamic`: a1, a2, b1, b2
-    const T* pooled;         // [out_channels, batch] of activation `dynamic`: the gradient through the pooled mean
-    const uint8_t* read;     // [out_channels]: whether any gradient reaches the channel; null for all
+    const T* y;             // [out_channels, plane] of activation `rectify_by_output`; the pre-activation for `dynamic`
+    const T* coefficients;  // [out_channels, 4, groups, 32] of activation `dynamic`: a1, a2, b1, b2
+    const T* pooled;        // [out_channels, groups, 32] of activation `dynamic`: the gradient at the means
+    const uint8_t* read;    // [out_channels]: whether any gradient reaches the channel; null for all
     T* g;                // [out_channels, plane]: gradient after the activation; may be `direct`; null for not wanted
     T* dz;               // [out_channels, plane]: gradient at the convolution; may be `y`; null for not wanted
     int32_t dz_of_dead;  // dz is wanted for channels without non-zeros too
     T* weight_gradient;
     T* bias_gradient;
     T* value_gradient;
-    // Sums over channels of sign * dz. Channels are split into `sketch_parts` consecutive parts, each with sums of its own,
-    // so that the order of adding does not depend on threads.
+    // Sums over channels of sign * dz, each over `sketch_channels` channels that follow one another.
     int32_t probes;
-    int32_t sketch_parts;
     const T* signs;  // [probes, out_channels]
-    T* sketches;     // [sketch_parts, probes, plane]
+    T* sketches;     // [parts, probes, plane]
 };
-
-// One tile of the gradient at the unit's output. `to` may be the same memory as `direct`.
-template <typename T>
-inline void incoming_tile(const Backward<T>& b, int64_t channel, const Tile& tile, int64_t offset, T* to) {
-    const Geometry& g = b.geometry;
-    const int64_t batch = g.batch, count = tile.positions() * batch;
-    for (int64_t k = 0; k < count; k += 64 / sizeof(T)) prefetch_for_writing(to + k);
-    if (b.direct == nullptr) {
-        fill(to, T(0), count);
-    } else if (const T* from = b.direct + channel * g.out_plane() + offset; from != to) {
-        std::memcpy(to, from, count * sizeof(T));
-    }
-    for (const Consumer<T>& consumer : b.consumers) {
-        if (consumer.dz == nullptr) continue;
-        gather_tile(consumer.geometry, consumer.by_input, consumer.values, consumer.dz, channel, tile, to);
-    }
-}
 
 struct Moments {
     double g = 0, product = 0;
 };
 
-// In place: the gradient before the activation, its sum, and its sum of products with normalized z.
-template <int32_t activation, bool normalized, typename T>
-inline void activate_tile(T* g, const T* decide, const T* z, T factor, T shift, T mean, T inverse, T* hat, int64_t count,
-                          Moments& moments) {
-    using V = Vector<T>;
-    auto s = V::zero(), p = V::zero();
-    const auto f = V::all(factor), h = V::all(shift), m = V::all(mean), i = V::all(inverse), zero = V::zero();
-    int64_t k = 0;
-    for (; k + V::lanes <= count; k += V::lanes) {
-        auto v = V::load(g + k);
-        if (activation == rectify_by_output) prefetch_for_writing(decide + k);
-        if (activation == rectify_by_output) v = V::load(decide + k) <= zero ? zero : v;
-        if (activation == rectify_by_input) v = V::load(z + k) * f + h <= zero ? zero : v;
-        if (activation != none) V::store(g + k, v);
-        s += v;
-        if (normalized) {
-            const auto n = (V::load(z + k) - m) * i;
-            V::store(hat + k, n);
-            p += v * n;
-        }
-    }
-    moments.g += V::sum(s);
-    moments.product += V::sum(p);
-    for (; k < count; ++k) {
-        T v = g[k];
-        if (activation == rectify_by_output && decide[k] <= 0) v = 0;
-        if (activation == rectify_by_input && z[k] * factor + shift <= 0) v = 0;
-        g[k] = v;
-        moments.g += v;
-        if (normalized) {
-            hat[k] = (z[k] - mean) * inverse;
-            moments.product += v * hat[k];
-        }
-    }
-}
-
-// A DyReLU max(a1 u + b1, a2 u + b2): the gradient through the larger line, and through the pooled mean.
-template <typename T>
-inline void dynamic_tile(T* g, const T* u, const T* coefficients, const T* pooled, int64_t positions, int64_t batch) {
-    const T *a1 = coefficients, *a2 = a1 + batch, *b1 = a2 + batch, *b2 = b1 + batch;
-    for (int64_t p = 0; p < positions; ++p, g += batch, u += batch) {
-        for (int64_t n = 0; n < batch; ++n) {
-            const T first = a1[n] * u[n] + b1[n], second = a2[n] * u[n] + b2[n];
-            // Where both lines are equal PyTorch gives each half of the gradient.
-            const T slope = first > second ? a1[n] : (second > first ? a2[n] : (a1[n] + a2[n]) / 2);
-            g[n] = g[n] * slope + pooled[n];
-        }
-    }
-}
-
-template <bool normalized, typename T>
-inline void activate(const Backward<T>& b, int64_t channel, int64_t offset, T* g, const T* z, T* hat, T factor, T shift,
-                     int64_t count, Moments& moments) {
-    const int64_t at = channel * b.geometry.out_plane() + offset, batch = b.geometry.batch;
-    const T mean = b.mean[channel], inverse = b.inverse_deviation[channel];
-    switch (b.activation) {
-        case rectify_by_output:
-            activate_tile<rectify_by_output, normalized>(g, b.y + at, z, factor, shift, mean, inverse, hat, count, moments);
-            break;
-        case rectify_by_input:
-            if (!normalized) {  // z is 0 everywhere
-                if (shift <= 0) fill(g, T(0), count);
-                activate_tile<none, false>(g, b.y, z, factor, shift, mean, inverse, hat, count, moments);
-                break;
-            }
-            activate_tile<rectify_by_input, normalized>(g, b.y, z, factor, shift, mean, inverse, hat, count, moments);
-            break;
-        case dynamic:
-            dynamic_tile(g, b.y + at, b.coefficients + channel * 4 * batch, b.pooled + channel * batch, count / batch, batch);
-            [[fallthrough]];
-        default:
-            activate_tile<none, normalized>(g, b.y, z, factor, shift, mean, inverse, hat, count, moments);
-    }
-}
-
-// Sums that give the gradient of one non-zero: x over its span with 1, with g and with normalized z.
+// Sums that give the gradient of one non-zero where there are few: x with 1, with g and with normalized z.
 struct Products {
     double x = 0, g = 0, hat = 0;
 };
 
-template <typename T>
-inline void add_products(const T* x, const T* g, const T* hat, int64_t count, Products& products) {
+// In place: the gradient before the activation; its sum, and its sum of products with normalized z.
+template <int32_t activation, bool normalized, typename T>
+inline void activate(T* g, const T* decide, const T* z, const Normalization<T>& norm, T* hat, int64_t count,
+                     int32_t images, Moments& moments) {
     using V = Vector<T>;
-    auto a = V::zero(), b = V::zero(), c = V::zero();
-    int64_t k = 0;
-    for (; k + V::lanes <= count; k += V::lanes) {
-        const auto v = V::load(x + k);
-        a += v;
-        b += v * V::load(g + k);
-        c += v * V::load(hat + k);
-    }
-    products.x += V::sum(a);
-    products.g += V::sum(b);
-    products.hat += V::sum(c);
-    for (; k < count; ++k) {
-        products.x += x[k];
-        products.g += x[k] * g[k];
-        products.hat += x[k] * hat[k];
-    }
-}
-
-template <typename T>
-inline void value_products(const Backward<T>& b, int64_t channel, const Tile& tile, const T* g, const T* hat,
-                           Products* products) {
-    const Geometry& geometry = b.geometry;
-    const int32_t first = b.by_output.start[channel];
-    for (int32_t j = first; j < b.by_output.start[channel + 1]; ++j) {
-        const int32_t source = b.by_output.channel[j];
-        Products& p = products[j - first];
-        if (b.x.is_stored(source)) {
-            const T* x = b.x.data + source * geometry.in_plane();
-            for_each_run(geometry, b.by_output.tap[j], tile, [&](int64_t at, int64_t from, int64_t count) {
-                add_products(x + from, g + at, hat + at, count, p);
-            });
-        } else {
-            const double value = b.x.constants[source];
-            for_each_run(geometry, b.by_output.tap[j], tile, [&](int64_t at, int64_t, int64_t count) {
-                p.x += value * count;
-                p.g += value * sum(g + at, count);
-                p.hat += value * sum(hat + at, count);
-            });
+    LaneSums<T> sums, products;
+    const auto f = V::all(norm.factor), h = V::all(norm.shift), m = V::all(norm.mean), i = V::all(norm.inverse);
+    const auto zero = V::zero();
+    for (int64_t k = 0; k < count; k += lanes) {
+        for (int r = 0; r < V::count; ++r) {
+            const int64_t n = k + r * V::width;
+            auto v = V::load(g + n);
+            if (activation == rectify_by_output) {
+                prefetch_for_writing(decide + n);
+                v = V::load(decide + n) <= zero ? zero : v;
+            }
+            if (activation == rectify_by_input) v = fma(f, V::load(z + n), h) <= zero ? zero : v;
+            if (activation != none) V::store(g + n, v);
+            sums.part[r] += v;
+            if (normalized) {
+                const auto x = (V::load(z + n) - m) * i;
+                V::store(hat + n, x);
+                products.part[r] = fma(v, x, products.part[r]);
+            }
         }
     }
+    moments.g += sums.total(images);
+    if (normalized) moments.product += products.total(images);
 }
 
-// to = a * g + b * hat + c, or a * g + c without hat
-template <typename T>
+// to = a * g + (b * hat + c), or a * g + c without hat
+template <bool normalized, typename T>
 inline void combine(const T* g, const T* hat, T a, T b, T c, T* to, int64_t count) {
     using V = Vector<T>;
     const auto va = V::all(a), vb = V::all(b), vc = V::all(c);
-    int64_t k = 0;
-    for (; k + V::lanes <= count; k += V::lanes) {
+    for (int64_t k = 0; k < count; k += V::width) {
         prefetch_for_writing(to + k);
         prefetch(g + k);
-        auto rest = vc;
-        if (hat != nullptr) {
-            prefetch(hat + k);
-            rest += vb * V::load(hat + k);
-        }
-        V::store(to + k, va * V::load(g + k) + rest);
+        if (normalized) prefetch(hat + k);
+        const auto rest = normalized ? fma(vb, V::load(hat + k), vc) : vc;
+        V::store(to + k, fma(va, V::load(g + k), rest));
     }
-    for (; k < count; ++k) to[k] = a * g[k] + (hat != nullptr ? b * hat[k] + c : c);
 }
 
-// The non-zeros whose gradient is found here: where z is given, so is the gradient, elsewhere.
+// Lane by lane, the sums of one segment for a non-zero among few.
 template <typename T>
-inline int32_t count_of(const Backward<T>& b, int64_t channel) {
-    return b.z == nullptr ? b.by_output.start[channel + 1] - b.by_output.start[channel] : 0;
-}
-
-// The sums of one channel over its plane.
-template <typename T>
-struct Sums {
-    Sum<T> g, product;
-    Sum<T> x[most_sources], x_g[most_sources], x_hat[most_sources];
-
-    void flush(int32_t sources) {
-        g.flush();
-        product.flush();
-        for (int32_t j = 0; j < sources; ++j) {
-            x[j].flush();
-            x_g[j].flush();
-            x_hat[j].flush();
-        }
-    }
-};
-
-// What one pass over a span needs besides its planes.
-template <typename T>
-struct BackwardSpan {
-    const T* x[most_sources + 1];
-    const T* dz[most_sources + 1];
-    T values[most_sources + 1], gradients[most_sources + 1];
-    const T* y;
-    T factor, shift, mean, inverse;
-    T *g, *hat;
-};
-
-// The whole first pass of the backward: the gradient at the output (a sum over `readers`), z again (a sum over `sources`),
-// the gradient before the activation, normalized z, and all sums, in one loop.
-template <int sources, int readers, int32_t activation, typename T>
-inline void backward_span(const BackwardSpan<T>& b, int64_t count, Sums<T>& sums) {
+inline void add_products(const Geometry& g, const Planes<T>& x, int32_t source, int32_t tap, const Segment& segment,
+                         const T* gradient, const T* hat, Products& products) {
     using V = Vector<T>;
-    using R = typename V::Register;
-    R values[sources + 1], gradients[readers], x[sources + 1];
-    R sx[sources + 1], sg[sources + 1], sh[sources + 1];
-    for (int j = 0; j < sources; ++j) {
-        values[j] = V::all(b.values[j]);
-        sx[j] = sums.x[j].fast;
-        sg[j] = sums.x_g[j].fast;
-        sh[j] = sums.x_hat[j].fast;
-    }
-    for (int j = 0; j < readers; ++j) gradients[j] = V::all(b.gradients[j]);
-    R s = sums.g.fast, p = sums.product.fast;
-    const R f = V::all(b.factor), h = V::all(b.shift), m = V::all(b.mean), i = V::all(b.inverse), zero = V::zero();
-    int64_t k = 0;
-    for (; k + V::lanes <= count; k += V::lanes) {
-        for (int j = 0; j < readers; ++j) prefetch(b.dz[j] + k);
-        for (int j = 0; j < sources; ++j) prefetch(b.x[j] + k);
-        if (activation == rectify_by_output) prefetch_for_writing(b.y + k);
-        R g = gradients[0] * V::load(b.dz[0] + k);
-        for (int j = 1; j < readers; ++j) g += gradients[j] * V::load(b.dz[j] + k);
-        if (activation == rectify_by_output) g = V::load(b.y + k) <= zero ? zero : g;
-        if (sources > 0) {
-            R z = zero;
-            for (int j = 0; j < sources; ++j) {
-                x[j] = V::load(b.x[j] + k);
-                z += values[j] * x[j];
-            }
-            if (activation == rectify_by_input) g = z * f + h <= zero ? zero : g;
-            const R hat = (z - m) * i;
-            V::store(b.hat + k, hat);
-            p += g * hat;
-            for (int j = 0; j < sources; ++j) {
-                sx[j] += x[j];
-                sg[j] += x[j] * g;
-                sh[j] += x[j] * hat;
+    LaneSums<T> ones, gradients, hats;
+    const bool is_stored = x.is_stored(source);
+    const auto constant = V::all(is_stored ? T(0) : x.constants[source]);
+    const T* image = x.data + source * g.in_plane() + segment.group * g.in_image();
+    for_each_run(g, tap, segment, [&](int64_t at, int64_t from, int64_t run) {
+        for (int64_t k = 0; k < run; k += lanes) {
+            for (int r = 0; r < V::count; ++r) {
+                const int64_t n = k + r * V::width;
+                const auto v = is_stored ? V::load(image + from + n) : constant;
+                ones.part[r] += v;
+                gradients.part[r] = fma(v, V::load(gradient + at + n), gradients.part[r]);
+                hats.part[r] = fma(v, V::load(hat + at + n), hats.part[r]);
             }
         }
-        V::store(b.g + k, g);
-        s += g;
-    }
-    sums.g.fast = s;
-    sums.product.fast = p;
-    for (int j = 0; j < sources; ++j) {
-        sums.x[j].fast = sx[j];
-        sums.x_g[j].fast = sg[j];
-        sums.x_hat[j].fast = sh[j];
-    }
-    for (; k < count; ++k) {
-        T g = 0, z = 0;
-        for (int j = 0; j < readers; ++j) g += b.gradients[j] * b.dz[j][k];
-        for (int j = 0; j < sources; ++j) z += b.values[j] * b.x[j][k];
-        if (activation == rectify_by_output && b.y[k] <= 0) g = 0;
-        if (activation == rectify_by_input && z * b.factor + b.shift <= 0) g = 0;
-        b.g[k] = g;
-        sums.g.rest += g;
-        if (sources == 0) continue;
-        const T hat = (z - b.mean) * b.inverse;
-        b.hat[k] = hat;
-        sums.product.rest += g * hat;
-        for (int j = 0; j < sources; ++j) {
-            sums.x[j].rest += b.x[j][k];
-            sums.x_g[j].rest += b.x[j][k] * g;
-            sums.x_hat[j].rest += b.x[j][k] * hat;
-        }
-    }
+    });
+    const int32_t images = g.images(segment.group);
+    products.x += ones.total(images);
+    products.g += gradients.total(images);
+    products.hat += hats.total(images);
 }
 
-template <typename T>
-using SpanKernel = void (*)(const BackwardSpan<T>&, int64_t, Sums<T>&);
-
-template <int sources, int32_t activation, typename T>
-SpanKernel<T> span_kernel(int32_t readers) {
-    switch (readers) {
-        case 1:
-            return backward_span<sources, 1, activation, T>;
-        case 2:
-            return backward_span<sources, 2, activation, T>;
-        case 3:
-            return backward_span<sources, 3, activation, T>;
-        default:
-            return backward_span<sources, 4, activation, T>;
-    }
-}
-
-template <typename T>
-SpanKernel<T> span_kernel(int32_t sources, int32_t readers, bool by_output) {
-    switch (sources) {
-        case 0:
-            return by_output ? span_kernel<0, rectify_by_output, T>(readers) : span_kernel<0, none, T>(readers);
-        case 1:
-            return by_output ? span_kernel<1, rectify_by_output, T>(readers) : span_kernel<1, rectify_by_input, T>(readers);
-        case 2:
-            return by_output ? span_kernel<2, rectify_by_output, T>(readers) : span_kernel<2, rectify_by_input, T>(readers);
-        default:
-            return by_output ? span_kernel<3, rectify_by_output, T>(readers) : span_kernel<3, rectify_by_input, T>(readers);
-    }
-}
-
-// Memory that a thread uses for one channel after the other.
+// What a thread works with, for one channel after the other.
 template <typename T>
 struct Workspace {
-    Workspace(const Backward<T>& b, const Tiling& tiling, int32_t most)
-        : hats(scratch<T, 0>(b.geometry.out_plane())),
-          gradients(scratch<T, 1>(b.g == nullptr && b.dz == nullptr && b.probes > 0 ? b.geometry.out_plane() : 0)),
-          spare(scratch<T, 2>(2 * spare_numbers(b.geometry, tiling))),
-          products(scratch<Products, 3>(most)),
-          fillers(int64_t(b.geometry.out_width) * b.geometry.batch, most_sources) {}
-    // Enough for a tile and for a row.
-    static int64_t spare_numbers(const Geometry& g, const Tiling& tiling) {
-        return std::max(tiling.most_positions(), g.out_width) * int64_t(g.batch);
-    }
+    Workspace(const Backward<T>& b, int32_t most)
+        : segment_numbers(out_segments(b.geometry).most_rows() * b.geometry.out_row()),
+          hats(scratch<T, 0>(b.geometry.out_plane())),
+          gradients(scratch<T, 1>(b.g == nullptr && b.dz == nullptr ? b.geometry.out_plane() : 0)),
+          spare(scratch<T, 2>(2 * segment_numbers)),
+          sums(scratch<double, 3>(most)),
+          fillers(b.geometry.out_row(), few) {}
+
+    int64_t segment_numbers;
     T *hats, *gradients, *spare;
-    Products* products;
+    double* sums;  // of the non-zeros of a channel with many
     Fillers<T> fillers;
 };
 
+// Adds the sums of one segment, whose gradient is in `to` and whose normalized z comes into `hat`.
+template <typename T>
+void activate_segment(const Backward<T>& b, int32_t channel, const Segment& segment, int64_t at, T* to, T* hat, T* spare,
+                      Moments& moments) {
+    const Geometry& g = b.geometry;
+    const int64_t count = segment.rows() * g.out_row(), plane = g.out_plane();
+    const int32_t images = g.images(segment.group);
+    const Normalization<T>& norm = b.normalization[channel];
+    const bool dead = b.by_output.count(channel) == 0;
+    if (b.activation == dynamic) {
+        const int64_t of_group = segment.group * lanes, all = int64_t(g.groups()) * lanes;
+        dyrelu_gradient(to, b.y + channel * plane + at, b.coefficients + channel * 4 * all + of_group, all,
+                        b.pooled + channel * all + of_group, int64_t(g.out_height) * g.out_width, count);
+    }
+    const T* decide = b.y + channel * plane + at;
+    const T* none_given = nullptr;
+    if (dead) {
+        if (b.activation == rectify_by_output) {
+            activate<rectify_by_output, false>(to, decide, none_given, norm, hat, count, images, moments);
+            return;
+        }
+        // z is 0 everywhere: the activation passes everything or nothing.
+        if (b.activation == rectify_by_input && norm.shift <= 0) fill(to, T(0), count);
+        activate<none, false>(to, decide, none_given, norm, hat, count, images, moments);
+        return;
+    }
+    const T* z = spare;
+    if (b.z == nullptr) {
+        convolve_segment(g, b.by_output, b.values, b.x, channel, segment, spare);
+    } else {
+        z = b.z + channel * plane + at;
+    }
+    switch (b.activation) {
+        case rectify_by_output:
+            activate<rectify_by_output, true>(to, decide, z, norm, hat, count, images, moments);
+            break;
+        case rectify_by_input:
+            activate<rectify_by_input, true>(to, decide, z, norm, hat, count, images, moments);
+            break;
+        default:
+            activate<none, true>(to, decide, z, norm, hat, count, images, moments);
+    }
+}
+
+// One segment of the gradient at the unit's output. `to` may be the same memory as `direct`.
+template <typename T>
+void incoming_segment(const Backward<T>& b, int32_t channel, const Segment& segment, int64_t at, T* to) {
+    const int64_t count = segment.rows() * b.geometry.out_row();
+    if (b.direct == nullptr) {
+        for (int64_t k = 0; k < count; k += 64 / sizeof(T)) prefetch_for_writing(to + k);
+        fill(to, T(0), count);
+    } else if (const T* from = b.direct + channel * b.geometry.out_plane() + at; from != to) {
+        std::memcpy(to, from, count * sizeof(T));
+    }
+    for (const Consumer<T>& consumer : b.consumers) {
+        if (consumer.dz == nullptr) continue;
+        gather_segment(consumer.geometry, consumer.by_input, consumer.values, consumer.dz, channel, segment, to);
+    }
+}
+
+constexpr int32_t most_readers = 4;
+
+// What the first pass over a channel with few non-zeros and few readers works with.
+template <typename T>
+struct FewPass {
+    const Geometry& g;
+    Reads<few + most_readers, T> reads;  // first the non-zeros, then the readers
+    const T* zeros;
+    const T* y;
+    const Normalization<T>& norm;
+    T *kept, *hats, *spare;  // `kept` is null where the gradient itself is not needed
+    Moments& moments;
+    Products* products;
+};
+
+// The whole first pass: the gradient at the output (a sum over readers), z again (a sum over sources), the gradient before
+// the activation, normalized z, and all sums, in one loop.
+template <int sources, int readers, int32_t activation, typename T>
+void backward_few(const FewPass<T>& pass) {
+    using V = Vector<T>;
+    using R = typename V::Register;
+    const Geometry& g = pass.g;
+    R values[sources + readers];
+    for (int j = 0; j < sources + readers; ++j) values[j] = V::all(pass.reads.items[j].value);
+    const R f = V::all(pass.norm.factor), h = V::all(pass.norm.shift), m = V::all(pass.norm.mean), i = V::all(pass.norm.inverse);
+    const R zero = V::zero();
+    const bool straight = pass.reads.is_straight();
+    const Segments segments = out_segments(g);
+    for (int32_t index = 0; index < segments.count(); ++index) {
+        const Segment segment = segments[index];
+        LaneSums<T> sums, hat_sums, x_sums[sources + 1], x_g[sources + 1], x_hat[sources + 1];
+        const T* y = pass.y;
+        T *to = pass.spare, *hat = pass.hats;
+        const auto begin_row = [&](int32_t row) {
+            const int64_t at = segment.group * g.out_image() + row * g.out_row();
+            y = pass.y + at;
+            hat = pass.hats + at;
+            if (pass.kept != nullptr) to = pass.kept + at;
+        };
+        const auto apply = [&](const T* const* at, int64_t k) {
+            for (int r = 0; r < V::count; ++r) {
+                const int64_t n = k + r * V::width;
+                for (int j = 0; j < sources + readers; ++j) prefetch(at[j] + n);
+                if (activation == rectify_by_output) prefetch_for_writing(y + n);
+                R gradient = fma(values[sources], V::load(at[sources] + n), zero);
+                for (int j = sources + 1; j < sources + readers; ++j) gradient = fma(values[j], V::load(at[j] + n), gradient);
+                if (activation == rectify_by_output) gradient = V::load(y + n) <= zero ? zero : gradient;
+                if (sources > 0) {
+                    R x[sources + 1], z = zero;
+                    for (int j = 0; j < sources; ++j) {
+                        x[j] = V::load(at[j] + n);
+                        z = fma(values[j], x[j], z);
+                    }
+                    if (activation == rectify_by_input) gradient = fma(f, z, h) <= zero ? zero : gradient;
+                    const R normalized = (z - m) * i;
+                    V::store(hat + n, normalized);
+                    hat_sums.part[r] = fma(gradient, normalized, hat_sums.part[r]);
+                    for (int j = 0; j < sources; ++j) {
+                        x_sums[j].part[r] += x[j];
+                        x_g[j].part[r] = fma(x[j], gradient, x_g[j].part[r]);
+                        x_hat[j].part[r] = fma(x[j], normalized, x_hat[j].part[r]);
+                    }
+                }
+                V::store(to + n, gradient);
+                sums.part[r] += gradient;
+            }
+        };
+        for_each_position<sources + readers>(g, segment, pass.reads.items, pass.zeros, straight, begin_row, apply);
+        const int32_t images = g.images(segment.group);
+        pass.moments.g += sums.total(images);
+        if (sources > 0) pass.moments.product += hat_sums.total(images);
+        for (int j = 0; j < sources; ++j) {
+            pass.products[j].x += x_sums[j].total(images);
+            pass.products[j].g += x_g[j].total(images);
+            pass.products[j].hat += x_hat[j].total(images);
+        }
+    }
+}
+
+template <typename T>
+using FewKernel = void (*)(const FewPass<T>&);
+
+template <int sources, int32_t activation, typename T>
+FewKernel<T> few_kernel(int32_t readers) {
+    static constexpr FewKernel<T> kernels[most_readers] = {
+        backward_few<sources, 1, activation, T>, backward_few<sources, 2, activation, T>,
+        backward_few<sources, 3, activation, T>, backward_few<sources, 4, activation, T>};
+    return kernels[readers - 1];
+}
+
+template <int32_t activation, typename T>
+FewKernel<T> few_kernel(int32_t sources, int32_t readers) {
+    switch (sources) {
+        case 0:
+            return few_kernel<0, activation, T>(readers);
+        case 1:
+            return few_kernel<1, activation, T>(readers);
+        case 2:
+            return few_kernel<2, activation, T>(readers);
+        default:
+            return few_kernel<3, activation, T>(readers);
+    }
+}
+
 // The first pass of a channel with few non-zeros and few readers, all of stride 1; false if it is not one.
 template <typename T>
-bool backward_few(const Backward<T>& b, int32_t channel, T factor, T shift, T* kept, Workspace<T>& work, Moments& moments) {
+bool try_few(const Backward<T>& b, int32_t channel, T* kept, Workspace<T>& work, Moments& moments, Products* products) {
     const Geometry& g = b.geometry;
-    if (b.z != nullptr || !is_near(g)) return false;
-    const int32_t sources = b.by_output.start[channel + 1] - b.by_output.start[channel];
-    if (sources > most_sources) return false;
-    const bool dead = sources == 0;
-    if (b.activation != rectify_by_output && b.activation != rectify_by_input) return false;
-    Sources<T> readers;
+    const int32_t nonzeros = b.by_output.count(channel);
+    const bool by_output = b.activation == rectify_by_output;
+    if (b.z != nullptr || !is_near(g) || nonzeros > few || (!by_output && b.activation != rectify_by_input)) return false;
+    const Normalization<T>& norm = b.normalization[channel];
+    const Reads<few, T> from = sources_of(g, b.by_output, b.values, b.x, channel, work.fillers);
+    FewPass<T> pass{g, {}, work.fillers.zeros(), b.y + channel * g.out_plane(), norm, kept, work.hats, work.spare, moments, products};
+    for (int32_t j = 0; j < nonzeros; ++j) pass.reads.items[pass.reads.count++] = from.items[j];
     const int64_t plane = g.out_plane();
-    if (b.direct != nullptr) readers.add(b.direct + channel * plane, nullptr, 0, 0, T(1));
+    // Where z is 0 everywhere, the activation passes everything or nothing.
+    const bool blocked = nonzeros == 0 && !by_output && norm.shift <= 0;
+    const auto factor = [=](T value) { return blocked ? T(0) : value; };
+    if (b.direct != nullptr) pass.reads.add(b.direct + channel * plane, nullptr, 0, 0, factor(T(1)));
     for (const Consumer<T>& consumer : b.consumers) {
         if (consumer.dz == nullptr) continue;
         const int32_t begin = consumer.by_input.start[channel], end = consumer.by_input.start[channel + 1];
         if (begin == end) continue;
         const Geometry& c = consumer.geometry;
-        if (!is_near(c) || readers.count + end - begin > most_sources + 1) return false;
+        if (!is_near(c) || pass.reads.count - nonzeros + end - begin > most_readers) return false;
         for (int32_t j = begin; j < end; ++j) {
             const int32_t tap = consumer.by_input.tap[j];
-            readers.add(consumer.dz + consumer.by_input.channel[j] * plane, nullptr, c.padding - tap / c.kernel,
-                        c.padding - tap % c.kernel, consumer.values[consumer.by_input.value[j]]);
+            pass.reads.add(consumer.dz + consumer.by_input.channel[j] * plane, nullptr, c.padding - tap / c.kernel,
+                           c.padding - tap % c.kernel, factor(consumer.values[consumer.by_input.value[j]]));
         }
     }
-    if (readers.count == 0) return false;
-    const Sources<T> from = sources_of(g, b.by_output, b.values, b.x, channel, work.fillers);
-    // Where z is 0 everywhere, the activation passes everything or nothing.
-    const bool blocked = dead && b.activation == rectify_by_input && shift <= 0;
-    BackwardSpan<T> span;
-    for (int32_t j = 0; j < sources; ++j) span.values[j] = from.items[j].value;
-    for (int32_t j = 0; j < readers.count; ++j) span.gradients[j] = blocked ? T(0) : readers.items[j].value;
-    span.factor = factor;
-    span.shift = shift;
-    span.mean = b.mean[channel];
-    span.inverse = b.inverse_deviation[channel];
-    const SpanKernel<T> kernel = span_kernel<T>(sources, readers.count, b.activation == rectify_by_output);
-    Sums<T> sums;
-    int32_t row_before = 0;
-    for_each_span(g, from.is_straight() && readers.is_straight(), [&](int32_t row, int32_t begin, int32_t end) {
-        if (row != row_before) sums.flush(sources);
-        row_before = row;
-        from.locate(g, row, begin, end, work.fillers.zeros(), span.x);
-        readers.locate(g, row, begin, end, work.fillers.zeros(), span.dz);
-        const int64_t offset = (int64_t(row) * g.out_width + begin) * g.batch;
-        span.y = b.y + channel * plane + offset;
-        span.g = kept == nullptr ? work.spare : kept + offset;
-        span.hat = work.hats + offset;
-        kernel(span, int64_t(end - begin) * g.batch, sums);
-    });
-    moments.g = sums.g.total();
-    moments.product = sums.product.total();
-    for (int32_t j = 0; j < sources; ++j) {
-        work.products[j] = {sums.x[j].total(), sums.x_g[j].total(), sums.x_hat[j].total()};
-    }
+    const int32_t readers = pass.reads.count - nonzeros;
+    if (readers == 0) return false;
+    const auto kernel = by_output ? few_kernel<rectify_by_output, T>(nonzeros, readers)
+                                  : few_kernel<rectify_by_input, T>(nonzeros, readers);
+    kernel(pass);
     return true;
+}
+
+// A channel that no gradient reaches.
+template <typename T>
+void unread_channel(const Backward<T>& b, int32_t channel) {
+    const int64_t plane = b.geometry.out_plane();
+    b.weight_gradient[channel] = b.bias_gradient[channel] = 0;
+    for (int32_t j = b.by_output.start[channel]; j < b.by_output.start[channel + 1]; ++j) {
+        b.value_gradient[b.by_output.value[j]] = 0;
+    }
+    // Kernels that read dz by themselves must find zeros; lists for gathering leave the channel out.
+    if (b.dz != nullptr && (b.dz_of_dead || b.z != nullptr)) fill(b.dz + channel * plane, T(0), plane);
+}
+
+// The second pass of a channel: dz, and what is summed of it.
+template <typename T>
+void finish_channel(const Backward<T>& b, int32_t channel, const T* kept, const Workspace<T>& work, bool want_dz, T of_hat,
+                    T shared, bool& first_of_part) {
+    const Geometry& g = b.geometry;
+    const int64_t plane = g.out_plane();
+    const Segments segments = out_segments(g);
+    const int32_t begin = b.by_output.start[channel], nonzeros = b.by_output.count(channel);
+    const bool sums_here = nonzeros > few && b.z == nullptr;
+    const T factor = b.normalization[channel].factor;
+    if (sums_here) fill(work.sums, 0.0, nonzeros);
+    for (int32_t index = 0; index < segments.count(); ++index) {
+        const Segment segment = segments[index];
+        const int64_t at = segment.group * g.out_image() + segment.row_begin * g.out_row();
+        const int64_t count = segment.rows() * g.out_row();
+        T* to = want_dz ? b.dz + channel * plane + at : work.spare;
+        if (nonzeros == 0) {
+            combine<false>(kept + at, kept, factor, T(0), shared, to, count);
+        } else {
+            combine<true>(kept + at, work.hats + at, factor, of_hat, shared, to, count);
+        }
+        for (int32_t j = 0; j < (sums_here ? nonzeros : 0); ++j) {
+            const int32_t source = b.by_output.channel[begin + j], tap = b.by_output.tap[begin + j];
+            work.sums[j] += dot_segment<T>(g, b.x, source, tap, segment, to).total(g.images(segment.group));
+        }
+        for (int32_t probe = 0; probe < b.probes; ++probe) {
+            T* sketch = b.sketches + (int64_t(channel / sketch_channels) * b.probes + probe) * plane + at;
+            const T sign = b.signs[int64_t(probe) * g.out_channels + channel];
+            first_of_part ? set_scaled(sketch, to, sign, count) : add_scaled(sketch, to, sign, count);
+        }
+    }
+    for (int32_t j = 0; j < (sums_here ? nonzeros : 0); ++j) b.value_gradient[b.by_output.value[begin + j]] = T(work.sums[j]);
+    first_of_part = false;
 }
 
 // `first_of_part` tells that the sketches hold nothing yet.
 template <typename T>
-void backward_channel(const Backward<T>& b, int32_t channel, const Tiling& tiling, Workspace<T>& work, int32_t part,
-                      bool& first_of_part) {
+void backward_channel(const Backward<T>& b, int32_t channel, Workspace<T>& work, bool& first_of_part) {
     const Geometry& g = b.geometry;
-    const int64_t plane = g.out_plane(), batch = g.batch;
-    const int32_t first = b.z == nullptr ? b.by_output.start[channel] : 0, count = count_of(b, channel);
     if (b.read != nullptr && !b.read[channel]) {
-        b.weight_gradient[channel] = b.bias_gradient[channel] = 0;
-        for (int32_t j = 0; j < count; ++j) b.value_gradient[first + j] = 0;
-        // Kernels that read dz by themselves must find zeros; lists for gathering leave the channel out.
-        if (b.dz != nullptr && (b.dz_of_dead || b.z != nullptr)) fill(b.dz + channel * plane, T(0), plane);
+        unread_channel(b, channel);
         return;
     }
-    const bool dead = is_empty(b.by_output, channel);
-    const bool want_dz = b.dz != nullptr && (!dead || b.dz_of_dead);
-    const T inverse = b.inverse_deviation[channel];
-    const T factor = b.weight[channel] * inverse;
-    const T shift = b.bias[channel] - b.mean[channel] * factor;
+    const int64_t plane = g.out_plane();
+    const int32_t begin = b.by_output.start[channel], nonzeros = b.by_output.count(channel);
+    const bool want_dz = b.dz != nullptr && (nonzeros > 0 || b.dz_of_dead);
+    const bool second_pass = want_dz || b.probes > 0 || (nonzeros > few && b.z == nullptr);
     // The gradient after the activation: null where only its sums are needed.
     T* kept = nullptr;
     if (b.g != nullptr) {
         kept = b.g + channel * plane;
-    } else if (want_dz) {
-        kept = b.dz + channel * plane;
-    } else if (b.probes > 0) {
+    } else if (second_pass) {
         kept = b.dz != nullptr ? b.dz + channel * plane : work.gradients;
     }
-    T *hats = work.hats, *spare = work.spare, *second_spare = spare + Workspace<T>::spare_numbers(g, tiling);
-    Products* sums = work.products;
-    for (int32_t j = 0; j < count; ++j) sums[j] = Products();
+    const Segments segments = out_segments(g);
     Moments moments;
-    const bool done = backward_few(b, channel, factor, shift, kept, work, moments);
-    for (int32_t index = 0; index < (done ? 0 : tiling.count()); ++index) {
-        const Tile tile = tiling[index];
-        const int64_t offset = (int64_t(tile.row_begin) * g.out_width + tile.column_begin) * batch;
-        const int64_t size = tile.positions() * batch;
-        T *to = kept == nullptr ? second_spare : kept + offset, *hat = hats + offset;
-        incoming_tile(b, channel, tile, offset, to);
-        if (dead) {
-            activate<false>(b, channel, offset, to, static_cast<const T*>(nullptr), hat, factor, shift, size, moments);
-            continue;
+    Products products[few];
+    const bool done = try_few(b, channel, kept, work, moments, products);
+    for (int32_t index = 0; index < (done ? 0 : segments.count()); ++index) {
+        const Segment segment = segments[index];
+        const int64_t at = segment.group * g.out_image() + segment.row_begin * g.out_row();
+        T *to = kept == nullptr ? work.spare + work.segment_numbers : kept + at, *hat = work.hats + at;
+        incoming_segment(b, channel, segment, at, to);
+        activate_segment(b, channel, segment, at, to, hat, work.spare, moments);
+        for (int32_t j = 0; j < (nonzeros <= few ? nonzeros : 0); ++j) {
+            const int32_t source = b.by_output.channel[begin + j], tap = b.by_output.tap[begin + j];
+            add_products(g, b.x, source, tap, segment, to, hat, products[j]);
         }
-        const T* z = b.z == nullptr ? spare : b.z + channel * plane + offset;
-        if (b.z == nullptr) convolve_tile(g, b.by_output, b.values, b.x, channel, tile, spare);
-        activate<true>(b, channel, offset, to, z, hat, factor, shift, size, moments);
-        if (count > 0) value_products(b, channel, tile, to, hat, sums);
     }
     b.weight_gradient[channel] = T(moments.product);
     b.bias_gradient[channel] = T(moments.g);
     // dz = factor * (g - mean of g - hat * mean of g hat)
-    const double of_hat = -factor * moments.product / double(plane), shared = -factor * moments.g / double(plane);
-    for (int32_t j = 0; j < count; ++j) {
-        b.value_gradient[first + j] = T(factor * sums[j].g + of_hat * sums[j].hat + shared * sums[j].x);
+    const T factor = b.normalization[channel].factor;
+    const double numbers = double(g.batch) * g.out_height * g.out_width;
+    const double of_hat = -factor * moments.product / numbers, shared = -factor * moments.g / numbers;
+    for (int32_t j = 0; j < (nonzeros <= few ? nonzeros : 0); ++j) {
+        const double sum = factor * products[j].g + of_hat * products[j].hat + shared * products[j].x;
+        b.value_gradient[b.by_output.value[begin + j]] = T(sum);
     }
-    if (!want_dz && b.probes == 0) return;
-    for (int32_t index = 0; index < tiling.count(); ++index) {
-        const Tile tile = tiling[index];
-        const int64_t offset = (int64_t(tile.row_begin) * g.out_width + tile.column_begin) * batch;
-        const int64_t size = tile.positions() * batch;
-        T* to = want_dz ? b.dz + channel * plane + offset : spare;
-        if (dead) {
-            combine(kept + offset, static_cast<const T*>(nullptr), factor, T(0), T(shared), to, size);
-        } else {
-            combine(kept + offset, hats + offset, factor, T(of_hat), T(shared), to, size);
-        }
-        for (int32_t probe = 0; probe < b.probes; ++probe) {
-            T* sketch = b.sketches + (int64_t(part) * b.probes + probe) * plane + offset;
-            const T sign = b.signs[int64_t(probe) * g.out_channels + channel];
-            first_of_part ? set_scaled(sketch, to, sign, size) : add_scaled(sketch, to, sign, size);
-        }
-    }
-    first_of_part = false;
+    if (second_pass) finish_channel(b, channel, kept, work, want_dz, T(of_hat), T(shared), first_of_part);
 }
 
 template <typename T>
 void backward(const Backward<T>& b) {
     const Geometry& g = b.geometry;
-    const Tiling tiling(g.out_height, g.out_width, g.batch);
-    const int32_t parts = b.probes > 0 ? b.sketch_parts : g.out_channels;
+    const int32_t at_once = b.probes > 0 ? sketch_channels : 1, parts = (g.out_channels + at_once - 1) / at_once;
     int32_t most = 0;
-    for (int32_t channel = 0; channel < g.out_channels; ++channel) most = std::max(most, count_of(b, channel));
-#pragma omp parallel
-    {
-        Workspace<T> work(b, tiling, most);
+    for (int32_t channel = 0; channel < g.out_channels; ++channel) most = std::max(most, b.by_output.count(channel));
+    in_parallel([&] {
+        Workspace<T> work(b, most);
 #pragma omp for schedule(dynamic, 1)
         for (int32_t part = 0; part < parts; ++part) {
             bool first_of_part = true;
-            const int64_t begin = int64_t(part) * g.out_channels / parts, end = int64_t(part + 1) * g.out_channels / parts;
-            for (int64_t channel = begin; channel < end; ++channel) {
-                backward_channel(b, int32_t(channel), tiling, work, part, first_of_part);
-            }
+            const int32_t end = std::min((part + 1) * at_once, g.out_channels);
+            for (int32_t channel = part * at_once; channel < end; ++channel) backward_channel(b, channel, work, first_of_part);
             if (b.probes > 0 && first_of_part) {
                 fill(b.sketches + int64_t(part) * b.probes * g.out_plane(), T(0), b.probes * g.out_plane());
             }
         }
-    }
+    });
 }
 
 }  // namespace
 }  // namespace east
 
-extern "C" {
-void east_backward_f32(const east::Backward<float>* unit) { east::backward(*unit); }
-void east_backward_f64(const east::Backward<double>* unit) { east::backward(*unit); }
-}
+EAST_KERNEL(backward, Backward, backward)

@@ -1,84 +1,157 @@
-// The sparse convolution of one tile: every non-zero is a multiply-add over contiguous numbers.
+// The sparse convolution of one segment: every non-zero is a multiply-add over contiguous numbers.
 #pragma once
 
 #include "planes.h"
-#include "vector.h"
 
 namespace east {
 
-// Calls `apply(output offset in the tile, input offset in the plane, count)` for every run of contiguous numbers that one
-// kernel position connects within a tile of the output.
+// Columns [begin, end) of an axis whose counterpart lies within the image.
+struct Span {
+    int32_t begin, end;
+};
+
+// The output positions at which a kernel position meets the image, on one axis of `outputs` outputs and `inputs` inputs.
+inline Span valid_outputs(int32_t outputs, int32_t inputs, int32_t stride, int32_t offset) {
+    const int32_t first = offset >= 0 ? 0 : (-offset + stride - 1) / stride;
+    const int32_t last = inputs - 1 - offset < 0 ? -1 : (inputs - 1 - offset) / stride;
+    return {first, std::min(outputs, last + 1)};
+}
+
+// Calls `apply(offset in the segment, offset in the image plane, count)` for every run of contiguous numbers that one kernel
+// position connects: the segment is one of outputs, the image plane one of inputs.
 template <typename Apply>
-inline void for_each_run(const Geometry& g, int32_t tap, const Tile& tile, Apply apply) {
-    const int64_t batch = g.batch;
-    const int32_t kernel_row = tap / g.kernel, kernel_column = tap - kernel_row * g.kernel;
-    const Span span = valid_columns(g, kernel_column, tile.column_begin, tile.column_end);
-    if (span.begin >= span.end) return;
-    const int32_t in_column = span.begin * g.stride + kernel_column - g.padding;
-    const int32_t width = span.end - span.begin;
-    for (int32_t row = tile.row_begin; row < tile.row_end; ++row) {
-        const int32_t in_row = row * g.stride + kernel_row - g.padding;
-        if (in_row < 0 || in_row >= g.in_height) continue;
-        int64_t to = (int64_t(row - tile.row_begin) * tile.columns() + span.begin - tile.column_begin) * batch;
-        int64_t from = (int64_t(in_row) * g.in_width + in_column) * batch;
+inline void for_each_run(const Geometry& g, int32_t tap, const Segment& segment, Apply apply) {
+    const int32_t row_offset = tap / g.kernel - g.padding, column_offset = tap % g.kernel - g.padding;
+    const Span columns = valid_outputs(g.out_width, g.in_width, g.stride, column_offset);
+    const Span rows = valid_outputs(g.out_height, g.in_height, g.stride, row_offset);
+    const int32_t begin = std::max(rows.begin, segment.row_begin), end = std::min(rows.end, segment.row_end);
+    const int32_t width = columns.end - columns.begin;
+    if (begin >= end || width <= 0) return;
+    int64_t to = (begin - segment.row_begin) * g.out_row() + columns.begin * lanes;
+    int64_t from = (begin * g.stride + row_offset) * g.in_row() + (columns.begin * g.stride + column_offset) * lanes;
+    if (g.stride == 1 && width == g.out_width && width == g.in_width) {
+        apply(to, from, (end - begin) * g.out_row());
+        return;
+    }
+    for (int32_t row = begin; row < end; ++row, to += g.out_row(), from += g.stride * g.in_row()) {
         if (g.stride == 1) {
-            apply(to, from, width * batch);
+            apply(to, from, int64_t(width) * lanes);
             continue;
         }
-        for (int32_t column = 0; column < width; ++column, to += batch, from += g.stride * batch) apply(to, from, batch);
+        for (int32_t column = 0; column < width; ++column) {
+            apply(to + column * lanes, from + int64_t(column) * g.stride * lanes, int64_t(lanes));
+        }
     }
 }
 
-// One tile of an output channel: to [positions, batch] = sum over the channel's non-zeros.
+// The same where the segment is one of inputs and the image plane one of outputs, as gradients go.
+template <typename Apply>
+inline void for_each_run_back(const Geometry& g, int32_t tap, const Segment& segment, Apply apply) {
+    const int32_t row_offset = tap / g.kernel - g.padding, column_offset = tap % g.kernel - g.padding;
+    const Span columns = valid_outputs(g.out_width, g.in_width, g.stride, column_offset);
+    const Span rows = valid_outputs(g.out_height, g.in_height, g.stride, row_offset);
+    // Output rows whose input row lies in the segment.
+    const int32_t low = segment.row_begin - row_offset, high = segment.row_end - 1 - row_offset;
+    const int32_t begin = std::max(rows.begin, low <= 0 ? 0 : (low + g.stride - 1) / g.stride);
+    const int32_t end = std::min(rows.end, high < 0 ? 0 : high / g.stride + 1);
+    const int32_t width = columns.end - columns.begin;
+    if (begin >= end || width <= 0) return;
+    int64_t from = begin * g.out_row() + columns.begin * lanes;
+    int64_t to = (begin * g.stride + row_offset - segment.row_begin) * g.in_row() +
+                 (columns.begin * g.stride + column_offset) * lanes;
+    if (g.stride == 1 && width == g.out_width && width == g.in_width) {
+        apply(to, from, (end - begin) * g.out_row());
+        return;
+    }
+    for (int32_t row = begin; row < end; ++row, from += g.out_row(), to += g.stride * g.in_row()) {
+        if (g.stride == 1) {
+            apply(to, from, int64_t(width) * lanes);
+            continue;
+        }
+        for (int32_t column = 0; column < width; ++column) {
+            apply(to + int64_t(column) * g.stride * lanes, from + column * lanes, int64_t(lanes));
+        }
+    }
+}
+
+// One segment of an output channel: to = sum over the channel's non-zeros, in ascending order.
 template <typename T>
-inline void convolve_tile(const Geometry& g, const Lists& by_output, const T* values, const Planes<T>& x, int64_t channel,
-                          const Tile& tile, T* to) {
-    fill(to, T(0), tile.positions() * g.batch);
+inline void convolve_segment(const Geometry& g, const Lists& by_output, const T* values, const Planes<T>& x, int64_t channel,
+                             const Segment& segment, T* to) {
+    const int64_t count = segment.rows() * g.out_row();
+    bool is_first = true;
     for (int32_t j = by_output.start[channel]; j < by_output.start[channel + 1]; ++j) {
         const T value = values[by_output.value[j]];
-        const int32_t source = by_output.channel[j];
-        if (x.is_stored(source)) {
-            const T* plane = x.data + source * g.in_plane();
-            for_each_run(g, by_output.tap[j], tile, [=](int64_t at, int64_t from, int64_t count) {
-                add_scaled(to + at, plane + from, value, count);
+        const int32_t source = by_output.channel[j], tap = by_output.tap[j];
+        const bool is_stored = x.is_stored(source);
+        const T* image = x.data + source * g.in_plane() + segment.group * g.in_image();
+        if (is_first) {
+            is_first = false;
+            bool is_whole = false;
+            if (is_stored) {
+                for_each_run(g, tap, segment, [&](int64_t at, int64_t from, int64_t run) {
+                    if (run != count) return;
+                    set_scaled(to + at, image + from, value, run);
+                    is_whole = true;
+                });
+            }
+            if (is_whole) continue;
+            fill(to, T(0), count);
+        }
+        if (is_stored) {
+            for_each_run(g, tap, segment, [=](int64_t at, int64_t from, int64_t run) {
+                add_scaled(to + at, image + from, value, run);
             });
         } else {
-            const T product = value * x.constants[source];
-            for_each_run(g, by_output.tap[j], tile,
-                         [=](int64_t at, int64_t, int64_t count) { add_constant(to + at, product, count); });
+            const T constant = x.constants[source];
+            for_each_run(g, tap, segment,
+                         [=](int64_t at, int64_t, int64_t run) { add_constant(to + at, constant, value, run); });
         }
+    }
+    if (is_first) fill(to, T(0), count);
+}
+
+// One segment of the gradient at an input channel: to += sum over the non-zeros that read the channel, in ascending order.
+template <typename T>
+inline void gather_segment(const Geometry& g, const Lists& by_input, const T* values, const T* dz, int64_t channel,
+                           const Segment& segment, T* to) {
+    for (int32_t j = by_input.start[channel]; j < by_input.start[channel + 1]; ++j) {
+        const T value = values[by_input.value[j]];
+        const T* image = dz + by_input.channel[j] * g.out_plane() + segment.group * g.out_image();
+        for_each_run_back(g, by_input.tap[j], segment, [=](int64_t at, int64_t from, int64_t run) {
+            add_scaled(to + at, image + from, value, run);
+        });
     }
 }
 
-// One tile of the gradient at an input channel: to [positions, batch] += sum over the non-zeros that read the channel.
+// Lane by lane, sums over a segment: of x times what lies in the segment.
 template <typename T>
-inline void gather_tile(const Geometry& g, const Lists& by_input, const T* values, const T* dz, int64_t channel,
-                        const Tile& tile, T* to) {
-    const int64_t batch = g.batch;
-    for (int32_t j = by_input.start[channel]; j < by_input.start[channel + 1]; ++j) {
-        const int32_t kernel_row = by_input.tap[j] / g.kernel, kernel_column = by_input.tap[j] % g.kernel;
-        const T value = values[by_input.value[j]];
-        const T* plane = dz + by_input.channel[j] * g.out_plane();
-        // Output columns whose input column lies in the tile.
-        const int32_t offset = kernel_column - g.padding;
-        const int32_t low = tile.column_begin - offset, high = tile.column_end - 1 - offset;
-        const int32_t first = low <= 0 ? 0 : (low + g.stride - 1) / g.stride;
-        const int32_t last = high < 0 ? -1 : (high / g.stride < g.out_width - 1 ? high / g.stride : g.out_width - 1);
-        if (first > last) continue;
-        for (int32_t row = tile.row_begin; row < tile.row_end; ++row) {
-            const int32_t rows = row + g.padding - kernel_row;  // output row * stride
-            if (rows < 0 || rows % g.stride != 0 || rows / g.stride >= g.out_height) continue;
-            const T* from = plane + (int64_t(rows / g.stride) * g.out_width + first) * batch;
-            T* target = to + (int64_t(row - tile.row_begin) * tile.columns() + first * g.stride + offset - tile.column_begin) * batch;
-            if (g.stride == 1) {
-                add_scaled(target, from, value, (last - first + 1) * batch);
-                continue;
+inline LaneSums<T> dot_segment(const Geometry& g, const Planes<T>& x, int32_t source, int32_t tap, const Segment& segment,
+                               const T* of_segment) {
+    using V = Vector<T>;
+    LaneSums<T> sums;
+    if (x.is_stored(source)) {
+        const T* image = x.data + source * g.in_plane() + segment.group * g.in_image();
+        for_each_run(g, tap, segment, [&](int64_t at, int64_t from, int64_t run) {
+            for (int64_t k = 0; k < run; k += lanes) {
+                for (int r = 0; r < V::count; ++r) {
+                    const int64_t n = k + r * V::width;
+                    prefetch(image + from + n);
+                    sums.part[r] = fma(V::load(image + from + n), V::load(of_segment + at + n), sums.part[r]);
+                }
             }
-            for (int32_t column = first; column <= last; ++column, target += g.stride * batch, from += batch) {
-                add_scaled(target, from, value, batch);
+        });
+    } else {
+        const auto value = V::all(x.constants[source]);
+        for_each_run(g, tap, segment, [&](int64_t at, int64_t, int64_t run) {
+            for (int64_t k = 0; k < run; k += lanes) {
+                for (int r = 0; r < V::count; ++r) {
+                    sums.part[r] = fma(value, V::load(of_segment + at + k + r * V::width), sums.part[r]);
+                }
             }
-        }
+        });
     }
+    return sums;
 }
 
 }  // namespace east

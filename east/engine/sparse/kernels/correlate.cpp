@@ -1,10 +1,6 @@
 // Random projections of the dense weight gradient: sums of signs * dz, correlated with every input channel.
 
-#include <algorithm>
-#include <vector>
-
 #include "convolution.h"
-#include "sources.h"
 
 namespace east {
 namespace {
@@ -19,127 +15,107 @@ struct Correlate {
     double* products;  // [in_channels, probes, kernel * kernel]
 };
 
-// Adds up the parts, always in the same order.
+template <typename T>
+struct Project {
+    int64_t channels, plane, probes;
+    const T* dz;      // [channels, plane]
+    const T* signs;   // [probes, channels]
+    T* sketches;      // [parts, probes, plane], each over `sketch_channels` channels that follow one another
+};
+
+// Sums of signs * dz, for a layer without batch norm.
+template <typename T>
+void project(const Project<T>& p) {
+    const int64_t tasks = (p.channels + sketch_channels - 1) / sketch_channels * p.probes;
+    in_parallel([&] {
+#pragma omp for schedule(static)
+        for (int64_t task = 0; task < tasks; ++task) {
+            const int64_t begin = task / p.probes * sketch_channels, end = std::min(begin + sketch_channels, p.channels);
+            T* to = p.sketches + task * p.plane;
+            fill(to, T(0), p.plane);
+            for (int64_t channel = begin; channel < end; ++channel) {
+                add_scaled(to, p.dz + channel * p.plane, p.signs[task % p.probes * p.channels + channel], p.plane);
+            }
+        }
+    });
+}
+
+// Adds up the parts in ascending order.
 template <typename T>
 void add_parts(const Correlate<T>& c) {
     constexpr int64_t block = 4096;
     const int64_t count = c.probes * c.geometry.out_plane();
-#pragma omp parallel for schedule(static)
-    for (int64_t begin = 0; begin < count; begin += block) {
-        const int64_t size = std::min(block, count - begin);
-        for (int32_t part = 1; part < c.parts; ++part) {
-            add_scaled(c.sketches + begin, c.sketches + part * count + begin, T(1), size);
+    in_parallel([&] {
+#pragma omp for schedule(static)
+        for (int64_t begin = 0; begin < count; begin += block) {
+            const int64_t size = std::min(block, count - begin);
+            for (int32_t part = 1; part < c.parts; ++part) {
+                add_scaled(c.sketches + begin, c.sketches + part * count + begin, T(1), size);
+            }
         }
-    }
+    });
 }
 
-// Products of x with `taps` spans of a sketch that begin at different places: x is loaded once for all of them.
-template <int taps, typename T>
-inline void add_dots(const T* x, const T* const* spans, int64_t count, Sum<T>* products) {
+// Rows of an input channel: those of its plane, or one row of a constant again and again.
+template <typename T>
+struct Rows {
+    const T* first;
+    int64_t stride;
+
+    const T* operator[](int64_t row) const { return first + row * stride; }
+};
+
+// The three columns of one kernel row of a 3x3 convolution of stride 1: x stays in registers from one column to the next.
+template <typename T>
+inline void add_kernel_row(const Geometry& g, const Rows<T>& x, const T* sketch, const Segment& segment, int32_t kernel_row,
+                           LaneSums<T>* sums) {
     using V = Vector<T>;
-    typename V::Register sums[taps];
-    for (int tap = 0; tap < taps; ++tap) sums[tap] = products[tap].fast;
-    int64_t k = 0;
-    for (; k + V::lanes <= count; k += V::lanes) {
-        prefetch(x + k);
-        const auto value = V::load(x + k);
-        for (int tap = 0; tap < taps; ++tap) sums[tap] += value * V::load(spans[tap] + k);
-    }
-    for (int tap = 0; tap < taps; ++tap) {
-        products[tap].fast = sums[tap];
-        for (int64_t rest = k; rest < count; ++rest) products[tap].rest += x[rest] * spans[tap][rest];
+    const int32_t offset = kernel_row - 1;
+    const int32_t begin = std::max(segment.row_begin, -offset), end = std::min(segment.row_end, g.in_height - offset);
+    for (int r = 0; r < V::count; ++r) {
+        auto left = V::zero(), centre = V::zero(), right = V::zero();
+        for (int32_t row = begin; row < end; ++row) {
+            const T* from = x[row + offset] + r * V::width;
+            const T* at = sketch + (row - segment.row_begin) * g.out_row() + r * V::width;
+            auto before = V::zero(), here = V::load(from);
+            for (int32_t column = 0; column < g.out_width - 1; ++column) {
+                const auto after = V::load(from + (column + 1) * lanes), s = V::load(at + column * lanes);
+                if (column > 0) left = fma(before, s, left);
+                centre = fma(here, s, centre);
+                right = fma(after, s, right);
+                before = here;
+                here = after;
+            }
+            const auto s = V::load(at + (g.out_width - 1) * lanes);
+            if (g.out_width > 1) left = fma(before, s, left);
+            centre = fma(here, s, centre);
+        }
+        sums[0].part[r] = left;
+        sums[1].part[r] = centre;
+        sums[2].part[r] = right;
     }
 }
 
-// Some columns of one row of x with `rows` rows of a sketch, the first of which meets kernel row `kernel_row`: in a 3x3
-// convolution of stride 1, all kernel columns at once where they lie within the image.
-template <int rows, typename T>
-inline void correlate_columns(const Geometry& g, const T* x, const T* sketch, int32_t begin, int32_t end, Sum<T>* products) {
-    const int64_t batch = g.batch, line = g.out_width * batch;
-    const bool left = begin == 0, right = end == g.out_width;
-    const T *from = x + begin * batch, *at = sketch + begin * batch;
-    const int64_t inner = (end - begin - left - right) * batch;
-    const T* spans[3 * rows];
-    for (int row = 0; row < rows; ++row) {
-        const T* centre = at - row * line + (left ? batch : 0);
-        spans[3 * row] = centre + batch;
-        spans[3 * row + 1] = centre;
-        spans[3 * row + 2] = centre - batch;
-        if (left) {
-            const T* first[2] = {centre, centre - batch};
-            add_dots<2>(from, first, batch, products + 3 * row);
-        }
-        if (right) {
-            const T* last[2] = {centre + inner, centre + inner - batch};
-            add_dots<2>(from + (left ? batch : 0) + inner, last, batch, products + 3 * row + 1);
-        }
-    }
-    add_dots<3 * rows>(from + (left ? batch : 0), spans, inner, products);
-}
-
-// Columns whose part of three rows of a sketch stays in the first-level cache.
-constexpr int32_t near_numbers = 1024;
-
-// All columns from `begin` to `end`, row by row.
+// Adds the products of one input channel with a sketch over one segment, at every kernel position.
 template <typename T>
-inline void correlate_strip(const Geometry& g, const T* x, const T* sketch, int32_t begin, int32_t end, Sum<T>* products) {
-    constexpr int32_t rows_between_flushes = 4;
-    const int64_t line = int64_t(g.out_width) * g.batch;
-    for (int32_t row = 0; row < g.in_height; ++row) {
-        const T *from = x + row * line, *at = sketch + row * line;
-        const bool first = row == 0, last = row == g.in_height - 1;
-        // Kernel row 0 meets the row of the sketch below, kernel row 2 the one above.
-        if (!first && !last) {
-            correlate_columns<3>(g, from, at + line, begin, end, products);
-        } else {
-            correlate_columns<1>(g, from, at, begin, end, products + 3);
-            if (!last) correlate_columns<1>(g, from, at + line, begin, end, products);
-            if (!first) correlate_columns<1>(g, from, at - line, begin, end, products + 6);
+void add_segment(const Correlate<T>& c, int32_t channel, const T* sketch, const Segment& segment, const T* line,
+                 double* products) {
+    const Geometry& g = c.geometry;
+    const int32_t images = g.images(segment.group);
+    const T* of_segment = sketch + segment.group * g.out_image() + segment.row_begin * g.out_row();
+    if (g.kernel == 3 && g.stride == 1 && g.padding == 1) {
+        const bool is_stored = c.x.is_stored(channel);
+        const T* image = c.x.data + channel * g.in_plane() + segment.group * g.in_image();
+        const Rows<T> rows = is_stored ? Rows<T>{image, g.in_row()} : Rows<T>{line, 0};
+        for (int32_t kernel_row = 0; kernel_row < 3; ++kernel_row) {
+            LaneSums<T> sums[3];
+            add_kernel_row(g, rows, of_segment, segment, kernel_row, sums);
+            for (int32_t k = 0; k < 3; ++k) products[3 * kernel_row + k] += sums[k].total(images);
         }
-        if (last || row % rows_between_flushes == 0) {
-            for (int32_t tap = 0; tap < 9; ++tap) products[tap].flush();
-        }
-    }
-}
-
-// The sum of a sketch over the outputs at which a kernel position meets the image: a constant channel multiplies it.
-template <typename T>
-double add_up(const Geometry& g, const T* sketch, int32_t tap, const Tiling& tiling) {
-    double total = 0;
-    for (int32_t index = 0; index < tiling.count(); ++index) {
-        const Tile tile = tiling[index];
-        const T* from = sketch + (int64_t(tile.row_begin) * g.out_width + tile.column_begin) * g.batch;
-        for_each_run(g, tap, tile, [&](int64_t at, int64_t, int64_t count) { total += sum(from + at, count); });
-    }
-    return total;
-}
-
-// The products of one stored input channel with a sketch, at every kernel position.
-template <typename T>
-void correlate_channel(const Geometry& g, const T* x, const T* sketch, const Tiling& tiling, double* products) {
-    if (g.kernel == 3 && g.stride == 1 && g.padding == 1 && g.out_width >= 2) {
-        Sum<T> sums[9];
-        const int32_t columns = std::max(2, near_numbers / g.batch);
-        for (int32_t begin = 0, end = 0; begin < g.out_width; begin = end) {
-            // The last columns join the ones before, so that no strip is a single column.
-            end = begin + 2 * columns > g.out_width ? g.out_width : begin + columns;
-            correlate_strip(g, x, sketch, begin, end, sums);
-        }
-        for (int32_t tap = 0; tap < 9; ++tap) products[tap] = sums[tap].total();
         return;
     }
     for (int32_t tap = 0; tap < g.kernel * g.kernel; ++tap) {
-        Sum<T> total;
-        for (int32_t index = 0; index < tiling.count(); ++index) {
-            const Tile tile = tiling[index];
-            const T* from = sketch + (int64_t(tile.row_begin) * g.out_width + tile.column_begin) * g.batch;
-            for_each_run(g, tap, tile, [&](int64_t at, int64_t in, int64_t count) {
-                const T* span = from + at;
-                add_dots<1>(x + in, &span, count, &total);
-            });
-            total.flush();
-        }
-        products[tap] = total.total();
+        products[tap] += dot_segment(g, c.x, channel, tap, segment, of_segment).total(images);
     }
 }
 
@@ -147,36 +123,26 @@ template <typename T>
 void correlate(const Correlate<T>& c) {
     const Geometry& g = c.geometry;
     add_parts(c);
-    const Tiling tiling(g.out_height, g.out_width, g.batch);
+    const Segments segments = out_segments(g);
     const int32_t taps = g.kernel * g.kernel;
-    bool any_constant = false;
-    for (int32_t channel = 0; channel < g.in_channels; ++channel) any_constant |= !c.x.is_stored(channel);
-    std::vector<double> sums(any_constant ? c.probes * taps : 0);
-#pragma omp parallel
-    {
-#pragma omp for schedule(dynamic, 1)
-        for (int32_t place = 0; place < int32_t(sums.size()); ++place) {
-            sums[place] = add_up(g, c.sketches + place / taps * g.out_plane(), place % taps, tiling);
-        }
+    in_parallel([&] {
+        T* line = scratch<T, 0>(g.in_row());
 #pragma omp for schedule(dynamic, 1)
         for (int32_t channel = 0; channel < g.in_channels; ++channel) {
-            for (int32_t probe = 0; probe < c.probes; ++probe) {
-                double* products = c.products + (int64_t(channel) * c.probes + probe) * taps;
-                if (c.x.is_stored(channel)) {
-                    const T* x = c.x.data + channel * g.in_plane();
-                    correlate_channel(g, x, c.sketches + probe * g.out_plane(), tiling, products);
-                    continue;
+            double* products = c.products + int64_t(channel) * c.probes * taps;
+            fill(products, 0.0, c.probes * taps);
+            if (!c.x.is_stored(channel)) fill(line, c.x.constants[channel], g.in_row());
+            for (int32_t index = 0; index < segments.count(); ++index) {
+                for (int32_t probe = 0; probe < c.probes; ++probe) {
+                    add_segment(c, channel, c.sketches + probe * g.out_plane(), segments[index], line, products + probe * taps);
                 }
-                for (int32_t tap = 0; tap < taps; ++tap) products[tap] = sums[probe * taps + tap] * c.x.constants[channel];
             }
         }
-    }
+    });
 }
 
 }  // namespace
 }  // namespace east
 
-extern "C" {
-void east_correlate_f32(const east::Correlate<float>* arguments) { east::correlate(*arguments); }
-void east_correlate_f64(const east::Correlate<double>* arguments) { east::correlate(*arguments); }
-}
+EAST_KERNEL(project, Project, project)
+EAST_KERNEL(correlate, Correlate, correlate)

@@ -1,173 +1,184 @@
-// DyReLU: the larger of two lines whose coefficients belong to one channel of one image.
+// DyReLU units: coefficients from the output of their linear layers, the units themselves, and gradients at coefficients.
 
-#include <cstring>
-
-#include "planes.h"
-#include "vector.h"
+#include "dyrelu.h"
+#include "elementary.h"
 
 namespace east {
 namespace {
+
+// Of the four coefficients a1, a2, b1, b2: what they are at rest, and how far they may move, in units of beta.
+constexpr double rest[4] = {1, 0, 0, 0}, range[4] = {1, 1, 0.5, 0.5};
+
+template <typename T>
+struct Coefficients {
+    int64_t channels, batch;
+    double beta;
+    T* code;          // [channels, 4, groups, 32]: what the linear layers give, becomes its sigmoid
+    T* coefficients;  // likewise: rest + beta * range * (2 * code - 1)
+};
+
+template <typename T>
+struct CoefficientsBackward {
+    int64_t channels, batch;
+    double beta;
+    const T* code;
+    T* gradient;  // at the coefficients, becomes that at what the linear layers give; zero in lanes without an image
+};
 
 template <typename T>
 struct DyReLUApply {
     int64_t channels, positions, batch;
     Planes<T> u;
-    const T* coefficients;  // [channels, 4, batch]: a1, a2, b1, b2
-    T* y;                   // [channels, positions, batch]: max(a1 u + b1, a2 u + b2)
+    const T* coefficients;
+    T* y;  // [channels, groups, positions, 32]: max(a1 u + b1, a2 u + b2)
 };
 
 template <typename T>
 struct DyReLUSums {
-    int64_t channels, positions, batch;
+    int64_t channels, height, width, batch;
     Planes<T> u;
     const T* coefficients;
     const T* dy;
-    T* gradient;  // [channels, 4, batch]: the gradient at the coefficients
-};
-
-// Numbers that are summed at once. While one part of a plane is read, the next is asked for.
-constexpr int64_t part_numbers = 2048;
-
-// The two lines of one channel, at the images from n on.
-template <typename Value>
-struct Lines {
-    Value a1, a2, b1, b2;
-
-    Value maximum(const Value& u) const {
-        const Value first = a1 * u + b1, second = a2 * u + b2;
-        return (first > second) | (first != first) ? first : second;  // a NaN stays one
-    }
-};
-
-// Gradients at the coefficients, summed over positions.
-template <typename Value>
-struct Gradients {
-    Value a1{}, a2{}, b1{}, b2{};
-
-    void add(const Lines<Value>& lines, const Value& u, const Value& dy) {
-        const Value first = lines.a1 * u + lines.b1, second = lines.a2 * u + lines.b2;
-        // Where both lines are equal PyTorch gives each half of the gradient.
-        const Value shared = first == second ? dy / 2 : dy;
-        const Value of_first = first < second ? Value{} : shared, of_second = first > second ? Value{} : shared;
-        a1 += of_first * u;
-        a2 += of_second * u;
-        b1 += of_first;
-        b2 += of_second;
-    }
+    T* gradient;  // [channels, 4, groups, 32]: the gradient at the coefficients
 };
 
 template <typename T>
-inline Lines<typename Vector<T>::Register> load_lines(const T* at, int64_t batch) {
-    using V = Vector<T>;
-    return {V::load(at), V::load(at + batch), V::load(at + 2 * batch), V::load(at + 3 * batch)};
+void find_coefficients(const Coefficients<T>& c) {
+    const int64_t stride = int64_t(groups_of(int32_t(c.batch))) * lanes;
+    in_parallel([&] {
+#pragma omp for schedule(static)
+        for (int64_t row = 0; row < 4 * c.channels; ++row) {
+            const T scale = T(c.beta * range[row % 4]), first = T(rest[row % 4]);
+            T *code = c.code + row * stride, *to = c.coefficients + row * stride;
+            for (int64_t k = 0; k < stride; ++k) {
+                const T found = T(sigmoid(code[k]));
+                code[k] = found;
+                to[k] = fma(scale, fma(T(2), found, T(-1)), first);
+            }
+        }
+    });
 }
 
 template <typename T>
-inline Lines<T> lines_of(const T* at, int64_t batch) {
-    return {at[0], at[batch], at[2 * batch], at[3 * batch]};
+void find_coefficients_backward(const CoefficientsBackward<T>& c) {
+    const int64_t stride = int64_t(groups_of(int32_t(c.batch))) * lanes;
+    in_parallel([&] {
+#pragma omp for schedule(static)
+        for (int64_t row = 0; row < 4 * c.channels; ++row) {
+            const T scale = T(c.beta * range[row % 4]);
+            const T* code = c.code + row * stride;
+            T* gradient = c.gradient + row * stride;
+            for (int64_t k = 0; k < stride; ++k) {
+                const T slope = 2 * scale * (code[k] * (1 - code[k]));
+                gradient[k] = k < c.batch ? gradient[k] * slope : T(0);
+            }
+        }
+    });
 }
 
-// One position: y = the larger line at u, where u is [batch].
+// Where a group's numbers of a channel begin, and a group of a constant where the channel is one.
 template <typename T>
-inline void apply_position(const T* u, const T* coefficients, T* y, int64_t batch) {
-    using V = Vector<T>;
-    int64_t n = 0;
-    for (; n + V::lanes <= batch; n += V::lanes) {
-        prefetch(u + n);
-        prefetch_for_writing(y + n);
-        V::store(y + n, load_lines(coefficients + n, batch).maximum(V::load(u + n)));
+struct GroupOf {
+    const T* from;
+    int64_t step;  // from one position to the next
+
+    GroupOf(const Planes<T>& u, int64_t channel, int64_t at, T* line) : from(u.data + at), step(lanes) {
+        if (u.is_stored(channel)) return;
+        fill(line, u.constants[channel], lanes);
+        from = line;
+        step = 0;
     }
-    for (; n < batch; ++n) y[n] = lines_of(coefficients + n, batch).maximum(u[n]);
-}
+};
 
 template <typename T>
 void apply_dyrelu(const DyReLUApply<T>& a) {
-    const int64_t plane = a.positions * a.batch;
-#pragma omp parallel
-    {
-        T* constants = scratch<T, 0>(a.batch);
-#pragma omp for schedule(dynamic, 1)
-        for (int64_t channel = 0; channel < a.channels; ++channel) {
-            const T* coefficients = a.coefficients + channel * 4 * a.batch;
-            T* y = a.y + channel * plane;
-            if (a.u.is_stored(channel)) {
-                const T* u = a.u.data + channel * plane;
-                for (int64_t k = 0; k < plane; k += a.batch) apply_position(u + k, coefficients, y + k, a.batch);
-            } else {
-                fill(constants, a.u.constants[channel], a.batch);
-                apply_position(constants, coefficients, y, a.batch);
-                for (int64_t k = a.batch; k < plane; k += a.batch) std::memcpy(y + k, y, a.batch * sizeof(T));
+    using V = Vector<T>;
+    const int32_t groups = groups_of(int32_t(a.batch));
+    const int64_t stride = int64_t(groups) * lanes, image = a.positions * lanes;
+    in_parallel([&] {
+        T* line = scratch<T, 0>(lanes);
+#pragma omp for schedule(static)
+        for (int64_t task = 0; task < a.channels * groups; ++task) {
+            const int64_t channel = task / groups, group = task % groups;
+            const GroupOf<T> u(a.u, channel, task * image, line);
+            T* y = a.y + task * image;
+            for (int r = 0; r < V::count; ++r) {
+                const int32_t lane = r * V::width;
+                const DyReLULines<T> lines(a.coefficients + channel * 4 * stride + group * lanes + lane, stride);
+                for (int64_t p = 0; p < a.positions; ++p) {
+                    V::store(y + p * lanes + lane, lines.maximum(V::load(u.from + p * u.step + lane)));
+                }
             }
         }
-    }
+    });
 }
 
-// gradient += over some positions, u and dy being [positions, batch].
+// Gradients at the coefficients, summed over positions.
 template <typename T>
-inline void add_part(const T* u, const T* coefficients, const T* dy, T* gradient, int64_t positions, int64_t batch) {
+struct CoefficientSums {
     using V = Vector<T>;
-    const int64_t count = positions * batch;
-    int64_t n = 0;
-    for (; n + V::lanes <= batch; n += V::lanes) {
-        const auto lines = load_lines(coefficients + n, batch);
-        Gradients<typename V::Register> sums;
-        for (int64_t k = n; k < count; k += batch) {
-            __builtin_prefetch(u + k + count, 0, 2);
-            __builtin_prefetch(dy + k + count, 0, 2);
-            sums.add(lines, V::load(u + k), V::load(dy + k));
+    typename V::Register a1{}, a2{}, b1{}, b2{};
+
+    void add(const DyReLULines<T>& lines, typename V::Register u, typename V::Register dy) {
+        const auto one = lines.first(u), two = lines.second(u), zero = V::zero();
+        // Where both lines are equal PyTorch gives each half of the gradient.
+        const auto shared = one == two ? dy * V::all(T(0.5)) : dy;
+        const auto of_first = one < two ? zero : shared, of_second = one > two ? zero : shared;
+        a1 = fma(of_first, u, a1);
+        a2 = fma(of_second, u, a2);
+        b1 += of_first;
+        b2 += of_second;
+    }
+    // Adds the sums of a segment to those in double, [4, 32].
+    void add_to(double* totals) const {
+        for (int r = 0; r < V::width; ++r) {
+            totals[r] += a1[r];
+            totals[lanes + r] += a2[r];
+            totals[2 * lanes + r] += b1[r];
+            totals[3 * lanes + r] += b2[r];
         }
-        T* to = gradient + n;
-        V::store(to, V::load(to) + sums.a1);
-        V::store(to + batch, V::load(to + batch) + sums.a2);
-        V::store(to + 2 * batch, V::load(to + 2 * batch) + sums.b1);
-        V::store(to + 3 * batch, V::load(to + 3 * batch) + sums.b2);
     }
-    for (; n < batch; ++n) {
-        const auto lines = lines_of(coefficients + n, batch);
-        Gradients<T> sums;
-        for (int64_t k = n; k < count; k += batch) sums.add(lines, u[k], dy[k]);
-        gradient[n] += sums.a1;
-        gradient[n + batch] += sums.a2;
-        gradient[n + 2 * batch] += sums.b1;
-        gradient[n + 3 * batch] += sums.b2;
-    }
-}
+};
 
 template <typename T>
 void sum_dyrelu(const DyReLUSums<T>& s) {
-    const int64_t plane = s.positions * s.batch;
-    const int64_t positions = part_numbers / s.batch < 1 ? 1 : part_numbers / s.batch;
-#pragma omp parallel
-    {
-        T *constants = scratch<T, 0>(s.batch), *totals = scratch<T, 1>(s.batch);
-#pragma omp for schedule(dynamic, 1)
-        for (int64_t channel = 0; channel < s.channels; ++channel) {
-            const T* coefficients = s.coefficients + channel * 4 * s.batch;
-            const T* dy = s.dy + channel * plane;
-            T* gradient = s.gradient + channel * 4 * s.batch;
-            fill(gradient, T(0), 4 * s.batch);
-            if (!s.u.is_stored(channel)) {
-                fill(constants, s.u.constants[channel], s.batch);
-                fill(totals, T(0), s.batch);
-                for (int64_t k = 0; k < plane; k += s.batch) add_scaled(totals, dy + k, T(1), s.batch);
-                add_part(constants, coefficients, totals, gradient, 1, s.batch);
-                continue;
+    using V = Vector<T>;
+    const int32_t groups = groups_of(int32_t(s.batch)), height = int32_t(s.height), width = int32_t(s.width);
+    const int64_t stride = int64_t(groups) * lanes, image = s.height * s.width * lanes;
+    const Segments segments(1, height, width);
+    in_parallel([&] {
+        T* line = scratch<T, 0>(lanes);
+#pragma omp for schedule(static)
+        for (int64_t task = 0; task < s.channels * groups; ++task) {
+            const int64_t channel = task / groups, group = task % groups;
+            const GroupOf<T> u(s.u, channel, task * image, line);
+            const T* dy = s.dy + task * image;
+            double totals[4 * lanes] = {};
+            for (int32_t index = 0; index < segments.count(); ++index) {
+                const int64_t begin = int64_t(segments[index].row_begin) * width;
+                const int64_t end = int64_t(segments[index].row_end) * width;
+                for (int r = 0; r < V::count; ++r) {
+                    const int32_t lane = r * V::width;
+                    const DyReLULines<T> lines(s.coefficients + channel * 4 * stride + group * lanes + lane, stride);
+                    CoefficientSums<T> sums;
+                    for (int64_t p = begin; p < end; ++p) {
+                        sums.add(lines, V::load(u.from + p * u.step + lane), V::load(dy + p * lanes + lane));
+                    }
+                    sums.add_to(totals + lane);
+                }
             }
-            const T* u = s.u.data + channel * plane;
-            for (int64_t p = 0; p < s.positions; p += positions) {
-                const int64_t some = s.positions - p < positions ? s.positions - p : positions;
-                add_part(u + p * s.batch, coefficients, dy + p * s.batch, gradient, some, s.batch);
+            for (int32_t k = 0; k < 4; ++k) {
+                T* to = s.gradient + (channel * 4 + k) * stride + group * lanes;
+                for (int32_t lane = 0; lane < lanes; ++lane) to[lane] = T(totals[k * lanes + lane]);
             }
         }
-    }
+    });
 }
 
 }  // namespace
 }  // namespace east
 
-extern "C" {
-void east_dyrelu_apply_f32(const east::DyReLUApply<float>* unit) { east::apply_dyrelu(*unit); }
-void east_dyrelu_apply_f64(const east::DyReLUApply<double>* unit) { east::apply_dyrelu(*unit); }
-void east_dyrelu_sums_f32(const east::DyReLUSums<float>* unit) { east::sum_dyrelu(*unit); }
-void east_dyrelu_sums_f64(const east::DyReLUSums<double>* unit) { east::sum_dyrelu(*unit); }
-}
+EAST_KERNEL(coefficients, Coefficients, find_coefficients)
+EAST_KERNEL(coefficients_backward, CoefficientsBackward, find_coefficients_backward)
+EAST_KERNEL(dyrelu_apply, DyReLUApply, apply_dyrelu)
+EAST_KERNEL(dyrelu_sums, DyReLUSums, sum_dyrelu)

@@ -1,9 +1,8 @@
 // Convolution, batch norm, residual and activation of one unit, output channel by output channel.
 
-#include <cmath>
-
 #include "convolution.h"
-#include "sources.h"
+#include "normalization.h"
+#include "shifted.h"
 
 namespace east {
 namespace {
@@ -14,125 +13,92 @@ struct Forward {
     Lists by_output;
     const T* values;
     Planes<T> x;
-    const T* z;           // [out_channels, plane]: the convolution, where it is computed already; may be y; else null
-    const T* weight;      // batch norm's scale and shift
+    const T* z;       // [out_channels, plane]: the convolution, where it is computed already; may be y; else null
+    const T* weight;  // batch norm's scale and shift
     const T* bias;
     T* running_mean;
     T* running_variance;
     double epsilon, momentum;
-    int32_t training;     // batch statistics, and an update of the running ones
-    int32_t rectify;      // end in a ReLU
-    int32_t constants;    // a channel without non-zeros may stay a constant
-    const T* residual;    // [out_channels, plane]: added before the activation; null for none
+    int32_t training;       // batch statistics, and an update of the running ones
+    int32_t rectify;        // end in a ReLU
+    int32_t constants;      // a channel without non-zeros may stay a constant
+    const T* residual;      // [out_channels, plane]: added before the activation; null for none
     const uint8_t* wanted;  // [out_channels]: whether anything reads the channel; null for all
-    T* mean;              // [out_channels], for the backward pass
-    T* inverse_deviation;
+    Normalization<T>* normalization;  // [out_channels], for the backward pass
     T* y;
-    uint8_t* kind;        // [out_channels]: how each channel of y is kept
-    T* constant;          // [out_channels]
-    T* pooled;            // [out_channels, batch]: means of y over the plane; null for none
+    uint8_t* kind;  // [out_channels]: how each channel of y is kept
+    T* constant;    // [out_channels]
+    T* pooled;      // [out_channels, groups, 32]: means of y over positions; null for none
 };
 
 // Planes from this size on are written past the caches: before anything reads them, much else has passed through.
 constexpr int64_t streamed_bytes = 400'000;
 
-// Sums of z - pivot and their squares over a tile.
+// Lane by lane, sums of z - pivot and of their squares over a segment.
 template <typename T>
-inline void moments(const T* z, int64_t count, T pivot, double& first, double& second) {
+inline void add_moments(const T* z, int64_t count, T pivot, int32_t images, double& first, double& second) {
     using V = Vector<T>;
-    auto s0 = V::zero(), s1 = V::zero(), q0 = V::zero(), q1 = V::zero();
+    LaneSums<T> sums, squares;
     const auto p = V::all(pivot);
-    int64_t k = 0;
-    for (; k + 2 * V::lanes <= count; k += 2 * V::lanes) {
-        const auto a = V::load(z + k) - p, b = V::load(z + k + V::lanes) - p;
-        s0 += a;
-        s1 += b;
-        q0 += a * a;
-        q1 += b * b;
+    for (int64_t k = 0; k < count; k += lanes) {
+        for (int r = 0; r < V::count; ++r) {
+            const auto d = V::load(z + k + r * V::width) - p;
+            sums.part[r] += d;
+            squares.part[r] = fma(d, d, squares.part[r]);
+        }
     }
-    first += V::sum(s0 + s1);
-    second += V::sum(q0 + q1);
-    for (; k < count; ++k) {
-        const T d = z[k] - pivot;
-        first += d;
-        second += d * d;
-    }
+    first += sums.total(images);
+    second += squares.total(images);
 }
 
-// z = sum of value * x over `count` sources, and the sums of z - pivot and of their squares.
+// The same of a convolution with few non-zeros, all of whose inputs are read at once; z itself is written if `kept`.
 template <int sources, bool kept, typename T>
-inline void convolve_span(const T* const* x, const T* values, T pivot, T* z, int64_t count, Sum<T>& first, Sum<T>& second) {
+void convolve_few(const Geometry& g, const Reads<few, T>& from, const T* zeros, T* z, T& pivot, double& first, double& second) {
     using V = Vector<T>;
     typename V::Register factors[sources];
-    for (int j = 0; j < sources; ++j) factors[j] = V::all(values[j]);
-    const auto p = V::all(pivot);
-    auto s = first.fast, q = second.fast;
-    int64_t k = 0;
-    for (; k + V::lanes <= count; k += V::lanes) {
-        for (int j = 0; j < sources; ++j) prefetch(x[j] + k);
-        auto value = factors[0] * V::load(x[0] + k);
-        for (int j = 1; j < sources; ++j) value += factors[j] * V::load(x[j] + k);
-        if (kept) V::store(z + k, value);
-        value -= p;
-        s += value;
-        q += value * value;
+    for (int j = 0; j < sources; ++j) factors[j] = V::all(from.items[j].value);
+    const Segments segments = out_segments(g);
+    const bool straight = from.is_straight();
+    bool is_first = true;
+    for (int32_t index = 0; index < segments.count(); ++index) {
+        const Segment segment = segments[index];
+        LaneSums<T> sums, squares;
+        T* row_of_z = z;
+        const auto begin_row = [&](int32_t row) { row_of_z = z + segment.group * g.out_image() + row * g.out_row(); };
+        const auto apply = [&](const T* const* at, int64_t k) {
+            if (is_first) {
+                pivot = 0;
+                for (int j = 0; j < sources; ++j) pivot = fma(from.items[j].value, at[j][0], pivot);
+                is_first = false;
+            }
+            for (int r = 0; r < V::count; ++r) {
+                const int64_t n = k + r * V::width;
+                for (int j = 0; j < sources; ++j) prefetch(at[j] + n);
+                auto value = fma(factors[0], V::load(at[0] + n), V::zero());
+                for (int j = 1; j < sources; ++j) value = fma(factors[j], V::load(at[j] + n), value);
+                if (kept) V::store(row_of_z + n, value);
+                value -= V::all(pivot);
+                sums.part[r] += value;
+                squares.part[r] = fma(value, value, squares.part[r]);
+            }
+        };
+        for_each_position<sources>(g, segment, from.items, zeros, straight, begin_row, apply);
+        const int32_t images = g.images(segment.group);
+        first += sums.total(images);
+        second += squares.total(images);
     }
-    first.fast = s;
-    second.fast = q;
-    for (; k < count; ++k) {
-        T value = 0;
-        for (int j = 0; j < sources; ++j) value += values[j] * x[j][k];
-        if (kept) z[k] = value;
-        value -= pivot;
-        first.rest += value;
-        second.rest += value * value;
-    }
-}
-
-// The convolution of a channel with few non-zeros: all its inputs are read at once. Only its moments remain if not `kept`.
-template <int sources, bool kept, typename T>
-inline void convolve_channel(const Geometry& g, const Sources<T>& from, const T* zeros, T* z, T& pivot, double& first,
-                             double& second) {
-    const T* at[most_sources + 1];
-    T values[most_sources + 1];
-    for (int32_t j = 0; j < from.count; ++j) values[j] = from.items[j].value;
-    Sum<T> sum, squares;
-    int32_t row_before = 0;
-    pivot = 0;
-    for_each_span(g, from.is_straight(), [&](int32_t row, int32_t begin, int32_t end) {
-        from.locate(g, row, begin, end, zeros, at);
-        if (row == 0 && begin == 0) {
-            for (int32_t j = 0; j < from.count; ++j) pivot += values[j] * at[j][0];
-        }
-        if (row != row_before) {
-            sum.flush();
-            squares.flush();
-            row_before = row;
-        }
-        T* to = z + (int64_t(row) * g.out_width + begin) * g.batch;
-        convolve_span<sources, kept>(at, values, pivot, to, int64_t(end - begin) * g.batch, sum, squares);
-    });
-    first = sum.total();
-    second = squares.total();
-}
-
-// Whether all inputs of a channel are read at once.
-template <typename T>
-inline bool is_few(const Forward<T>& f, int64_t channel) {
-    return f.z == nullptr && is_near(f.geometry) &&
-           f.by_output.start[channel + 1] - f.by_output.start[channel] <= most_sources;
 }
 
 template <bool kept, typename T>
-void convolve_few(const Forward<T>& f, const Sources<T>& from, const T* zeros, T* z, T& pivot, double& first,
+void convolve_few(const Forward<T>& f, const Reads<few, T>& from, const T* zeros, T* z, T& pivot, double& first,
                   double& second) {
     switch (from.count) {
         case 1:
-            return convolve_channel<1, false>(f.geometry, from, zeros, z, pivot, first, second);  // never kept
+            return convolve_few<1, false>(f.geometry, from, zeros, z, pivot, first, second);
         case 2:
-            return convolve_channel<2, kept>(f.geometry, from, zeros, z, pivot, first, second);
+            return convolve_few<2, kept>(f.geometry, from, zeros, z, pivot, first, second);
         default:
-            return convolve_channel<3, kept>(f.geometry, from, zeros, z, pivot, first, second);
+            return convolve_few<3, kept>(f.geometry, from, zeros, z, pivot, first, second);
     }
 }
 
@@ -141,21 +107,15 @@ template <bool residual, bool rectify, bool streamed, typename T>
 inline void finish(const T* z, T factor, T shift, const T* r, T* y, int64_t count) {
     using V = Vector<T>;
     const auto f = V::all(factor), s = V::all(shift), zero = V::zero();
-    int64_t k = 0;
-    for (; k + V::lanes <= count; k += V::lanes) {
+    for (int64_t k = 0; k < count; k += V::width) {
         if (!streamed) prefetch_for_writing(y + k);
-        auto v = V::load(z + k) * f + s;
+        auto v = fma(f, V::load(z + k), s);
         if (residual) {
             prefetch(r + k);
             v += V::load(r + k);
         }
-        if (rectify) v = v < zero ? zero : v;  // a NaN stays one
+        if (rectify) v = v <= zero ? zero : v;  // a NaN stays one
         streamed ? V::stream(y + k, v) : V::store(y + k, v);
-    }
-    for (; k < count; ++k) {
-        T v = z[k] * factor + shift;
-        if (residual) v += r[k];
-        y[k] = rectify && v < 0 ? T(0) : v;
     }
 }
 
@@ -180,125 +140,210 @@ void finish(const Forward<T>& f, const T* z, T factor, T shift, const T* r, T* y
     }
 }
 
-// The same for a channel with one non-zero, from that non-zero's input.
-template <typename T>
-void finish_single(const Forward<T>& f, const Sources<T>& from, const T* zeros, T factor, T shift, const T* r, T* y) {
+// The same for a channel with one non-zero, whose convolution is found again from that non-zero's input.
+template <bool residual, bool rectify, bool streamed, typename T>
+void finish_single(const Geometry& g, const Reads<few, T>& from, const T* zeros, T factor, T shift, const T* r, T* y) {
+    using V = Vector<T>;
+    const auto value = V::all(from.items[0].value), f = V::all(factor), s = V::all(shift), zero = V::zero();
+    const Segments segments = out_segments(g);
+    const bool straight = from.is_straight();
+    for (int32_t index = 0; index < segments.count(); ++index) {
+        const Segment segment = segments[index];
+        T* to = y;
+        const T* added = r;
+        const auto begin_row = [&](int32_t row) {
+            const int64_t at = segment.group * g.out_image() + row * g.out_row();
+            to = y + at;
+            if (residual) added = r + at;
+        };
+        const auto apply = [&](const T* const* at, int64_t k) {
+            for (int part = 0; part < V::count; ++part) {
+                const int64_t n = k + part * V::width;
+                prefetch(at[0] + n);
+                if (!streamed) prefetch_for_writing(to + n);
+                auto v = fma(f, fma(value, V::load(at[0] + n), zero), s);
+                if (residual) {
+                    prefetch(added + n);
+                    v += V::load(added + n);
+                }
+                if (rectify) v = v <= zero ? zero : v;
+                streamed ? V::stream(to + n, v) : V::store(to + n, v);
+            }
+        };
+        for_each_position<1>(g, segment, from.items, zeros, straight, begin_row, apply);
+    }
+}
+
+template <bool residual, bool rectify, typename T>
+void finish_single(const Forward<T>& f, const Reads<few, T>& from, const T* zeros, T factor, T shift, const T* r, T* y) {
     const Geometry& g = f.geometry;
-    for_each_span(g, from.is_straight(), [&](int32_t row, int32_t begin, int32_t end) {
-        const T* at[most_sources + 1];
-        from.locate(g, row, begin, end, zeros, at);
-        const int64_t offset = (int64_t(row) * g.out_width + begin) * g.batch;
-        const T* residual = r == nullptr ? nullptr : r + offset;
-        finish(f, at[0], factor * from.items[0].value, shift, residual, y + offset, int64_t(end - begin) * g.batch);
-    });
+    const bool streamed = g.out_plane() * int64_t(sizeof(T)) >= streamed_bytes && reinterpret_cast<uintptr_t>(y) % EAST_VECTOR_BYTES == 0;
+    streamed ? finish_single<residual, rectify, true>(g, from, zeros, factor, shift, r, y)
+             : finish_single<residual, rectify, false>(g, from, zeros, factor, shift, r, y);
 }
 
 template <typename T>
-void pool(const T* y, int64_t positions, int64_t batch, T* pooled) {
-    fill(pooled, T(0), batch);
-    for (int64_t p = 0; p < positions; ++p) add_scaled(pooled, y + p * batch, T(1), batch);
-    for (int64_t n = 0; n < batch; ++n) pooled[n] /= positions;
+void finish_single(const Forward<T>& f, int32_t channel, T factor, T shift, const T* r, T* y) {
+    const Fillers<T> fillers(f.geometry.out_row(), few);
+    const auto from = sources_of(f.geometry, f.by_output, f.values, f.x, channel, fillers);
+    const T* zeros = fillers.zeros();
+    if (r != nullptr) {
+        f.rectify ? finish_single<true, true>(f, from, zeros, factor, shift, r, y)
+                  : finish_single<true, false>(f, from, zeros, factor, shift, r, y);
+    } else {
+        f.rectify ? finish_single<false, true>(f, from, zeros, factor, shift, r, y)
+                  : finish_single<false, false>(f, from, zeros, factor, shift, r, y);
+    }
 }
 
 // A channel without non-zeros: z is 0 everywhere, and so is its variance.
 template <typename T>
-void dead_channel(const Forward<T>& f, int64_t channel, T shift) {
+void dead_channel(const Forward<T>& f, int64_t channel, T factor, T shift) {
     const Geometry& g = f.geometry;
     const int64_t plane = g.out_plane();
+    T* y = f.y + channel * plane;
+    const T value = f.rectify && shift <= 0 ? T(0) : shift;
+    f.constant[channel] = value;
+    f.kind[channel] = f.constants ? constant : stored;
+    if (f.constants) return;
     if (f.residual == nullptr) {
-        const T value = f.rectify && shift < 0 ? T(0) : shift;
-        f.constant[channel] = value;
-        f.kind[channel] = f.constants ? constant : stored;
-        if (!f.constants) fill(f.y + channel * plane, value, plane);
-        if (f.pooled != nullptr) fill(f.pooled + channel * g.batch, value, g.batch);
+        fill(y, value, plane);
         return;
     }
-    f.kind[channel] = stored;
+    T* zeros = scratch<T, 1>(g.out_image());
+    fill(zeros, T(0), g.out_image());
+    for (int32_t group = 0; group < g.groups(); ++group) {
+        const int64_t at = group * g.out_image();
+        finish(f, zeros, factor, shift, f.residual + channel * plane + at, y + at, g.out_image());
+    }
+}
+
+// The moments of a channel's convolution. Where they are not kept, of two non-zeros or more, segments of z are in `kept`.
+template <typename T>
+void find_moments(const Forward<T>& f, int32_t channel, T* kept, bool is_kept, T& pivot, double& first, double& second) {
+    const Geometry& g = f.geometry;
+    const Segments segments = out_segments(g);
+    pivot = 0;
+    first = second = 0;
+    for (int32_t index = 0; index < segments.count(); ++index) {
+        const Segment segment = segments[index];
+        const int64_t at = segment.group * g.out_image() + segment.row_begin * g.out_row();
+        const T* z = f.z + channel * g.out_plane() + at;
+        if (f.z == nullptr) {
+            T* to = is_kept ? kept + at : kept;
+            convolve_segment(g, f.by_output, f.values, f.x, channel, segment, to);
+            z = to;
+        }
+        if (!f.training) continue;
+        if (index == 0) pivot = z[0];
+        add_moments(z, segment.rows() * g.out_row(), pivot, g.images(segment.group), first, second);
+    }
+}
+
+template <typename T>
+void forward_channel(const Forward<T>& f, int32_t channel) {
+    const Geometry& g = f.geometry;
+    const int64_t plane = g.out_plane();
+    const double numbers = double(g.batch) * g.out_height * g.out_width;
+    const int32_t nonzeros = f.by_output.count(channel);
+    const bool is_wanted = f.wanted == nullptr || f.wanted[channel];
+    // What a single non-zero makes of its input is found again as fast as it is read.
+    const bool is_kept = f.z == nullptr && nonzeros > 1 && is_wanted;
+    T* kept = scratch<T, 0>(is_kept ? plane : out_segments(g).most_rows() * g.out_row());
+    T pivot = 0;
+    double first = 0, second = 0;
+    if (nonzeros > 0 && (f.training || is_kept)) {
+        if (f.z == nullptr && nonzeros <= few && is_near(g)) {
+            const Fillers<T> fillers(g.out_row(), few);
+            const auto from = sources_of(g, f.by_output, f.values, f.x, channel, fillers);
+            is_kept ? convolve_few<true>(f, from, fillers.zeros(), kept, pivot, first, second)
+                    : convolve_few<false>(f, from, fillers.zeros(), kept, pivot, first, second);
+        } else {
+            find_moments(f, channel, kept, is_kept, pivot, first, second);
+        }
+    }
+    double mean = pivot + first / numbers;
+    double variance = second / numbers - (first / numbers) * (first / numbers);
+    if (variance < 0) variance = 0;  // a NaN stays one
+    if (f.training) {
+        const double unbiased = variance * (numbers / (numbers - 1));
+        T &running_mean = f.running_mean[channel], &running_variance = f.running_variance[channel];
+        running_mean = T(running_mean + f.momentum * (mean - running_mean));
+        running_variance = T(running_variance + f.momentum * (unbiased - running_variance));
+    } else {
+        mean = f.running_mean[channel];
+        variance = f.running_variance[channel];
+    }
+    const double deviation = std::sqrt(variance + f.epsilon);
+    const T factor = T(f.weight[channel] / deviation);
+    const T shift = T(f.bias[channel] - mean * factor);
+    f.normalization[channel] = {T(mean), T(1 / deviation), factor, shift};
     T* y = f.y + channel * plane;
-    finish(f, f.residual + channel * plane, T(1), shift, static_cast<const T*>(nullptr), y, plane);
-    if (f.pooled != nullptr) pool(y, plane / g.batch, g.batch, f.pooled + channel * g.batch);
+    if (nonzeros == 0) {
+        dead_channel(f, channel, factor, shift);
+    } else {
+        f.kind[channel] = is_wanted ? stored : absent;
+        if (!is_wanted) return;
+        const T* r = f.residual == nullptr ? nullptr : f.residual + channel * plane;
+        if (f.z != nullptr || is_kept) {
+            finish(f, f.z == nullptr ? kept : f.z + channel * plane, factor, shift, r, y, plane);
+        } else if (nonzeros == 1 && is_near(g)) {
+            finish_single(f, channel, factor, shift, r, y);
+        } else {
+            const Segments segments = out_segments(g);
+            for (int32_t index = 0; index < segments.count(); ++index) {
+                const Segment segment = segments[index];
+                const int64_t at = segment.group * g.out_image() + segment.row_begin * g.out_row();
+                convolve_segment(g, f.by_output, f.values, f.x, channel, segment, kept);
+                finish(f, kept, factor, shift, r == nullptr ? nullptr : r + at, y + at, segment.rows() * g.out_row());
+            }
+        }
+    }
+    if (f.pooled == nullptr) return;
+    T* means = f.pooled + int64_t(channel) * g.groups() * lanes;
+    if (f.kind[channel] == stored) {
+        position_means(y, g.batch, g.out_height, g.out_width, means);
+    } else {
+        constant_means(f.constant[channel], g.batch, g.out_height, g.out_width, means);
+    }
 }
 
 template <typename T>
 void forward(const Forward<T>& f) {
-    const Geometry& g = f.geometry;
-    const int64_t plane = g.out_plane(), batch = g.batch;
-    const Tiling tiling(g.out_height, g.out_width, g.batch);
-    const double numbers = double(plane);
-#pragma omp parallel
-    {
-        T* own = scratch<T, 0>(f.z == nullptr ? plane : 0);
-        const Fillers<T> fillers(int64_t(g.out_width) * batch, most_sources);
+    in_parallel([&] {
 #pragma omp for schedule(dynamic, 1) nowait
-        for (int32_t channel = 0; channel < g.out_channels; ++channel) {
-            const bool dead = is_empty(f.by_output, channel);
-            const T* z = f.z == nullptr ? own : f.z + channel * plane;
-            const bool few = is_few(f, channel);
-            const bool is_wanted = f.wanted == nullptr || f.wanted[channel];
-            Sources<T> from;
-            // Sums of z - pivot and of their squares; of a dead channel all are 0.
-            T pivot = 0;
-            double first = 0, second = 0;
-            if (!dead && few) {
-                from = sources_of(g, f.by_output, f.values, f.x, channel, fillers);
-                // What a single non-zero makes of its input is found again as fast as it is read.
-                if (is_wanted && from.count > 1) {
-                    convolve_few<true>(f, from, fillers.zeros(), own, pivot, first, second);
-                } else if (f.training) {
-                    convolve_few<false>(f, from, fillers.zeros(), own, pivot, first, second);
-                }
-            } else if (!dead && f.z == nullptr) {
-                for (int32_t index = 0; index < tiling.count(); ++index) {
-                    const Tile tile = tiling[index];
-                    T* to = own + (int64_t(tile.row_begin) * g.out_width + tile.column_begin) * batch;
-                    convolve_tile(g, f.by_output, f.values, f.x, channel, tile, to);
-                    if (!f.training) continue;
-                    if (index == 0) pivot = to[0];
-                    moments(to, tile.positions() * batch, pivot, first, second);
-                }
-            } else if (!dead && f.training) {
-                const int64_t row = g.out_width * batch;
-                pivot = z[0];
-                for (int32_t r = 0; r < g.out_height; ++r) moments(z + r * row, row, pivot, first, second);
-            }
-            double mean = pivot + first / numbers;
-            double variance = second / numbers - (first / numbers) * (first / numbers);
-            if (variance < 0) variance = 0;  // a NaN stays one
-            if (f.training) {
-                f.mean[channel] = T(mean);
-                f.inverse_deviation[channel] = T(1 / std::sqrt(variance + f.epsilon));
-                const double unbiased = variance * (numbers / (numbers - 1));
-                f.running_mean[channel] += T(f.momentum * (mean - f.running_mean[channel]));
-                f.running_variance[channel] += T(f.momentum * (unbiased - f.running_variance[channel]));
-            } else {
-                mean = f.running_mean[channel];
-                variance = f.running_variance[channel];
-            }
-            const T factor = T(f.weight[channel] / std::sqrt(variance + f.epsilon));
-            const T shift = T(f.bias[channel] - mean * factor);
-            if (dead) {
-                dead_channel(f, channel, shift);
-                continue;
-            }
-            f.kind[channel] = is_wanted ? stored : absent;
-            if (!is_wanted) continue;
-            T* y = f.y + channel * plane;
-            const T* r = f.residual == nullptr ? nullptr : f.residual + channel * plane;
-            if (few && from.count == 1) {
-                finish_single(f, from, fillers.zeros(), factor, shift, r, y);
-            } else {
-                finish(f, z, factor, shift, r, y, plane);
-            }
-            if (f.pooled != nullptr) pool(y, plane / batch, batch, f.pooled + channel * batch);
-        }
+        for (int32_t channel = 0; channel < f.geometry.out_channels; ++channel) forward_channel(f, channel);
         finish_streaming();
-    }
+    });
+}
+
+template <typename T>
+struct Means {
+    int64_t channels, height, width, batch;
+    Planes<T> x;
+    T* means;  // [channels, groups, 32]
+};
+
+// Means over positions of every channel.
+template <typename T>
+void find_means(const Means<T>& m) {
+    const int32_t groups = groups_of(int32_t(m.batch));
+    const int64_t plane = groups * m.height * m.width * lanes;
+    in_parallel([&] {
+#pragma omp for schedule(static)
+        for (int64_t channel = 0; channel < m.channels; ++channel) {
+            T* means = m.means + channel * groups * lanes;
+            if (m.x.is_stored(channel)) {
+                position_means(m.x.data + channel * plane, int32_t(m.batch), int32_t(m.height), int32_t(m.width), means);
+            } else {
+                constant_means(m.x.constants[channel], int32_t(m.batch), int32_t(m.height), int32_t(m.width), means);
+            }
+        }
+    });
 }
 
 }  // namespace
 }  // namespace east
 
-extern "C" {
-void east_forward_f32(const east::Forward<float>* unit) { east::forward(*unit); }
-void east_forward_f64(const east::Forward<double>* unit) { east::forward(*unit); }
-}
+EAST_KERNEL(forward, Forward, forward)
+EAST_KERNEL(means, Means, find_means)

@@ -1,7 +1,6 @@
 // Max pooling. The backward pass looks for the maxima again, so that no indices are kept.
 
 #include "planes.h"
-#include "vector.h"
 
 namespace east {
 namespace {
@@ -21,7 +20,7 @@ struct MaxPoolBackward {
     T* dx;
 };
 
-// The input positions of one output position: offsets in the plane, row by row.
+// The input positions of one output position: offsets in the image plane, row by row.
 class Window {
   public:
     explicit Window(const Geometry& g) : offsets_(scratch<int64_t, 0>(int64_t(g.kernel) * g.kernel)) {}
@@ -32,7 +31,7 @@ class Window {
             if (i < 0 || i >= g.in_height) continue;
             for (int32_t j = column * g.stride - g.padding; j < column * g.stride - g.padding + g.kernel; ++j) {
                 if (j < 0 || j >= g.in_width) continue;
-                offsets_[count_++] = (int64_t(i) * g.in_width + j) * g.batch;
+                offsets_[count_++] = (int64_t(i) * g.in_width + j) * lanes;
             }
         }
     }
@@ -54,18 +53,16 @@ template <typename T>
 void max_pool_forward(const MaxPoolForward<T>& pool) {
     using V = Vector<T>;
     const Geometry& g = pool.geometry;
-#pragma omp parallel
-    {
+    in_parallel([&] {
         Window window(g);
 #pragma omp for collapse(2) schedule(static)
-        for (int32_t channel = 0; channel < g.out_channels; ++channel) {
+        for (int32_t plane = 0; plane < g.out_channels * g.groups(); ++plane) {
             for (int32_t row = 0; row < g.out_height; ++row) {
-                const T* x = pool.x + channel * g.in_plane();
-                T* y = pool.y + channel * g.out_plane() + int64_t(row) * g.out_width * g.batch;
-                for (int32_t column = 0; column < g.out_width; ++column, y += g.batch) {
+                const T* x = pool.x + plane * g.in_image();
+                T* y = pool.y + plane * g.out_image() + row * g.out_row();
+                for (int32_t column = 0; column < g.out_width; ++column, y += lanes) {
                     window.place(g, row, column);
-                    int64_t n = 0;
-                    for (; n + V::lanes <= g.batch; n += V::lanes) {
+                    for (int32_t n = 0; n < lanes; n += V::width) {
                         auto maximum = V::load(x + window[0] + n);
                         for (int32_t k = 1; k < window.count(); ++k) {
                             const auto value = V::load(x + window[k] + n);
@@ -73,27 +70,18 @@ void max_pool_forward(const MaxPoolForward<T>& pool) {
                         }
                         V::store(y + n, maximum);
                     }
-                    for (; n < g.batch; ++n) {
-                        T maximum = x[window[0] + n];
-                        for (int32_t k = 1; k < window.count(); ++k) {
-                            const T value = x[window[k] + n];
-                            maximum = replaces(value, maximum) ? value : maximum;
-                        }
-                        y[n] = maximum;
-                    }
                 }
             }
         }
-    }
+    });
 }
 
 // One window: dx at the maximum of each image += dy.
 template <typename T>
-inline void scatter(const Window& window, const T* x, const T* dy, T* dx, int64_t batch) {
+inline void scatter(const Window& window, const T* x, const T* dy, T* dx) {
     using V = Vector<T>;
     using Index = decltype(V::zero() < V::zero());  // integers as wide as T
-    int64_t n = 0;
-    for (; n + V::lanes <= batch; n += V::lanes) {
+    for (int32_t n = 0; n < lanes; n += V::width) {
         auto maximum = V::load(x + window[0] + n);
         Index first = {};
         for (int32_t k = 1; k < window.count(); ++k) {
@@ -108,48 +96,37 @@ inline void scatter(const Window& window, const T* x, const T* dy, T* dx, int64_
             V::store(to, V::load(to) + (first == Index{} + k ? gradient : V::zero()));
         }
     }
-    for (; n < batch; ++n) {
-        int32_t first = 0;
-        for (int32_t k = 1; k < window.count(); ++k) {
-            if (replaces(x[window[k] + n], x[window[first] + n])) first = k;
-        }
-        dx[window[first] + n] += dy[n];
-    }
 }
 
 template <typename T>
 void max_pool_backward(const MaxPoolBackward<T>& pool) {
     const Geometry& g = pool.geometry;
-    const int64_t line = int64_t(g.in_width) * g.batch;
-#pragma omp parallel
-    {
+    in_parallel([&] {
         Window window(g);
 #pragma omp for schedule(dynamic, 1)
-        for (int32_t channel = 0; channel < g.out_channels; ++channel) {
-            const T* x = pool.x + channel * g.in_plane();
-            const T* dy = pool.dy + channel * g.out_plane();
-            T* dx = pool.dx + channel * g.in_plane();
+        for (int32_t plane = 0; plane < g.out_channels * g.groups(); ++plane) {
+            const T* x = pool.x + plane * g.in_image();
+            const T* dy = pool.dy + plane * g.out_image();
+            T* dx = pool.dx + plane * g.in_image();
             // Each row of dx is cleared when the first window reaches it, so that it is in the cache for the sums.
             int32_t cleared = 0;
             for (int32_t row = 0; row < g.out_height; ++row) {
                 const int32_t reached = row * g.stride - g.padding + g.kernel;
-                for (; cleared < reached && cleared < g.in_height; ++cleared) fill(dx + cleared * line, T(0), line);
-                for (int32_t column = 0; column < g.out_width; ++column, dy += g.batch) {
+                for (; cleared < reached && cleared < g.in_height; ++cleared) {
+                    fill(dx + cleared * g.in_row(), T(0), g.in_row());
+                }
+                for (int32_t column = 0; column < g.out_width; ++column, dy += lanes) {
                     window.place(g, row, column);
-                    scatter(window, x, dy, dx, g.batch);
+                    scatter(window, x, dy, dx);
                 }
             }
-            for (; cleared < g.in_height; ++cleared) fill(dx + cleared * line, T(0), line);
+            for (; cleared < g.in_height; ++cleared) fill(dx + cleared * g.in_row(), T(0), g.in_row());
         }
-    }
+    });
 }
 
 }  // namespace
 }  // namespace east
 
-extern "C" {
-void east_max_pool_forward_f32(const east::MaxPoolForward<float>* pool) { east::max_pool_forward(*pool); }
-void east_max_pool_forward_f64(const east::MaxPoolForward<double>* pool) { east::max_pool_forward(*pool); }
-void east_max_pool_backward_f32(const east::MaxPoolBackward<float>* pool) { east::max_pool_backward(*pool); }
-void east_max_pool_backward_f64(const east::MaxPoolBackward<double>* pool) { east::max_pool_backward(*pool); }
-}
+EAST_KERNEL(max_pool_forward, MaxPoolForward, max_pool_forward)
+EAST_KERNEL(max_pool_backward, MaxPoolBackward, max_pool_backward)

@@ -1,12 +1,15 @@
 // What kernels are told: geometry of a convolution, lists of its non-zeros, planes of an activation.
 //
-// An activation is [channels, height, width, batch] with the batch innermost. A plane is one channel of it; a row is one
-// line of a plane, width * batch numbers side by side.
+// A plane is one channel of an activation, [groups, height, width, 32]; an image plane is one group of it, and a row one line
+// of that: width * 32 numbers side by side.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <cstdlib>
 #include <memory>
+
+#include "arithmetic.h"
 
 namespace east {
 
@@ -16,22 +19,26 @@ struct Geometry {
     int32_t kernel, stride, padding;
     int32_t batch;
 
-    int64_t in_plane() const { return int64_t(in_height) * in_width * batch; }
-    int64_t out_plane() const { return int64_t(out_height) * out_width * batch; }
+    int32_t groups() const { return groups_of(batch); }
+    // Images of a group.
+    int32_t images(int32_t group) const { return std::min(lanes, batch - group * lanes); }
+    int64_t in_row() const { return int64_t(in_width) * lanes; }
+    int64_t out_row() const { return int64_t(out_width) * lanes; }
+    int64_t in_image() const { return in_height * in_row(); }
+    int64_t out_image() const { return out_height * out_row(); }
+    int64_t in_plane() const { return groups() * in_image(); }
+    int64_t out_plane() const { return groups() * out_image(); }
 };
 
-// The non-zeros of a convolution, grouped by output channel (row) or by input channel.
+// The non-zeros of a convolution, grouped by output channel (row) or by input channel, each group in ascending order.
 struct Lists {
-    const int32_t* start;    // [groups + 1]: where a group begins
+    const int32_t* start;    // [channels + 1]: where a channel begins
     const int32_t* channel;  // the channel at the other end
     const int32_t* tap;      // kernel row * kernel + kernel column
     const int32_t* value;    // where its weight stands in the vector of values
-};
 
-// Whether a group has no non-zero. Without lists (a dense convolution) no group is empty.
-inline bool is_empty(const Lists& lists, int64_t group) {
-    return lists.start != nullptr && lists.start[group] == lists.start[group + 1];
-}
+    int32_t count(int64_t of) const { return start[of + 1] - start[of]; }
+};
 
 // How a channel of an activation is kept.
 enum Kind : uint8_t { stored = 0, constant = 1, absent = 2 };
@@ -45,48 +52,37 @@ struct Planes {
     bool is_stored(int64_t channel) const { return kind == nullptr || kind[channel] == stored; }
 };
 
-struct Span {
-    int32_t begin, end;
+// Non-zeros of an output channel up to which the gradient of a weight is found from sums of x, x g and x hat: from more,
+// from the sum of x dz.
+constexpr int32_t few = 3;
+
+// Channels over which signs * dz are summed before these sums are added up.
+constexpr int32_t sketch_channels = 8;
+
+// A part of a plane that is worked on at once: a segment of one group. Its numbers lie side by side.
+struct Segment {
+    int32_t group, row_begin, row_end;
+
+    int32_t rows() const { return row_end - row_begin; }
 };
 
-// The output columns in [begin, end) whose input column for a kernel column lies within the image.
-inline Span valid_columns(const Geometry& g, int32_t kernel_column, int32_t begin, int32_t end) {
-    const int32_t offset = kernel_column - g.padding;  // input column = output column * stride + offset
-    const int32_t first = offset >= 0 ? 0 : (-offset + g.stride - 1) / g.stride;
-    const int32_t last = g.in_width - 1 - offset < 0 ? -1 : (g.in_width - 1 - offset) / g.stride;
-    return {begin > first ? begin : first, end < last + 1 ? end : last + 1};
-}
-
-// A part of a plane that is worked on at once: some rows, or some columns of one row, so that it stays in the cache next to
-// the processor. Its numbers lie side by side.
-struct Tile {
-    int32_t row_begin, row_end, column_begin, column_end;
-
-    int32_t columns() const { return column_end - column_begin; }
-    int64_t positions() const { return int64_t(row_end - row_begin) * columns(); }
-};
-
-// The tiles of a plane, one after the other.
-class Tiling {
+// The segments of a plane in order: group by group, and from the top down.
+class Segments {
   public:
-    Tiling(int32_t height, int32_t width, int32_t batch) : height_(height), width_(width) {
-        const int32_t positions = tile_numbers / batch < 1 ? 1 : tile_numbers / batch;
-        columns_ = positions < width ? positions : width;
-        rows_ = columns_ < width ? 1 : (positions / width < height ? positions / width : height);
-        across_ = (width + columns_ - 1) / columns_;
-    }
-    int32_t count() const { return (height_ + rows_ - 1) / rows_ * across_; }
-    int32_t most_positions() const { return rows_ * columns_; }
-    Tile operator[](int32_t index) const {
-        const int32_t row = index / across_ * rows_, column = index % across_ * columns_;
-        return {row, row + rows_ < height_ ? row + rows_ : height_, column,
-                column + columns_ < width_ ? column + columns_ : width_};
+    Segments(int32_t groups, int32_t height, int32_t width)
+        : groups_(groups), height_(height), rows_(std::min(segment_rows(width), height)), across_(segments_of(height, width)) {}
+    int32_t count() const { return groups_ * across_; }
+    int32_t most_rows() const { return rows_; }
+    Segment operator[](int32_t index) const {
+        const int32_t row = index % across_ * rows_;
+        return {index / across_, row, std::min(row + rows_, height_)};
     }
 
   private:
-    static constexpr int32_t tile_numbers = 2048;
-    int32_t height_, width_, rows_, columns_, across_;
+    int32_t groups_, height_, rows_, across_;
 };
+
+inline Segments out_segments(const Geometry& g) { return Segments(g.groups(), g.out_height, g.out_width); }
 
 // Memory that a thread keeps from one kernel to the next: taking it anew would clear its pages each time.
 template <typename T, int slot>

@@ -1,0 +1,170 @@
+// The gradient of all weights of a convolution, off ones included: tiles of output and input channels, lanes over images.
+
+#include "convolution.h"
+
+namespace east {
+namespace {
+
+template <typename T>
+struct DenseGradient {
+    Geometry geometry;
+    Planes<T> x;
+    const T* dz;
+    T* gradient;  // [out_channels, in_channels, kernel, kernel]
+};
+
+// Channels whose products are summed at once, so that the sums fit the registers.
+#if EAST_VECTOR_BYTES == 64 || defined(__aarch64__)
+constexpr int outputs = 6, inputs = 4;
+#else
+constexpr int outputs = 3, inputs = 4;
+#endif
+
+// Sums that a thread keeps, in numbers; the rest of a second-level cache is for what is read.
+constexpr int64_t most_sums = 32 << 10;
+
+// The rows of a tile: of dz within a segment, of x where one kernel position meets them.
+template <typename T>
+struct TileRows {
+    const T* dz[outputs];
+    const T* x[inputs];
+    int64_t dz_stride, x_stride[inputs];  // numbers from one row to the next
+    int32_t rows, width;
+    int64_t step;                         // numbers of x from one column to the next
+};
+
+template <typename T>
+void tile_products(const TileRows<T>& tile, LaneSums<T> (*sums)[inputs]) {
+    using V = Vector<T>;
+    for (int r = 0; r < V::count; ++r) {
+        typename V::Register products[outputs][inputs];
+        for (int o = 0; o < outputs; ++o) {
+            for (int i = 0; i < inputs; ++i) products[o][i] = V::zero();
+        }
+        for (int32_t row = 0; row < tile.rows; ++row) {
+            const T *dz[outputs], *x[inputs];
+            for (int o = 0; o < outputs; ++o) dz[o] = tile.dz[o] + row * tile.dz_stride + r * V::width;
+            for (int i = 0; i < inputs; ++i) x[i] = tile.x[i] + row * tile.x_stride[i] + r * V::width;
+            for (int32_t column = 0; column < tile.width; ++column) {
+                const int64_t at = int64_t(column) * lanes, from = column * tile.step;
+                typename V::Register left[outputs];
+                for (int o = 0; o < outputs; ++o) left[o] = V::load(dz[o] + at);
+                for (int i = 0; i < inputs; ++i) {
+                    const auto right = V::load(x[i] + from);
+                    for (int o = 0; o < outputs; ++o) products[o][i] = fma(right, left[o], products[o][i]);
+                }
+            }
+        }
+        for (int o = 0; o < outputs; ++o) {
+            for (int i = 0; i < inputs; ++i) sums[o][i].part[r] = products[o][i];
+        }
+    }
+}
+
+// The gradients of some output channels.
+template <typename T>
+class Block {
+  public:
+    Block(const DenseGradient<T>& call, int32_t begin, int32_t end)
+        : c_(call),
+          begin_(begin),
+          end_(end),
+          taps_(call.geometry.kernel * call.geometry.kernel),
+          sums_(scratch<double, 0>(int64_t(end - begin) * call.geometry.in_channels * taps_)),
+          lines_(scratch<T, 1>(inputs * call.geometry.in_row())) {
+        fill(sums_, 0.0, int64_t(end - begin) * call.geometry.in_channels * taps_);
+    }
+
+    void add(const Segment& segment) {
+        for (int32_t input = 0; input < c_.geometry.in_channels; input += inputs) {
+            find_inputs(segment, input);
+            for (int32_t output = begin_; output < end_; output += outputs) {
+                for (int32_t tap = 0; tap < taps_; ++tap) add_tile(segment, output, input, tap);
+            }
+        }
+    }
+
+    void write() const {
+        const int64_t size = int64_t(c_.geometry.in_channels) * taps_;
+        for (int64_t k = 0; k < (end_ - begin_) * size; ++k) c_.gradient[begin_ * size + k] = T(sums_[k]);
+    }
+
+  private:
+    // Where rows of the image planes of some input channels are; a constant channel has one row for all of them.
+    void find_inputs(const Segment& segment, int32_t input) {
+        const Geometry& g = c_.geometry;
+        for (int32_t i = 0; i < inputs; ++i) {
+            const int32_t channel = std::min(input + i, g.in_channels - 1);
+            if (c_.x.is_stored(channel)) {
+                x_[i] = c_.x.data + channel * g.in_plane() + segment.group * g.in_image();
+                x_stride_[i] = g.in_row();
+            } else {
+                T* line = lines_ + i * g.in_row();
+                fill(line, c_.x.constants[channel], g.in_row());
+                x_[i] = line;
+                x_stride_[i] = 0;
+            }
+        }
+    }
+
+    void add_tile(const Segment& segment, int32_t output, int32_t input, int32_t tap) {
+        const Geometry& g = c_.geometry;
+        const int32_t row_offset = tap / g.kernel - g.padding, column_offset = tap % g.kernel - g.padding;
+        const Span columns = valid_outputs(g.out_width, g.in_width, g.stride, column_offset);
+        const Span valid = valid_outputs(g.out_height, g.in_height, g.stride, row_offset);
+        const int32_t begin = std::max(valid.begin, segment.row_begin), end = std::min(valid.end, segment.row_end);
+        if (begin >= end || columns.begin >= columns.end) return;
+        TileRows<T> tile;
+        tile.rows = end - begin;
+        tile.width = columns.end - columns.begin;
+        tile.step = g.stride * lanes;
+        tile.dz_stride = g.out_row();
+        for (int32_t o = 0; o < outputs; ++o) {
+            const int32_t channel = std::min(output + o, end_ - 1);
+            tile.dz[o] = c_.dz + channel * g.out_plane() + segment.group * g.out_image() + begin * g.out_row() +
+                         columns.begin * lanes;
+        }
+        for (int32_t i = 0; i < inputs; ++i) {
+            tile.x[i] = x_[i] + (begin * g.stride + row_offset) * x_stride_[i] +
+                        (columns.begin * g.stride + column_offset) * lanes;
+            tile.x_stride[i] = g.stride * x_stride_[i];
+        }
+        LaneSums<T> products[outputs][inputs];
+        tile_products(tile, products);
+        const int32_t images = g.images(segment.group);
+        for (int32_t o = 0; o < std::min(outputs, end_ - output); ++o) {
+            double* to = sums_ + (int64_t(output - begin_ + o) * g.in_channels + input) * taps_ + tap;
+            for (int32_t i = 0; i < std::min(inputs, g.in_channels - input); ++i) to[i * taps_] += products[o][i].total(images);
+        }
+    }
+
+    const DenseGradient<T>& c_;
+    const int32_t begin_, end_, taps_;
+    double* sums_;  // [outputs of the block, in_channels, taps]
+    T* lines_;
+    const T* x_[inputs];
+    int64_t x_stride_[inputs];
+};
+
+template <typename T>
+void dense_gradient(const DenseGradient<T>& c) {
+    const Geometry& g = c.geometry;
+    const Segments segments = out_segments(g);
+    // What the sums of a block take, and at least two blocks for each of some threads.
+    const int64_t fitting = most_sums / (int64_t(g.in_channels) * g.kernel * g.kernel) / outputs * outputs;
+    const int32_t size = int32_t(std::clamp<int64_t>(fitting, outputs, 4 * outputs));
+    const int32_t blocks = (g.out_channels + size - 1) / size;
+    in_parallel([&] {
+#pragma omp for schedule(dynamic, 1)
+        for (int32_t index = 0; index < blocks; ++index) {
+            Block<T> block(c, index * size, std::min((index + 1) * size, g.out_channels));
+            for (int32_t k = 0; k < segments.count(); ++k) block.add(segments[k]);
+            block.write();
+        }
+    });
+}
+
+}  // namespace
+}  // namespace east
+
+EAST_KERNEL(dense_gradient, DenseGradient, dense_gradient)
