@@ -41,7 +41,7 @@ class Dynamic:
         sizes = (self.channels, self.batch, float(self.dyrelu.beta))
         code, coefficients = k.address(self._code), k.address(self.coefficients)
         self.kernels("coefficients", k.Coefficients(*sizes, code, coefficients))
-        shape = (self.channels, self.height * self.width, self.batch)
+        shape = (self.channels, self.height, self.width, self.batch)
         self.kernels("dyrelu_apply", k.DyReLUApply(*shape, self._planes, coefficients, k.address(y)))
 
     def backward(self, gradient: Tensor) -> None:

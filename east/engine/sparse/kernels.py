@@ -34,6 +34,11 @@ def _addresses(*names: str) -> list[tuple[str, type[c_void_p]]]:
     return [(name, c_void_p) for name in names]
 
 
+def plane_stride(groups: int, height: int, width: int) -> int:
+    """Numbers from one channel of an activation to the next: `plane_stride` in kernels/planes.h."""
+    return groups * height * width * LANES + (5 * LANES if height * width > 1 else 0)
+
+
 def groups_of(images: int) -> int:
     """Groups of 32 that a batch makes; the last one may be partly empty."""
     return -(-images // LANES)
@@ -151,7 +156,7 @@ class Correlate(Structure):
 class Project(Structure):
     """Sketches of a gradient: kernels/correlate.cpp."""
 
-    _fields_ = [*_sizes("channels", "plane", "probes"), *_addresses("dz", "signs", "sketches")]
+    _fields_ = [*_sizes("channels", "numbers", "probes"), *_addresses("dz", "signs", "sketches")]
 
 
 class Convolve(Structure):
@@ -194,7 +199,7 @@ class TakeImages(Structure):
 
     _fields_ = [
         *_addresses("from", "to"),
-        *_sizes("batch", "channels", "positions", "image_stride", "channel_stride", "position_stride"),
+        *_sizes("batch", "channels", "height", "width", "image_stride", "channel_stride", "position_stride"),
     ]
 
 
@@ -244,7 +249,7 @@ class CoefficientsBackward(Structure):
 class DyReLUApply(Structure):
     """A DyReLU with given coefficients: kernels/dyrelu.cpp."""
 
-    _fields_ = [*_sizes("channels", "positions", "batch"), ("u", Planes), *_addresses("coefficients", "y")]
+    _fields_ = [*_sizes("channels", "height", "width", "batch"), ("u", Planes), *_addresses("coefficients", "y")]
 
 
 class DyReLUSums(Structure):

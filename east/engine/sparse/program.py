@@ -1,6 +1,5 @@
 """A network bound to memory for one batch size: its forward and backward pass, unit by unit."""
 
-import math
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
@@ -32,9 +31,9 @@ class Program:
     def __init__(self, network: Network, layers: Layers, batch: int, arena: Arena, kernels: k.KernelSet) -> None:
         self.network, self.kernels = network, kernels
         arena.reset()
-        gradients = {key: arena.take(*grouped(key[1:], batch)) for key in _gradient_keys(network, layers)}
+        gradients = {key: _take(arena, key[1:], batch) for key in _gradient_keys(network, layers)}
         self.buffers = {
-            activation: Buffer(arena.take(*grouped(activation.shape, batch)), gradients.get(activation.gradient_key))
+            activation: Buffer(_take(arena, activation.shape, batch), gradients.get(activation.gradient_key))
             for activation in [network.images, *(node.y for node in network.nodes)]
         }
         self.nodes: list[UnitProgram | PoolProgram] = [
@@ -72,28 +71,32 @@ class Program:
             node.backward(this)
 
     def _take(self, images: Tensor) -> None:
-        batch, channels, height, width = images.shape
+        _, channels, height, width = images.shape
         images = images.contiguous()
         to = k.address(self.buffers[self.network.images].data)
         strides = (channels * height * width, height * width, 1)
-        structure = k.TakeImages(k.address(images), to, batch, channels, height * width, *strides)
+        structure = k.TakeImages(k.address(images), to, *images.shape, *strides)
         self.kernels("take_images", structure)
 
 
-def grouped(shape: tuple[int, int, int], batch: int) -> tuple[int, int, int, int, int]:
-    """The shape of an activation (C, H, W) for a batch: (C, G, H, W, 32)."""
-    return shape[0], k.groups_of(batch), *shape[1:], k.LANES
+def _take(arena: Arena, shape: tuple[int, int, int], batch: int) -> Tensor:
+    """Memory for an activation (C, H, W) of a batch: (C, G, H, W, 32), with the gaps between channels that kernels expect."""
+    channels, height, width = shape
+    groups = k.groups_of(batch)
+    memory = arena.take(channels, k.plane_stride(groups, height, width))
+    return memory[:, : groups * height * width * k.LANES].view(channels, groups, height, width, k.LANES)
 
 
 def memory_needed(network: Network, layers: Layers, batch: int, dtype: torch.dtype) -> int:
     """Numbers that a program takes from its arena."""
+    groups = k.groups_of(batch)
     shapes = [network.images.shape, *(key[1:] for key in _gradient_keys(network, layers))]
     for node in network.nodes:
         copies = 1
         if isinstance(node, Unit):
             copies += (layers[node.layer].execution == "rows") + (node.dynamic is not None)
         shapes += [node.y.shape] * copies
-    return sum(padded(math.prod(grouped(shape, batch)), dtype) for shape in shapes)
+    return sum(padded(channels * k.plane_stride(groups, *size), dtype) for channels, *size in shapes)
 
 
 def _gradient_keys(network: Network, layers: Layers) -> set[GradientKey]:
@@ -162,9 +165,9 @@ class UnitProgram:
         self.geometry = k.Geometry(
             *unit.x.shape, *unit.y.shape, conv.kernel_size[0], conv.stride[0], int(conv.padding[0]), batch
         )
-        self.z = arena.take(*y.data.shape) if self.layer.execution == "rows" else None
+        self.z = _take(arena, unit.y.shape, batch) if self.layer.execution == "rows" else None
         dyrelu = unit.dynamic
-        self.dynamic = None if dyrelu is None else Dynamic(dyrelu, arena.take(*y.data.shape), batch, kernels)
+        self.dynamic = None if dyrelu is None else Dynamic(dyrelu, _take(arena, unit.y.shape, batch), batch, kernels)
         self.read = self._read(layers)
         self.values = torch.empty_like(self.layer.weights.values)
         channels = unit.y.channels

@@ -44,7 +44,7 @@ struct Backward {
     // Sums over channels of sign * dz, each over `sketch_channels` channels that follow one another.
     int32_t probes;
     const T* signs;  // [probes, out_channels]
-    T* sketches;     // [parts, probes, plane]
+    T* sketches;     // [parts, probes, groups, height, width, 32]
 };
 
 struct Moments {
@@ -131,11 +131,11 @@ template <typename T>
 struct Workspace {
     Workspace(const Backward<T>& b, int32_t most)
         : segment_numbers(out_segments(b.geometry).most_rows() * b.geometry.out_row()),
-          hats(scratch<T, 0>(b.geometry.out_plane())),
-          gradients(scratch<T, 1>(b.g == nullptr && b.dz == nullptr ? b.geometry.out_plane() : 0)),
+          hats(scratch<T, 0>(b.geometry.out_numbers())),
+          gradients(scratch<T, 1>(b.g == nullptr && b.dz == nullptr ? b.geometry.out_numbers() : 0)),
           spare(scratch<T, 2>(2 * segment_numbers)),
           sums(scratch<double, 3>(most)),
-          fillers(b.geometry.out_row(), few) {}
+          fillers(b.geometry.out_row(), at_once) {}
 
     int64_t segment_numbers;
     T *hats, *gradients, *spare;
@@ -352,7 +352,7 @@ void unread_channel(const Backward<T>& b, int32_t channel) {
         b.value_gradient[b.by_output.value[j]] = 0;
     }
     // Kernels that read dz by themselves must find zeros; lists for gathering leave the channel out.
-    if (b.dz != nullptr && (b.dz_of_dead || b.z != nullptr)) fill(b.dz + channel * plane, T(0), plane);
+    if (b.dz != nullptr && (b.dz_of_dead || b.z != nullptr)) fill(b.dz + channel * plane, T(0), b.geometry.out_numbers());
 }
 
 // The second pass of a channel: dz, and what is summed of it.
@@ -376,12 +376,12 @@ void finish_channel(const Backward<T>& b, int32_t channel, const T* kept, const 
         } else {
             combine<true>(kept + at, work.hats + at, factor, of_hat, shared, to, count);
         }
-        for (int32_t j = 0; j < (sums_here ? nonzeros : 0); ++j) {
-            const int32_t source = b.by_output.channel[begin + j], tap = b.by_output.tap[begin + j];
-            work.sums[j] += dot_segment<T>(g, b.x, source, tap, segment, to).total(g.images(segment.group));
+        if (sums_here) {
+            const auto take = [&](int32_t j, T sum) { work.sums[j - begin] += sum; };
+            dot_channel<T>(g, b.by_output, b.x, channel, segment, to, work.fillers, take);
         }
         for (int32_t probe = 0; probe < b.probes; ++probe) {
-            T* sketch = b.sketches + (int64_t(channel / sketch_channels) * b.probes + probe) * plane + at;
+            T* sketch = b.sketches + (int64_t(channel / sketch_channels) * b.probes + probe) * g.out_numbers() + at;
             const T sign = b.signs[int64_t(probe) * g.out_channels + channel];
             first_of_part ? set_scaled(sketch, to, sign, count) : add_scaled(sketch, to, sign, count);
         }
@@ -451,7 +451,7 @@ void backward(const Backward<T>& b) {
             const int32_t end = std::min((part + 1) * at_once, g.out_channels);
             for (int32_t channel = part * at_once; channel < end; ++channel) backward_channel(b, channel, work, first_of_part);
             if (b.probes > 0 && first_of_part) {
-                fill(b.sketches + int64_t(part) * b.probes * g.out_plane(), T(0), b.probes * g.out_plane());
+                fill(b.sketches + int64_t(part) * b.probes * g.out_numbers(), T(0), b.probes * g.out_numbers());
             }
         }
     });

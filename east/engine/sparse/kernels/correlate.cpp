@@ -11,16 +11,16 @@ struct Correlate {
     Planes<T> x;
     int32_t probes;
     int32_t parts;
-    T* sketches;       // [parts, probes, plane]; the first part becomes the sum of all
+    T* sketches;       // [parts, probes, groups, height, width, 32]; the first part becomes the sum of all
     double* products;  // [in_channels, probes, kernel * kernel]
 };
 
 template <typename T>
 struct Project {
-    int64_t channels, plane, probes;
-    const T* dz;      // [channels, plane]
+    int64_t channels, numbers, probes;
+    const T* dz;      // [channels, numbers]
     const T* signs;   // [probes, channels]
-    T* sketches;      // [parts, probes, plane], each over `sketch_channels` channels that follow one another
+    T* sketches;      // [parts, probes, numbers], each over `sketch_channels` channels that follow one another
 };
 
 // Sums of signs * dz, for a layer without batch norm.
@@ -31,10 +31,10 @@ void project(const Project<T>& p) {
 #pragma omp for schedule(static)
         for (int64_t task = 0; task < tasks; ++task) {
             const int64_t begin = task / p.probes * sketch_channels, end = std::min(begin + sketch_channels, p.channels);
-            T* to = p.sketches + task * p.plane;
-            fill(to, T(0), p.plane);
+            T* to = p.sketches + task * p.numbers;
+            fill(to, T(0), p.numbers);
             for (int64_t channel = begin; channel < end; ++channel) {
-                add_scaled(to, p.dz + channel * p.plane, p.signs[task % p.probes * p.channels + channel], p.plane);
+                add_scaled(to, p.dz + channel * p.numbers, p.signs[task % p.probes * p.channels + channel], p.numbers);
             }
         }
     });
@@ -44,7 +44,7 @@ void project(const Project<T>& p) {
 template <typename T>
 void add_parts(const Correlate<T>& c) {
     constexpr int64_t block = 4096;
-    const int64_t count = c.probes * c.geometry.out_plane();
+    const int64_t count = c.probes * c.geometry.out_numbers();
     in_parallel([&] {
 #pragma omp for schedule(static)
         for (int64_t begin = 0; begin < count; begin += block) {
@@ -134,7 +134,7 @@ void correlate(const Correlate<T>& c) {
             if (!c.x.is_stored(channel)) fill(line, c.x.constants[channel], g.in_row());
             for (int32_t index = 0; index < segments.count(); ++index) {
                 for (int32_t probe = 0; probe < c.probes; ++probe) {
-                    add_segment(c, channel, c.sketches + probe * g.out_plane(), segments[index], line, products + probe * taps);
+                    add_segment(c, channel, c.sketches + probe * g.out_numbers(), segments[index], line, products + probe * taps);
                 }
             }
         }

@@ -27,10 +27,10 @@ struct CoefficientsBackward {
 
 template <typename T>
 struct DyReLUApply {
-    int64_t channels, positions, batch;
+    int64_t channels, height, width, batch;
     Planes<T> u;
     const T* coefficients;
-    T* y;  // [channels, groups, positions, 32]: max(a1 u + b1, a2 u + b2)
+    T* y;  // [channels, groups, height, width, 32]: max(a1 u + b1, a2 u + b2)
 };
 
 template <typename T>
@@ -94,18 +94,20 @@ template <typename T>
 void apply_dyrelu(const DyReLUApply<T>& a) {
     using V = Vector<T>;
     const int32_t groups = groups_of(int32_t(a.batch));
-    const int64_t stride = int64_t(groups) * lanes, image = a.positions * lanes;
+    const int64_t stride = int64_t(groups) * lanes, positions = a.height * a.width, image = positions * lanes;
+    const int64_t plane = plane_stride(groups, a.height, a.width);
     in_parallel([&] {
         T* line = scratch<T, 0>(lanes);
 #pragma omp for schedule(static)
         for (int64_t task = 0; task < a.channels * groups; ++task) {
             const int64_t channel = task / groups, group = task % groups;
-            const GroupOf<T> u(a.u, channel, task * image, line);
-            T* y = a.y + task * image;
+            const int64_t at = channel * plane + group * image;
+            const GroupOf<T> u(a.u, channel, at, line);
+            T* y = a.y + at;
             for (int r = 0; r < V::count; ++r) {
                 const int32_t lane = r * V::width;
                 const DyReLULines<T> lines(a.coefficients + channel * 4 * stride + group * lanes + lane, stride);
-                for (int64_t p = 0; p < a.positions; ++p) {
+                for (int64_t p = 0; p < positions; ++p) {
                     V::store(y + p * lanes + lane, lines.maximum(V::load(u.from + p * u.step + lane)));
                 }
             }
@@ -145,14 +147,16 @@ void sum_dyrelu(const DyReLUSums<T>& s) {
     using V = Vector<T>;
     const int32_t groups = groups_of(int32_t(s.batch)), height = int32_t(s.height), width = int32_t(s.width);
     const int64_t stride = int64_t(groups) * lanes, image = s.height * s.width * lanes;
+    const int64_t plane = plane_stride(groups, s.height, s.width);
     const Segments segments(1, height, width);
     in_parallel([&] {
         T* line = scratch<T, 0>(lanes);
 #pragma omp for schedule(static)
         for (int64_t task = 0; task < s.channels * groups; ++task) {
             const int64_t channel = task / groups, group = task % groups;
-            const GroupOf<T> u(s.u, channel, task * image, line);
-            const T* dy = s.dy + task * image;
+            const int64_t at = channel * plane + group * image;
+            const GroupOf<T> u(s.u, channel, at, line);
+            const T* dy = s.dy + at;
             double totals[4 * lanes] = {};
             for (int32_t index = 0; index < segments.count(); ++index) {
                 const int64_t begin = int64_t(segments[index].row_begin) * width;

@@ -130,7 +130,7 @@ inline void finish(bool streamed, const T* z, T factor, T shift, const T* r, T* 
 
 template <typename T>
 void finish(const Forward<T>& f, const T* z, T factor, T shift, const T* r, T* y, int64_t count) {
-    const bool streamed = f.geometry.out_plane() * int64_t(sizeof(T)) >= streamed_bytes;
+    const bool streamed = f.geometry.out_numbers() * int64_t(sizeof(T)) >= streamed_bytes;
     if (r != nullptr) {
         f.rectify ? finish<true, true>(streamed, z, factor, shift, r, y, count)
                   : finish<true, false>(streamed, z, factor, shift, r, y, count);
@@ -177,7 +177,7 @@ void finish_single(const Geometry& g, const Reads<few, T>& from, const T* zeros,
 template <bool residual, bool rectify, typename T>
 void finish_single(const Forward<T>& f, const Reads<few, T>& from, const T* zeros, T factor, T shift, const T* r, T* y) {
     const Geometry& g = f.geometry;
-    const bool streamed = g.out_plane() * int64_t(sizeof(T)) >= streamed_bytes && reinterpret_cast<uintptr_t>(y) % EAST_VECTOR_BYTES == 0;
+    const bool streamed = g.out_numbers() * int64_t(sizeof(T)) >= streamed_bytes && reinterpret_cast<uintptr_t>(y) % EAST_VECTOR_BYTES == 0;
     streamed ? finish_single<residual, rectify, true>(g, from, zeros, factor, shift, r, y)
              : finish_single<residual, rectify, false>(g, from, zeros, factor, shift, r, y);
 }
@@ -207,7 +207,7 @@ void dead_channel(const Forward<T>& f, int64_t channel, T factor, T shift) {
     f.kind[channel] = f.constants ? constant : stored;
     if (f.constants) return;
     if (f.residual == nullptr) {
-        fill(y, value, plane);
+        fill(y, value, g.out_numbers());
         return;
     }
     T* zeros = scratch<T, 1>(g.out_image());
@@ -249,7 +249,7 @@ void forward_channel(const Forward<T>& f, int32_t channel) {
     const bool is_wanted = f.wanted == nullptr || f.wanted[channel];
     // What a single non-zero makes of its input is found again as fast as it is read.
     const bool is_kept = f.z == nullptr && nonzeros > 1 && is_wanted;
-    T* kept = scratch<T, 0>(is_kept ? plane : out_segments(g).most_rows() * g.out_row());
+    T* kept = scratch<T, 0>(is_kept ? g.out_numbers() : out_segments(g).most_rows() * g.out_row());
     T pivot = 0;
     double first = 0, second = 0;
     if (nonzeros > 0 && (f.training || is_kept)) {
@@ -286,7 +286,7 @@ void forward_channel(const Forward<T>& f, int32_t channel) {
         if (!is_wanted) return;
         const T* r = f.residual == nullptr ? nullptr : f.residual + channel * plane;
         if (f.z != nullptr || is_kept) {
-            finish(f, f.z == nullptr ? kept : f.z + channel * plane, factor, shift, r, y, plane);
+            finish(f, f.z == nullptr ? kept : f.z + channel * plane, factor, shift, r, y, g.out_numbers());
         } else if (nonzeros == 1 && is_near(g)) {
             finish_single(f, channel, factor, shift, r, y);
         } else {
@@ -328,7 +328,7 @@ struct Means {
 template <typename T>
 void find_means(const Means<T>& m) {
     const int32_t groups = groups_of(int32_t(m.batch));
-    const int64_t plane = groups * m.height * m.width * lanes;
+    const int64_t plane = plane_stride(groups, m.height, m.width);
     in_parallel([&] {
 #pragma omp for schedule(static)
         for (int64_t channel = 0; channel < m.channels; ++channel) {

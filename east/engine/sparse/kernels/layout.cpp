@@ -7,9 +7,9 @@ namespace {
 
 template <typename T>
 struct TakeImages {
-    const T* from;  // [batch, channels, positions] by the strides below
-    T* to;          // [channels, groups, positions, 32]; zero in lanes without an image
-    int64_t batch, channels, positions;
+    const T* from;  // [batch, channels, height * width] by the strides below
+    T* to;          // [channels, groups, height, width, 32]; zero in lanes without an image
+    int64_t batch, channels, height, width;
     int64_t image_stride, channel_stride, position_stride;
 };
 
@@ -18,16 +18,17 @@ constexpr int64_t at_once = 64;
 
 template <typename T>
 void take_images(const TakeImages<T>& copy) {
-    const int64_t groups = groups_of(int32_t(copy.batch));
+    const int64_t groups = groups_of(int32_t(copy.batch)), positions = copy.height * copy.width;
+    const int64_t plane = plane_stride(int32_t(groups), copy.height, copy.width);
     in_parallel([&] {
 #pragma omp for collapse(2) schedule(static)
         for (int64_t channel = 0; channel < copy.channels; ++channel) {
             for (int64_t group = 0; group < groups; ++group) {
                 const T* from = copy.from + group * lanes * copy.image_stride + channel * copy.channel_stride;
-                T* to = copy.to + (channel * groups + group) * copy.positions * lanes;
+                T* to = copy.to + channel * plane + group * positions * lanes;
                 const int64_t images = std::min<int64_t>(lanes, copy.batch - group * lanes);
-                for (int64_t begin = 0; begin < copy.positions; begin += at_once) {
-                    const int64_t count = std::min(at_once, copy.positions - begin);
+                for (int64_t begin = 0; begin < positions; begin += at_once) {
+                    const int64_t count = std::min(at_once, positions - begin);
                     for (int64_t lane = 0; lane < lanes; ++lane) {
                         const T* image = from + lane * copy.image_stride + begin * copy.position_stride;
                         T* at = to + begin * lanes + lane;

@@ -58,8 +58,9 @@ void max_pool_forward(const MaxPoolForward<T>& pool) {
 #pragma omp for collapse(2) schedule(static)
         for (int32_t plane = 0; plane < g.out_channels * g.groups(); ++plane) {
             for (int32_t row = 0; row < g.out_height; ++row) {
-                const T* x = pool.x + plane * g.in_image();
-                T* y = pool.y + plane * g.out_image() + row * g.out_row();
+                const int64_t channel = plane / g.groups(), group = plane % g.groups();
+                const T* x = pool.x + channel * g.in_plane() + group * g.in_image();
+                T* y = pool.y + channel * g.out_plane() + group * g.out_image() + row * g.out_row();
                 for (int32_t column = 0; column < g.out_width; ++column, y += lanes) {
                     window.place(g, row, column);
                     for (int32_t n = 0; n < lanes; n += V::width) {
@@ -105,9 +106,10 @@ void max_pool_backward(const MaxPoolBackward<T>& pool) {
         Window window(g);
 #pragma omp for schedule(dynamic, 1)
         for (int32_t plane = 0; plane < g.out_channels * g.groups(); ++plane) {
-            const T* x = pool.x + plane * g.in_image();
-            const T* dy = pool.dy + plane * g.out_image();
-            T* dx = pool.dx + plane * g.in_image();
+            const int64_t channel = plane / g.groups(), group = plane % g.groups();
+            const T* x = pool.x + channel * g.in_plane() + group * g.in_image();
+            const T* dy = pool.dy + channel * g.out_plane() + group * g.out_image();
+            T* dx = pool.dx + channel * g.in_plane() + group * g.in_image();
             // Each row of dx is cleared when the first window reaches it, so that it is in the cache for the sums.
             int32_t cleared = 0;
             for (int32_t row = 0; row < g.out_height; ++row) {

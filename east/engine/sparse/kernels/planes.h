@@ -1,7 +1,7 @@
 // What kernels are told: geometry of a convolution, lists of its non-zeros, planes of an activation.
 //
-// A plane is one channel of an activation, [groups, height, width, 32]; an image plane is one group of it, and a row one line
-// of that: width * 32 numbers side by side.
+// A plane is one channel of an activation, [groups, height, width, 32], and a gap behind it; an image plane is one group of it,
+// and a row one line of that: width * 32 numbers side by side.
 #pragma once
 
 #include <algorithm>
@@ -12,6 +12,13 @@
 #include "arithmetic.h"
 
 namespace east {
+
+// Numbers from one channel of an activation to the next. Without a gap, all channels would lie a multiple of a large power of
+// two apart, and a cache keeps only a few lines at such distances.
+inline int64_t plane_stride(int32_t groups, int64_t height, int64_t width) {
+    constexpr int64_t gap = 5 * lanes;
+    return groups * height * width * lanes + (height * width > 1 ? gap : 0);
+}
 
 struct Geometry {
     int32_t in_channels, in_height, in_width;
@@ -26,8 +33,9 @@ struct Geometry {
     int64_t out_row() const { return int64_t(out_width) * lanes; }
     int64_t in_image() const { return in_height * in_row(); }
     int64_t out_image() const { return out_height * out_row(); }
-    int64_t in_plane() const { return groups() * in_image(); }
-    int64_t out_plane() const { return groups() * out_image(); }
+    int64_t in_plane() const { return plane_stride(groups(), in_height, in_width); }
+    int64_t out_plane() const { return plane_stride(groups(), out_height, out_width); }
+    int64_t out_numbers() const { return groups() * out_image(); }  // of a plane, which lie side by side
 };
 
 // The non-zeros of a convolution, grouped by output channel (row) or by input channel, each group in ascending order.

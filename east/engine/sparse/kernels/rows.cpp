@@ -4,7 +4,7 @@
 #include <utility>
 #include <vector>
 
-#include "convolution.h"
+#include "shifted.h"
 
 namespace east {
 namespace {
@@ -16,7 +16,7 @@ constexpr int32_t columns_at_once = (EAST_VECTOR_BYTES == 64 ? 16 : 12) / Vector
                                         : (EAST_VECTOR_BYTES == 64 ? 16 : 12) / Vector<T>::count;
 
 constexpr int32_t most_taps = 49;
-constexpr int32_t channels_of_task = 64;
+constexpr int32_t channels_of_task = 64, rows_of_task = 8;
 
 // A convolution seen from its outputs, or transposed from its inputs, which are the outputs then.
 struct Axes {
@@ -56,8 +56,9 @@ struct Axes {
 
 // Where a kernel position reads for some neighbouring columns of one row.
 struct Tap {
-    int64_t offset;       // of the first of them in the image plane, in numbers; it may lie outside
-    int32_t begin, end;   // the columns among them that lie inside
+    int64_t offset;      // of the first of them in the image plane, in numbers; it may lie outside
+    int32_t begin, end;  // the columns among them that lie inside
+    bool nearly_whole;   // no more than one at either end does not
 };
 
 template <typename T>
@@ -87,11 +88,12 @@ void sum_columns(const Lists& lists, const T* values, int32_t channel, const Til
         if (tap.begin >= tap.end) continue;
         const T* from = tile.image + lists.channel[j] * tile.plane + tap.offset;
         const auto factor = V::all(values[lists.value[j]]);
-        if (tap.begin == 0 && tap.end == columns) {
+        if (tap.nearly_whole) {
+            const T* first = tap.begin == 0 ? from : tile.zeros;
+            const T* last = tap.end == columns ? from + (columns - 1) * tile.step : tile.zeros;
             for (int c = 0; c < columns; ++c) {
-                for (int r = 0; r < V::count; ++r) {
-                    sums[c][r] = fma(factor, V::load(from + c * tile.step + r * V::width), sums[c][r]);
-                }
+                const T* at = c == 0 ? first : (c == columns - 1 ? last : from + c * tile.step);
+                for (int r = 0; r < V::count; ++r) sums[c][r] = fma(factor, V::load(at + r * V::width), sums[c][r]);
             }
             continue;
         }
@@ -126,9 +128,43 @@ struct Pass {
     const T* values;
     const T* x;
     T* to;
-    int32_t channels, groups;
+    int32_t channels, source_channels, groups;
     bool accumulate;
     bool leave_empty;  // planes without non-zeros are not written
+};
+
+// Asks for the source rows that the next row needs and this one does not, a few lines at a time.
+template <typename T>
+class Ahead {
+  public:
+    Ahead(const Pass<T>& pass, int32_t group, int32_t row, int32_t steps) {
+        const Axes& axes = pass.axes;
+        const int64_t line = 64 / sizeof(T), source_row = int64_t(axes.source_width) * lanes;
+        const int32_t have = last_row(axes, row), want = row + 1 < axes.height ? last_row(axes, row + 1) : -1;
+        lines_ = want > have ? int32_t(source_row / line) : 0;
+        plane_ = plane_stride(pass.groups, axes.source_height, axes.source_width);
+        at_ = pass.x + (int64_t(group) * axes.source_height + std::max(want, 0)) * source_row;
+        left_ = int64_t(lines_) * pass.source_channels;
+        at_once_ = (left_ + steps - 1) / std::max(steps, 1);
+    }
+    void step() {
+        for (int64_t k = std::min(at_once_, left_); k > 0; --k, --left_) {
+            __builtin_prefetch(at_ + line_ * int64_t(64 / sizeof(T)), 0, 2);
+            if (++line_ < lines_) continue;
+            line_ = 0;
+            at_ += plane_;
+        }
+    }
+
+  private:
+    static int32_t last_row(const Axes& axes, int32_t row) {
+        int32_t last = -1;
+        for (int32_t k = 0; k < axes.kernel; ++k) last = std::max(last, axes.source_row(row, k));
+        return last;
+    }
+    const T* at_;
+    int64_t plane_, left_, at_once_;
+    int32_t lines_, line_ = 0;
 };
 
 // One row of one group, for the channels [begin, end).
@@ -137,14 +173,16 @@ void sum_row(const Pass<T>& pass, int32_t group, int32_t row, int32_t begin, int
     const Axes& axes = pass.axes;
     const int64_t source_image = int64_t(axes.source_height) * axes.source_width * lanes;
     const int64_t image = int64_t(axes.height) * axes.width * lanes;
+    const int64_t plane = plane_stride(pass.groups, axes.height, axes.width);
     Tile<T> tile;
     tile.zeros = zeros;
     tile.image = pass.x + group * source_image;
-    tile.plane = pass.groups * source_image;
+    tile.plane = plane_stride(pass.groups, axes.source_height, axes.source_width);
     tile.step = axes.step() * lanes;
     tile.to_step = axes.classes() * lanes;
     tile.accumulate = pass.accumulate;
     tile.streamed = !pass.accumulate && reinterpret_cast<uintptr_t>(pass.to) % EAST_VECTOR_BYTES == 0;
+    Ahead<T> ahead(pass, group, row, (end - begin) * ((axes.width + columns_at_once<T> - 1) / columns_at_once<T>));
     for (int32_t of_class = 0; of_class < axes.classes(); ++of_class) {
         const int32_t all = axes.columns_of(of_class);
         if (all <= 0) continue;
@@ -154,19 +192,21 @@ void sum_row(const Pass<T>& pass, int32_t group, int32_t row, int32_t begin, int
             for (int32_t tap = 0; tap < axes.kernel * axes.kernel; ++tap) {
                 const int32_t source_row = axes.source_row(row, tap / axes.kernel), kernel_column = tap % axes.kernel;
                 Tap& found = tile.taps[tap];
-                found = {0, 0, 0};
+                found = {0, 0, 0, false};
                 if (source_row < 0 || !axes.reaches(of_class, kernel_column)) continue;
                 const int32_t column = axes.source_column(of_class, first, kernel_column), step = axes.step();
                 found.offset = (int64_t(source_row) * axes.source_width + column) * lanes;
                 found.begin = column >= 0 ? 0 : (-column + step - 1) / step;
                 const int32_t last = axes.source_width - 1 - column;
                 found.end = last < 0 ? 0 : std::min(columns, last / step + 1);
+                found.nearly_whole = columns > 1 && found.begin <= 1 && found.end >= columns - 1;
             }
             T* to = pass.to + group * image + (int64_t(row) * axes.width + first * axes.classes() + of_class) * lanes;
             const auto sum = sum_columns_of<T>(columns, std::make_integer_sequence<int, columns_at_once<T>>());
             for (int32_t channel = begin; channel < end; ++channel) {
+                ahead.step();
                 if (pass.lists.count(channel) == 0 && (pass.leave_empty || pass.accumulate)) continue;
-                sum(pass.lists, pass.values, channel, tile, to + channel * pass.groups * image);
+                sum(pass.lists, pass.values, channel, tile, to + channel * plane);
             }
         }
     }
@@ -175,14 +215,16 @@ void sum_row(const Pass<T>& pass, int32_t group, int32_t row, int32_t begin, int
 template <typename T>
 void sum_rows(const Pass<T>& pass) {
     const int32_t blocks = (pass.channels + channels_of_task - 1) / channels_of_task;
-    const int32_t tasks = pass.groups * pass.axes.height * blocks;
+    const int32_t chunks = (pass.axes.height + rows_of_task - 1) / rows_of_task;
+    const int32_t tasks = pass.groups * chunks * blocks;
     in_parallel([&] {
         alignas(64) const T zeros[lanes] = {};
 #pragma omp for schedule(dynamic, 1) nowait
         for (int32_t task = 0; task < tasks; ++task) {
-            const int32_t begin = task % blocks * channels_of_task, row = task / blocks;
+            const int32_t begin = task % blocks * channels_of_task, chunk = task / blocks;
             const int32_t end = std::min(begin + channels_of_task, pass.channels);
-            sum_row(pass, row / pass.axes.height, row % pass.axes.height, begin, end, zeros);
+            const int32_t first = chunk % chunks * rows_of_task, last = std::min(first + rows_of_task, pass.axes.height);
+            for (int32_t row = first; row < last; ++row) sum_row(pass, chunk / chunks, row, begin, end, zeros);
         }
         finish_streaming();
     });
@@ -220,13 +262,13 @@ struct WeightGradient {
 template <typename T>
 void convolve(const Convolve<T>& c) {
     const Geometry& g = c.geometry;
-    sum_rows<T>({Axes(g, false), c.by_output, c.values, c.x, c.z, g.out_channels, g.groups(), false, true});
+    sum_rows<T>({Axes(g, false), c.by_output, c.values, c.x, c.z, g.out_channels, g.in_channels, g.groups(), false, true});
 }
 
 template <typename T>
 void input_gradient(const InputGradient<T>& c) {
     const Geometry& g = c.geometry;
-    sum_rows<T>({Axes(g, true), c.by_input, c.values, c.dz, c.to, g.in_channels, g.groups(), c.accumulate != 0, false});
+    sum_rows<T>({Axes(g, true), c.by_input, c.values, c.dz, c.to, g.in_channels, g.out_channels, g.groups(), c.accumulate != 0, false});
 }
 
 template <typename T>
@@ -237,6 +279,7 @@ void weight_gradient(const WeightGradient<T>& c) {
     const int32_t blocks = (g.out_channels + channels_of_task - 1) / channels_of_task;
     T* parts = scratch<T, 0>(int64_t(segments.count()) * count);
     in_parallel([&] {
+        const Fillers<T> fillers(g.out_row(), at_once);
 #pragma omp for schedule(dynamic, 1)
         for (int32_t task = 0; task < segments.count() * blocks; ++task) {
             const int32_t index = task / blocks, begin = task % blocks * channels_of_task;
@@ -246,10 +289,7 @@ void weight_gradient(const WeightGradient<T>& c) {
             for (int32_t channel = begin; channel < std::min(begin + channels_of_task, g.out_channels); ++channel) {
                 if (c.by_output.count(channel) < c.least) continue;
                 const T* dz = c.dz + channel * g.out_plane() + at;
-                for (int32_t j = c.by_output.start[channel]; j < c.by_output.start[channel + 1]; ++j) {
-                    const auto sums = dot_segment<T>(g, c.x, c.by_output.channel[j], c.by_output.tap[j], segment, dz);
-                    of_segment[j] = sums.total(g.images(segment.group));
-                }
+                dot_channel<T>(g, c.by_output, c.x, channel, segment, dz, fillers, [=](int32_t j, T sum) { of_segment[j] = sum; });
             }
         }
 #pragma omp for schedule(dynamic, 1)

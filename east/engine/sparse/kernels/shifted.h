@@ -3,7 +3,7 @@
 // Reading all planes of a channel in one loop keeps memory busy all the time, and sums stay in registers.
 #pragma once
 
-#include "planes.h"
+#include "convolution.h"
 
 namespace east {
 
@@ -72,6 +72,9 @@ inline Reads<few, T> sources_of(const Geometry& g, const Lists& by_output, const
     return from;
 }
 
+// The non-zeros of a channel whose sums are found at once.
+constexpr int32_t at_once = 4;
+
 // Calls `apply(places, offset)` for every position of a segment in order: plane j is read at places[j] + offset, and what is
 // written lies `offset` numbers after the row that `begin_row(row)` was called with.
 template <int count, typename T, typename BeginRow, typename Apply>
@@ -99,6 +102,60 @@ inline void for_each_position(const Geometry& g, const Segment& segment, const S
         for (int64_t k = lanes; k < row_numbers - lanes; k += lanes) apply(at, k);
         for (int j = 0; j < count; ++j) border[j] = reads[j].columns > 0 ? zeros : at[j];
         apply(border, int64_t(width - 1) * lanes);
+    }
+}
+
+// Lane by lane, the sums over a segment of x times what lies in the segment, for the non-zeros [begin, begin + count) of a
+// convolution that is near; `fillers` has room for as many constants.
+template <int count, typename T>
+inline void dot_near(const Geometry& g, const Lists& by_output, const Planes<T>& x, int32_t begin, const Segment& segment,
+                     const T* of_segment, const Fillers<T>& fillers, LaneSums<T>* sums) {
+    using V = Vector<T>;
+    Shifted<T> reads[count];
+    bool straight = true;
+    for (int j = 0; j < count; ++j) {
+        const int32_t source = by_output.channel[begin + j], tap = by_output.tap[begin + j];
+        const bool is_stored = x.is_stored(source);
+        const T* line = is_stored ? nullptr : fillers.constant(j, x.constants[source]);
+        reads[j] = {is_stored ? x.data + source * g.in_plane() : nullptr, line, tap / g.kernel - g.padding,
+                    tap % g.kernel - g.padding, T(1)};
+        straight = straight && reads[j].columns == 0;
+    }
+    LaneSums<T> found[count];
+    const T* row_of_segment = of_segment;
+    const auto begin_row = [&](int32_t row) { row_of_segment = of_segment + (row - segment.row_begin) * g.out_row(); };
+    const auto apply = [&](const T* const* at, int64_t k) {
+        for (int r = 0; r < V::count; ++r) {
+            const int64_t n = k + r * V::width;
+            const auto right = V::load(row_of_segment + n);
+            for (int j = 0; j < count; ++j) found[j].part[r] = fma(V::load(at[j] + n), right, found[j].part[r]);
+        }
+    };
+    for_each_position<count>(g, segment, reads, fillers.zeros(), straight, begin_row, apply);
+    for (int j = 0; j < count; ++j) sums[j] = found[j];
+}
+
+// Calls `take(j, sum)` with the sum over one segment for every non-zero j of an output channel.
+template <typename T, typename Take>
+inline void dot_channel(const Geometry& g, const Lists& by_output, const Planes<T>& x, int32_t channel, const Segment& segment,
+                        const T* of_segment, const Fillers<T>& fillers, Take take) {
+    int32_t j = by_output.start[channel];
+    const int32_t end = by_output.start[channel + 1], images = g.images(segment.group);
+    if (is_near(g)) {
+        for (; j + at_once <= end; j += at_once) {
+            LaneSums<T> sums[at_once];
+            dot_near<at_once>(g, by_output, x, j, segment, of_segment, fillers, sums);
+            for (int k = 0; k < at_once; ++k) take(j + k, sums[k].total(images));
+        }
+        for (; j + 2 <= end; j += 2) {
+            LaneSums<T> sums[2];
+            dot_near<2>(g, by_output, x, j, segment, of_segment, fillers, sums);
+            for (int k = 0; k < 2; ++k) take(j + k, sums[k].total(images));
+        }
+    }
+    for (; j < end; ++j) {
+        const auto sums = dot_segment<T>(g, x, by_output.channel[j], by_output.tap[j], segment, of_segment);
+        take(j, sums.total(images));
     }
 }
 
