@@ -1,7 +1,7 @@
-"""How a masked network is executed. An engine changes the time a step takes, never its results beyond rounding."""
+"""Executes a network: dense, or only the non-zeros."""
 
-from east.engine.base import Engine, GradientRequest, Gradients
+from east.engine.base import Arithmetic, CrossEntropy, Engine, GradientRequest, Gradients
 from east.engine.choose import make_engine
 from east.engine.workload import Workload
 
-__all__ = ["Engine", "GradientRequest", "Gradients", "Workload", "make_engine"]
+__all__ = ["Arithmetic", "CrossEntropy", "Engine", "GradientRequest", "Gradients", "Workload", "make_engine"]

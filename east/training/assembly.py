@@ -61,7 +61,7 @@ def assemble(
         compiled=kind == "compiled",
     )
     # After the engine, which may lay the weights out anew.
-    optimizer = make_optimizer(model.parameters(), active, spec.training)
+    optimizer = make_optimizer(model.parameters(), active, spec.training, chosen.arithmetic)
     clip = spec.training.gradient_clip
-    gradient_clip = None if clip is None else GradientClip(clip, active, spec.seed)
+    gradient_clip = None if clip is None else GradientClip(clip, active, spec.seed, chosen.arithmetic)
     return Assembly(chosen, optimizer, gradient_clip, make_step(kind, chosen, optimizer, active, gradient_clip, device))

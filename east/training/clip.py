@@ -1,14 +1,14 @@
 """The gradient clip: a global norm, exact or estimated by random projections, and the gradients scaled down to it."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.utils import get_total_norm
 
 from east.config.run import ClipSpec
 from east.data.transfer import staged
-from east.engine import GradientRequest
+from east.engine import Arithmetic, GradientRequest
 from east.seeding import generator
 from east.sparse.active import ActiveWeights
 
@@ -29,9 +29,13 @@ class GradientClip:
         spec: norm, scope and estimator.
         active: the active weights of the masked layers, by name.
         seed: the run's seed; the signs depend on (seed, step).
+        arithmetic: computes the norm.
     """
 
-    def __init__(self, spec: ClipSpec, active: Mapping[str, ActiveWeights], seed: int) -> None:
+    def __init__(
+        self, spec: ClipSpec, active: Mapping[str, ActiveWeights], seed: int, arithmetic: Arithmetic
+    ) -> None:
+        self._arithmetic = arithmetic
         self._spec = spec
         self._active = active
         self._seed = seed
@@ -92,9 +96,9 @@ class GradientClip:
             masked = [gradient for gradient in dense if gradient is not None]
         else:
             masked = []
-        squared = get_total_norm([*plain, *masked]).double().square()
+        squared = self._arithmetic.sum_of_squares([*plain, *masked])
         if squared_norms is not None:
-            squared = squared + squared_norms.mean()
+            squared = squared + _mean(squared_norms)
         return squared.sqrt()
 
     def _draw_signs(self, step: int) -> dict[str, Tensor]:
@@ -103,3 +107,10 @@ class GradientClip:
         self._all_signs.copy_(staged(2.0 * draw - 1.0, self._device), non_blocking=True)
         parts = torch.split(self._all_signs, self._sizes)
         return {name: signs.view(self._spec.probes, -1) for name, signs in zip(self._active, parts, strict=True)}
+
+
+def _mean(numbers: Tensor) -> Tensor:
+    """The mean of a vector in float64; on a CPU rounded once, so that it does not depend on how PyTorch adds."""
+    if numbers.device.type != "cpu":
+        return numbers.mean()
+    return torch.tensor(math.fsum(numbers.tolist()) / len(numbers), dtype=torch.float64)

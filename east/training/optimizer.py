@@ -1,7 +1,7 @@
-"""SGD and Adam as PyTorch computes them, with state for active weights alone.
+"""SGD and Adam with state for active weights alone; the arithmetic is the engine's.
 
-The arithmetic is that of `torch.optim`'s functional forms. Its classes are not used because the first one that is made
-imports PyTorch's compiler, which costs a short run a third of its time.
+PyTorch's own classes are not used because the first one that is made imports PyTorch's compiler, which costs a short run a
+third of its time.
 """
 
 from abc import ABC, abstractmethod
@@ -11,10 +11,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim.adam import adam
-from torch.optim.sgd import sgd
 
 from east.config.run import TrainingSpec
+from east.engine import Arithmetic
 from east.sparse.active import BLOCK, ActiveWeights, JointWeights
 
 ADAM_BETAS = (0.9, 0.999)
@@ -32,6 +31,7 @@ class Optimizer(ABC):
         parameters: what is trained; a parameter without a gradient is passed over by a step, weight decay included.
         active: the active weights of the masked layers, by name; their weights are among the parameters.
         slots: names of the state tensors of a parameter that hold a number for each of its weights.
+        arithmetic: computes the steps.
 
     Attributes:
         state: parameter -> slot -> tensor: of the parameter's shape, or for a masked weight a vector that begins with
@@ -39,8 +39,13 @@ class Optimizer(ABC):
     """
 
     def __init__(
-        self, parameters: Iterable[nn.Parameter], active: Mapping[str, ActiveWeights], slots: Sequence[str]
+        self,
+        parameters: Iterable[nn.Parameter],
+        active: Mapping[str, ActiveWeights],
+        slots: Sequence[str],
+        arithmetic: Arithmetic,
     ) -> None:
+        self._arithmetic = arithmetic
         self._active: dict[Tensor, ActiveWeights] = {weights.layer.weight: weights for weights in active.values()}
         self._slots = tuple(slots)
         can_be_joined = active and all(weights.is_static for weights in active.values())
@@ -172,27 +177,25 @@ class Sgd(Optimizer):
         parameters: Iterable[nn.Parameter],
         active: Mapping[str, ActiveWeights],
         *,
+        arithmetic: Arithmetic,
         momentum: float,
         nesterov: bool,
         weight_decay: float,
     ) -> None:
-        super().__init__(parameters, active, ("momentum",))
+        super().__init__(parameters, active, ("momentum",), arithmetic)
         self._momentum, self._nesterov, self._weight_decay = momentum, nesterov, weight_decay
 
     def _update(
         self, parameters: list[nn.Parameter], operands: list[Tensor], gradients: list[Tensor], lr: float | Tensor
     ) -> None:
-        sgd(
+        self._arithmetic.sgd(
             operands,
             gradients,
             self._values("momentum", parameters),
-            fused=True,
-            weight_decay=self._weight_decay,
+            lr,
             momentum=self._momentum,
-            lr=lr,  # type: ignore[arg-type]
-            dampening=0.0,
             nesterov=self._nesterov,
-            maximize=False,
+            weight_decay=self._weight_decay,
         )
 
 
@@ -200,9 +203,14 @@ class Adam(Optimizer):
     """`torch.optim.Adam`, step by step, with L2 weight decay and PyTorch's default constants."""
 
     def __init__(
-        self, parameters: Iterable[nn.Parameter], active: Mapping[str, ActiveWeights], *, weight_decay: float
+        self,
+        parameters: Iterable[nn.Parameter],
+        active: Mapping[str, ActiveWeights],
+        *,
+        arithmetic: Arithmetic,
+        weight_decay: float,
     ) -> None:
-        super().__init__(parameters, active, ("mean", "mean_square"))
+        super().__init__(parameters, active, ("mean", "mean_square"), arithmetic)
         self._weight_decay = weight_decay
         for parameter, slots in self.state.items():
             slots["steps"] = torch.zeros((), device=parameter.device)
@@ -210,33 +218,29 @@ class Adam(Optimizer):
     def _update(
         self, parameters: list[nn.Parameter], operands: list[Tensor], gradients: list[Tensor], lr: float | Tensor
     ) -> None:
-        adam(
+        self._arithmetic.adam(
             operands,
             gradients,
             self._values("mean", parameters),
             self._values("mean_square", parameters),
-            [],
             self._values("steps", parameters),
-            fused=True,
-            amsgrad=False,
-            beta1=ADAM_BETAS[0],
-            beta2=ADAM_BETAS[1],
-            lr=lr,
+            lr,
+            betas=ADAM_BETAS,
+            epsilon=ADAM_EPSILON,
             weight_decay=self._weight_decay,
-            eps=ADAM_EPSILON,
-            maximize=False,
         )
 
 
 def make_optimizer(
-    parameters: Iterable[nn.Parameter], active: Mapping[str, ActiveWeights], spec: TrainingSpec
+    parameters: Iterable[nn.Parameter], active: Mapping[str, ActiveWeights], spec: TrainingSpec, arithmetic: Arithmetic
 ) -> Optimizer:
     """SGD or Adam over all parameters, with weight decay on every one of them, as in the authors' code."""
     if spec.optimizer.name == "adam":
-        return Adam(parameters, active, weight_decay=spec.weight_decay)
+        return Adam(parameters, active, arithmetic=arithmetic, weight_decay=spec.weight_decay)
     return Sgd(
         parameters,
         active,
+        arithmetic=arithmetic,
         momentum=spec.optimizer.momentum,
         nesterov=spec.optimizer.nesterov,
         weight_decay=spec.weight_decay,

@@ -4,10 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-import torch.nn.functional as F
 from torch import Tensor
 
-from east.engine import Engine, GradientRequest
+from east.engine import CrossEntropy, Engine, GradientRequest
 from east.sparse.active import ActiveWeights
 from east.sparse.layers import apply_masks
 from east.training.clip import GradientClip
@@ -90,7 +89,7 @@ class TrainingStep:
             request: what `request` gave for this step.
         """
         self.optimizer.zero_grad()
-        found = self.engine.gradients(images, lambda logits: F.cross_entropy(logits, labels), request)
+        found = self.engine.gradients(images, CrossEntropy(labels), request)
         if self.clip is not None:
             self.clip.apply(number, self.optimizer.plain_gradients(), found.squared_norms)
         self.optimizer.step(lr)
