@@ -1,11 +1,13 @@
 """The engine that executes a network by a sparse engine or by the dense one, as costs less with the masks it has."""
 
 from collections.abc import Callable, Hashable, Mapping
+from dataclasses import replace
 
 from torch import Tensor, nn
 
 from east.engine.base import Engine, GradientRequest, Gradients
 from east.engine.costs.choose import Cheapest
+from east.engine.reproducibility import Executed, weakest
 from east.engine.sparse.network import describe
 from east.models.dct import DCTConv2d, DCTLinear
 from east.sparse.active import ActiveWeights
@@ -44,6 +46,7 @@ class AutoEngine:
         self._dense: Engine | None = None
         self._choose = choose
         self._decided: Engine | None = None
+        self._has_executed: dict[str, Engine] = {}
 
     def __call__(self, images: Tensor) -> Tensor:
         """Logits (N, classes) of images (N, C, H, W), in the mode that the network is in."""
@@ -63,10 +66,24 @@ class AutoEngine:
         decided = self.decide(images)
         return decided.name, decided.signature(images)
 
+    def executed(self) -> Executed:
+        """What the engines have executed for which it has decided, together."""
+        engines = self._has_executed or {self._sparse.name: self._sparse}
+        found = [engine.executed() for _, engine in sorted(engines.items(), reverse=True)]
+        kinds = sorted({kind for each in found for kind in each.executions})
+        return replace(
+            found[0],
+            engine=" and ".join(each.engine for each in found),
+            reproducibility=weakest(each.reproducibility for each in found),
+            # The dense engine executes every layer, so a layer that both executed densely counts once.
+            executions={kind: max(each.executions.get(kind, 0) for each in found) for kind in kinds},
+        )
+
     def decide(self, images: Tensor) -> Engine:
         """The engine that executes the network with the masks it has; only the images' size counts."""
         if self._decided is None:
             self._decided = self._sparse if self._is_sparse_cheaper(images) else self._take_dense()
+            self._has_executed[self._decided.name] = self._decided
         return self._decided
 
     def _take_dense(self) -> Engine:

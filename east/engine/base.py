@@ -6,6 +6,8 @@ from typing import Protocol
 
 from torch import Tensor
 
+from east.engine.reproducibility import Executed
+
 
 @dataclass(frozen=True)
 class GradientRequest:
@@ -81,4 +83,8 @@ class Engine(Protocol):
         Args:
             images: (N, C, H, W); only their shape counts.
         """
+        ...
+
+    def executed(self) -> Executed:
+        """What has been executed since the engine was made; before the first images, what would be."""
         ...

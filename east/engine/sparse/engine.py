@@ -1,5 +1,6 @@
 """The engine that executes only the non-zeros, on the CPU."""
 
+import shlex
 from collections.abc import Callable, Hashable, Mapping
 
 import torch
@@ -7,9 +8,11 @@ from torch import Tensor, nn
 
 from east.engine.base import GradientRequest, Gradients
 from east.engine.costs.choose import Choose
+from east.engine.reproducibility import Executed, ExecutionLog, Reproducibility
 from east.engine.sparse.buffers import Layer, Pass
 from east.engine.sparse.index import NonzeroIndex
 from east.engine.sparse.kernels import KernelSet
+from east.engine.sparse.library import find_toolchain
 from east.engine.sparse.memory import Arena
 from east.engine.sparse.network import Network, describe
 from east.engine.sparse.program import Program, memory_needed
@@ -54,8 +57,10 @@ class SparseEngine:
             weights.read()
         dtype = next(model.parameters()).dtype
         self._kernels = KernelSet(dtype)
+        self._toolchain = find_toolchain()
         self._arena = Arena(dtype)
         self._choose = choose
+        self._log = ExecutionLog()
         self._network: Network | None = None
         self._layers: dict[str, Layer] = {}
         self._programs: dict[int, Program] = {}
@@ -94,6 +99,17 @@ class SparseEngine:
         """Nothing: on a CPU no step is captured."""
         return ()
 
+    def executed(self) -> Executed:
+        """Layers by their kind of execution, and what compiled the kernels."""
+        return Executed(
+            engine=self.name,
+            reproducibility=Reproducibility.ANY_PROCESSOR,
+            executions=self._log.counts(),
+            instruction_set=self._toolchain.vector,
+            compiler=self._toolchain.version.partition("\n")[0],
+            extra_flags=shlex.join(self._toolchain.extra_flags),
+        )
+
     @torch.inference_mode(False)  # its memory outlives an evaluation
     def _program(self, images: Tensor) -> Program:
         """The network bound to memory for this many images; made anew when masks or activations have changed."""
@@ -124,6 +140,7 @@ class SparseEngine:
 
     def _make_layers(self, network: Network) -> dict[str, Layer]:
         executions = self._choose(network, self.active)
+        self._log.note(executions)
         return {
             name: Layer(weights, executions[name], None if executions[name] == "dense" else NonzeroIndex.of(weights))
             for name, weights in self.active.items()

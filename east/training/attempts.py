@@ -1,0 +1,84 @@
+"""What executed a run, a record for each attempt at it, and how far that makes its bytes repeatable."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+from east.engine import Reproducibility, weakest
+
+_CODE_AND_DATA = ("code_digest", "dataset_digest")
+_PROCESSOR = (*_CODE_AND_DATA, "choice", "device", "instruction_set", "threads", "torch")
+_MUST_AGREE: Mapping[Reproducibility, tuple[str, ...]] = {
+    Reproducibility.ANY_PROCESSOR: _CODE_AND_DATA,
+    Reproducibility.THIS_PROCESSOR: _PROCESSOR,
+    Reproducibility.THIS_DEVICE: (*_PROCESSOR, "platform", "versions"),
+    Reproducibility.STATISTICAL: (),
+}
+"""Class -> what all attempts at a run must have in common, or its bytes cannot be had again by one training."""
+
+FOLDERS_OF_IMAGES = frozenset({"imagenet"})
+"""Data sets that are decoded and scaled while training, by libraries whose versions and instructions round alike."""
+
+
+@dataclass(frozen=True)
+class AttemptRecord:
+    """What computed a part of a run: one process.
+
+    Attributes:
+        attempt: which one, counted from 1.
+        first_step: the first optimizer step that it did, counted from 1.
+        last_step: the last one, as far as a checkpoint holds it; less than the first where it only evaluated.
+        choice: the engine that was made: `auto`, `sparse` or `dense`.
+        engine: what executed, see `Executed`; so are the next five.
+        threads: CPU threads of PyTorch.
+        device: name of the processor or GPU.
+        platform: system and processor architecture.
+        versions: of Python, this package, and the libraries that compute.
+        commit: of the checkout that the code was read from, where it was one.
+        code_digest: of the code that decides numbers.
+        dataset_digest: of the prepared data set.
+    """
+
+    attempt: int
+    first_step: int
+    last_step: int
+    choice: str
+    engine: str
+    reproducibility: Reproducibility
+    executions: Mapping[str, int]
+    instruction_set: str | None
+    compiler: str | None
+    extra_flags: str | None
+    threads: int
+    device: str
+    platform: str
+    versions: Mapping[str, str]
+    commit: str | None
+    code_digest: str
+    dataset_digest: str | None
+
+    @classmethod
+    def load(cls, saved: Mapping[str, Any]) -> Self:
+        """What `as_dict` gave."""
+        return cls(**{**saved, "reproducibility": Reproducibility(saved["reproducibility"])})
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON and checkpoints."""
+        return asdict(self) | {"reproducibility": str(self.reproducibility)}
+
+
+def class_of_data(dataset: str) -> Reproducibility:
+    """The strongest class that a run on a data set can have."""
+    images_are_decoded = dataset in FOLDERS_OF_IMAGES
+    return Reproducibility.THIS_PROCESSOR if images_are_decoded else Reproducibility.ANY_PROCESSOR
+
+
+def class_of_run(attempts: Sequence[AttemptRecord], dataset: str) -> Reproducibility:
+    """The class of a whole run: the weakest of its data and attempts.
+
+    It is statistical where attempts differ in what that class takes to be equal, since no one training repeats them.
+    """
+    found = weakest([class_of_data(dataset), *(record.reproducibility for record in attempts)])
+    facts = [record.as_dict() | {"torch": record.versions.get("torch")} for record in attempts]
+    agree = all(fact[name] == facts[0][name] for fact in facts for name in _MUST_AGREE[found])
+    return found if agree else Reproducibility.STATISTICAL
