@@ -131,7 +131,7 @@ def active_positions(weights: ActiveWeights) -> Tensor:
 
 
 def read_trace(path: Path) -> list[TraceRecord]:
-    """The rows of a trace.csv.
+    """The rows of a trace.csv, at least one.
 
     Raises:
         EastError: the file is missing, or is none.
@@ -140,13 +140,16 @@ def read_trace(path: Path) -> list[TraceRecord]:
     try:
         with path.open(newline="", encoding="utf-8") as stream:
             rows = list(csv.DictReader(stream))
-        return [TraceRecord(int(row["step"]), int(row["epoch"]), *(row[name] for name in names[2:])) for row in rows]
+        found = [TraceRecord(int(row["step"]), int(row["epoch"]), *(row[name] for name in names[2:])) for row in rows]
     except OSError as error:
         raise EastError(
             f"{path} cannot be read: {error.strerror}. A training writes it from its first epoch on."
         ) from None
     except (KeyError, ValueError, TypeError):
         raise EastError(f"{path} is no {TRACE}, or damaged.") from None
+    if not found:
+        raise EastError(f"{path} is no {TRACE}: it has no rows.")
+    return found
 
 
 @dataclass(frozen=True)
