@@ -48,8 +48,8 @@ MOST_IMAGE_BYTES = 2**26
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 """Of the pixels; any will do."""
 
-SMALL_FILES = 4
-"""Files that a training writes after an epoch beside its checkpoint: three of records and its state."""
+SMALL_FILES = 5
+"""Files that a training writes after an epoch beside its checkpoint: four of records and its state."""
 
 
 class TimedTraining:

@@ -2,7 +2,7 @@
 
 from east.engine.base import Engine, GradientRequest, Gradients
 from east.engine.choose import make_engine
-from east.engine.reproducibility import Executed, Reproducibility, weakest
+from east.engine.executed import Executed
 from east.engine.workload import Workload
 
 __all__ = [
@@ -10,8 +10,6 @@ __all__ = [
     "Executed",
     "GradientRequest",
     "Gradients",
-    "Reproducibility",
     "Workload",
     "make_engine",
-    "weakest",
 ]

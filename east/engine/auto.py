@@ -7,9 +7,10 @@ from torch import Tensor, nn
 
 from east.engine.base import Engine, GradientRequest, Gradients
 from east.engine.costs.choose import Cheapest
-from east.engine.reproducibility import Executed, weakest
+from east.engine.executed import Executed
 from east.engine.sparse.network import describe
 from east.models.dct import DCTConv2d, DCTLinear
+from east.reproducibility import weakest
 from east.sparse.active import ActiveWeights
 
 

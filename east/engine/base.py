@@ -6,7 +6,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from east.engine.reproducibility import Executed
+from east.engine.executed import Executed
 
 
 @dataclass(frozen=True)

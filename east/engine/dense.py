@@ -7,8 +7,9 @@ from torch import Tensor, nn
 
 from east.engine.base import GradientRequest, Gradients
 from east.engine.compiled import CompiledNetwork
+from east.engine.executed import Executed
 from east.engine.formats import in_format, network_format, set_convolution_precision
-from east.engine.reproducibility import Executed, Reproducibility
+from east.reproducibility import Reproducibility
 from east.sparse.active import ActiveWeights, take_gradients
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
-from east.engine import Reproducibility, weakest
+from east.reproducibility import Reproducibility, weakest
 
 _CODE_AND_DATA = ("code_digest", "dataset_digest")
 _PROCESSOR = (*_CODE_AND_DATA, "choice", "device", "instruction_set", "threads", "torch")

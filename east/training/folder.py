@@ -42,6 +42,8 @@ _OF_THE_TRAINING = (
     "attempt_records",
     "peak_memory_mb",
     "engine",
+    "executions",
+    "instruction_set",
     "reproducibility",
     "threads",
     "runs_per_device",

@@ -558,6 +558,8 @@ class _Training:
             "reproducibility": str(class_of_run(progress.attempts, self.spec.dataset.name)),
             "dataset_digest": ran.dataset_digest,
             "engine": ran.engine,
+            "executions": dict(ran.executions),
+            "instruction_set": ran.instruction_set,
             "threads": ran.threads,
             "commit": ran.commit,
             "code_digest": ran.code_digest,

@@ -3,8 +3,8 @@ from dataclasses import replace
 
 import pytest
 
-from east.engine import Reproducibility, weakest
-from east.engine.reproducibility import ExecutionLog
+from east.engine.executed import ExecutionLog
+from east.reproducibility import Reproducibility, weakest
 from east.training.attempts import AttemptRecord, class_of_run
 
 ANY, PROCESSOR, DEVICE, STATISTICAL = Reproducibility

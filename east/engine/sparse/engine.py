@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from east.engine.base import GradientRequest, Gradients
 from east.engine.costs.choose import Choose
-from east.engine.reproducibility import Executed, ExecutionLog, Reproducibility
+from east.engine.executed import Executed, ExecutionLog
 from east.engine.sparse.buffers import Layer, Pass
 from east.engine.sparse.index import NonzeroIndex
 from east.engine.sparse.kernels import KernelSet
@@ -17,6 +17,7 @@ from east.engine.sparse.memory import Arena
 from east.engine.sparse.network import Network, describe
 from east.engine.sparse.program import Program, memory_needed
 from east.errors import EastError
+from east.reproducibility import Reproducibility
 from east.sparse.active import ActiveWeights
 
 EVALUATION_BATCH = 128

@@ -1,24 +1,10 @@
-"""How far the bytes of a run can be repeated, and what an engine says that it executed."""
+"""What an engine says that it executed."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 
-
-class Reproducibility(StrEnum):
-    """Where a run gives the same bytes again, from the strongest class to the weakest."""
-
-    ANY_PROCESSOR = "any processor"
-    THIS_PROCESSOR = "this processor, threads and PyTorch"
-    THIS_DEVICE = "this device and versions"
-    STATISTICAL = "statistical"
-
-
-def weakest(classes: Iterable[Reproducibility]) -> Reproducibility:
-    """The weakest of several classes; of none the strongest there is."""
-    order = list(Reproducibility)
-    return max(classes, key=order.index, default=Reproducibility.ANY_PROCESSOR)
+from east.reproducibility import Reproducibility
 
 
 @dataclass(frozen=True)
