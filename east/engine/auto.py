@@ -72,10 +72,13 @@ class AutoEngine:
         engines = self._has_executed or {self._sparse.name: self._sparse}
         found = [engine.executed() for _, engine in sorted(engines.items(), reverse=True)]
         kinds = sorted({kind for each in found for kind in each.executions})
+        least = weakest(each.reproducibility for each in found)
         return replace(
             found[0],
             engine=" and ".join(each.engine for each in found),
-            reproducibility=weakest(each.reproducibility for each in found),
+            reproducibility=least,
+            # Of the engine whose bytes depend on it.
+            instruction_set=next(each.instruction_set for each in found if each.reproducibility == least),
             # The dense engine executes every layer, so a layer that both executed densely counts once.
             executions={kind: max(each.executions.get(kind, 0) for each in found) for kind in kinds},
         )

@@ -7,14 +7,14 @@ from typing import Any, Self
 from east.reproducibility import Reproducibility, weakest
 
 _CODE_AND_DATA = ("code_digest", "dataset_digest")
-_PROCESSOR = (*_CODE_AND_DATA, "choice", "device", "instruction_set", "threads", "torch")
-_MUST_AGREE: Mapping[Reproducibility, tuple[str, ...]] = {
-    Reproducibility.ANY_PROCESSOR: _CODE_AND_DATA,
+_PROCESSOR = ("device", "instruction_set", "threads", "torch")
+_SURROUNDINGS: Mapping[Reproducibility, tuple[str, ...]] = {
+    Reproducibility.ANY_PROCESSOR: (),
     Reproducibility.THIS_PROCESSOR: _PROCESSOR,
     Reproducibility.THIS_DEVICE: (*_PROCESSOR, "platform", "versions"),
     Reproducibility.STATISTICAL: (),
 }
-"""Class -> what all attempts at a run must have in common, or its bytes cannot be had again by one training."""
+"""Class -> what decides the bytes of an attempt of it, beside code and data."""
 
 FOLDERS_OF_IMAGES = frozenset({"imagenet"})
 """Data sets that are decoded and scaled while training, by libraries whose versions and instructions round alike."""
@@ -76,9 +76,22 @@ def class_of_data(dataset: str) -> Reproducibility:
 def class_of_run(attempts: Sequence[AttemptRecord], dataset: str) -> Reproducibility:
     """The class of a whole run: the weakest of its data and attempts.
 
-    It is statistical where attempts differ in what that class takes to be equal, since no one training repeats them.
+    It is statistical where attempts differ in what that class takes to be equal, since no one training repeats them:
+    in code or data; in the engine that was chosen, unless its bytes are those of any processor throughout; in the
+    surroundings of attempts whose bytes depend on them.
     """
-    found = weakest([class_of_data(dataset), *(record.reproducibility for record in attempts)])
-    facts = [record.as_dict() | {"torch": record.versions.get("torch")} for record in attempts]
-    agree = all(fact[name] == facts[0][name] for fact in facts for name in _MUST_AGREE[found])
+    data = class_of_data(dataset)
+    found = weakest([data, *(record.reproducibility for record in attempts)])
+    everywhere = Reproducibility.ANY_PROCESSOR
+    bound = [record for record in attempts if weakest([data, record.reproducibility]) != everywhere]
+    agree = (
+        _agree(attempts, _CODE_AND_DATA)
+        and (found == everywhere or _agree(attempts, ("choice",)))
+        and _agree(bound, _SURROUNDINGS[found])
+    )
     return found if agree else Reproducibility.STATISTICAL
+
+
+def _agree(attempts: Sequence[AttemptRecord], names: Sequence[str]) -> bool:
+    facts = [record.as_dict() | {"torch": record.versions.get("torch")} for record in attempts]
+    return all(fact[name] == facts[0][name] for fact in facts for name in names)

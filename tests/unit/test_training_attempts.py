@@ -61,6 +61,8 @@ def test_the_weakest_of_classes_goes_by_their_order():
         ([SPARSE, replace(SPARSE, dataset_digest="e2")], STATISTICAL),
         ([SPARSE, DENSE], PROCESSOR),
         ([DENSE, DENSE, SPARSE], PROCESSOR),
+        ([replace(SPARSE, **ELSEWHERE | {"choice": "auto"}), DENSE], PROCESSOR),
+        ([DENSE, replace(SPARSE, choice="sparse")], STATISTICAL),
         ([DENSE, replace(DENSE, platform="Linux 7", compiler=None)], PROCESSOR),
         ([DENSE, replace(DENSE, versions=DENSE.versions | {"numpy": "2.0"})], PROCESSOR),
         ([GPU, GPU], DEVICE),
@@ -79,6 +81,7 @@ def test_attempts_that_differ_in_what_their_class_takes_for_granted_are_repeated
 
 def test_images_that_are_decoded_while_training_bind_a_run_to_its_processor():
     assert class_of_run([SPARSE], "imagenet") == PROCESSOR
+    assert class_of_run([SPARSE, replace(SPARSE, threads=7)], "imagenet") == STATISTICAL
 
 
 def test_a_record_survives_json():
