@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from east.config import RunSpec
 from east.errors import EastError
+from east.training import provenance
 from east.training.folder import REPEATABLE, locked, repeatable_summary
 from east.training.loop import Resources, choose_device, initial_model, is_finite, train
 
@@ -124,6 +125,35 @@ def test_an_interrupted_run_resumes_to_the_same_files(finished, tmp_path, tiny_s
     begins = [1] + [6 * epoch + 1 for epoch in epochs if epoch < 4]
     assert [record["first_step"] for record in summary["attempt_records"]] == begins
     assert [record["last_step"] for record in summary["attempt_records"]] == [first - 1 for first in begins[1:]] + [24]
+
+
+def test_what_computed_each_part_is_recorded_as_it_was_when_its_process_began(
+    tmp_path, tiny_spec, resources, monkeypatch
+):
+    """Code that is edited or pulled while a training runs is not what trains; what trained the first part stays."""
+    spec = changed(tiny_spec, training={"epochs": 2, "lr_drop_epochs": []})
+
+    def edit(text):
+        monkeypatch.setattr(provenance, "commit", lambda: f"commit {text}")
+        monkeypatch.setattr(provenance, "code_digest", lambda: f"digest {text}")
+
+    edit("A")
+
+    def edited_and_interrupted(record):
+        edit("B")
+        raise Interrupted
+
+    with pytest.raises(Interrupted):
+        train(spec, tmp_path, resources, edited_and_interrupted)
+    summary = train(spec, tmp_path, resources, lambda record: edit("C"))
+    records = summary["attempt_records"]
+    assert [(row["attempt"], row["commit"], row["code_digest"]) for row in records] == [
+        (1, "commit A", "digest A"),
+        (2, "commit B", "digest B"),
+    ]
+    assert (summary["commit"], summary["code_digest"]) == ("commit B", "digest B")
+    assert summary["reproducibility"] == "statistical"
+    assert summary["dataset_digest"] == records[0]["dataset_digest"] is not None
 
 
 @pytest.mark.parametrize("estimator", ["sketch", "exact"])
