@@ -11,6 +11,7 @@ __all__ = ["MODULES", "app", "load", "main"]
 
 MODULES: dict[str, tuple[str, ...]] = {
     "analyse": ("analyse",),
+    "compare": ("compare",),
     "doctor": ("doctor",),
     "estimate": ("estimate",),
     "figures": ("figures", "plan-figures"),

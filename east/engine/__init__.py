@@ -2,6 +2,16 @@
 
 from east.engine.base import Arithmetic, CrossEntropy, Engine, GradientRequest, Gradients
 from east.engine.choose import make_engine
+from east.engine.executed import Executed
 from east.engine.workload import Workload
 
-__all__ = ["Arithmetic", "CrossEntropy", "Engine", "GradientRequest", "Gradients", "Workload", "make_engine"]
+__all__ = [
+    "Arithmetic",
+    "CrossEntropy",
+    "Engine",
+    "Executed",
+    "GradientRequest",
+    "Gradients",
+    "Workload",
+    "make_engine",
+]

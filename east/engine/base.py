@@ -26,6 +26,8 @@ class CrossEntropy:
         """The mean over images, 0-d, of logits (N, classes)."""
         return F.cross_entropy(logits, self.labels)
 
+from east.engine.executed import Executed
+
 
 @dataclass(frozen=True)
 class GradientRequest:
@@ -211,4 +213,8 @@ class Engine(Protocol):
         Args:
             images: (N, C, H, W); only their shape counts.
         """
+        ...
+
+    def executed(self) -> Executed:
+        """What has been executed since the engine was made; before the first images, what would be."""
         ...

@@ -8,9 +8,8 @@ from safetensors import SafetensorError, safe_open
 from east.analysis.summary import Summary
 from east.config import Run
 from east.operations.changes import differences
-from east.operations.on_disk import METRICS, SMALL_FILES, FoundRun
-
-WEIGHTS = "weights.safetensors"
+from east.operations.on_disk import SMALL_FILES, FoundRun
+from east.training.folder import METRICS, WEIGHTS
 
 
 def complaint(found: FoundRun, run: Run) -> str | None:

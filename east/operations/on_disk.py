@@ -10,11 +10,9 @@ from typing import Any
 from east.analysis.summary import Summary, read_summary
 from east.config import Plan
 from east.errors import EastError
-from east.training.folder import KEPT_SUMMARY, SUMMARY, epochs_done
+from east.training.folder import KEPT_SUMMARY, METRICS, RUN, SUMMARY, TIMING, TRACE, UPDATES, epochs_done
 
-RUN = "run.json"
-METRICS = "metrics.csv"
-SMALL_FILES = (METRICS, RUN, SUMMARY, "timing.csv", "updates.csv")
+SMALL_FILES = (METRICS, RUN, SUMMARY, TIMING, TRACE, UPDATES)
 """What a finished run leaves besides its weights; each is small."""
 
 

@@ -48,6 +48,7 @@ class RunStatus:
         device: name of the processor or GPU.
         gpu: the GPU that was leased for the process, as CUDA_VISIBLE_DEVICES names it.
         runs_per_device: trainings that may share the device, so that seconds are not those of one alone.
+        reproducibility: where the run gives the same bytes again, where it has ended.
         updated: when the run last wrote its state.
         message: what went wrong, in one line.
         log: the log to read, where something went wrong.
@@ -69,6 +70,7 @@ class RunStatus:
     device: str | None = None
     gpu: str | None = None
     runs_per_device: int | None = None
+    reproducibility: str | None = None
     updated: datetime | None = None
     message: str | None = None
     log: str | None = None
@@ -198,6 +200,7 @@ class _Outcome:
     attempts: int | None = None
     device: str | None = None
     runs_per_device: int | None = None
+    reproducibility: str | None = None
 
 
 class _Kept(Generic[T]):
@@ -240,6 +243,7 @@ def _read_outcome(path: Path) -> _Outcome:
         attempts=_count(summary.get("attempts")),
         device=_text(summary.get("device")),
         runs_per_device=_count(summary.get("runs_per_device")),
+        reproducibility=_text(summary.get("reproducibility")),
     )
 
 
@@ -265,6 +269,7 @@ def _ended(run_id: str, epochs: int, outcome: _Outcome, state: State) -> RunStat
         attempt=outcome.attempts,
         device=outcome.device,
         runs_per_device=outcome.runs_per_device,
+        reproducibility=outcome.reproducibility,
     )
 
 

@@ -1,5 +1,6 @@
 """What makes the steps of a run, put together from its spec: engine, optimizer and clip, and the step of all three."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -7,7 +8,7 @@ import torch
 from east.config.run import RunSpec
 from east.engine import Engine, make_engine
 from east.models import ResNet
-from east.sparse.active import active_weights
+from east.sparse.active import ActiveWeights, active_weights
 from east.training.captured import StepKind, make_step
 from east.training.clip import GradientClip
 from east.training.optimizer import Optimizer, make_optimizer
@@ -22,12 +23,14 @@ class Assembly:
 
     Attributes:
         engine: executes the network.
+        active: the active weights of its masked layers, by name.
         optimizer: over its parameters.
         clip: scales gradients; None for no clip.
         step: does all of it with a batch.
     """
 
     engine: Engine
+    active: Mapping[str, ActiveWeights]
     optimizer: Optimizer
     clip: GradientClip | None
     step: Step
@@ -64,4 +67,5 @@ def assemble(
     optimizer = make_optimizer(model.parameters(), active, spec.training, chosen.arithmetic)
     clip = spec.training.gradient_clip
     gradient_clip = None if clip is None else GradientClip(clip, active, spec.seed, chosen.arithmetic)
-    return Assembly(chosen, optimizer, gradient_clip, make_step(kind, chosen, optimizer, active, gradient_clip, device))
+    step = make_step(kind, chosen, optimizer, active, gradient_clip, device)
+    return Assembly(chosen, active, optimizer, gradient_clip, step)

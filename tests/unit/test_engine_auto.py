@@ -13,6 +13,7 @@ from east.engine.dense import DenseEngine
 from east.engine.sparse import library
 from east.engine.sparse.engine import SparseEngine
 from east.models import build_model
+from east.reproducibility import Reproducibility
 from east.seeding import generator
 from east.sparse.active import active_weights
 from east.sparse.layers import masked_layers
@@ -45,6 +46,37 @@ def draw_masks(model, density):
     allocation = Allocation(shapes, "erk", sum(layer.weight.numel() for layer in layers.values()))
     initialise_masks(layers, allocation.counts(density), seed=1)
     return layers
+
+
+@pytest.mark.parametrize("name", ["auto", "sparse", "dense"])
+def test_an_engine_tells_what_it_has_executed(name):
+    model = network(0.01)
+    layers = len(masked_layers(model))
+    engine = engine_of(model, name)
+    engine(batch(4))
+    executed = engine.executed()
+    assert executed.engine == ("dense" if name == "dense" else "sparse")
+    assert sum(executed.executions.values()) == layers
+    assert (executed.compiler is None) == (name == "dense")
+    expected = Reproducibility.THIS_PROCESSOR if name == "dense" else Reproducibility.ANY_PROCESSOR
+    assert executed.reproducibility == expected
+
+
+def test_auto_has_the_weakest_class_of_what_it_has_executed_so_far():
+    model = network(0.01)
+    engine = engine_of(model)
+    engine(batch(4))
+    for density, name in ((0.9, "sparse and dense"), (0.01, "sparse and dense")):
+        draw_masks(model, density)
+        for weights in engine.active.values():
+            weights.read()
+        engine.masks_changed()
+        engine(batch(4))
+        executed = engine.executed()
+        assert (executed.engine, executed.reproducibility) == (name, Reproducibility.THIS_PROCESSOR)
+        assert executed.executions["dense"] == len(engine.active)
+        assert executed.instruction_set == torch.backends.cpu.get_cpu_capability()
+        assert executed.compiler
 
 
 def network(density, width=16, **parts):

@@ -4,6 +4,7 @@ import shutil
 import pytest
 
 from east.config import load_plan
+from east.operations.on_disk import SMALL_FILES
 from east.training.folder import locked
 from tests.conftest import ROOT
 from tests.unit.fake_runs import write_planned_run
@@ -43,7 +44,7 @@ def test_finished_runs_are_taken_whole(theirs, ours):
     assert (done.returncode, done.stdout) == (0, f"{ours}: 5 taken, 1 there already, 0 refused.\n")
     assert contents(there) == before
     for run in PLAN:
-        for name in ("summary.json", "run.json", "metrics.csv", "updates.csv", "timing.csv"):
+        for name in ("summary.json", "run.json", "metrics.csv", "updates.csv", "trace.csv", "timing.csv"):
             assert (ours / "runs" / run / name).read_bytes() == (theirs / "runs" / run / name).read_bytes()
     taken = ours / "runs" / "table3/triangular-m3-n1/seed1"
     assert (taken / "tensorboard" / "events").exists()
@@ -63,7 +64,7 @@ def test_what_belongs_to_a_process_elsewhere_stays_there(theirs, ours):
     for name in (".lock", "checkpoint-000002.pt", "checkpoint-000001.damaged", "state.json", ".summary.json.abcdefgh"):
         (folder / name).touch()
     assert merge(theirs, ours).returncode == 0
-    names = {"summary.json", "summary.kept.json", "run.json", "metrics.csv", "updates.csv", "timing.csv"}
+    names = {"summary.json", "summary.kept.json", *SMALL_FILES}
     assert {path.name for path in (ours / "runs" / STATIC.id).iterdir()} == names
 
 

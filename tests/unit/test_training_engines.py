@@ -153,6 +153,8 @@ def test_a_run_may_be_resumed_under_the_other_engine(whole, tmp_path, short_spec
         train(short_spec, tmp_path, resources(data_dir, first), interrupt_at(2))
     summary = train(short_spec, tmp_path, resources(data_dir, second))
     assert (summary["engine"], summary["attempts"]) == (second, 2)
+    assert [record["engine"] for record in summary["attempt_records"]] == [first, second]
+    assert summary["reproducibility"] == "statistical"
     found, expected = (rows(folder / "metrics.csv") for folder in (tmp_path, whole / first))
     assert found[:2] == expected[:2]
     assert found[2]["nonzeros"] == expected[2]["nonzeros"]
