@@ -39,7 +39,7 @@ def split_digits(labels: Tensor) -> tuple[Tensor, Tensor]:
     train, test = [], []
     for label in range(10):
         members = (labels == label).nonzero().flatten()
-        order = torch.randperm(len(members), generator=generator(SPLIT_SEED, "digits", "split", label))
+        order = generator(SPLIT_SEED, "digits", "split", label).permutation(len(members))
         held_out = round(TEST_FRACTION * len(members))
         test.append(members[order[:held_out]])
         train.append(members[order[held_out:]])
@@ -63,8 +63,8 @@ def draw_pairs(labels: Tensor, digits: Tensor, per_class: int, part: str) -> Ten
     classes = []
     for number in range(100):
         tens, units = members[number // 10], members[number % 10]
-        order = torch.randperm(len(tens) * len(units), generator=generator(SPLIT_SEED, "digit_pairs", part, number))
-        chosen = order[:per_class]
+        random = generator(SPLIT_SEED, "digit_pairs", part, number)
+        chosen = random.permutation(len(tens) * len(units))[:per_class]
         classes.append(torch.stack((tens[chosen // len(units)], units[chosen % len(units)]), dim=1))
     return torch.stack(classes, dim=1).flatten(0, 1)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import east
 
 ROOT = Path(east.__file__).parent
-COMMON = {"errors", "files", "seeding"}
+COMMON = {"digest", "errors", "files", "seeding"}
 MAY_IMPORT = {
     "sparse": COMMON,
     "config": COMMON | {"sparse"},

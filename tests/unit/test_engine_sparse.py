@@ -13,7 +13,7 @@ from east.engine.sparse.engine import EVALUATION_BATCH, SparseEngine
 from east.errors import EastError
 from east.models import build_model
 from east.models.dyrelu import retire_dyrelu, set_beta
-from east.seeding import generator
+from east.seeding import torch_generator as generator
 from east.sparse.active import active_weights
 from east.sparse.layers import apply_masks, masked_layers
 from east.sparse.masks import Allocation, initialise_masks
