@@ -100,8 +100,8 @@ class Crop(NamedTuple):
 def draw_crop(width: int, height: int, random: RandomBits) -> Crop:
     """Draw a crop of random area, shape and place: the law of torchvision's RandomResizedCrop.
 
-    A share of the image's area is uniform on `CROP_AREA`, the logarithm of width / height uniform on `CROP_RATIO`. The
-    first of ten crops that fits is placed at random; if none does, the largest central one within `CROP_RATIO` is taken.
+    A share of the image's area is uniform on `CROP_AREA`, the logarithm of width / height uniform on `CROP_RATIO`.
+    The first of ten crops that fits is placed at random; if none does, it is the largest central one of such a shape.
 
     Args:
         width: of the image.
