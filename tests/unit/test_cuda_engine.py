@@ -251,7 +251,7 @@ def test_half_precision_agrees_roughly_with_double():
     agree({"logits": half["logits"].double()}, {"logits": double["logits"]}, 0.03)
     for name in ("conv1, active", "stages.0.0.conv2, active", "classifier, active", "stages.0.0.bn1.weight"):
         difference = (half[name].double() - double[name]).norm() / double[name].norm()
-        assert difference < 0.15, name
+        assert difference < 0.3, name
 
 
 @pytest.mark.parametrize("static", [False, True], ids=["as many as there are", "with room for more"])
