@@ -18,7 +18,7 @@ from east.data.catalog import DATASETS
 from east.engine.dense import sum_squared_norms
 from east.models import ResNet
 from east.models.dyrelu import retire_dyrelu
-from east.seeding import generator
+from east.seeding import torch_generator
 from east.sparse.layers import masked_layers
 from east.training.loop import initial_model
 from east.training.optimizer import make_optimizer
@@ -218,7 +218,7 @@ def _masked_state(network: TimedNetwork, density: float) -> dict[str, Tensor]:
 
 def _random_batch(spec: RunSpec, batch_size: int) -> tuple[Tensor, Tensor]:
     info = DATASETS[spec.dataset.name]
-    draw = generator(spec.seed, "cost")  # the batch of the product's own measured step
+    draw = torch_generator(spec.seed, "cost")  # the batch of the product's own measured step
     images = torch.randn(batch_size, *info.image_shape, generator=draw)
     return images, torch.randint(info.num_classes, (batch_size,), generator=draw)
 

@@ -23,7 +23,8 @@ from east.errors import EastError
 from east.models import ResNet
 from east.models.blocks import BASIC, Parts
 from east.models.dyrelu import retire_dyrelu
-from east.seeding import derive_seed, generator
+from east.models.initialise import initialise
+from east.seeding import torch_generator
 from east.sparse.active import ActiveWeights, active_weights
 from east.sparse.layers import masked_layers
 from east.training.captured import CapturedStep, Work, make_step
@@ -246,7 +247,7 @@ def make_training(
 def random_batch(spec: RunSpec, batch_size: int, device: torch.device, *purpose: int) -> tuple[Tensor, Tensor]:
     """Normally distributed images, and labels."""
     info = DATASETS[spec.dataset.name]
-    draw = generator(spec.seed, "cost", *purpose)
+    draw = torch_generator(spec.seed, "cost", *purpose)
     images = torch.randn(batch_size, *info.image_shape, generator=draw)
     labels = torch.randint(info.num_classes, (batch_size,), generator=draw)
     return images.to(device), labels.to(device)
@@ -331,6 +332,6 @@ def _few_layers(spec: RunSpec, classes: int) -> ResNet:
     model = spec.model
     parts = Parts(dct=model.dct, dyrelu=model.activation == "dyrelu")
     blocks = (1, 1) if model.sharing_ratio is None else (model.sharing_ratio + 1,)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(spec.seed, "initialise"))
-        return ResNet(BASIC, blocks, classes, width=1, parts=parts, sharing_ratio=model.sharing_ratio)
+    network = ResNet(BASIC, blocks, classes, width=1, parts=parts, sharing_ratio=model.sharing_ratio)
+    initialise(network, spec.seed)
+    return network

@@ -20,7 +20,7 @@ from east.data.catalog import DATASETS
 from east.files import write_atomically
 from east.models.dyrelu import retire_dyrelu
 from east.models.liveness import liveness
-from east.seeding import generator
+from east.seeding import torch_generator
 from east.sparse.layers import masked_layers
 from east.sparse.topology import TOPOLOGIES
 from east.training.assembly import assemble
@@ -271,7 +271,7 @@ class TimedTraining:
         """Images and labels; fewer where they would take much memory, but a batch at least."""
         info = DATASETS[self.spec.dataset.name]
         count = min(count, max(self.batch, MOST_IMAGE_BYTES // math.prod(info.image_shape)))
-        draw = generator(self.spec.seed, "cost", count)
+        draw = torch_generator(self.spec.seed, "cost", count)
         pixels = torch.randint(256, (count, *info.image_shape), generator=draw, dtype=torch.uint8)
         return pixels, torch.randint(info.num_classes, (count,), generator=draw)
 

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
-from east.config.run import canonical_json, fingerprint_of
+from east.config.run import fingerprint_of_content
 from east.operations.log_tail import last_error, printable, tail
 from east.training.folder import KEPT_SUMMARY, SUMMARY, is_locked
 from east.training.state import STATE, RunState
@@ -255,7 +255,7 @@ def _read_state(path: Path) -> RunState:
 
 def _read_fingerprint(path: Path) -> str:
     """The identity of the run that a run.json describes (`RunSpec.fingerprint`), whatever keys its time knew."""
-    return fingerprint_of(canonical_json(json.loads(path.read_bytes())))
+    return fingerprint_of_content(json.loads(path.read_bytes()))
 
 
 def _ended(run_id: str, epochs: int, outcome: _Outcome, state: State) -> RunStatus:

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 import torch
 
-from east.config.run import RunSpec
+from east.config.run import Numerics, RunSpec
 from east.engine import Engine, make_engine
+from east.errors import EastError
 from east.models import ResNet
 from east.sparse.active import ActiveWeights, active_weights
 from east.training.captured import StepKind, make_step
@@ -15,6 +16,19 @@ from east.training.optimizer import Optimizer, make_optimizer
 from east.training.sparsity import SparseTraining
 from east.training.step import Step
 from east.training.workload import expected_workload
+
+
+def refuse_missing_numerics(numerics: Numerics, device: torch.device) -> None:
+    """Refuse to train under the name of numerics that the device does not have.
+
+    Raises:
+        EastError: bf16 on a CPU; `tf32` stands for float32 there.
+    """
+    if numerics == "bf16" and device.type == "cpu":
+        raise EastError(
+            "numerics: bf16 exists on GPUs alone; on this CPU the run would train in float32 under another name. "
+            "Set readings.numerics to tf32 or fp32, or train on a GPU."
+        )
 
 
 @dataclass(frozen=True)
@@ -50,8 +64,9 @@ def assemble(
         kind: how steps are executed.
 
     Raises:
-        EastError: the engine does not run on the device.
+        EastError: the engine does not run on the device, or the numerics do not exist there.
     """
+    refuse_missing_numerics(spec.training.numerics, device)
     # On a GPU the vectors of active weights keep their memory when masks change: CUDA graphs know it by address.
     active = active_weights(sparsity.layers, sparsity.peak_counts() if device.type == "cuda" else None)
     chosen = make_engine(

@@ -103,8 +103,8 @@ class GradientClip:
 
     def _draw_signs(self, step: int) -> dict[str, Tensor]:
         """Signs (probes, out) for each masked layer, all of one draw."""
-        draw = torch.randint(2, (len(self._all_signs),), generator=generator(self._seed, "sketch", step))
-        self._all_signs.copy_(staged(2.0 * draw - 1.0, self._device), non_blocking=True)
+        drawn = generator(self._seed, "sketch", step).signs(len(self._all_signs))
+        self._all_signs.copy_(staged(drawn, self._device), non_blocking=True)
         parts = torch.split(self._all_signs, self._sizes)
         return {name: signs.view(self._spec.probes, -1) for name, signs in zip(self._active, parts, strict=True)}
 

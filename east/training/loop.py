@@ -20,9 +20,9 @@ from east.errors import EastError
 from east.files import write_atomically
 from east.models import ResNet, build_model
 from east.models.dyrelu import dyrelu_units, retire_dyrelu, set_beta
+from east.models.initialise import initialise
 from east.models.liveness import liveness
 from east.models.parameters import count_parameters
-from east.seeding import derive_seed
 from east.sparse.layers import masked_layers
 from east.sparse.masks import MaskChange, nonzeros
 from east.sparse.phasing import phasing_beta
@@ -184,9 +184,11 @@ def choose_device(name: str) -> torch.device:
 
 def initial_model(spec: RunSpec, num_classes: int) -> ResNet:
     """The run's network as it is before training, all weights on; it depends on the run's seed and nothing else."""
+    # PyTorch's own draw is overwritten, and nobody's global random state moved by it.
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(spec.seed, "initialise"))
-        return build_model(spec.model.name, num_classes, **spec.model.model_dump(exclude={"name"}))
+        model = build_model(spec.model.name, num_classes, **spec.model.model_dump(exclude={"name"}))
+    initialise(model, spec.seed)
+    return model
 
 
 @dataclass(frozen=True)

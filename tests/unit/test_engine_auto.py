@@ -14,7 +14,7 @@ from east.engine.sparse import library
 from east.engine.sparse.engine import SparseEngine
 from east.models import build_model
 from east.reproducibility import Reproducibility
-from east.seeding import generator
+from east.seeding import torch_generator as generator
 from east.sparse.active import active_weights
 from east.sparse.layers import masked_layers
 from east.sparse.masks import Allocation, initialise_masks

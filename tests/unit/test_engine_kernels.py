@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from east.engine.sparse import kernels as k
 from east.engine.sparse.index import NonzeroIndex
-from east.seeding import generator
+from east.seeding import torch_generator as generator
 from east.sparse.active import ActiveWeights
 from east.sparse.layers import MaskedConv2d
 

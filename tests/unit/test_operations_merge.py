@@ -89,6 +89,11 @@ def other_settings(folder):
     write_planned_run(folder.parents[2], STATIC, 50.0, run=spec, fingerprint="f" * 64)
 
 
+def another_revision(folder):
+    spec = STATIC.spec.model_dump(mode="json") | {"revision": 2}
+    write_planned_run(folder.parents[2], STATIC, 50.0, run=spec, fingerprint="f" * 64)
+
+
 def another_run_in(name):
     def change(folder):
         path = folder / name
@@ -114,6 +119,7 @@ BROKEN = {
         "its summary.json cannot be read",
     ),
     "other settings": (other_settings, "it was trained with other settings (training.lr 0.2 -> 0.1)"),
+    "another revision": (another_revision, "it was trained under revision 2; this is 3: the arithmetic changed"),
     "another run in its summary": (another_run_in("summary.json"), "describes another run than the fingerprint says"),
     "another run in its run.json": (another_run_in("run.json"), "describes another run than the fingerprint says"),
     "metrics that stop early": (

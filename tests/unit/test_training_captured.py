@@ -11,7 +11,7 @@ from east.errors import EastError
 from east.models.blocks import BASIC, Parts
 from east.models.dyrelu import dyrelu_units, retire_dyrelu, set_beta
 from east.models.resnet import ResNet
-from east.seeding import generator
+from east.seeding import torch_generator as generator
 from east.sparse.active import active_weights
 from east.sparse.layers import masked_layers
 from east.sparse.masks import initialise_masks

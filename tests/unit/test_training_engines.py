@@ -86,10 +86,10 @@ def test_hundreds_of_steps_are_the_same_under_both_engines(tiny_spec, data_dir):
 
 def test_updates_of_the_masks_are_the_same_under_both_engines(tiny_spec, data_dir):
     spec = with_updates(tiny_spec, 8, 2)
-    sparse, dense = check_same_training(spec, data_dir, updates=2, tolerance=1e-10, most=17)
+    sparse, dense = check_same_training(spec, data_dir, updates=2, tolerance=1e-8, most=17)
     states = zip(sparse.optimizer.state_dict(), dense.optimizer.state_dict(), strict=True)
     for found, expected in list(states)[1:]:  # without the stem, whose ties may have been broken otherwise
-        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-10)
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-8)
 
 
 @pytest.mark.slow

@@ -325,6 +325,11 @@ def test_the_first_weights_depend_on_the_seed_and_not_on_the_global_random_state
     assert torch.equal(torch.get_rng_state(), state)
 
 
+def test_bf16_is_refused_on_a_cpu_until_it_exists_there(tiny_spec, resources, tmp_path):
+    with pytest.raises(EastError, match=r"bf16 exists on GPUs alone.*readings\.numerics"):
+        train(changed(tiny_spec, training={"numerics": "bf16"}), tmp_path / "run", resources)
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
 def test_asking_for_a_gpu_that_is_not_there_is_refused():
     with pytest.raises(EastError, match="device: cuda"):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from east.seeding import generator
+from east.seeding import torch_generator as generator
 from east.sparse.active import active_weights
 from east.sparse.layers import MaskedConv2d, MaskedLinear, apply_masks, masked_layers
 from east.sparse.topology import drop_and_grow, keep_largest

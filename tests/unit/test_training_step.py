@@ -9,7 +9,7 @@ from east.engine import Gradients
 from east.engine.dense import DenseEngine
 from east.engine.formats import network_format
 from east.models import build_model
-from east.seeding import generator
+from east.seeding import torch_generator as generator
 from east.sparse.active import active_weights
 from east.sparse.layers import apply_masks, masked_layers
 from east.sparse.masks import Allocation, initialise_masks
