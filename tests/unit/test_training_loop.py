@@ -288,7 +288,7 @@ def test_a_network_that_is_not_finite_after_the_last_step_has_diverged(
         tiny_spec,
         cycle=None,
         sparsity={"topology": "fixed"},
-        training={"epochs": 1, "lr_drop_epochs": [], "batch_size": 2048, "lr": 3e38, "gradient_clip": None},
+        training={"epochs": 1, "lr_drop_epochs": [], "batch_size": 2048, "lr": 1e45, "gradient_clip": None},
     )
     summary = train(spec, tmp_path, resources)
     (last,) = rows(tmp_path / "metrics.csv")
