@@ -8,6 +8,7 @@ import platform
 import re
 import subprocess
 from dataclasses import dataclass
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
@@ -86,6 +87,7 @@ def dataset_digest(dataset: str, data_dir: Path) -> str | None:
     return manifest.get("digest") or manifest.get("sha256")
 
 
+@cache
 def code_digest() -> str:
     """A digest of the code that decides numbers: comments, docstrings and layout leave it as it is."""
     root = Path(east.__file__).parent

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from east.config import RunSpec
 from east.errors import EastError
-from east.training import provenance
+from east.training import loop, provenance
 from east.training.folder import REPEATABLE, locked, repeatable_summary
 from east.training.loop import Resources, choose_device, initial_model, is_finite, train
 
@@ -272,13 +272,23 @@ def test_a_diverged_run_ends_as_such_with_its_rows_kept(tmp_path, tiny_spec, res
     assert summary["diverged_at_step"] == 6
 
 
-def test_a_network_that_is_not_finite_after_the_last_step_has_diverged(tmp_path, tiny_spec, resources):
-    """The loss of a step is found before the step, so that of the last one says nothing of what it leaves behind."""
+@pytest.mark.parametrize("seen_in", ["logits", "network"])
+def test_a_network_that_is_not_finite_after_the_last_step_has_diverged(
+    tmp_path, tiny_spec, resources, monkeypatch, seen_in
+):
+    """The loss of a step is found before the step, so that of the last one says nothing of what it leaves behind.
+
+    A ReLU may hide from the logits what is not finite, and statistics may be finite where logits are not.
+    """
+    if seen_in == "logits":
+        monkeypatch.setattr(loop, "is_finite", lambda model: True)
+    else:
+        monkeypatch.setattr(loop, "evaluate", lambda *arguments: loop.Evaluation(10.0, finite=True))
     spec = changed(
         tiny_spec,
         cycle=None,
         sparsity={"topology": "fixed"},
-        training={"epochs": 1, "lr_drop_epochs": [], "batch_size": 2048, "lr": 3e38, "gradient_clip": None},
+        training={"epochs": 1, "lr_drop_epochs": [], "batch_size": 2048, "lr": 1e45, "gradient_clip": None},
     )
     summary = train(spec, tmp_path, resources)
     (last,) = rows(tmp_path / "metrics.csv")
