@@ -5,7 +5,8 @@ from dataclasses import replace
 
 from torch import Tensor, nn
 
-from east.engine.base import Engine, GradientRequest, Gradients, PyTorchArithmetic
+from east.engine.arithmetic import PyTorchArithmetic
+from east.engine.base import Engine, GradientRequest, Gradients
 from east.engine.costs.choose import Cheapest
 from east.engine.executed import Executed
 from east.engine.sparse.network import describe

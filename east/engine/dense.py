@@ -5,7 +5,8 @@ from collections.abc import Callable, Hashable, Mapping
 import torch
 from torch import Tensor, nn
 
-from east.engine.base import GradientRequest, Gradients, PyTorchArithmetic
+from east.engine.arithmetic import PyTorchArithmetic
+from east.engine.base import GradientRequest, Gradients
 from east.engine.compiled import CompiledNetwork
 from east.engine.executed import Executed
 from east.engine.formats import in_format, network_format, set_convolution_precision

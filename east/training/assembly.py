@@ -12,6 +12,7 @@ from east.models import ResNet
 from east.sparse.active import ActiveWeights, active_weights
 from east.training.captured import StepKind, make_step
 from east.training.clip import GradientClip
+from east.training.engine_of_run import engine_of_run
 from east.training.optimizer import Optimizer, make_optimizer
 from east.training.sparsity import SparseTraining
 from east.training.step import Step
@@ -60,7 +61,7 @@ def assemble(
         model: its network, on the device.
         sparsity: of the network.
         device: where steps compute.
-        engine: `auto` or the name of an engine.
+        engine: `auto` or the name of an engine. On a CPU `auto` is one engine from the first step to the last.
         kind: how steps are executed.
 
     Raises:
@@ -70,7 +71,7 @@ def assemble(
     # On a GPU the vectors of active weights keep their memory when masks change: CUDA graphs know it by address.
     active = active_weights(sparsity.layers, sparsity.peak_counts() if device.type == "cuda" else None)
     chosen = make_engine(
-        engine,
+        engine_of_run(spec) if engine == "auto" and device.type == "cpu" else engine,
         model,
         active,
         numerics=spec.training.numerics,

@@ -32,9 +32,7 @@ class GradientClip:
         arithmetic: computes the norm.
     """
 
-    def __init__(
-        self, spec: ClipSpec, active: Mapping[str, ActiveWeights], seed: int, arithmetic: Arithmetic
-    ) -> None:
+    def __init__(self, spec: ClipSpec, active: Mapping[str, ActiveWeights], seed: int, arithmetic: Arithmetic) -> None:
         self._arithmetic = arithmetic
         self._spec = spec
         self._active = active

@@ -45,7 +45,7 @@ from east.training.folder import (
 )
 from east.training.interrupt import Interruption, Stopped
 from east.training.memory import keep_freed_memory, peak_memory_mb
-from east.training.provenance import Origin, dataset_digest, device_name
+from east.training.provenance import Origin, device_name
 from east.training.recipe import learning_rate
 from east.training.records import EpochRecord, TimingRecord, UpdateRecord, as_dicts, write_records
 from east.training.sparsity import SparseTraining
@@ -258,7 +258,6 @@ class _Training:
             device=self.device,
             folder=resources.image_folder,
         )
-        self.dataset_digest = dataset_digest(spec.dataset.name, resources.data_dir)
         self.model = initial_model(spec, self.data.num_classes).to(self.device)
         self.layers = masked_layers(self.model)
         self.sparsity = SparseTraining.of(self.model, spec, len(self.data.train))
@@ -467,7 +466,7 @@ class _Training:
             threads=self.resources.threads,
             device=device_name(self.device),
             **vars(self.origin),
-            dataset_digest=self.dataset_digest,
+            dataset_digest=self.data.digest,
         )
 
     @property

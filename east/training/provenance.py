@@ -2,7 +2,6 @@
 
 import ast
 import hashlib
-import json
 import os
 import platform
 import re
@@ -15,7 +14,6 @@ from pathlib import Path
 import torch
 
 import east
-from east.data.manifest import MANIFEST_FILE
 from east.engine.processor import processor_name
 
 NUMERIC_PARTS = ("config/run.py", "data", "engine", "models", "seeding.py", "sparse", "training")
@@ -74,17 +72,6 @@ def commit(package: Path = Path(east.__file__).parent) -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return head if same else f"{head}+changes"
-
-
-def dataset_digest(dataset: str, data_dir: Path) -> str | None:
-    """What the manifest of a prepared data set says that its images are: their digest, or that of their file.
-
-    Args:
-        dataset: a key of `DATASETS`.
-        data_dir: where prepared data sets are; that one has been opened.
-    """
-    manifest: dict[str, str] = json.loads((data_dir / dataset / MANIFEST_FILE).read_bytes())
-    return manifest.get("digest") or manifest.get("sha256")
 
 
 @cache

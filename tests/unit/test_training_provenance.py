@@ -5,7 +5,6 @@ from types import SimpleNamespace
 
 import pytest
 
-from east.training import provenance
 from east.training.provenance import commit
 
 IDENTITY = {"GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@b", "GIT_COMMITTER_NAME": "a", "GIT_COMMITTER_EMAIL": "a@b"}
@@ -102,11 +101,3 @@ def test_a_package_that_is_reached_by_a_link_has_the_commit_of_its_checkout(chec
 def test_without_git_there_is_no_commit(checkout, monkeypatch):
     monkeypatch.setenv("PATH", "")
     assert commit(checkout.package) is None
-
-
-def test_the_digest_of_the_data_is_what_their_manifest_says(data_dir, tmp_path):
-    assert provenance.dataset_digest("digits", data_dir)
-    (tmp_path / "digits").mkdir()
-    for text, digest in (('{"sha256": "a", "digest": "b"}', "b"), ('{"sha256": "a"}', "a"), ("{}", None)):
-        (tmp_path / "digits" / "manifest.json").write_text(text)
-        assert provenance.dataset_digest("digits", tmp_path) == digest

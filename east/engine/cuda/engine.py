@@ -5,7 +5,8 @@ from collections.abc import Callable, Hashable, Mapping
 import torch
 from torch import Tensor, nn
 
-from east.engine.base import GradientRequest, Gradients, PyTorchArithmetic
+from east.engine.arithmetic import PyTorchArithmetic
+from east.engine.base import GradientRequest, Gradients
 from east.engine.costs.choose import Choose
 from east.engine.cuda.index import ResidentIndex
 from east.engine.cuda.memory import memory_needed
