@@ -1,42 +1,21 @@
-"""The tiled kernels against PyTorch's convolutions in double precision."""
+"""The kernels that execute a convolution row by row, and all weights' gradients, against PyTorch in double precision."""
 
-import ctypes
 from dataclasses import dataclass
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from east.engine.sparse.library import load_kernels
+from east.engine.sparse import kernels as k
+from east.engine.sparse.index import NonzeroIndex
+from east.seeding import generator
+from east.sparse.active import ActiveWeights
+from east.sparse.layers import MaskedConv2d
+from tests.unit.planes import UNSET, assert_same_bits, copy_of, on_threads, to_images, to_planes, unset
 
-SUFFIX = {torch.float32: "f32", torch.float64: "f64"}
-TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-13}
+pytestmark = pytest.mark.usefixtures("one_thread")
 
-
-def fields(kind, names):
-    return [(name, kind) for name in names.split()]
-
-
-class Geometry(ctypes.Structure):
-    _fields_ = fields(
-        ctypes.c_int32,
-        "in_channels in_height in_width out_channels out_height out_width kernel stride padding batch",
-    )
-
-
-class Lists(ctypes.Structure):
-    _fields_ = fields(ctypes.c_void_p, "start channel tap value")
-
-
-class Call(ctypes.Structure):
-    """Any of the three calls; only `east_input_gradient` has the last field."""
-
-    _fields_ = [
-        ("geometry", Geometry),
-        ("lists", Lists),
-        *fields(ctypes.c_void_p, "first second third"),
-        ("accumulate", ctypes.c_int32),
-    ]
+TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12}
 
 
 @dataclass(frozen=True)
@@ -54,85 +33,95 @@ class Shape:
 
 
 class Convolution:
-    """Random tensors of one convolution: x and dz as [channels, height, width, batch], and the non-zeros of a mask."""
+    """Random tensors of one convolution, x and dz (N, C, H, W), and the non-zeros of a mask (out, in, kernel, kernel)."""
 
     def __init__(self, shape, mask, dtype=torch.float64):
         self.shape, self.mask, self.dtype = shape, mask, dtype
-        random = {"generator": torch.Generator().manual_seed(3), "dtype": dtype}
-        self.values = torch.randn(int(mask.sum()), **random)
-        self.weight = torch.zeros(mask.shape, dtype=torch.float64).masked_scatter_(mask, self.values.double())
-        self.x = torch.randn(shape.channels_in, shape.height, shape.width, shape.batch, **random)
+        random = {"generator": generator(3, "convolution"), "dtype": dtype}
+        conv = MaskedConv2d(
+            shape.channels_in, shape.channels_out, shape.kernel, stride=shape.stride, padding=shape.padding
+        ).to(dtype)
+        conv.mask.copy_(mask)
+        with torch.no_grad():
+            conv.weight.copy_(torch.randn(mask.shape, **random) * mask)
+        self.weight = conv.weight.detach().double()
+        self.weights = ActiveWeights(conv)
+        self.index = NonzeroIndex.of(self.weights)
+        self.x = torch.randn(shape.batch, shape.channels_in, shape.height, shape.width, **random)
         out = [(size + 2 * shape.padding - shape.kernel) // shape.stride + 1 for size in (shape.height, shape.width)]
-        self.dz = torch.randn(shape.channels_out, *out, shape.batch, **random)
-        self.geometry = Geometry(
-            *self.x.shape[:3], *self.dz.shape[:3], shape.kernel, shape.stride, shape.padding, shape.batch
+        self.dz = torch.randn(shape.batch, shape.channels_out, *out, **random)
+        self.geometry = k.Geometry(
+            *self.x.shape[1:], *self.dz.shape[1:], shape.kernel, shape.stride, shape.padding, shape.batch
         )
-        self.read, self.live = mask.flatten(2).any(2).any(0), mask.flatten(1).any(1)
+        self.read, self.live = (self.index.by_input.occupied.bool(), self.index.by_output.occupied.bool())
+        self.kernels = k.KernelSet(dtype)
 
-    def lists(self, by):
-        """The non-zeros grouped by output channel (0) or by input channel (1), and what keeps their memory alive."""
-        where = self.mask.flatten(2).nonzero()
-        value = where[:, by].argsort(stable=True)
-        where = where[value]
-        counts = torch.bincount(where[:, by], minlength=self.mask.shape[by])
-        start = F.pad(counts.cumsum(0), (1, 0))
-        kept = [column.to(torch.int32).contiguous() for column in (start, where[:, 1 - by], where[:, 2], value)]
-        return Lists(*(column.data_ptr() for column in kept)), kept
+    def planes(self):
+        return to_planes(self.x), to_planes(self.dz)
 
-    def call(self, name, by, *tensors, accumulate=False):
-        lists, _kept = self.lists(by)
-        call = Call(self.geometry, lists, *(tensor.data_ptr() for tensor in tensors), accumulate)
-        getattr(load_kernels().library, f"east_{name}_{SUFFIX[self.dtype]}")(ctypes.byref(call))
+    def convolve(self, x):
+        z = unset(*self.dz.shape[1:], self.shape.batch, self.dtype)
+        values = k.address(self.weights.values)
+        lists = self.index.by_output.lists
+        self.kernels("convolve", k.Convolve(self.geometry, lists, values, k.address(x), k.address(z)))
+        return to_images(z, self.shape.batch)
 
-    def convolve(self):
-        z = torch.full_like(self.dz, 7)
-        self.call("convolve", 0, self.values, self.x, z)
-        return z
+    def input_gradient(self, dz, before=None):
+        to = unset(*self.x.shape[1:], self.shape.batch, self.dtype) if before is None else copy_of(before)
+        arguments = (self.index.by_input.lists, k.address(self.weights.values), k.address(dz), k.address(to))
+        self.kernels("input_gradient", k.InputGradient(self.geometry, *arguments, int(before is not None)))
+        return to_images(to, self.shape.batch)
 
-    def input_gradient(self, before=None):
-        to = torch.full_like(self.x, torch.nan) if before is None else before.clone()
-        self.call("input_gradient", 1, self.values, self.dz, to, accumulate=before is not None)
-        return to
-
-    def weight_gradient(self):
-        gradient = torch.full_like(self.values, torch.nan)
-        self.call("weight_gradient", 0, self.x, self.dz, gradient)
+    def weight_gradient(self, x, dz, least=0):
+        gradient = torch.full_like(self.weights.values, UNSET)
+        arguments = (k.Planes(k.address(x)), k.address(dz), k.address(gradient), least)
+        self.kernels("weight_gradient", k.WeightGradient(self.geometry, self.index.by_output.lists, *arguments))
         return gradient
 
-    def all_results(self):
-        return self.convolve(), self.input_gradient(), self.weight_gradient()
+    def dense_gradient(self, x, dz, kind=None, constants=None):
+        gradient = torch.full(self.mask.shape, UNSET, dtype=self.dtype)
+        planes = k.Planes(*map(k.address, (x, kind, constants)))
+        self.kernels("dense_gradient", k.DenseGradient(self.geometry, planes, k.address(dz), k.address(gradient)))
+        return gradient
 
-    def all_expected(self):
-        """What PyTorch gives."""
-        images, dz = (tensor.double().permute(3, 0, 1, 2) for tensor in (self.x, self.dz))
+    def sparse_results(self, x=None, dz=None):
+        own_x, own_dz = self.planes()
+        x, dz = own_x if x is None else x, own_dz if dz is None else dz
+        return {"z": self.convolve(x), "dx": self.input_gradient(dz), "gradient": self.weight_gradient(x, dz)}
+
+    def results(self):
+        return self.sparse_results() | {"dense gradient": self.dense_gradient(*self.planes())}
+
+    def expected(self):
+        """What PyTorch gives; channels without non-zeros are not written."""
+        x, dz = self.x.double(), self.dz.double()
         setting = {"stride": self.shape.stride, "padding": self.shape.padding}
-        z = F.conv2d(images, self.weight, **setting).permute(1, 2, 3, 0)
-        to = torch.nn.grad.conv2d_input(images.shape, self.weight, dz, **setting).permute(1, 2, 3, 0)
-        gradient = torch.nn.grad.conv2d_weight(images, self.weight.shape, dz, **setting)
-        return torch.where(self.live[:, None, None, None], z, 7.0), to, gradient[self.mask]
+        z = F.conv2d(x, self.weight, **setting)
+        gradient = torch.nn.grad.conv2d_weight(x, self.weight.shape, dz, **setting)
+        return {
+            "z": torch.where(self.live[:, None, None], z, UNSET),
+            "dx": torch.nn.grad.conv2d_input(x.shape, self.weight, dz, **setting),
+            "gradient": gradient[self.mask],
+            "dense gradient": gradient,
+        }
 
     def check(self):
-        for result, expected in zip(self.all_results(), self.all_expected(), strict=True):
-            scale = float(expected.abs().max()) if expected.numel() else 1.0
-            torch.testing.assert_close(result.double(), expected, rtol=0, atol=TOLERANCE[self.dtype] * scale)
+        """Compare with PyTorch, and all weights' gradients with the non-zeros' bit for bit."""
+        found = self.results()
+        for name, expected in self.expected().items():
+            scale = max(1.0, float(expected.nan_to_num().abs().max())) if expected.numel() else 1.0
+            torch.testing.assert_close(
+                found[name].double(), expected, rtol=0, atol=TOLERANCE[self.dtype] * scale, equal_nan=True
+            )
+        assert torch.equal(found["dense gradient"][self.mask], found["gradient"])
 
 
 def random_mask(shape, density=0.3):
-    generator = torch.Generator().manual_seed(1)
     weights = (shape.channels_out, shape.channels_in, shape.kernel, shape.kernel)
-    return torch.rand(weights, generator=generator) < density
+    return torch.rand(weights, generator=generator(1, "mask")) < density
 
 
-@pytest.fixture(autouse=True)
-def threads():
-    """One thread, unless the test asks for more."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
-
-
-@pytest.mark.parametrize("batch", [1, 7, 128])
+@pytest.mark.parametrize("batch", [1, 7, 70])
 @pytest.mark.parametrize("kernel", [1, 3, 7])
 def test_every_stride_and_padding_equals_pytorch(kernel, batch):
     for stride in (1, 2):
@@ -142,34 +131,32 @@ def test_every_stride_and_padding_equals_pytorch(kernel, batch):
                 Convolution(shape, random_mask(shape)).check()
 
 
-def test_random_shapes_equal_pytorch():
-    generator = torch.Generator().manual_seed(0)
+@pytest.mark.parametrize("seed", range(60))
+def test_random_shapes_equal_pytorch(seed):
+    draws = generator(seed, "shape")
 
     def draw(low, high):
-        return int(torch.randint(low, high + 1, (), generator=generator))
+        return int(torch.randint(low, high + 1, (), generator=draws))
 
-    for _ in range(60):
-        kernel = (1, 3, 7)[draw(0, 2)]
-        padding = draw(0, kernel - 1)
-        least = max(1, kernel - 2 * padding)
-        shape = Shape(
-            kernel, draw(1, 2), padding, draw(least, 20), draw(least, 20), draw(1, 40), draw(1, 9), draw(1, 9)
-        )
-        Convolution(shape, random_mask(shape, draw(1, 10) / 10)).check()
+    kernel = (1, 3, 7)[draw(0, 2)]
+    padding = draw(0, kernel - 1)
+    least = max(1, kernel - 2 * padding)
+    shape = Shape(kernel, draw(1, 3), padding, draw(least, 20), draw(least, 20), draw(1, 40), draw(1, 9), draw(1, 9))
+    Convolution(shape, random_mask(shape, draw(1, 10) / 10)).check()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize(
     "shape",
     [
-        pytest.param(Shape(3, 1, 1, 3, 50, 9, 400, 4), id="rows in several tiles"),
-        pytest.param(Shape(3, 2, 1, 4, 90, 9, 300, 4), id="strided rows in several tiles"),
-        pytest.param(Shape(1, 1, 0, 40, 40, 32), id="positions as columns"),
-        pytest.param(Shape(1, 1, 0, 13, 11, 3), id="positions as columns, batch with a remainder"),
+        pytest.param(Shape(3, 1, 1, 3, 50, 9, 70, 4), id="rows in several tiles"),
+        pytest.param(Shape(3, 2, 1, 4, 90, 9, 5, 70), id="strided rows, several blocks of channels"),
         pytest.param(Shape(1, 1, 0, 1, 1, 128, 40, 10), id="linear layer"),
         pytest.param(Shape(3, 1, 1, 1, 1, 20), id="one position"),
         pytest.param(Shape(3, 1, 1, 70, 2, 16), id="high and narrow"),
-        pytest.param(Shape(3, 1, 1, 4, 4, 500, 40, 40), id="rows that begin anywhere in a line"),
+        pytest.param(Shape(3, 1, 1, 2, 1, 16), id="one column"),
+        pytest.param(Shape(3, 2, 1, 1, 2, 16), id="one row, strided"),
+        pytest.param(Shape(7, 2, 3, 17, 19, 33), id="7x7"),
     ],
 )
 def test_every_division_equals_pytorch(shape, dtype):
@@ -190,43 +177,90 @@ def masks(shape):
 def test_every_mask_equals_pytorch_and_reads_only_what_it_needs(name, stride):
     shape = Shape(3, stride, 1, 9, 6, 17)
     convolution = Convolution(shape, masks(shape)[name])
-    expected = convolution.all_expected()
-    convolution.x[~convolution.read] = torch.nan
-    convolution.dz[~convolution.live] = torch.nan
-    for result, right in zip(convolution.all_results(), expected, strict=True):
-        torch.testing.assert_close(result, right, rtol=0, atol=1e-12)
+    convolution.check()
+    expected = convolution.sparse_results()
+    x, dz = convolution.planes()
+    x[~convolution.read], dz[~convolution.live] = UNSET, UNSET
+    assert_same_bits(convolution.sparse_results(x, dz), expected)
 
 
 @pytest.mark.parametrize("batch", [32, 5])
 def test_an_input_gradient_is_added_to_what_is_there(batch):
     shape = Shape(3, 2, 1, 8, 8, batch)
     convolution = Convolution(shape, masks(shape)["empty columns"])
-    before = torch.randn_like(convolution.x)
-    torch.testing.assert_close(convolution.input_gradient(before), before + convolution.input_gradient())
+    before = torch.randn(convolution.x.shape, generator=generator(0, "before"), dtype=torch.float64)
+    dz = to_planes(convolution.dz)
+    found = convolution.input_gradient(dz, to_planes(before))
+    torch.testing.assert_close(found, before + convolution.input_gradient(dz), rtol=0, atol=1e-12)
+
+
+def test_channels_with_fewer_nonzeros_than_asked_for_are_left_out():
+    shape = Shape(3, 1, 1, 5, 5, 3)
+    mask = random_mask(shape)
+    mask[0] = False
+    mask[0, :3, 1, 1] = True
+    convolution = Convolution(shape, mask)
+    x, dz = convolution.planes()
+    found, every = convolution.weight_gradient(x, dz, least=4), convolution.weight_gradient(x, dz)
+    assert found[:3].isnan().all()
+    assert torch.equal(found[3:], every[3:])
 
 
 @pytest.mark.parametrize(
-    "shape", [Shape(3, 1, 1, 33, 9, 40), Shape(3, 2, 1, 16, 16, 3), Shape(1, 1, 0, 1, 1, 64), Shape(3, 1, 1, 4, 4, 1)]
+    "shape", [Shape(3, 1, 1, 33, 9, 40), Shape(3, 2, 1, 16, 16, 3, 20, 30), Shape(1, 1, 0, 1, 1, 64), Shape(3, 1, 1, 4, 4, 1)]
 )
-def test_results_do_not_depend_on_the_number_of_threads(shape, threads):
-    convolution = Convolution(shape, random_mask(shape), torch.float32)
-    expected = convolution.all_results()
-    for count in (2, 5):
-        threads(count)
-        for result, right in zip(convolution.all_results(), expected, strict=True):
-            assert torch.equal(result, right)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_no_bit_depends_on_the_number_of_threads(shape, dtype):
+    convolution = Convolution(shape, random_mask(shape), dtype)
+    on_threads(convolution.results)
 
 
-def test_memory_need_not_be_aligned():
+def test_an_images_output_depends_on_no_other_image():
+    """Evaluation may divide images as it likes."""
+    shape = Shape(3, 1, 1, 9, 9, 70)
+    whole = Convolution(shape, random_mask(shape), torch.float32)
+    z = whole.convolve(to_planes(whole.x))
+    for first, count in ((0, 1), (31, 2), (5, 64)):
+        part = Convolution(Shape(3, 1, 1, 9, 9, count), whole.mask, torch.float32)
+        part.weights.values.copy_(whole.weights.values)
+        found = part.convolve(to_planes(whole.x[first : first + count]))
+        assert torch.equal(found[:, part.live], z[first : first + count, part.live])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_memory_need_not_be_aligned(dtype):
     shape = Shape(3, 1, 1, 5, 5, 32)
-    aligned = Convolution(shape, random_mask(shape), torch.float32)
-    shifted = Convolution(shape, random_mask(shape), torch.float32)
-    for name in ("x", "dz"):
-        tensor = getattr(aligned, name)
-        memory = torch.zeros(tensor.numel() + 1)
-        setattr(shifted, name, memory[1:].view(tensor.shape).copy_(tensor))
-    z = torch.zeros(aligned.dz.numel() + 1)[1:].view(aligned.dz.shape)
-    shifted.call("convolve", 0, shifted.values, shifted.x, z)
-    assert torch.equal(z[aligned.live], aligned.convolve()[aligned.live])
-    for result, right in zip(shifted.all_results(), aligned.all_results(), strict=True):
-        assert torch.equal(result, right)
+    convolution = Convolution(shape, random_mask(shape), dtype)
+
+    def shifted(planes):
+        """The same one number further on in memory."""
+        channels, stride = len(planes), planes.stride(0)
+        memory = torch.full((channels * stride + 1,), UNSET, dtype=dtype)
+        return memory[1:].view(channels, stride)[:, : planes[0].numel()].view(planes.shape).copy_(planes)
+
+    x, dz = convolution.planes()
+    assert_same_bits(convolution.sparse_results(shifted(x), shifted(dz)), convolution.sparse_results(x, dz))
+    z = shifted(unset(*convolution.dz.shape[1:], shape.batch, dtype))
+    arguments = (convolution.index.by_output.lists, k.address(convolution.weights.values), k.address(x), k.address(z))
+    convolution.kernels("convolve", k.Convolve(convolution.geometry, *arguments))
+    assert_same_bits({"z": to_images(z, shape.batch)}, {"z": convolution.convolve(x)})
+
+
+@pytest.mark.parametrize("channels", [(1, 1), (3, 64), (70, 13), (5, 6)])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_all_weights_gradients_of_any_number_of_channels(channels, stride):
+    """Tiles go over both; the last ones are narrower."""
+    shape = Shape(3, stride, 1, 6, 7, 33, *channels)
+    Convolution(shape, random_mask(shape), torch.float32).check()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_all_weights_gradients_read_constant_channels_as_if_they_were_stored(dtype):
+    shape = Shape(3, 1, 1, 6, 7, 33)
+    convolution = Convolution(shape, random_mask(shape), dtype)
+    convolution.x[:, [0, 4]] = 0.7
+    x, dz = convolution.planes()
+    expected = convolution.dense_gradient(x, dz)
+    kind, constants = torch.zeros(6, dtype=torch.uint8), torch.full((6,), UNSET, dtype=dtype)
+    kind[[0, 4]], constants[[0, 4]], x[[0, 4]] = k.CONSTANT, 0.7, UNSET
+    assert torch.equal(convolution.dense_gradient(x, dz, kind, constants), expected)
