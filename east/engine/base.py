@@ -4,7 +4,6 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils import get_total_norm
@@ -69,6 +68,10 @@ class Arithmetic(Protocol):
         """The sum of squares of all elements, 0-d in float64."""
         ...
 
+    def mean(self, numbers: Tensor) -> Tensor:
+        """The mean of a vector in float64, 0-d."""
+        ...
+
     def sgd(
         self,
         values: Sequence[Tensor],
@@ -106,6 +109,10 @@ class PyTorchArithmetic:
     def sum_of_squares(self, tensors: Sequence[Tensor]) -> Tensor:
         """The sum of squares of all elements, 0-d in float64."""
         return get_total_norm(list(tensors)).double().square()
+
+    def mean(self, numbers: Tensor) -> Tensor:
+        """The mean of a vector in float64, 0-d."""
+        return numbers.mean()
 
     def sgd(
         self,

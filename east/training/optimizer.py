@@ -1,7 +1,7 @@
 """SGD and Adam with state for active weights alone; the arithmetic is the engine's.
 
-PyTorch's own classes are not used because the first one that is made imports PyTorch's compiler, which costs a short run a
-third of its time.
+PyTorch's own classes are not used because the first one that is made imports PyTorch's compiler, which costs a short
+run a third of its time.
 """
 
 from abc import ABC, abstractmethod

@@ -35,6 +35,11 @@ def test_the_sum_of_squares_is_in_double_whatever_the_threads(dtype):
     assert arithmetic(dtype).sum_of_squares([]) == 0
 
 
+def test_a_mean_is_of_a_sum_that_is_rounded_once():
+    numbers = torch.tensor([1.0, 1e100, 1.0, -1e100], dtype=torch.float64)
+    assert arithmetic().mean(numbers) == 0.5
+
+
 def sgd(made_by, dtype, nesterov, weight_decay):
     values, momenta = tensors(1, dtype), [torch.zeros_like(tensor) for tensor in tensors(1, dtype)]
     for step in range(4):
@@ -68,7 +73,9 @@ def test_adam_is_pytorchs(weight_decay):
     agree(adam(arithmetic(), torch.float64, weight_decay), expected)
 
 
-@pytest.mark.parametrize("step", [lambda own: sgd(own, torch.float32, True, 0.01), lambda own: adam(own, torch.float32, 0.01)])
+@pytest.mark.parametrize(
+    "step", [lambda own: sgd(own, torch.float32, True, 0.01), lambda own: adam(own, torch.float32, 0.01)]
+)
 def test_no_bit_of_a_step_depends_on_the_number_of_threads(step):
     on_threads(lambda: {str(number): tensor for number, tensor in enumerate(step(arithmetic(torch.float32)))})
 

@@ -1,4 +1,4 @@
-"""The kernels that execute a convolution row by row, and all weights' gradients, against PyTorch in double precision."""
+"""The kernels that execute a convolution row by row, and gradients of all weights, against PyTorch in double."""
 
 from dataclasses import dataclass
 
@@ -33,7 +33,7 @@ class Shape:
 
 
 class Convolution:
-    """Random tensors of one convolution, x and dz (N, C, H, W), and the non-zeros of a mask (out, in, kernel, kernel)."""
+    """Random tensors of one convolution, x and dz (N, C, H, W), and the non-zeros of a mask."""
 
     def __init__(self, shape, mask, dtype=torch.float64):
         self.shape, self.mask, self.dtype = shape, mask, dtype
@@ -207,7 +207,8 @@ def test_channels_with_fewer_nonzeros_than_asked_for_are_left_out():
 
 
 @pytest.mark.parametrize(
-    "shape", [Shape(3, 1, 1, 33, 9, 40), Shape(3, 2, 1, 16, 16, 3, 20, 30), Shape(1, 1, 0, 1, 1, 64), Shape(3, 1, 1, 4, 4, 1)]
+    "shape",
+    [Shape(3, 1, 1, 33, 9, 40), Shape(3, 2, 1, 16, 16, 3, 20, 30), Shape(1, 1, 0, 1, 1, 64), Shape(3, 1, 1, 4, 4, 1)],
 )
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_no_bit_depends_on_the_number_of_threads(shape, dtype):

@@ -1,4 +1,4 @@
-"""The kernels around the sparse convolution against PyTorch: layout, max pooling, DyReLU, linear layers, loss, vectors."""
+"""The kernels around the sparse convolution against PyTorch: images, pools, DyReLU, linear layers, loss, vectors."""
 
 import math
 

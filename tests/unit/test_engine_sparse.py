@@ -392,7 +392,10 @@ def test_a_network_with_dct_layers_is_refused():
 
 @pytest.mark.parametrize(
     ("images", "problem"),
-    [(torch.zeros(2, 3, 8, 8), "float32, but the network is torch.float64"), (torch.zeros(0, 3, 8, 8).double(), "N at least 1")],
+    [
+        (torch.zeros(2, 3, 8, 8), "float32, but the network is torch.float64"),
+        (torch.zeros(0, 3, 8, 8).double(), "N at least 1"),
+    ],
 )
 def test_images_that_kernels_would_read_out_of_bounds_are_refused(images, problem):
     with pytest.raises(EastError, match=problem):

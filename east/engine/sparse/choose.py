@@ -1,7 +1,7 @@
 """How each layer is executed, and what a step costs: by counted work, never by a clock.
 
-Both executions of a layer give the same numbers, so that the choice between them decides only how long a step takes. The
-engine that `auto` trains a run with decides its numbers: it follows from the run alone.
+Both executions of a layer give the same numbers, so that the choice between them decides only how long a step takes.
+The engine that `auto` trains a run with decides its numbers: it follows from the run alone.
 """
 
 from collections.abc import Callable, Mapping

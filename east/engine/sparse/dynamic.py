@@ -32,7 +32,9 @@ class Dynamic:
         self._code, self.coefficients, self._at_coefficients = (
             u.new_empty(channels, 4, groups, k.LANES) for _ in range(3)
         )
-        self._gradients = {parameter: torch.empty_like(parameter) for parameter in dyrelu.parameters()}
+        self._gradients: dict[Tensor, Tensor] = {
+            parameter: torch.empty_like(parameter) for parameter in dyrelu.parameters()
+        }
 
     def forward(self, y: Tensor) -> None:
         """Write the output y (C, G, H, W, 32)."""

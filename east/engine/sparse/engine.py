@@ -161,9 +161,7 @@ def _by_image(logits: Tensor, images: int) -> Tensor:
     return logits.flatten(1)[:, :images].T.contiguous()
 
 
-def _differentiate(
-    by_image: Tensor, criterion: Callable[[Tensor], Tensor], shape: torch.Size
-) -> tuple[Tensor, Tensor]:
+def _differentiate(by_image: Tensor, criterion: Callable[[Tensor], Tensor], shape: torch.Size) -> tuple[Tensor, Tensor]:
     """Any other criterion's value, and its gradient at the logits (classes, G, 32)."""
     with torch.enable_grad():
         logits = by_image.detach().requires_grad_()
