@@ -15,6 +15,7 @@ from benchmarks.networks import TimedNetwork, VariantName
 from east.config.run import ClipSpec, RunSpec
 from east.cost.measure import make_training_step
 from east.data.catalog import DATASETS
+from east.engine.arithmetic import PyTorchArithmetic
 from east.engine.dense import sum_squared_norms
 from east.models import ResNet
 from east.models.dyrelu import retire_dyrelu
@@ -112,7 +113,7 @@ def pytorch(network: TimedNetwork, density: float, batch_size: int, *, channels_
     layout = torch.channels_last if channels_last else torch.contiguous_format
     model = _initial_model(network).to(memory_format=layout)  # type: ignore[call-overload]
     parameters = list(model.parameters())
-    optimizer = make_optimizer(parameters, {}, spec.training)
+    optimizer = make_optimizer(parameters, {}, spec.training, PyTorchArithmetic())
     images, labels = _random_batch(spec, batch_size)
     images = images.contiguous(memory_format=layout)
 

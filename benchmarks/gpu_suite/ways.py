@@ -137,9 +137,11 @@ class OurTraining:
         self.active = active_weights(masked_layers(self.model), self.sparsity.peak_counts())
         workload = expected_workload(self.spec.training.model_copy(update={"batch_size": batch_size}))
         self.engine = _engine(name, self.model, self.active, device, workload)
-        self.optimizer = make_optimizer(self.model.parameters(), self.active, self.spec.training)
+        self.optimizer = make_optimizer(
+            self.model.parameters(), self.active, self.spec.training, self.engine.arithmetic
+        )
         clip = self.spec.training.gradient_clip
-        self.clip = None if clip is None else GradientClip(clip, self.active, self.spec.seed)
+        self.clip = None if clip is None else GradientClip(clip, self.active, self.spec.seed, self.engine.arithmetic)
         self.step = _step(name, self.engine, self.optimizer, self.active, self.clip, device)
         self._switches = Switches.now()
 
@@ -278,7 +280,7 @@ def _engine(
     # Not at the top: it imports Triton.
     from east.engine.cuda.engine import CudaSparseEngine
 
-    choose = Cheapest(partial(machine_costs, device, name.numerics), workload, ("fused",), "dense")
+    choose = Cheapest(partial(machine_costs, device, name.numerics), workload, ("fused",))
     return CudaSparseEngine(model, active, numerics=name.numerics, device=device, choose=choose)
 
 

@@ -19,6 +19,10 @@ class Arithmetic(Protocol):
         """The sum of squares of all elements, 0-d in float64."""
         ...
 
+    def mean(self, numbers: Tensor) -> Tensor:
+        """The mean of a vector in float64, 0-d."""
+        ...
+
     def sgd(
         self,
         values: Sequence[Tensor],
@@ -56,6 +60,10 @@ class PyTorchArithmetic:
     def sum_of_squares(self, tensors: Sequence[Tensor]) -> Tensor:
         """The sum of squares of all elements, 0-d in float64."""
         return get_total_norm(list(tensors)).double().square()
+
+    def mean(self, numbers: Tensor) -> Tensor:
+        """The mean of a vector in float64, 0-d."""
+        return numbers.mean()
 
     def sgd(
         self,

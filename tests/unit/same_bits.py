@@ -1,7 +1,7 @@
 """Short runs with everything in them, and their checksums: what the same bits everywhere are tested by.
 
-`python -m tests.unit.same_bits DATA_DIR FOLDER RUN,RUN THREADS...` trains some of them with every number of threads, with
-the last number stopped within an epoch and resumed, and prints the checksums as JSON.
+`python -m tests.unit.same_bits DATA_DIR FOLDER RUN,RUN THREADS...` trains some of them with every number of threads,
+with the last number stopped within an epoch and resumed, and prints the checksums as JSON.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ STOP_AFTER = 9
 
 
 def specs() -> dict[str, RunSpec]:
-    """Each with a partial last batch and group, growth, pruning, and validation; with the exact and the sketched clip."""
+    """Each with a partial last batch and group, growth, pruning and validation; with the exact and the sketched clip."""
     networks: dict[str, dict[str, Any]] = {
         "east": {"model": {"activation": "dyrelu", "sharing_ratio": 2}, "phasing": {"start": 1.0, "end": 3.0}},
         "resnet50": {"model": {"name": "resnet50", "width": 2}, "cycle": {"pattern": "triangular"}},
@@ -115,10 +115,11 @@ def main(data_dir: Path, folder: Path, runs: list[str], threads: list[int]) -> d
     """Run -> number of threads -> checksum."""
     return {
         name: {
-            str(count): train_once(specs()[name], folder / name / str(count), data_dir, count, stop=count == threads[-1])
+            str(count): train_once(spec, folder / name / str(count), data_dir, count, stop=count == threads[-1])
             for count in threads
         }
-        for name in runs
+        for name, spec in specs().items()
+        if name in runs
     }
 
 

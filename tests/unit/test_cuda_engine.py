@@ -275,8 +275,8 @@ def test_steps_before_and_after_an_update_of_the_masks_equal_the_dense_engine(ti
     capacities = {name: layer.weight.numel() // 2 for name, layer in masked_layers(model).items()}
     found = []
     for engine in both_engines(model, capacities=capacities):
-        optimizer = make_optimizer(engine.model.parameters(), engine.active, tiny_spec.training)
-        clip = GradientClip(tiny_spec.training.gradient_clip, engine.active, seed=0)
+        optimizer = make_optimizer(engine.model.parameters(), engine.active, tiny_spec.training, engine.arithmetic)
+        clip = GradientClip(tiny_spec.training.gradient_clip, engine.active, 0, engine.arithmetic)
         step = TrainingStep(engine, optimizer, engine.active, clip)
         for number in (1, 2, 3):
             step(*batch(number=number), 0.1, number, dense_gradients=False)

@@ -86,9 +86,10 @@ def test_another_order_of_one_sum_is_noticed(file, order, another, data_dir, tmp
     sources = shutil.copytree(library.SOURCES, tmp_path / "kernels")
     text = (sources / file).read_text()
     assert order in text
-    # Where a register holds 16 lanes, a group has two of them, whose order is all there is: four have another.
     (sources / file).write_text(text.replace(order, another))
-    code = f"from pathlib import Path; from east.engine.sparse import library; library.SOURCES = Path({str(sources)!r}); {TRAIN}"
+    code = f"from pathlib import Path; from east.engine.sparse import library; library.SOURCES = Path({str(sources)!r})"
+    # The widest registers hold half a group, and two of them have one order only.
     level = {"EAST_VECTOR": "avx2"} if "avx2" in library.supported_levels() else {}
-    found = trained(code, data_dir, tmp_path, ["east-sketch"], [1], EAST_CACHE_DIR=str(tmp_path / "cache"), **level)
+    cache = {"EAST_CACHE_DIR": str(tmp_path / "cache")}
+    found = trained(f"{code}; {TRAIN}", data_dir, tmp_path, ["east-sketch"], [1], **cache, **level)
     assert found["east-sketch"]["1"] != COMMITTED["east-sketch"]
