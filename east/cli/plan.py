@@ -51,7 +51,7 @@ def plan(
     if as_json:
         print_json(rows)
         return
-    print_table(["id", "method", "model", "dataset", "seed", "recipe"], rows)
+    print_table(["id", "method", "model", "dataset", "seed", "recipe", "class_on_cpu"], rows)
     print(f"{len(rows)} runs")
 
 
@@ -119,6 +119,9 @@ def _advice(configfiles: list[Path]) -> str:
 
 
 def _plan_row(run: Run) -> dict[str, object]:
+    # Not at the top: PyTorch is needed to look at the network, and not for what else is printed here.
+    from east.training.engine_of_run import class_on_cpu
+
     return {
         "id": run.id,
         "table": run.table,
@@ -128,6 +131,7 @@ def _plan_row(run: Run) -> dict[str, object]:
         "dataset": run.spec.dataset.name,
         "seed": run.spec.seed,
         "recipe": run.recipe,
+        "class_on_cpu": str(class_on_cpu(run.spec)),
         "fingerprint": run.fingerprint,
         "run": run.spec.model_dump(mode="json"),
     }

@@ -1,11 +1,12 @@
 """What a run will be, told before it is trained: its masked tensors and its mask updates."""
 
 import math
+from functools import lru_cache
 from typing import Any
 
 import torch
 
-from east.config.run import RunSpec
+from east.config.run import ModelSpec, RunSpec
 from east.data.catalog import DATASETS
 from east.models import ResNet, build_model
 from east.models.parameters import count_parameters
@@ -20,10 +21,14 @@ def steps_per_epoch(spec: RunSpec) -> int:
 
 
 def network_shape(spec: RunSpec) -> ResNet:
-    """A run's network on the meta device: every shape and no number, at no cost."""
+    """A run's network on the meta device: every shape and no number. It is only to be read: equal networks are one."""
+    return _network_shape(spec.model, DATASETS[spec.dataset.name].num_classes)
+
+
+@lru_cache(maxsize=32)
+def _network_shape(model: ModelSpec, num_classes: int) -> ResNet:
     with torch.device("meta"):
-        num_classes = DATASETS[spec.dataset.name].num_classes
-        return build_model(spec.model.name, num_classes, **spec.model.model_dump(exclude={"name"}))
+        return build_model(model.name, num_classes, **model.model_dump(exclude={"name"}))
 
 
 def describe_network(spec: RunSpec) -> dict[str, Any]:

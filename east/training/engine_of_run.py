@@ -8,7 +8,6 @@ from east.config.run import RunSpec
 from east.data.catalog import DATASETS
 from east.engine.sparse.choose import is_sparse_cheaper
 from east.engine.sparse.network import describe
-from east.models.dct import has_dct
 from east.reproducibility import Reproducibility, weakest
 from east.training.attempts import class_of_data
 from east.training.describe import network_shape, steps_per_epoch
@@ -37,13 +36,13 @@ def class_on_cpu(spec: RunSpec) -> Reproducibility:
 @lru_cache(maxsize=1024)
 def _engine_of(canonical: str) -> Literal["sparse", "dense"]:
     spec = RunSpec.model_validate_json(canonical)
-    model = network_shape(spec)
-    if has_dct(model):
+    if spec.model.dct:
         return "dense"
+    model = network_shape(spec)
+    network = describe(model, DATASETS[spec.dataset.name].image_shape)
     sparsity = SparseTraining.of(model, spec, steps_per_epoch(spec))
     steps = sparsity.timetable.total_steps
     moments = ((2 * k + 1) * steps // (2 * MOMENTS) for k in range(MOMENTS))
     densities = Counter(sparsity.timetable.scheduled_density(step) for step in moments)
     phases = [(count / MOMENTS, sparsity.allocation.counts(density)) for density, count in densities.items()]
-    network = describe(model, DATASETS[spec.dataset.name].image_shape)
     return "sparse" if is_sparse_cheaper(network, phases, expected_workload(spec.training)) else "dense"
