@@ -1,7 +1,7 @@
 """The same bits everywhere, in its long form: `python -m benchmarks.same_bits`.
 
-One run of 200 steps is trained again and again: from two clones, by every vector width, compiler and PyTorch that is here,
-with libraries made to believe in other processors, beside busy loops. Its trace must be the same each time.
+One run of 200 steps is trained again and again: from two clones, by every vector width, compiler and PyTorch that is
+here, with libraries made to believe in other processors, beside busy loops. Its trace must be the same each time.
 """
 
 import hashlib
@@ -100,7 +100,7 @@ def variants(first: Path, second: Path, others: Sequence[Path]) -> list[Variant]
         path for name in _compilers() if (path := shutil.which(name)) is not None and Path(path).resolve()
     )
     found += [Variant(f"CXX={Path(path).name}", first, here, environment={"CXX": path}) for path in compilers]
-    if subprocess.run([here, "-m", "ziglang", "version"], capture_output=True, check=False).returncode == 0:  # noqa: S603
+    if subprocess.run([here, "-m", "ziglang", "version"], capture_output=True, check=False).returncode == 0:
         found.append(Variant("zig c++", first, here, environment={"CXX": f"{here} -m ziglang c++"}))
     return found + [Variant(_versions(python), first, python) for python in others]
 
@@ -116,7 +116,7 @@ def train(variant: Variant, run: Path, folder: Path, data_dir: Path) -> tuple[st
     environment = {**os.environ, "EAST_CACHE_DIR": str(folder.parent / "cache"), **variant.environment}
     started = time.perf_counter()
     with _busy(variant.busy):
-        finished = subprocess.run(  # noqa: S603
+        finished = subprocess.run(
             command,
             cwd=variant.clone,
             env=environment | {"PYTHONPATH": str(variant.clone)},
@@ -149,7 +149,7 @@ def _compilers() -> list[str]:
 
 def _versions(python: Path) -> str:
     code = "import platform, torch; print('Python', platform.python_version() + ', PyTorch', torch.__version__)"
-    found = subprocess.run([python, "-c", code], capture_output=True, text=True, check=False)  # noqa: S603
+    found = subprocess.run([python, "-c", code], capture_output=True, text=True, check=False)
     if found.returncode != 0:
         raise EastError(f"{python} has no PyTorch: {found.stderr.strip().splitlines()[-1]}")
     return found.stdout.strip()
@@ -157,7 +157,7 @@ def _versions(python: Path) -> str:
 
 @contextmanager
 def _busy(count: int) -> Iterator[None]:
-    loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]  # noqa: S603
+    loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
     try:
         yield
     finally:
@@ -167,7 +167,7 @@ def _busy(count: int) -> Iterator[None]:
 
 
 def _clone(folder: Path) -> Path:
-    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(folder)], check=True)  # noqa: S603, S607
+    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(folder)], check=True)
     return folder
 
 
@@ -184,7 +184,7 @@ def main(
         prepare("digits", data_dir)
         write_atomically(run, json.dumps(spec().model_dump(mode="json")) + "\n")
         first, second = _clone(folder / "first"), _clone(folder / "second")
-        subprocess.run(["make", "--silent", "setup"], cwd=second, check=True)  # noqa: S607
+        subprocess.run(["make", "--silent", "setup"], cwd=second, check=True)
         rows: list[tuple[str, str, float]] = []
         for place, variant in enumerate(variants(first, second, python or [])):
             rows.append((variant.label, *train(variant, run, folder / "runs" / str(place), data_dir)))

@@ -27,7 +27,7 @@ STOP_AFTER = 9
 
 
 def specs() -> dict[str, RunSpec]:
-    """Each with a partial last batch and group, growth, pruning and validation, and with both estimators of the clip."""
+    """Each with a partial last batch and group, growth, pruning, validation, and with either estimator of the clip."""
     networks: dict[str, dict[str, Any]] = {
         "east": {"model": {"activation": "dyrelu", "sharing_ratio": 2}, "phasing": {"start": 1.0, "end": 3.0}},
         "resnet50": {"model": {"name": "resnet50", "width": 2}, "cycle": {"pattern": "triangular"}},
