@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from east.launch.cores import check_threads
+
 ConfigFiles = Annotated[
     list[Path] | None,
     typer.Option("--configfile", help="Overlay merged over config.yaml; may be given several times."),
@@ -22,8 +24,10 @@ Results = Annotated[
 Device = Annotated[str, typer.Option(envvar="EAST_DEVICE", help="auto, cpu or cuda.")]
 EngineName = Annotated[str, typer.Option(envvar="EAST_ENGINE", help="auto, dense or sparse.")]
 StepName = Annotated[str, typer.Option("--step", envvar="EAST_STEP", help="auto, eager, captured or compiled.")]
-Threads = Annotated[int, typer.Option(min=1, help="CPU threads.")]
+CORES = os.cpu_count() or 1
+Threads = Annotated[
+    int, typer.Option(min=1, callback=lambda threads: check_threads(threads, CORES), help="CPU threads.")
+]
 RunsPerGpu = Annotated[
     int, typer.Option(envvar="EAST_RUNS_PER_GPU", min=1, help="Trainings that may share a GPU at the same time.")
 ]
-CORES = os.cpu_count() or 1

@@ -3,12 +3,35 @@
 from collections.abc import Mapping
 from typing import Literal
 
+from east.errors import EastError
+
 SPEED_UP_OF_TWO: Mapping[str, float] = {"sparse": 1.4, "dense": 1.8}
 """How many times as fast a training step is on two threads as on one, by engine: ResNet-34, batch 128, density 0.0005
 (benchmarks/README.md)."""
 
 FIXED_THREADS = 2
 """What `auto` means where there is nothing to divide: on a GPU, and in a cluster's job, which has cores of its own."""
+
+MOST_THREADS_PER_CORE = 8
+"""More would only wait for each other; and each takes memory of its own."""
+
+
+def check_threads(threads: int, cores: int) -> int:
+    """A number of threads, as it was asked for.
+
+    Args:
+        threads: of a training.
+        cores: of the machine.
+
+    Raises:
+        EastError: the machine has not nearly as many cores.
+    """
+    most = max(64, MOST_THREADS_PER_CORE * cores)
+    if threads > most:
+        raise EastError(
+            f"{threads} threads are more than this machine of {cores} cores can run: ask for at most {most}."
+        )
+    return threads
 
 
 def speed_up(threads: int, of_two: float) -> float:

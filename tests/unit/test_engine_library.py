@@ -157,8 +157,58 @@ def test_missing_sources_are_told(tmp_path, toolchain):
 def test_without_a_compiler_the_message_names_what_was_tried(monkeypatch, tmp_path):
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(library.KernelsUnavailable, match=r"c\+\+, g\+\+, clang\+\+ are not on PATH"):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    tried = r"c\+\+, g\+\+, clang\+\+ are not on PATH.*without root: pip install ziglang"
+    with pytest.raises(library.KernelsUnavailable, match=tried):
         library.find_toolchain()
+
+
+def test_zig_compiles_where_there_is_no_other_compiler(monkeypatch, tmp_path):
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name == "ziglang")
+    assert library.find_compiler() != (sys.executable, "-m", "ziglang", "c++")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert library.find_compiler() == (sys.executable, "-m", "ziglang", "c++")
+
+
+@pytest.mark.parametrize("command", [("/usr/bin/python", "-m", "ziglang", "c++"), ("/opt/zig", "c++")])
+def test_zig_is_told_not_to_compile_for_the_processor_at_hand(toolchain, command):
+    assert "-mcpu=baseline" in dataclasses.replace(toolchain, command=command).flags
+    assert "-mcpu=baseline" not in toolchain.flags
+
+
+@pytest.mark.parametrize("variable", ["EAST_KERNEL_FLAGS", "CXX"])
+@pytest.mark.parametrize(
+    "flag",
+    [
+        "-ffast-math",
+        "-Ofast",
+        "-funsafe-math-optimizations",
+        "-fassociative-math",
+        "-freciprocal-math",
+        "-ffinite-math-only",
+        "-fno-signed-zeros",
+        "-ffp-contract=fast",
+        "-ffp-contract=on",
+        "-ffp-model=fast",
+        "-fsingle-precision-constant",
+        "@flags.txt",
+    ],
+)
+def test_flags_that_would_change_numbers_are_refused(monkeypatch, variable, flag):
+    monkeypatch.setenv(variable, f"-pipe {flag}" if variable != "CXX" else f"{library.find_compiler()[0]} {flag}")
+    with pytest.raises(EastError, match=f"{variable} holds {re.escape(flag)}, .*Leave it out"):
+        library.find_toolchain()
+
+
+@pytest.mark.parametrize("flag", ["-ffast-math", "-fassociative-math -fno-signed-zeros -fno-trapping-math"])
+def test_a_compiler_that_adds_such_flags_by_itself_does_not_compile_the_kernels(tmp_path, toolchain, flag):
+    script = tmp_path / "compiler"
+    script.write_text(f'#!/bin/sh\nexec {toolchain.command[0]} "$@" {flag}\n')
+    script.chmod(0o755)
+    (tmp_path / "some.cpp").write_text(f'#include "{library.SOURCES / "arithmetic.h"}"\n')
+    with pytest.raises(library.KernelsUnavailable, match="told to change arithmetic"):
+        library.build(tmp_path, None, dataclasses.replace(toolchain, command=(str(script),)))
 
 
 def test_a_compiler_in_cxx_is_the_only_one_tried(monkeypatch):
@@ -193,7 +243,9 @@ def test_availability_tells_what_there_is(sources, outcome_forgotten, monkeypatc
     assert (found.compiler, found.vector) == (" ".join(toolchain.command), toolchain.vector)
 
 
-@pytest.mark.parametrize(("variable", "value"), [("CXX", "no-such-compiler"), ("EAST_VECTOR", "mmx")])
+@pytest.mark.parametrize(
+    ("variable", "value"), [("CXX", "no-such-compiler"), ("EAST_VECTOR", "mmx"), ("EAST_KERNEL_FLAGS", "-Ofast")]
+)
 def test_availability_does_not_raise(outcome_forgotten, monkeypatch, variable, value):
     monkeypatch.setenv(variable, value)
     found = library.availability()
@@ -220,6 +272,7 @@ def test_each_vector_level_can_be_forced(sources, tmp_path, monkeypatch, level, 
 
 def test_the_widest_vectors_of_the_processor_are_chosen(tmp_path, monkeypatch):
     monkeypatch.delenv("EAST_VECTOR", raising=False)
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
     cpuinfo = tmp_path / "cpuinfo"
     for flags, level in [
         ("avx2 fma avx512f avx512dq avx512bw avx512vl", "avx512"),
@@ -228,12 +281,26 @@ def test_the_widest_vectors_of_the_processor_are_chosen(tmp_path, monkeypatch):
     ]:
         cpuinfo.write_text(f"model name\t: any\nflags\t\t: fpu {flags} erms\nbugs\t: none\n")
         assert library.vector_level(cpuinfo) == level
+        assert library.lacks_fused_operations(cpuinfo) == ("fma" not in flags)
+        assert library.vector_level(cpuinfo, "aarch64") == "baseline", "an emulator shows the host's processor"
+        assert not library.lacks_fused_operations(cpuinfo, "aarch64")
     assert library.vector_level(tmp_path / "nothing") == "baseline"
+
+
+def test_a_processor_without_fused_operations_is_told_once(sources, outcome_forgotten, monkeypatch, tmp_path, capfd):
+    monkeypatch.setattr(library, "SOURCES", sources)
+    monkeypatch.setattr(library, "lacks_fused_operations", lambda: True)
+    monkeypatch.setenv("EAST_CACHE_DIR", str(tmp_path / "cache"))
+    library.load_kernels()
+    library.load_kernels()
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith("note: this processor has no fused multiply-add: training gives the same numbers")
 
 
 @pytest.mark.parametrize(("level", "problem"), [("mmx", "no vector level"), ("avx512", "this processor lacks")])
 def test_a_vector_level_that_cannot_be_used_is_refused(tmp_path, monkeypatch, level, problem):
     monkeypatch.setenv("EAST_VECTOR", level)
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
     (tmp_path / "cpuinfo").write_text("flags : avx2 fma\n")
     with pytest.raises(EastError, match=f"{problem}. Choose one of avx2, baseline"):
         library.vector_level(tmp_path / "cpuinfo")
@@ -267,6 +334,16 @@ def test_pytorchs_runtime_is_not_used_if_the_compilers_code_cannot_call_it():
 def test_extra_flags_come_last(monkeypatch):
     monkeypatch.setenv("EAST_KERNEL_FLAGS", "-g -O1")
     assert library.find_toolchain().flags[-2:] == ("-g", "-O1")
+
+
+def test_the_loaded_kernels_say_how_they_were_compiled(sources, tmp_path, toolchain):
+    changed = dataclasses.replace(toolchain, extra_flags=("-g",))
+    kernels = library.build(sources, tmp_path / "cache", changed)
+    assert kernels.extra_flags == ("-g",)
+    assert kernels.vector == toolchain.vector
+    assert kernels.compiler == toolchain.command[0]
+    assert kernels.version in toolchain.version
+    assert "\n" not in kernels.version
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,9 @@
 
 import pytest
 
-from east.launch.cores import SPEED_UP_OF_TWO, plan_time, speed_up, threads_per_run
+from east.cli import main
+from east.errors import EastError
+from east.launch.cores import SPEED_UP_OF_TWO, check_threads, plan_time, speed_up, threads_per_run
 
 
 @pytest.mark.parametrize(
@@ -58,3 +60,20 @@ def test_threads_that_do_not_help_are_not_given():
 
 def test_of_equal_times_the_one_with_fewer_runs_at_once_is_taken():
     assert threads_per_run(8, 4, of_two=2.0) == 4
+
+
+@pytest.mark.parametrize("cores", [1, 2, 64])
+def test_threads_that_no_machine_of_so_many_cores_can_run_are_refused(cores):
+    most = max(64, 8 * cores)
+    assert check_threads(most, cores) == most
+    with pytest.raises(EastError, match=f"{most + 1} threads .* at most {most}"):
+        check_threads(most + 1, cores)
+
+
+def test_the_command_refuses_such_threads_in_a_plain_sentence(capsys, monkeypatch, tmp_path):
+    command = ["east", "train", "--run", "{}", "--out", str(tmp_path), "--threads", "40000"]
+    monkeypatch.setattr("sys.argv", command)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 1
+    assert capsys.readouterr().err.startswith("error: 40000 threads are more than this machine")

@@ -3,6 +3,7 @@
 import atexit
 import ctypes
 import hashlib
+import importlib.util
 import os
 import platform
 import re
@@ -29,7 +30,18 @@ COMPILERS = ("c++", "g++", "clang++")
 """The compilers that are looked for on PATH, in this order, where `CXX` names none."""
 
 FLAGS = ("-std=c++17", "-O3", "-fPIC", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off")
-"""How every kernel is compiled. Not `-ffast-math`: results must not depend on how the compiler regroups sums."""
+"""How every kernel is compiled.
+
+`-ffp-contract=off`: a multiplication and an addition that are written apart are rounded apart. Compilers would else make
+one fused operation of them where the processor has one, each in places of its own: numbers would depend on both.
+"""
+
+CHANGES_NUMBERS = re.compile(
+    r"-Ofast|-f(?:fast-math|unsafe-math-optimizations|associative-math|reciprocal-math|finite-math-only|no-signed-zeros"
+    r"|approx-func|single-precision-constant|denormal-fp-math.*|fp-model=.*|fp-contract=(?!off$).*)"
+    r"|-mfpmath=.*|-mdaz-ftz|-mrecip.*|-m32|@.*"
+)
+"""Arguments of a compiler with which the kernels would find other numbers, and files that may hold such."""
 
 VECTOR_FLAGS = {
     "avx512": ("-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mfma", "-mprefer-vector-width=512"),
@@ -38,12 +50,21 @@ VECTOR_FLAGS = {
 }
 """Vector level -> its compiler flags, the widest vectors first."""
 
+ZIG_FLAGS = ("-mcpu=baseline", "-fno-sanitize=undefined")
+"""What Zig needs besides: it compiles for the processor at hand, and with traps, unless it is told otherwise."""
+
 VECTOR_NEEDS = {
     "avx512": {"avx512f", "avx512dq", "avx512bw", "avx512vl", "fma"},
     "avx2": {"avx2", "fma"},
     "baseline": set[str](),
 }
-"""Vector level -> the processor's features that it needs, as /proc/cpuinfo names them."""
+"""Vector level -> the processor's features that it needs, as /proc/cpuinfo names them; on other processors than x86
+there is `baseline` alone, which has all that they need."""
+
+X86 = {"x86_64", "amd64", "AMD64"}
+"""What `platform.machine()` says of the processors that vector levels are told apart for."""
+
+CPUINFO = Path("/proc/cpuinfo")
 
 DIGEST_BYTES = hashlib.sha256().digest_size
 
@@ -59,15 +80,19 @@ class Kernels:
     Attributes:
         library: gives the C functions by name.
         path: the shared library's file.
-        compiler: the command that compiled it.
+        compiler: the command that compiled it, with the arguments that `CXX` gave it.
+        version: the first line that the compiler says of itself.
         vector: its vector level.
+        extra_flags: those of `EAST_KERNEL_FLAGS`.
         threads: whether it runs on the threads of PyTorch's OpenMP runtime; otherwise on one.
     """
 
     library: ctypes.CDLL
     path: Path
     compiler: str
+    version: str
     vector: str
+    extra_flags: tuple[str, ...]
     threads: bool
 
 
@@ -111,7 +136,8 @@ class Toolchain:
     @property
     def flags(self) -> tuple[str, ...]:
         """The flags that compiling and linking share."""
-        return FLAGS + VECTOR_FLAGS[self.vector] + self.extra_flags
+        own = ZIG_FLAGS if "ziglang" in self.command or Path(self.command[0]).name == "zig" else ()
+        return FLAGS + own + VECTOR_FLAGS[self.vector] + self.extra_flags
 
 
 def load_kernels() -> Kernels:
@@ -119,7 +145,8 @@ def load_kernels() -> Kernels:
 
     Raises:
         KernelsUnavailable: they cannot be compiled or loaded here.
-        EastError: `EAST_VECTOR` asks for a level that does not exist or that this processor lacks.
+        EastError: `EAST_VECTOR` asks for a level that does not exist or that this processor lacks, or the compiler is
+            given arguments that would change numbers.
     """
     outcome = _load_once()
     if isinstance(outcome, str):
@@ -130,7 +157,15 @@ def load_kernels() -> Kernels:
 @cache
 def _load_once() -> Kernels | str:
     try:
-        return build(SOURCES, cache_folder(), find_toolchain())
+        kernels = build(SOURCES, cache_folder(), find_toolchain())
+        if lacks_fused_operations():
+            print(
+                "note: this processor has no fused multiply-add: training gives the same numbers, about 35 times "
+                "slower",
+                file=sys.stderr,
+                flush=True,
+            )
+        return kernels
     except KernelsUnavailable as error:
         return str(error)
     except OSError as error:
@@ -148,7 +183,7 @@ def availability() -> Availability:
     except KernelsUnavailable as error:
         return Availability(False, str(error), compiler, vector_level(), cached=False)
     except EastError as error:
-        return Availability(False, str(error), compiler, os.environ["EAST_VECTOR"], cached=False)
+        return Availability(False, str(error), compiler, os.environ.get("EAST_VECTOR", ""), cached=False)
     reason = "" if kernels.threads else f"one thread: {compiler} cannot use PyTorch's OpenMP runtime"
     return Availability(True, reason, kernels.compiler, kernels.vector, cached=kernels.path.parent == cache_folder())
 
@@ -187,10 +222,14 @@ def find_toolchain() -> Toolchain:
 
     Raises:
         KernelsUnavailable: there is no compiler, or it does not run.
-        EastError: `EAST_VECTOR` asks for a level that does not exist or that this processor lacks.
+        EastError: `EAST_VECTOR` asks for a level that does not exist or that this processor lacks, or the compiler is
+            given arguments that would change numbers.
     """
     vector = vector_level()
+    extra_flags = tuple(shlex.split(os.environ.get("EAST_KERNEL_FLAGS", "")))
+    refuse_other_numbers("EAST_KERNEL_FLAGS", extra_flags)
     command = find_compiler()
+    refuse_other_numbers("CXX", shlex.split(os.environ.get("CXX", ""))[1:])
     version = _run([*command, "--version"])
     if version.returncode != 0:
         raise KernelsUnavailable(f"the C++ compiler {shlex.join(command)} does not run: {_first_error(version.stdout)}")
@@ -201,12 +240,22 @@ def find_toolchain() -> Toolchain:
         version=version.stdout,
         vector=vector,
         openmp=openmp_runtime(entry),
-        extra_flags=tuple(shlex.split(os.environ.get("EAST_KERNEL_FLAGS", ""))),
+        extra_flags=extra_flags,
     )
 
 
+def refuse_other_numbers(variable: str, arguments: Sequence[str]) -> None:
+    """Raise EastError if a compiler's argument, given in an environment variable, would change the kernels' numbers."""
+    for argument in arguments:
+        if CHANGES_NUMBERS.fullmatch(argument):
+            raise EastError(
+                f"{variable} holds {argument}, with which the kernels would find other numbers than on other machines "
+                "(docs/arithmetic.md). Leave it out."
+            )
+
+
 def find_compiler() -> tuple[str, ...]:
-    """The C++ compiler, with its full path: `CXX` where it is set, else the first of `COMPILERS` on PATH.
+    """The C++ compiler, with its full path: `CXX` where it is set, else the first of `COMPILERS` on PATH, else Zig's.
 
     Raises:
         KernelsUnavailable: there is none.
@@ -215,23 +264,26 @@ def find_compiler() -> tuple[str, ...]:
     for name, *arguments in [chosen] if chosen else [[name] for name in COMPILERS]:
         if path := shutil.which(name):
             return (path, *arguments)
+    if not chosen and importlib.util.find_spec("ziglang") is not None:
+        return (sys.executable, "-m", "ziglang", "c++")
     tried = f"CXX names '{chosen[0]}', which is" if chosen else f"{', '.join(COMPILERS)} are"
     raise KernelsUnavailable(
         f"there is no C++ compiler: {tried} not on PATH. Install one (apt install g++, dnf install gcc-c++, "
-        "conda install cxx-compiler) or name one in the environment variable CXX."
+        "conda install cxx-compiler; without root: pip install ziglang) or name one in the environment variable CXX."
     )
 
 
-def vector_level(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+def vector_level(cpuinfo: Path = CPUINFO, machine: str | None = None) -> str:
     """The vector level to compile for: what `EAST_VECTOR` asks for, else the widest that this processor has.
 
     Args:
         cpuinfo: Linux's description of the processor; where there is none, only `baseline` is known to work.
+        machine: the processor's architecture; that of this process if None, which may be emulated.
 
     Raises:
         EastError: `EAST_VECTOR` asks for a level that does not exist or that this processor lacks.
     """
-    supported = supported_levels(cpuinfo)
+    supported = supported_levels(cpuinfo, machine)
     choice = os.environ.get("EAST_VECTOR") or supported[0]
     if choice not in supported:
         problem = "which this processor lacks" if choice in VECTOR_FLAGS else "which is no vector level"
@@ -241,15 +293,24 @@ def vector_level(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
     return choice
 
 
-def supported_levels(cpuinfo: Path = Path("/proc/cpuinfo")) -> list[str]:
-    """The vector levels that this processor has, the widest first.
-
-    Args:
-        cpuinfo: Linux's description of the processor; where there is none, only `baseline` is known to work.
-    """
-    found = re.search(r"^flags\s*:(.*)$", cpuinfo.read_text(), re.MULTILINE) if cpuinfo.exists() else None
-    features = set(found[1].split()) if found else set()
+def supported_levels(cpuinfo: Path = CPUINFO, machine: str | None = None) -> list[str]:
+    """The vector levels that this processor has, the widest first; see `vector_level` for the arguments."""
+    features = _features(cpuinfo, machine)
     return [level for level, needed in VECTOR_NEEDS.items() if needed <= features]
+
+
+def lacks_fused_operations(cpuinfo: Path = CPUINFO, machine: str | None = None) -> bool:
+    """Whether a fused multiply-add takes many instructions on this processor; see `vector_level` for the arguments."""
+    features = _features(cpuinfo, machine)
+    return bool(features) and "fma" not in features
+
+
+def _features(cpuinfo: Path, machine: str | None) -> set[str]:
+    """What an x86 processor has, as /proc/cpuinfo names it; nothing on others, and where it is not known."""
+    if (machine or platform.machine()) not in X86 or not cpuinfo.exists():
+        return set()
+    found = re.search(r"^flags\s*:(.*)$", cpuinfo.read_text(), re.MULTILINE)
+    return set(found[1].split()) if found else set()
 
 
 def openmp_runtime(entry: str) -> Path | None:
@@ -391,6 +452,8 @@ def _load(path: Path, toolchain: Toolchain) -> Kernels:
         library=ctypes.CDLL(str(path)),
         path=path,
         compiler=shlex.join(toolchain.command),
+        version=toolchain.version.partition("\n")[0].strip(),
+        extra_flags=toolchain.extra_flags,
         vector=toolchain.vector,
         threads=toolchain.openmp is not None,
     )

@@ -22,6 +22,12 @@
 #define EAST_VECTOR_BYTES 16
 #endif
 
+// However a compiler came by such flags: with them it would compute other numbers than docs/arithmetic.md says.
+#if defined(__FAST_MATH__) || (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__) || defined(__ASSOCIATIVE_MATH__) || \
+    defined(__RECIPROCAL_MATH__) || defined(__NO_SIGNED_ZEROS__) || (defined(__FLT_EVAL_METHOD__) && __FLT_EVAL_METHOD__)
+#error "the compiler is told to change arithmetic, as by -ffast-math"
+#endif
+
 namespace east {
 
 constexpr int32_t lanes = 32;             // images of a group

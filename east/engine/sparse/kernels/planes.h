@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstdio>
 #include <cstdlib>
 #include <memory>
 
@@ -105,7 +106,11 @@ inline T* scratch(int64_t count) {
     if (bytes > held) {
         memory.reset();
         memory.reset(std::aligned_alloc(line, bytes));
-        held = memory == nullptr ? 0 : bytes;
+        if (memory == nullptr) {
+            std::fputs("error: there is no memory left for the kernels.\n", stderr);
+            std::_Exit(1);
+        }
+        held = bytes;
     }
     return static_cast<T*>(memory.get());
 }
