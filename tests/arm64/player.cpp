@@ -1,10 +1,12 @@
 // Plays a tape of kernel calls (tape.py) and compares what they leave in memory with what they left where it was recorded.
 //
-//     player TAPE [POISON]
+//     player TAPE
 //
-// Memory that the tape says nothing about is filled with the word POISON (hexadecimal). Ends with 0 where all checksums are
-// equal, with 1 at the first that differs, and with 2 where the tape cannot be played.
+// Memory that the tape says nothing about, scratch memory of kernels among it, is filled with the word TAPE_POISON of the
+// environment (hexadecimal). Ends with 0 where all checksums are equal, with 1 at the first that differs, and with 2 where the
+// tape cannot be played.
 
+#include <algorithm>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -21,11 +23,17 @@
 
 namespace {
 
-uint32_t poison = 0x7fc00000;
+// A NaN, where the environment has none.
+uint32_t poison() {
+    static const char* const chosen = std::getenv("TAPE_POISON");
+    static const uint32_t word = chosen == nullptr ? 0x7fc00000 : std::strtoul(chosen, nullptr, 16);
+    return word;
+}
 
 void fill_with_poison(void* memory, size_t bytes) {
-    for (size_t at = 0; at < bytes; at += sizeof(poison)) {
-        std::memcpy(static_cast<char*>(memory) + at, &poison, std::min(sizeof(poison), bytes - at));
+    const uint32_t word = poison();
+    for (size_t at = 0; at < bytes; at += sizeof(word)) {
+        std::memcpy(static_cast<char*>(memory) + at, &word, std::min(sizeof(word), bytes - at));
     }
 }
 
@@ -185,7 +193,6 @@ extern "C" void* aligned_alloc(size_t alignment, size_t bytes) {
 }
 
 int main(int count, char** arguments) {
-    if (count > 2) poison = std::strtoul(arguments[2], nullptr, 16);
     try {
         return Player(count > 1 ? arguments[1] : "").play() ? 0 : 1;
     } catch (const std::exception& error) {

@@ -1,8 +1,8 @@
 """Records the calls of the compiled kernels in this process on a tape, which player.cpp plays on any processor.
 
-A tape has the memory that kernels are told of, the calls with their structures, and checksums of what each call changed.
-Memory is written once, and again only where Python changed it between two calls: everything else a call reads is what the
-calls before it have left on the processor that plays.
+A tape has the memory that kernels are told of, the calls with their structures, and checksums of what each call
+changed. Memory is written once, and again only where Python changed it between two calls: everything else a call reads
+is what the calls before it have left on the processor that plays.
 """
 
 import ctypes
@@ -81,7 +81,9 @@ class Region:
         pieces = []
         for piece in np.split(changed, np.flatnonzero(np.diff(changed) > GAP) + 1):
             if len(piece):
-                pieces += [(int(piece[0]) + first, count) for first, count in runs(self.known[piece[0] : piece[-1] + 1])]
+                pieces += [
+                    (int(piece[0]) + first, count) for first, count in runs(self.known[piece[0] : piece[-1] + 1])
+                ]
         return pieces
 
 

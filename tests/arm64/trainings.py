@@ -41,7 +41,7 @@ TRAININGS = (
         "ResNet-34 with DyReLU and sharing, sketched clip",
         {
             "model": {"width": 4, "activation": "dyrelu", "sharing_ratio": 2},
-            "sparsity": {"density": 0.05},
+            "sparsity": {"density": 0.05, "update_period": 1},
             "training": {"gradient_clip": {"norm": 0.1, "scope": "dense", "estimator": "sketch", "probes": 2}},
         },
         betas=(1.0, 0.5, 0.0),
@@ -52,7 +52,7 @@ TRAININGS = (
         "ResNet-50 with Adam, exact clip",
         {
             "model": {"name": "resnet50", "width": 4},
-            "sparsity": {"density": 0.02},
+            "sparsity": {"density": 0.02, "update_period": 1},
             "training": {
                 "gradient_clip": {"norm": 0.1, "scope": "dense", "estimator": "exact"},
                 "optimizer": {"name": "adam"},
@@ -67,7 +67,7 @@ TRAININGS = (
         "ResNet-50 for large images, no clip",
         {
             "model": {"name": "resnet50_imagenet", "width": 4},
-            "sparsity": {"density": 0.1},
+            "sparsity": {"density": 0.1, "update_period": 1},
             "training": {"gradient_clip": None},
         },
         betas=(0.0,) * 2,
@@ -87,17 +87,16 @@ def record(path: Path, spec: RunSpec) -> Recorder:
     with path.open("wb") as file:
         recorder = Recorder(file)
         for training in TRAININGS:
-            _record(recorder, training, changed(spec, cycle=None, **training.sections))
+            _record(recorder, training, spec)
     return recorder
 
 
-def _record(recorder: Recorder, training: Training, spec: RunSpec) -> None:
+def _record(recorder: Recorder, training: Training, plan: RunSpec) -> None:
     """Steps with an update of the masks after each but the first, and an evaluation after the last."""
+    spec = changed(plan, cycle=None, **training.sections)
     random = torch.Generator().manual_seed(17)
     images = torch.randn(len(training.betas) + 1, training.batch, 3, *training.size, generator=random)
     labels = torch.randint(CLASSES, images.shape[:2], generator=random)
-    sparsity_period = 1
-    spec = changed(spec, sparsity={"update_period": sparsity_period})
     model = initial_model(spec, CLASSES)
     sparsity = SparseTraining.of(model, spec, steps_per_epoch=20)
     sparsity.initialise()
