@@ -15,10 +15,11 @@ from benchmarks.networks import TimedNetwork, VariantName
 from east.config.run import ClipSpec, RunSpec
 from east.cost.measure import make_training_step
 from east.data.catalog import DATASETS
+from east.engine.arithmetic import PyTorchArithmetic
 from east.engine.dense import sum_squared_norms
 from east.models import ResNet
 from east.models.dyrelu import retire_dyrelu
-from east.seeding import generator
+from east.seeding import torch_generator
 from east.sparse.layers import masked_layers
 from east.training.loop import initial_model
 from east.training.optimizer import make_optimizer
@@ -112,7 +113,7 @@ def pytorch(network: TimedNetwork, density: float, batch_size: int, *, channels_
     layout = torch.channels_last if channels_last else torch.contiguous_format
     model = _initial_model(network).to(memory_format=layout)  # type: ignore[call-overload]
     parameters = list(model.parameters())
-    optimizer = make_optimizer(parameters, {}, spec.training)
+    optimizer = make_optimizer(parameters, {}, spec.training, PyTorchArithmetic())
     images, labels = _random_batch(spec, batch_size)
     images = images.contiguous(memory_format=layout)
 
@@ -218,7 +219,7 @@ def _masked_state(network: TimedNetwork, density: float) -> dict[str, Tensor]:
 
 def _random_batch(spec: RunSpec, batch_size: int) -> tuple[Tensor, Tensor]:
     info = DATASETS[spec.dataset.name]
-    draw = generator(spec.seed, "cost")  # the batch of the product's own measured step
+    draw = torch_generator(spec.seed, "cost")  # the batch of the product's own measured step
     images = torch.randn(batch_size, *info.image_shape, generator=draw)
     return images, torch.randint(info.num_classes, (batch_size,), generator=draw)
 

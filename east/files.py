@@ -1,11 +1,16 @@
 """Files appear under their final name only when whole: written aside, synced, renamed."""
 
 import os
+import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import IO
+
+_TEMPORARY = re.compile(r"\.(.+)\.[a-z0-9_]{8}")
+"""How `whole_file` names a file that is not whole."""
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:
@@ -17,6 +22,29 @@ def write_atomically(path: Path, content: bytes | str) -> None:
     """
     with whole_file(path) as stream:
         stream.write(content.encode() if isinstance(content, str) else content)
+
+
+def temporaries(folder: Path, names: Iterable[str]) -> list[Path]:
+    """What processes that were killed while they wrote these files have left in a folder.
+
+    Another process that writes one of them just now has such a file as well.
+
+    Args:
+        folder: where the files go.
+        names: of the files, as patterns of `fnmatch`.
+    """
+    return [path for path in folder.glob(".*") if any(is_temporary(path.name, name) for name in names)]
+
+
+def is_temporary(name: str, target: str = "*") -> bool:
+    """Whether this is the name that a file has until it is whole.
+
+    Args:
+        name: of a file.
+        target: the name that it gets then, as a pattern of `fnmatch`.
+    """
+    found = _TEMPORARY.fullmatch(name)
+    return found is not None and fnmatchcase(found[1], target)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from east.config.run import PhasingSpec, RunSpec
 from east.data.batches import TensorBatches
 from east.data.catalog import DATASETS
 from east.models.dyrelu import set_beta
-from east.seeding import generator
+from east.seeding import torch_generator
 from east.sparse.phasing import phasing_beta
 from east.training.recipe import learning_rate
 from east.training.sums import EpochSums
@@ -113,7 +113,7 @@ class Rehearsal:
 def random_batches(spec: RunSpec, count: int, batch_size: int, device: torch.device) -> TensorBatches:
     """Batches of a data set of random images, augmented as the run has it."""
     info = DATASETS[spec.dataset.name]
-    draw = generator(spec.seed, "cost", count)
+    draw = torch_generator(spec.seed, "cost", count)
     pixels = torch.randint(256, (count, *info.image_shape), generator=draw, dtype=torch.uint8)
     return TensorBatches(
         pixels,

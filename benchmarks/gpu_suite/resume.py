@@ -21,6 +21,7 @@ from east.data.catalog import DATASETS
 from east.data.prepare import store_images
 from east.data.source import SourceImages
 from east.errors import EastError
+from east.training.folder import REPEATABLE
 
 TRAIN_IMAGES, TEST_IMAGES, HELD_OUT = 3_000, 500, 120
 DRY_TRAIN_IMAGES = 60
@@ -110,7 +111,7 @@ def compare(whole: Path, broken: Path, *, identical: bool) -> Iterator[Resumed]:
     left = sorted(path.name for path in broken.glob("checkpoint-*"))
     yield Resumed(promise="no checkpoint is left", kept=not left, note=", ".join(left))
     if identical:
-        for name in ("metrics.csv", "updates.csv", "run.json", "weights.safetensors"):
+        for name in REPEATABLE:
             same = (whole / name).read_bytes() == (broken / name).read_bytes()
             yield Resumed(promise=f"{name} has the same bytes", kept=same)
     else:

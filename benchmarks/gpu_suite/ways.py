@@ -23,7 +23,8 @@ from east.errors import EastError
 from east.models import ResNet
 from east.models.blocks import BASIC, Parts
 from east.models.dyrelu import retire_dyrelu
-from east.seeding import derive_seed, generator
+from east.models.initialise import initialise
+from east.seeding import torch_generator
 from east.sparse.active import ActiveWeights, active_weights
 from east.sparse.layers import masked_layers
 from east.training.captured import CapturedStep, Work, make_step
@@ -136,9 +137,11 @@ class OurTraining:
         self.active = active_weights(masked_layers(self.model), self.sparsity.peak_counts())
         workload = expected_workload(self.spec.training.model_copy(update={"batch_size": batch_size}))
         self.engine = _engine(name, self.model, self.active, device, workload)
-        self.optimizer = make_optimizer(self.model.parameters(), self.active, self.spec.training)
+        self.optimizer = make_optimizer(
+            self.model.parameters(), self.active, self.spec.training, self.engine.arithmetic
+        )
         clip = self.spec.training.gradient_clip
-        self.clip = None if clip is None else GradientClip(clip, self.active, self.spec.seed)
+        self.clip = None if clip is None else GradientClip(clip, self.active, self.spec.seed, self.engine.arithmetic)
         self.step = _step(name, self.engine, self.optimizer, self.active, self.clip, device)
         self._switches = Switches.now()
 
@@ -246,7 +249,7 @@ def make_training(
 def random_batch(spec: RunSpec, batch_size: int, device: torch.device, *purpose: int) -> tuple[Tensor, Tensor]:
     """Normally distributed images, and labels."""
     info = DATASETS[spec.dataset.name]
-    draw = generator(spec.seed, "cost", *purpose)
+    draw = torch_generator(spec.seed, "cost", *purpose)
     images = torch.randn(batch_size, *info.image_shape, generator=draw)
     labels = torch.randint(info.num_classes, (batch_size,), generator=draw)
     return images.to(device), labels.to(device)
@@ -277,7 +280,7 @@ def _engine(
     # Not at the top: it imports Triton.
     from east.engine.cuda.engine import CudaSparseEngine
 
-    choose = Cheapest(partial(machine_costs, device, name.numerics), workload, ("fused",), "dense")
+    choose = Cheapest(partial(machine_costs, device, name.numerics), workload, ("fused",))
     return CudaSparseEngine(model, active, numerics=name.numerics, device=device, choose=choose)
 
 
@@ -331,6 +334,6 @@ def _few_layers(spec: RunSpec, classes: int) -> ResNet:
     model = spec.model
     parts = Parts(dct=model.dct, dyrelu=model.activation == "dyrelu")
     blocks = (1, 1) if model.sharing_ratio is None else (model.sharing_ratio + 1,)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(spec.seed, "initialise"))
-        return ResNet(BASIC, blocks, classes, width=1, parts=parts, sharing_ratio=model.sharing_ratio)
+    network = ResNet(BASIC, blocks, classes, width=1, parts=parts, sharing_ratio=model.sharing_ratio)
+    initialise(network, spec.seed)
+    return network

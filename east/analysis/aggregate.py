@@ -8,9 +8,10 @@ from typing import Annotated, Literal, Self, overload
 
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
+from east import REVISION
 from east.analysis.published import PublishedGrid, PublishedRow, read_published_grid
 from east.analysis.summary import Summary, describe, read_summary, summary_path
-from east.config.run import DatasetName, Frozen, ModelName, Pattern
+from east.config.run import DatasetName, Frozen, ModelName, Pattern, of_another_revision
 from east.config.tables import Comparing, GridRow, GridTable, MethodRow, MethodsTable, RunReference, Summarising, Table
 from east.errors import EastError
 from east.files import write_atomically
@@ -218,7 +219,7 @@ def mean_and_std(values: Sequence[float], spread: Literal["sample", "population"
 
 def _read_summaries(references: Iterable[RunReference], runs_dir: Path, *, partial: bool) -> dict[str, Summary | None]:
     summaries: dict[str, Summary | None] = {}
-    stale: list[str] = []
+    stale: dict[str, str] = {}
     missing: list[str] = []
     for reference in references:
         if reference.id in summaries:
@@ -229,12 +230,13 @@ def _read_summaries(references: Iterable[RunReference], runs_dir: Path, *, parti
         if summary is None:
             missing.append(reference.id)
         elif summary.fingerprint != reference.fingerprint:
-            stale.append(reference.id)
+            stale[reference.id] = _why_stale(summary)
     if stale:
         files = shlex.join(str(summary_path(runs_dir, run)) for run in stale)
+        reasons = {why: [run for run, other in stale.items() if other == why] for why in stale.values()}
+        refused = " ".join(f"{_count(runs)} in {runs_dir} {why} ({', '.join(runs)})." for why, runs in reasons.items())
         raise EastError(
-            f"{_count(stale)} in {runs_dir} trained with other settings than the plan's: {', '.join(stale)}. "
-            "Train again, with the same --configfile, by "
+            f"{refused} Train again, with the same --configfile, by "
             f"`snakemake --cores all --forcerun {files}`, or delete the folders named above."
         )
     if missing and not partial:
@@ -243,6 +245,12 @@ def _read_summaries(references: Iterable[RunReference], runs_dir: Path, *, parti
             "Let `snakemake --cores all` finish them, or ask for a partial table."
         )
     return summaries
+
+
+def _why_stale(summary: Summary) -> str:
+    """Why a summary is not that of the plan's run."""
+    revision = summary.run.get("revision", REVISION)
+    return "trained with other settings than the plan's" if revision == REVISION else of_another_revision(revision)
 
 
 def _count(runs: Sequence[str]) -> str:

@@ -32,6 +32,7 @@ class Provenance(Frozen):
     code_digests: dict[str, int] = Field(default_factory=dict)
     devices: dict[str, int] = Field(default_factory=dict)
     engines: dict[str, int] = Field(default_factory=dict)
+    classes: dict[str, int] = Field(default_factory=dict, description="of reproducibility")
     versions: dict[str, dict[str, int]] = Field(default_factory=dict, description="by program: version, number of runs")
     seconds: float = Field(default=0.0, ge=0, description="training time of all runs together, all attempts")
     shared: int = Field(default=0, ge=0, description="runs whose device other runs may have shared")
@@ -74,6 +75,7 @@ def provenance_of(summaries: Iterable[Summary]) -> Provenance:
         code_digests=_counted(summary.code_digest for summary in found),
         devices=_counted(summary.device for summary in found),
         engines=_counted(summary.engine for summary in found),
+        classes=_counted(summary.reproducibility for summary in found),
         versions={program: _counted(summary.versions.get(program) for summary in found) for program in programs},
         seconds=sum(summary.seconds or 0.0 for summary in found),
         shared=sum(summary.is_shared for summary in found),

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from east.errors import EastError
+from east.reproducibility import Reproducibility
 
 Percent = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
 
@@ -22,6 +23,7 @@ class Summary(BaseModel):
     best_test_accuracy: Percent | None = Field(default=None, description="at the best validation epoch, in percent")
     best_epoch: int | None = None
     diverged_at_epoch: int | None = None
+    diverged_at_step: int | None = None
     run: dict[str, Any] = Field(default_factory=dict, description="the RunSpec that was trained")
     epochs: int | None = None
     steps: int | None = None
@@ -36,8 +38,13 @@ class Summary(BaseModel):
     code_digest: str | None = None
     versions: dict[str, str | None] = Field(default_factory=dict)
     device: str | None = None
-    engine: str | None = None
+    platform: str | None = None
+    engine: str | None = Field(default=None, description="what executed: sparse, dense, or both")
+    executions: dict[str, int] = Field(default_factory=dict, description="kind of execution: number of layers")
+    instruction_set: str | None = None
     threads: int | None = None
+    reproducibility: Reproducibility | None = Field(default=None, description="the weakest class of all attempts")
+    dataset_digest: str | None = None
     runs_per_device: int | None = Field(default=None, description="trainings that may have shared the device, at most")
 
     @property

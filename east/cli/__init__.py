@@ -6,11 +6,13 @@ from importlib import import_module
 
 from east.cli.app import app
 from east.errors import EastError
+from east.launch.waiting import let_idle_threads_sleep
 
 __all__ = ["MODULES", "app", "load", "main"]
 
 MODULES: dict[str, tuple[str, ...]] = {
     "analyse": ("analyse",),
+    "compare": ("compare",),
     "doctor": ("doctor",),
     "estimate": ("estimate",),
     "figures": ("figures", "plan-figures"),
@@ -36,6 +38,7 @@ def load(command: str | None = None) -> None:
 
 def main() -> None:
     """Run the command; a mistake of the user's ends in a plain sentence and status 1."""
+    let_idle_threads_sleep(os.environ)  # before a command imports PyTorch
     load(sys.argv[1] if len(sys.argv) > 1 else None)
     try:
         app()

@@ -96,6 +96,7 @@ def run_line(run: RunStatus) -> str:
         facts.append(f"test {fixed(run.test_accuracy)} %")
         if run.seconds is not None:
             facts += [duration(run.seconds), sharing_text(run.runs_per_device)]
+        facts.append(run.reproducibility and f"reproducibility: {run.reproducibility}")
     elif run.state == "diverged":
         facts.append(f"in epoch {run.epoch}" if run.epoch is not None else None)
     elif run.epoch is not None:

@@ -1,12 +1,18 @@
-"""One training run, resolved: everything that decides its numbers, and nothing else."""
+"""One training run, resolved: everything that decides its numbers, and nothing else.
+
+What has its default value is left out of a run's identity, so that an option that comes later changes no run of today.
+Therefore a default that is here, once released, never changes: another one would give old identities to other runs.
+What a plan sets unless told otherwise is a matter of `east.config.schema`.
+"""
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from east import REVISION
+from east import REVISION, REVISION_REASON
 
 Positive = Annotated[float, Field(gt=0)]
 PositiveInt = Annotated[int, Field(gt=0)]
@@ -67,7 +73,7 @@ class SparsitySpec(Frozen):
     drop_fraction: Fraction = Field(description="share of a tensor's non-zeros dropped at the first update")
     drop_fraction_end: Fraction = Field(description="the same at the end of training")
     update_period: PositiveInt = Field(description="steps between mask updates outside cycles (Delta T_dst)")
-    update_on_last_step: bool
+    update_on_last_step: bool = False
 
 
 class CycleSpec(Frozen):
@@ -77,9 +83,13 @@ class CycleSpec(Frozen):
     multiplier: Annotated[float, Field(gt=1)] = Field(description="peak density divided by the target density")
     cycles: PositiveInt
     cycle_length: Positive = Field(description="epochs of the first cycle")
-    length_multiplier: Positive = Field(description="length of each cycle divided by that of the one before")
+    length_multiplier: Positive = Field(
+        default=1.0, description="length of each cycle divided by that of the one before"
+    )
     update_period: PositiveInt = Field(description="steps between mask updates inside cycles (Delta T_cs)")
-    end: CycleEnd = Field(description="return to the exact target density after the last cycle, or stay")
+    end: CycleEnd = Field(
+        default="target", description="return to the exact target density after the last cycle, or stay"
+    )
 
 
 class PhasingSpec(Frozen):
@@ -87,7 +97,7 @@ class PhasingSpec(Frozen):
 
     start: float
     end: float
-    freeze: bool = Field(description="freeze the DyReLU parameters at the start of the fade, as coded")
+    freeze: bool = Field(default=False, description="freeze the DyReLU parameters at the start of the fade, as coded")
 
 
 class OptimizerSpec(Frozen):
@@ -149,13 +159,17 @@ class RunSpec(Frozen):
     dataset: DatasetSpec
     model: ModelSpec
     sparsity: SparsitySpec
-    cycle: CycleSpec | None
-    phasing: PhasingSpec | None
+    cycle: CycleSpec | None = None
+    phasing: PhasingSpec | None = None
     training: TrainingSpec
 
     def canonical_json(self) -> str:
-        """The spec as one line of JSON with sorted keys: equal specs give equal strings."""
-        return canonical_json(self.model_dump(mode="json"))
+        """The spec as one line of JSON that names the run for good: equal specs give equal strings.
+
+        Keys are sorted and whole numbers written as such (1, not 1.0). What has its default value is left out at any
+        depth, but for the revision. Validating the line gives the spec again.
+        """
+        return canonical_json({"revision": self.revision} | self.model_dump(mode="json", exclude_defaults=True))
 
     @property
     def fingerprint(self) -> str:
@@ -163,14 +177,50 @@ class RunSpec(Frozen):
         return fingerprint_of(self.canonical_json())
 
 
-def canonical_json(content: dict[str, Any]) -> str:
-    """A run's content as one line of JSON with sorted keys."""
-    return json.dumps(content, sort_keys=True, separators=(",", ":"))
+def canonical_json(content: Mapping[str, Any]) -> str:
+    """A run's content as one line of JSON with sorted keys and normalised numbers."""
+    return json.dumps(_normalised(content), sort_keys=True, separators=(",", ":"))
+
+
+def with_defaults(content: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's content as JSON has it, with the options that were left out; as it is where it is no run of this version.
+
+    So what was written before an option came compares equal to what is written after.
+    """
+    try:
+        return RunSpec.model_validate(content).model_dump(mode="json")
+    except ValidationError:
+        return dict(content)
+
+
+def fingerprint_of_content(content: Mapping[str, Any]) -> str:
+    """The fingerprint of the run that JSON describes, whether options are left out or not, and whatever keys it has."""
+    try:
+        return RunSpec.model_validate(content).fingerprint
+    except ValidationError:
+        return fingerprint_of(canonical_json(content))
+
+
+def of_another_revision(revision: object) -> str:
+    """Why results that were trained under another revision are not those of this one, for people."""
+    words = f"trained under revision {revision}; this is {REVISION}"
+    return f"{words}: {REVISION_REASON}" if isinstance(revision, int) and revision < REVISION else words
 
 
 def fingerprint_of(canonical: str) -> str:
     """SHA-256 of canonical JSON, in hexadecimal."""
     return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _normalised(value: Any) -> Any:
+    """Whole floats as integers, at any depth; beyond 2^53 a float is never told from its neighbours, and stays."""
+    if isinstance(value, Mapping):
+        return {key: _normalised(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_normalised(part) for part in value]
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        return int(value)
+    return value
 
 
 class Run(Frozen):

@@ -16,7 +16,7 @@ from east.cost.worker import workers
 from east.data.catalog import DATASETS
 from east.errors import EastError
 from east.models.dyrelu import retire_dyrelu
-from east.seeding import generator
+from east.seeding import torch_generator
 from east.training.assembly import assemble
 from east.training.captured import StepKind, choose_step
 from east.training.loop import choose_device, initial_model
@@ -117,7 +117,7 @@ def make_training_step(
     training = spec.training.model_copy(update={"batch_size": batch_size})
     own = spec.model_copy(update={"training": training})
     step = assemble(own, model, sparsity, device=device, engine=engine, kind=kind).step
-    draw = generator(spec.seed, "cost")
+    draw = torch_generator(spec.seed, "cost")
     images = torch.randn(batch_size, *info.image_shape, generator=draw)
     labels = torch.randint(info.num_classes, (batch_size,), generator=draw)
     return partial(step, images.to(device), labels.to(device), spec.training.lr, dense_gradients=False)

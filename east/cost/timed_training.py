@@ -20,7 +20,7 @@ from east.data.catalog import DATASETS
 from east.files import write_atomically
 from east.models.dyrelu import retire_dyrelu
 from east.models.liveness import liveness
-from east.seeding import generator
+from east.seeding import torch_generator
 from east.sparse.layers import masked_layers
 from east.sparse.topology import TOPOLOGIES
 from east.training.assembly import assemble
@@ -29,6 +29,7 @@ from east.training.checkpoint import Checkpoints
 from east.training.folder import CHECKPOINTS
 from east.training.loop import evaluate, initial_model
 from east.training.sparsity import SparseTraining
+from east.training.trace import Tracer
 
 PROBE_BATCH = 2
 LEAST_BATCH = 16
@@ -48,8 +49,8 @@ MOST_IMAGE_BYTES = 2**26
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 """Of the pixels; any will do."""
 
-SMALL_FILES = 4
-"""Files that a training writes after an epoch beside its checkpoint: three of records and its state."""
+SMALL_FILES = 5
+"""Files that a training writes after an epoch beside its checkpoint: four of records and its state."""
 
 
 class TimedTraining:
@@ -76,6 +77,7 @@ class TimedTraining:
         assembly = assemble(spec, self.model, self.sparsity, device=device, engine=engine, kind=kind)
         self.engine, self.optimizer = assembly.engine, assembly.optimizer
         self.clip, self.step = assembly.clip, assembly.step
+        self.tracer = Tracer(self.model, assembly.active, self.optimizer, self.clip)
         clip = spec.training.gradient_clip
         # Of so many steps one measures the norm.
         self._turn = 1 if clip is None else clip.every
@@ -237,6 +239,7 @@ class TimedTraining:
         self.sparsity.update(self._number)
         self.step.masks_changed()
         liveness(self.model)
+        self.tracer.record(self._number, 1, ["update"])
 
     def _save(self, checkpoints: Checkpoints, epoch: int) -> None:
         state = {
@@ -268,7 +271,7 @@ class TimedTraining:
         """Images and labels; fewer where they would take much memory, but a batch at least."""
         info = DATASETS[self.spec.dataset.name]
         count = min(count, max(self.batch, MOST_IMAGE_BYTES // math.prod(info.image_shape)))
-        draw = generator(self.spec.seed, "cost", count)
+        draw = torch_generator(self.spec.seed, "cost", count)
         pixels = torch.randint(256, (count, *info.image_shape), generator=draw, dtype=torch.uint8)
         return pixels, torch.randint(info.num_classes, (count,), generator=draw)
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from east.data.transfer import staged
-from east.seeding import generator
+from east.seeding import RandomBits, generator
 
 EVALUATION_BATCH = 500
 """Images a step when nothing is learnt: large, but small enough for a laptop's memory."""
@@ -56,13 +56,14 @@ class Augmentation:
     mirrored: Tensor
 
 
-def draw_augmentation(count: int, margin: int, flip: bool, random: torch.Generator) -> Augmentation:
+def draw_augmentation(count: int, margin: int, flip: bool, random: RandomBits) -> Augmentation:
     """Draw, for each image by itself, a crop offset uniform on {0..2 margin}^2 and a fair coin for mirroring.
 
     This is the law of torchvision's RandomCrop with padding `margin` and RandomHorizontalFlip, for all images at once.
     """
-    top, left = torch.randint(0, 2 * margin + 1, (2, count), generator=random)
-    coin = torch.randint(0, 2, (count,), generator=random).bool()
+    top = random.integers(2 * margin + 1, count)
+    left = random.integers(2 * margin + 1, count)
+    coin = random.coins(count)
     return Augmentation(top, left, coin if flip else torch.zeros_like(coin))
 
 
@@ -144,11 +145,7 @@ class TensorBatches:
     def epoch(self, number: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of an epoch, see `Batches`; every image comes exactly once."""
         count, device = len(self._labels), self._labels.device
-        order = (
-            torch.randperm(count, generator=generator(self._seed, "order", number))
-            if self._shuffle
-            else torch.arange(count)
-        )
+        order = generator(self._seed, "order", number).permutation(count) if self._shuffle else torch.arange(count)
         drawn = draw_augmentation(count, self._margin, self._flip, generator(self._seed, self._purpose, number))
         # A mirrored crop starts at its right edge and steps to the left: it is one gather like any other.
         right = self._columns.numel() - 1

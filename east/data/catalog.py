@@ -15,6 +15,7 @@ class DatasetInfo:
         test_images: images that accuracy is reported on.
         mean: channel means of pixels in [0, 1]; None where `prepare` computes them from the training images.
         std: channel standard deviations, likewise.
+        digest: what `dataset_digest` gives of the prepared set; None unless it is made from an installed package.
     """
 
     label: str
@@ -24,6 +25,7 @@ class DatasetInfo:
     test_images: int
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    digest: str | None = None
 
 
 DATASETS: dict[str, DatasetInfo] = {
@@ -55,8 +57,20 @@ DATASETS: dict[str, DatasetInfo] = {
         mean=(0.485, 0.456, 0.406),
         std=(0.229, 0.224, 0.225),
     ),
-    "digits": DatasetInfo(label="Digits", num_classes=10, image_shape=(3, 12, 12), train_images=1_438, test_images=359),
+    "digits": DatasetInfo(
+        label="Digits",
+        num_classes=10,
+        image_shape=(3, 12, 12),
+        train_images=1_438,
+        test_images=359,
+        digest="d3dce95be011127f31cf9672f83d092370adc80a9e9a219e6a655a4b86d54b46",
+    ),
     "digit_pairs": DatasetInfo(
-        label="Digit pairs", num_classes=100, image_shape=(3, 8, 16), train_images=4_000, test_images=500
+        label="Digit pairs",
+        num_classes=100,
+        image_shape=(3, 8, 16),
+        train_images=4_000,
+        test_images=500,
+        digest="cf70f2ee29eb771ae12acdd58038814f7bd6f3ff75b40f260df0c15d0897c390",
     ),
 }

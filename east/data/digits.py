@@ -3,7 +3,6 @@
 from importlib.resources import as_file, files
 
 import torch
-import torch.nn.functional as F
 from sklearn.datasets import load_digits
 from torch import Tensor
 
@@ -21,14 +20,14 @@ SIZE = 12
 
 TRAIN_PAIRS = 40
 TEST_PAIRS = 5
-"""Pairs of digits per class and part: 4,000 training and 1,000 test images of 100 classes."""
+"""Pairs of digits per class and part: 4,000 training and 500 test images of 100 classes."""
 
 
 def native_digits() -> tuple[Tensor, Tensor]:
     """All 1,797 digits: uint8 images [N, 8, 8], scaled from 0..16 to 0..255, and int64 labels [N]."""
     digits = load_digits()
-    images = torch.from_numpy(digits.images) * (255 / 16)
-    return images.round().to(torch.uint8), torch.from_numpy(digits.target).to(torch.int64)
+    images = torch.from_numpy(digits.images).long()
+    return _divided(255 * images, 16), torch.from_numpy(digits.target).to(torch.int64)
 
 
 def split_digits(labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -39,7 +38,7 @@ def split_digits(labels: Tensor) -> tuple[Tensor, Tensor]:
     train, test = [], []
     for label in range(10):
         members = (labels == label).nonzero().flatten()
-        order = torch.randperm(len(members), generator=generator(SPLIT_SEED, "digits", "split", label))
+        order = generator(SPLIT_SEED, "digits", "split", label).permutation(len(members))
         held_out = round(TEST_FRACTION * len(members))
         test.append(members[order[:held_out]])
         train.append(members[order[held_out:]])
@@ -63,17 +62,35 @@ def draw_pairs(labels: Tensor, digits: Tensor, per_class: int, part: str) -> Ten
     classes = []
     for number in range(100):
         tens, units = members[number // 10], members[number % 10]
-        order = torch.randperm(len(tens) * len(units), generator=generator(SPLIT_SEED, "digit_pairs", part, number))
-        chosen = order[:per_class]
+        random = generator(SPLIT_SEED, "digit_pairs", part, number)
+        chosen = random.permutation(len(tens) * len(units))[:per_class]
         classes.append(torch.stack((tens[chosen // len(units)], units[chosen % len(units)]), dim=1))
     return torch.stack(classes, dim=1).flatten(0, 1)
 
 
 def enlarge(images: Tensor, size: int = SIZE) -> Tensor:
-    """Digits [N, 8, 8] as color images [N, 3, size, size]: bilinear, grey on three channels."""
-    # In float64, so that what machines compute differently is far below what rounding to bytes keeps.
-    large = F.interpolate(images.unsqueeze(1).double(), size=(size, size), mode="bilinear", align_corners=False)
-    return large.round().to(torch.uint8).repeat(1, 3, 1, 1)
+    """Digits [N, 8, 8] as color images [N, 3, size, size]: bilinear, grey on three channels, halves rounded up."""
+    weights = _bilinear_weights(images.shape[-1], size)
+    large = _divided(weights @ images.long() @ weights.T, (2 * size) ** 2)
+    return large.unsqueeze(1).repeat(1, 3, 1, 1)
+
+
+def _bilinear_weights(old: int, new: int) -> Tensor:
+    """How much of each of `old` pixels a row of `new` pixels takes, int64 [new, old], in units of 1 / (2 new).
+
+    Pixels are squares whose centers are compared, as in PyTorch's interpolation without aligned corners.
+    """
+    weights = torch.zeros(new, old, dtype=torch.int64)
+    for pixel in range(new):
+        before, part = divmod(max(0, (2 * pixel + 1) * old - new), 2 * new)
+        weights[pixel, before] += 2 * new - part
+        weights[pixel, min(before + 1, old - 1)] += part
+    return weights
+
+
+def _divided(numerator: Tensor, denominator: int) -> Tensor:
+    """A quotient of whole numbers in 0..255, rounded to the nearest, halves up: uint8."""
+    return ((2 * numerator + denominator) // (2 * denominator)).to(torch.uint8)
 
 
 def join_pairs(images: Tensor, pairs: Tensor) -> Tensor:

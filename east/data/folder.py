@@ -1,30 +1,32 @@
 """ImageNet: an image folder, decoded and cropped by worker processes while the device trains."""
 
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from decimal import Decimal, localcontext
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 from torchvision.datasets import ImageFolder
-from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms import functional as vision
 
 from east.data.batches import Normalization
 from east.data.catalog import DATASETS
 from east.data.manifest import FolderManifest
 from east.errors import EastError
-from east.seeding import generator
+from east.seeding import RandomBits, generator
 
 CROP_SIZE = 224
 RESIZE = 256
 CROP_AREA = (0.08, 1.0)
 CROP_RATIO = (3 / 4, 4 / 3)
+CROP_ATTEMPTS = 10
 EVALUATION_BATCH = 250
 
 Sample = tuple[str, int]
@@ -86,6 +88,38 @@ def scan_folder(dataset: str, folder: Path) -> FolderManifest:
     )
 
 
+class Crop(NamedTuple):
+    """A rectangle of an image, in pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+def draw_crop(width: int, height: int, random: RandomBits) -> Crop:
+    """Draw a crop of random area, shape and place: the law of torchvision's RandomResizedCrop.
+
+    A share of the image's area is uniform on `CROP_AREA`, the logarithm of width / height uniform on `CROP_RATIO`.
+    The first of ten crops that fits is placed at random; if none does, it is the largest central one of such a shape.
+
+    Args:
+        width: of the image.
+        height: of the image.
+        random: what is drawn from.
+    """
+    for share, exponent in random.uniform(2 * CROP_ATTEMPTS).view(-1, 2).tolist():
+        area = width * height * (CROP_AREA[0] + (CROP_AREA[1] - CROP_AREA[0]) * share)
+        ratio = _ratio(exponent)
+        wide, high = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < wide <= width and 0 < high <= height:
+            top, left = (int(random.integers(room, 1)) for room in (height - high + 1, width - wide + 1))
+            return Crop(top, left, high, wide)
+    wide = min(width, round(height * CROP_RATIO[1]))
+    high = min(height, round(width / CROP_RATIO[0]))
+    return Crop((height - high) // 2, (width - wide) // 2, high, wide)
+
+
 class View(Protocol):
     """How an image is shown: a color image becomes uint8 [3, 224, 224]."""
 
@@ -106,12 +140,10 @@ class RandomView:
 
     def __call__(self, image: Image.Image, epoch: int, index: int) -> Tensor:
         """The image as shown in this epoch."""
-        # torchvision draws from the global generator only, so that one is lent to it and put back.
-        with torch.random.fork_rng(devices=[]):
-            torch.set_rng_state(generator(self.seed, self.purpose, epoch, index).get_state())
-            crop = RandomResizedCrop.get_params(image, list(CROP_AREA), list(CROP_RATIO))
-            mirrored = self.flip and bool(torch.rand(()) < 0.5)
-        shown = vision.resized_crop(image, *crop, size=[CROP_SIZE, CROP_SIZE])
+        random = generator(self.seed, self.purpose, epoch, index)
+        mirrored = bool(random.coins(1)) and self.flip
+        crop = draw_crop(image.width, image.height, random)
+        shown = vision.resized_crop(image, crop.top, crop.left, crop.height, crop.width, [CROP_SIZE, CROP_SIZE])
         return _pixels(vision.hflip(shown) if mirrored else shown)
 
 
@@ -172,16 +204,15 @@ class FolderBatches:
         """
         order = self._indices
         if self._order_seed is not None:
-            random = generator(self._order_seed, "order", number)
-            order = order[torch.randperm(len(order), generator=random)]
+            order = order[generator(self._order_seed, "order", number).permutation(len(order))]
         loader: DataLoader[Any] = DataLoader(
             self._images,
             batch_sampler=_Keys(number, order[start * self._batch_size :], self._batch_size),
             num_workers=self._workers,
             collate_fn=_collate,
             pin_memory=self._device.type == "cuda",
-            # The loader seeds its workers from the global generator unless it is given one.
-            generator=generator(0, "workers"),
+            # The loader seeds its workers from the global generator unless it is given one; nothing here draws from it.
+            generator=torch.Generator(),
         )
         for batch in loader:
             if isinstance(batch, EastError):
@@ -231,6 +262,13 @@ def _collate(samples: list[tuple[Tensor, int] | EastError]) -> Any:
         if isinstance(sample, EastError):
             return sample
     return default_collate(samples)
+
+
+def _ratio(share: float) -> float:
+    """The ratio of width to height at a share of the way, in logarithms, from one of `CROP_RATIO` to the other."""
+    # In decimals, whose powers no library of the machine computes: (4 / 3) ** (2 share - 1).
+    with localcontext(prec=30):
+        return float((Decimal(4) / 3) ** (2 * Decimal(share) - 1))
 
 
 def _counts(samples: Sequence[Sample], classes: int) -> tuple[int, ...]:

@@ -11,7 +11,7 @@ from east.errors import EastError
 
 MANIFEST_FILE = "manifest.json"
 TENSOR_FILE = "images.safetensors"
-SCHEMA: Final = 1
+SCHEMA: Final = 2
 """Raised by hand when the layout, or the way an image is made from its source, changes: old files are rebuilt."""
 
 
@@ -23,11 +23,15 @@ class SourceFile(Frozen):
 
 
 class ImagesManifest(Frozen):
-    """The record of a data set kept as one tensor file."""
+    """The record of a data set kept as one tensor file.
 
-    schema_version: Literal[1] = SCHEMA
+    Attributes:
+        digest: of everything that its batches are made of (`east.data.images.dataset_digest`).
+    """
+
+    schema_version: Literal[2] = SCHEMA
     dataset: str
-    sha256: str
+    digest: str
     shapes: dict[str, tuple[int, ...]]
     num_classes: int
     mean: tuple[float, ...]
@@ -45,7 +49,7 @@ class FolderManifest(Frozen):
         digest: SHA-256 over the relative names and sizes of all images.
     """
 
-    schema_version: Literal[1] = SCHEMA
+    schema_version: Literal[2] = SCHEMA
     dataset: str
     num_classes: int
     classes: tuple[str, ...]

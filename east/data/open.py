@@ -18,12 +18,21 @@ from east.errors import EastError
 
 @dataclass(frozen=True, eq=False)
 class Splits:
-    """The three parts of a data set; `validation` is None where no images are held out."""
+    """The three parts of a data set.
+
+    Attributes:
+        train: what is trained on.
+        validation: None where no images are held out.
+        test: what accuracy is reported on.
+        num_classes: classes that the classifier tells apart.
+        digest: of the whole prepared set: of its images, or, of an image folder, of names and sizes of its files.
+    """
 
     train: Batches
     validation: Batches | None
     test: Batches
     num_classes: int
+    digest: str
 
 
 def open_dataset(
@@ -87,6 +96,7 @@ def _open_images(spec: DatasetSpec, training_batch: int, seed: int, data_dir: Pa
         validation=validation,
         test=plain(data.test_images, data.test_labels),
         num_classes=data.num_classes,
+        digest=data.digest,
     )
 
 
@@ -151,6 +161,7 @@ def _open_folder(
         validation=validation,
         test=batches(test_samples, image_folder.CenterView()),
         num_classes=manifest.num_classes,
+        digest=manifest.digest,
     )
 
 

@@ -1,6 +1,6 @@
 """Writes a data set to disk once, whole, with the checksums that every later reader verifies."""
 
-import hashlib
+import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -11,6 +11,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from east.data.catalog import DATASETS
+from east.data.images import dataset_digest, load_images, refuse_others
 from east.data.manifest import (
     MANIFEST_FILE,
     TENSOR_FILE,
@@ -19,7 +20,6 @@ from east.data.manifest import (
     read_manifest,
 )
 from east.data.source import SourceImages
-from east.data.storage import sha256
 from east.data.vision import require_torchvision
 from east.errors import EastError
 from east.files import write_atomically
@@ -100,10 +100,29 @@ def store_folder(dataset: str, data_dir: Path, folder: Path | None) -> Path:
 
 
 def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel of uint8 images [N, C, H, W], for pixels in [0, 1]."""
-    pixels = images.transpose(0, 1).flatten(1).double() / 255
-    std, mean = torch.std_mean(pixels, dim=1, correction=0)
-    return tuple(mean.tolist()), tuple(std.tolist())
+    """Mean and standard deviation of each channel of uint8 images [N, C, H, W], for pixels in [0, 1].
+
+    Both follow from sums of whole numbers and are rounded once, to the nearest float.
+    """
+    pixels = images.transpose(0, 1).flatten(1)
+    levels = torch.arange(256)
+    means, deviations = [], []
+    for channel in pixels:
+        counts = channel.bincount(minlength=256)
+        number, total, squares = (int((counts * levels**power).sum()) for power in (0, 1, 2))
+        means.append(total / (255 * number))
+        deviations.append(_root_of_ratio(number * squares - total**2, (255 * number) ** 2))
+    return tuple(means), tuple(deviations)
+
+
+def _root_of_ratio(numerator: int, denominator: int) -> float:
+    """The square root of a ratio of whole numbers, rounded to the nearest float."""
+    # A root of more than 64 bits; its last bit says whether anything follows, which is all that rounding asks for.
+    shift = 2 * max(0, 65 + denominator.bit_length() - numerator.bit_length())
+    whole, rest = divmod(numerator << shift, denominator)
+    root = math.isqrt(whole)
+    is_exact = rest == 0 and root * root == whole
+    return (2 * root + (not is_exact)) / (2 << shift // 2)
 
 
 def _read_official_cifar(dataset: str, raw: Path) -> SourceImages:
@@ -116,12 +135,11 @@ def _read_official_cifar(dataset: str, raw: Path) -> SourceImages:
 
 
 def _agrees(dataset: str, data_dir: Path) -> bool:
-    tensor_file = data_dir / dataset / TENSOR_FILE
     try:
-        manifest = read_manifest(ImagesManifest, dataset, data_dir)
+        load_images(dataset, data_dir)
     except EastError:
         return False
-    return tensor_file.exists() and sha256(tensor_file) == manifest.sha256
+    return True
 
 
 def _recorded_folder(dataset: str, data_dir: Path) -> FolderManifest | None:
@@ -134,18 +152,20 @@ def _recorded_folder(dataset: str, data_dir: Path) -> FolderManifest | None:
 def _write_images(dataset: str, home: Path, source: SourceImages) -> None:
     info = DATASETS[dataset]
     tensors = source.tensors()
+    mean, std = channel_statistics(source.train_images)
+    mean, std = info.mean or mean, info.std or std
+    digest = dataset_digest(tensors, mean=mean, std=std, num_classes=info.num_classes)
+    refuse_others(dataset, digest, "", "Install the locked packages with `make setup`: they hold what it is made of.")
     # A manifest must never stand beside a tensor file it does not describe, not even between two renames.
     (home / MANIFEST_FILE).unlink(missing_ok=True)
-    content = save(tensors)
-    write_atomically(home / TENSOR_FILE, content)
-    mean, std = channel_statistics(source.train_images)
+    write_atomically(home / TENSOR_FILE, save(tensors))
     manifest = ImagesManifest(
         dataset=dataset,
-        sha256=hashlib.sha256(content).hexdigest(),
+        digest=digest,
         shapes={name: tuple(tensor.shape) for name, tensor in tensors.items()},
         num_classes=info.num_classes,
-        mean=info.mean or mean,
-        std=info.std or std,
+        mean=mean,
+        std=std,
         sources=source.sources,
     )
     _write_manifest(home, manifest)

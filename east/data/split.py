@@ -28,6 +28,6 @@ def split_indices(count: int, validation: int, choice: Literal["last", "shuffled
         raise EastError(
             f"dataset.validation is {validation}, but there are {count} training images: hold out fewer than that."
         )
-    order = torch.arange(count) if choice == "last" else torch.randperm(count, generator=generator(seed, "split"))
+    order = torch.arange(count) if choice == "last" else generator(seed, "split").permutation(count)
     kept = count - validation
     return order[:kept].sort().values, order[kept:].sort().values

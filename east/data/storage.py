@@ -26,12 +26,6 @@ def scratch_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def sha256(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def md5(path: Path) -> str:
     """MD5 of a file, in hexadecimal: what the CIFAR archives are published with."""
     with path.open("rb") as file:

@@ -1,13 +1,17 @@
 """The engine that executes a network by a sparse engine or by the dense one, as costs less with the masks it has."""
 
 from collections.abc import Callable, Hashable, Mapping
+from dataclasses import replace
 
 from torch import Tensor, nn
 
-from east.engine.base import Engine, GradientRequest, Gradients, PyTorchArithmetic
+from east.engine.arithmetic import PyTorchArithmetic
+from east.engine.base import Engine, GradientRequest, Gradients
 from east.engine.costs.choose import Cheapest
+from east.engine.executed import Executed
 from east.engine.sparse.network import describe
 from east.models.dct import DCTConv2d, DCTLinear
+from east.reproducibility import weakest
 from east.sparse.active import ActiveWeights
 
 
@@ -45,6 +49,7 @@ class AutoEngine:
         self._dense: Engine | None = None
         self._choose = choose
         self._decided: Engine | None = None
+        self._has_executed: dict[str, Engine] = {}
 
     def __call__(self, images: Tensor) -> Tensor:
         """Logits (N, classes) of images (N, C, H, W), in the mode that the network is in."""
@@ -64,10 +69,27 @@ class AutoEngine:
         decided = self.decide(images)
         return decided.name, decided.signature(images)
 
+    def executed(self) -> Executed:
+        """What the engines have executed for which it has decided, together."""
+        engines = self._has_executed or {self._sparse.name: self._sparse}
+        found = [engine.executed() for _, engine in sorted(engines.items(), reverse=True)]
+        kinds = sorted({kind for each in found for kind in each.executions})
+        least = weakest(each.reproducibility for each in found)
+        return replace(
+            found[0],
+            engine=" and ".join(each.engine for each in found),
+            reproducibility=least,
+            # Of the engine whose bytes depend on it.
+            instruction_set=next(each.instruction_set for each in found if each.reproducibility == least),
+            # The dense engine executes every layer, so a layer that both executed densely counts once.
+            executions={kind: max(each.executions.get(kind, 0) for each in found) for kind in kinds},
+        )
+
     def decide(self, images: Tensor) -> Engine:
         """The engine that executes the network with the masks it has; only the images' size counts."""
         if self._decided is None:
             self._decided = self._sparse if self._is_sparse_cheaper(images) else self._take_dense()
+            self._has_executed[self._decided.name] = self._decided
         return self._decided
 
     def _take_dense(self) -> Engine:

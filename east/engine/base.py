@@ -1,15 +1,14 @@
 """What a training needs of an engine: gradients of active weights, and now and then more."""
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.utils import get_total_norm
-from torch.optim.adam import adam
-from torch.optim.sgd import sgd
+
+from east.engine.arithmetic import Arithmetic
+from east.engine.executed import Executed
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,111 +58,6 @@ class Gradients:
     squared_norms: Tensor | None
 
 
-class Arithmetic(Protocol):
-    """What a step does with gradients and parameters as vectors, beyond forward and backward pass.
-
-    Tensors of one call have one dtype and one device.
-    """
-
-    def sum_of_squares(self, tensors: Sequence[Tensor]) -> Tensor:
-        """The sum of squares of all elements, 0-d in float64."""
-        ...
-
-    def sgd(
-        self,
-        values: Sequence[Tensor],
-        gradients: Sequence[Tensor],
-        momenta: Sequence[Tensor],
-        lr: float | Tensor,
-        *,
-        momentum: float,
-        nesterov: bool,
-        weight_decay: float,
-    ) -> None:
-        """One step of `torch.optim.SGD` in place, whose momenta begin at zero."""
-        ...
-
-    def adam(
-        self,
-        values: Sequence[Tensor],
-        gradients: Sequence[Tensor],
-        means: Sequence[Tensor],
-        mean_squares: Sequence[Tensor],
-        steps: Sequence[Tensor],
-        lr: float | Tensor,
-        *,
-        betas: tuple[float, float],
-        epsilon: float,
-        weight_decay: float,
-    ) -> None:
-        """One step of `torch.optim.Adam` with L2 weight decay in place; `steps` (0-d each) count the steps made."""
-        ...
-
-
-class PyTorchArithmetic:
-    """That of PyTorch's fused steps, see `Arithmetic`; nothing waits for the device."""
-
-    def sum_of_squares(self, tensors: Sequence[Tensor]) -> Tensor:
-        """The sum of squares of all elements, 0-d in float64."""
-        return get_total_norm(list(tensors)).double().square()
-
-    def sgd(
-        self,
-        values: Sequence[Tensor],
-        gradients: Sequence[Tensor],
-        momenta: Sequence[Tensor],
-        lr: float | Tensor,
-        *,
-        momentum: float,
-        nesterov: bool,
-        weight_decay: float,
-    ) -> None:
-        """One step of SGD in place."""
-        sgd(
-            list(values),
-            list(gradients),
-            list(momenta),
-            fused=True,
-            weight_decay=weight_decay,
-            momentum=momentum,
-            lr=lr,  # type: ignore[arg-type]
-            dampening=0.0,
-            nesterov=nesterov,
-            maximize=False,
-        )
-
-    def adam(
-        self,
-        values: Sequence[Tensor],
-        gradients: Sequence[Tensor],
-        means: Sequence[Tensor],
-        mean_squares: Sequence[Tensor],
-        steps: Sequence[Tensor],
-        lr: float | Tensor,
-        *,
-        betas: tuple[float, float],
-        epsilon: float,
-        weight_decay: float,
-    ) -> None:
-        """One step of Adam in place."""
-        adam(
-            list(values),
-            list(gradients),
-            list(means),
-            list(mean_squares),
-            [],
-            list(steps),
-            fused=True,
-            amsgrad=False,
-            beta1=betas[0],
-            beta2=betas[1],
-            lr=lr,
-            weight_decay=weight_decay,
-            eps=epsilon,
-            maximize=False,
-        )
-
-
 class Engine(Protocol):
     """Executes a network whose parameters, masks and state dict stay those of its modules.
 
@@ -211,4 +105,8 @@ class Engine(Protocol):
         Args:
             images: (N, C, H, W); only their shape counts.
         """
+        ...
+
+    def executed(self) -> Executed:
+        """What has been executed since the engine was made; before the first images, what would be."""
         ...

@@ -5,9 +5,12 @@ from collections.abc import Callable, Hashable, Mapping
 import torch
 from torch import Tensor, nn
 
-from east.engine.base import GradientRequest, Gradients, PyTorchArithmetic
+from east.engine.arithmetic import PyTorchArithmetic
+from east.engine.base import GradientRequest, Gradients
 from east.engine.compiled import CompiledNetwork
+from east.engine.executed import Executed
 from east.engine.formats import in_format, network_format, set_convolution_precision
+from east.reproducibility import Reproducibility
 from east.sparse.active import ActiveWeights, take_gradients
 
 
@@ -45,6 +48,7 @@ class DenseEngine:
             model.to(memory_format=self._format)  # type: ignore[call-overload]
             for weights in active.values():
                 weights.read()
+        self._on_cpu = device.type == "cpu"
         self.autocast = device.type == "cuda" and numerics == "bf16"
         set_convolution_precision(numerics, device)
 
@@ -62,6 +66,15 @@ class DenseEngine:
     def signature(self, images: Tensor) -> Hashable:
         """Nothing but the contents of tensors decides what is executed."""
         return ()
+
+    def executed(self) -> Executed:
+        """All layers densely: on a CPU the bytes depend on its instructions, on threads and on PyTorch's libraries."""
+        return Executed(
+            engine=self.name,
+            reproducibility=Reproducibility.THIS_PROCESSOR if self._on_cpu else Reproducibility.STATISTICAL,
+            executions={"dense": len(self.active)},
+            instruction_set=torch.backends.cpu.get_cpu_capability() if self._on_cpu else None,
+        )
 
     def _logits(self, network: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.autocast):

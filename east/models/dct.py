@@ -1,11 +1,14 @@
 """DCTpS layers: a fixed DCT matrix, times a trainable scalar, plus a sparse trainable weight (Price & Tanner, 2021)."""
 
 import math
+from fractions import Fraction
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from east.sparse.exact import cos_pi
 from east.sparse.layers import MaskedConv2d, MaskedLinear
 
 
@@ -15,13 +18,21 @@ def dct_matrix(rows: int, columns: int) -> Tensor:
     Element (o, q) is c_o cos(pi o (2 q + 1) / (2 N)), with c_0 = sqrt(1 / N) and c_o = sqrt(2 / N) otherwise.
     """
     size = max(rows, columns)
-    frequency = torch.arange(rows, dtype=torch.float64)[:, None]
-    position = torch.arange(columns, dtype=torch.float64)[None, :]
-    # o (2 q + 1) is reduced modulo the period 4 N while it is a whole number, so that the cosine stays accurate.
-    matrix = torch.cos(math.pi / (2 * size) * torch.remainder(frequency * (2 * position + 1), 4 * size))
+    frequency = torch.arange(rows)[:, None]
+    position = torch.arange(columns)[None, :]
+    # The angle is a whole number of steps of π / (2 N), and the cosine repeats itself after 4 N of them.
+    matrix = torch.tensor(_cosines(size), dtype=torch.float64)[frequency * (2 * position + 1) % (4 * size)]
     scale = torch.full((rows, 1), math.sqrt(2 / size), dtype=torch.float64)
     scale[0] = math.sqrt(1 / size)
     return (scale * matrix).to(torch.get_default_dtype())
+
+
+@lru_cache(maxsize=32)
+def _cosines(size: int) -> tuple[float, ...]:
+    """cos(π k / (2 N)) for k = 0 .. 4 N - 1, correctly rounded."""
+    quarter = [cos_pi(Fraction(k, 2 * size)) for k in range(size + 1)]
+    half = [*quarter, *(-cosine for cosine in reversed(quarter[:-1]))]
+    return (*half, *reversed(half[1:-1]))
 
 
 def dct_kernel(out_channels: int, in_channels: int, kernel_size: int) -> Tensor:

@@ -29,8 +29,8 @@ class Liveness:
         branches: residual branches, one a block.
         dead_branches: those whose output has no live channel.
         positions: weights of all masked layers, active or not.
-        reachable_positions: those that can get a gradient, because their input channel varies with the input and the
-            logits depend on their output channel.
+        reachable_positions: those whose input channel varies with the input while the logits depend on their output
+            channel. Elsewhere a gradient can only come from channels that are the same for every image.
     """
 
     channels: int
@@ -121,7 +121,7 @@ class _Use:
 
     @property
     def reachable(self) -> Tensor:
-        """Pairs of an output and an input channel between which a weight can get a gradient."""
+        """Pairs of an output channel that the logits depend on and an input channel that varies with the input."""
         return self.output_matters[:, None] & self.input_varies
 
 

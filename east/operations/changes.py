@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from east.config import Plan, Run
+from east.config.run import of_another_revision, with_defaults
 from east.config.tables import Table
 from east.operations.on_disk import FoundRun, find, read_run
 
@@ -23,6 +24,8 @@ class Difference:
     new: Any
 
     def __str__(self) -> str:
+        if self.key == "revision":
+            return of_another_revision(self.old)
         return f"{self.key} {_shown(self.old)} -> {_shown(self.new)}"
 
 
@@ -118,7 +121,8 @@ def _why(run: Run, found: FoundRun) -> tuple[Status, str, tuple[Difference, ...]
         return "unfinished", "finished; its summary will be put back", ()
     if found.damage:
         return "damaged", "its summary.json cannot be read", ()
-    old, planned = found.summary.run if found.summary else found.spec, run.spec.model_dump(mode="json")
+    old = with_defaults(found.summary.run) if found.summary else found.spec
+    planned = run.spec.model_dump(mode="json")
     if old is None:
         return "new", "never trained", ()
     changes = tuple(differences(old, planned))

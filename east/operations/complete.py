@@ -7,10 +7,10 @@ from safetensors import SafetensorError, safe_open
 
 from east.analysis.summary import Summary
 from east.config import Run
+from east.config.run import of_another_revision, with_defaults
 from east.operations.changes import differences
-from east.operations.on_disk import METRICS, SMALL_FILES, FoundRun
-
-WEIGHTS = "weights.safetensors"
+from east.operations.on_disk import SMALL_FILES, FoundRun
+from east.training.folder import METRICS, WEIGHTS
 
 
 def complaint(found: FoundRun, run: Run) -> str | None:
@@ -24,14 +24,17 @@ def complaint(found: FoundRun, run: Run) -> str | None:
     if found.summary is None:
         return "it is not finished"
     if found.summary.fingerprint != run.fingerprint:
-        changes = ", ".join(map(str, differences(found.summary.run, planned)))
-        return f"it was trained with other settings{changes and f' ({changes})'}"
+        changes = list(differences(with_defaults(found.summary.run), planned))
+        if any(change.key == "revision" for change in changes):
+            return f"it was {of_another_revision(found.summary.run.get('revision'))}"
+        shown = ", ".join(map(str, changes))
+        return f"it was trained with other settings{shown and f' ({shown})'}"
     if any(path.is_symlink() for path in (folder, *folder.rglob("*"))):
         return "there is a link in its folder"
     missing = [name for name in SMALL_FILES if not (folder / name).is_file()]
     if missing:
         return f"it has no {', '.join(missing)}"
-    if found.summary.run != planned or found.spec != planned:
+    if with_defaults(found.summary.run) != planned or found.spec != planned:
         return "its summary.json or run.json describes another run than the fingerprint says"
     if not _ends_as_summarised(folder / METRICS, found.summary):
         return "its metrics.csv does not end as its summary.json says"

@@ -6,9 +6,9 @@ from east.analysis.summary import Summary
 from east.config import Plan, Run
 from east.errors import EastError
 from east.operations.complete import complaint
-from east.operations.on_disk import METRICS, FoundRun, find, read_run
+from east.operations.on_disk import FoundRun, find, read_run
 from east.operations.place import Placed, copy_run, is_free
-from east.training.folder import is_locked
+from east.training.folder import METRICS, is_locked
 
 
 def merge(plan: Plan, source: Path, results: Path, *, dry_run: bool = False) -> Placed:

@@ -9,12 +9,11 @@ from typing import Any
 
 from east.analysis.summary import Summary, read_summary
 from east.config import Plan
+from east.config.run import with_defaults
 from east.errors import EastError
-from east.training.folder import KEPT_SUMMARY, SUMMARY, epochs_done
+from east.training.folder import KEPT_SUMMARY, METRICS, RUN, SUMMARY, TIMING, TRACE, UPDATES, epochs_done
 
-RUN = "run.json"
-METRICS = "metrics.csv"
-SMALL_FILES = (METRICS, RUN, SUMMARY, "timing.csv", "updates.csv")
+SMALL_FILES = (METRICS, RUN, SUMMARY, TIMING, TRACE, UPDATES)
 """What a finished run leaves besides its weights; each is small."""
 
 
@@ -27,7 +26,7 @@ class FoundRun:
         summary: of the run that ended there, if one did.
         damage: why the summary that is there cannot be read.
         kept: the copy of the summary, which is put back where Snakemake has removed that.
-        spec: the run that was begun there last, as its run.json has it.
+        spec: the run that was begun there last, as its run.json has it, with the options that were left out there.
         epoch: epochs that are done and would not be repeated, where there is a checkpoint.
     """
 
@@ -52,12 +51,12 @@ def read_run(folder: Path) -> FoundRun:
 
 
 def read_spec(path: Path) -> dict[str, Any] | None:
-    """The run that a run.json describes; None where there is none that can be read."""
+    """The run that a run.json describes, see `with_defaults`; None where there is none that can be read."""
     try:
         spec = json.loads(path.read_bytes())
     except (OSError, ValueError):
         return None
-    return spec if isinstance(spec, dict) else None
+    return with_defaults(spec) if isinstance(spec, dict) else None
 
 
 def find(results: Path, below: str, ending: str = "") -> dict[str, Path]:

@@ -13,6 +13,7 @@ from typing import Literal, get_args
 
 from east.config import Plan
 from east.errors import EastError
+from east.files import is_temporary
 from east.operations.on_disk import find, read_run
 from east.operations.place import INCOMING
 from east.training.folder import CHECKPOINTS, LOCK, is_locked
@@ -27,7 +28,6 @@ CONSTANT_TABLES = frozenset({"table6", "tableB1"})
 
 _TABLE_FILES = ("aggregate/*.json", "tables/*", "figures/*", "logs/aggregate/*", "logs/table/*", "logs/figures/*")
 _TABLE_NAME = re.compile(r"(table[A-Za-z0-9]+)(-curves|-multiplier)?\.(json|csv|md|tex|html|png|svg|log)")
-_HALF_WRITTEN = re.compile(r"\..+\.[a-z0-9_]{8}")
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ def _needless_files(plan: Plan, results: Path) -> Iterator[Leftover]:
         if folder is None:
             continue
         files = sorted(path for path in folder.iterdir() if path.is_file() and not path.is_symlink())
-        broken = [path for path in files if path.suffix == ".damaged" or _HALF_WRITTEN.fullmatch(path.name)]
+        broken = [path for path in files if path.suffix == ".damaged" or is_temporary(path.name)]
         if broken:
             yield _leftover("damaged or half-written files of runs", run.id, broken, folder)
         checkpoints = [path for path in files if path.match(CHECKPOINTS)]

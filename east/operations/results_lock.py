@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field, ValidationError
 
@@ -15,35 +15,46 @@ from east.config.run import Frozen
 from east.errors import EastError
 from east.operations.complete import complaint
 from east.operations.on_disk import SMALL_FILES, read_run
-from east.training.folder import SUMMARY
+from east.reproducibility import Reproducibility
+from east.training.folder import SUMMARY, repeatable_summary
 
 LOCK_FILE = "results.lock.json"
+FORMAT: Final = 2
 COST = "cost/cost.json"
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 RunId = Annotated[str, Field(pattern=r"^table[A-Za-z0-9]+/[A-Za-z0-9][A-Za-z0-9.-]*/seed[0-9]+$")]
-RunFile = Literal["metrics.csv", "run.json", "summary.json", "timing.csv", "updates.csv"]
+RunFile = Literal["metrics.csv", "run.json", "summary.json", "timing.csv", "trace.csv", "updates.csv"]
 OtherFile = Annotated[str, Field(pattern=r"^(cost/cost\.json|tables/table[A-Za-z0-9]+\.csv)$")]
 
 
 class LockedRun(Frozen):
-    """A finished run: what its summary says that a reader wants to know, and the checksums of its files."""
+    """A finished run: what its summary says that a reader wants to know, and the checksums of its files.
+
+    Attributes:
+        repeatable: digest of what its summary has in common with that of any other training of the run to the same
+            bytes.
+    """
 
     fingerprint: Sha256
     status: Literal["finished", "diverged"]
     final_test_accuracy: float | None
     device: str | None
     engine: str | None
+    instruction_set: str | None
+    threads: int | None
+    reproducibility: Reproducibility | None
     versions: dict[str, str | None]
     commit: str | None
     code_digest: str | None
+    repeatable: Sha256
     files: Annotated[dict[RunFile, Sha256], Field(min_length=len(SMALL_FILES))]
 
 
 class ResultsLock(Frozen):
     """The finished runs of a plan. Equal results give equal locks: there is no time and no path in it."""
 
-    format: Literal[1] = 1
+    format: Literal[2] = FORMAT
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="of the configuration")]
     planned: int = Field(ge=0, description="runs of the plan")
     missing: tuple[RunId, ...] = Field(description="runs of the plan that are not finished")
@@ -113,7 +124,20 @@ def read_lock(path: Path) -> ResultsLock:
 
 
 def parse_lock(content: bytes, name: str) -> ResultsLock:
-    """A lock from what its file holds; `name` is said where that is none."""
+    """A lock from what its file holds; `name` is said where that is none.
+
+    Raises:
+        EastError: it is no lock, or one of another version of this program.
+    """
+    try:
+        found = json.loads(content)
+    except ValueError:
+        found = None
+    if isinstance(found, dict) and isinstance(found.get("format"), int) and found["format"] != FORMAT:
+        raise EastError(
+            f"{name} was made by another version of this program: its format is {found['format']}, and {FORMAT} is "
+            "read here. Compare it at the commit that it names, or make it anew with `east lock`."
+        )
     try:
         return ResultsLock.model_validate_json(content)
     except ValidationError as error:
@@ -121,7 +145,7 @@ def parse_lock(content: bytes, name: str) -> ResultsLock:
 
 
 def verify(lock: ResultsLock, contents: Iterable[tuple[str, bytes]]) -> Verified:
-    """Compare files with a lock.
+    """Compare files with a lock, byte by byte: whether they are the very files that were locked.
 
     Args:
         lock: the lock.
@@ -134,7 +158,7 @@ def verify(lock: ResultsLock, contents: Iterable[tuple[str, bytes]]) -> Verified
         if name not in expected:
             continue
         seen.add(name)
-        if hashlib.sha256(content).hexdigest() != expected[name]:
+        if sha256(content) != expected[name]:
             wrong.append(f"{name} is not the locked file")
         elif name.endswith(SUMMARY):
             wrong += _contradictions(name, content, lock)
@@ -153,18 +177,28 @@ def folder_contents(lock: ResultsLock, results: Path) -> Iterator[tuple[str, byt
 
 def _locked_run(folder: Path, summary: Summary) -> LockedRun:
     files = {name: _sha256(folder / name) for name in SMALL_FILES}
-    return LockedRun.model_validate({**_told(summary), "files": files})
+    return LockedRun.model_validate({**told(summary), "files": files})
 
 
-def _told(summary: Summary) -> dict[str, object]:
+def told(summary: Summary) -> dict[str, object]:
     """What a lock takes from a summary."""
-    return summary.model_dump(include=set(LockedRun.model_fields) - {"files"})
+    common = repeatable_summary(summary.model_dump(mode="json", exclude_unset=True))
+    text = json.dumps(common, sort_keys=True, separators=(",", ":"))
+    return {
+        **summary.model_dump(include=set(LockedRun.model_fields) - {"files", "repeatable"}),
+        "repeatable": sha256(text.encode()),
+    }
+
+
+def sha256(content: bytes) -> str:
+    """The checksum of a file's content, as locks have it."""
+    return hashlib.sha256(content).hexdigest()
 
 
 def _contradictions(name: str, content: bytes, lock: ResultsLock) -> list[str]:
     """Keys of a lock that are not what the summary, whose checksum is right, says."""
     try:
-        said = _told(Summary.model_validate_json(content))
+        said = told(Summary.model_validate_json(content))
     except ValidationError as error:
         return [f"{name} is no summary: {describe(error)}"]
     locked = lock.runs[name.removeprefix("runs/").removesuffix(f"/{SUMMARY}")].model_dump()
@@ -192,4 +226,4 @@ def _fresh_table(results: Path, table: str, sources: list[str]) -> Iterator[str]
 
 
 def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return sha256(path.read_bytes())

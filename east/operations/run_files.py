@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
-from east.config.run import canonical_json, fingerprint_of
+from east.config.run import fingerprint_of_content
 from east.operations.log_tail import last_error, printable, tail
 from east.training.folder import KEPT_SUMMARY, SUMMARY, is_locked
 from east.training.state import STATE, RunState
@@ -48,6 +48,7 @@ class RunStatus:
         device: name of the processor or GPU.
         gpu: the GPU that was leased for the process, as CUDA_VISIBLE_DEVICES names it.
         runs_per_device: trainings that may share the device, so that seconds are not those of one alone.
+        reproducibility: where the run gives the same bytes again, where it has ended.
         updated: when the run last wrote its state.
         message: what went wrong, in one line.
         log: the log to read, where something went wrong.
@@ -69,6 +70,7 @@ class RunStatus:
     device: str | None = None
     gpu: str | None = None
     runs_per_device: int | None = None
+    reproducibility: str | None = None
     updated: datetime | None = None
     message: str | None = None
     log: str | None = None
@@ -198,6 +200,7 @@ class _Outcome:
     attempts: int | None = None
     device: str | None = None
     runs_per_device: int | None = None
+    reproducibility: str | None = None
 
 
 class _Kept(Generic[T]):
@@ -240,6 +243,7 @@ def _read_outcome(path: Path) -> _Outcome:
         attempts=_count(summary.get("attempts")),
         device=_text(summary.get("device")),
         runs_per_device=_count(summary.get("runs_per_device")),
+        reproducibility=_text(summary.get("reproducibility")),
     )
 
 
@@ -251,7 +255,7 @@ def _read_state(path: Path) -> RunState:
 
 def _read_fingerprint(path: Path) -> str:
     """The identity of the run that a run.json describes (`RunSpec.fingerprint`), whatever keys its time knew."""
-    return fingerprint_of(canonical_json(json.loads(path.read_bytes())))
+    return fingerprint_of_content(json.loads(path.read_bytes()))
 
 
 def _ended(run_id: str, epochs: int, outcome: _Outcome, state: State) -> RunStatus:
@@ -265,6 +269,7 @@ def _ended(run_id: str, epochs: int, outcome: _Outcome, state: State) -> RunStat
         attempt=outcome.attempts,
         device=outcome.device,
         runs_per_device=outcome.runs_per_device,
+        reproducibility=outcome.reproducibility,
     )
 
 

@@ -22,12 +22,12 @@ from east.data.catalog import DATASETS
 from east.data.prepare import store_images
 from east.data.source import SourceImages
 from east.errors import EastError
+from east.training.folder import METRICS, TIMING, TRACE, UPDATES, WEIGHTS
 from east.training.loop import choose_device
 
 ROUNDS = 2
 EPOCHS = 2
 BATCH = 32
-WEIGHTS = "weights.safetensors"
 
 DATASET = DatasetSpec(
     name="digits",
@@ -50,7 +50,7 @@ class Start:
         epochs: that it trained.
         fixed_bytes: files of which a run has one, however long it is, but for its weights.
         epoch_bytes: lines that an epoch adds to records and log.
-        update_bytes: the line that a change of the masks adds to the records.
+        update_bytes: the lines that a change of the masks adds to the records.
         warnings: what the process warned of.
     """
 
@@ -96,10 +96,9 @@ def time_start(spec: RunSpec, conditions: Conditions) -> Start:
             fixed_bytes=sum(
                 path.stat().st_size for path in folder.iterdir() if path.name != WEIGHTS and path.suffix != ".pt"
             ),
-            epoch_bytes=_last_line(folder / "metrics.csv")
-            + _last_line(folder / "timing.csv")
+            epoch_bytes=sum(_last_line(folder / name) for name in (METRICS, TRACE, TIMING))
             + len(log.encode()) // EPOCHS,
-            update_bytes=_last_line(folder / "updates.csv"),
+            update_bytes=_last_line(folder / UPDATES) + _last_line(folder / TRACE),
             warnings=tuple(line for line in log.splitlines() if line.startswith("warning:")),
         )
 

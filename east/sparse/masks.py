@@ -57,9 +57,8 @@ def initialise_masks(layers: Mapping[str, MaskedLayer], counts: Mapping[str, int
     """Draw a random mask with exactly `counts[name]` active weights for every layer, and zero the off weights."""
     with torch.no_grad():
         for name, layer in layers.items():
-            order = torch.randperm(layer.weight.numel(), generator=generator(seed, "mask", name))
             mask = torch.zeros(layer.weight.numel(), dtype=torch.bool)
-            mask[order[: counts[name]]] = True
+            mask[generator(seed, "mask", name).choose(layer.weight.numel(), counts[name])] = True
             layer.mask.copy_(mask.view_as(layer.mask))
     apply_masks(layers)
 

@@ -3,8 +3,10 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
 
 from east.errors import EastError
+from east.sparse.exact import cos_pi
 
 
 def cosine_cycle(position: float) -> float:
@@ -13,7 +15,7 @@ def cosine_cycle(position: float) -> float:
     Args:
         position: share of the cycle that has passed, in [0, 1].
     """
-    return (1 - math.cos(2 * math.pi * position)) / 2
+    return (1 - cos_pi(2 * Fraction(position))) / 2
 
 
 def triangular_cycle(position: float) -> float:
@@ -66,7 +68,7 @@ class CyclicDensity:
     @property
     def lengths(self) -> tuple[float, ...]:
         """Epochs of each cycle."""
-        return tuple(self.cycle_length * self.length_multiplier**i for i in range(self.cycles))
+        return cycle_lengths(self.cycles, self.cycle_length, self.length_multiplier)
 
     @property
     def end(self) -> float:
@@ -84,6 +86,18 @@ class CyclicDensity:
         return self.target
 
 
+def cycle_lengths(cycles: int, cycle_length: float, length_multiplier: float) -> tuple[float, ...]:
+    """Epochs of each cycle: cycle_length * length_multiplier^i, each rounded once.
+
+    Args:
+        cycles: number of cycles.
+        cycle_length: epochs of the first cycle; read, like the multiplier, as the decimal number it prints as.
+        length_multiplier: length of each cycle divided by that of the one before.
+    """
+    first, factor = Fraction(str(cycle_length)), Fraction(str(length_multiplier))
+    return tuple(float(first * factor**i) for i in range(cycles))
+
+
 def fit_cycle_length(
     epochs: int, cycles: int, cycle_length: float, length_multiplier: float, *, rescale: bool
 ) -> float:
@@ -99,7 +113,7 @@ def fit_cycle_length(
     Raises:
         EastError: they do not fit and `rescale` is off; the sentence names the numbers.
     """
-    lengths = [cycle_length * length_multiplier**i for i in range(cycles)]
+    lengths = cycle_lengths(cycles, cycle_length, length_multiplier)
     if math.fsum(lengths) <= epochs:
         return cycle_length
     if rescale:
@@ -121,4 +135,4 @@ def drop_fraction(step: int, total_steps: int, start: float, end: float) -> floa
         start: value at step 0.
         end: value at step T.
     """
-    return end + (start - end) * (1 + math.cos(math.pi * step / total_steps)) / 2
+    return end + (start - end) * (1 + cos_pi(Fraction(step, total_steps))) / 2

@@ -17,7 +17,7 @@ class MaskUpdate:
         step: the optimizer step, counted from 1, after which it happens.
         kind: `cycle` resizes every tensor to the density of the moment, `return` does so to the exact target at the
             end of the last cycle, `exchange` drops and grows the same number of weights in each tensor.
-        density: the density after it.
+        density: the density after it; an exchange leaves the one that is there.
     """
 
     step: int
@@ -61,6 +61,14 @@ class Timetable:
             return 0
         return min(self.total_steps, round(self.cycle.end * self.steps_per_epoch))
 
+    @property
+    def settled_density(self) -> float:
+        """The density that masks have after the cycles, and all the time without cycles."""
+        if self.cycle is None or self.return_to_target:
+            return self.density
+        last_update = self.cycle_end_step // self.cycle_period * self.cycle_period
+        return self.scheduled_density(0) if last_update == 0 else self._cycle_density(last_update)
+
     def scheduled_density(self, step: int) -> float:
         """The density that the schedule asks for after `step` steps, masks updated or not.
 
@@ -68,7 +76,7 @@ class Timetable:
         """
         if self.cycle is None or step >= self.cycle_end_step:
             return self.density
-        return self.cycle(max(0, step - 1) / self.steps_per_epoch)
+        return self._cycle_density(max(1, step))
 
     def update_at(self, step: int) -> MaskUpdate | None:
         """The mask update after step `step` (counted from 1), if there is one."""
@@ -76,12 +84,12 @@ class Timetable:
             if step == self.cycle_end_step and self.return_to_target:
                 return MaskUpdate(step, "return", self.density)
             if step % self.cycle_period == 0:
-                return MaskUpdate(step, "cycle", self.cycle((step - 1) / self.steps_per_epoch))
+                return MaskUpdate(step, "cycle", self._cycle_density(step))
             return None
         if step == self.total_steps and not self.update_on_last_step:
             return None
         if step % self.update_period == 0 or step == self._extra_exchange_step:
-            return MaskUpdate(step, "exchange", self.density)
+            return MaskUpdate(step, "exchange", self.settled_density)
         return None
 
     def __iter__(self) -> Iterator[MaskUpdate]:
@@ -90,6 +98,10 @@ class Timetable:
             update = self.update_at(step)
             if update is not None:
                 yield update
+
+    def _cycle_density(self, step: int) -> float:
+        """What the cycles give for step `step`, counted from 1; the target density without cycles."""
+        return self.density if self.cycle is None else self.cycle((step - 1) / self.steps_per_epoch)
 
     @property
     def _extra_exchange_step(self) -> int | None:

@@ -2,6 +2,8 @@
 
 Counts are exact, only active weights compete to stay and only inactive ones to grow, and ties are broken by a random
 generator. At the paper's density most gradients are exactly zero, so a tie broken by index would grow the first filter.
+Magnitudes are compared as numbers: both zeros are equal, infinity is the largest, and what is no number (NaN) ranks
+below all of them, equal among itself, so that no weight or gradient can break a count.
 """
 
 import math
@@ -11,7 +13,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-Grow = Callable[[Tensor, Tensor, int, torch.Generator | None], Tensor]
+from east.seeding import RandomBits, as_random_bits
+
+Generator = RandomBits | torch.Generator | None
+"""What ties and random growth are drawn from: random bits, or a CPU generator of PyTorch; its default one if None."""
+
+Grow = Callable[[Tensor, Tensor, int, Generator], Tensor]
 
 
 def drop_and_grow(
@@ -19,7 +26,7 @@ def drop_and_grow(
     gradient: Tensor,
     mask: Tensor,
     fraction: float,
-    generator: torch.Generator | None = None,
+    generator: Generator = None,
     *,
     grow: "Grow | None" = None,
 ) -> Tensor:
@@ -33,7 +40,7 @@ def drop_and_grow(
         gradient: dense gradient of the loss, same shape.
         mask: boolean, same shape, with n active weights.
         fraction: drop fraction in [0, 1].
-        generator: CPU generator that breaks ties; torch's default one if None.
+        generator: breaks ties.
         grow: how inactive weights are chosen; by gradient if None.
 
     Returns:
@@ -50,7 +57,7 @@ def resize(
     gradient: Tensor,
     mask: Tensor,
     count: int,
-    generator: torch.Generator | None = None,
+    generator: Generator = None,
     *,
     grow: "Grow | None" = None,
 ) -> Tensor:
@@ -64,24 +71,20 @@ def resize(
     return mask | (grow or grow_by_gradient)(gradient, ~mask, count - active, generator)
 
 
-def keep_largest(weight: Tensor, mask: Tensor, count: int, generator: torch.Generator | None = None) -> Tensor:
+def keep_largest(weight: Tensor, mask: Tensor, count: int, generator: Generator = None) -> Tensor:
     """The mask of the `count` active weights of largest magnitude; active zeros compete like any other value."""
-    return _largest(weight.abs(), mask, count, generator)
+    return _largest(weight, mask, count, generator)
 
 
-def grow_by_gradient(
-    gradient: Tensor, candidates: Tensor, count: int, generator: torch.Generator | None = None
-) -> Tensor:
+def grow_by_gradient(gradient: Tensor, candidates: Tensor, count: int, generator: Generator = None) -> Tensor:
     """The mask of the `count` candidates with the largest gradient magnitude (RigL)."""
-    return _largest(gradient.abs(), candidates, count, generator)
+    return _largest(gradient, candidates, count, generator)
 
 
-def grow_at_random(
-    gradient: Tensor, candidates: Tensor, count: int, generator: torch.Generator | None = None
-) -> Tensor:
+def grow_at_random(gradient: Tensor, candidates: Tensor, count: int, generator: Generator = None) -> Tensor:
     """The mask of `count` candidates drawn uniformly without replacement (SET); the gradient is not looked at."""
     positions = candidates.flatten().nonzero().squeeze(1)
-    return _mask_of(positions[_draw(len(positions), count, generator, gradient.device)], candidates)
+    return _mask_of(positions[_choose(len(positions), count, generator, gradient.device)], candidates)
 
 
 @dataclass(frozen=True)
@@ -105,24 +108,28 @@ TOPOLOGIES: dict[str, TopologyRule] = {
 """Topology name in the config -> rule."""
 
 
-def _largest(scores: Tensor, among: Tensor, count: int, generator: torch.Generator | None) -> Tensor:
-    """The mask of the `count` largest scores among the positions of `among`, ties at the threshold drawn at random."""
+def _largest(values: Tensor, among: Tensor, count: int, generator: Generator) -> Tensor:
+    """The mask of the `count` values of largest magnitude among the positions of `among`, ties drawn at random.
+
+    The threshold is the magnitude of rank `count`. All above it are taken, and what is missing is drawn among those at
+    it, in the order of their indices, whatever the tensor's layout and device.
+    """
     positions = among.flatten().nonzero().squeeze(1)
     if count >= len(positions):
         return among.clone()
     if count <= 0:
         return torch.zeros_like(among)
-    values = scores.flatten()[positions]
-    threshold = values.topk(count, sorted=False).values.min()
-    above = positions[values > threshold]
-    tied = positions[values == threshold]
-    lucky = tied[_draw(len(tied), count - len(above), generator, scores.device)]
+    scores = values.flatten()[positions].abs().nan_to_num_(nan=-1.0, posinf=math.inf)
+    threshold = scores.topk(count, sorted=False).values.min()
+    above = positions[scores > threshold]
+    tied = positions[scores == threshold]
+    lucky = tied[_choose(len(tied), count - len(above), generator, values.device)]
     return _mask_of(torch.cat((above, lucky)), among)
 
 
-def _draw(population: int, count: int, generator: torch.Generator | None, device: torch.device) -> Tensor:
+def _choose(population: int, count: int, generator: Generator, device: torch.device) -> Tensor:
     """`count` of the numbers below `population`, drawn on the CPU so that every device draws the same ones."""
-    return torch.randperm(population, generator=generator)[:count].to(device)
+    return as_random_bits(generator).choose(population, count).to(device)
 
 
 def _mask_of(positions: Tensor, like: Tensor) -> Tensor:

@@ -55,11 +55,8 @@ class Checkpoints:
         """Epochs done and state of the newest usable checkpoint of this run, or None.
 
         A damaged file is set aside as `*.damaged` with a warning, and the one before it is tried. Checkpoints of
-        another run (its configuration changed) are removed, with a warning as well, and those that a process was
-        killed over while it wrote them, without one.
+        another run (its configuration changed) are removed, with a warning as well.
         """
-        for half in self.folder.glob(".checkpoint-*"):
-            half.unlink()
         for path in reversed(self._files()):
             try:
                 content = _read_verified(path)

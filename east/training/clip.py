@@ -1,6 +1,5 @@
 """The gradient clip: a global norm, exact or estimated by random projections, and the gradients scaled down to it."""
 
-import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -32,9 +31,7 @@ class GradientClip:
         arithmetic: computes the norm.
     """
 
-    def __init__(
-        self, spec: ClipSpec, active: Mapping[str, ActiveWeights], seed: int, arithmetic: Arithmetic
-    ) -> None:
+    def __init__(self, spec: ClipSpec, active: Mapping[str, ActiveWeights], seed: int, arithmetic: Arithmetic) -> None:
         self._arithmetic = arithmetic
         self._spec = spec
         self._active = active
@@ -98,19 +95,12 @@ class GradientClip:
             masked = []
         squared = self._arithmetic.sum_of_squares([*plain, *masked])
         if squared_norms is not None:
-            squared = squared + _mean(squared_norms)
+            squared = squared + self._arithmetic.mean(squared_norms)
         return squared.sqrt()
 
     def _draw_signs(self, step: int) -> dict[str, Tensor]:
         """Signs (probes, out) for each masked layer, all of one draw."""
-        draw = torch.randint(2, (len(self._all_signs),), generator=generator(self._seed, "sketch", step))
-        self._all_signs.copy_(staged(2.0 * draw - 1.0, self._device), non_blocking=True)
+        drawn = generator(self._seed, "sketch", step).signs(len(self._all_signs))
+        self._all_signs.copy_(staged(drawn, self._device), non_blocking=True)
         parts = torch.split(self._all_signs, self._sizes)
         return {name: signs.view(self._spec.probes, -1) for name, signs in zip(self._active, parts, strict=True)}
-
-
-def _mean(numbers: Tensor) -> Tensor:
-    """The mean of a vector in float64; on a CPU rounded once, so that it does not depend on how PyTorch adds."""
-    if numbers.device.type != "cpu":
-        return numbers.mean()
-    return torch.tensor(math.fsum(numbers.tolist()) / len(numbers), dtype=torch.float64)

@@ -4,19 +4,56 @@ import fcntl
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from east.files import write_atomically
+from east.files import temporaries, write_atomically
+from east.training.state import STATE
 
+RUN = "run.json"
+METRICS = "metrics.csv"
+UPDATES = "updates.csv"
+TRACE = "trace.csv"
+TIMING = "timing.csv"
+WEIGHTS = "weights.safetensors"
 SUMMARY = "summary.json"
 KEPT_SUMMARY = "summary.kept.json"
 """The same once more. Snakemake removes the declared result of a job that it repeats, but not what it does not know."""
 LOCK = ".lock"
 CHECKPOINTS = "checkpoint-*.pt"
 """Every checkpoint, see `checkpoint_name`."""
+
+REPEATABLE = (RUN, METRICS, UPDATES, TRACE, WEIGHTS)
+"""The files of a finished run that have the same bytes whenever and wherever its class of reproducibility allows it.
+
+No time is in them, and nothing of the machine. `weights.safetensors` holds tensors under sorted names and no metadata;
+its header is the library's, so another version of that may write the same tensors as other bytes: `trace.csv` has
+digests of the tensors themselves.
+"""
+
+WRITTEN = (*REPEATABLE, TIMING, SUMMARY, KEPT_SUMMARY, STATE, CHECKPOINTS)
+"""What a trainer writes here, checkpoints as a pattern."""
+
+_OF_THE_TRAINING = (
+    "seconds",
+    "attempts",
+    "attempt_records",
+    "peak_memory_mb",
+    "engine",
+    "executions",
+    "instruction_set",
+    "reproducibility",
+    "threads",
+    "runs_per_device",
+    "commit",
+    "code_digest",
+    "versions",
+    "device",
+    "platform",
+)
+"""Keys of a summary that tell of the training and not of the run; and `id` is the place of its folder."""
 
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)(-\d+)?\.pt")
 
@@ -77,6 +114,20 @@ def epochs_done(folder: Path) -> int | None:
     """Epochs that the newest checkpoint of a folder has done; None where there is no checkpoint."""
     matches = [_CHECKPOINT.fullmatch(path.name) for path in folder.glob(CHECKPOINTS)]
     return max((int(match[1]) - bool(match[2]) for match in matches if match), default=None)
+
+
+def discard_temporaries(folder: Path) -> None:
+    """Remove what a trainer that was killed has not written to the end. Only while the run's lock is held."""
+    for path in temporaries(folder, WRITTEN):
+        path.unlink(missing_ok=True)
+
+
+def repeatable_summary(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """What two trainings of a run have in common in their summaries, where their files of `REPEATABLE` are the same.
+
+    That is all but seconds, memory, and what says by which program and on which machine it was trained.
+    """
+    return {key: value for key, value in summary.items() if key not in _OF_THE_TRAINING and key != "id"}
 
 
 def discard_summary(folder: Path) -> None:

@@ -1,6 +1,6 @@
 """SGD and Adam with state for active weights alone; the arithmetic is the engine's.
 
-PyTorch's own classes are not used because the first one that is made imports PyTorch's compiler, which costs a short run a
+PyTorch's own classes are not used: the first one that is made imports PyTorch's compiler, which costs a short run a
 third of its time.
 """
 

@@ -1,10 +1,12 @@
-"""Where a number comes from: commit, digest of the code, versions, device."""
+"""Where a number comes from: commit, digest of the code, versions, device, data."""
 
 import ast
 import hashlib
+import os
 import platform
 import re
 import subprocess
+from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -17,28 +19,59 @@ from east.engine.processor import processor_name
 NUMERIC_PARTS = ("config/run.py", "data", "engine", "models", "seeding.py", "sparse", "training")
 """The parts of the package that decide a run's numbers."""
 
-
-def provenance(device: torch.device) -> dict[str, object]:
-    """Commit, code digest, versions and device, as they go into a run's summary."""
-    return {
-        "commit": commit(),
-        "code_digest": code_digest(),
-        "versions": {"python": platform.python_version()}
-        | {name: metadata.version(name) for name in ("torch", "numpy")}
-        | {"east": east.__version__},
-        "device": device_name(device),
-        "platform": platform.platform(),
-    }
+CODE = (".py", ".cpp", ".h")
+"""How the names of the package's sources end."""
 
 
-def commit() -> str | None:
-    """The commit of the checkout that holds this package, with `+changes` if it was edited; None outside git."""
-    root = Path(east.__file__).parents[1]
+@dataclass(frozen=True)
+class Origin:
+    """The program that a process runs. It is read when the process begins: later its files may be others.
+
+    Attributes:
+        commit: see `commit`.
+        code_digest: see `code_digest`.
+        versions: of Python, this package, and the libraries that compute.
+        platform: system and processor architecture.
+    """
+
+    commit: str | None
+    code_digest: str
+    versions: dict[str, str]
+    platform: str
+
+    @classmethod
+    def of_this_process(cls) -> "Origin":
+        """That of the program whose modules this process has just imported."""
+        versions = {name: metadata.version(name) for name in ("torch", "numpy")}
+        return cls(
+            commit=commit(),
+            code_digest=code_digest(),
+            versions={"python": platform.python_version()} | versions | {"east": east.__version__},
+            platform=platform.platform(),
+        )
+
+
+def commit(package: Path = Path(east.__file__).parent) -> str | None:
+    """The commit of the checkout that holds this package, with `+changes` if anything there is not as committed.
+
+    A copy of the package that lies within another repository (installed there, or unpacked) has no commit: it is the
+    place `east/` at the top of a repository that counts, if that repository tracks it. So worktrees and submodules
+    have theirs. Sources are compared by what they hold, as Git can be told to overlook an edit, and does overlook
+    sources that were never added.
+
+    Args:
+        package: the package's folder.
+    """
+    package = package.resolve()
+    root = package.parent
     try:
+        if _git(root, "ls-files", "--full-name", "--error-unmatch", "--", "east/__init__.py") != "east/__init__.py":
+            return None
         head = _git(root, "rev-parse", "HEAD")
-        return f"{head}+changes" if _git(root, "status", "--porcelain", "--untracked-files=no") else head
+        same = not _git(root, "status", "--porcelain", "--untracked-files=no") and _is_as_committed(package)
     except (OSError, subprocess.CalledProcessError):
         return None
+    return head if same else f"{head}+changes"
 
 
 @cache
@@ -49,7 +82,7 @@ def code_digest() -> str:
         file
         for part in NUMERIC_PARTS
         for file in ([root / part] if part.endswith(".py") else root.glob(f"{part}/**/*"))
-        if file.suffix in (".py", ".cpp", ".h")
+        if file.suffix in CODE
     ]
     digest = hashlib.sha256()
     for file in sorted(files):
@@ -65,9 +98,23 @@ def device_name(device: torch.device) -> str:
     return processor_name()
 
 
-def _git(root: Path, *arguments: str) -> str:
+def _is_as_committed(package: Path) -> bool:
+    """Whether the package's folder holds the sources of the commit, all of them and no other."""
+    root = package.parent
+    listed = (line.split("\t", 1) for line in _git(root, "ls-tree", "-r", "-z", "HEAD", "east").split("\0") if line)
+    committed = {name: entry.split()[2] for entry, name in listed if name.endswith(CODE)}
+    files = [file for file in package.rglob("*") if file.suffix in CODE]
+    names = [file.relative_to(root).as_posix() for file in files]
+    found = _git(root, "hash-object", "--stdin-paths", given="".join(f"{name}\n" for name in names)).split()
+    return dict(zip(names, found, strict=True)) == committed
+
+
+def _git(root: Path, *arguments: str, given: str | None = None) -> str:
+    """What Git prints; a repository that the environment names, as hooks do, is not asked."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     command = ["git", "-C", str(root), *arguments]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()  # noqa: S603
+    done = subprocess.run(command, check=True, capture_output=True, text=True, input=given, env=environment)  # noqa: S603
+    return done.stdout.strip()
 
 
 def _meaning(file: Path) -> str:

@@ -1,4 +1,4 @@
-"""What a training leaves to read: a row an epoch, a row a mask update, a row of timing an epoch."""
+"""What a training leaves to read: a row an epoch, a row a mask update, digests, a row of timing an epoch."""
 
 import csv
 import io
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from east.files import write_atomically
+from east.training.trace import TraceRecord
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class TimingRecord:
     attempt: int
 
 
-Record = EpochRecord | UpdateRecord | TimingRecord
+Record = EpochRecord | UpdateRecord | TimingRecord | TraceRecord
 
 
 def write_records(path: Path, kind: type[Record], rows: Sequence[Record]) -> None:

@@ -33,6 +33,8 @@ def write_run(runs_dir: Path, run: str, outcome: float | str, /, **keys: Any) ->
         "versions": {"python": "3.12.1"},
         "device": "cpu",
         "engine": "sparse",
+        "threads": 1,
+        "reproducibility": "any processor",
         "a_key_of_tomorrow": [1],
     }
     path = folder / "summary.json"
@@ -56,6 +58,7 @@ def write_planned_run(runs_dir: Path, run: Run, accuracy: float = 50.0, /, **key
     rows = "".join(f"{epoch},{accuracy if epoch == epochs else 10.0}\n" for epoch in range(1, epochs + 1))
     (folder / "metrics.csv").write_text(f"epoch,test_acc\n{rows}")
     (folder / "updates.csv").write_text("step,epoch\n0,0\n")
+    (folder / "trace.csv").write_text("step,epoch\n0,0\n")
     (folder / "timing.csv").write_text("epoch,seconds\n1,2.5\n")
     return folder
 

@@ -4,6 +4,7 @@ import re
 import pytest
 from fake_runs import DIVERGED, PUBLISHED, grid, methods, write_run
 
+from east import REVISION
 from east.analysis.aggregate import aggregate, mean_and_std, read_json, write_json
 from east.analysis.published import read_published_grid
 from east.config.tables import Summarising
@@ -86,6 +87,18 @@ def test_every_stale_run_is_named_with_the_command_that_mends_it(tmp_path, parti
     assert command.group(1).split() == [str(tmp_path / run / "summary.json") for run in stale]
     assert all(run in message for run in stale)
     assert "table2/static/seed17" not in message
+
+
+def test_runs_of_another_revision_are_named_with_the_reason(tmp_path):
+    table = grid(tmp_path, [80.0, 81.0], [82.0, 83.0])
+    old, other = "table2/static/seed18", "table2/cosine-m10-n2-g2/seed17"
+    write_run(tmp_path, old, 99.0, fingerprint="another", run={"revision": 2})
+    write_run(tmp_path, other, 99.0, fingerprint="another", run={"revision": REVISION})
+    with pytest.raises(EastError) as caught:
+        aggregate(table, tmp_path, published_dir=PUBLISHED)
+    message = str(caught.value)
+    assert f"trained under revision 2; this is {REVISION}: the arithmetic changed ({old})." in message
+    assert f"trained with other settings than the plan's ({other})." in message
 
 
 def test_rows_that_the_paper_lacks_have_nothing_beside_them(tmp_path):

@@ -12,13 +12,14 @@ def test_a_run_that_two_tables_show_counts_once(tmp_path):
 
 
 def test_provenance_counts_runs_by_what_trained_them(tmp_path):
-    write_run(tmp_path, "t/r/seed17", 80.0, seconds=10.0, peak_memory_mb=5.0)
+    write_run(tmp_path, "t/r/seed17", 80.0, seconds=10.0, peak_memory_mb=5.0, reproducibility="statistical")
     write_run(tmp_path, "t/r/seed18", 80.0, seconds=20.5, code_digest="d2", attempts=3, peak_memory_mb=7.0)
     write_run(tmp_path, "t/s/seed17", DIVERGED, commit=None, versions={"python": "3.12.1", "torch": "2.11"})
     runs = ["t/r/seed17", "t/r/seed18", "t/s/seed17", "t/s/seed18", "t/r/seed17"]
     provenance = collect_provenance(runs, tmp_path)
     assert provenance.seeds == {17: 2, 18: 1}
     assert provenance.code_digests == {"d1": 2, "d2": 1}
+    assert provenance.classes == {"any processor": 2, "statistical": 1}
     assert provenance.commits == {"c0ffee": 2, "not recorded": 1}
     assert provenance.versions == {"python": {"3.12.1": 3}, "torch": {"not recorded": 2, "2.11": 1}}
     assert (provenance.seconds, provenance.resumed, provenance.peak_memory_mb) == (90.5, 1, 7.0)

@@ -31,7 +31,7 @@ def show(tmp_path, *options, run=RUN):
 def test_a_finished_run_is_shown_with_curve_masks_and_summary(tmp_path, folder):
     done = show(tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith(f"done  {RUN}  test 85.43 %, 1 min\n")
+    assert done.stdout.startswith(f"done  {RUN}  test 85.43 %, 1 min, reproducibility: any processor\n")
     assert (
         "Cyclic: ResNet-34 of width 64 on CIFAR-10, density 0.0005, cosine, 10×, 2 cycles, 2×, seed 17" in done.stdout
     )

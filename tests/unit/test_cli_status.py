@@ -130,7 +130,8 @@ def test_watching_without_a_terminal_prints_changes_and_ends_with_the_plan(tmp_p
     with watch(tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "0 of 6 runs done, 6 waiting\n"
         end(RUNS[0])
-        assert process.stdout.readline().split(maxsplit=1)[1] == f"done      {RUNS[0]}  test 90.00 %, 1 min  [1/6]\n"
+        facts = "test 90.00 %, 1 min, reproducibility: any processor"
+        assert process.stdout.readline().split(maxsplit=1)[1] == f"done      {RUNS[0]}  {facts}  [1/6]\n"
         for run in RUNS[1:]:
             end(run, DIVERGED)
         lines = process.stdout.read().splitlines()

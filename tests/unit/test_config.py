@@ -3,7 +3,9 @@ import json
 
 import pytest
 
+from east import REVISION
 from east.config import RunSpec, load_plan, make_plan, read_config
+from east.config.run import canonical_json, fingerprint_of, fingerprint_of_content, with_defaults
 from east.errors import EastError
 
 
@@ -102,9 +104,131 @@ def test_equal_specs_have_equal_canonical_json_however_they_are_written():
     text = spec.canonical_json()
     assert text == json.dumps(json.loads(text), sort_keys=True, separators=(",", ":"))
     shuffled = dict(reversed(list(json.loads(text).items())))
-    shuffled["cycle"]["multiplier"] = 3
+    shuffled["cycle"]["multiplier"] = 3.0
+    shuffled["cycle"]["length_multiplier"] = 1
+    shuffled["training"]["epochs"] = 250.0
     shuffled["training"]["lr_drop_epochs"] = [75, 150]
     assert RunSpec.model_validate(shuffled).fingerprint == spec.fingerprint
+
+
+FULL = {
+    "revision": 3,
+    "seed": 17,
+    "dataset": {
+        "name": "cifar10",
+        "margin": 4,
+        "padding": "reflect",
+        "flip": True,
+        "validation": 5000,
+        "validation_choice": "last",
+        "augment_validation": True,
+    },
+    "model": {"name": "resnet34", "width": 64, "activation": "dyrelu", "sharing_ratio": 2, "dct": True},
+    "sparsity": {
+        "density": 0.0005,
+        "distribution": "erk",
+        "topology": "rigl",
+        "drop_fraction": 0.5,
+        "drop_fraction_end": 0.005,
+        "update_period": 4000,
+        "update_on_last_step": True,
+    },
+    "cycle": {
+        "pattern": "cosine",
+        "multiplier": 10.0,
+        "cycles": 2,
+        "cycle_length": 50.0,
+        "length_multiplier": 1.5,
+        "update_period": 350,
+        "end": "as_coded",
+    },
+    "phasing": {"start": 62.5, "end": 124.0, "freeze": True},
+    "training": {
+        "epochs": 250,
+        "batch_size": 128,
+        "lr": 0.1,
+        "lr_drop_epochs": [75, 150],
+        "lr_drop_factor": 0.1,
+        "optimizer": {"name": "sgd", "momentum": 0.9, "nesterov": True},
+        "weight_decay": 0.0001,
+        "gradient_clip": {"norm": 1.0, "scope": "dense", "estimator": "exact", "probes": 1, "every": 2},
+        "numerics": "tf32",
+    },
+}
+"""A run in which nearly every option differs from its default."""
+
+DEFAULTS = {
+    "model": {"activation": "relu", "sharing_ratio": None, "dct": False},
+    "sparsity": {"update_on_last_step": False},
+    "cycle": {"length_multiplier": 1.0, "end": "target"},
+    "phasing": {"freeze": False},
+    "training": {
+        "optimizer": {"momentum": 0.0, "nesterov": False},
+        "gradient_clip": {"estimator": "sketch", "probes": 1, "every": 1},
+    },
+}
+"""What is left out of an identity; an option may be added here, and none of these ever changes."""
+
+
+def without_defaults(content):
+    content = json.loads(json.dumps(content))
+    for section, options in DEFAULTS.items():
+        for option, value in options.items():
+            if isinstance(value, dict):
+                for name in value:
+                    content[section][option].pop(name)
+            else:
+                content[section].pop(option)
+    return content
+
+
+def with_given_defaults(content):
+    content = json.loads(json.dumps(content))
+    for section, options in DEFAULTS.items():
+        for option, value in options.items():
+            content[section][option] = content[section][option] | value if isinstance(value, dict) else value
+    return content
+
+
+def test_the_identity_of_a_run_never_changes():
+    """Another digest here makes every result of every user one of another run."""
+    spec = RunSpec.model_validate(FULL)
+    assert spec.fingerprint == "5f780955c8cdee423d9e22bc5b295c86adafee488a601fc95b36f05143da5aaf"
+    plain = RunSpec.model_validate(without_defaults(FULL))
+    assert plain.fingerprint == "6cca53cbd83aa95f891089e701be6f3911e9eda79464cd5bf4c2c81c2faba3f9"
+    least = RunSpec.model_validate({key: part for key, part in FULL.items() if key not in ("cycle", "phasing")})
+    assert least.fingerprint == "c53a703bec037082177c318b89cf29799ebe5d99118bb922a6c8fcf5e0b90ea1"
+
+
+def test_the_defaults_of_a_run_never_change():
+    assert RunSpec.model_validate(without_defaults(FULL)).model_dump(mode="json") == with_given_defaults(FULL)
+
+
+def test_what_has_its_default_is_left_out_of_the_identity_and_the_revision_never():
+    spec = RunSpec.model_validate(with_given_defaults(FULL))
+    content = json.loads(spec.canonical_json())
+    assert content == without_defaults(FULL)  # Python takes 1 and 1.0 for equal
+    assert content["revision"] == REVISION
+    assert RunSpec.model_validate(content) == spec
+
+
+def test_reading_the_identity_gives_the_run_again():
+    for spec in (RunSpec.model_validate(FULL), *(run.spec for run in load_plan()[::10])):
+        assert RunSpec.model_validate_json(spec.canonical_json()) == spec
+        assert with_defaults(json.loads(spec.canonical_json())) == spec.model_dump(mode="json")
+        assert fingerprint_of_content(spec.model_dump(mode="json")) == spec.fingerprint
+
+
+def test_numbers_are_written_in_one_way():
+    assert canonical_json({"b": [1.0, -0.0, 0.5, 1e300], "a": {"x": 2.0, "y": True}}) == (
+        '{"a":{"x":2,"y":true},"b":[1,0,0.5,1e+300]}'
+    )
+
+
+def test_what_this_version_cannot_read_is_compared_as_it_is():
+    content = {"seed": 9, "of_another_time": 1.0}
+    assert with_defaults(content) == content
+    assert fingerprint_of_content(content) == fingerprint_of(canonical_json(content))
 
 
 def test_any_change_of_the_science_changes_the_fingerprint():

@@ -13,9 +13,9 @@ from east.engine import GradientRequest, make_engine
 from east.engine.auto import AutoEngine
 from east.engine.costs.calibration import Case, SmallNetwork
 from east.engine.costs.choose import Cheapest
-from east.engine.costs.model import CostModel
+from east.engine.costs.model import KINDS, CostModel
 from east.engine.cuda.available import availability
-from east.engine.cuda.calibration import CUDA_KINDS, calibrate, gpu_cases, machine_of
+from east.engine.cuda.calibration import calibrate, gpu_cases, machine_of
 from east.engine.cuda.engine import CudaSparseEngine
 from east.engine.dense import DenseEngine
 from east.engine.sparse.network import describe
@@ -61,7 +61,7 @@ def with_room(layers, density):
 
 
 def auto_engine(model, active, costs):
-    choose = Cheapest(lambda: costs, Workload(2), ("fused", "dense"), "dense")
+    choose = Cheapest(lambda: costs, Workload(2))
     settings = {"numerics": "fp32", "device": DEVICE}
     sparse = CudaSparseEngine(model, active, **settings, choose=choose)
     make_dense = partial(DenseEngine, model, active, **settings, lay_out=False)
@@ -80,7 +80,7 @@ def told(costs):
 def test_what_is_timed_tells_each_kind_of_work_from_the_others():
     seconds = told(COSTS)
     found = calibrate(DEVICE, "tf32", time_step=lambda step: next(seconds))
-    assert found.seconds.keys() == set(CUDA_KINDS)
+    assert found.seconds.keys() == set(KINDS)
     for kind, expected in COSTS.seconds.items():
         assert found.seconds[kind] == pytest.approx(expected, rel=1e-3), kind
 
@@ -111,7 +111,7 @@ def test_costs_are_measured_from_end_to_end(numerics):
         found = calibrate(DEVICE, numerics, time_step=seconds, cases=cases)
     assert torch.is_grad_enabled() == before
     assert torch.get_rng_state().equal(random)
-    assert found.seconds.keys() == set(CUDA_KINDS)
+    assert found.seconds.keys() == set(KINDS)
     assert any(value > 0 for value in found.seconds.values())
 
 
@@ -175,8 +175,8 @@ def auto_training(recorder=None):
     """A small training whose masks become dense at last, so that `auto` changes from one engine to the other."""
     training = Training(capacity=0.7)  # nothing but the engine changes, not the memory of active weights
     model, active, settings = training.model, training.active, {"numerics": "fp32", "device": CPU}
-    free = dict.fromkeys(CUDA_KINDS, 0.0)
-    products = Cheapest(lambda: CostModel(free | {"fused products": 1e-9}), Workload(6), ("fused",), "dense")
+    free = dict.fromkeys(KINDS, 0.0)
+    products = Cheapest(lambda: CostModel(free | {"fused products": 1e-9}), Workload(6), ("fused",))
     network = describe(model, (3, 8, 8))
     threshold = 3 * products.seconds(network, active) / len(network.units)
     choose = replace(products, model=lambda: CostModel(free | {"fused products": 1e-9, "module": threshold}))

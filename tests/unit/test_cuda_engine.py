@@ -19,7 +19,7 @@ from east.errors import EastError
 from east.models.blocks import BASIC, BOTTLENECK, Parts
 from east.models.dyrelu import retire_dyrelu, set_beta
 from east.models.resnet import ResNet
-from east.seeding import generator
+from east.seeding import torch_generator as generator
 from east.sparse.active import active_weights
 from east.sparse.layers import apply_masks, masked_layers
 from east.sparse.masks import Allocation, initialise_masks
@@ -251,7 +251,7 @@ def test_half_precision_agrees_roughly_with_double():
     agree({"logits": half["logits"].double()}, {"logits": double["logits"]}, 0.03)
     for name in ("conv1, active", "stages.0.0.conv2, active", "classifier, active", "stages.0.0.bn1.weight"):
         difference = (half[name].double() - double[name]).norm() / double[name].norm()
-        assert difference < 0.15, name
+        assert difference < 0.3, name
 
 
 @pytest.mark.parametrize("static", [False, True], ids=["as many as there are", "with room for more"])
@@ -275,8 +275,8 @@ def test_steps_before_and_after_an_update_of_the_masks_equal_the_dense_engine(ti
     capacities = {name: layer.weight.numel() // 2 for name, layer in masked_layers(model).items()}
     found = []
     for engine in both_engines(model, capacities=capacities):
-        optimizer = make_optimizer(engine.model.parameters(), engine.active, tiny_spec.training)
-        clip = GradientClip(tiny_spec.training.gradient_clip, engine.active, seed=0)
+        optimizer = make_optimizer(engine.model.parameters(), engine.active, tiny_spec.training, engine.arithmetic)
+        clip = GradientClip(tiny_spec.training.gradient_clip, engine.active, 0, engine.arithmetic)
         step = TrainingStep(engine, optimizer, engine.active, clip)
         for number in (1, 2, 3):
             step(*batch(number=number), 0.1, number, dense_gradients=False)

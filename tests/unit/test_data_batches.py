@@ -9,7 +9,7 @@ from east.data.images import load_images
 from east.data.open import open_dataset
 from east.data.prepare import prepare
 from east.errors import EastError
-from east.seeding import generator
+from east.seeding import generator, torch_generator
 
 CPU = torch.device("cpu")
 MEAN, STD = (0.5, 0.25, 0.1), (0.2, 0.3, 0.4)
@@ -17,7 +17,7 @@ NUMPY_MODE = {"reflect": "reflect", "zero": "constant"}
 
 
 def random_images(count=21, height=12, width=10):
-    images = torch.randint(0, 256, (count, 3, height, width), generator=generator(0, "test"), dtype=torch.uint8)
+    images = torch.randint(0, 256, (count, 3, height, width), generator=torch_generator(0, "test"), dtype=torch.uint8)
     return images, torch.arange(count)
 
 

@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -43,6 +44,23 @@ def test_damaged_or_foreign_manifest_is_refused(digits):
         load_images("digits", digits.parent)
     manifest.write_text(whole.replace('"digits"', '"digit_pairs"'))
     with pytest.raises(EastError, match="describes the data set 'digit_pairs'"):
+        load_images("digits", digits.parent)
+
+
+@pytest.mark.parametrize("key", ["mean", "std", "num_classes", "digest"])
+def test_a_changed_fact_of_the_manifest_is_refused(digits, key):
+    path = digits / "manifest.json"
+    manifest = json.loads(path.read_text())
+    other = {"mean": [0.1, 0.2, 0.3], "std": [0.1, 0.2, 0.3], "num_classes": 11, "digest": "0" * 64}
+    path.write_text(json.dumps(manifest | {key: other[key]}))
+    with pytest.raises(EastError, match=r"manifest\.json is: .*snakemake"):
+        load_images("digits", digits.parent)
+
+
+def test_a_file_cut_short_is_refused(digits):
+    path = digits / "images.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(EastError, match=r"images\.safetensors is damaged"):
         load_images("digits", digits.parent)
 
 

@@ -1,12 +1,15 @@
 import hashlib
 import io
 import json
+import os
 import pickle
 import socket
 import subprocess
 import sys
 import tarfile
 import threading
+from dataclasses import replace
+from decimal import Decimal, localcontext
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -14,6 +17,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torchvision.datasets import CIFAR10, CIFAR100
 
 from east.data.catalog import DATASETS
@@ -26,7 +31,7 @@ from east.data.digits import (
     read_digits,
     split_digits,
 )
-from east.data.images import load_images
+from east.data.images import dataset_digest, load_images
 from east.data.prepare import channel_statistics, prepare, store_images
 from east.errors import EastError
 
@@ -111,7 +116,10 @@ def test_cifar_archive_is_read_with_its_images_labels_and_checksums(tmp_path, da
     assert path == tmp_path / dataset / "manifest.json"
     assert manifest["num_classes"] == DATASETS[dataset].num_classes
     assert manifest["shapes"]["train_images"] == list(train_images.shape)
-    assert manifest["sha256"] == hashlib.sha256((path.parent / "images.safetensors").read_bytes()).hexdigest()
+    tensors = {"train_images": train_images, "train_labels": train_labels}
+    tensors |= {"test_images": test_images, "test_labels": test_labels}
+    facts = {"mean": data.mean, "std": data.std, "num_classes": data.num_classes}
+    assert manifest["digest"] == data.digest == dataset_digest(tensors, **facts)
     assert manifest["sources"][0] == {"name": base.filename, "md5": cls.tgz_md5}
     assert [source["name"] for source in manifest["sources"][1:]] == [n for n, _ in base.train_list + base.test_list]
     assert sorted(p.name for p in (tmp_path / "raw").iterdir()) == [base.filename]
@@ -223,7 +231,7 @@ def test_prepared_data_are_left_alone_and_damaged_data_are_made_again(tmp_path):
     store_images("digits", tmp_path, read)
     path.unlink()
     store_images("digits", tmp_path, read)
-    path.write_text(path.read_text().replace('"schema_version": 1', '"schema_version": 0'))
+    path.write_text(path.read_text().replace('"schema_version": 2', '"schema_version": 0'))
     store_images("digits", tmp_path, read)
     assert len(calls) == 4
     assert (tensor_file.read_bytes(), path.read_bytes()) == (whole, manifest)
@@ -258,7 +266,7 @@ def test_two_processes_that_prepare_at_once_build_once(tmp_path):
         "    return SourceImages(images, labels, images + 1, labels + 1, ())\n"
         "(home / name).touch()\n"
         "while len(list(home.glob('ready*'))) < 2: time.sleep(0.01)\n"
-        "store_images('digits', home / 'data', read)\n"
+        "store_images('cifar10', home / 'data', read)\n"
     )
     jobs = [
         subprocess.Popen([sys.executable, "-c", script, str(tmp_path), name], cwd=Path(__file__).parents[2])
@@ -266,7 +274,7 @@ def test_two_processes_that_prepare_at_once_build_once(tmp_path):
     ]
     assert [job.wait(60) for job in jobs] == [0, 0]
     assert log.read_text() in ("ready1", "ready2")
-    assert load_images("digits", tmp_path / "data").train_labels.tolist() == [1, 2]
+    assert load_images("cifar10", tmp_path / "data").train_labels.tolist() == [1, 2]
 
 
 def test_unknown_data_set_is_refused(tmp_path):
@@ -338,3 +346,51 @@ def test_channel_statistics_are_per_channel_on_unit_pixels():
     images = torch.zeros(2, 2, 1, 2, dtype=torch.uint8)
     images[:, 1] = torch.tensor([0, 255], dtype=torch.uint8)
     assert channel_statistics(images) == ((0.0, 0.5), (0.0, 0.5))
+
+
+@given(st.lists(st.integers(0, 255), min_size=1, max_size=40))
+def test_channel_statistics_are_rounded_once(levels):
+    mean, std = channel_statistics(torch.tensor(levels, dtype=torch.uint8).view(-1, 1, 1, 1))
+    with localcontext(prec=60):
+        exact = Decimal(sum(levels)) / len(levels)
+        variance = sum((level - exact) ** 2 for level in levels) / len(levels)
+        expected = float(exact / 255), float(variance.sqrt() / 255)
+    assert (*mean, *std) == pytest.approx(expected, rel=0, abs=1e-40)
+
+
+def test_halves_are_rounded_up():
+    images, _ = native_digits()
+    assert 128 in images  # 8 of 16 levels are 127.5
+    column = torch.zeros(1, 8, 8, dtype=torch.uint8)
+    column[0, 0, 0] = 2
+    assert enlarge(column, 16)[0, 0, 0, 1] == 2  # 1.5
+
+
+@pytest.mark.parametrize("capability", ["default", "avx2"])
+def test_embedded_data_are_the_same_bytes_with_other_instructions(tmp_path, capability):
+    """Preparing refuses any other digest than the committed one."""
+    script = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from east.data.prepare import prepare\n"
+        "for name in ('digits', 'digit_pairs'): prepare(name, Path(sys.argv[1]))\n"
+    )
+    environment = os.environ | {"ATEN_CPU_CAPABILITY": capability, "PYTHONPATH": str(Path(__file__).parents[2])}
+    subprocess.run([sys.executable, "-c", script, str(tmp_path)], env=environment, check=True)
+    for name in ("digits", "digit_pairs"):
+        assert load_images(name, tmp_path).digest == DATASETS[name].digest
+
+
+def test_other_images_under_the_name_of_a_shipped_set_are_never_stored_or_opened(tmp_path, monkeypatch):
+    source = read_digits()
+    source.train_images[0, 0, 0, 0] += 1
+    with pytest.raises(EastError, match=r"not the images of Digits .*make setup"):
+        store_images("digits", tmp_path, lambda: source)
+    assert not (tmp_path / "digits" / "manifest.json").exists()
+    with monkeypatch.context() as before:
+        before.setitem(DATASETS, "digits", replace(DATASETS["digits"], digest=None))
+        store_images("digits", tmp_path, lambda: source)
+    with pytest.raises(EastError, match=r"not the images of Digits .*snakemake"):
+        load_images("digits", tmp_path)
+    prepare("digits", tmp_path)
+    assert load_images("digits", tmp_path).digest == DATASETS["digits"].digest

@@ -13,7 +13,7 @@ from east.engine.dense import DenseEngine
 from east.models.blocks import BASIC, Parts
 from east.models.dyrelu import retire_dyrelu, set_beta
 from east.models.resnet import ResNet
-from east.seeding import generator
+from east.seeding import torch_generator as generator
 from east.sparse.active import active_weights
 from east.sparse.layers import apply_masks, masked_layers
 

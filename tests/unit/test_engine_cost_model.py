@@ -1,4 +1,4 @@
-"""The cost model: what it counts, how it is fitted and kept, and what is chosen by it."""
+"""The cost model of a GPU: what it counts, how it is fitted and kept, and what is chosen by it."""
 
 import json
 import time
@@ -6,14 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-import torch
 from scipy.optimize import nnls
 
 from east.engine.costs import cache
-from east.engine.costs.calibration import Case, fit
+from east.engine.costs.calibration import fit
 from east.engine.costs.choose import Cheapest
 from east.engine.costs.model import KINDS, CostModel, dense_work, sparse_work
-from east.engine.sparse.calibration import calibrate, time_case
 from east.engine.sparse.network import describe
 from east.engine.workload import PLAIN, Workload
 from east.models import build_model
@@ -21,7 +19,7 @@ from east.sparse.active import active_weights
 from east.sparse.layers import masked_layers
 from east.sparse.masks import initialise_masks
 
-MACHINE = {"kernels": "kernels-avx2-0.so", "processor": "any"}
+MACHINE = {"gpu": "A", "triton": "3.7"}
 MODEL = CostModel({kind: 1e-9 * (number + 1) for number, kind in enumerate(KINDS)})
 
 
@@ -53,21 +51,18 @@ def test_work_goes_with_nonzeros_and_planes(units):
     plane = 32 * 32 * 128
     found = sparse_work(units[1], "fused", 85, PLAIN)
     assert (found["fused products"], found["fused"]) == (85 * plane, 64 * plane)
-    found = sparse_work(units[1], "tiled", 85, PLAIN)
-    assert (found["tiled products"], found["tiled"]) == (85 * plane, 128 * plane)
     assert sparse_work(units[1], "dense", 85, PLAIN)["convolution"] == 64 * 64 * 9 * plane
     assert dense_work(units[1], Workload(64))["convolution"] == 64 * 64 * 9 * plane / 2
 
 
 def test_the_first_layer_has_no_gradient_at_its_input(units):
     plane = 32 * 32 * 128
-    assert sparse_work(units[0], "tiled", 90, PLAIN)["tiled products"] == 60 * plane
+    assert sparse_work(units[0], "fused", 90, PLAIN)["fused products"] == 60 * plane
     assert sparse_work(units[0], "dense", 90, PLAIN)["layout"] == (2 * 3 + 2 * 64) * plane
 
 
-@pytest.mark.parametrize("execution", ["fused", "tiled"])
-def test_an_exact_clip_costs_a_dense_gradient_where_there_is_none(units, execution):
-    plain, exact = (sparse_work(units[1], execution, 85, Workload(dense=share)) for share in (0, 0.5))
+def test_an_exact_clip_costs_a_dense_gradient_where_there_is_none(units):
+    plain, exact = (sparse_work(units[1], "fused", 85, Workload(dense=share)) for share in (0, 0.5))
     plane = 32 * 32 * 128
     assert exact["convolution"] - plain["convolution"] == 64 * 64 * 9 * plane / 3 / 2
     assert exact["layout"] - plain["layout"] == 128 * plane / 2
@@ -82,19 +77,18 @@ def test_a_sketch_costs_by_its_probes(units):
 
 
 def test_each_layer_is_executed_as_costs_least():
-    model = times(fused=1, fused_products=1, tiled=5, tiled_products=0.1, convolution=0.1, layout=1)
-    for per_channel, sparse, any_of_three in ((1, "fused", "fused"), (30, "tiled", "tiled"), (10**6, "tiled", "dense")):
+    model = times(fused=1, fused_products=1, convolution=0.1, layout=1)
+    for per_channel, expected in ((1, "fused"), (10**6, "dense")):
         network, active = network_of(per_channel)
-        for among, expected in ((("fused", "tiled"), sparse), (("fused", "tiled", "dense"), any_of_three)):
-            chosen = Cheapest(lambda: model, PLAIN, among)(network, active)
-            assert chosen.keys() == active.keys()
-            assert chosen["stages.3.1.conv1"] == expected
-            assert chosen["classifier"] == "tiled"
+        chosen = Cheapest(lambda: model, PLAIN)(network, active)
+        assert chosen.keys() == active.keys()
+        assert chosen["stages.3.1.conv1"] == expected
+        assert chosen["classifier"] == "dense"
 
 
 def test_where_there_is_nothing_to_choose_no_model_is_asked():
     network, active = network_of(1)
-    chosen = Cheapest(pytest.fail, PLAIN, ("fused",), head="dense")(network, active)
+    chosen = Cheapest(pytest.fail, PLAIN, ("fused",))(network, active)
     assert chosen.pop("classifier") == "dense"
     assert set(chosen.values()) == {"fused"}
 
@@ -119,7 +113,7 @@ def test_a_model_is_fitted_once_and_kept(tmp_path):
 
 
 def test_a_model_that_lacks_a_kind_of_work_is_fitted_anew(tmp_path):
-    fewer = CostModel({kind: seconds for kind, seconds in MODEL.seconds.items() if not kind.startswith("tiled")})
+    fewer = CostModel({kind: seconds for kind, seconds in MODEL.seconds.items() if kind != "sketch"})
     assert cache.kept(tmp_path, MACHINE, tuple(fewer.seconds), lambda: fewer).seconds == fewer.seconds
     assert cache.kept(tmp_path, MACHINE, tuple(fewer.seconds), pytest.fail).seconds == fewer.seconds
     assert kept(tmp_path, MACHINE, lambda: MODEL).seconds == MODEL.seconds
@@ -128,7 +122,7 @@ def test_a_model_that_lacks_a_kind_of_work_is_fitted_anew(tmp_path):
 def test_another_machine_has_another_model(tmp_path):
     kept(tmp_path, MACHINE, lambda: MODEL)
     other = times(unit=1)
-    assert kept(tmp_path, MACHINE | {"processor": "other"}, lambda: other).seconds == other.seconds
+    assert kept(tmp_path, MACHINE | {"gpu": "B"}, lambda: other).seconds == other.seconds
     assert kept(tmp_path, MACHINE, pytest.fail).seconds == MODEL.seconds
 
 
@@ -163,7 +157,7 @@ def damaged(change):
         damaged(lambda content: content["seconds"].update(unit=-1.0)),
         damaged(lambda content: content["seconds"].update(unit=float("nan"))),
         damaged(lambda content: content["seconds"].update(unit=None)),
-        damaged(lambda content: content["machine"].update(processor="other")),
+        damaged(lambda content: content["machine"].update(gpu="B")),
     ],
 )
 def test_a_damaged_file_is_fitted_and_kept_anew(tmp_path, damage):
@@ -192,39 +186,3 @@ def test_without_a_cache_one_line_says_what_that_means(tmp_path, capsys, folder)
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("warning: the costs of engines cannot be kept: ")
     assert "EAST_CACHE_DIR" in line
-
-
-def test_calibration_leaves_everything_as_it_was():
-    threads, state = torch.get_num_threads(), torch.get_rng_state()
-    with torch.inference_mode():
-        found = calibrate()
-    assert torch.get_num_threads() == threads
-    assert torch.get_rng_state().equal(state)
-    assert found.seconds.keys() == set(KINDS)
-    assert all(value >= 0 for value in found.seconds.values())
-
-
-@pytest.fixture
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("one_thread")
-def test_predictions_are_in_the_order_of_what_is_measured():
-    model = calibrate()
-    few, many = Case(32, 16, PLAIN, "fused", 1), Case(32, 16, PLAIN, "fused", 64)
-    for cheaper, dearer in (
-        (few, Case(32, 16, PLAIN, "tiled", 1)),
-        (Case(32, 16, PLAIN, "tiled", 64), many),
-        (few, Case(32, 16, PLAIN, "dense")),
-        (few, Case(32, 16, PLAIN, None)),
-        (few, Case(32, 16, Workload(dense=1), "fused", 1)),
-        (few, Case(32, 16, Workload(probes=8), "fused", 1)),
-    ):
-        (cheap_work, cheap), (dear_work, dear) = (time_case(case) for case in (cheaper, dearer))
-        assert cheap < dear
-        assert model.predict(cheap_work) < model.predict(dear_work)

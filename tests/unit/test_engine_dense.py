@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from east.engine import GradientRequest, make_engine
 from east.engine.dense import sum_squared_norms
 from east.models import build_model
-from east.seeding import generator
+from east.seeding import torch_generator as generator
 from east.sparse.active import active_weights
 from east.sparse.layers import masked_layers
 from east.sparse.masks import Allocation, initialise_masks

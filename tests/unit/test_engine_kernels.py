@@ -1,4 +1,4 @@
-"""The kernels of one unit (convolution, batch norm, residual, activation) against autograd in double precision."""
+"""The kernels of one unit (convolution, batch norm, residual, activation) against autograd, and bit against bit."""
 
 from dataclasses import dataclass, field, replace
 
@@ -8,17 +8,26 @@ import torch.nn.functional as F
 
 from east.engine.sparse import kernels as k
 from east.engine.sparse.index import NonzeroIndex
-from east.seeding import generator
+from east.engine.sparse.sketch import contracted, parts_of
+from east.seeding import torch_generator as generator
 from east.sparse.active import ActiveWeights
 from east.sparse.layers import MaskedConv2d
+from tests.unit.planes import (
+    UNSET,
+    assert_same_bits,
+    copy_of,
+    from_lanes,
+    on_threads,
+    to_images,
+    to_lanes,
+    to_planes,
+    unset,
+)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-11}
+TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-12}
 """Largest error, relative to the largest number of a tensor, or to 1 if all are smaller."""
-
-UNSET = float("nan")
-"""What stands where a kernel must not read, and where it must write."""
 
 EPSILON, MOMENTUM = 1e-5, 0.1
 
@@ -49,12 +58,11 @@ class Case:
 
     Attributes:
         nonzeros: of each output channel, as many channels as there are numbers.
-        constant: input channels that are kept as a constant.
-        z: "found" on the way, "given" by another kernel, or "dense": given, and without lists of non-zeros.
+        constant: input channels that are the same number everywhere.
         activation: "none", "relu", or "dynamic", which is a DyReLU.
         direct: whether a gradient at the output is there already, besides what readers give.
         everything: whether gradients of off weights count, so that no channel may be left out.
-        probes: vectors of random signs, for sums over channels in `parts`.
+        probes: vectors of random signs.
     """
 
     shape: Shape = field(default_factory=Shape)
@@ -64,17 +72,34 @@ class Case:
     width: int = 5
     batch: int = 5
     constant: tuple[int, ...] = ()
-    z: str = "found"
     residual: bool = False
     activation: str = "relu"
     readers: tuple[Reader, ...] = (Reader(),)
     direct: bool = False
     everything: bool = False
     probes: int = 0
-    parts: int = 1
     training: bool = True
     dtype: torch.dtype = torch.float64
     seed: int = 0
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a unit is executed; none of it changes a bit.
+
+    Attributes:
+        rows: the convolution and the gradients of many non-zeros by kernels of their own.
+        pushed: readers have added their gradients at the output already.
+        stored: constant input channels are in memory like others.
+    """
+
+    rows: bool = False
+    pushed: bool = False
+    stored: bool = False
+
+
+FUSED = Way()
+OTHER_WAYS = (Way(stored=True), Way(pushed=True), Way(rows=True), Way(rows=True, pushed=True))
 
 
 def masked_conv(counts, by, shape, inputs, outputs, case, draw):
@@ -110,33 +135,12 @@ class Bound:
         return F.conv2d(images, weight, None, self.conv.stride, self.conv.padding)
 
 
-def images_of(x):
-    """(C, H, W, N) as PyTorch's (N, C, H, W) in double precision."""
-    return x.double().permute(3, 0, 1, 2)
-
-
-def planes_of(images):
-    """(N, C, H, W) as (C, H, W, N)."""
-    return images.detach().permute(1, 2, 3, 0).contiguous()
-
-
-def check_two_threads(run, found):
-    """Whether `run`, which returns tensors by name, finds with two threads every bit that it has found with one."""
-    torch.set_num_threads(2)
-    for name, tensor in run().items():
-        torch.testing.assert_close(tensor, found[name], rtol=0, atol=0, equal_nan=True)
-
-
-def each(channels):
-    """(C,) for every number of (C, H, W, N)."""
-    return channels[:, None, None, None]
-
-
 class Unit:
-    """A unit with random numbers, run by the kernels and by autograd."""
+    """A unit with random numbers, run by the kernels and by autograd. Images are (N, C, H, W)."""
 
     def __init__(self, case):
         self.case = case
+        self.kernels = k.KernelSet(case.dtype)
         draw = generator(case.seed, "unit")
 
         def random(*shape):
@@ -145,26 +149,23 @@ class Unit:
         outputs = len(case.nonzeros)
         conv = masked_conv(case.nonzeros, 0, case.shape, case.inputs, outputs, case, draw)
         self.bound = Bound(conv, (case.height, case.width), case.batch)
-        out_shape = (outputs, *self.bound.out_size, case.batch)
-        self.x = random(case.inputs, case.height, case.width, case.batch)
-        self.x_kind = torch.zeros(case.inputs, dtype=torch.uint8)
-        self.x_constants = torch.full((case.inputs,), UNSET, dtype=case.dtype)
+        self.out_shape = (case.batch, outputs, *self.bound.out_size)
+        self.x = random(case.batch, case.inputs, case.height, case.width)
         for channel in case.constant:
-            self.x_kind[channel], self.x_constants[channel] = k.CONSTANT, random()
-            self.x[channel] = self.x_constants[channel]
+            self.x[:, channel] = random()
         self.gamma, self.beta = random(outputs), random(outputs)
         self.running_mean, self.running_variance = random(outputs), random(outputs).square()
-        self.residual = random(*out_shape) if case.residual else None
+        self.residual = random(*self.out_shape) if case.residual else None
         self.readers = []
         for reader in case.readers:
             counts = [reader.nonzeros[channel % len(reader.nonzeros)] for channel in range(outputs)]
-            read = Bound(masked_conv(counts, 1, reader.shape, outputs, 4, case, draw), out_shape[1:3], case.batch)
-            self.readers.append((read, random(4, *read.out_size, case.batch)))
-        self.direct = random(*out_shape) if case.direct else None
-        self.coefficients = random(outputs, 4, case.batch)
+            read = Bound(masked_conv(counts, 1, reader.shape, outputs, 4, case, draw), self.out_shape[2:], case.batch)
+            self.readers.append((read, random(case.batch, 4, *read.out_size)))
+        self.direct = random(*self.out_shape) if case.direct else None
+        self.coefficients = random(case.batch, outputs, 4)
         if case.activation == "dynamic":  # lines that are equal where the first channel is, if nothing else is added
-            self.beta[0], self.coefficients[0, 2:] = 0, 0
-        self.pooled = random(outputs, case.batch)
+            self.beta[0], self.coefficients[:, 0, 2:] = 0, 0
+        self.pooled = random(case.batch, outputs)
         self.signs = 2.0 * torch.randint(2, (max(case.probes, 1), outputs), generator=draw).to(case.dtype) - 1
 
     @property
@@ -180,75 +181,86 @@ class Unit:
         weight = conv.weight.detach().double().requires_grad_()
         gamma, beta = (tensor.double().requires_grad_() for tensor in (self.gamma, self.beta))
         running_mean, running_variance = self.running_mean.double().clone(), self.running_variance.double().clone()
-        z = self.bound(images_of(self.x), weight)
+        z = self.bound(self.x.double(), weight)
         z.retain_grad()
         u = F.batch_norm(z, running_mean, running_variance, gamma, beta, case.training, MOMENTUM, EPSILON)
         if self.residual is not None:
-            u = u + images_of(self.residual)
+            u = u + self.residual.double()
         u.retain_grad()
         y = {"none": lambda: u, "relu": lambda: F.relu(u), "dynamic": lambda: self.dyrelu(u)}[case.activation]()
-        loss = sum(((bound(y) * images_of(dz)).sum() for bound, dz in self.readers), y.sum() * 0)
+        loss = sum(((bound(y) * dz.double()).sum() for bound, dz in self.readers), y.sum() * 0)
         if self.direct is not None:
-            loss = loss + (y * images_of(self.direct)).sum()
+            loss = loss + (y * self.direct.double()).sum()
         if case.activation == "dynamic":
-            loss = loss + (u * self.pooled.double().T[:, :, None, None]).sum()
+            loss = loss + (u.mean((2, 3)) * self.pooled.double()).sum()
         loss.backward()
-        dz = planes_of(z.grad)
+        deviation = (z.detach().var((0, 2, 3), unbiased=False) + EPSILON).sqrt()
         return {
-            "y": planes_of(u if case.activation == "dynamic" else y),
-            "pooled": u.detach().mean((2, 3)).T,
+            "y": (u if case.activation == "dynamic" else y).detach(),
+            "means": u.detach().mean((2, 3)),
             "mean": z.detach().mean((0, 2, 3)),
-            "inverse_deviation": (z.detach().var((0, 2, 3), unbiased=False) + EPSILON).rsqrt(),
+            "inverse": 1 / deviation,
             "running_mean": running_mean,
             "running_variance": running_variance,
-            "g": planes_of(u.grad),
-            "dz": dz,
+            "g": u.grad,
+            "dz": z.grad,
             "weight_gradient": gamma.grad,
             "bias_gradient": beta.grad,
             "value_gradient": weight.grad[conv.mask],
-            "sketch": torch.einsum("po,ohwn->phwn", self.signs.double(), dz),
+            "sketch": torch.einsum("po,nohw->pnhw", self.signs.double(), z.grad),
+            "products": torch.einsum("po,oiab->ipab", self.signs.double(), weight.grad).flatten(2),
         }
 
     def dyrelu(self, u):
-        a1, a2, b1, b2 = self.coefficients.double().permute(1, 2, 0)[..., None, None]
+        a1, a2, b1, b2 = self.coefficients.double().permute(2, 0, 1)[..., None, None]
         return torch.maximum(a1 * u + b1, a2 * u + b2)
 
-    def run(self):
+    def run(self, way=FUSED):
         """What the kernels find."""
-        self._forward()
+        self._forward(way)
         found = {
-            "y": torch.where(each(self.kind == k.CONSTANT), each(self.constant), self.y),
-            "pooled": self.means,
+            "y": torch.where(each(self.kind == k.CONSTANT), each(self.constant), to_images(self.y, self.case.batch)),
             "running_mean": self.new_mean,
             "running_variance": self.new_variance,
         }
+        if self.case.activation == "dynamic":
+            found["means"] = from_lanes(self.means, self.case.batch)
         if self.case.training:
-            self._backward()
-            found |= {"mean": self.mean, "inverse_deviation": self.inverse_deviation}
-            found |= {"g": self.g, "dz": self.dz, "sketch": self.sketches.sum(0)} | self.gradients
+            self._backward(way)
+            mean, inverse, _, _ = self.normalization.unbind(1)
+            found |= {"mean": mean, "inverse": inverse, "dz": to_images(self.dz, self.case.batch)} | self.gradients
+            if self.g is not None:
+                found["g"] = to_images(self.g, self.case.batch)
+            if self.case.probes:
+                found |= self._project()
         return found
 
-    def _forward(self):
-        case = self.case
-        self.data = self.x.masked_fill(each(self.x_kind == k.CONSTANT), UNSET)
-        self.planes = k.Planes(k.address(self.data), k.address(self.x_kind), k.address(self.x_constants))
-        self.z = None
-        if case.z != "found":
-            self.z = planes_of(self.bound(images_of(self.x))).to(case.dtype)
-        if case.z == "given":  # kernels leave channels without non-zeros as they are
-            self.z[~self.bound.index.by_output.occupied.bool()] = UNSET
-        self.lists = k.Lists() if case.z == "dense" else self.bound.index.by_output.lists
-        outputs = len(case.nonzeros)
-        self.y = self.x.new_full((outputs, *self.bound.out_size, case.batch), UNSET)
+    def _forward(self, way):
+        case, geometry = self.case, self.bound.geometry
+        self.x_planes = to_planes(self.x)
+        self.x_kind = torch.zeros(case.inputs, dtype=torch.uint8)
+        self.x_constants = torch.full((case.inputs,), UNSET, dtype=case.dtype)
+        for channel in () if way.stored or way.rows else case.constant:
+            self.x_kind[channel], self.x_constants[channel] = k.CONSTANT, self.x[0, channel, 0, 0]
+            self.x_planes[channel] = UNSET
+        self.planes = k.Planes(*map(k.address, (self.x_planes, self.x_kind, self.x_constants)))
+        self.lists, self.values = self.bound.index.by_output.lists, k.address(self.bound.weights.values)
+        outputs, size = len(case.nonzeros), self.bound.out_size
+        self.z = unset(outputs, *size, case.batch, case.dtype) if way.rows else None
+        if self.z is not None:
+            x, z = k.address(self.x_planes), k.address(self.z)
+            self.kernels("convolve", k.Convolve(geometry, self.lists, self.values, x, z))
+        self.y = unset(outputs, *size, case.batch, case.dtype)
         self.kind = torch.full((outputs,), 99, dtype=torch.uint8)
-        self.constant, self.mean, self.inverse_deviation = self.x.new_full((3, outputs), UNSET)
-        self.means = self.x.new_full((outputs, case.batch), UNSET)
+        self.constant, self.normalization = self.gamma.new_full((outputs,), UNSET), self.gamma.new_empty(outputs, 4)
+        self.means = self.gamma.new_full((outputs, k.groups_of(case.batch), k.LANES), UNSET)
         self.new_mean, self.new_variance = self.running_mean.clone(), self.running_variance.clone()
         self.reads = self.read
+        residual = None if self.residual is None else to_planes(self.residual)
         forward = k.Forward(
-            geometry=self.bound.geometry,
+            geometry=geometry,
             by_output=self.lists,
-            values=k.address(self.bound.weights.values),
+            values=self.values,
             x=self.planes,
             z=k.address(self.z),
             weight=k.address(self.gamma),
@@ -260,83 +272,114 @@ class Unit:
             training=int(case.training),
             rectify=int(case.activation == "relu"),
             constants=int(self.reads is not None),
-            residual=k.address(self.residual),
+            residual=k.address(residual),
             wanted=None if case.everything else k.address(self.reads),
-            mean=k.address(self.mean),
-            inverse_deviation=k.address(self.inverse_deviation),
+            normalization=k.address(self.normalization),
             y=k.address(self.y),
             kind=k.address(self.kind),
             constant=k.address(self.constant),
             pooled=k.address(self.means) if case.activation == "dynamic" else None,
         )
-        k.KernelSet(case.dtype)("forward", forward)
+        self.kernels("forward", forward)
 
-    def _backward(self):
+    def _backward(self, way):
         """In the memory in which the engine works: dz takes the place of the output, g that of the direct gradient."""
-        case = self.case
+        case, geometry = self.case, self.bound.geometry
         activation = {
             "none": k.NO_ACTIVATION,
             "relu": k.RECTIFY_BY_INPUT if self.residual is None else k.RECTIFY_BY_OUTPUT,
             "dynamic": k.DYNAMIC,
         }[case.activation]
-        self.u, self.dz = self.y.clone(), self.y.clone()
-        direct = None if self.direct is None else self.direct.clone()
-        self.g = torch.full_like(self.y, UNSET) if direct is None else direct
+        u, self.dz = copy_of(self.y), copy_of(self.y)
+        readers = [(bound, to_planes(dz)) for bound, dz in self.readers]
+        direct = None if self.direct is None else to_planes(self.direct)
+        if way.pushed:
+            direct = self._pushed(readers, direct)
+        self.g = None
+        if self.residual is not None:
+            self.g = copy_of(self.y).fill_(UNSET) if direct is None else direct
         outputs, values = len(case.nonzeros), len(self.bound.weights.values)
         sizes = {"weight_gradient": outputs, "bias_gradient": outputs, "value_gradient": values}
-        self.gradients = {name: self.x.new_full((size,), UNSET) for name, size in sizes.items()}
-        self.sketches = self.x.new_full((case.parts, max(case.probes, 1), *self.y.shape[1:]), UNSET)
+        self.gradients = {name: self.gamma.new_full((size,), UNSET) for name, size in sizes.items()}
+        shape = (parts_of(outputs), max(case.probes, 1), *self.y.shape[1:])
+        self.sketches = self.gamma.new_full(shape, UNSET)
+        coefficients, pooled = to_lanes(self.coefficients), to_lanes(self.pooled)
         backward = k.Backward(
-            geometry=self.bound.geometry,
+            geometry=geometry,
             by_output=self.lists,
-            values=k.address(self.bound.weights.values),
+            values=self.values,
             x=self.planes,
             z=k.address(self.z),
-            weight=k.address(self.gamma),
-            bias=k.address(self.beta),
-            mean=k.address(self.mean),
-            inverse_deviation=k.address(self.inverse_deviation),
+            normalization=k.address(self.normalization),
             direct=k.address(direct),
             activation=activation,
-            y=k.address(self.u if case.activation == "dynamic" else self.dz),
-            coefficients=k.address(self.coefficients),
-            pooled=k.address(self.pooled),
+            y=k.address(u if case.activation == "dynamic" else self.dz),
+            coefficients=k.address(coefficients),
+            pooled=k.address(pooled),
             read=k.address(self.reads),
-            g=None if self.residual is None else k.address(self.g),
+            g=k.address(self.g),
             dz=k.address(self.dz),
             dz_of_dead=int(case.everything),
             **{name: k.address(tensor) for name, tensor in self.gradients.items()},
             probes=case.probes,
-            sketch_parts=case.parts,
             signs=k.address(self.signs),
             sketches=k.address(self.sketches),
         )
-        for place, (bound, dz) in enumerate(self.readers):
+        for place, (bound, dz) in enumerate([] if way.pushed else readers):
             values = k.address(bound.weights.values)
             backward.consumers[place] = k.Consumer(bound.geometry, bound.index.by_input.lists, values, k.address(dz))
-        k.KernelSet(case.dtype)("backward", backward)
+        self.kernels("backward", backward)
+        if way.rows:
+            dz, gradient = k.address(self.dz), k.address(self.gradients["value_gradient"])
+            arguments = (geometry, self.lists, self.planes, dz, gradient, k.FEW + 1)
+            self.kernels("weight_gradient", k.WeightGradient(*arguments))
 
-    def check(self):
-        """Compare everything that the case defines; returns what the kernels find."""
-        case, found, expected = self.case, self.run(), self.expected()
-        live = self.bound.index.by_output.occupied.bool() | (case.z == "dense")
-        read = torch.ones_like(live) if self.reads is None else self.reads.bool()
-        written = read | ~live | case.everything
-        assert found["y"][~written].isnan().all()
-        amplified = float(expected["inverse_deviation"].max())  # errors of z, where it hardly varies
-        agree(found["y"][written], expected["y"][written], case.dtype, "y", amplified)
-        names = ["running_mean", "running_variance"]
-        if case.activation == "dynamic":
-            names.append("pooled")
-        if case.training:
-            names += ["mean", "inverse_deviation", "weight_gradient", "bias_gradient"]
-            names += ["value_gradient"] * (case.z == "found") + ["sketch"] * (case.probes > 0)
-            names += ["g"] * case.residual
-            wanted = (live & read) | case.everything
-            agree(found["dz"][wanted], expected["dz"][wanted], case.dtype, "dz", amplified)
-        for name in names:
-            agree(found[name], expected[name], case.dtype, name, amplified)
+    def _pushed(self, readers, direct):
+        """The gradient at the output after the readers have added to it, one after the other."""
+        to = copy_of(self.y).fill_(UNSET) if direct is None else direct
+        for number, (bound, dz) in enumerate(readers):
+            arguments = (bound.index.by_input.lists, k.address(bound.weights.values), k.address(dz), k.address(to))
+            accumulate = int(direct is not None or number > 0)
+            self.kernels("input_gradient", k.InputGradient(bound.geometry, *arguments, accumulate))
+        return to
+
+    def _project(self):
+        sketches = self.sketches.clone()
+        products = contracted(self.kernels, self.bound.geometry, self.planes, sketches)
+        return {"sketch": to_images(sketches[:1], self.case.batch).squeeze(0).movedim(1, 0), "products": products}
+
+    @property
+    def live(self):
+        """Which output channels have a non-zero."""
+        return self.bound.index.by_output.occupied.bool()
+
+    def defined(self, found):
+        """What the case defines of what was found."""
+        case, read = self.case, torch.ones_like(self.live) if self.reads is None else self.reads.bool()
+        defined = dict(found)
+        defined["y"] = found["y"][:, read | ~self.live | case.everything]
+        if "dz" in found:
+            defined["dz"] = found["dz"][:, (self.live & read) | case.everything]
+        return defined
+
+    def check(self, *ways):
+        """Compare everything that the case defines with autograd, and other ways of execution bit for bit."""
+        found, expected = self.run(), self.expected()
+        kind, y = self.kind.clone(), to_images(self.y, self.case.batch)
+        assert y[:, kind != k.STORED].isnan().all()
+        defined, expected = self.defined(found), self.defined(expected)
+        amplified = float(expected["inverse"].max())  # errors of z, where it hardly varies
+        for name, tensor in defined.items():
+            agree(tensor, expected[name], self.case.dtype, name, amplified)
+        for way in ways:
+            assert_same_bits(self.defined(self.run(way)), defined)
+        self.kind = kind
         return found
+
+
+def each(channels):
+    """(C,) for every number of (N, C, H, W)."""
+    return channels[:, None, None]
 
 
 def agree(found, expected, dtype, name, amplified=1.0):
@@ -359,19 +402,20 @@ ENDS = {
 }
 
 
-@pytest.mark.parametrize("batch", [1, 5, 128])
+@pytest.mark.parametrize("batch", [1, 5, 32, 70])
 @pytest.mark.parametrize("end", ENDS)
 @pytest.mark.parametrize("training", [True, False])
-def test_units_with_every_end_equal_autograd(end, batch, training):
-    Unit(Case(batch=batch, training=training, **ENDS[end])).check()
+def test_units_with_every_end_equal_autograd_in_every_way(end, batch, training):
+    Unit(Case(batch=batch, training=training, **ENDS[end])).check(*OTHER_WAYS)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize(("height", "width"), [(6, 5), (1, 1), (2, 2), (1, 7), (5, 3), (40, 33)])
+@pytest.mark.parametrize(("height", "width"), [(6, 5), (6, 6), (1, 1), (2, 2), (1, 7), (5, 3), (70, 33), (2, 65)])
 @pytest.mark.parametrize("shape", [NEAR, Shape(1, 1, 0)], ids=["3x3", "1x1"])
 def test_few_nonzeros_at_every_size_of_image_equal_autograd(shape, height, width, dtype):
     for residual in (False, True):
-        Unit(Case(shape, (1, 2, 3, 0), 3, height, width, 16, residual=residual, direct=residual, dtype=dtype)).check()
+        case = Case(shape, (1, 2, 3, 0), 3, height, width, 16, residual=residual, direct=residual, dtype=dtype)
+        Unit(case).check(*OTHER_WAYS)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -379,21 +423,21 @@ def test_few_nonzeros_at_every_size_of_image_equal_autograd(shape, height, width
 @pytest.mark.parametrize("readers", [1, 2, 3, 4, 5])
 def test_every_number_of_nonzeros_and_readers_equals_autograd(readers, residual, dtype):
     """Up to three and four of them, all are read in one pass; each number has a loop of its own."""
-    case = Case(batch=19, readers=(Reader(NEAR, (readers,)),), residual=residual, dtype=dtype)
-    Unit(case).check()
-    Unit(replace(case, direct=True)).check()
+    case = Case(batch=19, width=7, readers=(Reader(NEAR, (readers,)),), residual=residual, dtype=dtype)
+    Unit(case).check(*OTHER_WAYS)
+    Unit(replace(case, direct=True)).check(*OTHER_WAYS)
 
 
 @pytest.mark.parametrize("kernel", [1, 3, 7])
 @pytest.mark.parametrize("stride", [1, 2])
 def test_every_kernel_size_stride_and_padding_equals_autograd(kernel, stride):
     for padding in {0, kernel // 2, kernel - 1}:
-        for batch in (1, 5) if padding != kernel // 2 else (1, 5, 128):
-            Unit(Case(Shape(kernel, stride, padding), (0, 1, 2, 3, 4, 20), 21, 8, 9, batch, probes=1)).check()
+        case = Case(Shape(kernel, stride, padding), (0, 1, 2, 3, 4, 20), 21, 8, 9, 5, probes=1)
+        Unit(case).check(*OTHER_WAYS)
 
 
 @pytest.mark.parametrize("seed", range(100))
-def test_random_units_equal_autograd(seed):
+def test_random_units_equal_autograd_and_on_any_number_of_threads_bit_for_bit(seed):
     draw = generator(seed, "case")
 
     def one_of(*choices):
@@ -413,12 +457,10 @@ def test_random_units_equal_autograd(seed):
         inputs=inputs,
         height=one_of(9, 10, 13),
         width=one_of(9, 10, 20),
-        batch=one_of(1, 3, 8, 33),
+        batch=one_of(2, 3, 33),
         constant=(0, 1, 2) if inputs == 30 else (),
-        z=one_of("found", "found", "found", "given", "dense"),
         everything=one_of(False, True),
         probes=one_of(0, 1, 3),
-        parts=1,
         dtype=one_of(torch.float32, torch.float64),
         seed=seed,
         **ENDS[one_of(*ENDS)],
@@ -428,20 +470,20 @@ def test_random_units_equal_autograd(seed):
         readers = (Reader(near(Shape(3, 2, 1)), counts), Reader(near(Shape(1, 2, 0)), counts[::-1]))
         case = replace(case, readers=readers[: one_of(1, 2)])
     unit = Unit(case)
-    found = unit.check()
+    unit.check(*OTHER_WAYS)
     if seed % 4 == 0:
-        check_two_threads(unit.run, found)
+        for way in (FUSED, Way(rows=True, pushed=True)):
+            on_threads(lambda way=way: unit.run(way))
 
 
-@pytest.mark.parametrize("z", ["found", "given", "dense"])
 @pytest.mark.parametrize("shape", [NEAR, Shape(3, 2, 1)], ids=["stride 1", "stride 2"])
 @pytest.mark.parametrize(
     "nonzeros",
     [(0,) * 4, (0, 1, 0, 0), (54,) * 4, (0, 54, 0, 3), (2, 2, 2, 2)],
     ids=["none", "one", "all", "empty rows", "few"],
 )
-def test_every_mask_equals_autograd(nonzeros, shape, z):
-    Unit(Case(shape, nonzeros, everything=True, z=z)).check()
+def test_every_mask_equals_autograd(nonzeros, shape):
+    Unit(Case(shape, nonzeros, everything=True)).check(*OTHER_WAYS)
 
 
 @pytest.mark.parametrize("counts", [(1,), (2,), (3,), (4,), (5,), (0, 9)])
@@ -449,15 +491,17 @@ def test_every_mask_equals_autograd(nonzeros, shape, z):
 @pytest.mark.parametrize("direct", [False, True])
 def test_gradients_of_all_readers_are_added(counts, second, direct):
     readers = [Reader(NEAR, counts)] + ([] if second is None else [Reader(second, (1, 0, 2))])
-    Unit(Case(readers=tuple(readers), direct=direct)).check()
-    Unit(Case(readers=tuple(readers), direct=True, residual=True)).check()
+    Unit(Case(width=6, readers=tuple(readers), direct=direct)).check(*OTHER_WAYS)
+    Unit(Case(width=6, readers=tuple(readers), direct=True, residual=True)).check(*OTHER_WAYS)
 
 
 @pytest.mark.parametrize("shape", [NEAR, Shape(3, 2, 1), Shape(1, 1, 0), Shape(7, 2, 3)], ids=str)
 @pytest.mark.parametrize("residual", [False, True])
 def test_constant_channels_are_read_as_if_they_were_stored(shape, residual):
     """Their memory holds NaN."""
-    Unit(Case(shape, (1, 2, 3, 6, 6, 0), constant=(0, 1, 3, 5), residual=residual, direct=residual)).check()
+    for width in (5, 8):
+        case = Case(shape, (1, 2, 3, 6, 6, 0), width=width, constant=(0, 1, 3, 5), residual=residual, direct=residual)
+        Unit(case).check(*OTHER_WAYS)
 
 
 @pytest.mark.parametrize("everything", [False, True])
@@ -465,7 +509,6 @@ def test_a_channel_without_nonzeros_becomes_a_constant(everything):
     unit = Unit(Case(nonzeros=(0, 2, 0), everything=everything))
     unit.check()
     assert unit.kind.tolist() == [k.CONSTANT, k.STORED, k.CONSTANT]
-    assert unit.y[unit.kind == k.CONSTANT].isnan().all()
 
 
 def test_a_channel_without_nonzeros_is_stored_where_constants_are_not_understood():
@@ -481,29 +524,28 @@ def test_channels_that_nothing_reads_are_left_out(probes, dtype):
     readers = (Reader(NEAR, (0, 0, 0, 0, 2, 1)), Reader(Shape(1, 1, 0), (0, 0, 0, 0, 1, 0)))
     case = Case(nonzeros=(1, 2, 3, 9, 2, 0), readers=readers, probes=probes, dtype=dtype)
     unit = Unit(case)
-    unit.check()
+    unit.check(*OTHER_WAYS)
     assert unit.kind.tolist() == [k.ABSENT] * 4 + [k.STORED, k.CONSTANT]
     assert (unit.gradients["bias_gradient"][:4] == 0).all()
     everything = Unit(replace(case, everything=True))
-    everything.check()
+    found = everything.check(*OTHER_WAYS)
     assert everything.kind.tolist() == [k.STORED] * 5 + [k.CONSTANT]
-    assert (everything.dz[:4] == 0).all()
+    assert (found["dz"][:, :4] == 0).all()
 
 
 @pytest.mark.parametrize("shape", [NEAR, Shape(3, 2, 1)], ids=["stride 1", "stride 2"])
 @pytest.mark.parametrize("probes", [1, 3])
-@pytest.mark.parametrize("parts", [1, 2, 6])
-def test_sketches_sum_the_gradient_with_signs_over_all_channels(shape, probes, parts):
-    """Channels without non-zeros count, and so does a part that nothing reads."""
-    for readers in ((Reader(),), (Reader(NEAR, (0, 0, 0, 1, 1, 1)),)):
-        for z in ("found", "given"):
-            Unit(Case(shape, z=z, probes=probes, parts=parts, readers=readers)).check()
+def test_sketches_sum_the_gradient_with_signs_over_all_channels(shape, probes):
+    """Channels without non-zeros count, and so do eight channels that nothing reads."""
+    nonzeros = (0, 1, 2, 3, 4, 9) * 3
+    for readers in ((Reader(),), (Reader(NEAR, (0,) * 16 + (1, 1)),)):
+        Unit(Case(shape, nonzeros, probes=probes, readers=readers)).check(*OTHER_WAYS)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("end", ["ReLU", "no activation", "residual and ReLU", "residual alone"])
 def test_planes_that_are_written_past_the_caches_equal_autograd(end, dtype):
-    Unit(Case(Shape(1, 1, 0), (1, 2), 2, 28, 29, 128, dtype=dtype, **ENDS[end])).check()
+    Unit(Case(Shape(1, 1, 0), (1, 2), 2, 28, 29, 128, dtype=dtype, **ENDS[end])).check(*OTHER_WAYS)
 
 
 @pytest.mark.parametrize("mean", [1e3, -1e3])
@@ -512,7 +554,7 @@ def test_the_variance_of_a_channel_far_from_zero_is_exact(mean):
     unit = Unit(Case(Shape(1, 1, 0), (1, 4), 4, 32, 32, 16, dtype=torch.float32))
     unit.x += mean
     found, expected = unit.run(), unit.expected()
-    torch.testing.assert_close(found["inverse_deviation"].double(), expected["inverse_deviation"], rtol=1e-4, atol=0)
+    torch.testing.assert_close(found["inverse"].double(), expected["inverse"], rtol=1e-4, atol=0)
 
 
 @pytest.mark.parametrize("at", ["x", "dz"])
@@ -522,61 +564,62 @@ def test_the_variance_of_a_channel_far_from_zero_is_exact(mean):
 @pytest.mark.parametrize("residual", [False, True])
 def test_nan_goes_where_it_is_read_and_nowhere_else(at, value, nonzeros, shape, residual):
     unit = Unit(Case(shape, nonzeros, inputs=1, readers=(Reader(NEAR, (54,)),), residual=residual, batch=3))
-    (unit.x if at == "x" else unit.readers[0][1])[0, :, :, 1] = value
+    (unit.x if at == "x" else unit.readers[0][1])[1, 0] = value
     found = unit.run()
     dead = 2
-    assert found["y"][:dead].isnan().all() == (at == "x")
-    assert found["y"][dead].isfinite().all()
-    for name in ("dz", "weight_gradient", "value_gradient"):
+    assert found["y"][:, :dead].isnan().all() == (at == "x")
+    assert found["y"][:, dead].isfinite().all()
+    assert not found["dz"][:, 0].isfinite().any()
+    for name in ("weight_gradient", "value_gradient"):
         assert not found[name].isfinite().flatten()[0], name
     assert not found["value_gradient"].isfinite().any()
 
 
-# Products with sketches
+@pytest.mark.parametrize("way", [FUSED, Way(rows=True, pushed=True)], ids=["fused", "rows"])
+def test_control_registers_that_other_libraries_have_set_change_nothing(way):
+    """Denormal numbers are kept in every thread, and the caller finds its own setting again."""
+    unit = Unit(Case(nonzeros=(1, 2, 3, 9), batch=33, dtype=torch.float32))
+    unit.x *= 1e-38
+    expected = on_threads(lambda: unit.run(way), (1, 2))
+    assert torch.set_flush_denormal(True)
+    try:
+        found = on_threads(lambda: unit.run(way), (1, 2))
+        assert (torch.tensor([1e-40]) * 0.5).item() == 0
+    finally:
+        torch.set_flush_denormal(False)
+    assert_same_bits(found, expected)
 
 
-def correlate(x, sketches, bound, kind=None, constants=None):
-    """What the kernel finds: (in, probes, taps)."""
-    parts, probes = sketches.shape[:2]
-    planes = k.Planes(*map(k.address, (x, kind, constants)))
-
-    products = torch.full((len(x), probes, bound.geometry.kernel**2), UNSET, dtype=torch.float64)
-    summed = sketches.clone()
-    arguments = k.Correlate(bound.geometry, planes, probes, parts, k.address(summed), k.address(products))
-    k.KernelSet(x.dtype)("correlate", arguments)
-    return {"products": products}
+# Products with sketches of a layer without batch norm, and of every shape
 
 
-def check_correlate(
-    shape, probes=1, parts=1, height=6, width=5, batch=5, constant=False, dtype=torch.float64, threads=1
-):
+def check_correlate(shape, probes=1, parts=1, height=6, width=5, batch=5, constant=False, dtype=torch.float64):
     draw = generator(0, "correlate")
     bound = Bound(MaskedConv2d(3, 4, shape.kernel, stride=shape.stride, padding=shape.padding), (height, width), batch)
-    x = torch.randn(3, height, width, batch, generator=draw, dtype=torch.float64).to(dtype)
-    sketches = torch.randn(parts, probes, *bound.out_size, batch, generator=draw, dtype=torch.float64).to(dtype)
+    x = torch.randn(batch, 3, height, width, generator=draw, dtype=torch.float64).to(dtype)
+    sketches = torch.randn(parts, batch, probes, *bound.out_size, generator=draw, dtype=torch.float64).to(dtype)
     kind, constants = torch.tensor([0, int(constant), 0], dtype=torch.uint8), torch.full((3,), UNSET, dtype=dtype)
-    data = x.clone()
     if constant:
-        constants[1], x[1], data[1] = 0.7, 0.7, UNSET
-
-    def run():
-        return correlate(data, sketches, bound, kind, constants)
-
-    found = run()
+        constants[1], x[:, 1] = 0.7, 0.7
+    data = to_planes(x)
+    data[kind.bool()] = UNSET
+    planes = k.Planes(*map(k.address, (data, kind, constants)))
+    groups = k.groups_of(batch)
+    memory = torch.full((parts, probes, groups, *bound.out_size, k.LANES), UNSET, dtype=dtype)
+    memory.copy_(torch.stack([to_planes(part) for part in sketches]))
+    found = on_threads(lambda: {"": contracted(k.KernelSet(dtype), bound.geometry, planes, memory.clone())})[""]
     size = (probes, 3, shape.kernel, shape.kernel)
     weight = torch.nn.grad.conv2d_weight(
-        images_of(x), size, images_of(sketches.sum(0)), stride=shape.stride, padding=shape.padding
+        x.double(), size, sketches.double().sum(0), stride=shape.stride, padding=shape.padding
     )
-    agree(found["products"], weight.transpose(0, 1).flatten(2), dtype, "products")
-    if threads == 2:
-        check_two_threads(run, found)
+    agree(found, weight.transpose(0, 1).flatten(2), dtype, "products")
 
 
 @pytest.mark.parametrize("kernel", [1, 3, 7])
 @pytest.mark.parametrize("stride", [1, 2])
 def test_products_with_sketches_are_the_dense_gradient_times_the_signs(kernel, stride):
     for padding in {0, kernel // 2, kernel - 1}:
-        for batch in (1, 5, 128):
+        for batch in (1, 5, 70):
             check_correlate(Shape(kernel, stride, padding), height=8, width=9, batch=batch)
 
 
@@ -584,24 +627,12 @@ def test_products_with_sketches_are_the_dense_gradient_times_the_signs(kernel, s
 @pytest.mark.parametrize("parts", [1, 2, 16])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_parts_of_sketches_are_added(probes, parts, dtype):
-    check_correlate(NEAR, probes, parts, height=9, width=33, batch=32, dtype=dtype, threads=2)
+    check_correlate(NEAR, probes, parts, height=9, width=33, batch=32, dtype=dtype)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("width", [1, 2, 3, 4, 40])
+@pytest.mark.parametrize("width", [1, 2, 3, 4, 70])
 @pytest.mark.parametrize("shape", [NEAR, Shape(3, 2, 1), Shape(1, 1, 0)], ids=str)
 def test_products_with_constant_channels_and_of_every_width(shape, width, dtype):
     for height in (1, 2, 4):
         check_correlate(shape, 2, height=height, width=width, constant=True, dtype=dtype)
-
-
-@pytest.mark.parametrize(("width", "batch"), [(15, 128), (16, 128), (17, 128), (25, 128), (9, 600), (6, 2000)])
-def test_products_with_sketches_in_several_strips_of_columns(width, batch):
-    check_correlate(NEAR, height=4, width=width, batch=batch, constant=True)
-
-
-def test_a_nan_in_an_input_channel_is_a_nan_in_its_products():
-    bound = Bound(MaskedConv2d(2, 1, 3, padding=1), (5, 5), 3)
-    x, sketches = torch.ones(2, 5, 5, 3), torch.ones(1, 1, 5, 5, 3)
-    x[1, 2, 2, 0] = UNSET
-    assert correlate(x, sketches, bound)["products"].isnan().flatten(1).all(1).tolist() == [False, True]

@@ -1,82 +1,41 @@
-"""The kernels around the sparse convolution: layouts, max pooling and DyReLU."""
+"""The kernels around the sparse convolution against PyTorch: images, pools, DyReLU, linear layers, loss, vectors."""
 
-import ctypes
+import math
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from east.engine.sparse.library import load_kernels
+from east.engine.sparse import kernels as k
+from east.engine.sparse.sketch import parts_of
+from tests.unit.planes import UNSET, from_lanes, on_threads, to_images, to_lanes, to_planes, unset
 
-DTYPES = [torch.float32, torch.float64]
-CASES = [(1, torch.float32), (7, torch.float64), (128, torch.float32), (128, torch.float64), (500, torch.float32)]
+CASES = [(1, torch.float32), (7, torch.float64), (128, torch.float32), (70, torch.float64)]
 """Batches, with types of numbers."""
-UNSET = float("nan")
-"""What stands where a kernel must not read, and where it must write."""
 
 
-class Planes(ctypes.Structure):
-    _fields_ = [("data", ctypes.c_void_p), ("kind", ctypes.c_void_p), ("constants", ctypes.c_void_p)]
+def run(name, structure, *outputs):
+    """Call a kernel with several numbers of threads, which must find the same bits; what it writes begins as NaN."""
+    kernels = k.KernelSet(outputs[0].dtype)
 
-
-class Geometry(ctypes.Structure):
-    _fields_ = [
-        (name, ctypes.c_int32)
-        for name in (
-            *("in_channels", "in_height", "in_width", "out_channels", "out_height", "out_width"),
-            *("kernel", "stride", "padding", "batch"),
-        )
-    ]
-
-
-def structure(*fields):
-    """A structure with these values in this order: int -> int64, tensor -> pointer, ctypes values as they are."""
-    values = [ctypes.c_void_p(field.data_ptr()) if isinstance(field, torch.Tensor) else field for field in fields]
-    values = [ctypes.c_int64(value) if isinstance(value, int) else value for value in values]
-    kinds = [(f"field{index}", type(value)) for index, value in enumerate(values)]
-    return type("Arguments", (ctypes.Structure,), {"_fields_": kinds})(*values)
-
-
-def planes(data, kind=None, constants=None):
-    return Planes(*(tensor.data_ptr() if tensor is not None else None for tensor in (data, kind, constants)))
-
-
-def with_constants(x):
-    """x [C, ...] with every third channel constant: the planes' tensors, and x as it then is."""
-    kind = torch.zeros(len(x), dtype=torch.uint8)
-    kind[::3] = 1
-    constants = torch.arange(len(x), dtype=x.dtype) - 2
-    constants[kind == 0] = UNSET
-    data, whole = x.clone(), x.clone()
-    data[kind == 1] = UNSET
-    whole[kind == 1] = constants[kind == 1].view(-1, *[1] * (x.dim() - 1)).expand_as(whole[kind == 1])
-    return (data, kind, constants), whole
-
-
-@pytest.fixture
-def run():
-    """Calls a kernel with one and with two threads and checks that both write the same numbers to the output."""
-    library = load_kernels().library
-    threads = torch.get_num_threads()
-
-    def call(name, arguments, output):
-        suffix = {torch.float32: "f32", torch.float64: "f64"}[output.dtype]
-        results = []
-        for count in (1, 2):
-            torch.set_num_threads(count)
+    def call():
+        for output in outputs:
             output.fill_(UNSET)
-            getattr(library, f"{name}_{suffix}")(ctypes.byref(arguments))
-            results.append(output.clone())
-        torch.testing.assert_close(results[0], results[1], rtol=0, atol=0, equal_nan=True)
-        return output
+        kernels(name, structure)
+        return {str(number): output.clone() for number, output in enumerate(outputs)}
 
-    yield call
-    torch.set_num_threads(threads)
+    on_threads(call)
+    return outputs[0]
 
 
 def integers(*shape, dtype=torch.float64, most=3):
     """Random small integers: sums of their products are exact in any order, and many are equal."""
     return torch.randint(-most, most + 1, shape).to(dtype)
+
+
+def close(found, expected, tolerance=1e-12):
+    scale = max(1.0, float(expected.abs().max()))
+    torch.testing.assert_close(found.double(), expected.double(), rtol=0, atol=tolerance * scale)
 
 
 @pytest.fixture(autouse=True)
@@ -87,113 +46,287 @@ def _fixed_numbers():
 # Layout
 
 
-def image_layouts(batch, channels, positions, dtype):
-    """Images [batch, channels, positions] in memory in several orders."""
-    yield torch.randn(batch, channels, positions, dtype=dtype)
-    yield torch.randn(batch, positions, channels, dtype=dtype).transpose(1, 2)
-    yield torch.randn(positions, 2 * batch, channels + 1, dtype=dtype)[:, ::2, 1:].permute(1, 2, 0)
-
-
-@pytest.mark.parametrize(("channels", "positions"), [(3, 35), (70, 9), (300, 1)])
+@pytest.mark.parametrize(("channels", "size"), [(3, (5, 7)), (70, (3, 3)), (2, (9, 16)), (300, (1, 1))])
 @pytest.mark.parametrize(("batch", "dtype"), CASES)
-def test_images_of_any_order_are_copied_to_planes_and_back(run, batch, channels, positions, dtype):
-    for images in image_layouts(batch, channels, positions, dtype):
-        expected = images.permute(1, 2, 0).contiguous()
-        to_planes = structure(images, x := torch.empty_like(expected), batch, channels, positions, *images.stride())
-        assert torch.equal(run("east_to_batch_innermost", to_planes, x), expected)
-        back = torch.empty_strided(images.shape, images.stride(), dtype=dtype)
-        to_images = structure(planes(expected), back, batch, channels, positions, *images.stride())
-        assert torch.equal(run("east_from_batch_innermost", to_images, back), images)
+def test_images_of_any_order_are_copied_to_planes(batch, channels, size, dtype):
+    plain = torch.randn(batch, channels, *size, dtype=dtype)
+    for images in (plain, plain.transpose(1, 2).contiguous().transpose(1, 2)):
+        strides = (images.stride(0), images.stride(1), 1)
+        if images.stride(2) != size[1]:
+            images = images.flatten(2)
+            strides = images.stride()
+        planes = unset(channels, *size, batch, dtype)
+        structure = k.TakeImages(k.address(images), k.address(planes), batch, channels, *size, *strides)
+        run("take_images", structure, planes)
+        assert torch.equal(to_images(planes, batch), plain)
+        last = (batch - 1) % k.LANES + 1
+        assert (planes[:, -1, ..., last:] == 0).all()
 
 
-def test_constant_channels_are_filled_into_images(run):
-    x, whole = with_constants(torch.randn(8, 15, 7))
-    for images in image_layouts(7, 8, 15, torch.float32):
-        arguments = structure(planes(*x), images, 7, 8, 15, *images.stride())
-        assert torch.equal(run("east_from_batch_innermost", arguments, images), whole.permute(2, 0, 1))
+@pytest.mark.parametrize("constants", [False, True])
+@pytest.mark.parametrize("size", [(1, 1), (4, 4), (9, 20), (3, 70)])
+@pytest.mark.parametrize(("batch", "dtype"), CASES)
+def test_means_are_those_over_positions(batch, dtype, size, constants):
+    x = torch.randn(batch, 5, *size, dtype=dtype)
+    kind, values = torch.zeros(5, dtype=torch.uint8), torch.full((5,), UNSET, dtype=dtype)
+    if constants:
+        kind[::2], values[::2], x[:, ::2] = k.CONSTANT, 0.3, 0.3
+    planes, stored = to_planes(x), to_planes(x)
+    planes[kind.bool()] = UNSET
+    means = torch.empty(5, k.groups_of(batch), k.LANES, dtype=dtype)
+    arguments = k.Planes(*map(k.address, (planes, kind, values)))
+    found = run("means", k.Means(5, *size, batch, arguments, k.address(means)), means).clone()
+    close(from_lanes(found, batch), x.double().mean((2, 3)), 1e-12 if dtype == torch.float64 else 1e-6)
+    assert (found.flatten(1)[:, batch:] == 0).all()
+    if constants:  # the same sums as of a channel that is stored
+        arguments = k.Planes(k.address(stored))
+        assert torch.equal(run("means", k.Means(5, *size, batch, arguments, k.address(means)), means), found)
 
 
 # Max pooling
 
 
-def max_pool(run, x, dy, kernel, stride, padding):
-    """The kernels' y and dx for x and dy [batch, channels, height, width]."""
-    (batch, channels, *size), out_size = x.shape, dy.shape[2:]
-    geometry = Geometry(channels, *size, channels, *out_size, kernel, stride, padding, batch)
-    x, dy = (tensor.permute(1, 2, 3, 0).contiguous() for tensor in (x, dy))
-    y = run("east_max_pool_forward", structure(geometry, x, y := torch.empty_like(dy)), y)
-    dx = run("east_max_pool_backward", structure(geometry, x, dy, dx := torch.empty_like(x)), dx)
-    return y.permute(3, 0, 1, 2), dx.permute(3, 0, 1, 2)
+def max_pool(x, dy, kernel, stride, padding):
+    """The kernels' y and dx for x and dy (N, C, H, W)."""
+    batch, channels, *size = x.shape
+    geometry = k.Geometry(channels, *size, channels, *dy.shape[2:], kernel, stride, padding, batch)
+    planes, gradient = to_planes(x), to_planes(dy)
+    y, dx = unset(channels, *dy.shape[2:], batch, x.dtype), unset(channels, *size, batch, x.dtype)
+    at = [k.address(tensor) for tensor in (planes, y, gradient, dx)]
+    run("max_pool_forward", k.MaxPoolForward(geometry, at[0], at[1]), y)
+    run("max_pool_backward", k.MaxPoolBackward(geometry, at[0], at[2], at[3]), dx)
+    return to_images(y, batch), to_images(dx, batch)
 
 
-def check_max_pool(run, x, kernel=3, stride=2, padding=1):
+def check_max_pool(x, kernel=3, stride=2, padding=1):
     x.requires_grad_()
     expected = F.max_pool2d(x, kernel, stride, padding)
     dy = integers(*expected.shape, dtype=x.dtype, most=9)
     expected.backward(dy)
-    y, dx = max_pool(run, x.detach(), dy, kernel, stride, padding)
+    y, dx = max_pool(x.detach(), dy, kernel, stride, padding)
     torch.testing.assert_close(y, expected.detach(), rtol=0, atol=0, equal_nan=True)
     assert torch.equal(dx, x.grad)
 
 
 @pytest.mark.parametrize("size", [(8, 8), (5, 7), (1, 2)])
 @pytest.mark.parametrize(("batch", "dtype"), CASES)
-def test_max_pool_and_its_gradient_are_those_of_pytorch(run, batch, size, dtype):
-    check_max_pool(run, torch.randn(batch, 3, *size, dtype=dtype))
+def test_max_pool_and_its_gradient_are_those_of_pytorch(batch, size, dtype):
+    check_max_pool(torch.randn(batch, 3, *size, dtype=dtype))
 
 
 @pytest.mark.parametrize(("kernel", "stride", "padding"), [(2, 2, 0), (3, 1, 1), (2, 3, 1), (1, 2, 0)])
-def test_max_pool_takes_any_window(run, kernel, stride, padding):
-    check_max_pool(run, torch.randn(7, 2, 9, 6), kernel, stride, padding)
+def test_max_pool_takes_any_window(kernel, stride, padding):
+    check_max_pool(torch.randn(7, 2, 9, 6), kernel, stride, padding)
 
 
-def test_max_pool_gives_the_gradient_to_the_first_of_equal_maxima(run):
-    check_max_pool(run, integers(35, 3, 9, 9, most=1))
+def test_max_pool_gives_the_gradient_to_the_first_of_equal_maxima():
+    check_max_pool(integers(35, 3, 9, 9, most=1))
 
 
-def test_max_pool_treats_infinity_and_nan_as_pytorch_does(run):
+def test_max_pool_treats_infinity_and_nan_as_pytorch_does():
     values = torch.tensor([float("-inf"), float("-inf"), float("-inf"), 1.0, float("inf"), float("nan")])
-    check_max_pool(run, values[torch.randint(len(values), (35, 5, 9, 9))])
+    check_max_pool(values[torch.randint(len(values), (35, 5, 9, 9))])
 
 
 # DyReLU
 
 
 def dyrelu(u, coefficients):
-    """PyTorch's DyReLU for u [C, P, N] and coefficients [C, 4, N]."""
-    a1, a2, b1, b2 = coefficients.unsqueeze(2).unbind(1)
+    """PyTorch's DyReLU for u (N, C, H, W) and coefficients (N, C, 4)."""
+    a1, a2, b1, b2 = coefficients[..., None, None].unbind(2)
     return torch.maximum(a1 * u + b1, a2 * u + b2)
 
 
+class DyReLU:
+    """u and dy (N, C, H, W) and coefficients (N, C, 4), small integers; every third channel may be constant."""
+
+    def __init__(self, batch, size=(5, 7), dtype=torch.float64, *, constants=False):
+        self.u, self.dy = integers(batch, 5, *size, dtype=dtype), integers(batch, 5, *size, dtype=dtype)
+        self.coefficients = integers(batch, 5, 4, dtype=dtype)
+        self.kind, self.values = torch.zeros(5, dtype=torch.uint8), torch.full((5,), UNSET, dtype=dtype)
+        if constants:
+            self.kind[::3], self.values[::3] = k.CONSTANT, torch.tensor([-2.0, 1.0], dtype=dtype)
+            self.u[:, ::3] = self.values[::3, None, None]
+
+    def run(self):
+        """y and the gradient at the coefficients."""
+        batch, channels, *size = self.u.shape
+        planes, dy, coefficients = to_planes(self.u), to_planes(self.dy), to_lanes(self.coefficients)
+        planes[self.kind.bool()] = UNSET
+        u = k.Planes(*map(k.address, (planes, self.kind, self.values)))
+        y, gradient = unset(channels, *size, batch, self.u.dtype), torch.empty_like(coefficients)
+        shape = (channels, *size, batch)
+        run("dyrelu_apply", k.DyReLUApply(*shape, u, k.address(coefficients), k.address(y)), y)
+        at = map(k.address, (coefficients, dy, gradient))
+        run("dyrelu_sums", k.DyReLUSums(*shape, u, *at), gradient)
+        return to_images(y, batch), from_lanes(gradient, batch)
+
+
 @pytest.mark.parametrize("constants", [False, True])
+@pytest.mark.parametrize("size", [(5, 7), (1, 1), (9, 20)])
 @pytest.mark.parametrize(("batch", "dtype"), CASES)
-def test_dyrelu_and_its_coefficients_gradient_are_those_of_pytorch(run, batch, constants, dtype):
-    channels, positions = 5, 35
-    u, coefficients = integers(channels, positions, batch, dtype=dtype), integers(channels, 4, batch, dtype=dtype)
-    x, u = with_constants(u) if constants else ((u,), u)
-    coefficients.requires_grad_()
-    expected = dyrelu(u, coefficients)
-    dy = integers(*u.shape, dtype=dtype)
-    expected.backward(dy)
-    shape = channels, positions, batch
-    apply = structure(*shape, planes(*x), coefficients, y := torch.empty_like(u))
-    assert torch.equal(run("east_dyrelu_apply", apply, y), expected)
-    sums = structure(*shape, planes(*x), coefficients, dy, gradient := torch.empty_like(coefficients).detach())
-    assert torch.equal(run("east_dyrelu_sums", sums, gradient), coefficients.grad)
+def test_dyrelu_and_its_coefficients_gradient_are_those_of_pytorch(batch, size, constants, dtype):
+    case = DyReLU(batch, size, dtype, constants=constants)
+    coefficients = case.coefficients.clone().requires_grad_()
+    expected = dyrelu(case.u, coefficients)
+    expected.backward(case.dy)
+    y, gradient = case.run()
+    assert torch.equal(y, expected)
+    assert torch.equal(gradient, coefficients.grad)
 
 
-def test_lines_that_are_equal_everywhere_share_the_gradient(run):
-    u, dy = integers(2, 9, 35), integers(2, 9, 35)
-    coefficients = integers(2, 2, 35).repeat_interleave(2, dim=1)
-    sums = structure(2, 9, 35, planes(u), coefficients, dy, gradient := torch.empty_like(coefficients))
-    run("east_dyrelu_sums", sums, gradient)
-    slope, intercept = (dy * u).sum(1) / 2, dy.sum(1) / 2
-    assert torch.equal(gradient, torch.stack([slope, slope, intercept, intercept], dim=1))
+def test_lines_that_are_equal_everywhere_share_the_gradient():
+    case = DyReLU(35)
+    case.coefficients = integers(35, 5, 2).repeat_interleave(2, dim=2)
+    slope, intercept = (case.dy * case.u).sum((2, 3)) / 2, case.dy.sum((2, 3)) / 2
+    assert torch.equal(case.run()[1], torch.stack([slope, slope, intercept, intercept], dim=2))
 
 
 @pytest.mark.parametrize("nan_at", ["u", "first line", "second line"])
-def test_dyrelu_keeps_nan(run, nan_at):
-    u, coefficients = integers(2, 9, 35), integers(2, 4, 35)
-    {"u": u, "first line": coefficients[:, 2], "second line": coefficients[:, 3]}[nan_at][:, ::2] = float("nan")
-    y = run("east_dyrelu_apply", structure(2, 9, 35, planes(u), coefficients, y := torch.empty_like(u)), y)
-    torch.testing.assert_close(y, dyrelu(u, coefficients), rtol=0, atol=0, equal_nan=True)
+def test_dyrelu_keeps_nan(nan_at):
+    case = DyReLU(35)
+    at = {"u": case.u, "first line": case.coefficients[..., 2], "second line": case.coefficients[..., 3]}[nan_at]
+    at[::2] = UNSET
+    torch.testing.assert_close(case.run()[0], dyrelu(case.u, case.coefficients), rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("beta", [1.0, 0.3])
+@pytest.mark.parametrize("batch", [1, 32, 70])
+def test_coefficients_and_their_gradient_are_those_of_pytorch(batch, beta):
+    """Codes reach from where the sigmoid is 0 to where it is 1."""
+    code = (torch.randn(batch, 3, 4, dtype=torch.float64) * 10).requires_grad_()
+    code.data.flatten()[:4] = torch.tensor([0.0, 800.0, -800.0, 1e-300])
+    reach, rest = torch.tensor([[1.0, 1.0, 0.5, 0.5], [1.0, 0.0, 0.0, 0.0]], dtype=torch.float64)
+    expected = rest + beta * reach * (2 * torch.sigmoid(code) - 1)
+    found_gradient = torch.randn_like(code)
+    expected.backward(found_gradient)
+    kernels = k.KernelSet(torch.float64)
+
+    def call():
+        codes, at = to_lanes(code, fill=0.0), to_lanes(found_gradient)
+        coefficients = torch.full_like(codes, UNSET)
+        kernels("coefficients", k.Coefficients(3, batch, beta, k.address(codes), k.address(coefficients)))
+        kernels("coefficients_backward", k.CoefficientsBackward(3, batch, beta, k.address(codes), k.address(at)))
+        return {"coefficients": coefficients, "gradient": at}
+
+    found = on_threads(call)
+    close(from_lanes(found["coefficients"], batch), expected.detach(), 1e-15)
+    close(from_lanes(found["gradient"], batch), code.grad, 1e-15)
+    assert (found["gradient"].flatten(2)[..., batch:] == 0).all()
+
+
+# Linear layers
+
+
+@pytest.mark.parametrize("rectify", [False, True])
+@pytest.mark.parametrize(("inputs", "outputs"), [(1, 1), (7, 10), (64, 16)])
+@pytest.mark.parametrize(("batch", "dtype"), CASES)
+def test_linear_layers_and_their_gradients_are_those_of_pytorch(batch, dtype, inputs, outputs, rectify):
+    x = torch.randn(batch, inputs, dtype=dtype).double().requires_grad_()
+    weight = torch.randn(outputs, inputs, dtype=dtype).double().requires_grad_()
+    bias = torch.randn(outputs, dtype=dtype).double().requires_grad_()
+    dy = torch.randn(batch, outputs, dtype=dtype)
+    y = F.linear(x, weight, bias)
+    expected = F.relu(y) if rectify else y
+    expected.backward(dy.double())
+    kernels = k.KernelSet(dtype)
+
+    def call():
+        at_x, at_dy = to_lanes(x.detach().to(dtype), fill=5.0), to_lanes(dy, fill=0.0)
+        at_y, at_dx = torch.full_like(at_dy, UNSET), torch.full_like(at_x, UNSET)
+        values = [parameter.detach().to(dtype) for parameter in (weight, bias)]
+        found = [torch.full_like(value, UNSET) for value in values]
+        sizes = (inputs, outputs, batch)
+        addresses = map(k.address, (*values, at_x, at_y))
+        kernels("linear", k.Linear(*sizes, *addresses, int(rectify)))
+        addresses = map(k.address, (values[0], at_x, at_y if rectify else None, at_dy, at_dx, *found))
+        kernels("linear_backward", k.LinearBackward(*sizes, *addresses))
+        return {"y": from_lanes(at_y, batch), "x": from_lanes(at_dx, batch), "weight": found[0], "bias": found[1]}
+
+    found = on_threads(call)
+    tolerance = 1e-12 if dtype == torch.float64 else 1e-5
+    close(found["y"], expected.detach(), tolerance)
+    for name, gradient in (("x", x.grad), ("weight", weight.grad), ("bias", bias.grad)):
+        close(found[name], gradient, tolerance)
+
+
+# Loss
+
+
+def cross_entropy(logits, labels):
+    """The kernel's sum of losses and its gradient (N, classes) for logits (N, classes)."""
+    lanes = to_lanes(logits)
+    loss, gradient = torch.full((1,), UNSET, dtype=torch.float64), torch.full_like(lanes, UNSET)
+    at = map(k.address, (lanes, labels, loss, gradient))
+    k.KernelSet(logits.dtype)("cross_entropy", k.CrossEntropy(logits.shape[1], len(labels), *at))
+    assert (gradient.flatten(1)[:, len(labels) :] == 0).all()
+    return loss[0], from_lanes(gradient, len(labels))
+
+
+@pytest.mark.parametrize("scale", [1.0, 30.0, 1e-9])
+@pytest.mark.parametrize("classes", [2, 10, 1000])
+@pytest.mark.parametrize(("batch", "dtype"), CASES)
+def test_cross_entropy_and_its_gradient_are_those_of_pytorch(batch, dtype, classes, scale):
+    logits, labels = torch.randn(batch, classes, dtype=dtype) * scale, torch.randint(classes, (batch,))
+    exact = logits.double().requires_grad_()
+    expected = F.cross_entropy(exact, labels)
+    expected.backward()
+    loss, gradient = cross_entropy(logits, labels)
+    close(loss / batch, expected.detach())
+    close(gradient, exact.grad, 1e-15 if dtype == torch.float64 else 1e-7)
+
+
+def test_the_loss_of_logits_far_apart_is_finite():
+    loss, gradient = cross_entropy(torch.tensor([[3e38, -3e38], [0.0, 1e4]]), torch.tensor([0, 0]))
+    assert loss == 1e4
+    assert gradient.tolist() == [[0.0, 0.0], [-0.5, 0.5]]
+
+
+@pytest.mark.parametrize("place", [0, 2])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_logit_that_is_no_number_gives_a_loss_that_is_none(value, place):
+    logits = torch.zeros(1, 3)
+    logits[0, place] = value
+    loss, gradient = cross_entropy(logits, torch.tensor([1]))
+    assert not loss.isfinite()
+    assert gradient.isnan().any()
+
+
+# Vectors
+
+
+@pytest.mark.parametrize("length", [0, 1, 31, 32, 33, 1000])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_sums_of_products_are_in_double(length, dtype):
+    left, right = torch.randn(length, dtype=dtype), torch.randn(length, dtype=dtype)
+    found = torch.full((1,), UNSET, dtype=torch.float64)
+    k.KernelSet(dtype)("dot", k.Dot(length, k.address(left), k.address(right), k.address(found)))
+    assert float(found) == pytest.approx(float(left.double() @ right.double()), rel=1e-12, abs=1e-12)
+
+
+def test_squared_norms_of_projections_are_found_probe_by_probe():
+    products = torch.randn(5, 3, 9, dtype=torch.float64)
+    found = torch.full((3,), UNSET, dtype=torch.float64)
+    k.KernelSet(torch.float64)("probe_squares", k.ProbeSquares(5, 3, 9, k.address(products), k.address(found)))
+    close(found, products.square().sum((0, 2)))
+
+
+@pytest.mark.parametrize("channels", [1, 8, 9, 20])
+@pytest.mark.parametrize(("batch", "dtype"), CASES)
+def test_sketches_without_batch_norm_are_sums_over_eight_channels(batch, dtype, channels):
+    dz, signs = integers(channels, batch, dtype=dtype), 2 * torch.randint(2, (3, channels)).to(dtype) - 1
+    lanes = to_lanes(dz.T.contiguous())
+    sketches = torch.empty(parts_of(channels), 3, *lanes.shape[1:], dtype=dtype)
+    sizes = (channels, lanes[0].numel(), 3)
+    run("project", k.Project(*sizes, *map(k.address, (lanes, signs, sketches))), sketches)
+    for part in range(parts_of(channels)):
+        within = slice(8 * part, 8 * part + 8)
+        found = sketches[part].flatten(1)[:, :batch]
+        assert torch.equal(found, signs[:, within] @ dz[within])
+
+
+def test_the_exponential_and_the_logarithm_have_nearly_all_bits():
+    """Seen through the loss of two classes: log(1 + exp(-x))."""
+    for x in (0.0, 1e-6, 0.5, 1.0, 3.7, 20.0, 36.0):
+        loss, _ = cross_entropy(torch.tensor([[x, 0.0]], dtype=torch.float64), torch.tensor([0]))
+        assert float(loss) == pytest.approx(math.log(1 + math.exp(-x)), rel=4e-16, abs=1e-16)

@@ -1,4 +1,4 @@
-"""Whole networks under the sparse engine against the dense one in double precision."""
+"""Whole networks under the sparse engine: against the dense one in double precision, and bit against bit."""
 
 import copy
 
@@ -7,16 +7,17 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from east.engine import GradientRequest
+from east.engine import CrossEntropy, GradientRequest
 from east.engine.dense import DenseEngine
 from east.engine.sparse.engine import EVALUATION_BATCH, SparseEngine
 from east.errors import EastError
 from east.models import build_model
 from east.models.dyrelu import retire_dyrelu, set_beta
-from east.seeding import generator
+from east.seeding import torch_generator as generator
 from east.sparse.active import active_weights
 from east.sparse.layers import apply_masks, masked_layers
 from east.sparse.masks import Allocation, initialise_masks
+from tests.unit.planes import assert_same_bits, on_threads
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -49,20 +50,24 @@ def dense_engine(model):
     return DenseEngine(model, active_weights(masked_layers(model)), numerics="fp32", device=CPU)
 
 
-def by_nonzeros(network, active):
-    """Fused where non-zeros are few, tiled where they are many, and dense where a layer has a dense part."""
-    dense = {unit.layer for unit in network.units if unit.dct} | ({network.head.layer} if network.head.dct else set())
-    few = {name: len(weights.values) <= 6 * len(weights.layer.weight) for name, weights in active.items()}
-    return {name: "dense" if name in dense else "fused" if few[name] else "tiled" for name in active}
+def by_nonzeros(network, nonzeros):
+    """Fused where non-zeros are few, by rows where they are many."""
+    sizes = {unit.layer: unit.y.channels for unit in network.units} | {network.head.layer: 0}
+    return {name: "fused" if nonzeros[name] <= 6 * size else "rows" for name, size in sizes.items()}
 
 
 def executing(execution):
     """Every layer in this way."""
-    return lambda network, active: dict.fromkeys(active, execution)
+    return lambda network, nonzeros: dict.fromkeys(nonzeros, execution)
+
+
+def mixed(network, nonzeros):
+    """Each unit reads what another kind of execution has written."""
+    return {name: ("fused", "rows")[number // 2 % 2] for number, name in enumerate(nonzeros)}
 
 
 def sparse_engine(model, choose=by_nonzeros):
-    return SparseEngine(model, active_weights(masked_layers(model)), numerics="fp32", device=CPU, choose=choose)
+    return SparseEngine(model, active_weights(masked_layers(model)), device=CPU, choose=choose)
 
 
 def batch(images=5, size=12, dtype=torch.float64, number=0):
@@ -80,7 +85,7 @@ def signs_for(engine, probes=2):
 def gradients(engine, images, labels, *, dense=False, signs=None):
     """One pass of an engine: what it returns, and everything that it leaves, by name."""
     engine.model.zero_grad()
-    found = engine.gradients(images, lambda logits: F.cross_entropy(logits, labels), GradientRequest(dense, signs))
+    found = engine.gradients(images, CrossEntropy(labels), GradientRequest(dense, signs))
     left = {"loss": found.loss, "logits": found.logits}
     if signs is not None:
         left["squared norms"] = found.squared_norms
@@ -101,7 +106,7 @@ def agree(found, expected, tolerance=1e-9):
     largest = max(float(tensor.abs().max()) for tensor in expected.values() if tensor.numel())
     for name, tensor in expected.items():
         scale = float(tensor.abs().max()) if tensor.numel() else 0.0
-        bound = tolerance * scale + 1e-6 * tolerance * largest
+        bound = tolerance * scale + 1e-4 * tolerance * largest
         assert found[name].shape == tensor.shape
         error = float((found[name] - tensor).abs().max()) if tensor.numel() else 0.0
         assert error <= bound, f"{name}: {error:.2g}, allowed {bound:.2g}, largest {scale:.2g}"
@@ -138,10 +143,9 @@ NETWORKS = {
     "DyReLU": {"activation": "dyrelu"},
     "fading DyReLU": {"activation": "dyrelu", "beta": 0.3},
     "retired DyReLU": {"activation": "dyrelu", "beta": 0.0},
-    "DCT": {"dct": True},
-    "combined": {"name": "resnet50", "activation": "dyrelu", "sharing_ratio": 2, "dct": True},
+    "combined": {"name": "resnet50", "activation": "dyrelu", "sharing_ratio": 2},
 }
-"""Networks of the paper."""
+"""Networks of the paper that the engine executes."""
 
 
 @pytest.mark.parametrize("keys", NETWORKS.values(), ids=NETWORKS)
@@ -149,21 +153,30 @@ def test_every_network_equals_the_dense_engine(keys):
     check(network(**keys))
 
 
-@pytest.mark.parametrize("execution", ["fused", "tiled", "dense"])
-@pytest.mark.parametrize("keys", [{"name": "resnet50"}, {"activation": "dyrelu", "sharing_ratio": 2}], ids=str)
-def test_every_execution_equals_the_dense_engine(execution, keys):
-    check(network(**keys), executing(execution))
+EXECUTIONS = {"fused": executing("fused"), "rows": executing("rows"), "mixed": mixed}
 
 
-def test_executions_mix():
-    """Each unit reads what another kind of execution has written."""
+@pytest.mark.parametrize("choose", EXECUTIONS.values(), ids=EXECUTIONS)
+@pytest.mark.parametrize("keys", [{"name": "resnet50"}, {"activation": "dyrelu", "sharing_ratio": 3}], ids=str)
+def test_every_execution_equals_the_dense_engine(choose, keys):
+    check(network(**keys), choose)
 
-    def choose(network, active):
-        executions = {name: ("fused", "tiled", "dense")[number % 3] for number, name in enumerate(active)}
-        return executions | {network.head.layer: "tiled"}
 
-    check(network("resnet50", sharing_ratio=3, activation="dyrelu"), choose)
-    check(network("resnet34"), choose)
+def everything(keys, choose, request, images=37):
+    """A step in single precision, of networks in which many channels have no reader or no non-zero."""
+    sparse = sparse_engine(network(dtype=torch.float32, density=0.01, **keys), choose)
+    signs = signs_for(sparse) if request["signs"] else None
+    return gradients(sparse, *batch(images, dtype=torch.float32), dense=request["dense"], signs=signs)
+
+
+@pytest.mark.parametrize("dense", [False, True])
+@pytest.mark.parametrize("signs", [False, True])
+@pytest.mark.parametrize("keys", NETWORKS.values(), ids=NETWORKS)
+def test_no_bit_of_a_step_depends_on_the_execution(keys, signs, dense):
+    request = {"signs": signs, "dense": dense}
+    found = [everything(keys, choose, request) for choose in EXECUTIONS.values()]
+    for other in found[1:]:
+        assert_same_bits(other, found[0])
 
 
 @pytest.mark.parametrize("density", [0.0005, 0.001, 0.005])
@@ -172,12 +185,12 @@ def test_few_nonzeros_equal_the_dense_engine(density):
     check(network(width=16, density=density))
 
 
-@pytest.mark.parametrize("execution", ["fused", "tiled"])
+@pytest.mark.parametrize("execution", ["fused", "rows"])
 def test_all_weights_active_equal_the_dense_engine(execution):
     check(network(density=1.0, width=4), executing(execution))
 
 
-@pytest.mark.parametrize("execution", ["fused", "tiled"])
+@pytest.mark.parametrize("execution", ["fused", "rows"])
 @pytest.mark.parametrize(
     "off", ["conv1", "stages.0.1.conv1", "stages.1.0.conv2", "stages.2.0.shortcut.0", "classifier"]
 )
@@ -301,28 +314,45 @@ def test_a_dyrelu_that_retires_while_training_equals_the_dense_engine():
         evaluate_both(sparse, dense, batch()[0])
 
 
-def with_one_and_two_threads(keys, **request):
+@pytest.mark.parametrize("choose", [executing("fused"), executing("rows")], ids=["fused", "rows"])
+@pytest.mark.parametrize("keys", NETWORKS.values(), ids=NETWORKS)
+def test_no_bit_of_a_step_depends_on_the_number_of_threads(keys, choose):
+    """Dense gradients and sketches included."""
+    on_threads(lambda: everything(keys, choose, {"signs": True, "dense": True}))
+
+
+def test_no_bit_of_a_step_depends_on_the_memory_that_was_used_before():
+    """Steps and evaluations of other sizes, with other masks, leave anything in it."""
+    keys, request = {"activation": "dyrelu", "sharing_ratio": 2}, {"signs": True, "dense": True}
+    expected = everything(keys, by_nonzeros, request)
+    sparse = sparse_engine(network(dtype=torch.float32, density=0.01, **keys))
+    before = copy.deepcopy(sparse.model.state_dict())
+    gradients(sparse, *batch(70, 16, torch.float32, 1), dense=True)
+    for value in (float("nan"), 1e30):
+        sparse._arena._memory.fill_(value)
+        sparse.model.load_state_dict(before)
+        found = gradients(sparse, *batch(37, dtype=torch.float32), dense=True, signs=signs_for(sparse))
+        assert_same_bits(found, expected)
+
+
+def test_an_images_logits_depend_on_no_other_image():
+    """Nor on how an evaluation is divided."""
+    sparse = sparse_engine(network(activation="dyrelu", dtype=torch.float32))
+    sparse.model.eval()
+    images = batch(EVALUATION_BATCH + 40, dtype=torch.float32)[0]
+    logits = sparse(images)
+    for first, count in ((0, 1), (EVALUATION_BATCH - 1, 12), (EVALUATION_BATCH, 40)):
+        assert torch.equal(sparse(images[first : first + count]), logits[first : first + count])
+
+
+def test_any_other_criterion_is_differentiated_by_pytorch():
+    images, labels = batch(37)
     found = []
-    for threads in (1, 2):
-        torch.set_num_threads(threads)
-        sparse = sparse_engine(network(dtype=torch.float32, **keys))
-        found.append(gradients(sparse, *batch(16, dtype=torch.float32), signs=signs_for(sparse), **request))
-    return found
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("keys", [keys for keys in NETWORKS.values() if "dct" not in keys], ids=str)
-def test_the_number_of_threads_changes_no_bit_of_a_step(keys):
-    one, two = with_one_and_two_threads(keys)
-    assert [name for name, tensor in one.items() if not torch.equal(two[name], tensor)] == []
-
-
-@pytest.mark.slow
-def test_dense_gradients_depend_on_the_number_of_threads_by_rounding_alone():
-    """PyTorch finds them."""
-    one, two = with_one_and_two_threads({}, dense=True)
-    assert [name for name, tensor in one.items() if not torch.equal(two[name], tensor) and "dense" not in name] == []
-    agree(two, one, 1e-5)
+    for criterion in (CrossEntropy(labels), lambda logits: F.cross_entropy(logits, labels)):
+        sparse = sparse_engine(network())
+        loss = sparse.gradients(images, criterion, GradientRequest()).loss
+        found.append({"loss": loss, **{name: weights.gradient for name, weights in sparse.active.items()}})
+    agree(*found, tolerance=1e-12)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
@@ -350,7 +380,34 @@ def test_another_kind_of_network_is_refused():
 
 def test_a_gpu_is_refused():
     with pytest.raises(EastError, match="runs on the CPU, not on cuda"):
-        SparseEngine(network(), {}, numerics="fp32", device=torch.device("cuda"), choose=by_nonzeros)
+        SparseEngine(network(), {}, device=torch.device("cuda"), choose=by_nonzeros)
+
+
+def test_a_network_with_dct_layers_is_refused():
+    """Their dense part would be left out."""
+    sparse = sparse_engine(network(dct=True))
+    with pytest.raises(EastError, match="does not execute DCT layers, which are dense; use engine: auto or dense"):
+        gradients(sparse, *batch())
+
+
+@pytest.mark.parametrize(
+    ("images", "problem"),
+    [
+        (torch.zeros(2, 3, 8, 8), "float32, but the network is torch.float64"),
+        (torch.zeros(0, 3, 8, 8).double(), "N at least 1"),
+    ],
+)
+def test_images_that_kernels_would_read_out_of_bounds_are_refused(images, problem):
+    with pytest.raises(EastError, match=problem):
+        sparse_engine(network()).gradients(images, torch.Tensor.sum, GradientRequest())
+
+
+def test_it_says_how_layers_are_executed():
+    sparse = sparse_engine(network(), mixed)
+    gradients(sparse, *batch())
+    layers = len(sparse.active)
+    assert sum(sparse.executions.values()) == layers
+    assert abs(sparse.executions["rows"] - layers / 2) <= 1
 
 
 def test_training_on_one_number_a_channel_is_refused():

@@ -72,10 +72,20 @@ def test_each_run_is_named_with_every_key_that_changed(told, results):
     lines = told().splitlines()
     assert lines[0] == f"new         {STATIC}: never trained"
     assert lines[1].startswith(
-        f"changed     {OTHER_SEED}: revision 1 -> {run.spec.revision}, training.lr_drop_epochs [1, 2] -> [1], "
+        f"changed     {OTHER_SEED}: trained under revision 1; this is {run.spec.revision}: the arithmetic changed, "
+        "training.lr_drop_epochs [1, 2] -> [1], "
         'training.gradient_clip null -> {"norm": 1.0, '
     )
     assert lines[2] == "2 of 6 runs would train, 4 are done."
+
+
+def test_a_run_from_before_an_option_existed_is_done(told, results):
+    run = PLAN[STATIC]
+    write_planned_run(results / "runs", run, run=json.loads(run.spec.canonical_json()))
+    assert told() == "0 of 6 runs would train, 6 are done.\n"
+    (results / "runs" / STATIC / "summary.json").unlink()
+    (results / "runs" / STATIC / "run.json").write_text(run.spec.canonical_json())
+    assert told().splitlines()[0] == f"unfinished  {STATIC}: begun"
 
 
 def test_an_unfinished_run_says_where_it_goes_on(told, results):

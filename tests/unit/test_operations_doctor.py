@@ -357,6 +357,16 @@ def test_weights_are_counted_as_the_network_has_them():
         assert disk.stored_weights(spec.model, classes) == describe_network(spec)["totals"]["stored_weights"]
 
 
+def test_numerics_that_a_cpu_lacks_are_seen_before_every_training_refuses(surroundings, tmp_path):
+    bf16 = PAPER.config.readings.model_copy(update={"numerics": "bf16"})
+    plan = type(PAPER)(PAPER.config.model_copy(update={"readings": bf16}), PAPER.runs, PAPER.tables)
+    assert only(devices.numerics(surroundings(plan, on_path(tmp_path), {}))).level == "error"
+    command(tmp_path, "sbatch", "exit")
+    assert only(devices.numerics(surroundings(plan, on_path(tmp_path), {}))).level == "warning"
+    assert not list(devices.numerics(surroundings(plan, facts={"torch": TORCH | {"gpus": [GPU]}})))
+    assert not list(devices.numerics(surroundings(PAPER, facts={})))
+
+
 # Data
 
 

@@ -4,6 +4,7 @@ import shutil
 import pytest
 
 from east.config import load_plan
+from east.operations.on_disk import SMALL_FILES
 from east.training.folder import locked
 from tests.conftest import ROOT
 from tests.unit.fake_runs import write_planned_run
@@ -43,7 +44,7 @@ def test_finished_runs_are_taken_whole(theirs, ours):
     assert (done.returncode, done.stdout) == (0, f"{ours}: 5 taken, 1 there already, 0 refused.\n")
     assert contents(there) == before
     for run in PLAN:
-        for name in ("summary.json", "run.json", "metrics.csv", "updates.csv", "timing.csv"):
+        for name in ("summary.json", "run.json", "metrics.csv", "updates.csv", "trace.csv", "timing.csv"):
             assert (ours / "runs" / run / name).read_bytes() == (theirs / "runs" / run / name).read_bytes()
     taken = ours / "runs" / "table3/triangular-m3-n1/seed1"
     assert (taken / "tensorboard" / "events").exists()
@@ -63,7 +64,7 @@ def test_what_belongs_to_a_process_elsewhere_stays_there(theirs, ours):
     for name in (".lock", "checkpoint-000002.pt", "checkpoint-000001.damaged", "state.json", ".summary.json.abcdefgh"):
         (folder / name).touch()
     assert merge(theirs, ours).returncode == 0
-    names = {"summary.json", "summary.kept.json", "run.json", "metrics.csv", "updates.csv", "timing.csv"}
+    names = {"summary.json", "summary.kept.json", *SMALL_FILES}
     assert {path.name for path in (ours / "runs" / STATIC.id).iterdir()} == names
 
 
@@ -85,6 +86,11 @@ def test_a_run_that_another_plan_trained_under_another_name_is_found(theirs, our
 def other_settings(folder):
     spec = STATIC.spec.model_dump(mode="json")
     spec["training"]["lr"] = 0.2
+    write_planned_run(folder.parents[2], STATIC, 50.0, run=spec, fingerprint="f" * 64)
+
+
+def another_revision(folder):
+    spec = STATIC.spec.model_dump(mode="json") | {"revision": 2}
     write_planned_run(folder.parents[2], STATIC, 50.0, run=spec, fingerprint="f" * 64)
 
 
@@ -113,6 +119,7 @@ BROKEN = {
         "its summary.json cannot be read",
     ),
     "other settings": (other_settings, "it was trained with other settings (training.lr 0.2 -> 0.1)"),
+    "another revision": (another_revision, "it was trained under revision 2; this is 3: the arithmetic changed"),
     "another run in its summary": (another_run_in("summary.json"), "describes another run than the fingerprint says"),
     "another run in its run.json": (another_run_in("run.json"), "describes another run than the fingerprint says"),
     "metrics that stop early": (

@@ -58,6 +58,14 @@ def test_the_report_flags_seconds_of_runs_that_shared_a_gpu(summaries):
     assert dict(_facts(provenance_of(summaries[:1])))["Training time"] == "1 min over all runs"
 
 
+def test_the_report_says_how_far_runs_can_be_repeated(summaries):
+    alone = dict(provenance_rows({}, provenance_of(summaries[:1])))["Reproducibility"]
+    other = summaries[0].model_copy(update={"reproducibility": "statistical"})
+    both = dict(provenance_rows({}, provenance_of([*summaries, other])))["Reproducibility"]
+    assert (alone, len(both)) == (["any processor"], 2)
+    assert "statistical" in both[1]
+
+
 def test_status_flags_seconds_of_runs_that_share_a_gpu(plan, summaries, tmp_path, capsys):
     running = tmp_path / "runs" / plan.runs[2].id
     with locked(running):
@@ -68,7 +76,7 @@ def test_status_flags_seconds_of_runs_that_share_a_gpu(plan, summaries, tmp_path
         status = StatusReader(plan, tmp_path).read()
         make_console().print(overview(status, everything=True))
     shown = capsys.readouterr().out
-    assert f"{plan.runs[0].id}  test 50.00 %, 1 min\n" in " ".join(shown.splitlines(keepends=True)).replace(" \n", "\n")
+    assert f"{plan.runs[0].id}  test 50.00 %, 1 min, reproducibility: any processor" in shown
     assert f"{plan.runs[1].id}  test 50.00 %, 1 min, 2 trainings a GPU" in shown
     assert "H100, GPU 3, 2 trainings a GPU" in shown
     assert [run.runs_per_device for run in status.runs[:3]] == [1, 2, 2]

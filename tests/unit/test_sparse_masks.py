@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from east.seeding import generator
+from east.engine.arithmetic import PyTorchArithmetic
+from east.seeding import torch_generator as generator
 from east.sparse.active import active_weights
 from east.sparse.layers import MaskedConv2d, MaskedLinear, apply_masks, masked_layers
 from east.sparse.masks import Allocation, initialise_masks, nonzeros, update_masks
@@ -30,11 +31,13 @@ def allocation_of(layers):
 
 
 def sgd(model, active):
-    return Sgd(model.parameters(), active, momentum=0.9, nesterov=True, weight_decay=1e-2)
+    return Sgd(
+        model.parameters(), active, arithmetic=PyTorchArithmetic(), momentum=0.9, nesterov=True, weight_decay=1e-2
+    )
 
 
 def adam(model, active):
-    return Adam(model.parameters(), active, weight_decay=1e-2)
+    return Adam(model.parameters(), active, arithmetic=PyTorchArithmetic(), weight_decay=1e-2)
 
 
 def train_step(model, active, optimizer, step):

@@ -86,6 +86,38 @@ def test_cycles_that_fill_the_training_still_return_on_its_last_step():
     assert list(timetable)[-1] == MaskUpdate(40, "return", 0.01)
 
 
+def as_coded(density=0.0005, cycle_period=350, **cycle):
+    """The longest cycle of the paper's Table 2, left as the authors' code does."""
+    cyclic = CyclicDensity(density, **{"multiplier": 30, "pattern": "cosine", "cycles": 1, "cycle_length": 50} | cycle)
+    return Timetable(density, 88_000, 352, 4000, cycle=cyclic, cycle_period=cycle_period, return_to_target=False)
+
+
+def test_as_coded_every_later_update_tells_the_density_that_the_cycles_left():
+    timetable = as_coded()
+    updates = list(timetable)
+    inside = [update for update in updates if update.kind == "cycle"]
+    after = [update for update in updates if update.kind == "exchange"]
+    assert inside[-1].step == 17_500
+    assert inside[-1].density > 1.009 * 0.0005
+    assert len(after) > 15
+    assert {update.density for update in after} == {inside[-1].density} == {timetable.settled_density}
+
+
+def test_as_coded_a_last_update_at_the_very_end_settles_there():
+    timetable = as_coded(cycle_period=352)
+    updates = list(timetable)
+    assert updates[-1].density == next(update for update in updates if update.step == 17_600).density
+    assert updates[-1].density > 0.0005
+
+
+def test_as_coded_cycles_without_an_update_leave_the_density_they_began_with():
+    assert {update.density for update in as_coded(cycle_period=20_000)} == {0.0005}
+
+
+def test_with_a_return_the_density_settles_at_the_target():
+    assert paper_timetable(paper_cycle()).settled_density == paper_timetable().settled_density == TARGET
+
+
 @pytest.mark.parametrize(
     ("step", "value"),
     [(0, 0.5), (4000, 0.4975), (20000, 0.4395), (44000, 0.2525), (60000, 0.1187), (80000, 0.0150), (88000, 0.0050)],

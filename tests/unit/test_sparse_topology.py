@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from east.seeding import generator
+from east.seeding import generator, torch_generator
 from east.sparse.topology import TOPOLOGIES, drop_and_grow, grow_at_random, grow_by_gradient, keep_largest, resize
 
 
@@ -94,7 +94,7 @@ def slow_drop_and_grow(weight, gradient, mask, fraction):
 @settings(max_examples=60, deadline=None)
 @given(size=st.integers(2, 40), share=st.floats(0.05, 1), fraction=st.floats(0, 1), seed=st.integers(0, 10**6))
 def test_equals_the_slow_way(size, share, fraction, seed):
-    draw = generator(seed, "property")
+    draw = torch_generator(seed, "property")
     mask = torch.zeros(size, dtype=torch.bool)
     mask[torch.randperm(size, generator=draw)[: max(1, round(share * size))]] = True
     weight = torch.randn(size, generator=draw) * mask
@@ -106,7 +106,7 @@ def test_equals_the_slow_way(size, share, fraction, seed):
 @settings(max_examples=60, deadline=None)
 @given(size=st.integers(1, 60), fraction=st.floats(0, 1), seed=st.integers(0, 10**6), levels=st.integers(1, 3))
 def test_counts_are_exact_whatever_the_ties(size, fraction, seed, levels):
-    draw = generator(seed, "ties")
+    draw = torch_generator(seed, "ties")
     mask = torch.rand(size, generator=draw) < 0.5
     weight = torch.randint(0, levels, (size,), generator=draw).float() * mask
     gradient = torch.randint(0, levels, (size,), generator=draw).float()
@@ -116,9 +116,60 @@ def test_counts_are_exact_whatever_the_ties(size, fraction, seed, levels):
 
 
 def test_layout_in_memory_does_not_change_the_choice():
-    draw = generator(5, "layout")
+    draw = torch_generator(5, "layout")
     weight, gradient = torch.randn(8, 4, 3, 3, generator=draw), torch.randn(8, 4, 3, 3, generator=draw)
     mask = torch.rand(8, 4, 3, 3, generator=draw) < 0.2
     last = [t.to(memory_format=torch.channels_last) for t in (weight * mask, gradient, mask)]
     plain = drop_and_grow(weight * mask, gradient, mask, 0.3, generator(0, "x"))
     assert torch.equal(plain, drop_and_grow(*last, 0.3, generator(0, "x")))
+
+
+def test_any_generator_of_pytorch_breaks_ties_and_none_is_its_default():
+    gradient, candidates = torch.zeros(1000), torch.ones(1000, dtype=torch.bool)
+
+    def drawn(random):
+        return grow_by_gradient(gradient, candidates, 50, random)
+
+    first = drawn(torch.Generator().manual_seed(1))
+    assert torch.equal(first, drawn(torch.Generator().manual_seed(1)))
+    assert not torch.equal(first, drawn(torch.Generator().manual_seed(2)))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        assert torch.equal(first, drawn(None))
+
+
+NAN, INFINITY = math.nan, math.inf
+
+
+@pytest.mark.parametrize("choose", [grow_by_gradient, keep_largest])
+@pytest.mark.parametrize(
+    ("count", "certain", "possible"),
+    [(1, [1], []), (2, [1, 4], []), (3, [1, 4], [3, 5]), (4, [1, 3, 4, 5], []), (5, [1, 3, 4, 5], [0, 2])],
+)
+def test_what_is_no_number_ranks_below_zero_and_breaks_no_count(choose, count, certain, possible):
+    values = tensor(NAN, -INFINITY, NAN, 0.0, 1.0, -0.0)
+    for seed in range(8):
+        chosen = on(choose(values, torch.ones(6, dtype=torch.bool), count, generator(seed, "nan")))
+        assert len(chosen) == count
+        assert set(certain) <= set(chosen) <= {*certain, *possible}
+
+
+def test_both_zeros_are_equal_and_drawn_alike():
+    signed = torch.zeros(1000).index_fill(0, torch.arange(0, 1000, 2), -0.0)
+    candidates = torch.ones(1000, dtype=torch.bool)
+    plain, other = (grow_by_gradient(zeros, candidates, 50, generator(1, "z")) for zeros in (torch.zeros(1000), signed))
+    assert torch.equal(plain, other)
+    assert {index % 2 for index in on(plain)} == {0, 1}
+
+
+def test_exchanging_keeps_the_count_where_no_gradient_and_no_weight_is_a_number():
+    mask = tensor(1, 1, 1, 0, 0, 0).bool()
+    assert int(drop_and_grow(torch.full((6,), NAN), torch.full((6,), NAN), mask, 0.5, generator(0, "n")).sum()) == 3
+
+
+def test_ties_are_pinned():
+    """A committed draw: what grows among zeros is part of every run's numbers."""
+    grown = grow_by_gradient(
+        torch.zeros(2000), torch.ones(2000, dtype=torch.bool), 5, generator(17, "topology", "x", 4)
+    )
+    assert on(grown) == [201, 231, 543, 1115, 1549]

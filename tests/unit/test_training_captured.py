@@ -11,7 +11,7 @@ from east.errors import EastError
 from east.models.blocks import BASIC, Parts
 from east.models.dyrelu import dyrelu_units, retire_dyrelu, set_beta
 from east.models.resnet import ResNet
-from east.seeding import generator
+from east.seeding import torch_generator as generator
 from east.sparse.active import active_weights
 from east.sparse.layers import masked_layers
 from east.sparse.masks import initialise_masks
@@ -63,12 +63,13 @@ class Training:
         )
         self.active = active_weights(self.layers, capacities)
         self.engine = DenseEngine(self.model, self.active, numerics="fp32", device=device, compiled=compiled)
+        arithmetic, parameters = self.engine.arithmetic, self.model.parameters()
         self.optimizer = (
-            Adam(self.model.parameters(), self.active, weight_decay=1e-3)
+            Adam(parameters, self.active, arithmetic=arithmetic, weight_decay=1e-3)
             if adam
-            else Sgd(self.model.parameters(), self.active, momentum=0.9, nesterov=True, weight_decay=1e-3)
+            else Sgd(parameters, self.active, arithmetic=arithmetic, momentum=0.9, nesterov=True, weight_decay=1e-3)
         )
-        self.clip = clip and GradientClip(clip, self.active, seed=1)
+        self.clip = clip and GradientClip(clip, self.active, 1, arithmetic)
         self.step = TrainingStep(self.engine, self.optimizer, self.active, self.clip)
         if recorder is not None:
             self.step = CapturedStep(self.step, recorder, device)

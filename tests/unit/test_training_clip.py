@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from east.config.run import ClipSpec
+from east.engine.arithmetic import PyTorchArithmetic
 from east.engine.dense import sum_squared_norms
 from east.sparse.active import active_weights
 from east.sparse.layers import MaskedLinear, masked_layers
@@ -32,6 +33,10 @@ def active(network):
     return found
 
 
+def clip_of(spec, active, seed=1):
+    return GradientClip(spec, active, seed, PyTorchArithmetic())
+
+
 def apply(clip, network, active, step=1):
     """Answer the clip's request as an engine does, and clip."""
     request = clip.request(step, dense=False)
@@ -52,7 +57,7 @@ def apply(clip, network, active, step=1):
     ids=["dense", "active", "loose"],
 )
 def test_gradients_are_scaled_by_the_norm_of_the_chosen_scope(network, active, clip, norm):
-    apply(GradientClip(clip, active, seed=1), network, active)
+    apply(clip_of(clip, active), network, active)
     scale = clip.norm / norm
     assert active["0"].gradient.tolist() == pytest.approx([3 * scale], rel=1e-5)
     assert active["1"].gradient.tolist() == pytest.approx([0.0, 2 * scale], rel=1e-5)
@@ -65,13 +70,13 @@ def test_an_exact_norm_is_that_of_torch_to_the_last_bit(network, active):
     for parameter, gradient in zip(parameters, gradients, strict=True):
         parameter.grad = gradient
     nn.utils.clip_grad_norm_(parameters, 1.0)
-    apply(GradientClip(ClipSpec(norm=1.0, **EXACT), active, seed=1), network, active)
+    apply(clip_of(ClipSpec(norm=1.0, **EXACT), active), network, active)
     assert torch.equal(network[2].weight.grad, parameters[0].grad)
 
 
 def test_each_estimator_asks_the_engine_for_what_it_needs(active):
     requests = {
-        name: GradientClip(ClipSpec(norm=1.0, **keys), active, seed=1).request(1, dense=False)
+        name: clip_of(ClipSpec(norm=1.0, **keys), active).request(1, dense=False)
         for name, keys in {"exact": EXACT, "sketch": {"scope": "dense"}, "active": {"scope": "active"}}.items()
     }
     assert {name: (request.dense, request.signs is not None) for name, request in requests.items()} == {
@@ -84,13 +89,13 @@ def test_each_estimator_asks_the_engine_for_what_it_needs(active):
 @pytest.mark.parametrize("spec", [{"scope": "active"}, {"scope": "dense"}, EXACT | {"every": 2}])
 @pytest.mark.parametrize("step", [1, 2])
 def test_dense_gradients_that_growth_needs_are_asked_for_whatever_the_clip(active, spec, step):
-    assert GradientClip(ClipSpec(norm=1.0, **spec), active, seed=1).request(step, dense=True).dense
+    assert clip_of(ClipSpec(norm=1.0, **spec), active).request(step, dense=True).dense
 
 
 def test_signs_are_plus_and_minus_one_and_depend_on_seed_and_step_alone(active):
     def signs(seed, step):
         spec = ClipSpec(norm=1.0, scope="dense", probes=64)
-        return GradientClip(spec, active, seed).request(step, dense=False).signs["0"]
+        return clip_of(spec, active, seed).request(step, dense=False).signs["0"]
 
     assert signs(1, 1).shape == (64, 2)
     assert signs(1, 1).dtype == torch.float32
@@ -102,13 +107,13 @@ def test_signs_are_plus_and_minus_one_and_depend_on_seed_and_step_alone(active):
 
 def test_layers_and_probes_have_signs_of_their_own(active):
     spec = ClipSpec(norm=1.0, scope="dense", probes=64)
-    signs = GradientClip(spec, active, seed=1).request(1, dense=False).signs
+    signs = clip_of(spec, active).request(1, dense=False).signs
     assert not torch.equal(signs["0"], signs["1"])
     assert len(signs["0"].unique(dim=0)) == 4
 
 
 def test_signs_and_norm_have_the_same_memory_at_every_step(network, active):
-    clip = GradientClip(ClipSpec(norm=1.0, scope="dense"), active, seed=1)
+    clip = clip_of(ClipSpec(norm=1.0, scope="dense"), active)
     signs = [clip.request(step, dense=False).signs["1"] for step in (1, 2)]
     assert signs[0].data_ptr() == signs[1].data_ptr()
     before = clip.state_dict()["norm"].data_ptr()
@@ -119,12 +124,12 @@ def test_signs_and_norm_have_the_same_memory_at_every_step(network, active):
 
 
 def test_a_sketch_of_many_probes_comes_close_to_the_exact_norm(network, active):
-    apply(clip := GradientClip(ClipSpec(norm=1.0, scope="dense", probes=20_000), active, seed=1), network, active)
+    apply(clip := clip_of(ClipSpec(norm=1.0, scope="dense", probes=20_000), active), network, active)
     assert float(clip.state_dict()["norm"]) == pytest.approx(math.sqrt(9 + 16 + 4 + 144), rel=0.01)
 
 
 def test_the_norm_is_measured_at_every_kth_step_and_used_until_the_next(network, active):
-    clip = GradientClip(ClipSpec(norm=1.0, **EXACT, every=3), active, seed=1)
+    clip = clip_of(ClipSpec(norm=1.0, **EXACT, every=3), active)
     norms = []
     for step in range(1, 8):
         for gradient, size in ((network[2].weight.grad, step), *((w.layer.weight.grad, 0) for w in active.values())):
@@ -138,7 +143,7 @@ def test_the_norm_is_measured_at_every_kth_step_and_used_until_the_next(network,
 
 def test_a_resumed_clip_uses_the_norm_that_was_measured_before(network, active):
     spec = ClipSpec(norm=1.0, **EXACT, every=3)
-    first, second = GradientClip(spec, active, seed=1), GradientClip(spec, active, seed=1)
+    first, second = clip_of(spec, active), clip_of(spec, active)
     apply(first, network, active)
     second.load_state_dict(first.state_dict())
     network[2].weight.grad.fill_(7)
@@ -149,6 +154,6 @@ def test_a_resumed_clip_uses_the_norm_that_was_measured_before(network, active):
 @pytest.mark.parametrize("spec", [{"scope": "dense"}, EXACT])
 def test_a_gradient_that_is_no_number_makes_all_of_them_so(network, active, spec):
     active["0"].layer.weight.grad[1, 0] = math.nan
-    apply(GradientClip(ClipSpec(norm=1.0, **spec), active, seed=1), network, active)
+    apply(clip_of(ClipSpec(norm=1.0, **spec), active), network, active)
     assert network[2].weight.grad.isnan().all()
     assert active["0"].gradient.isnan().all()

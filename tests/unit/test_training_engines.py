@@ -2,10 +2,9 @@
 
 import pytest
 import torch
-import torch.nn.functional as F
 
 from east.data.open import open_dataset
-from east.engine import GradientRequest, make_engine
+from east.engine import CrossEntropy, GradientRequest, make_engine
 from east.sparse.active import active_weights
 from east.training.clip import GradientClip
 from east.training.loop import Resources, initial_model, train
@@ -36,8 +35,8 @@ class Training:
         self.sparsity.initialise()
         self.active = active_weights(self.sparsity.layers)
         self.engine = make_engine(engine, self.model, self.active, numerics="fp32", device=CPU)
-        self.optimizer = make_optimizer(self.model.parameters(), self.active, spec.training)
-        clip = GradientClip(spec.training.gradient_clip, self.active, spec.seed)
+        self.optimizer = make_optimizer(self.model.parameters(), self.active, spec.training, self.engine.arithmetic)
+        clip = GradientClip(spec.training.gradient_clip, self.active, spec.seed, self.engine.arithmetic)
         self.step = TrainingStep(self.engine, self.optimizer, self.active, clip)
         self.losses, self.masks = [], []
 
@@ -86,10 +85,10 @@ def test_hundreds_of_steps_are_the_same_under_both_engines(tiny_spec, data_dir):
 
 def test_updates_of_the_masks_are_the_same_under_both_engines(tiny_spec, data_dir):
     spec = with_updates(tiny_spec, 8, 2)
-    sparse, dense = check_same_training(spec, data_dir, updates=2, tolerance=1e-10, most=17)
+    sparse, dense = check_same_training(spec, data_dir, updates=2, tolerance=1e-8, most=17)
     states = zip(sparse.optimizer.state_dict(), dense.optimizer.state_dict(), strict=True)
     for found, expected in list(states)[1:]:  # without the stem, whose ties may have been broken otherwise
-        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-10)
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-8)
 
 
 @pytest.mark.slow
@@ -138,13 +137,10 @@ def test_an_interrupted_run_with_two_threads_resumes_to_the_same_files(tmp_path,
     check_resuming(short_spec, tmp_path / "parts", data_dir, [1, 2], tmp_path / "whole", threads=2)
 
 
-@pytest.mark.slow
-def test_the_number_of_threads_changes_no_byte_of_a_run_with_fixed_masks(tmp_path, tiny_spec, data_dir):
-    """Growth is left out: PyTorch finds dense gradients, and their rounding does depend on it."""
-    spec = changed(tiny_spec, cycle=None, sparsity={"topology": "fixed"}, training={"epochs": 2})
-    for threads in (1, 2):
-        train(spec, tmp_path / str(threads), resources(data_dir, threads=threads))
-    assert results(tmp_path / "1") == results(tmp_path / "2")
+@pytest.mark.parametrize("threads", [2, 3])
+def test_the_number_of_threads_changes_no_byte_of_a_run(whole, tmp_path, short_spec, data_dir, threads):
+    train(short_spec, tmp_path, resources(data_dir, threads=threads))
+    assert results(tmp_path) == results(whole / "sparse")
 
 
 @pytest.mark.parametrize(("first", "second"), [("dense", "sparse"), ("sparse", "dense")])
@@ -153,6 +149,8 @@ def test_a_run_may_be_resumed_under_the_other_engine(whole, tmp_path, short_spec
         train(short_spec, tmp_path, resources(data_dir, first), interrupt_at(2))
     summary = train(short_spec, tmp_path, resources(data_dir, second))
     assert (summary["engine"], summary["attempts"]) == (second, 2)
+    assert [record["engine"] for record in summary["attempt_records"]] == [first, second]
+    assert summary["reproducibility"] == "statistical"
     found, expected = (rows(folder / "metrics.csv") for folder in (tmp_path, whole / first))
     assert found[:2] == expected[:2]
     assert found[2]["nonzeros"] == expected[2]["nonzeros"]
@@ -231,7 +229,7 @@ def squared_norms(trained, layer=None, probes=256, at_once=32):
         if layer is not None:  # what is contracted with zeros counts nothing
             signs = {name: values * (name == layer) for name, values in signs.items()}
         request = GradientRequest(done == 0, signs)
-        found.append(training.engine.gradients(images, lambda logits: F.cross_entropy(logits, labels), request))
+        found.append(training.engine.gradients(images, CrossEntropy(labels), request))
         if done == 0:
             dense = {name: weights.layer.weight.grad.double() for name, weights in training.active.items()}
             exact = sum(float(dense[name].square().sum()) for name in ([layer] if layer else dense))

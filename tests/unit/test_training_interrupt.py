@@ -153,7 +153,7 @@ def test_a_damaged_checkpoint_within_an_epoch_gives_way_to_that_of_the_epoch_bef
 
 
 def test_what_a_killed_process_left_half_written_is_removed(tmp_path, short_spec, data_dir):
-    (tmp_path / ".checkpoint-000001.pt.x1y2").write_bytes(b"half")
+    (tmp_path / ".checkpoint-000001.pt.x1y2_abc").write_bytes(b"half")
     train(short_spec, tmp_path, resources(data_dir, "dense"))
     assert not list(tmp_path.glob(".checkpoint*"))
 

@@ -1,5 +1,6 @@
 import csv
 import json
+import math
 import signal
 import subprocess
 import sys
@@ -11,10 +12,9 @@ from safetensors.torch import load_file
 
 from east.config import RunSpec
 from east.errors import EastError
-from east.training.folder import locked
-from east.training.loop import Resources, choose_device, initial_model, train
-
-FILES = ("metrics.csv", "updates.csv", "weights.safetensors", "run.json")
+from east.training import loop, provenance
+from east.training.folder import REPEATABLE, locked, repeatable_summary
+from east.training.loop import Resources, choose_device, initial_model, is_finite, train
 
 
 def changed(spec, **sections):
@@ -42,7 +42,7 @@ def interrupt_at(epoch):
 
 
 def results(folder):
-    return {name: (folder / name).read_bytes() for name in FILES}
+    return {name: (folder / name).read_bytes() for name in REPEATABLE}
 
 
 def rows(path):
@@ -120,6 +120,40 @@ def test_an_interrupted_run_resumes_to_the_same_files(finished, tmp_path, tiny_s
     summary = train(tiny_spec, tmp_path, resources)
     assert results(tmp_path) == results(finished[0])
     assert summary["attempts"] == len(epochs) + 1
+    assert repeatable_summary(summary) == repeatable_summary(finished[1])
+    # The last attempt at a run that was interrupted after its last epoch computes nothing of it.
+    begins = [1] + [6 * epoch + 1 for epoch in epochs if epoch < 4]
+    assert [record["first_step"] for record in summary["attempt_records"]] == begins
+    assert [record["last_step"] for record in summary["attempt_records"]] == [first - 1 for first in begins[1:]] + [24]
+
+
+def test_what_computed_each_part_is_recorded_as_it_was_when_its_process_began(
+    tmp_path, tiny_spec, resources, monkeypatch
+):
+    """Code that is edited or pulled while a training runs is not what trains; what trained the first part stays."""
+    spec = changed(tiny_spec, training={"epochs": 2, "lr_drop_epochs": []})
+
+    def edit(text):
+        monkeypatch.setattr(provenance, "commit", lambda: f"commit {text}")
+        monkeypatch.setattr(provenance, "code_digest", lambda: f"digest {text}")
+
+    edit("A")
+
+    def edited_and_interrupted(record):
+        edit("B")
+        raise Interrupted
+
+    with pytest.raises(Interrupted):
+        train(spec, tmp_path, resources, edited_and_interrupted)
+    summary = train(spec, tmp_path, resources, lambda record: edit("C"))
+    records = summary["attempt_records"]
+    assert [(row["attempt"], row["commit"], row["code_digest"]) for row in records] == [
+        (1, "commit A", "digest A"),
+        (2, "commit B", "digest B"),
+    ]
+    assert (summary["commit"], summary["code_digest"]) == ("commit B", "digest B")
+    assert summary["reproducibility"] == "statistical"
+    assert summary["dataset_digest"] == records[0]["dataset_digest"] is not None
 
 
 @pytest.mark.parametrize("estimator", ["sketch", "exact"])
@@ -235,6 +269,41 @@ def test_a_diverged_run_ends_as_such_with_its_rows_kept(tmp_path, tiny_spec, res
     assert summary["status"] == "diverged"
     assert summary["final_test_accuracy"] is None
     assert summary["diverged_at_epoch"] == len(rows(tmp_path / "metrics.csv")) == 1
+    assert summary["diverged_at_step"] == 6
+
+
+@pytest.mark.parametrize("seen_in", ["logits", "network"])
+def test_a_network_that_is_not_finite_after_the_last_step_has_diverged(
+    tmp_path, tiny_spec, resources, monkeypatch, seen_in
+):
+    """The loss of a step is found before the step, so that of the last one says nothing of what it leaves behind.
+
+    A ReLU may hide from the logits what is not finite, and statistics may be finite where logits are not.
+    """
+    if seen_in == "logits":
+        monkeypatch.setattr(loop, "is_finite", lambda model: True)
+    else:
+        monkeypatch.setattr(loop, "evaluate", lambda *arguments: loop.Evaluation(10.0, finite=True))
+    spec = changed(
+        tiny_spec,
+        cycle=None,
+        sparsity={"topology": "fixed"},
+        training={"epochs": 1, "lr_drop_epochs": [], "batch_size": 2048, "lr": 1e45, "gradient_clip": None},
+    )
+    summary = train(spec, tmp_path, resources)
+    (last,) = rows(tmp_path / "metrics.csv")
+    assert math.isfinite(float(last["train_loss"]))
+    assert (summary["status"], summary["diverged_at_epoch"], summary["diverged_at_step"]) == ("diverged", 1, 1)
+    assert summary["final_test_accuracy"] is None
+
+
+@pytest.mark.parametrize("name", ["conv1.weight", "classifier.weight", "bn1.running_var"])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_network_is_finite_if_all_its_parameters_and_statistics_are(tiny_spec, name, value):
+    model = initial_model(tiny_spec, 10)
+    assert is_finite(model)
+    model.state_dict()[name].view(-1)[-1] = value
+    assert not is_finite(model)
 
 
 def test_dyrelu_fades_and_its_parameters_leave_the_saved_model(tmp_path, tiny_spec, resources):
@@ -264,6 +333,11 @@ def test_the_first_weights_depend_on_the_seed_and_not_on_the_global_random_state
     second = initial_model(tiny_spec, 10).state_dict()
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_bf16_is_refused_on_a_cpu_until_it_exists_there(tiny_spec, resources, tmp_path):
+    with pytest.raises(EastError, match=r"bf16 exists on GPUs alone.*readings\.numerics"):
+        train(changed(tiny_spec, training={"numerics": "bf16"}), tmp_path / "run", resources)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")

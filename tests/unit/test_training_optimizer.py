@@ -4,7 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from east.seeding import generator
+from east.engine.arithmetic import PyTorchArithmetic
+from east.engine.sparse.arithmetic import KernelArithmetic
+from east.engine.sparse.kernels import KernelSet
+from east.seeding import torch_generator as generator
 from east.sparse.active import active_weights
 from east.sparse.layers import MaskedConv2d, MaskedLinear, apply_masks, masked_layers
 from east.sparse.topology import drop_and_grow, keep_largest
@@ -14,12 +17,12 @@ SGD = {"momentum": 0.9, "nesterov": True, "weight_decay": 1e-2}
 STEPS = 24
 
 
-def make_sgd(model, active):
-    return Sgd(model.parameters(), active, **SGD)
+def make_sgd(model, active, arithmetic=None):
+    return Sgd(model.parameters(), active, arithmetic=arithmetic or PyTorchArithmetic(), **SGD)
 
 
-def make_adam(model, active):
-    return Adam(model.parameters(), active, weight_decay=1e-2)
+def make_adam(model, active, arithmetic=None):
+    return Adam(model.parameters(), active, arithmetic=arithmetic or PyTorchArithmetic(), weight_decay=1e-2)
 
 
 def torch_sgd(model):
@@ -79,18 +82,19 @@ def mask_state(model, optimizer):
                 value.mul_(layer.mask)
 
 
-@pytest.mark.parametrize("room", [None, 0.2], ids=["fitting", "with room"])
-@pytest.mark.parametrize("kind_of_lr", [float, lambda lr: torch.tensor(lr, dtype=torch.float64)], ids=["float", "0-d"])
-@pytest.mark.parametrize(("make", "reference"), [(make_sgd, torch_sgd), (make_adam, torch_adam)], ids=["sgd", "adam"])
-def test_every_step_equals_a_masked_dense_step_of_torch_optim(make, reference, kind_of_lr, room):
-    """Bit for bit, over changes of the masks in which weights come back at once, and others later."""
-    model, dense = network(), network()
+BOTH = pytest.mark.parametrize(
+    ("make", "reference"), [(make_sgd, torch_sgd), (make_adam, torch_adam)], ids=["sgd", "adam"]
+)
+
+
+def check_against_torch(model, dense, make, reference, *, equal, arithmetic=None, kind_of_lr=float, room=None):
+    """Steps over changes of the masks in which weights come back at once, and others later."""
     layers = masked_layers(model)
     capacities = {name: int((room or 0) * layer.weight.numel()) for name, layer in layers.items()}
     active = active_weights(layers, capacities if room else None)
-    optimizer, expected = make(model, active), reference(dense)
+    optimizer, expected = make(model, active, arithmetic), reference(dense)
     at_once = later = 0
-    ever_dropped = {name: torch.zeros_like(layer.mask) for name, layer in masked_layers(model).items()}
+    ever_dropped = {name: torch.zeros_like(layer.mask) for name, layer in layers.items()}
     for step in range(STEPS):
         lr = 0.1 if step < STEPS // 2 else 0.01
         set_gradients(model, step)
@@ -111,9 +115,30 @@ def test_every_step_equals_a_masked_dense_step_of_torch_optim(make, reference, k
                 later += int((grown[name] & ever_dropped[name]).sum())
                 ever_dropped[name] |= dropped[name]
         for (name, ours), theirs in zip(model.named_parameters(), dense.parameters(), strict=True):
-            assert torch.equal(ours, theirs), (step, name)
+            assert equal(ours, theirs), (step, name)
     assert at_once > 0
     assert later > 0
+
+
+@pytest.mark.parametrize("room", [None, 0.2], ids=["fitting", "with room"])
+@pytest.mark.parametrize("kind_of_lr", [float, lambda lr: torch.tensor(lr, dtype=torch.float64)], ids=["float", "0-d"])
+@BOTH
+def test_every_step_equals_a_masked_dense_step_of_torch_optim(make, reference, kind_of_lr, room):
+    """Bit for bit."""
+    check_against_torch(network(), network(), make, reference, equal=torch.equal, kind_of_lr=kind_of_lr, room=room)
+
+
+@BOTH
+def test_steps_by_the_kernels_equal_those_of_torch_optim(make, reference):
+    """But for rounding."""
+    arithmetic = KernelArithmetic(KernelSet(torch.float64))
+    # The kernels take contiguous tensors, as the sparse engine lays weights out.
+    model, dense = (network(torch.contiguous_format).double() for _ in range(2))
+
+    def equal(ours, theirs):
+        return torch.allclose(ours, theirs, rtol=0, atol=1e-12)
+
+    check_against_torch(model, dense, make, reference, equal=equal, arithmetic=arithmetic)
 
 
 @EITHER

@@ -9,7 +9,7 @@ from east.engine import Gradients
 from east.engine.dense import DenseEngine
 from east.engine.formats import network_format
 from east.models import build_model
-from east.seeding import generator
+from east.seeding import torch_generator as generator
 from east.sparse.active import active_weights
 from east.sparse.layers import apply_masks, masked_layers
 from east.sparse.masks import Allocation, initialise_masks
@@ -34,8 +34,9 @@ def network():
 def step_of(model, clip, make_engine=DenseEngine):
     active = active_weights(masked_layers(model))
     engine = make_engine(model, active, numerics="fp32", device=CPU)
-    found = None if clip is None else GradientClip(clip, active, seed=1)
-    return TrainingStep(engine, Sgd(model.parameters(), active, **SGD), active, found)
+    found = None if clip is None else GradientClip(clip, active, 1, engine.arithmetic)
+    optimizer = Sgd(model.parameters(), active, arithmetic=engine.arithmetic, **SGD)
+    return TrainingStep(engine, optimizer, active, found)
 
 
 def batch(number):

@@ -119,7 +119,7 @@ def test_tables_are_made_again_from_an_archive_without_training_or_data(finished
     made = tables(clone)
     assert {f"{name}.csv" for name in ("table2", "table3", "tablemethods", "table6", "tableB1")} <= made.keys()
     assert made.items() <= tables(finished).items()
-    assert "36 files of 6 runs in results/test are as" in east(clone, "verify", lock)
+    assert "42 files of 6 runs in results/test are as" in east(clone, "verify", lock)
     assert planned_jobs(clone, TEST_CONFIG, forced=("write_report",))
     assert trained(planned_jobs(clone, TEST_CONFIG, forced=("write_report",))) == []
 

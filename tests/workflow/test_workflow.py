@@ -163,7 +163,7 @@ def dry_run(workdir, package):
 
 @pytest.mark.parametrize(
     ("old", "new", "trainings"),
-    [("REVISION = 2", "REVISION = 3", 6), ('__version__ = "0.1.0"', '__version__ = "9"  # a comment', 0)],
+    [("REVISION = 3", "REVISION = 4", 6), ('__version__ = "0.1.0"', '__version__ = "9"  # a comment', 0)],
     ids=["raising the revision", "editing code"],
 )
 def test_only_the_revision_of_the_code_trains_again(finished, tmp_path, old, new, trainings):

@@ -5,17 +5,20 @@ from collections.abc import Callable, Hashable, Mapping
 import torch
 from torch import Tensor, nn
 
-from east.engine.base import GradientRequest, Gradients, PyTorchArithmetic
+from east.engine.arithmetic import PyTorchArithmetic
+from east.engine.base import GradientRequest, Gradients
 from east.engine.costs.choose import Choose
 from east.engine.cuda.index import ResidentIndex
 from east.engine.cuda.memory import memory_needed
 from east.engine.cuda.program import Program
 from east.engine.cuda.sketch import sum_of_squares
+from east.engine.executed import Executed, ExecutionLog
 from east.engine.formats import set_convolution_precision
 from east.engine.sparse.buffers import Pass
 from east.engine.sparse.memory import Arena
 from east.engine.sparse.network import Network, describe
 from east.errors import EastError
+from east.reproducibility import Reproducibility
 from east.sparse.active import ActiveWeights
 
 EVALUATION_BATCH = 512
@@ -67,6 +70,7 @@ class CudaSparseEngine:
         stored = torch.bfloat16 if numerics == "bf16" and self._dtype == torch.float32 else self._dtype
         self._arena = Arena(stored, device)
         self._choose = choose
+        self._log = ExecutionLog()
         self._network: Network | None = None
         self._indices: dict[str, ResidentIndex] = {}
         self._dense: frozenset[str] = frozenset()
@@ -111,6 +115,10 @@ class CudaSparseEngine:
         """
         self._program(images)
         return self._generation, self._dense
+
+    def executed(self) -> Executed:
+        """Layers by kernels or by PyTorch's convolution; their sums go by tiles and atomics, so no bit is promised."""
+        return Executed(self.name, Reproducibility.STATISTICAL, self._log.counts(), compiler="Triton")
 
     @torch.inference_mode(False)  # its memory outlives an evaluation
     @torch.no_grad()
@@ -159,6 +167,7 @@ class CudaSparseEngine:
                 self._indices[name] = ResidentIndex(weights)
                 self._discard()
         executions = self._choose(network, self.active)
+        self._log.note(executions)
         self._dense = frozenset(unit.layer for unit in network.units if executions[unit.layer] == "dense")
         self._masks_changed = False
 

@@ -29,6 +29,10 @@ class KernelArithmetic:
             total += part
         return torch.tensor(total, dtype=torch.float64)
 
+    def mean(self, numbers: Tensor) -> Tensor:
+        """The mean of a vector in float64, 0-d: the sum rounded once, then the quotient."""
+        return torch.tensor(math.fsum(numbers.tolist()) / len(numbers), dtype=torch.float64)
+
     def sgd(
         self,
         values: Sequence[Tensor],

@@ -42,7 +42,8 @@ class Buffer:
     """The memory of an activation.
 
     Attributes:
-        data: (C, G, H, W, 32), G groups of images. In the backward pass it takes the gradient at the convolution that wrote it.
+        data: (C, G, H, W, 32), G groups of images. In the backward pass it takes the gradient at the
+            convolution that wrote it.
         kind: (C,) uint8, how each channel is kept.
         constants: (C,) the values of constant channels.
         gradient: (C, G, H, W, 32), the gradient at the activation; others of its shape use the same memory.

@@ -1,16 +1,44 @@
 """How each layer is executed, and what a step costs: by counted work, never by a clock.
 
-Both executions of a layer give the same numbers, so that the choice between them decides only how long a step takes. The
-engine that `auto` trains a run with decides its numbers: it follows from the run alone.
+Both executions of a layer give the same numbers, so the choice between them only decides how long a step takes. The
+engine that `auto` trains a run with decides its numbers, so it follows from the run alone.
+
+The coefficients are in nanoseconds of one core of the machine that they were fitted on (`benchmarks/README.md`). Only
+their ratios matter, and those are alike on all processors with wide vectors.
 """
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from east.engine.sparse.buffers import Execution
 from east.engine.sparse.network import Network, Unit
+from east.engine.workload import Workload
 
 Choose = Callable[[Network, Mapping[str, int]], dict[str, Execution]]
 """From a network and the non-zeros of its masked layers to the execution of every layer."""
+
+
+@dataclass(frozen=True)
+class Coefficients:
+    """What a use of a layer costs, forward and backward.
+
+    Args:
+        number: for each number of its input and of its output.
+        product: for each multiply-add of a weight with a number, in each of the three convolutions.
+    """
+
+    number: float
+    product: float
+
+
+FUSED = Coefficients(number=0.30, product=0.16)
+ROWS = Coefficients(number=1.2, product=0.08)
+DENSE = Coefficients(number=1.5, product=0.0182)
+"""PyTorch's layers, where every weight counts."""
+
+SKETCH = 0.02
+"""For each number of input and output that a probe of the clip's sketch looks at, and each kernel position."""
 
 
 def cheapest(network: Network, nonzeros: Mapping[str, int]) -> dict[str, Execution]:
@@ -20,5 +48,46 @@ def cheapest(network: Network, nonzeros: Mapping[str, int]) -> dict[str, Executi
         uses.setdefault(unit.layer, []).append(unit)
     chosen: dict[str, Execution] = {network.head.layer: "rows"}
     for layer, units in uses.items():
-        chosen[layer] = "rows" if nonzeros[layer] > 6 * units[0].y.channels else "fused"
+        fused = math.fsum(_cost(unit, FUSED, nonzeros[layer]) for unit in units)
+        rows = math.fsum(_cost(unit, ROWS, nonzeros[layer]) for unit in units)
+        chosen[layer] = "rows" if rows < fused else "fused"
     return chosen
+
+
+def is_sparse_cheaper(network: Network, phases: Sequence[tuple[float, Mapping[str, int]]], workload: Workload) -> bool:
+    """Whether a training costs less if only its non-zeros are executed, from the first step to the last.
+
+    Args:
+        network: the network.
+        phases: shares of the training, with the non-zeros of its masked layers in each.
+        workload: an average step.
+    """
+    sparse = math.fsum(share * _sparse_step(network, nonzeros, workload) for share, nonzeros in phases)
+    whole = math.fsum(share for share, _ in phases)
+    return sparse < whole * _dense_step(network)
+
+
+def _sparse_step(network: Network, nonzeros: Mapping[str, int], workload: Workload) -> float:
+    """The cost of a step, for each image."""
+    executions = cheapest(network, nonzeros)
+    costs = []
+    for unit in network.units:
+        coefficients = FUSED if executions[unit.layer] == "fused" else ROWS
+        costs.append(_cost(unit, coefficients, nonzeros[unit.layer]))
+        plane, taps = unit.y.height * unit.y.width, unit.conv.kernel_size[0] ** 2
+        costs.append(workload.probes * SKETCH * plane * (unit.x.channels * taps + unit.y.channels))
+        costs.append(workload.dense * DENSE.product * plane * unit.conv.weight.numel())
+    return math.fsum(costs)
+
+
+def _dense_step(network: Network) -> float:
+    """The cost of a step that executes all weights, for each image; the clip's dense gradients come with it."""
+    return math.fsum(_cost(unit, DENSE, unit.conv.weight.numel()) for unit in network.units)
+
+
+def _cost(unit: Unit, coefficients: Coefficients, weights: int) -> float:
+    """The cost of a use of a layer with so many weights, for each image."""
+    plane = unit.y.height * unit.y.width
+    numbers = math.prod(unit.x.shape) + math.prod(unit.y.shape)
+    convolutions = 2 if unit.x.producer is None else 3
+    return coefficients.number * numbers + coefficients.product * convolutions * weights * plane

@@ -32,7 +32,9 @@ class Dynamic:
         self._code, self.coefficients, self._at_coefficients = (
             u.new_empty(channels, 4, groups, k.LANES) for _ in range(3)
         )
-        self._gradients = {parameter: torch.empty_like(parameter) for parameter in dyrelu.parameters()}
+        self._gradients = {
+            layer: (torch.empty_like(layer.weight), torch.empty_like(layer.bias)) for layer in (dyrelu.fc1, dyrelu.fc2)
+        }
 
     def forward(self, y: Tensor) -> None:
         """Write the output y (C, G, H, W, 32)."""
@@ -67,7 +69,7 @@ class Dynamic:
 
     def _differentiate(self, layer: nn.Linear, x: Tensor, y: Tensor | None, dy: Tensor, dx: Tensor) -> None:
         sizes = (layer.in_features, layer.out_features, self.batch)
-        gradients = [self._gradients[parameter] for parameter in (layer.weight, layer.bias)]
+        gradients = self._gradients[layer]
         activations = (k.address(tensor) for tensor in (x, y, dy, dx))
         found = (k.address(gradient) for gradient in gradients)
         self.kernels("linear_backward", k.LinearBackward(*sizes, k.address(layer.weight), *activations, *found))

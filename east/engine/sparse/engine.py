@@ -1,21 +1,24 @@
 """The engine that executes only the non-zeros, on the CPU, by the arithmetic of docs/arithmetic.md."""
 
-from collections import Counter
+import shlex
 from collections.abc import Callable, Hashable, Mapping
 
 import torch
 from torch import Tensor, nn
 
 from east.engine.base import CrossEntropy, GradientRequest, Gradients
+from east.engine.executed import Executed, ExecutionLog
 from east.engine.sparse import kernels as k
 from east.engine.sparse.arithmetic import KernelArithmetic
 from east.engine.sparse.buffers import Layer, Pass
 from east.engine.sparse.choose import Choose
 from east.engine.sparse.index import NonzeroIndex
+from east.engine.sparse.library import find_toolchain
 from east.engine.sparse.memory import Arena
 from east.engine.sparse.network import Network, describe
 from east.engine.sparse.program import Program, memory_needed
 from east.errors import EastError
+from east.reproducibility import Reproducibility
 from east.sparse.active import ActiveWeights
 
 EVALUATION_BATCH = 128
@@ -50,8 +53,10 @@ class SparseEngine:
         dtype = next(model.parameters()).dtype
         self._kernels = k.KernelSet(dtype)
         self.arithmetic = KernelArithmetic(self._kernels)
+        self._toolchain = find_toolchain()
         self._arena = Arena(dtype)
         self._choose = choose
+        self._log = ExecutionLog()
         self._network: Network | None = None
         self._layers: dict[str, Layer] = {}
         self._programs: dict[int, Program] = {}
@@ -91,10 +96,16 @@ class SparseEngine:
         """Nothing: on a CPU no step is captured."""
         return ()
 
-    @property
-    def executions(self) -> dict[str, int]:
-        """Layers by the way in which they are executed with the masks of the moment."""
-        return dict(sorted(Counter(layer.execution for layer in self._layers.values()).items()))
+    def executed(self) -> Executed:
+        """Layers by their kind of execution, and what compiled the kernels."""
+        return Executed(
+            engine=self.name,
+            reproducibility=Reproducibility.ANY_PROCESSOR,
+            executions=self._log.counts(),
+            instruction_set=self._toolchain.vector,
+            compiler=self._toolchain.version.partition("\n")[0],
+            extra_flags=shlex.join(self._toolchain.extra_flags),
+        )
 
     def _cross_entropy(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         loss, gradient = torch.empty(1, dtype=torch.float64), torch.empty_like(logits)
@@ -145,6 +156,7 @@ class SparseEngine:
 
     def _make_layers(self, network: Network) -> dict[str, Layer]:
         executions = self._choose(network, {name: weights.count for name, weights in self.active.items()})
+        self._log.note(executions)
         return {
             name: Layer(weights, executions[name], NonzeroIndex.of(weights)) for name, weights in self.active.items()
         }
@@ -161,9 +173,7 @@ def _by_image(logits: Tensor, images: int) -> Tensor:
     return logits.flatten(1)[:, :images].T.contiguous()
 
 
-def _differentiate(
-    by_image: Tensor, criterion: Callable[[Tensor], Tensor], shape: torch.Size
-) -> tuple[Tensor, Tensor]:
+def _differentiate(by_image: Tensor, criterion: Callable[[Tensor], Tensor], shape: torch.Size) -> tuple[Tensor, Tensor]:
     """Any other criterion's value, and its gradient at the logits (classes, G, 32)."""
     with torch.enable_grad():
         logits = by_image.detach().requires_grad_()

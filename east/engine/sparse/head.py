@@ -49,9 +49,7 @@ class HeadProgram:
         at_means = torch.empty_like(self.means)
         self.kernels(
             "input_gradient",
-            k.InputGradient(
-                self.geometry, index.by_input.lists, k.address(weights.values), dz, k.address(at_means), 0
-            ),
+            k.InputGradient(self.geometry, index.by_input.lists, k.address(weights.values), dz, k.address(at_means), 0),
         )
         dense = None
         if this.request.dense:

@@ -231,9 +231,7 @@ def vector_level(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
     Raises:
         EastError: `EAST_VECTOR` asks for a level that does not exist or that this processor lacks.
     """
-    found = re.search(r"^flags\s*:(.*)$", cpuinfo.read_text(), re.MULTILINE) if cpuinfo.exists() else None
-    features = set(found[1].split()) if found else set()
-    supported = [level for level, needed in VECTOR_NEEDS.items() if needed <= features]
+    supported = supported_levels(cpuinfo)
     choice = os.environ.get("EAST_VECTOR") or supported[0]
     if choice not in supported:
         problem = "which this processor lacks" if choice in VECTOR_FLAGS else "which is no vector level"
@@ -241,6 +239,17 @@ def vector_level(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
             f"EAST_VECTOR is '{choice}', {problem}. Choose one of {', '.join(supported)}, or leave it unset."
         )
     return choice
+
+
+def supported_levels(cpuinfo: Path = Path("/proc/cpuinfo")) -> list[str]:
+    """The vector levels that this processor has, the widest first.
+
+    Args:
+        cpuinfo: Linux's description of the processor; where there is none, only `baseline` is known to work.
+    """
+    found = re.search(r"^flags\s*:(.*)$", cpuinfo.read_text(), re.MULTILINE) if cpuinfo.exists() else None
+    features = set(found[1].split()) if found else set()
+    return [level for level, needed in VECTOR_NEEDS.items() if needed <= features]
 
 
 def openmp_runtime(entry: str) -> Path | None:

@@ -80,7 +80,7 @@ class Program:
 
 
 def _take(arena: Arena, shape: tuple[int, int, int], batch: int) -> Tensor:
-    """Memory for an activation (C, H, W) of a batch: (C, G, H, W, 32), with the gaps between channels that kernels expect."""
+    """Memory for an activation (C, H, W) of a batch: (C, G, H, W, 32), with gaps between channels as kernels expect."""
     channels, height, width = shape
     groups = k.groups_of(batch)
     memory = arena.take(channels, k.plane_stride(groups, height, width))

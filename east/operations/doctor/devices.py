@@ -65,6 +65,20 @@ def triton(here: Surroundings) -> Iterator[Finding]:
         yield Finding("ok", f"Triton {facts['version']} compiles and runs kernels")
 
 
+def numerics(here: Surroundings) -> Iterator[Finding]:
+    """Trainings compute in numerics that the device has."""
+    if here.plan.config.readings.numerics != "bf16" or on_gpu(here):
+        return
+    yield Finding(
+        "warning" if here.has_slurm else "error",
+        "readings.numerics is bf16, which exists on GPUs alone, and trainings would run on the CPU",
+        why="That is well on a login node, if the jobs get a GPU."
+        if here.has_slurm
+        else "Every training would refuse.",
+        mend="Set readings.numerics to tf32 or fp32.",
+    )
+
+
 def steps(here: Surroundings) -> Iterator[Finding]:
     """Which engine executes steps on the GPU, and how it is given their operations."""
     if not on_gpu(here):

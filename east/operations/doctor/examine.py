@@ -16,7 +16,7 @@ CHECKS: dict[str, tuple[Check, ...]] = {
         packages.torch,
         packages.torchvision,
     ),
-    "GPU": (devices.gpus, devices.triton, devices.steps, devices.sharing),
+    "GPU": (devices.gpus, devices.triton, devices.numerics, devices.steps, devices.sharing),
     "Kernels": (kernels.kernels,),
     "Machine": (machine.cores, machine.memory),
     "Disk": (disk.space,),

@@ -21,6 +21,7 @@ def provenance_rows(facts: Mapping[str, str], provenance: Provenance) -> list[tu
         ("Code digest", _counted(provenance.code_digests)),
         ("Device", _counted(provenance.devices)),
         ("Engine", _counted(provenance.engines)),
+        ("Reproducibility", _counted(provenance.classes)),
     ]
     rows += [(program.capitalize(), _counted(versions)) for program, versions in provenance.versions.items()]
     if provenance.commits:

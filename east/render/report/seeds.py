@@ -139,5 +139,7 @@ def _facts(summary: Summary) -> Sequence[tuple[str, str]]:
         facts.append(("Live channels", f"{thousands(live)} of {thousands(channels)}"))
     if summary.device:
         facts.append(("Device", summary.device))
+    if summary.reproducibility:
+        facts.append(("Reproducibility", summary.reproducibility))
     facts.append(("Commit", summary.commit[:COMMIT_DIGITS] if summary.commit else "not recorded"))
     return facts

@@ -45,7 +45,7 @@ inline double exponential(double x) {
 inline double sigmoid(double x) { return 1 / (1 + exponential(-x)); }
 
 // The natural logarithm of a normal number x = 2^k m with m in [1/sqrt(2), sqrt(2)): with s = (m - 1) / (m + 1), the series of
-// 2 artanh(s) up to s^23 / 23.
+// 2 artanh(s) up to s^23 / 23. A NaN stays one.
 inline double logarithm(double x) {
     uint64_t bits;
     std::memcpy(&bits, &x, sizeof(bits));
@@ -58,7 +58,7 @@ inline double logarithm(double x) {
     double sum = 0;
     for (int power = 23; power > 1; power -= 2) sum = std::fma(sum, square, 1.0 / power);
     const double of_m = std::fma(2 * s * square, sum, 2 * s);
-    return std::fma(double(k), ln2_high, std::fma(double(k), ln2_low, of_m));
+    return x != x ? x : std::fma(double(k), ln2_high, std::fma(double(k), ln2_low, of_m));
 }
 
 }  // namespace east

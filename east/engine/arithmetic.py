@@ -1,0 +1,122 @@
+"""What a step does with gradients and parameters as vectors: the norm for the clip, and the steps of optimizers."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from torch import Tensor
+from torch.nn.utils import get_total_norm
+from torch.optim.adam import adam
+from torch.optim.sgd import sgd
+
+
+class Arithmetic(Protocol):
+    """What a step does with gradients and parameters as vectors, beyond forward and backward pass.
+
+    Tensors of one call have one dtype and one device.
+    """
+
+    def sum_of_squares(self, tensors: Sequence[Tensor]) -> Tensor:
+        """The sum of squares of all elements, 0-d in float64."""
+        ...
+
+    def mean(self, numbers: Tensor) -> Tensor:
+        """The mean of a vector in float64, 0-d."""
+        ...
+
+    def sgd(
+        self,
+        values: Sequence[Tensor],
+        gradients: Sequence[Tensor],
+        momenta: Sequence[Tensor],
+        lr: float | Tensor,
+        *,
+        momentum: float,
+        nesterov: bool,
+        weight_decay: float,
+    ) -> None:
+        """One step of `torch.optim.SGD` in place, whose momenta begin at zero."""
+        ...
+
+    def adam(
+        self,
+        values: Sequence[Tensor],
+        gradients: Sequence[Tensor],
+        means: Sequence[Tensor],
+        mean_squares: Sequence[Tensor],
+        steps: Sequence[Tensor],
+        lr: float | Tensor,
+        *,
+        betas: tuple[float, float],
+        epsilon: float,
+        weight_decay: float,
+    ) -> None:
+        """One step of `torch.optim.Adam` with L2 weight decay in place; `steps` (0-d each) count the steps made."""
+        ...
+
+
+class PyTorchArithmetic:
+    """That of PyTorch's fused steps, see `Arithmetic`; nothing waits for the device."""
+
+    def sum_of_squares(self, tensors: Sequence[Tensor]) -> Tensor:
+        """The sum of squares of all elements, 0-d in float64."""
+        return get_total_norm(list(tensors)).double().square()
+
+    def mean(self, numbers: Tensor) -> Tensor:
+        """The mean of a vector in float64, 0-d."""
+        return numbers.mean()
+
+    def sgd(
+        self,
+        values: Sequence[Tensor],
+        gradients: Sequence[Tensor],
+        momenta: Sequence[Tensor],
+        lr: float | Tensor,
+        *,
+        momentum: float,
+        nesterov: bool,
+        weight_decay: float,
+    ) -> None:
+        """One step of SGD in place."""
+        sgd(
+            list(values),
+            list(gradients),
+            list(momenta),
+            fused=True,
+            weight_decay=weight_decay,
+            momentum=momentum,
+            lr=lr,  # type: ignore[arg-type]
+            dampening=0.0,
+            nesterov=nesterov,
+            maximize=False,
+        )
+
+    def adam(
+        self,
+        values: Sequence[Tensor],
+        gradients: Sequence[Tensor],
+        means: Sequence[Tensor],
+        mean_squares: Sequence[Tensor],
+        steps: Sequence[Tensor],
+        lr: float | Tensor,
+        *,
+        betas: tuple[float, float],
+        epsilon: float,
+        weight_decay: float,
+    ) -> None:
+        """One step of Adam in place."""
+        adam(
+            list(values),
+            list(gradients),
+            list(means),
+            list(mean_squares),
+            [],
+            list(steps),
+            fused=True,
+            amsgrad=False,
+            beta1=betas[0],
+            beta2=betas[1],
+            lr=lr,
+            weight_decay=weight_decay,
+            eps=epsilon,
+            maximize=False,
+        )

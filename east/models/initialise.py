@@ -1,0 +1,89 @@
+"""The weights a training starts from: each tensor is drawn by its name, so that no order of modules matters."""
+
+import math
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from east.errors import EastError
+from east.models.blocks import SharingBlock
+from east.models.dct import DCTConv2d, DCTLinear
+from east.seeding import RandomBits, generator
+
+Law = Callable[[Tensor, RandomBits], None]
+"""Fills a tensor in place."""
+
+
+def initialise(model: nn.Module, seed: int) -> None:
+    """Set every parameter of a network on the CPU to its value before training, all weights on.
+
+    A tensor is drawn from the random bits of (seed, "initialise", its full name), in row-major order. The laws are
+    PyTorch's defaults: the weights and biases of a layer are uniform on [-b, b) with b = 1 / sqrt(fan-in), computed in
+    float64 and rounded once to float32; batch norm is 1 and 0. Sharing scales are uniform on [0, 1); DCT factors are
+    1, and the sparse weights beside them 0.
+
+    Args:
+        model: the network; changed in place.
+        seed: the run's seed.
+
+    Raises:
+        EastError: no law is known for a parameter.
+    """
+    laws = dict(_laws(model))
+    for name, parameter in model.named_parameters():
+        if name not in laws:
+            raise EastError(f"the parameter {name} of the network has no law to be drawn from before training.")
+        with torch.no_grad():
+            laws[name](parameter, generator(seed, "initialise", name))
+
+
+def _laws(model: nn.Module) -> Iterator[tuple[str, Law]]:
+    """The law of every parameter by its full name; where a module holds another one, its own word comes last."""
+    for place, module in reversed(list(model.named_modules())):
+        for name, law in _laws_of(module):
+            yield f"{place}.{name}" if place else name, law
+
+
+def _laws_of(module: nn.Module) -> Iterator[tuple[str, Law]]:
+    match module:
+        case nn.Conv2d() | nn.Linear():
+            fan_in = module.weight[0].numel()
+            yield "weight", _symmetric(fan_in)
+            yield "bias", _symmetric(fan_in)
+        case nn.BatchNorm2d():
+            yield "weight", _constant(1.0)
+            yield "bias", _constant(0.0)
+        case SharingBlock():
+            for i in range(1, module.depth + 1):
+                yield f"scale{i}", _unit
+                yield f"alpha{i}", _constant(1.0)
+        case DCTConv2d() | DCTLinear():
+            yield "alpha", _constant(1.0)
+            yield "sparse.weight", _constant(0.0)
+
+
+def _symmetric(fan_in: int) -> Law:
+    bound = 1 / math.sqrt(fan_in)
+
+    def draw(tensor: Tensor, random: RandomBits) -> None:
+        # 2 u - 1 is exact, so that the product with the bound is all that is rounded before the cast.
+        numbers = random.uniform(tensor.numel()).numpy()
+        numbers *= 2.0
+        numbers -= 1.0
+        numbers *= bound
+        tensor.copy_(torch.from_numpy(numbers.astype(np.float32)).view(tensor.shape))
+
+    return draw
+
+
+def _unit(tensor: Tensor, random: RandomBits) -> None:
+    tensor.copy_(random.uniform32(tensor.numel()).view(tensor.shape))
+
+
+def _constant(value: float) -> Law:
+    def fill(tensor: Tensor, random: RandomBits) -> None:
+        tensor.fill_(value)
+
+    return fill

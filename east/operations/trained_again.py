@@ -1,0 +1,180 @@
+"""Results beside a lock, whoever trained them: to the bit where the classes of both allow it, else by accuracy."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+
+from pydantic import ValidationError
+
+from east.analysis.inference import holm, welch
+from east.analysis.samples import Sample
+from east.analysis.summary import Summary
+from east.operations.results_lock import COST, LockedRun, ResultsLock, sha256, told
+from east.operations.results_lock import verify as verify_files
+from east.reproducibility import Reproducibility, weakest
+from east.training.folder import REPEATABLE, SUMMARY
+
+LEVEL = 0.01
+"""Rows whose means differ with less than this probability by chance, over all rows together, count as different."""
+
+TIMED_TABLE = "tables/table6.csv"
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What a comparison with a lock found.
+
+    Attributes:
+        wrong: each file, key or row that is not as locked although it had to be, in a sentence.
+        differing: each run and row that differs as its class allows, with the reason.
+        passed_over: files that are not there and can be made again, or that follow from times or from what differs.
+        files: how many files were compared.
+        repeated: runs that are another training's than the locked one's, with the same bytes.
+    """
+
+    wrong: tuple[str, ...]
+    differing: tuple[str, ...]
+    passed_over: tuple[str, ...]
+    files: int
+    repeated: int
+
+
+def compare(lock: ResultsLock, contents: Iterable[tuple[str, bytes]], *, exact: bool = False) -> Compared:
+    """Compare results with a lock.
+
+    A run whose summary is not the locked one was trained again. Times and the machine may differ then, and no more
+    where `Reproducibility` promises the same bytes.
+
+    Args:
+        lock: the lock.
+        contents: path in the results folder and content of every file there is; those that are not locked are
+            passed over.
+        exact: compare byte by byte whatever was trained again.
+    """
+    found = {name: content for name, content in contents if name in lock.checksums()}
+    runs = () if exact else lock.runs
+    again = {run: summary for run in runs if (summary := _trained_again(run, lock, found))}
+    same = {run for run, summary in again.items() if _is_repeated(run, lock.runs[run], summary, found)}
+    other = {run: summary for run, summary in again.items() if run not in same}
+    reasons = {run: _why_bits_may_differ(lock.runs[run], summary) for run, summary in other.items()}
+    allowed = {run for run, reason in reasons.items() if reason}
+    wrong = [_unexpected(run, lock.runs[run], other[run], found) for run in other if run not in allowed]
+    rows = dict(_rows(lock, {run: other[run] for run in sorted(allowed)}))
+    wrong += [line for line, differs in rows.items() if differs]
+
+    follows = _follows(lock, trained_again=bool(again), numbers_differ=bool(allowed))
+    others = {run: entry for run, entry in lock.runs.items() if run not in again}
+    files = {name: checksum for name, checksum in lock.files.items() if name not in follows}
+    verified = verify_files(lock.model_copy(update={"runs": others, "files": files}), found.items())
+    needed = [f"runs/{run}/{name}" for run in again for name in lock.runs[run].files]
+    missing = [f"{name} is missing" for name in needed if name not in found]
+    changed = [name for name in follows if name in found and sha256(found[name]) != lock.files[name]]
+    return Compared(
+        wrong=tuple(sorted([*wrong, *verified.wrong, *missing])),
+        differing=(
+            *(f"{run}: {_accuracies(other[run], lock.runs[run])}; {reasons[run]}" for run in sorted(allowed)),
+            *(line for line, differs in rows.items() if not differs),
+        ),
+        passed_over=(*verified.unrendered, *changed),
+        files=len(found),
+        repeated=len(same),
+    )
+
+
+def _trained_again(run: str, lock: ResultsLock, found: Mapping[str, bytes]) -> Summary | None:
+    """The summary of a run of the same settings that is not the locked file; None where there is none."""
+    name = f"runs/{run}/{SUMMARY}"
+    locked = lock.runs[run]
+    if name not in found or sha256(found[name]) == locked.files["summary.json"]:
+        return None
+    try:
+        summary = Summary.model_validate_json(found[name])
+    except ValidationError:
+        return None
+    return summary if summary.fingerprint == locked.fingerprint else None
+
+
+def _is_repeated(run: str, locked: LockedRun, summary: Summary, found: Mapping[str, bytes]) -> bool:
+    return told(summary)["repeatable"] == locked.repeatable and not _other_files(run, locked, found)
+
+
+def _other_files(run: str, locked: LockedRun, found: Mapping[str, bytes]) -> list[str]:
+    """The files of a run that are there, and ought to have the locked bytes, and have not."""
+    names = [name for name in locked.files if name in REPEATABLE and f"runs/{run}/{name}" in found]
+    return [name for name in names if sha256(found[f"runs/{run}/{name}"]) != locked.files[name]]
+
+
+def _why_bits_may_differ(locked: LockedRun, here: Summary) -> str | None:
+    """What of the classes of two trainings allows other bytes, in words; None where they must be the same."""
+    if locked.reproducibility is None or here.reproducibility is None:
+        return "not to the bit: a class of reproducibility is not recorded"
+    found = weakest([locked.reproducibility, here.reproducibility])
+    if found == Reproducibility.ANY_PROCESSOR:
+        return None
+    if found == Reproducibility.STATISTICAL:
+        return f"not to the bit: the {here.engine} engine's run is reproducible statistically only"
+    reasons = list(_other_surroundings(locked, here, all_versions=found == Reproducibility.THIS_DEVICE))
+    return f"not to the bit: trained {', '.join(reasons)} by the {here.engine} engine" if reasons else None
+
+
+def _other_surroundings(locked: LockedRun, here: Summary, *, all_versions: bool) -> Iterator[str]:
+    if here.device != locked.device:
+        yield f"on another processor or GPU ({here.device}, not {locked.device})"
+    elif here.instruction_set != locked.instruction_set:
+        yield f"with {here.instruction_set} instead of {locked.instruction_set}"
+    if here.threads != locked.threads:
+        yield f"with {here.threads} threads instead of {locked.threads}"
+    if here.engine != locked.engine:
+        yield f"against the {locked.engine} engine"
+    for name in sorted({"torch", *(here.versions if all_versions else ())}):
+        if here.versions.get(name) != locked.versions.get(name):
+            yield f"with {name} {here.versions.get(name)} instead of {locked.versions.get(name)}"
+
+
+def _unexpected(run: str, locked: LockedRun, here: Summary, found: Mapping[str, bytes]) -> str:
+    files = ", ".join(_other_files(run, locked, found)) or SUMMARY
+    code = "" if here.code_digest == locked.code_digest else ", by other code"
+    return (
+        f"runs/{run} was trained again{code} and is not the same ({files}; {_accuracies(here, locked)}), although both "
+        f"are reproducible on {here.reproducibility}"
+    )
+
+
+def _accuracies(here: Summary, locked: LockedRun) -> str:
+    return f"{_result(here.status, here.final_test_accuracy)} here, " + (
+        f"{_result(locked.status, locked.final_test_accuracy)} in the lock"
+    )
+
+
+def _result(status: str, accuracy: float | None) -> str:
+    return status if accuracy is None else f"{accuracy:.2f} %"
+
+
+def _rows(lock: ResultsLock, others: Mapping[str, Summary]) -> Iterator[tuple[str, bool]]:
+    """For each row with several such runs, what their means are, and whether chance does not explain the difference."""
+    rows: dict[str, list[str]] = {}
+    for run in others:
+        rows.setdefault(run.rpartition("/")[0], []).append(run)
+    tests = []
+    for row, runs in rows.items():
+        here = _sample([others[run].final_test_accuracy for run in runs])
+        locked = _sample([lock.runs[run].final_test_accuracy for run in runs])
+        test = welch(here, locked, 0.95) if here and locked else None
+        if here and locked and test:
+            means = f"mean of {here.runs} runs {here.mean:.2f} % here, of {locked.runs} {locked.mean:.2f} % in the lock"
+            tests.append((row, means, test.p))
+    for (row, means, _), p in zip(tests, holm([p for *_, p in tests]), strict=True):
+        differs = p < LEVEL
+        verdict = "more than chance explains" if differs else "no more than chance explains"
+        yield f"{row}: {means}: {verdict} (p = {p:.2g})", differs
+
+
+def _sample(accuracies: Sequence[float | None]) -> Sample | None:
+    values = [value for value in accuracies if value is not None]
+    return Sample(mean=fmean(values), std=stdev(values), runs=len(values)) if len(values) > 1 else None
+
+
+def _follows(lock: ResultsLock, *, trained_again: bool, numbers_differ: bool) -> list[str]:
+    """Files that need not be the locked ones: what is timed where something was trained, tables of other numbers."""
+    timed = {COST, TIMED_TABLE}
+    return [name for name in lock.files if (trained_again if name in timed else numbers_differ)]

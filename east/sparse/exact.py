@@ -1,0 +1,58 @@
+"""Cosines rounded to the nearest float, the same on every machine: those of a C library differ in the last bit.
+
+Angles are multiples of π, so that they are reduced exactly before anything is rounded.
+"""
+
+from decimal import Context, Decimal
+from fractions import Fraction
+from functools import lru_cache
+
+_DECIMALS = Context(prec=50)
+_PI = Decimal("3.14159265358979323846264338327950288419716939937510582097494459230781640628620899862803")
+
+
+@lru_cache(maxsize=2**17)
+def cos_pi(multiple: Fraction) -> float:
+    """cos(π x), rounded to the nearest float.
+
+    Args:
+        multiple: x, exactly; `Fraction(float)` is the exact value of a float.
+    """
+    # Folded into [0, 1], as the cosine is even and of period 2.
+    folded = multiple % 2
+    folded = min(folded, 2 - folded)
+    if folded > Fraction(1, 2):
+        return -cos_pi(1 - folded)
+    if folded <= Fraction(1, 4):
+        return float(_cosine(folded))
+    return float(_sine(Fraction(1, 2) - folded))
+
+
+def _cosine(multiple: Fraction) -> Decimal:
+    """cos(π x) to some 48 digits, for x in [0, 1/4]."""
+    return _series(_angle_squared(multiple), first=Decimal(1), index=0)
+
+
+def _sine(multiple: Fraction) -> Decimal:
+    """sin(π x) to some 48 significant digits, for x in [0, 1/4]."""
+    return _series(_angle_squared(multiple), first=_angle(multiple), index=1)
+
+
+def _series(squared: Decimal, first: Decimal, index: int) -> Decimal:
+    """The Taylor series whose terms follow from one another by -squared / ((k + 1) (k + 2)), from k = index on."""
+    total, before, term = first, Decimal(0), first
+    while total != before:
+        term = _DECIMALS.divide(_DECIMALS.multiply(term, squared), Decimal(-(index + 1) * (index + 2)))
+        before, total = total, _DECIMALS.add(total, term)
+        index += 2
+    return total
+
+
+def _angle(multiple: Fraction) -> Decimal:
+    share = _DECIMALS.divide(Decimal(multiple.numerator), Decimal(multiple.denominator))
+    return _DECIMALS.multiply(_PI, share)
+
+
+def _angle_squared(multiple: Fraction) -> Decimal:
+    angle = _angle(multiple)
+    return _DECIMALS.multiply(angle, angle)

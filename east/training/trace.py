@@ -1,0 +1,212 @@
+"""trace.csv: digests of a training's whole state at fixed steps, so that two runs compare by their first difference."""
+
+import csv
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from east.errors import EastError
+from east.sparse.active import ActiveWeights
+from east.training.clip import GradientClip
+from east.training.folder import TRACE
+from east.training.optimizer import Optimizer
+
+PARTS = ("weights", "masks", "statistics", "optimizer", "clip")
+"""The parts of the state that have a digest of their own, the first to look at first."""
+
+DIGITS = 32
+"""Hexadecimal digits of a digest: 128 bits of SHA-256."""
+
+
+@dataclass(frozen=True)
+class TraceRecord:
+    """A row of trace.csv: the state after an optimizer step and what goes with it.
+
+    A digest is one of tensors: their names in order, types, shapes, and numbers in row-major order, in which -0.0
+    counts as 0.0 and every NaN as the same. So it depends neither on how memory is laid out nor on any file format.
+
+    Attributes:
+        step: optimizer steps that are done.
+        epoch: the epoch of that step.
+        event: why there is a row: `start`, `step` (1, 2, 4, 8, ...), `update` of the masks, end of an `epoch`; several
+            are joined by a plus sign.
+        state: digest of all of the following.
+        weights: of all parameters; of masked ones the active weights.
+        masks: of the places of active weights.
+        statistics: of batch norm's running mean and variance, and whatever else is no parameter.
+        optimizer: of its state.
+        clip: of the norm that the clip holds.
+    """
+
+    step: int
+    epoch: int
+    event: str
+    state: str
+    weights: str
+    masks: str
+    statistics: str
+    optimizer: str
+    clip: str
+
+
+def is_traced(step: int) -> bool:
+    """Whether a step has a row whatever else happens at it: 1, 2, 4, 8, ..."""
+    return step > 0 and step & (step - 1) == 0
+
+
+class Tracer:
+    """Takes digests of the state of a training.
+
+    Of a masked weight only the active ones are looked at, so a digest costs what goes with the non-zeros.
+
+    Args:
+        model: the network.
+        active: the active weights of its masked layers, by name.
+        optimizer: over its parameters.
+        clip: scales gradients; None for no clip.
+    """
+
+    def __init__(
+        self, model: nn.Module, active: Mapping[str, ActiveWeights], optimizer: Optimizer, clip: GradientClip | None
+    ) -> None:
+        self._model = model
+        self._active = active
+        self._optimizer = optimizer
+        self._clip = clip
+
+    def record(self, step: int, epoch: int, events: Sequence[str]) -> TraceRecord:
+        """The row of this moment.
+
+        Args:
+            step: optimizer steps that are done.
+            epoch: the epoch of that step.
+            events: why there is a row.
+        """
+        masked = {f"{name}.weight": weights for name, weights in self._active.items()}
+        masks = {f"{name}.mask" for name in self._active}
+        parameters = dict(self._model.named_parameters())
+        others = {n: t for n, t in self._model.state_dict().items() if n not in parameters and n not in masks}
+        digests = {
+            "weights": _digest(
+                {name: _active_values(masked[name]) if name in masked else value for name, value in parameters.items()}
+            ),
+            "masks": _digest({name: active_positions(weights) for name, weights in self._active.items()}),
+            "statistics": _digest(others),
+            "optimizer": _digest(self._optimizer_state(parameters)),
+            "clip": _digest({} if self._clip is None else self._clip.state_dict()),
+        }
+        state = hashlib.sha256("".join(digests[part] for part in PARTS).encode()).hexdigest()[:DIGITS]
+        return TraceRecord(step, epoch, "+".join(events), state, **digests)
+
+    def _optimizer_state(self, parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
+        names = {parameter: name for name, parameter in parameters.items()}
+        states = zip(self._optimizer.state, self._optimizer.state_dict(), strict=True)
+        return {f"{names[owner]}.{slot}": value for owner, slots in states for slot, value in slots.items()}
+
+
+def active_positions(weights: ActiveWeights) -> Tensor:
+    """Row-major indices of a layer's active weights in ascending order, after the weight's shape; int64.
+
+    Where all are active there are none to tell apart, and the shape stands alone.
+    """
+    weight = weights.layer.weight
+    shape = torch.tensor(weight.shape)
+    if weights.is_full or weights.positions is None:
+        return shape
+    positions = weights.positions[: weights.count].cpu()
+    if not weight.is_contiguous():
+        index = torch.zeros_like(positions)
+        for axis, (size, stride) in enumerate(zip(weight.shape, weight.stride(), strict=True)):
+            # The stride of an axis of size 1 says nothing.
+            if size > 1:
+                index += positions // stride % size * math.prod(weight.shape[axis + 1 :])
+        positions = index.sort().values
+    return torch.cat((shape, positions))
+
+
+def read_trace(path: Path) -> list[TraceRecord]:
+    """The rows of a trace.csv, at least one.
+
+    Raises:
+        EastError: the file is missing, or is none.
+    """
+    names = [field.name for field in fields(TraceRecord)]
+    try:
+        with path.open(newline="", encoding="utf-8") as stream:
+            rows = list(csv.DictReader(stream))
+        found = [TraceRecord(int(row["step"]), int(row["epoch"]), *(row[name] for name in names[2:])) for row in rows]
+    except OSError as error:
+        raise EastError(
+            f"{path} cannot be read: {error.strerror}. A training writes it from its first epoch on."
+        ) from None
+    except (KeyError, ValueError, TypeError):
+        raise EastError(f"{path} is no {TRACE}, or damaged.") from None
+    if not found:
+        raise EastError(f"{path} is no {TRACE}: it has no rows.")
+    return found
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How two traces compare.
+
+    Attributes:
+        rows: rows that are the same in both, from the start.
+        difference: the first difference in words; None as far as both go.
+        ended: how many rows each has.
+    """
+
+    rows: int
+    difference: str | None
+    ended: tuple[int, int]
+
+
+def compare_traces(one: Sequence[TraceRecord], other: Sequence[TraceRecord]) -> Comparison:
+    """Find the first difference of two traces; one that ends earlier, of a run that was stopped, is a prefix."""
+    lengths = (len(one), len(other))
+    for number, (first, second) in enumerate(zip(one, other, strict=False)):
+        if first != second:
+            return Comparison(number, _difference(first, second), lengths)
+    return Comparison(min(lengths), None, lengths)
+
+
+def _difference(one: TraceRecord, other: TraceRecord) -> str:
+    if (one.step, one.epoch, one.event) != (other.step, other.epoch, other.event):
+        return f"one records {_place(one)} where the other records {_place(other)}: they are runs of other settings"
+    parts = [part for part in PARTS if getattr(one, part) != getattr(other, part)]
+    return f"{_place(one)}: {', '.join(parts) or 'state'}"
+
+
+def _place(record: TraceRecord) -> str:
+    return f"step {record.step} in epoch {record.epoch} ({record.event})"
+
+
+def _active_values(weights: ActiveWeights) -> Tensor:
+    """The active weights in row-major order."""
+    return weights.to_row_major(weights.values[: weights.count] if weights.positions is not None else weights.values)
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach()
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(_numbers(tensor))
+    return digest.hexdigest()[:DIGITS]
+
+
+def _numbers(tensor: Tensor) -> bytes:
+    """The numbers in row-major order, little-endian, each of them in one way only."""
+    if tensor.dtype == torch.bfloat16:
+        tensor = tensor.float()
+    numbers = tensor.contiguous().cpu().numpy().reshape(-1)
+    if numbers.dtype.kind == "f":
+        numbers = numbers + 0.0  # a negative zero becomes a positive one
+        numbers[np.isnan(numbers)] = np.nan
+    return numbers.astype(numbers.dtype.newbyteorder("<"), copy=False).tobytes()

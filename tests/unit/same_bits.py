@@ -1,0 +1,128 @@
+"""Short runs with everything in them, and their checksums: what the same bits everywhere are tested by.
+
+`python -m tests.unit.same_bits DATA_DIR FOLDER RUN,RUN THREADS...` trains some of them with every number of threads,
+with the last number stopped within an epoch and resumed, and prints the checksums as JSON.
+"""
+
+import hashlib
+import json
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from east.config import load_plan
+from east.config.run import RunSpec
+from east.training.folder import REPEATABLE
+from east.training.interrupt import Interruption, Stopped
+from east.training.loop import Resources, train
+
+CHECKSUMS = Path(__file__).with_name("same_bits.json")
+"""Run -> checksum: what every processor must give."""
+
+STOP_AFTER = 9
+"""Steps and epochs' ends after which the stopped run is stopped; it stands within its second epoch then."""
+
+
+def specs() -> dict[str, RunSpec]:
+    """Each with a partial last batch and group, growth, pruning and validation; with the exact and the sketched clip."""
+    networks: dict[str, dict[str, Any]] = {
+        "east": {"model": {"activation": "dyrelu", "sharing_ratio": 2}, "phasing": {"start": 1.0, "end": 3.0}},
+        "resnet50": {"model": {"name": "resnet50", "width": 2}, "cycle": {"pattern": "triangular"}},
+        "rigl": {"sparsity": {"density": 0.02}},
+        "adam": {
+            "model": {"activation": "dyrelu"},
+            "phasing": {"start": 1.0, "end": 3.0},
+            "training": {"optimizer": {"name": "adam"}, "lr": 0.01},
+        },
+    }
+    clips = {
+        "exact": {"estimator": "exact", "probes": 1},
+        "sketch": {"estimator": "sketch", "probes": 2},
+    }
+    return {
+        f"{network}-{clip}": _spec(changes, chosen)
+        for network, changes in networks.items()
+        for clip, chosen in clips.items()
+    }
+
+
+def _spec(changes: dict[str, Any], clip: dict[str, Any]) -> RunSpec:
+    content = next(run for run in load_plan() if run.id == "table2/cosine-m3-n1/seed17").spec.model_dump()
+    content["dataset"] = {
+        "name": "digits",
+        "margin": 1,
+        "padding": "zero",
+        "flip": True,
+        "validation": 144,
+        "validation_choice": "shuffled",
+        "augment_validation": True,
+    }
+    content["model"]["width"] = 4
+    content["sparsity"] |= {"density": 0.05, "update_period": 2}
+    content["cycle"] |= {"cycle_length": 2.0, "multiplier": 4.0, "update_period": 2}
+    content["training"] |= {"epochs": 3, "batch_size": 250, "lr_drop_epochs": [2]}
+    content["training"]["gradient_clip"] |= clip
+    for part, values in changes.items():
+        content[part] = (content[part] or {}) | values
+    if content["training"]["optimizer"]["name"] == "adam":
+        content["training"]["optimizer"] = {"name": "adam"}
+    return RunSpec.model_validate(content)
+
+
+class StopOnce(Interruption):
+    """Asks for a stop after so many pieces of work that are not to be interrupted."""
+
+    def __init__(self, after: int) -> None:
+        super().__init__()
+        self._left = after
+
+    @contextmanager
+    def postponed(self) -> Iterator[None]:
+        """One piece of work."""
+        yield
+        self._left -= 1
+        if self._left == 0:
+            raise Stopped(signal.SIGTERM)
+
+
+def checksum(folder: Path) -> str:
+    """Of all files of a run that can be repeated."""
+    digest = hashlib.sha256()
+    for name in sorted(REPEATABLE):
+        content = (folder / name).read_bytes()
+        digest.update(f"{name} {len(content)}\n".encode() + content)
+    return digest.hexdigest()
+
+
+def train_once(spec: RunSpec, folder: Path, data_dir: Path, threads: int, *, stop: bool = False) -> str:
+    """The checksum of a run, stopped and resumed on the way if wished."""
+    resources = Resources(device="cpu", engine="sparse", threads=threads, data_dir=data_dir)
+    if stop:
+        try:
+            train(spec, folder, resources, interruption=StopOnce(STOP_AFTER))
+        except Stopped:
+            pass
+        else:
+            raise RuntimeError("the run was not stopped")
+    train(spec, folder, resources)
+    return checksum(folder)
+
+
+def main(data_dir: Path, folder: Path, runs: list[str], threads: list[int]) -> dict[str, dict[str, str]]:
+    """Run -> number of threads -> checksum."""
+    return {
+        name: {
+            str(count): train_once(spec, folder / name / str(count), data_dir, count, stop=count == threads[-1])
+            for count in threads
+        }
+        for name, spec in specs().items()
+        if name in runs
+    }
+
+
+if __name__ == "__main__":
+    data, out, names, *counts = sys.argv[1:]
+    print(json.dumps(main(Path(data), Path(out), names.split(","), [int(count) for count in counts])))

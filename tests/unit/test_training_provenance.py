@@ -1,0 +1,103 @@
+import os
+import shutil
+import subprocess
+from types import SimpleNamespace
+
+import pytest
+
+from east.training.provenance import commit
+
+IDENTITY = {"GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@b", "GIT_COMMITTER_NAME": "a", "GIT_COMMITTER_EMAIL": "a@b"}
+
+
+def git(folder, *arguments):
+    command = ["git", "-C", str(folder), "-c", "protocol.file.allow=always", *arguments]
+    environment = {**os.environ, **IDENTITY, "GIT_CONFIG_GLOBAL": os.devnull}
+    return subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout.strip()
+
+
+def repository(folder, files):
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    git(folder, "init", "-q")
+    git(folder, "add", "-A")
+    git(folder, "commit", "-qm", "x")
+    return git(folder, "rev-parse", "HEAD")
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """A checkout of a package, and its commit."""
+    root = tmp_path / "checkout"
+    sources = {"east/__init__.py": "a = 1\n", "east/kernels/k.cpp": "int k;\n", ".gitignore": "ignored*\n*.so\n"}
+    head = repository(root, sources)
+    return SimpleNamespace(root=root, package=root / "east", head=head)
+
+
+def test_a_clean_checkout_has_its_commit(checkout):
+    (checkout.package / "kernels" / "built.so").write_text("not a source")
+    (checkout.root / "notes.py").write_text("not in the package")
+    assert commit(checkout.package) == checkout.head
+
+
+CHANGES = {
+    "an edit": lambda root: (root / "east" / "__init__.py").write_text("a = 2\n"),
+    "a staged edit": lambda root: (
+        (root / "east" / "__init__.py").write_text("a = 2\n"),
+        git(root, "add", "-A"),
+    ),
+    "a file that was never added": lambda root: (root / "east" / "new.py").write_text("b = 1\n"),
+    "a file that Git ignores": lambda root: (root / "east" / "ignored.h").write_text("int b;\n"),
+    "a file that is gone": lambda root: (root / "east" / "kernels" / "k.cpp").unlink(),
+    "an edit that Git was told to overlook": lambda root: (
+        git(root, "update-index", "--assume-unchanged", "east/__init__.py"),
+        (root / "east" / "__init__.py").write_text("a = 2\n"),
+    ),
+    "an edit where Git was told to keep its hands off": lambda root: (
+        git(root, "update-index", "--skip-worktree", "east/kernels/k.cpp"),
+        (root / "east" / "kernels" / "k.cpp").write_text("int l;\n"),
+    ),
+}
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_a_change_is_told(checkout, what):
+    CHANGES[what](checkout.root)
+    assert commit(checkout.package) == f"{checkout.head}+changes"
+
+
+def test_a_copy_has_no_commit_of_the_repository_around_it(checkout, tmp_path):
+    """Neither where that ignores it, as an environment's packages, nor where it keeps it among its own files."""
+    repository(tmp_path / "other", {"main.py": "", ".gitignore": ".venv\n"})
+    unpacked = shutil.copytree(checkout.package, tmp_path / "other" / "east")
+    installed = shutil.copytree(checkout.package, tmp_path / "other" / ".venv" / "site-packages" / "east")
+    vendored = shutil.copytree(checkout.package, tmp_path / "third" / "vendor" / "east")
+    repository(tmp_path / "third", {"main.py": ""})
+    alone = shutil.copytree(checkout.package, tmp_path / "alone" / "east")
+    assert [commit(package) for package in (unpacked, installed, vendored, alone)] == [None] * 4
+
+
+def test_a_worktree_and_a_submodule_have_their_own_commit(checkout, tmp_path):
+    git(checkout.root, "worktree", "add", "-q", "--detach", str(tmp_path / "tree"))
+    repository(tmp_path / "outer", {"main.py": ""})
+    git(tmp_path / "outer", "submodule", "add", "-q", str(checkout.root), "inner")
+    assert commit(tmp_path / "tree" / "east") == checkout.head
+    assert commit(tmp_path / "outer" / "inner" / "east") == checkout.head
+
+
+def test_a_repository_that_the_environment_names_is_not_asked(checkout, tmp_path, monkeypatch):
+    other = repository(tmp_path / "other", {"east/__init__.py": ""})
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "other" / ".git"))
+    monkeypatch.setenv("GIT_WORK_TREE", str(tmp_path / "other"))
+    assert commit(checkout.package) == checkout.head != other
+
+
+def test_a_package_that_is_reached_by_a_link_has_the_commit_of_its_checkout(checkout, tmp_path):
+    (tmp_path / "east").symlink_to(checkout.package)
+    assert commit(tmp_path / "east") == checkout.head
+
+
+def test_without_git_there_is_no_commit(checkout, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    assert commit(checkout.package) is None
