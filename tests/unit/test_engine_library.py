@@ -1,6 +1,7 @@
 """Compiling and loading the kernels, with tiny sources in place of the real ones."""
 
 import dataclasses
+import platform
 import re
 import subprocess
 import sys
@@ -219,6 +220,7 @@ def test_each_vector_level_can_be_forced(sources, tmp_path, monkeypatch, level, 
 
 
 def test_the_widest_vectors_of_the_processor_are_chosen(tmp_path, monkeypatch):
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
     monkeypatch.delenv("EAST_VECTOR", raising=False)
     cpuinfo = tmp_path / "cpuinfo"
     for flags, level in [
@@ -231,8 +233,15 @@ def test_the_widest_vectors_of_the_processor_are_chosen(tmp_path, monkeypatch):
     assert library.vector_level(tmp_path / "nothing") == "baseline"
 
 
+def test_another_architecture_has_no_level_but_the_baseline_whatever_linux_says(tmp_path, monkeypatch):
+    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
+    (tmp_path / "cpuinfo").write_text("flags : avx2 fma\n")
+    assert library.supported_levels(tmp_path / "cpuinfo") == ["baseline"]
+
+
 @pytest.mark.parametrize(("level", "problem"), [("mmx", "no vector level"), ("avx512", "this processor lacks")])
 def test_a_vector_level_that_cannot_be_used_is_refused(tmp_path, monkeypatch, level, problem):
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
     monkeypatch.setenv("EAST_VECTOR", level)
     (tmp_path / "cpuinfo").write_text("flags : avx2 fma\n")
     with pytest.raises(EastError, match=f"{problem}. Choose one of avx2, baseline"):

@@ -45,6 +45,9 @@ VECTOR_NEEDS = {
 }
 """Vector level -> the processor's features that it needs, as /proc/cpuinfo names them."""
 
+X86_64 = {"x86_64", "amd64"}
+"""The names by which systems know the architecture that the levels above the baseline belong to."""
+
 DIGEST_BYTES = hashlib.sha256().digest_size
 
 
@@ -247,6 +250,9 @@ def supported_levels(cpuinfo: Path = Path("/proc/cpuinfo")) -> list[str]:
     Args:
         cpuinfo: Linux's description of the processor; where there is none, only `baseline` is known to work.
     """
+    if platform.machine().lower() not in X86_64:
+        # An emulated processor may be described by that which emulates it.
+        return ["baseline"]
     found = re.search(r"^flags\s*:(.*)$", cpuinfo.read_text(), re.MULTILINE) if cpuinfo.exists() else None
     features = set(found[1].split()) if found else set()
     return [level for level, needed in VECTOR_NEEDS.items() if needed <= features]
