@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from east.engine.sparse.kernels import Lists, address
+from east.engine.sparse import kernels as k
 from east.sparse.active import ActiveWeights
 
 
@@ -26,9 +26,9 @@ class Grouped:
     value: Tensor
 
     @property
-    def lists(self) -> Lists:
+    def lists(self) -> k.Lists:
         """The addresses of the four; valid as long as this object lives."""
-        return Lists(address(self.start), address(self.channel), address(self.tap), address(self.value))
+        return k.Lists(k.address(self.start), k.address(self.channel), k.address(self.tap), k.address(self.value))
 
     def among(self, channels: Tensor) -> "Grouped":
         """The non-zeros whose channel at the other end is one of these, given as a mask (uint8)."""
