@@ -76,9 +76,7 @@ def convolution(x: Floats, weight: Floats, mask: NDArray[np.bool_], geometry: Ge
     return z
 
 
-def add_gradient_at_input(
-    g: Floats, dz: Floats, weight: Floats, mask: NDArray[np.bool_], geometry: Geometry
-) -> Floats:
+def add_gradient_at_input(g: Floats, dz: Floats, weight: Floats, mask: NDArray[np.bool_], geometry: Geometry) -> Floats:
     """G with the gradients added that reach the input of a convolution from dz at its output."""
     g = g.copy()
     for i, o, row, column in np.argwhere(mask.transpose(1, 0, 2, 3)):

@@ -122,9 +122,7 @@ def dyrelu_backward(dy: Floats, unit: Dynamic, fc1: Linear, fc2: Linear, count: 
     at_hidden = np.where(unit.hidden <= 0, np.float32(0), fc2.gradient_at_input(at_v))
     spread = fc1.gradient_at_input(at_hidden) / np.float32(height * width)
     at_u = fma(dy, unit.slope(), spread[:, :, None, None])
-    return DynamicGradients(
-        at_u, LinearGradients.of(at_hidden, unit.means), LinearGradients.of(at_v, unit.hidden)
-    )
+    return DynamicGradients(at_u, LinearGradients.of(at_hidden, unit.means), LinearGradients.of(at_v, unit.hidden))
 
 
 def _at_code(dy: Floats, unit: Dynamic, there: Floats) -> Floats:

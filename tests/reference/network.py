@@ -127,6 +127,11 @@ class Record:
     moments: Moments
     dynamic: Dynamic | None
 
+    @property
+    def has_nonzeros(self) -> NDArray[np.bool_]:
+        """Which output channels have any."""
+        return self.mask.any(axis=(1, 2, 3))
+
 
 @dataclass(frozen=True)
 class BlockRecord:
@@ -239,9 +244,7 @@ def _forward_unit(
 class _Backward:
     """A backward pass, which fills in what a step leaves."""
 
-    def __init__(
-        self, network: Network, count: int, step: Step, dense: bool, signs: Mapping[str, Floats]
-    ) -> None:
+    def __init__(self, network: Network, count: int, step: Step, dense: bool, signs: Mapping[str, Floats]) -> None:
         self._network = network
         self._count = count
         self._step = step
@@ -267,16 +270,16 @@ class _Backward:
 
     def _block(self, block: BlockRecord, g: Floats) -> Floats:
         """The gradient at the block's input, from that at its output."""
-        first, *others = block.units
-        residual = None
-        for record in reversed(others):
-            dz, at_sum = self._unit(record, g)
-            residual = at_sum if residual is None else residual
-            g = self._through(record, dz, np.zeros_like(record.x))
+        first, *inner, last = block.units
+        dz, residual = self._unit(last, g)
+        g = self._through(last, dz, np.zeros_like(last.x))
         into = residual
         if block.shortcut:
-            dz, _ = self._unit(block.shortcut, residual)
-            into = self._through(block.shortcut, dz, np.zeros_like(first.x))
+            at_shortcut, _ = self._unit(block.shortcut, residual)
+            into = self._through(block.shortcut, at_shortcut, np.zeros_like(first.x))
+        for record in reversed(inner):
+            dz, _ = self._unit(record, g)
+            g = self._through(record, dz, np.zeros_like(record.x))
         dz, _ = self._unit(first, g)
         return self._through(first, dz, into)
 
@@ -290,7 +293,7 @@ class _Backward:
             g = self._dyrelu(unit.dyrelu, record.dynamic, g)
         elif unit.is_activated:
             g = np.where(record.y <= 0, np.float32(0), g)
-        slope = batch_norm_backward(g, record.z, record.norm, self._count)
+        slope = batch_norm_backward(g, record.z, record.norm, record.has_nonzeros, self._count)
         self._step.gradients |= {f"{unit.norm}.weight": slope.weight, f"{unit.norm}.bias": slope.bias}
         dz = slope.dz()
         found = nonzero_gradients(record.x, dz, record.mask, record.geometry, self._count, slope)
@@ -314,9 +317,7 @@ class _Backward:
             self._step.gradients[scale] = np.float32(dot(found, values))
         _add(self._step.nonzeros, layer, self._scaled(found, scale))
 
-    def _add_requested(
-        self, layer: str, x: Floats, dz: Floats, geometry: Geometry, scale: str | None
-    ) -> None:
+    def _add_requested(self, layer: str, x: Floats, dz: Floats, geometry: Geometry, scale: str | None) -> None:
         if self._dense:
             shape = self._network.masks[layer].shape
             found = dense_gradient(x, dz, geometry, self._count).reshape(shape)

@@ -30,7 +30,7 @@ def clip_norm(gradients: Sequence[Floats], squared_norms: Sequence[float] = ()) 
 
 def clip_scale(norm: float, limit: float) -> np.float32:
     """What gradients are multiplied by."""
-    return np.float32(min(1.0, limit / (norm + CLIP_EPSILON)))
+    return np.float32(np.minimum(1.0, limit / (norm + CLIP_EPSILON)))
 
 
 def sgd(

@@ -39,10 +39,9 @@ def fma_double(a: ArrayLike, b: ArrayLike, c: ArrayLike) -> NDArray[np.float64]:
 
 def _is_moderate(a: Array, b: Array, c: Array) -> Array:
     """Where no step of the emulation can overflow, and none loses bits of a number that is too small."""
-    product = np.abs(np.frexp(a)[1] + np.frexp(b)[1]) < 800
-    factors = (np.abs(np.frexp(a)[1]) < 900) & (np.abs(np.frexp(b)[1]) < 900)
-    exact = (a == 0) | (b == 0) | (product & factors)
-    return exact & ((c == 0) | (np.abs(np.frexp(c)[1]) < 900))
+    sizes = [np.frexp(each)[1] for each in (a, b, c)]
+    product = (a == 0) | (b == 0) | (np.abs(sizes[0] + sizes[1]) < 800)
+    return product & (np.abs(sizes) < 900).all(axis=0)
 
 
 def _by_fractions(a: float, b: float, c: float) -> float:

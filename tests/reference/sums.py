@@ -88,7 +88,7 @@ def plane_sum(count: int, a: Floats, b: Floats | None = None, inside: NDArray[np
     lanes = lane_sums(a, b, inside)
     there = has_image(lanes.shape[-3], count)[:, None]
     totals = halving_tree(np.where(there, lanes, np.float32(0)))
-    return in_order(totals.reshape(*totals.shape[:-2], -1))
+    return in_order(totals.reshape(*totals.shape[:-2], totals.shape[-2] * totals.shape[-1]))
 
 
 def plane_means(count: int, a: Floats) -> Floats:

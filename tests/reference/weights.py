@@ -28,18 +28,17 @@ def nonzero_gradients(
         count: images.
         slope: what batch norm does to the gradient; None where there is none.
     """
-    of_channel = mask.sum(axis=(1, 2, 3))
-    gradients = []
-    for o, i, row, column in np.argwhere(mask):
-        met, inside = geometry.met(x[i], row, column)
-        if slope is None or of_channel[o] > FEW:
-            gradients.append(plane_sum(count, met, dz[o], inside))
-        else:
-            xg = plane_sum(count, met, slope.g[o], inside)
-            xhat = plane_sum(count, met, slope.hat[o], inside)
-            factor, b, c = np.float64(slope.factor[o]), slope.b[o], slope.c[o]
-            gradients.append((factor * xg + b * xhat) + c * plane_sum(count, met, inside=inside))
-    return np.array(gradients, np.float64).astype(np.float32)
+    found = np.zeros(mask.shape)
+    has_few = mask.sum(axis=(1, 2, 3)) <= FEW
+    for row, column in np.ndindex(mask.shape[2:]):
+        met, inside = geometry.met(x, row, column)
+        o, i = np.nonzero(mask[:, :, row, column])
+        many = np.full(len(o), True) if slope is None else ~has_few[o]
+        for_many, for_few = (o[many], i[many]), (o[~many], i[~many])
+        found[*for_many, row, column] = plane_sum(count, met[for_many[1]], dz[for_many[0]], inside)
+        if slope is not None:
+            found[*for_few, row, column] = _of_few(met, inside, *for_few, count, slope)
+    return found[mask].astype(np.float32)
 
 
 def dense_gradient(x: Floats, dz: Floats, geometry: Geometry, count: int) -> Floats:
@@ -61,6 +60,16 @@ def contracted(dz: Floats, signs: Floats) -> Floats:
             of_block = fma(signs[o], dz[o], of_block)
         total = of_block if total is None else total + of_block
     return total
+
+
+def _of_few(
+    met: Floats, inside: NDArray[np.bool_], o: NDArray[np.int64], i: NDArray[np.int64], count: int, slope: Slope
+) -> Doubles:
+    """The gradients of the non-zeros from input channels i to output channels o, from sums without dz."""
+    xg = plane_sum(count, met[i], slope.g[o], inside)
+    xhat = plane_sum(count, met[i], slope.hat[o], inside)
+    factor, b, c = slope.factor[o].astype(np.float64), slope.b[o], slope.c[o]
+    return (factor * xg + b * xhat) + c * plane_sum(count, met[i], inside=inside)
 
 
 def _against_input(x: Floats, planes: Floats, geometry: Geometry, count: int) -> Doubles:

@@ -1,6 +1,5 @@
 """Networks of `east.models` as the reference takes them."""
 
-import numpy as np
 from torch import nn
 
 from east.models.blocks import Block as ModelBlock
@@ -36,7 +35,7 @@ def as_reference(model: ResNet) -> Network:
         model.max_pool,
         {name: parameter.detach().numpy().copy() for name, parameter in model.named_parameters()},
         {name: layer.mask.numpy().copy() for name, layer in masked_layers(model).items()},
-        {name: np.array(buffer) for name, buffer in model.named_buffers() if "running" in name},
+        {name: buffer.numpy().copy() for name, buffer in model.named_buffers() if "running" in name},
         {names[unit]: float(unit.beta) for unit in names if isinstance(unit, DyReLU) and not unit.retired},
     )
 
