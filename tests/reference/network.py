@@ -132,6 +132,10 @@ class Record:
         """Which output channels have any."""
         return self.mask.any(axis=(1, 2, 3))
 
+    def is_read_by(self, reader: "Record") -> NDArray[np.bool_]:
+        """Which output channels of a unit inside a block reach the next one; a DyReLU reads all of them."""
+        return reader.mask.any(axis=(0, 2, 3)) | (self.dynamic is not None)
+
 
 @dataclass(frozen=True)
 class BlockRecord:
@@ -277,26 +281,36 @@ class _Backward:
         if block.shortcut:
             at_shortcut, _ = self._unit(block.shortcut, residual)
             into = self._through(block.shortcut, at_shortcut, np.zeros_like(first.x))
+        reader = last
         for record in reversed(inner):
-            dz, _ = self._unit(record, g)
+            dz, _ = self._unit(record, g, record.is_read_by(reader))
             g = self._through(record, dz, np.zeros_like(record.x))
-        dz, _ = self._unit(first, g)
+            reader = record
+        dz, _ = self._unit(first, g, first.is_read_by(reader))
         return self._through(first, dz, into)
 
     def _through(self, record: Record, dz: Floats, g: Floats) -> Floats:
         return add_gradient_at_input(g, dz, record.weight, record.mask, record.geometry)
 
-    def _unit(self, record: Record, g: Floats) -> tuple[Floats, Floats]:
-        """Gradients at the convolution's output and at the residual, from that at the unit's output."""
+    def _unit(self, record: Record, g: Floats, is_read: NDArray[np.bool_] | bool = True) -> tuple[Floats, Floats]:
+        """Gradients at the convolution's output and at the residual, from that at the unit's output.
+
+        Args:
+            record: of the unit.
+            g: the gradient at its output.
+            is_read: (C,) of an output inside a block, which channels have a reader.
+        """
         unit = record.unit
         if unit.dyrelu and record.dynamic:
             g = self._dyrelu(unit.dyrelu, record.dynamic, g)
         elif unit.is_activated:
             g = np.where(record.y <= 0, np.float32(0), g)
-        slope = batch_norm_backward(g, record.z, record.norm, record.has_nonzeros, self._count)
+        is_reached = np.broadcast_to(is_read, len(record.mask))
+        slope = batch_norm_backward(g, record.z, record.norm, record.has_nonzeros, is_reached, self._count)
         self._step.gradients |= {f"{unit.norm}.weight": slope.weight, f"{unit.norm}.bias": slope.bias}
-        dz = slope.dz()
+        dz = np.where(is_reached[:, None, None, None, None], slope.dz(), np.float32(0))
         found = nonzero_gradients(record.x, dz, record.mask, record.geometry, self._count, slope)
+        found[~is_reached[np.nonzero(record.mask)[0]]] = 0
         self._add_nonzeros(unit.layer, found, unit.scale)
         self._add_requested(unit.layer, record.x, dz, record.geometry, unit.scale)
         return dz, g

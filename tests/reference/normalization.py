@@ -94,11 +94,14 @@ def batch_norm(weight: Floats, bias: Floats, mean: Doubles, variance: Doubles) -
     return Norm(mean.astype(np.float32), (1 / deviation).astype(np.float32), factor, shift.astype(np.float32))
 
 
-def batch_norm_backward(g: Floats, z: Floats, norm: Norm, has_nonzeros: NDArray[np.bool_], count: int) -> Slope:
-    """What follows from the gradient g at the output of batch norm."""
+def batch_norm_backward(
+    g: Floats, z: Floats, norm: Norm, has_nonzeros: NDArray[np.bool_], is_reached: NDArray[np.bool_], count: int
+) -> Slope:
+    """What follows from the gradient g at the output of batch norm; no gradient reaches some channels."""
     n = _elements(z, count)
-    hat = (z - _by_channel(norm.mean)) * _by_channel(norm.inverse)
-    bias, weight = plane_sum(count, g), np.where(has_nonzeros, plane_sum(count, g, hat), 0)
+    hat = np.where(_by_channel(has_nonzeros), (z - _by_channel(norm.mean)) * _by_channel(norm.inverse), np.float32(0))
+    bias = np.where(is_reached, plane_sum(count, g), 0)
+    weight = np.where(is_reached & has_nonzeros, plane_sum(count, g, hat), 0)
     minus = -norm.factor.astype(np.float64)
     b, c = minus * weight / n, minus * bias / n
     return Slope(g, hat, norm.factor, b, c, weight.astype(np.float32), bias.astype(np.float32))

@@ -12,8 +12,8 @@ SPLIT = 2.0**27 + 1
 
 def fma(a: ArrayLike, b: ArrayLike, c: ArrayLike) -> NDArray[np.float32]:
     """a·b + c in float, rounded once: the double is exact for the product, and odd where it is not for the sum."""
-    product = np.asarray(a, np.float64) * np.asarray(b, np.float64)
     with np.errstate(invalid="ignore", over="ignore"):
+        product = np.asarray(a, np.float64) * np.asarray(b, np.float64)
         return _sum_to_odd(product, np.asarray(c, np.float64)).astype(np.float32)
 
 
