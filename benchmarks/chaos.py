@@ -1,0 +1,81 @@
+"""How far rounding alone moves a run, beside how far the seed does: `python -m benchmarks.chaos`.
+
+One row of the demo is trained with many seeds, and with one seed and learning rates that differ by less than a part in a
+hundred thousand: by single units in the last place of a float. What that changes in the first step is rounding.
+"""
+
+import json
+import statistics
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from pydantic import BaseModel
+
+from benchmarks.command import run_command
+from east.config import load_plan
+from east.config.run import RunSpec
+from east.data.prepare import prepare
+from east.files import write_atomically
+from east.training.loop import Resources, train
+
+ROOT = Path(__file__).parents[1]
+RESULTS = Path(__file__).parent / "results" / "chaos.json"
+ROW = "table2/cosine-m10-n2-g1"
+UNIT = 2.0**-23
+"""The distance of neighbouring floats, relative to their size."""
+
+
+class Result(BaseModel):
+    """Final test accuracies in percent.
+
+    Attributes:
+        row: of the demo's plan.
+        seeds: with seeds 1, 2, ...
+        roundings: with seed 1, and the learning rate times 1 + k units in the last place, k = 0, 1, ...
+    """
+
+    row: str
+    seeds: list[float]
+    roundings: list[float]
+
+
+def nudged(spec: RunSpec, units: int) -> RunSpec:
+    """The run with a learning rate that is so many units in the last place higher."""
+    training = spec.training.model_copy(update={"lr": spec.training.lr * (1 + units * UNIT)})
+    return spec.model_copy(update={"training": training})
+
+
+def accuracies(specs: list[RunSpec], data_dir: Path) -> list[float]:
+    """The final test accuracy of each run, on the CPU by the engine that is right for it."""
+    found = []
+    for spec in specs:
+        with tempfile.TemporaryDirectory(prefix="east-chaos-") as folder:
+            summary = train(spec, Path(folder), Resources(device="cpu", data_dir=data_dir))
+        found.append(float(summary["final_test_accuracy"]))
+        print(f"seed {spec.seed}, lr {spec.training.lr:.10f}: {found[-1]:.2f} %", flush=True)
+    return found
+
+
+def main(
+    runs: Annotated[int, typer.Option(min=2, help="Of each kind.")] = 16,
+    out: Annotated[Path, typer.Option(help="Where the accuracies go.")] = RESULTS,
+) -> None:
+    """Train a row of the demo with many seeds, and with one seed and many roundings."""
+    spec = next(run for run in load_plan(ROOT / "config" / "demo.yaml") if run.id == f"{ROW}/seed1").spec
+    with tempfile.TemporaryDirectory(prefix="east-chaos-data-") as folder:
+        data_dir = Path(folder)
+        prepare(spec.dataset.name, data_dir)
+        result = Result(
+            row=ROW,
+            seeds=accuracies([spec.model_copy(update={"seed": seed}) for seed in range(1, runs + 1)], data_dir),
+            roundings=accuracies([nudged(spec, units) for units in range(runs)], data_dir),
+        )
+    write_atomically(out, json.dumps(result.model_dump(), indent=1) + "\n")
+    for name, values in (("seeds", result.seeds), ("roundings", result.roundings)):
+        print(f"{name}: {statistics.mean(values):.1f} ± {statistics.stdev(values):.1f} % over {len(values)} runs")
+
+
+if __name__ == "__main__":
+    run_command(lambda: typer.run(main))
