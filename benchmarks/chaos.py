@@ -1,7 +1,7 @@
 """How far rounding alone moves a run, beside how far the seed does: `python -m benchmarks.chaos`.
 
-One row of the demo is trained with many seeds, and with one seed and learning rates that differ by less than a part in a
-hundred thousand: by single units in the last place of a float. What that changes in the first step is rounding.
+One row of the demo is trained with many seeds, and with one seed and learning rates that differ by less than a part in
+a hundred thousand: by single units in the last place of a float. What that changes in the first step is rounding.
 """
 
 import json
