@@ -1,7 +1,7 @@
 """The sparse engine equals, to the last bit, the second implementation of docs/arithmetic.md."""
 
 import ast
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -43,6 +43,7 @@ class Case:
     """A network, a batch, and a recipe.
 
     In steep images each row is larger than the one above, so that sums of segments round in double.
+    Spoilt ones have a NaN among them, and the network a channel of many non-zeros that nothing reads.
     """
 
     name: str
@@ -60,11 +61,13 @@ class Case:
     sharing: int | None = None
     imagenet_stem: bool = False
     steep: bool = False
+    spoilt: bool = False
 
 
 SEGMENTED = Case("partial segments", 40, (12, 12), nesterov=True, width=3, blocks=(1,))
 SHARED = Case("shared dynamic", 5, (8, 8), over="all", blocks=(1, 3), dyrelu=True, sharing=2)
 BOTTLENECKS = Case("bottleneck", 33, (6, 6), design=BOTTLENECK, width=3, nesterov=True)
+WIDER = Case("wider", 5, (4, 4), blocks=(1,), width=5)
 STEEP = Case("steep", 3, (5, 65), width=2, blocks=(1,), steep=True)
 CASES = [
     STEEP,
@@ -95,6 +98,8 @@ def network(case):
         for channel, mask in enumerate(layer.mask.flatten(1)):
             wanted = (1, 3, 0, 4, len(mask) // 2)[channel % 5]
             mask.copy_(torch.randperm(len(mask)).argsort() < wanted)
+    if case.spoilt:
+        layers["stages.0.0.conv2"].mask[:, 3:] = False
     apply_masks(layers)
     set_beta(model, case.beta)
     return model.train()
@@ -105,6 +110,8 @@ def batch(case, number=0):
     images = torch.randn(case.batch, 3, *case.size, generator=draw)
     if case.steep:
         images *= 4096.0 ** torch.arange(case.size[0])[:, None]
+    if case.spoilt:
+        images[0, 0, 0, 0] = torch.nan
     return images, torch.randint(CLASSES, (case.batch,), generator=draw)
 
 
@@ -139,10 +146,14 @@ def sparse_engine(model, active, execution):
     return SparseEngine(model, active, device=torch.device("cpu"), choose=executed(execution))
 
 
+def same(found, wanted):
+    return np.array_equal(np.asarray(found), np.asarray(wanted), equal_nan=True)
+
+
 def differences(found, wanted):
-    """Names of what differs; zeros of either sign are equal."""
+    """Names of what differs; zeros of either sign are equal, and so are all NaNs."""
     assert found.keys() == wanted.keys()
-    return [name for name in found if not np.array_equal(np.asarray(found[name]), np.asarray(wanted[name]))]
+    return [name for name in found if not same(found[name], wanted[name])]
 
 
 def reference_numbers(training):
@@ -233,6 +244,12 @@ def test_all_gradients_are_the_references(case):
     wanted = reference_gradients(case)
     for execution in ("fused", "rows"):
         assert differences(engine_gradients(case, execution), wanted) == []
+
+
+@pytest.mark.parametrize("case", [SEGMENTED, WIDER], ids=lambda case: case.name)
+def test_executions_agree_where_numbers_are_not_finite(case):
+    fused, rows = (engine_gradients(replace(case, spoilt=True), execution) for execution in ("fused", "rows"))
+    assert differences(fused, rows) == []
 
 
 def backwards(numbers):

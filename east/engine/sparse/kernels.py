@@ -185,6 +185,7 @@ class WeightGradient(Structure):
         ("x", Planes),
         *_addresses("dz", "gradient"),
         ("least", c_int32),
+        ("read", c_void_p),
     ]
 
 

@@ -246,7 +246,8 @@ class UnitProgram:
         if self.z is not None:
             lists, gradient = self.layer.index.by_output.lists, k.address(self.value_gradient)
             least = k.FEW + 1
-            self.kernels("weight_gradient", k.WeightGradient(self.geometry, lists, x, dz, gradient, least))
+            read = k.address(self.read)
+            self.kernels("weight_gradient", k.WeightGradient(self.geometry, lists, x, dz, gradient, least, read))
         dense = None
         if this.request.dense:
             dense = torch.empty_like(weights.layer.weight)

@@ -164,8 +164,7 @@ void activate_segment(const Backward<T>& b, int32_t channel, const Segment& segm
             activate<rectify_by_output, false>(to, decide, none_given, norm, hat, count, images, moments);
             return;
         }
-        // z is 0 everywhere: the activation passes everything or nothing.
-        if (b.activation == rectify_by_input && norm.shift <= 0) fill(to, T(0), count);
+        // z is 0 everywhere, and the activation passes everything: else the channel is unreached.
         activate<none, false>(to, decide, none_given, norm, hat, count, images, moments);
         return;
     }
@@ -319,10 +318,7 @@ bool try_few(const Backward<T>& b, int32_t channel, T* kept, Workspace<T>& work,
     FewPass<T> pass{g, {}, work.fillers.zeros(), b.y + channel * g.out_plane(), norm, kept, work.hats, work.spare, moments, products};
     for (int32_t j = 0; j < nonzeros; ++j) pass.reads.items[pass.reads.count++] = from.items[j];
     const int64_t plane = g.out_plane();
-    // Where z is 0 everywhere, the activation passes everything or nothing.
-    const bool blocked = nonzeros == 0 && !by_output && norm.shift <= 0;
-    const auto factor = [=](T value) { return blocked ? T(0) : value; };
-    if (b.direct != nullptr) pass.reads.add(b.direct + channel * plane, nullptr, 0, 0, factor(T(1)));
+    if (b.direct != nullptr) pass.reads.add(b.direct + channel * plane, nullptr, 0, 0, T(1));
     for (const Consumer<T>& consumer : b.consumers) {
         if (consumer.dz == nullptr) continue;
         const int32_t begin = consumer.by_input.start[channel], end = consumer.by_input.start[channel + 1];
@@ -332,7 +328,7 @@ bool try_few(const Backward<T>& b, int32_t channel, T* kept, Workspace<T>& work,
         for (int32_t j = begin; j < end; ++j) {
             const int32_t tap = consumer.by_input.tap[j];
             pass.reads.add(consumer.dz + consumer.by_input.channel[j] * plane, nullptr, c.padding - tap / c.kernel,
-                           c.padding - tap % c.kernel, factor(consumer.values[consumer.by_input.value[j]]));
+                           c.padding - tap % c.kernel, consumer.values[consumer.by_input.value[j]]);
         }
     }
     const int32_t readers = pass.reads.count - nonzeros;
@@ -341,6 +337,13 @@ bool try_few(const Backward<T>& b, int32_t channel, T* kept, Workspace<T>& work,
                                   : few_kernel<rectify_by_input, T>(nonzeros, readers);
     kernel(pass);
     return true;
+}
+
+// Whether no gradient reaches a channel: nothing reads it, or it is constant and the activation passes nothing.
+template <typename T>
+bool is_unreached(const Backward<T>& b, int32_t channel) {
+    if (b.read != nullptr && !b.read[channel]) return true;
+    return b.by_output.count(channel) == 0 && b.activation == rectify_by_input && b.normalization[channel].shift <= 0;
 }
 
 // A channel that no gradient reaches.
@@ -394,7 +397,7 @@ void finish_channel(const Backward<T>& b, int32_t channel, const T* kept, const 
 template <typename T>
 void backward_channel(const Backward<T>& b, int32_t channel, Workspace<T>& work, bool& first_of_part) {
     const Geometry& g = b.geometry;
-    if (b.read != nullptr && !b.read[channel]) {
+    if (is_unreached(b, channel)) {
         unread_channel(b, channel);
         return;
     }

@@ -257,6 +257,7 @@ struct WeightGradient {
     const T* dz;  // planes of output channels without non-zeros are not read
     T* gradient;    // in the order of the vector of values
     int32_t least;  // channels with fewer non-zeros are left out
+    const uint8_t* read;  // output channels that a gradient reaches, the others are left out; null for all
 };
 
 template <typename T>
@@ -269,6 +270,11 @@ template <typename T>
 void input_gradient(const InputGradient<T>& c) {
     const Geometry& g = c.geometry;
     sum_rows<T>({Axes(g, true), c.by_input, c.values, c.dz, c.to, g.in_channels, g.out_channels, g.groups(), c.accumulate != 0, false});
+}
+
+template <typename T>
+bool is_left_out(const WeightGradient<T>& c, int32_t channel) {
+    return c.by_output.count(channel) < c.least || (c.read != nullptr && !c.read[channel]);
 }
 
 template <typename T>
@@ -287,14 +293,14 @@ void weight_gradient(const WeightGradient<T>& c) {
             const int64_t at = segment.group * g.out_image() + segment.row_begin * g.out_row();
             T* of_segment = parts + int64_t(index) * count;
             for (int32_t channel = begin; channel < std::min(begin + channels_of_task, g.out_channels); ++channel) {
-                if (c.by_output.count(channel) < c.least) continue;
+                if (is_left_out(c, channel)) continue;
                 const T* dz = c.dz + channel * g.out_plane() + at;
                 dot_channel<T>(g, c.by_output, c.x, channel, segment, dz, fillers, [=](int32_t j, T sum) { of_segment[j] = sum; });
             }
         }
 #pragma omp for schedule(dynamic, 1)
         for (int32_t channel = 0; channel < g.out_channels; ++channel) {
-            if (c.by_output.count(channel) < c.least) continue;
+            if (is_left_out(c, channel)) continue;
             for (int32_t j = c.by_output.start[channel]; j < c.by_output.start[channel + 1]; ++j) {
                 double sum = 0;
                 for (int32_t index = 0; index < segments.count(); ++index) sum += parts[int64_t(index) * count + j];
