@@ -32,8 +32,8 @@ COMPILERS = ("c++", "g++", "clang++")
 FLAGS = ("-std=c++17", "-O3", "-fPIC", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off")
 """How every kernel is compiled.
 
-`-ffp-contract=off`: a multiplication and an addition that are written apart are rounded apart. Compilers would else make
-one fused operation of them where the processor has one, each in places of its own: numbers would depend on both.
+`-ffp-contract=off`: a multiplication and an addition that are written apart are rounded apart. Compilers would else
+make one fused operation of them where the processor has one, each in its own places, and numbers would depend on both.
 """
 
 CHANGES_NUMBERS = re.compile(
