@@ -1,4 +1,4 @@
-"""Benchmarks: the measured claims of the README, each one command. As in the `east` command, threads without work sleep at once."""
+"""Benchmarks: the measured claims of the README, each one command. Threads without work sleep, as in the `east` command."""
 
 import os
 
