@@ -1,4 +1,4 @@
-"""Benchmarks: the measured claims of the README, each one command. Threads without work sleep, as in the `east` command."""
+"""Benchmarks: the measured claims of the README, each one command. Threads without work sleep, as under `east`."""
 
 import os
 
