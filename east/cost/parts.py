@@ -15,7 +15,7 @@ from east.config.run import RunSpec
 from east.cost.timed_training import TimedTraining
 from east.cost.worker import workers
 from east.engine.choose import machine_costs
-from east.engine.sparse.library import KernelsUnavailable
+from east.engine.sparse.library import KernelsUnavailable, load_kernels
 from east.errors import EastError
 from east.training.captured import choose_step
 from east.training.loop import choose_device
@@ -178,7 +178,7 @@ def at_density(spec: RunSpec, density: float) -> RunSpec:
 
 
 def prepare_costs(device: torch.device, numerics: str, compiled: bool) -> None:
-    """Compile kernels and fit the cost model, where that was not done yet.
+    """Compile kernels and, for a GPU, fit the cost model, where that was not done yet.
 
     Args:
         device: on which steps execute.
@@ -186,4 +186,7 @@ def prepare_costs(device: torch.device, numerics: str, compiled: bool) -> None:
         compiled: whether PyTorch compiles the network for the dense engine.
     """
     with suppress(KernelsUnavailable):
-        machine_costs(device, numerics, compiled=compiled)
+        if device.type == "cpu":
+            load_kernels()
+        else:
+            machine_costs(device, numerics, compiled=compiled)

@@ -402,6 +402,14 @@ def test_images_that_kernels_would_read_out_of_bounds_are_refused(images, proble
         sparse_engine(network()).gradients(images, torch.Tensor.sum, GradientRequest())
 
 
+@pytest.mark.parametrize("label", [-1, 10])
+def test_labels_that_are_no_class_are_refused(label):
+    images, labels = batch()
+    labels[2] = label
+    with pytest.raises(EastError, match=f"labels must be from 0 to 9, not .*{label}"):
+        gradients(sparse_engine(network()), images, labels)
+
+
 def test_it_says_how_layers_are_executed():
     sparse = sparse_engine(network(), mixed)
     gradients(sparse, *batch())

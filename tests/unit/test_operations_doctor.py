@@ -306,9 +306,11 @@ def test_a_compiler_that_is_not_there_is_a_warning(surroundings, tmp_path):
     assert "/nowhere/c++" in finding.found
 
 
-def test_a_vector_level_that_no_training_would_accept_stops_the_plan(surroundings):
-    finding = only(kernels.kernels(surroundings(SMALL, {"EAST_VECTOR": "mmx"})))
-    assert (finding.level, finding.mend) == ("error", "unset EAST_VECTOR")
+@pytest.mark.parametrize(("variable", "value"), [("EAST_VECTOR", "mmx"), ("EAST_KERNEL_FLAGS", "-ffast-math")])
+def test_what_no_training_would_accept_stops_the_plan(surroundings, variable, value):
+    finding = only(kernels.kernels(surroundings(SMALL, {variable: value})))
+    assert (finding.level, finding.mend) == ("error", f"unset {variable}")
+    assert value in finding.found
 
 
 def test_kernels_that_cannot_be_kept_are_a_warning(surroundings):

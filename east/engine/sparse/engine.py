@@ -110,6 +110,9 @@ class SparseEngine:
     def _cross_entropy(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         loss, gradient = torch.empty(1, dtype=torch.float64), torch.empty_like(logits)
         labels = labels.to(torch.int64).contiguous()
+        least, most = torch.aminmax(labels)
+        if least < 0 or most >= len(logits):
+            raise EastError(f"labels must be from 0 to {len(logits) - 1}, not {int(least)} to {int(most)}.")
         addresses = (k.address(tensor) for tensor in (logits, labels, loss, gradient))
         self._kernels("cross_entropy", k.CrossEntropy(len(logits), len(labels), *addresses))
         return loss[0] / len(labels), gradient

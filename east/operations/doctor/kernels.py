@@ -27,8 +27,9 @@ def kernels(here: Surroundings) -> Iterator[Finding]:
             mend="" if missing_torch else "Set `execution.engine: dense`, and report what ended the process.",
         )
     elif "refused" in facts:
+        refused = str(facts["refused"])  # begins with the variable that asks for it
         yield Finding(
-            "error", str(facts["refused"]), why="Every training would refuse to start.", mend="unset EAST_VECTOR"
+            "error", refused, why="Every training would refuse to start.", mend=f"unset {refused.partition(' ')[0]}"
         )
     elif not facts["available"]:
         yield Finding(
@@ -47,6 +48,6 @@ def kernels(here: Surroundings) -> Iterator[Finding]:
             yield Finding(
                 "warning",
                 f"compiled kernels cannot be kept in {facts['cache'] or 'a cache: there is no home folder'}",
-                why="Every training compiles them anew, and measures anew what is fastest.",
+                why="Every training compiles them anew.",
                 mend="export EAST_CACHE_DIR=<a folder that may be written>",
             )

@@ -79,13 +79,15 @@ def probe_step(name: str) -> dict[str, Any]:
 
 def probe_kernels() -> dict[str, Any]:
     """Whether the kernels of the sparse engine compile and load, and where they are kept."""
-    from east.engine.sparse.library import availability, cache_folder, vector_level
+    from east.engine.sparse.library import KernelsUnavailable, availability, cache_folder, find_toolchain
     from east.errors import EastError
 
     cache = cache_folder()
     facts: dict[str, Any] = {"cache": None if cache is None else str(cache)}
     try:
-        vector_level()
+        find_toolchain()
+    except KernelsUnavailable:
+        pass  # told below, with the rest
     except EastError as error:
         return facts | {"refused": str(error)}
     found = availability()
