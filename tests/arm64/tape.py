@@ -8,7 +8,7 @@ is what the calls before it have left on the processor that plays.
 import ctypes
 import struct
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from ctypes import Array, Structure, c_void_p
 from dataclasses import dataclass, field
@@ -150,12 +150,13 @@ class Recorder:
         self._put(STEP, step)
 
     def compare_everything(self) -> None:
-        """Compare all memory that is known, whichever call was to change it."""
+        """Compare all memory that is known: after a call, only what had changed there is compared."""
         compared = [(region, *run, "memory") for region in self._regions.values() for run in runs(region.known)]
         self._put(COMPARE)
         self._put_checksums(compared)
 
     def _address(self, tensor: Tensor | None) -> int | None:
+        """In place of `kernels.address`."""
         if tensor is None:
             return None
         storage = tensor.untyped_storage()
@@ -188,17 +189,14 @@ class Recorder:
         raise ValueError(f"nothing is known of the memory at {pointer:#x}")
 
     def _call(self, name: str, arguments: Structure, run: Callable[[], None]) -> None:
+        """Record a call and make it."""
         pointers = {path: (offset, self._place(pointer)) for path, offset, pointer in _pointers(arguments)}
         lists = self._lists(arguments, 4 if name.endswith("f32") else 8)
         names = {place: path for path, (_, place) in pointers.items()}
         names |= {place: f"{path}[{i}]" for path, (_, targets) in lists.items() for i, place in enumerate(targets)}
         of_pointers = {list_region for (list_region, _), _ in lists.values()}
         regions = {region.number: region for region, _ in names if region not in of_pointers}.values()
-        for region in regions:
-            for first, count in region.changes():
-                self._put(WRITE, region.number, first * WORD, count * WORD)
-                self._file.write(region.content[first : first + count].tobytes())
-                self.written += count
+        self._catch_up(regions)
         for (region, offset), targets in lists.values():
             self._put(POINTERS, region.number, offset, len(targets))
             for target, target_offset in targets:
@@ -214,6 +212,14 @@ class Recorder:
         changed = [(region, *change) for region in regions for change in region.changes()]
         self.computed += sum(count for _, _, count in changed)
         self._put_checksums([(*change, _nearest(names, *change[:2])) for change in changed])
+
+    def _catch_up(self, regions: Iterable[Region]) -> None:
+        """Write what Python has changed since the last call."""
+        for region in regions:
+            for first, count in region.changes():
+                self._put(WRITE, region.number, first * WORD, count * WORD)
+                self._file.write(region.content[first : first + count].tobytes())
+                self.written += count
 
     def _lists(self, arguments: Structure, item: int) -> dict[str, tuple[Place, list[Place]]]:
         """By field: where a list of pointers stands, and where each leads."""
