@@ -1,0 +1,148 @@
+"""Two checkouts of this project, step by step in turn: `python -m benchmarks.against CHECKOUT`.
+
+Each has a process of its own, which times one kind of step when it is asked to; the other one waits meanwhile. What is
+compared is ratios, as times of one machine vary from hour to hour.
+"""
+
+import json
+import re
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Annotated, Self
+
+import torch
+import typer
+from pydantic import BaseModel
+
+from benchmarks.command import run_command
+from east.errors import EastError
+from east.files import write_atomically
+from east.training.provenance import device_name
+
+ROOT = Path(__file__).parents[1]
+WORKER = Path(__file__).with_name("against_worker.py")
+RESULTS_FOLDER = Path(__file__).parent / "results"
+KINDS = {
+    "plain": "step",
+    "sketch": "step with the default clip",
+    "exact": "step with dense gradients",
+    "evaluation": "evaluation of a batch",
+}
+DENSITIES = (0.0005, 0.005, 0.01)
+
+
+class Cell(BaseModel):
+    """Seconds of one kind of step, round by round.
+
+    Attributes:
+        kind: a key of `KINDS`.
+        density: of the network.
+        threads: of the process.
+        theirs: seconds in the other checkout.
+        ours: seconds in this one.
+    """
+
+    kind: str
+    density: float
+    threads: int
+    theirs: list[float]
+    ours: list[float]
+
+    @property
+    def ratios(self) -> list[float]:
+        """Ours divided by theirs, round by round."""
+        return [ours / theirs for ours, theirs in zip(self.ours, self.theirs, strict=True)]
+
+
+class Worker:
+    """A process that times steps of a checkout.
+
+    Args:
+        checkout: its folder.
+        threads: of the process.
+    """
+
+    def __init__(self, checkout: Path, threads: int) -> None:
+        self._checkout = checkout
+        self._process = subprocess.Popen(
+            [sys.executable, str(WORKER), str(checkout), str(threads)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._process.terminate()
+        self._process.wait()
+
+    def seconds(self, kind: str, density: float) -> float:
+        """Of one step, the fastest of a few."""
+        if self._process.stdin is None or self._process.stdout is None:
+            raise RuntimeError("the worker has no pipes")
+        print(json.dumps([kind, density]), file=self._process.stdin, flush=True)
+        answer = self._process.stdout.readline()
+        if not answer:
+            raise EastError(f"timing {self._checkout} failed; its message is above.")
+        return float(answer)
+
+
+def compare(checkout: Path, threads: int, rounds: int, densities: Sequence[float]) -> list[Cell]:
+    """Time every kind of step in both checkouts, in turn.
+
+    Args:
+        checkout: the other one.
+        threads: of each process.
+        rounds: how often each is timed, after one round that does not count.
+        densities: of the network.
+    """
+    cells = []
+    with Worker(checkout, threads) as theirs, Worker(ROOT, threads) as ours:
+        for density in densities:
+            for kind in KINDS:
+                timed = [(theirs.seconds(kind, density), ours.seconds(kind, density)) for _ in range(rounds + 1)]
+                first, second = zip(*timed[1:], strict=True)
+                cells.append(Cell(kind=kind, density=density, threads=threads, theirs=list(first), ours=list(second)))
+                print(_line(cells[-1]), flush=True)
+    return cells
+
+
+def render(cells: Sequence[Cell], checkout: str) -> str:
+    """The table in Markdown."""
+    head = f"| step | density | threads | {checkout}, ms | this, ms | ratio |"
+    return "\n".join([head, "|---|---|---|---|---|---|", *map(_line, cells)]) + "\n"
+
+
+def _line(cell: Cell) -> str:
+    theirs, ours = (1000 * statistics.median(values) for values in (cell.theirs, cell.ours))
+    ratio = f"{statistics.median(cell.ratios):.2f} ({min(cell.ratios):.2f}–{max(cell.ratios):.2f})"
+    return f"| {KINDS[cell.kind]} | {cell.density:g} | {cell.threads} | {theirs:,.0f} | {ours:,.0f} | {ratio} |"
+
+
+def main(
+    checkout: Annotated[Path, typer.Argument(help="The folder of the other checkout.")],
+    threads: Annotated[list[int] | None, typer.Option(min=1, help="Numbers of threads; 1 and 2 when left out.")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="How often everything is timed.")] = 3,
+    density: Annotated[list[float] | None, typer.Option(help="Densities of the network.")] = None,
+) -> None:
+    """Compare the steps of ResNet-34, batch 128, with those of another checkout."""
+    commit = subprocess.run(
+        ["git", "-C", str(checkout), "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+    ).stdout.strip()
+    found = [cell for count in threads or [1, 2] for cell in compare(checkout, count, rounds, density or DENSITIES)]
+    processor = re.sub(r"[^a-z0-9]+", "-", device_name(torch.device("cpu")).lower()).strip("-")
+    path = RESULTS_FOLDER / f"against-{commit or 'checkout'}-{processor}.md"
+    write_atomically(path, render(found, commit or "theirs"))
+    print(f"Written to {path}.")
+
+
+if __name__ == "__main__":
+    run_command(lambda: typer.run(main))

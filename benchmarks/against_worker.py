@@ -1,0 +1,68 @@
+"""Times steps of one checkout for `benchmarks.against`, by what old checkouts have as well."""
+
+import json
+import sys
+import time
+from functools import cache
+
+sys.path.insert(0, sys.argv[1])
+
+import torch
+import torch.nn.functional as F
+
+from east.engine import Engine, GradientRequest, make_engine
+from east.models import ResNet, build_model
+from east.sparse.active import active_weights
+from east.sparse.distribution import erk
+from east.sparse.layers import masked_layers
+from east.sparse.masks import initialise_masks
+
+BATCH, CLASSES = 128, 100
+REPEATED = 3
+
+
+@cache
+def engine_of(density: float) -> tuple[ResNet, Engine, dict[str, torch.Tensor]]:
+    """A ResNet-34 of full width, the sparse engine that executes it, and signs for its sketch."""
+    torch.manual_seed(0)
+    model = build_model("resnet34", CLASSES, activation="relu", sharing_ratio=None, dct=False, width=64)
+    layers = masked_layers(model)
+    initialise_masks(layers, erk({name: tuple(layer.weight.shape) for name, layer in layers.items()}, density), seed=3)
+    active = active_weights(layers)
+    engine = make_engine("sparse", model, active, numerics="fp32", device=torch.device("cpu"))
+    signs = {name: torch.randint(2, (1, len(layer.weight))) * 2.0 - 1 for name, layer in layers.items()}
+    return model, engine, signs
+
+
+def seconds(kind: str, density: float, images: torch.Tensor, labels: torch.Tensor) -> float:
+    """Of the fastest of a few steps."""
+    model, engine, signs = engine_of(density)
+    model.train(kind != "evaluation")
+    requests = {
+        "plain": GradientRequest(),
+        "sketch": GradientRequest(signs=signs),
+        "exact": GradientRequest(dense=True),
+    }
+    found = []
+    for _ in range(1 if kind == "exact" else REPEATED):
+        model.zero_grad()
+        started = time.perf_counter()
+        if kind == "evaluation":
+            engine(images)
+        else:
+            engine.gradients(images, lambda logits: F.cross_entropy(logits, labels), requests[kind])
+        found.append(time.perf_counter() - started)
+    return min(found)
+
+
+def main() -> None:
+    """Answer each line of standard input, a kind and a density, with seconds."""
+    torch.set_num_threads(int(sys.argv[2]))
+    images, labels = torch.randn(BATCH, 3, 32, 32), torch.randint(CLASSES, (BATCH,))
+    for line in sys.stdin:
+        kind, density = json.loads(line)
+        print(seconds(kind, density, images, labels), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""A run that is killed at any moment and resumed leaves the same bytes: `python -m benchmarks.kills`.
+
+Each time the run is trained in a process of its own that gets SIGKILL at a random moment of its life, or between two
+file operations, and again until one process comes to the end. What is left is compared with a run never killed.
+"""
+
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+from unittest import mock
+
+import torch
+import typer
+
+from benchmarks.command import run_command
+from east.config import load_plan
+from east.config.run import RunSpec
+from east.data.prepare import prepare
+from east.errors import EastError
+from east.training.folder import REPEATABLE
+from east.training.loop import Resources, train
+
+ROOT = Path(__file__).parents[1]
+RUN = "table2/cosine-m10-n1/seed1"
+FILE_OPERATIONS = ((os, "fsync"), (Path, "replace"), (Path, "unlink"))
+
+
+def main(
+    count: Annotated[int, typer.Option(min=1, help="Kills.")] = 300,
+    seed: Annotated[int, typer.Option(help="Of the moments.")] = 0,
+) -> None:
+    """Kill and resume a run of the demo so many times, and compare what each left with one that was never killed."""
+    torch.set_num_threads(1)
+    draw = random.Random(seed)
+    spec = next(run for run in load_plan(ROOT / "config" / "demo.yaml") if run.id == RUN).spec
+    with tempfile.TemporaryDirectory(prefix="east-kills-") as temporary:
+        folder = Path(temporary)
+        prepare(spec.dataset.name, folder / "data")
+        resources = Resources(device="cpu", threads=1, data_dir=folder / "data")
+        started = time.perf_counter()
+        _train_apart(spec, folder / "whole", resources)
+        seconds = time.perf_counter() - started
+        expected = _content(folder / "whole")
+        operations = _count_operations(spec, folder / "counted", resources)
+        print(f"a run takes {seconds:.1f} s and {operations} file operations", flush=True)
+        done = different = 0
+        while done < count:
+            run = folder / "killed"
+            while True:
+                at_operation = draw.randrange(operations) if draw.random() < 0.5 else None
+                after = None if at_operation is not None else draw.uniform(0, seconds)
+                if done >= count or not _train_apart(spec, run, resources, after=after, at_operation=at_operation):
+                    break
+                done += 1
+            _train_apart(spec, run, resources)
+            different += _content(run) != expected
+            shutil.rmtree(run)
+            print(f"{done} kills, {different} runs with other bytes", flush=True)
+    if different:
+        raise EastError(f"{different} runs that were killed and resumed left other bytes.")
+
+
+def _train_apart(
+    spec: RunSpec, folder: Path, resources: Resources, *, after: float | None = None, at_operation: int | None = None
+) -> bool:
+    """Train in a process of its own, killed after some seconds or at a file operation; whether it was killed."""
+    process = os.fork()
+    if process == 0:
+        status = 1
+        try:
+            left = [-1 if at_operation is None else at_operation]
+            for owner, name in FILE_OPERATIONS:
+                mock.patch.object(owner, name, _counting(getattr(owner, name), left)).start()
+            train(spec, folder, resources)
+            status = 0
+        finally:
+            os._exit(status)
+    if after is not None:
+        time.sleep(after)
+        os.kill(process, signal.SIGKILL)
+    status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+    if status not in (0, -signal.SIGKILL):
+        raise EastError(f"a resumed run failed with status {status}; its message is above.")
+    return status != 0
+
+
+def _counting(original: Callable[..., object], left: list[int]) -> Callable[..., object]:
+    """A file operation before which the process kills itself once as many have been done."""
+
+    def counted(*arguments: object, **keywords: object) -> object:
+        if left[0] == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        left[0] -= 1
+        return original(*arguments, **keywords)
+
+    return counted
+
+
+def _count_operations(spec: RunSpec, folder: Path, resources: Resources) -> int:
+    """File operations of a whole run, found by killing at ever later ones."""
+    low, high = 0, 1
+    while _train_apart(spec, folder / str(high), resources, at_operation=high):
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        if _train_apart(spec, folder / str(middle), resources, at_operation=middle):
+            low = middle
+        else:
+            high = middle
+    return high
+
+
+def _content(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in REPEATABLE}
+
+
+if __name__ == "__main__":
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    run_command(lambda: typer.run(main))
