@@ -1,4 +1,4 @@
-"""The tests. Like the `east` command, they let idle threads sleep, which must be said before PyTorch is imported."""
+"""Tests. Threads without work sleep at once in them, as they do in `east train`: said before PyTorch is loaded."""
 
 import os
 
