@@ -19,7 +19,7 @@ struct DyReLULines {
     typename V::Register second(typename V::Register u) const { return fma(a2, u, b2); }
     typename V::Register maximum(typename V::Register u) const {
         const auto one = first(u), two = second(u);
-        return (one > two) | (one != one) ? one : two;  // a NaN stays one
+        return ((one > two) | (one != one)) ? one : two;  // a NaN stays one
     }
 };
 
