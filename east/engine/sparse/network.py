@@ -31,8 +31,8 @@ class Activation:
     height: int
     width: int
     lasting: bool
-    producer: "Unit | Pool | None" = None
-    readers: list["Unit"] = field(default_factory=list)
+    producer: "Unit | Pool | None" = field(default=None, repr=False)
+    readers: list["Unit"] = field(default_factory=list, repr=False)
 
     @property
     def shape(self) -> tuple[int, int, int]:
