@@ -24,17 +24,19 @@ class Coefficients:
     """What a use of a layer costs, forward and backward.
 
     Args:
+        call: whatever its size.
         number: for each number of its input and of its output.
         product: for each multiply-add of a weight with a number, in each of the three convolutions.
     """
 
+    call: float
     number: float
     product: float
 
 
-FUSED = Coefficients(number=0.30, product=0.16)
-ROWS = Coefficients(number=1.2, product=0.08)
-DENSE = Coefficients(number=1.5, product=0.0182)
+FUSED = Coefficients(call=100_000, number=0.26, product=0.14)
+ROWS = Coefficients(call=100_000, number=0.85, product=0.052)
+DENSE = Coefficients(call=570_000, number=1.5, product=0.0172)
 """PyTorch's layers, where every weight counts."""
 
 SKETCH = 0.02
@@ -64,29 +66,30 @@ def is_sparse_cheaper(network: Network, phases: Sequence[tuple[float, Mapping[st
     """
     sparse = math.fsum(share * _sparse_step(network, nonzeros, workload) for share, nonzeros in phases)
     whole = math.fsum(share for share, _ in phases)
-    return sparse < whole * _dense_step(network)
+    return sparse < whole * _dense_step(network, workload)
 
 
 def _sparse_step(network: Network, nonzeros: Mapping[str, int], workload: Workload) -> float:
-    """The cost of a step, for each image."""
     executions = cheapest(network, nonzeros)
     costs = []
     for unit in network.units:
         coefficients = FUSED if executions[unit.layer] == "fused" else ROWS
-        costs.append(_cost(unit, coefficients, nonzeros[unit.layer]))
+        costs.append(coefficients.call + workload.batch * _cost(unit, coefficients, nonzeros[unit.layer]))
         plane, taps = unit.y.height * unit.y.width, unit.conv.kernel_size[0] ** 2
-        costs.append(workload.probes * SKETCH * plane * (unit.x.channels * taps + unit.y.channels))
-        costs.append(workload.dense * DENSE.product * plane * unit.conv.weight.numel())
+        sketch = SKETCH * plane * (unit.x.channels * taps + unit.y.channels)
+        dense = DENSE.product * plane * unit.conv.weight.numel()
+        costs.append(workload.batch * (workload.probes * sketch + workload.dense * dense))
     return math.fsum(costs)
 
 
-def _dense_step(network: Network) -> float:
-    """The cost of a step that executes all weights, for each image; the clip's dense gradients come with it."""
-    return math.fsum(_cost(unit, DENSE, unit.conv.weight.numel()) for unit in network.units)
+def _dense_step(network: Network, workload: Workload) -> float:
+    """A step that executes all weights; the clip's dense gradients come with it."""
+    costs = (DENSE.call + workload.batch * _cost(unit, DENSE, unit.conv.weight.numel()) for unit in network.units)
+    return math.fsum(costs)
 
 
 def _cost(unit: Unit, coefficients: Coefficients, weights: int) -> float:
-    """The cost of a use of a layer with so many weights, for each image."""
+    """What an image adds to the cost of a use of a layer with so many weights."""
     plane = unit.y.height * unit.y.width
     numbers = math.prod(unit.x.shape) + math.prod(unit.y.shape)
     convolutions = 2 if unit.x.producer is None else 3
