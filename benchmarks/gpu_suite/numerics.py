@@ -190,7 +190,7 @@ def task_spec(task: str, spec: RunSpec, *, epochs: int, dry: bool) -> RunSpec:
         dataset |= {"validation_choice": "shuffled"}
         training |= {"batch_size": 32}
     elif task == "synthetic":
-        dataset = {"validation": 20 if dry else 120}
+        dataset = {"name": "cifar10", "validation": 20 if dry else 120}
         training |= {"batch_size": 16 if dry else 128}
     elif task == "cifar100":
         dataset = {"name": "cifar100", "padding": "zero", "validation_choice": "shuffled"}

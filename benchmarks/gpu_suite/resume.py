@@ -53,9 +53,10 @@ def short_run(conditions: Conditions) -> RunSpec:
     """A training of some epochs with a density cycle and exchanges of weights, on few images."""
     model = next(iter(conditions.networks.values()))
     spec = with_density(conditions.plain(model), DRY_DENSITY if conditions.dry else DENSITY)
+    dataset = {"name": "cifar10", "validation": 20 if conditions.dry else HELD_OUT}
     return spec.model_copy(
         update={
-            "dataset": spec.dataset.model_copy(update={"validation": 20 if conditions.dry else HELD_OUT}),
+            "dataset": spec.dataset.model_copy(update=dataset),
             "sparsity": spec.sparsity.model_copy(update={"update_period": 5}),
             "cycle": one_cycle(EPOCHS / 2, 3),
             "training": spec.training.model_copy(

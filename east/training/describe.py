@@ -1,7 +1,6 @@
 """What a run will be, told before it is trained: its masked tensors and its mask updates."""
 
 import math
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -21,12 +20,12 @@ def steps_per_epoch(spec: RunSpec) -> int:
 
 
 def network_shape(spec: RunSpec) -> ResNet:
-    """A run's network on the meta device: every shape and no number. It is only to be read: equal networks are one."""
-    return _network_shape(spec.model, DATASETS[spec.dataset.name].num_classes)
+    """A run's network on the meta device: every shape and no number, at no cost."""
+    return meta_network(spec.model, DATASETS[spec.dataset.name].num_classes)
 
 
-@lru_cache(maxsize=32)
-def _network_shape(model: ModelSpec, num_classes: int) -> ResNet:
+def meta_network(model: ModelSpec, num_classes: int) -> ResNet:
+    """A network on the meta device."""
     with torch.device("meta"):
         return build_model(model.name, num_classes, **model.model_dump(exclude={"name"}))
 

@@ -4,13 +4,14 @@ from collections import Counter
 from functools import lru_cache
 from typing import Literal
 
-from east.config.run import RunSpec
+from east.config.run import ModelSpec, RunSpec
 from east.data.catalog import DATASETS
 from east.engine.sparse.choose import is_sparse_cheaper
-from east.engine.sparse.network import describe
+from east.engine.sparse.network import Network, describe
+from east.models import ResNet
 from east.reproducibility import Reproducibility, weakest
 from east.training.attempts import class_of_data
-from east.training.describe import network_shape, steps_per_epoch
+from east.training.describe import meta_network, steps_per_epoch
 from east.training.sparsity import SparseTraining
 from east.training.workload import expected_workload
 
@@ -38,11 +39,18 @@ def _engine_of(canonical: str) -> Literal["sparse", "dense"]:
     spec = RunSpec.model_validate_json(canonical)
     if spec.model.dct:
         return "dense"
-    model = network_shape(spec)
-    network = describe(model, DATASETS[spec.dataset.name].image_shape)
+    model, network = _network_of(spec.model, spec.dataset.name)
     sparsity = SparseTraining.of(model, spec, steps_per_epoch(spec))
     steps = sparsity.timetable.total_steps
     moments = ((2 * k + 1) * steps // (2 * MOMENTS) for k in range(MOMENTS))
     densities = Counter(sparsity.timetable.scheduled_density(step) for step in moments)
     phases = [(count / MOMENTS, sparsity.allocation.counts(density)) for density, count in densities.items()]
     return "sparse" if is_sparse_cheaper(network, phases, expected_workload(spec.training)) else "dense"
+
+
+@lru_cache(maxsize=32)
+def _network_of(model: ModelSpec, dataset: str) -> tuple[ResNet, Network]:
+    """The network's shapes and its description, which are only read."""
+    info = DATASETS[dataset]
+    shapes = meta_network(model, info.num_classes)
+    return shapes, describe(shapes, info.image_shape)

@@ -28,6 +28,7 @@ def test_plan_lists_every_run_as_json():
         "dataset": "cifar10",
         "seed": 17,
         "recipe": "resnet34-cifar",
+        "class_on_cpu": "any processor",
         "fingerprint": None,
         "run": None,
     }

@@ -10,12 +10,13 @@ from torch import nn
 from east.engine import CrossEntropy, GradientRequest, Workload, make_engine
 from east.engine.auto import AutoEngine
 from east.engine.costs.choose import Cheapest
-from east.engine.costs.model import CostModel
+from east.engine.costs.model import KINDS, CostModel
 from east.engine.dense import DenseEngine
 from east.engine.sparse import library
 from east.engine.sparse.choose import cheapest
 from east.engine.sparse.engine import SparseEngine
 from east.engine.sparse.network import describe
+from east.engine.workload import PLAIN
 from east.errors import EastError
 from east.models import build_model
 from east.reproducibility import Reproducibility
@@ -53,7 +54,7 @@ def test_an_engine_tells_what_it_has_executed(name):
 
 def test_auto_has_the_weakest_class_of_what_it_has_executed_so_far():
     model = network(0.01)
-    engine = engine_of(model)
+    engine = _auto_between_engines(model)
     engine(batch(4))
     for density, name in ((0.9, "sparse and dense"), (0.01, "sparse and dense")):
         draw_masks(model, density)
@@ -66,6 +67,19 @@ def test_auto_has_the_weakest_class_of_what_it_has_executed_so_far():
         assert executed.executions["dense"] == len(engine.active)
         assert executed.instruction_set == torch.backends.cpu.get_cpu_capability()
         assert executed.compiler
+
+
+def _auto_between_engines(model):
+    """`auto` as a GPU has it, between the engines of a CPU: by a model in which each weight costs the same."""
+    active = active_weights(masked_layers(model))
+    costs = CostModel(dict.fromkeys(KINDS, 0.0) | {"fused products": 1.0, "convolution": 0.5})
+    return AutoEngine(
+        model,
+        active,
+        sparse=SparseEngine(model, active, device=CPU, choose=cheapest),
+        make_dense=lambda: DenseEngine(model, active, numerics="fp32", device=CPU, lay_out=False),
+        choose=Cheapest(lambda: costs, PLAIN),
+    )
 
 
 def network(density, width=16, **parts):

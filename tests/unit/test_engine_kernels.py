@@ -565,6 +565,7 @@ def test_the_variance_of_a_channel_far_from_zero_is_exact(mean):
 def test_nan_goes_where_it_is_read_and_nowhere_else(at, value, nonzeros, shape, residual):
     unit = Unit(Case(shape, nonzeros, inputs=1, readers=(Reader(NEAR, (54,)),), residual=residual, batch=3))
     (unit.x if at == "x" else unit.readers[0][1])[1, 0] = value
+    unit.beta += 5  # so that the ReLU passes everything on
     found = unit.run()
     dead = 2
     assert found["y"][:, :dead].isnan().all() == (at == "x")

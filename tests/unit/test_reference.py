@@ -11,12 +11,13 @@ import torch
 from torch import nn
 
 from east.config.run import ClipSpec, OptimizerSpec, TrainingSpec
-from east.engine.base import CrossEntropy, GradientRequest, PyTorchArithmetic
+from east.engine.arithmetic import PyTorchArithmetic
+from east.engine.base import CrossEntropy, GradientRequest
 from east.engine.sparse.engine import SparseEngine
 from east.models.blocks import BASIC, BOTTLENECK, Design, Parts
 from east.models.dyrelu import set_beta
 from east.models.resnet import ResNet
-from east.seeding import generator
+from east.seeding import torch_generator as generator
 from east.sparse.active import active_weights
 from east.sparse.layers import apply_masks, masked_layers
 from east.training.clip import GradientClip
