@@ -84,8 +84,8 @@ def with_updates(spec, period, epochs, **sections):
 
 def test_dozens_of_steps_are_the_same_under_both_engines(tiny_spec, data_dir):
     """From some fifty steps on, the last bits of float64 are seen: training at this sparsity is chaotic."""
-    sparse, _ = check_same_training(with_updates(tiny_spec, 12, 15), data_dir, updates=3, tolerance=1e-6, most=40)
-    assert sparse.losses[-1] < 0.9 * sparse.losses[0]
+    sparse, _ = check_same_training(with_updates(tiny_spec, 40, 15), data_dir, updates=1, tolerance=1e-6, most=45)
+    assert sparse.losses[-1] < 0.95 * sparse.losses[0]
 
 
 def test_updates_of_the_masks_are_the_same_under_both_engines(tiny_spec, data_dir):
