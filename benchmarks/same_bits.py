@@ -73,12 +73,19 @@ def variants(first: Path, second: Path, others: Sequence[Path]) -> list[Variant]
 
     Args:
         first: a clone, run by this interpreter.
-        second: another, with an environment of its own.
+        second: another, run by its own environment if it has one.
         others: interpreters with other versions of Python or PyTorch.
     """
     here = Path(sys.executable)
     found = [Variant("this environment, 1 thread", first, here)]
-    found.append(Variant("another clone, another environment", second, second / ".venv" / "bin" / "python"))
+    own = second / ".venv" / "bin" / "python"
+    found.append(
+        Variant(
+            "another clone, its own environment" if own.exists() else "another clone",
+            second,
+            own if own.exists() else here,
+        )
+    )
     found += [Variant(f"{count} threads", first, here, count) for count in (2, 3, 7)]
     found.append(Variant("beside four busy loops, 2 threads", first, here, 2, busy=4))
     found += [
@@ -175,6 +182,7 @@ def main(
     python: Annotated[
         list[Path] | None, typer.Option(help="Another interpreter, whose PyTorch is tried as well; may be repeated.")
     ] = None,
+    setup: Annotated[bool, typer.Option(help="Give the second clone an environment of its own.")] = True,
     out: Annotated[Path, typer.Option(help="Where the table goes.")] = RESULTS,
 ) -> None:
     """Train one run in every way that this machine has, and compare what it leaves byte by byte."""
@@ -184,7 +192,8 @@ def main(
         prepare("digits", data_dir)
         write_atomically(run, json.dumps(spec().model_dump(mode="json")) + "\n")
         first, second = _clone(folder / "first"), _clone(folder / "second")
-        subprocess.run(["make", "--silent", "setup"], cwd=second, check=True)
+        if setup:
+            subprocess.run(["make", "--silent", "setup"], cwd=second, check=True)
         rows: list[tuple[str, str, float]] = []
         for place, variant in enumerate(variants(first, second, python or [])):
             rows.append((variant.label, *train(variant, run, folder / "runs" / str(place), data_dir)))

@@ -35,7 +35,6 @@ CLASSES = 7
 LR = 0.1
 STEPS = (1, 2)
 PARTS = ("gradients", "nonzeros", "dense", "statistics")
-IN_ORDER = sums.in_order
 IMAGENET_STEM = {"stem_kernel": 7, "stem_stride": 2, "max_pool": True}
 
 
