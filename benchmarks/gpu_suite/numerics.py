@@ -104,7 +104,7 @@ def train_pairs(
         seeds: of the pairs.
         folder: where runs go.
         data_dir: where prepared data are.
-        device: `cuda`, or `cpu`, which computes both alike.
+        device: `cuda`, or `cpu`, which computes float32 in place of both.
         engine: as in the config.
         report: called with all pairs that are whole, after each.
     """
@@ -116,7 +116,7 @@ def train_pairs(
         found: dict[str, Any] = {}
         # What drifts, such as the clock of the device, then favours neither.
         for numerics in PAIR if i % 2 == 0 else PAIR[::-1]:
-            one = with_numerics(spec.model_copy(update={"seed": seed}), numerics)
+            one = with_numerics(spec.model_copy(update={"seed": seed}), numerics if device == "cuda" else "fp32")
             summary = train(one, folder / numerics / f"seed{seed}", resources)
             found[numerics] = summary["final_test_accuracy"]
         pairs.append(Pair(seed=seed, **found))
