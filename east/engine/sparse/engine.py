@@ -52,6 +52,7 @@ class SparseEngine:
             weights.read()
         dtype = next(model.parameters()).dtype
         self._kernels = k.KernelSet(dtype)
+        self._doubles = k.KernelSet(torch.float64)
         self.arithmetic = KernelArithmetic(self._kernels)
         self._toolchain = find_toolchain()
         self._arena = Arena(dtype)
@@ -121,11 +122,11 @@ class SparseEngine:
         """(probes,) the squared norms of all layers' projections."""
         if not products:
             return None
-        doubles, totals = k.KernelSet(torch.float64), [0.0] * products[0].shape[1]
+        totals = [0.0] * products[0].shape[1]
         for found in products:
             sums = torch.empty(found.shape[1], dtype=torch.float64)
             found = found.contiguous()
-            doubles("probe_squares", k.ProbeSquares(*found.shape, k.address(found), k.address(sums)))
+            self._doubles("probe_squares", k.ProbeSquares(*found.shape, k.address(found), k.address(sums)))
             totals = [total + part for total, part in zip(totals, sums.tolist(), strict=True)]
         return torch.tensor(totals, dtype=torch.float64)
 
