@@ -10,6 +10,7 @@ import torch
 from east.config import RunSpec, load_plan
 from east.data.prepare import prepare
 from east.training.loop import Resources, train
+from tests.unit.same_bits import DIGITS
 
 ROOT = Path(__file__).parents[1]
 
@@ -30,15 +31,7 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_spec() -> RunSpec:
     """A run of a few seconds: ResNet-34 of width 4 on the digits, with one density cycle."""
     paper = next(run for run in load_plan() if run.id == "table2/cosine-m3-n1/seed17").spec.model_dump()
-    paper["dataset"] = {
-        "name": "digits",
-        "margin": 1,
-        "padding": "zero",
-        "flip": True,
-        "validation": 144,
-        "validation_choice": "shuffled",
-        "augment_validation": True,
-    }
+    paper["dataset"] = dict(DIGITS)
     paper["model"]["width"] = 4
     paper["sparsity"] |= {"density": 0.03, "update_period": 2}
     paper["cycle"] |= {"cycle_length": 2.0, "update_period": 2}

@@ -22,6 +22,17 @@ from east.training.loop import Resources, train
 CHECKSUMS = Path(__file__).with_name("same_bits.json")
 """Run -> checksum: what every processor must give."""
 
+DIGITS = {
+    "name": "digits",
+    "margin": 1,
+    "padding": "zero",
+    "flip": True,
+    "validation": 144,
+    "validation_choice": "shuffled",
+    "augment_validation": True,
+}
+"""The data set of short runs."""
+
 STOP_AFTER = 9
 """Steps and epochs' ends after which the stopped run is stopped; it stands within its second epoch then."""
 
@@ -51,15 +62,7 @@ def specs() -> dict[str, RunSpec]:
 
 def _spec(changes: dict[str, Any], clip: dict[str, Any]) -> RunSpec:
     content = next(run for run in load_plan() if run.id == "table2/cosine-m3-n1/seed17").spec.model_dump()
-    content["dataset"] = {
-        "name": "digits",
-        "margin": 1,
-        "padding": "zero",
-        "flip": True,
-        "validation": 144,
-        "validation_choice": "shuffled",
-        "augment_validation": True,
-    }
+    content["dataset"] = dict(DIGITS)
     content["model"]["width"] = 4
     content["sparsity"] |= {"density": 0.05, "update_period": 2}
     content["cycle"] |= {"cycle_length": 2.0, "multiplier": 4.0, "update_period": 2}
