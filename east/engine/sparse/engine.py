@@ -18,6 +18,7 @@ from east.engine.sparse.memory import Arena
 from east.engine.sparse.network import Network, describe
 from east.engine.sparse.program import Program, memory_needed
 from east.errors import EastError
+from east.models.dct import has_dct
 from east.reproducibility import Reproducibility
 from east.sparse.active import ActiveWeights
 
@@ -46,6 +47,8 @@ class SparseEngine:
     ) -> None:
         if device.type != "cpu":
             raise EastError(f"the sparse engine runs on the CPU, not on {device.type}; use engine: dense.")
+        if has_dct(model):
+            raise EastError("engine: sparse does not execute DCT layers, which are dense; use engine: auto or dense.")
         self.model = model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         self.active = active
         for weights in active.values():
@@ -137,7 +140,6 @@ class SparseEngine:
         if self._network is None or self._network.images.shape != images.shape[1:]:
             _, channels, height, width = images.shape
             self._network = describe(self.model, (channels, height, width))
-            refuse_dct(self._network)
             self._programs = {}
         dynamic = tuple(unit.dynamic is not None for unit in self._network.units)
         if dynamic != self._dynamic:
@@ -164,12 +166,6 @@ class SparseEngine:
         return {
             name: Layer(weights, executions[name], NonzeroIndex.of(weights)) for name, weights in self.active.items()
         }
-
-
-def refuse_dct(network: Network) -> None:
-    """Raise EastError if a layer has a dense part, which this engine would have to leave out."""
-    if network.head.dct is not None or any(unit.dct is not None for unit in network.units):
-        raise EastError("the sparse engine does not execute DCT layers, which are dense; use engine: auto or dense.")
 
 
 def _by_image(logits: Tensor, images: int) -> Tensor:
