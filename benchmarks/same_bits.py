@@ -24,7 +24,7 @@ from benchmarks.command import run_command
 from east.config import load_plan
 from east.config.run import RunSpec
 from east.data.prepare import prepare
-from east.engine.sparse.library import COMPILERS, supported_levels
+from east.engine.cpu.library import COMPILERS, supported_levels
 from east.errors import EastError
 from east.files import write_atomically
 from east.training.folder import METRICS, TRACE, UPDATES

@@ -24,7 +24,7 @@ from benchmarks.table import render
 from benchmarks.variants import CPU, make_step
 from east.cost.measure import measure_steps
 from east.data.catalog import DATASETS
-from east.engine.sparse.library import load_kernels
+from east.engine.cpu.library import load_kernels
 from east.errors import EastError
 from east.files import write_atomically
 from east.training.provenance import commit, device_name

@@ -10,7 +10,7 @@ from benchmarks.gpu_suite.report import table
 from benchmarks.gpu_suite.traffic import step_launches
 from east.config.run import Numerics, RunSpec
 from east.data.catalog import DATASETS
-from east.engine.sparse.network import describe
+from east.engine.cpu.network import describe
 from east.models import ResNet
 
 GIVEN_RATES: Mapping[str, float] = {"copy": 3.0e12, "bf16": 790e12, "tf32": 400e12}

@@ -12,7 +12,7 @@ from benchmarks.gpu_suite.traffic import bytes_moved, step_launches
 from east.config.run import ClipSpec, Numerics, RunSpec
 from east.cost.flops import layer_work, training_flops
 from east.data.catalog import DATASETS
-from east.engine.sparse.network import Activation, Network, Unit, describe
+from east.engine.cpu.network import Activation, Network, Unit, describe
 from east.models import ResNet
 from east.training.describe import network_shape
 from east.training.loop import initial_model

@@ -7,9 +7,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from east.engine.cpu.network import Activation, Network, Unit, describe
 from east.engine.cuda import traffic
 from east.engine.cuda.traffic import Launch, Reader
-from east.engine.sparse.network import Activation, Network, Unit, describe
 from east.errors import EastError
 from east.models import ResNet
 from east.sparse.layers import masked_layers

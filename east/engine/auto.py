@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from east.engine.arithmetic import PyTorchArithmetic
 from east.engine.base import Engine, GradientRequest, Gradients
 from east.engine.costs.choose import Cheapest
+from east.engine.cpu.network import describe
 from east.engine.executed import Executed
-from east.engine.sparse.network import describe
 from east.models.dct import DCTConv2d, DCTLinear
 from east.reproducibility import weakest
 from east.sparse.active import ActiveWeights

@@ -11,11 +11,11 @@ from east.engine.auto import AutoEngine, executes_everything
 from east.engine.base import Engine
 from east.engine.costs.choose import Cheapest
 from east.engine.costs.model import CostModel, Execution
+from east.engine.cpu.choose import cheapest
+from east.engine.cpu.engine import SparseEngine
+from east.engine.cpu.library import KernelsUnavailable
 from east.engine.cuda.available import availability
 from east.engine.dense import DenseEngine
-from east.engine.sparse.choose import cheapest
-from east.engine.sparse.engine import SparseEngine
-from east.engine.sparse.library import KernelsUnavailable
 from east.engine.workload import PLAIN, Workload
 from east.errors import EastError
 from east.models.dct import has_dct

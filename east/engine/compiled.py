@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from east.engine.sparse.library import cache_folder
+from east.engine.cpu.library import cache_folder
 
 CACHE_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
 MOST_VARIANTS = 64

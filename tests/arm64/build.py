@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from east.engine.sparse.library import SOURCES
+from east.engine.cpu.library import SOURCES
 
 HERE = Path(__file__).parent
 

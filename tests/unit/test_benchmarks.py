@@ -7,7 +7,7 @@ from benchmarks.results import Cell, Floor, Machine, Peak, Results, Timing, rati
 from benchmarks.step import run, save
 from benchmarks.table import render
 from benchmarks.variants import MAKE_DENSE, SparseSteps
-from east.engine.sparse.library import availability
+from east.engine.cpu.library import availability
 from east.errors import EastError
 from east.models import build_model
 from east.sparse.layers import apply_masks, masked_layers

@@ -34,7 +34,7 @@ from benchmarks.gpu_suite.runner import Part, run, save
 from benchmarks.gpu_suite.traffic import bytes_moved, step_launches
 from benchmarks.gpu_suite.ways import OurTraining, Switches, make_training, random_batch, way
 from east.data.catalog import DATASETS
-from east.engine.sparse.network import describe
+from east.engine.cpu.network import describe
 from east.errors import EastError
 from east.models import build_model
 from east.sparse.layers import masked_layers

@@ -14,11 +14,11 @@ from east.engine.auto import AutoEngine
 from east.engine.costs.calibration import Case, SmallNetwork
 from east.engine.costs.choose import Cheapest
 from east.engine.costs.model import KINDS, CostModel
+from east.engine.cpu.network import describe
 from east.engine.cuda.available import availability
 from east.engine.cuda.calibration import calibrate, gpu_cases, machine_of
 from east.engine.cuda.engine import CudaSparseEngine
 from east.engine.dense import DenseEngine
-from east.engine.sparse.network import describe
 from east.engine.workload import Workload
 from east.models.blocks import BASIC, Parts
 from east.models.resnet import ResNet

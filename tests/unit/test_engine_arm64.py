@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from east.engine.sparse.library import FLAGS, SOURCES, VECTOR_FLAGS, supported_levels
+from east.engine.cpu.library import FLAGS, SOURCES, VECTOR_FLAGS, supported_levels
 from tests.arm64.build import build
 from tests.arm64.trainings import record
 

@@ -11,11 +11,11 @@ from east.engine import CrossEntropy, GradientRequest, Workload, make_engine
 from east.engine.auto import AutoEngine
 from east.engine.costs.choose import Cheapest
 from east.engine.costs.model import KINDS, CostModel
+from east.engine.cpu import library
+from east.engine.cpu.choose import cheapest
+from east.engine.cpu.engine import SparseEngine
+from east.engine.cpu.network import describe
 from east.engine.dense import DenseEngine
-from east.engine.sparse import library
-from east.engine.sparse.choose import cheapest
-from east.engine.sparse.engine import SparseEngine
-from east.engine.sparse.network import describe
 from east.engine.workload import PLAIN
 from east.errors import EastError
 from east.models import build_model

@@ -12,7 +12,7 @@ from east.engine.costs import cache
 from east.engine.costs.calibration import fit
 from east.engine.costs.choose import Cheapest
 from east.engine.costs.model import KINDS, CostModel, dense_work, sparse_work
-from east.engine.sparse.network import describe
+from east.engine.cpu.network import describe
 from east.engine.workload import PLAIN, Workload
 from east.models import build_model
 from east.sparse.active import active_weights

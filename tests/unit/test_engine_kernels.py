@@ -6,9 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from east.engine.sparse import kernels as k
-from east.engine.sparse.index import NonzeroIndex
-from east.engine.sparse.sketch import contracted, parts_of
+from east.engine.cpu import kernels as k
+from east.engine.cpu.index import NonzeroIndex
+from east.engine.cpu.sketch import contracted, parts_of
 from east.seeding import torch_generator as generator
 from east.sparse.active import ActiveWeights
 from east.sparse.layers import MaskedConv2d

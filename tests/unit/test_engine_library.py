@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from east.engine.sparse import library
+from east.engine.cpu import library
 from east.errors import EastError
 
 SOURCE = """
@@ -124,7 +124,7 @@ def test_a_cache_that_cannot_be_written_is_done_without(sources, tmp_path, toolc
 
 def test_two_processes_may_build_at_once(sources, tmp_path):
     code = (
-        "import sys; from pathlib import Path; from east.engine.sparse import library\n"
+        "import sys; from pathlib import Path; from east.engine.cpu import library\n"
         "kernels = library.build(Path(sys.argv[1]), Path(sys.argv[2]), library.find_toolchain())\n"
         "print(kernels.library.answer())"
     )

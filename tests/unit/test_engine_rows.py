@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from east.engine.sparse import kernels as k
-from east.engine.sparse.index import NonzeroIndex
+from east.engine.cpu import kernels as k
+from east.engine.cpu.index import NonzeroIndex
 from east.seeding import torch_generator as generator
 from east.sparse.active import ActiveWeights
 from east.sparse.layers import MaskedConv2d

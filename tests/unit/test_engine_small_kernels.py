@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from east.engine.sparse import kernels as k
-from east.engine.sparse.sketch import parts_of
+from east.engine.cpu import kernels as k
+from east.engine.cpu.sketch import parts_of
 from tests.unit.planes import UNSET, from_lanes, on_threads, to_images, to_lanes, to_planes, unset
 
 CASES = [(1, torch.float32), (7, torch.float64), (128, torch.float32), (70, torch.float64)]

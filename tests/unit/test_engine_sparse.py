@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from east.engine import CrossEntropy, GradientRequest
+from east.engine.cpu.engine import EVALUATION_BATCH, SparseEngine
 from east.engine.dense import DenseEngine
-from east.engine.sparse.engine import EVALUATION_BATCH, SparseEngine
 from east.errors import EastError
 from east.models import build_model
 from east.models.dyrelu import retire_dyrelu, set_beta

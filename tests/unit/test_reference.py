@@ -13,7 +13,7 @@ from torch import nn
 from east.config.run import ClipSpec, OptimizerSpec, TrainingSpec
 from east.engine.arithmetic import PyTorchArithmetic
 from east.engine.base import CrossEntropy, GradientRequest
-from east.engine.sparse.engine import SparseEngine
+from east.engine.cpu.engine import SparseEngine
 from east.models.blocks import BASIC, BOTTLENECK, Design, Parts
 from east.models.dyrelu import set_beta
 from east.models.resnet import ResNet

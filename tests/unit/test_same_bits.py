@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from east.engine.sparse import library
+from east.engine.cpu import library
 from tests.unit.same_bits import CHECKSUMS, specs
 
 COMMITTED = json.loads(CHECKSUMS.read_text())
@@ -77,7 +77,7 @@ def test_another_order_of_one_sum_is_noticed(data_dir, tmp_path):
     text, order, another = (sources / "arithmetic.h").read_text(), "segment_positions = 64", "segment_positions = 48"
     assert order in text
     (sources / "arithmetic.h").write_text(text.replace(order, another))
-    code = f"from pathlib import Path; from east.engine.sparse import library; library.SOURCES = Path({str(sources)!r})"
+    code = f"from pathlib import Path; from east.engine.cpu import library; library.SOURCES = Path({str(sources)!r})"
     fast = {"EAST_CACHE_DIR": str(tmp_path / "cache"), "EAST_KERNEL_FLAGS": "-O1"}
     found = trained(f"{code}; {TRAIN}", data_dir, tmp_path, ["rigl-sketch"], [1], **fast)
     assert found["rigl-sketch"]["1"] != COMMITTED["rigl-sketch"]

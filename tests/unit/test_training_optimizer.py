@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from east.engine.arithmetic import PyTorchArithmetic
-from east.engine.sparse.arithmetic import KernelArithmetic
-from east.engine.sparse.kernels import KernelSet
+from east.engine.cpu.arithmetic import KernelArithmetic
+from east.engine.cpu.kernels import KernelSet
 from east.seeding import torch_generator as generator
 from east.sparse.active import active_weights
 from east.sparse.layers import MaskedConv2d, MaskedLinear, apply_masks, masked_layers

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from east.engine.base import Engine, GradientRequest
 from east.engine.costs.model import CostModel, Execution, Kind, Work, dense_work, sparse_work
-from east.engine.sparse.network import describe
+from east.engine.cpu.network import describe
 from east.engine.workload import Workload
 from east.models.blocks import BASIC, Parts
 from east.models.resnet import ResNet

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from east.engine.costs.model import CostModel, Execution
-from east.engine.sparse.network import Network, Unit
+from east.engine.cpu.network import Network, Unit
 from east.engine.workload import Workload
 from east.sparse.active import ActiveWeights
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from east.engine.sparse.network import Unit
+from east.engine.cpu.network import Unit
 from east.engine.workload import Workload
 
 Execution = Literal["fused", "dense"]

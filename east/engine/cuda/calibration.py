@@ -12,10 +12,10 @@ from east.engine.base import Engine
 from east.engine.costs.cache import kept, sources_digest
 from east.engine.costs.calibration import Case, SmallNetwork, fitted_model
 from east.engine.costs.model import KINDS, CostModel, Execution, Work
+from east.engine.cpu.library import cache_folder
 from east.engine.cuda.available import availability
 from east.engine.cuda.engine import CudaSparseEngine
 from east.engine.dense import DenseEngine
-from east.engine.sparse.library import cache_folder
 from east.engine.workload import Workload
 from east.sparse.active import ActiveWeights, active_weights
 from east.sparse.layers import MaskedLayer

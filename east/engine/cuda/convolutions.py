@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from east.engine.cpu.buffers import Pass
+from east.engine.cpu.network import Unit
 from east.engine.cuda import backward, forward
 from east.engine.cuda.index import ResidentIndex
 from east.engine.cuda.lists import Consumer, Geometry, Norm, Source
@@ -13,8 +15,6 @@ from east.engine.cuda.memory import Buffer
 from east.engine.cuda.sketch import sketched
 from east.engine.cuda.tiles import parts_of
 from east.engine.formats import as_convolved
-from east.engine.sparse.buffers import Pass
-from east.engine.sparse.network import Unit
 
 
 class Convolution(ABC):

@@ -8,15 +8,15 @@ from torch import Tensor, nn
 from east.engine.arithmetic import PyTorchArithmetic
 from east.engine.base import GradientRequest, Gradients
 from east.engine.costs.choose import Choose
+from east.engine.cpu.buffers import Pass
+from east.engine.cpu.memory import Arena
+from east.engine.cpu.network import Network, describe
 from east.engine.cuda.index import ResidentIndex
 from east.engine.cuda.memory import memory_needed
 from east.engine.cuda.program import Program
 from east.engine.cuda.sketch import sum_of_squares
 from east.engine.executed import Executed, ExecutionLog
 from east.engine.formats import set_convolution_precision
-from east.engine.sparse.buffers import Pass
-from east.engine.sparse.memory import Arena
-from east.engine.sparse.network import Network, describe
 from east.errors import EastError
 from east.reproducibility import Reproducibility
 from east.sparse.active import ActiveWeights

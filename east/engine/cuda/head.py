@@ -3,8 +3,8 @@
 import torch.nn.functional as F
 from torch import Tensor
 
-from east.engine.sparse.buffers import Pass
-from east.engine.sparse.network import Head
+from east.engine.cpu.buffers import Pass
+from east.engine.cpu.network import Head
 from east.sparse.active import ActiveWeights
 
 

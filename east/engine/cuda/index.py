@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from east.engine.cpu.index import Grouped, NonzeroIndex
 from east.engine.cuda.lists import Lists
-from east.engine.sparse.index import Grouped, NonzeroIndex
 from east.sparse.active import ActiveWeights
 
 ALIGNMENT = 4

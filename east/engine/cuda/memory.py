@@ -7,9 +7,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from east.engine.cpu.memory import Arena, padded
+from east.engine.cpu.network import Activation, GradientKey, Network, Pool, Unit
 from east.engine.cuda.lists import Source
-from east.engine.sparse.memory import Arena, padded
-from east.engine.sparse.network import Activation, GradientKey, Network, Pool, Unit
 
 Role = Literal["z", "u", "y", "gradient"]
 """What memory is for: a convolution's output, a DyReLU's input, a stored activation, a gradient at activations."""

@@ -5,6 +5,9 @@ from collections.abc import Mapping, Set
 import torch
 from torch import Tensor
 
+from east.engine.cpu.buffers import Pass
+from east.engine.cpu.memory import Arena
+from east.engine.cpu.network import Activation, Network, Pool, Unit
 from east.engine.cuda import memory as m
 from east.engine.cuda.convolutions import Convolution, DenseConvolution, SparseConvolution, products_needed
 from east.engine.cuda.head import HeadProgram
@@ -12,9 +15,6 @@ from east.engine.cuda.index import ResidentIndex
 from east.engine.cuda.lists import Source
 from east.engine.cuda.tiles import accumulation_type
 from east.engine.cuda.units import NodeProgram, PoolProgram, UnitProgram
-from east.engine.sparse.buffers import Pass
-from east.engine.sparse.memory import Arena
-from east.engine.sparse.network import Activation, Network, Pool, Unit
 
 
 class Program:

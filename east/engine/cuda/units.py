@@ -7,13 +7,13 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from east.engine.cpu.buffers import Pass
+from east.engine.cpu.network import Pool, Unit
 from east.engine.cuda import backward, forward
 from east.engine.cuda.convolutions import Convolution, SparseConvolution
 from east.engine.cuda.dynamic import Dynamic
 from east.engine.cuda.lists import Norm, Output, Source
 from east.engine.cuda.memory import Buffer, Piece
-from east.engine.sparse.buffers import Pass
-from east.engine.sparse.network import Pool, Unit
 
 
 class NodeProgram(ABC):

@@ -79,7 +79,7 @@ def probe_step(name: str) -> dict[str, Any]:
 
 def probe_kernels() -> dict[str, Any]:
     """Whether the kernels of the sparse engine compile and load, and where they are kept."""
-    from east.engine.sparse.library import KernelsUnavailable, availability, cache_folder, find_toolchain
+    from east.engine.cpu.library import KernelsUnavailable, availability, cache_folder, find_toolchain
     from east.errors import EastError
 
     cache = cache_folder()

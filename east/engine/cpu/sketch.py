@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from east.engine.sparse import kernels as k
+from east.engine.cpu import kernels as k
 
 
 def parts_of(channels: int) -> int:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from east.engine.base import GradientRequest
-from east.engine.sparse import kernels as k
-from east.engine.sparse.index import NonzeroIndex
+from east.engine.cpu import kernels as k
+from east.engine.cpu.index import NonzeroIndex
 from east.sparse.active import ActiveWeights
 
 Execution = Literal["fused", "rows"]

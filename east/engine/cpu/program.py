@@ -7,14 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from east.engine.sparse import kernels as k
-from east.engine.sparse.buffers import Buffer, Layers, Pass
-from east.engine.sparse.dynamic import Dynamic
-from east.engine.sparse.head import HeadProgram
-from east.engine.sparse.index import Grouped
-from east.engine.sparse.memory import Arena, padded
-from east.engine.sparse.network import Activation, GradientKey, Network, Pool, Unit
-from east.engine.sparse.sketch import contracted, parts_of
+from east.engine.cpu import kernels as k
+from east.engine.cpu.buffers import Buffer, Layers, Pass
+from east.engine.cpu.dynamic import Dynamic
+from east.engine.cpu.head import HeadProgram
+from east.engine.cpu.index import Grouped
+from east.engine.cpu.memory import Arena, padded
+from east.engine.cpu.network import Activation, GradientKey, Network, Pool, Unit
+from east.engine.cpu.sketch import contracted, parts_of
 
 
 class Program:

@@ -6,7 +6,7 @@ from ctypes import Structure, c_double, c_int32, c_int64, c_void_p
 import torch
 from torch import Tensor
 
-from east.engine.sparse.library import load_kernels
+from east.engine.cpu.library import load_kernels
 
 NO_ACTIVATION, RECTIFY_BY_OUTPUT, RECTIFY_BY_INPUT, DYNAMIC = range(4)
 """How the backward pass finds which way an activation went: `Activation` in kernels/backward.cpp."""

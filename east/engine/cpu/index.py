@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from east.engine.sparse import kernels as k
+from east.engine.cpu import kernels as k
 from east.sparse.active import ActiveWeights
 
 

@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
-from east.engine.sparse import kernels as k
-from east.engine.sparse.buffers import Buffer, Layer, Pass
-from east.engine.sparse.network import Head
-from east.engine.sparse.sketch import contracted, parts_of
+from east.engine.cpu import kernels as k
+from east.engine.cpu.buffers import Buffer, Layer, Pass
+from east.engine.cpu.network import Head
+from east.engine.cpu.sketch import contracted, parts_of
 
 
 class HeadProgram:

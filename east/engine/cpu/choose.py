@@ -11,8 +11,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from east.engine.sparse.buffers import Execution
-from east.engine.sparse.network import Network, Unit
+from east.engine.cpu.buffers import Execution
+from east.engine.cpu.network import Network, Unit
 from east.engine.workload import Workload
 
 Choose = Callable[[Network, Mapping[str, int]], dict[str, Execution]]

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from east.engine.sparse import kernels as k
+from east.engine.cpu import kernels as k
 from east.models.dyrelu import DyReLU
 
 

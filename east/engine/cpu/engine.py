@@ -7,16 +7,16 @@ import torch
 from torch import Tensor, nn
 
 from east.engine.base import CrossEntropy, GradientRequest, Gradients
+from east.engine.cpu import kernels as k
+from east.engine.cpu.arithmetic import KernelArithmetic
+from east.engine.cpu.buffers import Layer, Pass
+from east.engine.cpu.choose import Choose
+from east.engine.cpu.index import NonzeroIndex
+from east.engine.cpu.library import find_toolchain
+from east.engine.cpu.memory import Arena
+from east.engine.cpu.network import Network, describe
+from east.engine.cpu.program import Program, memory_needed
 from east.engine.executed import Executed, ExecutionLog
-from east.engine.sparse import kernels as k
-from east.engine.sparse.arithmetic import KernelArithmetic
-from east.engine.sparse.buffers import Layer, Pass
-from east.engine.sparse.choose import Choose
-from east.engine.sparse.index import NonzeroIndex
-from east.engine.sparse.library import find_toolchain
-from east.engine.sparse.memory import Arena
-from east.engine.sparse.network import Network, describe
-from east.engine.sparse.program import Program, memory_needed
 from east.errors import EastError
 from east.models.dct import has_dct
 from east.reproducibility import Reproducibility
