@@ -6,8 +6,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from east.data.catalog import DATASETS
-from east.data.manifest import MANIFEST_FILE, TENSOR_FILE, FolderManifest, ImagesManifest, read_manifest
-from east.data.storage import md5
+from east.data.manifest import MANIFEST_FILE, TENSOR_FILE, FolderManifest, ImagesManifest, md5, read_manifest
 from east.errors import EastError
 from east.operations.doctor.finding import Finding
 from east.operations.doctor.surroundings import Surroundings
