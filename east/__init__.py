@@ -6,4 +6,4 @@ REVISION = 3
 """Raised by hand when a code change alters any reported number; it is part of every run's identity."""
 
 REVISION_REASON = "the arithmetic changed"
-"""Why results of earlier revisions are refused; shown in that error."""
+"""Why the results of earlier revisions are no longer those of this one, for those whose results are refused."""
