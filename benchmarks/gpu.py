@@ -13,7 +13,7 @@ import typer
 from benchmarks.gpu_suite.fast import Epochs, Floors, Group, Times
 from benchmarks.gpu_suite.right import REFERENCE, Steps, Tests
 from benchmarks.gpu_suite.runs import Hours, Sharing, Trainings
-from benchmarks.gpu_suite.suite import Part, Results, decides, run
+from benchmarks.gpu_suite.suite import Part, Results, decides, run, stem
 from benchmarks.gpu_suite.ways import AUTHORS, CAPTURED, COMPILED, EAGER, NETWORKS, PLAIN, Way
 from benchmarks.results import RESULTS_FOLDER, run_command, today
 from east.errors import EastError
@@ -74,10 +74,16 @@ def main(
     packages = {name: metadata.version(name) for name in ("torch", "triton")}
     versions = {"Python": platform.python_version(), **packages, "CUDA": str(torch.version.cuda)}
     name = device_name(torch.device(device))
-    begun = Results(device=name, commit=commit(), versions=versions, date=today(), small=dry_run)
-    chosen = {name: part for name, part in PARTS.items() if not parts or name in parts}
-    results, path = run(chosen, begun, seconds=60 * minutes, device=device, folder=out or RESULTS_FOLDER, again=again)
-    print(f"Written to {path} and the .json beside it.")
+    results = Results(device=name, commit=commit(), versions=versions, date=today(), small=dry_run)
+    earlier = (out or RESULTS_FOLDER) / f"{stem(results)}.json"
+    if earlier.exists() and not again:
+        found = Results.model_validate_json(earlier.read_text(encoding="utf-8"))
+        results = found if found.commit == results.commit else results
+    done = {name for name, record in results.parts.items() if record.state == "done"}
+    chosen = {name: part for name, part in PARTS.items() if name not in done and (not parts or name in parts)}
+    print(f"Done already: {', '.join(done) or 'none'}. To do: {', '.join(chosen) or 'nothing'}.", flush=True)
+    results, path = run(chosen, results, seconds=60 * minutes, folder=out or RESULTS_FOLDER)
+    print(f"Written to {path}.")
     if any(results.parts[name].state == "failed" for name in chosen):
         raise typer.Exit(1)
 

@@ -2,7 +2,6 @@
 
 import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from statistics import median
@@ -11,23 +10,9 @@ import pandas as pd
 import torch
 
 from benchmarks.floor import FLOAT_BYTES, bytes_per_step
-from benchmarks.gpu_suite.suite import PROBLEM, Row, Setting, each, measured, sentence
-from benchmarks.gpu_suite.ways import (
-    AUTHORS,
-    AUTO,
-    CAPTURED,
-    EAGER,
-    EVERYTHING,
-    NETWORKS,
-    PLAIN,
-    AuthorsBatches,
-    Training,
-    Way,
-    loader_workers,
-    make_training,
-    our_batches,
-    spec_of,
-)
+from benchmarks.gpu_suite import ways
+from benchmarks.gpu_suite.suite import Row, Setting, each, measured
+from benchmarks.gpu_suite.ways import EVERYTHING, NETWORKS, PLAIN, Training, Way, spec_of
 from benchmarks.results import in_turn, ratio
 from benchmarks.variants import masked_model, random_batch
 from east.config.run import RunSpec
@@ -39,11 +24,9 @@ from east.training.describe import network_shape
 NUMBER_BYTES = {"fp32": 4, "tf32": 4, "bf16": 2}
 """Of a stored activation."""
 
-ROUNDS = 9
-WINDOW = 0.06
-"""Seconds for which a way takes steps in a round, about; the mean of these steps is one time."""
+ROUNDS, WINDOW, MOST_STEPS = 9, 0.06, 30
+"""In a round a way takes steps for about so many seconds, but no more than so many; their mean is one time."""
 
-MOST_STEPS = 30
 WARM_UPS = 2
 """Steps before the clock starts: the first is eager, the second is recorded where there is something to record."""
 
@@ -53,47 +36,47 @@ CYCLE_DENSITIES = (0.0015, 0.005, 0.015)
 AUTO_MARGIN = 1.05
 """`auto` has chosen well if its step takes no longer than this, compared with the better engine's."""
 
+FLOOR = "floor of a step, s"
+GROUP = ["network", "method", "density", "batch"]
+
 
 @dataclass(frozen=True)
 class Floors:
-    """Decides what a step takes at the least: arithmetic and bytes, counted, at the rates that this GPU is measured at.
+    """Decides what a step takes at the least: what must be computed or moved, at the rates measured on this GPU.
 
     Dense: operations of all weights over the rate of matrix products. Sparse: the bytes that any step on the non-zeros
-    must move over the rate of a copy; caches are not credited, launches take no time.
+    must move over the rate of a copy. Caches are not credited, and launches take no time.
     """
 
     seconds: float
 
     def measure(self, setting: Setting) -> Iterator[Row]:
         """The rates, then the floors."""
-        count = 2**18 if setting.small else 2**29
+        count, side = (2**18, 64) if setting.small else (2**29, 8192)
         source = torch.randint(2**31 - 1, (count,), dtype=torch.int32, device=setting.where)
-        rates = {"copy": 8 * count / _seconds(partial(torch.empty_like(source).copy_, source), setting)}
-        yield {"what": "copy, bytes a second", "value": rates["copy"]}
-        del source
-        side = 64 if setting.small else 8192
-        for numerics in NUMBER_BYTES:
-            kind = torch.bfloat16 if numerics == "bf16" else torch.float32
+        copied = 8 * count / _seconds(partial(torch.empty_like(source).copy_, source), setting)
+        yield {"what": "copy, B/s", "value": copied}
+        rates = {}
+        for numerics, size in NUMBER_BYTES.items():
+            kind = torch.bfloat16 if size == 2 else torch.float32
             first, second = (torch.randn(side, side, device=setting.where).to(kind) for _ in range(2))
-            with _matrix_precision("tf32" if numerics == "tf32" else "ieee"):
-                rates[numerics] = 2 * side**3 / _seconds(partial(torch.mm, first, second), setting)
-            yield {"what": f"matrix product {numerics}, operations a second", "value": rates[numerics]}
-        for label, model in NETWORKS.items():
-            spec = spec_of(setting, model)
-            shape, batch = DATASETS[spec.dataset.name].image_shape, setting.batches[0]
+            torch.backends.cuda.matmul.fp32_precision = "tf32" if numerics == "tf32" else "ieee"
+            rates[numerics] = 2 * side**3 / _seconds(partial(torch.mm, first, second), setting)
+            yield {"what": "matrix product, FLOP/s", "numerics": numerics, "value": rates[numerics]}
+        for network, model in NETWORKS.items():
+            spec, batch = spec_of(setting, model), setting.batches[0]
+            shape = DATASETS[spec.dataset.name].image_shape
             operations = batch * training_flops(layer_work(network_shape(spec), shape))
             numbers = bytes_per_step(masked_model(spec), shape, batch) / FLOAT_BYTES
             for numerics, size in NUMBER_BYTES.items():
-                floor = {"network": label, "numerics": numerics, "what": "floor of a step, seconds"}
+                floor = {"what": FLOOR, "network": network, "numerics": numerics}
                 yield floor | {"engine": "dense", "value": operations / rates[numerics]}
-                yield floor | {"engine": "sparse", "value": numbers * size / rates["copy"]}
+                yield floor | {"engine": "sparse", "value": numbers * size / copied}
 
     def decide(self, rows: pd.DataFrame, others: Mapping[str, pd.DataFrame]) -> str:
-        """The floors in milliseconds."""
-        floors = rows[rows["what"].str.startswith("floor")]
-        return "; ".join(
-            f"{row.network}, {row.engine}, {row.numerics}: {1e3 * row.value:.3g} ms" for row in floors.itertuples()
-        )
+        """The floors."""
+        found = rows[rows["what"] == FLOOR].itertuples()
+        return "; ".join(f"{row.network}, {row.engine}, {row.numerics}: {1e3 * row.value:.3g} ms" for row in found)
 
 
 @dataclass(frozen=True)
@@ -117,26 +100,26 @@ class Group:
     faded: bool = False
 
 
-ALL = (*AUTHORS, *EAGER, *CAPTURED, *AUTO)
+RECORDED = (*ways.CAPTURED, *ways.AUTO)
 GROUPS = (
-    *(Group(network, PLAIN, ALL) for network in NETWORKS),
-    *(Group(network, PLAIN, (*CAPTURED, *AUTO), last=True) for network in NETWORKS),
-    *(Group(network, PLAIN, (*CAPTURED, *AUTO), density) for network in NETWORKS for density in CYCLE_DENSITIES),
+    *(Group(network, PLAIN, (*ways.AUTHORS, *ways.EAGER, *RECORDED)) for network in NETWORKS),
+    *(Group(network, PLAIN, RECORDED, last=True) for network in NETWORKS),
+    *(Group(network, PLAIN, RECORDED, density) for network in NETWORKS for density in CYCLE_DENSITIES),
     *(
-        Group(network, EVERYTHING, (*AUTHORS, *CAPTURED), faded=faded)
+        Group(network, EVERYTHING, (*ways.AUTHORS, *RECORDED), faded=faded)
         for network in NETWORKS
         for faded in (False, True)
     ),
-    *(Group("ResNet-34", method, (*AUTHORS, *CAPTURED)) for method in ("DCTpS", "EAST w/ DyReLU", "EAST w/ WS")),
+    *(Group("ResNet-34", method, RECORDED) for method in ("DCTpS", "EAST w/ DyReLU", "EAST w/ WS")),
 )
 """In the order of importance."""
 
 
 @dataclass(frozen=True)
 class Times:
-    """Decides which way of executing a step is the fastest: the least median of the rounds, all ways timed in turn.
+    """Decides which way of executing a step is the fastest: the least median over rounds, all ways timed in turn.
 
-    A ratio is of steps of the same round. Memory is the most that a way held while it was prepared.
+    Ratios are of steps of the same round. Memory is the most that a way held while it was prepared.
     """
 
     seconds: float
@@ -145,157 +128,113 @@ class Times:
     def measure(self, setting: Setting) -> Iterator[Row]:
         """Group by group."""
         for group in [one for one in self.groups if not setting.small or one.network == "ResNet-34"]:
-            about = {"network": group.network, "method": group.method + (", faded" if group.faded else "")}
             spec = spec_of(setting, NETWORKS[group.network], group.method, group.density)
-            about |= {"density": spec.sparsity.density, "batch": setting.batches[group.last]}
-            yield from each(setting, [(about, partial(_time, group, spec, setting))])
+            method = group.method + (", faded" if group.faded else "")
+            values = (group.network, method, spec.sparsity.density, setting.batches[group.last])
+            yield from each(setting, [(dict(zip(GROUP, values, strict=True)), partial(_time, group, spec, setting))])
             gc.collect()
-            if setting.device == "cuda":
-                torch.cuda.empty_cache()
+            torch.cuda.empty_cache()
 
     def decide(self, rows: pd.DataFrame, others: Mapping[str, pd.DataFrame]) -> str:
-        """The fastest way of each group, against the authors' with TF32 and the floor, and whether `auto` chose it."""
+        """For each group the fastest way, against the authors' and the floor, and whether `auto` is as fast."""
+        floors = others.get("floors", pd.DataFrame(columns=["network", "engine", "numerics", "value"]))
         answers = []
-        key = ["network", "method", "density", "batch"]
-        for (network, method, density, batch), group in measured(rows).groupby(key, sort=False):
-            steps = dict(zip(group["way"], group["seconds"], strict=True))
-            best = min((way for way in steps if not way.startswith("authors")), key=lambda way: median(steps[way]))
-            text = f"{network}, {method}, density {density:g}, batch {batch}: {best} is the fastest"
-            if (authors := steps.get(str(AUTHORS[0]))) is not None:
-                text += f", {ratio(authors, steps[best])} times as fast as the authors' way"
-            for way in AUTO:
-                rivals = [
-                    median(steps[str(one)]) for one in CAPTURED if one.numerics == way.numerics and str(one) in steps
-                ]
-                if str(way) in steps and rivals and median(steps[str(way)]) > AUTO_MARGIN * min(rivals):
-                    text += f"; auto with {way.numerics} does not choose the faster engine"
-            answers.append(text + _multiple(network, best, median(steps[best]), others.get("floors")))
+        for (network, method, density, batch), group in measured(rows).groupby(GROUP, sort=False):
+            seconds = dict(zip(group["way"], group["seconds"], strict=True))
+            steps = group.assign(median=group["seconds"].map(median))
+            ours = steps[~steps["way"].str.startswith("authors")]
+            best = ours.loc[ours["median"].idxmin()]
+            text = f"{network}, {method}, density {density:g}, batch {batch}: {best['way']}"
+            if (authors := seconds.get(str(ways.AUTHORS[0]))) is not None:
+                text += f", {ratio(authors, seconds[best['way']])} times as fast as the authors' way"
+            engine, _, numerics = best["way"].split(", ")
+            floor = floors[
+                (floors["network"] == network) & (floors["engine"] == engine) & (floors["numerics"] == numerics)
+            ]
+            if method == PLAIN and len(floor):
+                text += f", {best['median'] / floor['value'].iloc[0]:.3g} times its floor"
+            for way in map(str, ways.AUTO):
+                if way in seconds and median(seconds[way]) > AUTO_MARGIN * best["median"] and way.endswith(numerics):
+                    text += "; auto is slower than that"
+            answers.append(text)
         return "; ".join(answers)
 
 
 @dataclass(frozen=True)
 class Epochs:
-    """Decides how much faster an epoch is than in the authors' way, making of batches included: quotients of rounds."""
+    """Decides how much faster an epoch is than in the authors' way, batches included: quotients of the same round."""
 
     seconds: float
 
     def measure(self, setting: Setting) -> Iterator[Row]:
-        """An epoch of the plain ResNet-34 in the authors' way and in each captured one, in turn."""
+        """An epoch of the plain ResNet-34 in the authors' way and in each recorded one, in turn."""
         spec = spec_of(setting, NETWORKS["ResNet-34"])
         count = 5 if setting.small else DATASETS[spec.dataset.name].train_images - spec.dataset.validation
-        workers = 1 if setting.small else loader_workers()
-        authors = AuthorsBatches(spec, count, setting, workers)
-        ours = our_batches(spec, count, setting)
-        turns = []
-        for way in (AUTHORS[0], *CAPTURED):
-            try:
-                training = make_training(way, spec, setting)
-                turns.append(partial(_epoch, str(way), training, authors if way in AUTHORS else ours, spec, setting))
-                turns[-1](0)
-            except Exception as error:
-                yield {"way": str(way), PROBLEM: sentence(error)}
-        for way, seconds in in_turn(turns, 1 if setting.small else 3).items():
-            yield {"way": way, "images": count, "loader workers": workers, "seconds": seconds}
+        authors, ours = ways.AuthorsBatches(spec, count, setting), ways.our_batches(spec, count, setting)
+
+        def epoch(way: Way, training: Training, number: int) -> Mapping[Way, float]:
+            def train() -> None:
+                for step, batch in enumerate((authors if way in ways.AUTHORS else ours).epoch(number), start=1):
+                    training.train(*batch, step, spec.training.lr)
+
+            training.resume()
+            return {way: seconds_of(train, setting.where)}
+
+        made = [(way, ways.make_training(way, spec, setting)) for way in (ways.AUTHORS[0], *ways.CAPTURED)]
+        turns = [partial(epoch, way, training) for way, training in made]
+        in_turn(turns, 1)
+        for way, seconds in in_turn(turns, 1 if setting.small else 2).items():
+            yield {"way": str(way), "images": count, "seconds": seconds}
 
     def decide(self, rows: pd.DataFrame, others: Mapping[str, pd.DataFrame]) -> str:
         """Each way's quotient."""
-        found = measured(rows)
-        seconds = dict(zip(found["way"], found["seconds"], strict=True))
-        authors = seconds.pop(str(AUTHORS[0]))
-        faster = [f"{way}: {ratio(authors, own)} times as fast" for way, own in seconds.items()]
-        return f"an epoch of ResNet-34 takes {median(authors):.3g} s in the authors' way; " + "; ".join(faster)
+        authors, *ours = rows.itertuples()
+        faster = [f"{one.way}: {ratio(authors.seconds, one.seconds)} times as fast" for one in ours]
+        return f"an epoch of ResNet-34 takes {median(authors.seconds):.3g} s in the authors' way; {'; '.join(faster)}"
 
 
 def _time(group: Group, spec: RunSpec, setting: Setting) -> Iterator[Row]:
     """Make all ways of a group, then time them in turn; what cannot be made is named and left out."""
     batch = random_batch(spec, setting.batches[group.last], setting.where)
-    trainings: dict[str, Training] = {}
-    found: dict[str, Row] = {}
-    turns = []
-    for way in group.ways:
-        held = _memory(setting, reset=True)
-        try:
-            training = make_training(way, spec, setting, faded=group.faded)
+    turns: dict[str, Callable[[int], Mapping[str, float]]] = {}
+
+    def prepare(way: Way) -> Iterator[Row]:
+        held = _most_memory(setting, reset=True)
+        training = ways.make_training(way, spec, setting, faded=group.faded)
+
+        def take(steps: int) -> float:
+            def train() -> None:
+                for _ in range(steps):
+                    training.train(*batch, WARM_UPS + 1, spec.training.lr)
+
+            return seconds_of(train, setting.where)
+
+        def turn(number: int) -> Mapping[str, float]:
             training.resume()
-            for number in range(1, WARM_UPS + 1):
-                training.train(*batch, number, spec.training.lr)
-            executed_by = training.executed_by()
-        except Exception as error:
-            yield {"way": str(way), PROBLEM: sentence(error)}
-            continue
-        peak = (_memory(setting) - held) / 2**20
-        steps = 1
-        if not setting.small:
-            one = seconds_of(partial(_take, training, batch, 1, spec), setting.where)
-            steps = max(1, min(MOST_STEPS, round(WINDOW / one)))
-        trainings[str(way)] = training
-        found[str(way)] = {"way": str(way), "executed by": executed_by, "MB": peak}
-        turns.append(partial(_turn, str(way), training, batch, steps, spec, setting))
-    for way, seconds in in_turn(turns, 1 if setting.small else ROUNDS).items():
-        yield found[way] | {"seconds": seconds}
+            take(1)  # not timed: the caches were another way's
+            return {str(way): take(steps) / steps}
 
+        training.resume()
+        take(WARM_UPS)
+        found = {"executed by": training.executed_by(), "MB": (_most_memory(setting) - held) / 2**20}
+        steps = 1 if setting.small else max(1, min(MOST_STEPS, round(WINDOW / take(1))))
+        turns[str(way)] = turn
+        yield found
 
-def _turn(
-    way: str,
-    training: Training,
-    batch: tuple[torch.Tensor, torch.Tensor],
-    steps: int,
-    spec: RunSpec,
-    setting: Setting,
-    number: int,
-) -> dict[str, float]:
-    """Some steps in a row, after one that is not timed: the caches were another way's."""
-    training.resume()
-    _take(training, batch, 1, spec)
-    return {way: seconds_of(partial(_take, training, batch, steps, spec), setting.where) / steps}
-
-
-def _take(training: Training, batch: tuple[torch.Tensor, torch.Tensor], steps: int, spec: RunSpec) -> None:
-    for _ in range(steps):
-        training.train(*batch, WARM_UPS + 1, spec.training.lr)
-
-
-def _epoch(
-    way: str, training: Training, batches: object, spec: RunSpec, setting: Setting, number: int
-) -> dict[str, float]:
-    def train() -> None:
-        for step, (images, labels) in enumerate(batches.epoch(number), start=1):
-            training.train(images, labels, step, spec.training.lr)
-
-    training.resume()
-    return {way: seconds_of(train, setting.where)}
-
-
-def _multiple(network: str, way: str, seconds: float, floors: pd.DataFrame | None) -> str:
-    """How many times its floor a step takes."""
-    engine, _, numerics = way.split(", ")
-    if floors is None:
-        return ""
-    own = floors[(floors["network"] == network) & (floors["engine"] == engine) & (floors["numerics"] == numerics)]
-    return "" if own.empty else f", {seconds / own['value'].iloc[0]:.3g} times its floor"
+    prepared = list(each(setting, [({"way": str(way)}, partial(prepare, way)) for way in group.ways]))
+    seconds = in_turn(turns.values(), 1 if setting.small else ROUNDS)
+    yield from (row | {"seconds": seconds.get(row["way"])} for row in prepared)
 
 
 def _seconds(run: Callable[[], object], setting: Setting) -> float:
-    for _ in range(3):
-        run()
-    return median(seconds_of_each(lambda number: run(), range(2 if setting.small else 20), setting.where))
+    seconds = seconds_of_each(lambda number: run(), range(2 if setting.small else 23), setting.where)
+    return median(seconds[3:] or seconds)
 
 
-def _memory(setting: Setting, *, reset: bool = False) -> float:
-    """Bytes of the GPU that are held, or were at most since the last reset."""
+def _most_memory(setting: Setting, *, reset: bool = False) -> float:
+    """Bytes of the GPU that were held at most since the last reset, or are held now."""
     if setting.device != "cuda":
         return 0.0
     if reset:
         torch.cuda.reset_peak_memory_stats()
     return float(torch.cuda.max_memory_allocated())
-
-
-@contextmanager
-def _matrix_precision(precision: str) -> Iterator[None]:
-    matmul = torch.backends.cuda.matmul
-    before = matmul.fp32_precision
-    matmul.fp32_precision = precision
-    try:
-        yield
-    finally:
-        matmul.fp32_precision = before

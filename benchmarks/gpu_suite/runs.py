@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -40,7 +40,7 @@ CONTROL = "nvidia-cuda-mps-control"
 GAIN = 1.03
 """More runs on a GPU, or MPS, are worth it if they shorten the plan by more than this factor."""
 
-PAPER = Path("config.yaml")
+NO_VARIABLES: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True)
@@ -57,23 +57,21 @@ class Trainings:
         spec = next(run for run in load_plan(ROOT / "config" / "demo.yaml") if run.id == RUN).spec
         prepare(spec.dataset.name, setting.scratch / "data")
         train = partial(_train, spec, setting)
-        whole = train("eager", "dense", "eager")
-        repeated = train("again", "dense", "eager")
-        noise = _gap(whole, repeated)
-        jobs = [(("dense", "captured")), ("sparse", "eager"), ("sparse", "captured"), ("dense", "compiled")]
+        whole = train("whole", "dense", "eager")
+        bound = max(LEAST_GAP, REPETITION_FACTOR * _gap(whole, train("again", "dense", "eager")))
 
         def compare(engine: str, stepping: str) -> Iterator[Row]:
             gap = _gap(whole, train(f"{engine}-{stepping}", engine, stepping))
-            yield {"gap": gap, "bound": max(LEAST_GAP, REPETITION_FACTOR * noise)}
+            yield {"what": "early losses", "gap": gap, "bound": bound}
 
         def kill() -> Iterator[Row]:
-            killed = train("killed", "dense", "captured", kill=True)
-            epochs = len(pd.read_csv(killed / "metrics.csv"))
-            yield {"promise": "killed within the training", "kept": 0 < epochs < spec.training.epochs}
+            epochs = len(pd.read_csv(train("killed", "dense", "captured", kill=True) / "metrics.csv"))
+            yield {"what": "killed within the training", "kept": 0 < epochs < spec.training.epochs}
             yield from _promises(whole, train("killed", "dense", "captured"))
 
-        about = [({"way": f"{engine}, {stepping}"}, partial(compare, engine, stepping)) for engine, stepping in jobs]
-        yield from each(setting, [*about[:1], ({"way": "killed and resumed"}, kill), *about[1:]])
+        ways = [("dense", "captured"), ("sparse", "eager"), ("sparse", "captured"), ("dense", "compiled")]
+        jobs = [({"way": f"{engine}, {stepping}"}, partial(compare, engine, stepping)) for engine, stepping in ways]
+        yield from each(setting, [*jobs[:-1], ({"way": "killed and resumed"}, kill), jobs[-1]])
 
     def decide(self, rows: pd.DataFrame, others: Mapping[str, pd.DataFrame]) -> str:
         """All gaps within their bounds, all promises kept."""
@@ -90,24 +88,22 @@ class Hours:
 
     def measure(self, setting: Setting) -> Iterator[Row]:
         """Each engine in each of the numerics."""
-        ways = [("auto", "tf32"), ("auto", "bf16"), ("dense", "tf32"), ("dense", "bf16")]
+        ways = [(engine, numerics) for engine in ("auto", "dense") for numerics in ("tf32", "bf16")]
         jobs = [
-            ({"engine": engine, "numerics": numerics}, partial(self._estimate, engine, numerics, setting))
+            ({"engine": engine, "numerics": numerics}, partial(self._hours, engine, numerics, setting))
             for engine, numerics in ways[: 1 if setting.small else None]
         ]
         yield from each(setting, jobs)
 
-    def _estimate(self, engine: str, numerics: str, setting: Setting) -> Iterator[Row]:
-        readings = {} if setting.small else {"readings": {"numerics": numerics}}
-        found = _estimate(setting, readings, "--engine", engine, "--step", "captured")
-        yield {"runs": found["total"]["runs"], "hours": found["total"]["hours"], "start, s": found["start_seconds"]}
-
     def decide(self, rows: pd.DataFrame, others: Mapping[str, pd.DataFrame]) -> str:
         """The fewest hours."""
         best = measured(rows).sort_values("hours").iloc[0]
-        return (
-            f"{best.runs:.0f} runs take {best.hours:.3g} hours one after the other with {best.engine}, {best.numerics}"
-        )
+        way = f"{best['engine']}, {best['numerics']}"
+        return f"{best['runs']:.0f} runs take {best['hours']:.3g} hours one after the other: {way}"
+
+    def _hours(self, engine: str, numerics: str, setting: Setting) -> Iterator[Row]:
+        total = _estimate(setting, {"readings": {"numerics": numerics}}, "--engine", engine)["total"]
+        yield {"runs": total["runs"], "hours": total["hours"]}
 
 
 @dataclass(frozen=True)
@@ -118,24 +114,22 @@ class Sharing:
 
     def measure(self, setting: Setting) -> Iterator[Row]:
         """Runs of the smaller network, one to four at once."""
-        counts = [(False, 1)] if setting.small else [(mps, count) for mps in (False, True) for count in (1, 2, 4)]
+        counts = [(mps, count) for mps in (False, True) for count in (1, 2, 4)]
         jobs = [({"MPS": mps, "runs": count}, partial(self._wall, count, setting, mps=mps)) for mps, count in counts]
-        yield from each(setting, jobs)
-
-    def _wall(self, count: int, setting: Setting, *, mps: bool) -> Iterator[Row]:
-        overlay = {} if setting.small else {"tables": {"table3": None, "table4": None, "table5": None}}
-        with _mps(setting) if mps else _no_mps(setting) as environment:
-            options = ("--runs-per-gpu", str(count), "--gpus", "1", "--step", "captured")
-            yield {"wall, s": _estimate(setting, overlay, *options, environment=environment)["total"]["wall_seconds"]}
+        yield from each(setting, jobs[: 1 if setting.small else None])
 
     def decide(self, rows: pd.DataFrame, others: Mapping[str, pd.DataFrame]) -> str:
         """The least sharing that is fast enough."""
         found = measured(rows).sort_values(["MPS", "runs"])
         best = found[found["wall, s"] <= GAIN * found["wall, s"].min()].iloc[0]
         gain = found["wall, s"].iloc[0] / best["wall, s"]
-        return (
-            f"runs_per_gpu: {best['runs']}, {'with' if best['MPS'] else 'without'} MPS: {gain:.2f} times as fast as one"
-        )
+        return f"runs_per_gpu {best['runs']}, MPS {best['MPS']}: {gain:.2f} times as fast as one at a time"
+
+    def _wall(self, count: int, setting: Setting, *, mps: bool) -> Iterator[Row]:
+        small_network = {"tables": {"table3": None, "table4": None, "table5": None}}
+        with _mps(setting) if mps else nullcontext({"CUDA_MPS_PIPE_DIRECTORY": str(setting.scratch)}) as variables:
+            options = ("--runs-per-gpu", count, "--gpus", 1)
+            yield {"wall, s": _estimate(setting, small_network, *options, variables=variables)["total"]["wall_seconds"]}
 
 
 def _train(spec: RunSpec, setting: Setting, name: str, engine: str, stepping: str, *, kill: bool = False) -> Path:
@@ -143,14 +137,12 @@ def _train(spec: RunSpec, setting: Setting, name: str, engine: str, stepping: st
     out = setting.scratch / name
     command = ["train", "--run", spec.canonical_json(), "--out", out, "--data-dir", setting.scratch / "data"]
     command += ["--device", setting.device, "--engine", engine, "--threads", 1, "--step", stepping]
-    process = _east(command, os.environ)
+    process = _east(command)
     while kill and process.poll() is None and not _has_an_epoch(out):
         time.sleep(0.02)
     if kill:
-        process.send_signal(signal.SIGKILL)
-    _, errors = process.communicate()
-    if process.returncode not in ((0, -signal.SIGKILL) if kill else (0,)):
-        raise EastError(f"`east train` ended with {process.returncode}: {errors.strip()[-300:]}")
+        process.kill()
+    _output(process, *([-signal.SIGKILL] if kill else []))
     return out
 
 
@@ -178,42 +170,44 @@ def _promises(whole: Path, resumed: Path) -> Iterator[Row]:
         for folder in (whole, resumed)
     ]
     yield {
-        "promise": "finished in its second attempt",
+        "what": "finished in its second attempt",
         "kept": (second["status"], second["attempts"]) == ("finished", 2),
     }
-    yield {"promise": "the same run", "kept": first["fingerprint"] == second["fingerprint"]}
-    yield {"promise": "every epoch once", "kept": len(pd.read_csv(resumed / "metrics.csv")) == first["epochs"]}
-    yield {"promise": "the same mask updates", "kept": updates[0].equals(updates[1])}
-    yield {"promise": "as many active weights in every tensor", "kept": active[0] == active[1]}
-    yield {"promise": "no checkpoint left", "kept": not list(resumed.glob("checkpoint-*"))}
+    yield {"what": "the same run", "kept": first["fingerprint"] == second["fingerprint"]}
+    yield {"what": "every epoch once", "kept": len(pd.read_csv(resumed / "metrics.csv")) == first["epochs"]}
+    yield {"what": "the same mask updates", "kept": updates[0].equals(updates[1])}
+    yield {"what": "as many active weights in every tensor", "kept": active[0] == active[1]}
+    yield {"what": "no checkpoint left", "kept": not list(resumed.glob("checkpoint-*"))}
 
 
 def _estimate(
-    setting: Setting, overlay: Row, *options: str, environment: Mapping[str, str] = os.environ
+    setting: Setting, overlay: Row, *options: object, variables: Mapping[str, str] = NO_VARIABLES
 ) -> dict[str, Row]:
-    """What `east estimate --json` says of the paper, or in a rehearsal of the workflow's own test."""
+    """What `east estimate` says of the paper, or in a rehearsal of the workflow's own test."""
     path = setting.scratch / "overlay.yaml"
-    path.write_text(yaml.safe_dump(overlay) if overlay else "{}\n", encoding="utf-8")
-    files = [ROOT / "config" / "test.yaml"] if setting.small else [path]
-    command = ["estimate", "--json", "--device", setting.device, "--results", setting.scratch / "results"]
-    command += [argument for file in files for argument in ("--configfile", file)]
-    process = _east([*command, "--seconds", 0.1 if setting.small else 1, *options], environment)
-    output, errors = process.communicate()
-    if process.returncode != 0:
-        raise EastError(f"`east estimate` ended with {process.returncode}: {errors.strip()[-300:]}")
-    return json.loads(output)
+    path.write_text(yaml.safe_dump(overlay), encoding="utf-8")
+    command = ["estimate", "--json", "--configfile", ROOT / "config" / "test.yaml" if setting.small else path]
+    command += ["--device", setting.device, "--step", "captured", "--results", setting.scratch / "results"]
+    process = _east([*command, "--seconds", 0.1 if setting.small else 1, *options], variables)
+    return json.loads(_output(process))
 
 
-def _east(arguments: Sequence[object], environment: Mapping[str, str]) -> "subprocess.Popen[str]":
+def _east(arguments: Sequence[object], variables: Mapping[str, str] = NO_VARIABLES) -> "subprocess.Popen[str]":
     command = [sys.executable, "-m", "east", *map(str, arguments)]
     pipe = subprocess.PIPE
-    return subprocess.Popen(command, cwd=ROOT, env=dict(environment), stdout=pipe, stderr=pipe, text=True)
+    return subprocess.Popen(command, cwd=ROOT, env=os.environ | variables, stdout=pipe, stderr=pipe, text=True)
 
 
-@contextmanager
-def _no_mps(setting: Setting) -> Iterator[Mapping[str, str]]:
-    """Variables of processes that find no Multi-Process Service, whatever the machine runs."""
-    yield {**os.environ, "CUDA_MPS_PIPE_DIRECTORY": str(setting.scratch)}
+def _output(process: "subprocess.Popen[str]", *fine: int) -> str:
+    """What a command printed.
+
+    Raises:
+        EastError: it failed.
+    """
+    output, errors = process.communicate()
+    if process.returncode not in (0, *fine):
+        raise EastError(f"`east {process.args[3]}` ended with {process.returncode}: {errors.strip()[-300:]}")
+    return output
 
 
 @contextmanager
@@ -228,16 +222,14 @@ def _mps(setting: Setting) -> Iterator[Mapping[str, str]]:
     """
     if shutil.which(CONTROL) is None:
         raise EastError(f"{CONTROL} is not here.")
-    folder = str(setting.scratch / "mps")
-    Path(folder).mkdir(exist_ok=True)
-    variables = {**os.environ, "CUDA_MPS_PIPE_DIRECTORY": folder, "CUDA_MPS_LOG_DIRECTORY": folder}
-    service = subprocess.Popen([CONTROL, "-f"], env=variables, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        time.sleep(1)
-        yield variables
-    finally:
-        subprocess.run(
-            [CONTROL], input="quit\n", env=variables, capture_output=True, text=True, timeout=20, check=False
-        )
-        service.kill()
-        service.wait()
+    folder = setting.scratch / "mps"
+    folder.mkdir(exist_ok=True)
+    variables = {"CUDA_MPS_PIPE_DIRECTORY": str(folder), "CUDA_MPS_LOG_DIRECTORY": str(folder)}
+    own = os.environ | variables
+    with subprocess.Popen([CONTROL, "-f"], env=own, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as service:
+        try:
+            time.sleep(1)
+            yield variables
+        finally:
+            subprocess.run([CONTROL], input="quit\n", env=own, capture_output=True, text=True, timeout=20, check=False)
+            service.kill()

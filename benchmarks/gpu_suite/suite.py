@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cached_property
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -17,15 +16,11 @@ import pandas as pd
 import torch
 from pydantic import Field
 
-from benchmarks.results import ABSENT, markdown, save, slug, spread
+from benchmarks.results import save, slug
 from east.config.run import Frozen
-from east.errors import EastError
 
-GRACE = 5.0
-"""Seconds that a part may go on after it should have ended, before it is stopped."""
-
-LEAST = 5.0
-"""Seconds below which a part is not begun."""
+GRACE, LEAST = 5.0, 5.0
+"""Seconds that a part may go on after it should have ended; seconds below which it is not begun."""
 
 PROBLEM = "problem"
 """The column of a row that says why something could not be measured."""
@@ -33,7 +28,7 @@ PROBLEM = "problem"
 Row = dict[str, Any]
 """One thing found: numbers, words, or a list of numbers, one a round."""
 
-State = Literal["done", "cut off", "failed", "left out"]
+State = Literal["done", "cut off", "failed"]
 
 
 @dataclass(frozen=True)
@@ -54,7 +49,7 @@ class Setting:
     scratch: Path
     started: float = field(default_factory=time.monotonic)
 
-    @cached_property
+    @property
     def where(self) -> torch.device:
         """The device."""
         return torch.device(self.device)
@@ -71,7 +66,7 @@ class Setting:
 
 
 class Part(Protocol):
-    """One question; the first sentence of a part's docstring says what it decides and by what rule."""
+    """One question; the first paragraph of a part's docstring says what it decides and by what rule."""
 
     @property
     def seconds(self) -> float:
@@ -87,35 +82,6 @@ class Part(Protocol):
         ...
 
 
-def decides(part: Part) -> str:
-    """What a part decides and by what rule, in one sentence."""
-    return " ".join((type(part).__doc__ or "").partition("\n\n")[0].split())
-
-
-def each(setting: Setting, jobs: Iterable[tuple[Row, Callable[[], Iterable[Row]]]]) -> Iterator[Row]:
-    """Do one job after the other; one that fails or comes too late leaves a row that says so.
-
-    Args:
-        setting: of the part.
-        jobs: what each is about, and what gives its rows.
-    """
-    for about, job in jobs:
-        if setting.is_late:
-            yield about | {PROBLEM: "time was up"}
-            continue
-        try:
-            for row in job():
-                yield about | row
-        except Exception as error:
-            yield about | {PROBLEM: sentence(error)}
-
-
-def sentence(error: BaseException) -> str:
-    """What an error says, in one line."""
-    text = str(error).strip() or type(error).__name__
-    return f"{type(error).__name__}: {text.splitlines()[0][:300]}"
-
-
 class Record(Frozen):
     """What a part found."""
 
@@ -129,16 +95,8 @@ class Record(Frozen):
     @property
     def frame(self) -> pd.DataFrame:
         """The rows; `problem` is empty where something was measured."""
-        return pd.DataFrame(list(self.rows)).reindex(columns=[*_columns(self.rows), PROBLEM])
-
-
-def _columns(rows: Iterable[Row]) -> list[str]:
-    return [name for name in dict.fromkeys(name for row in rows for name in row) if name != PROBLEM]
-
-
-def measured(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows without those that only name a problem."""
-    return frame[frame[PROBLEM].isna()].drop(columns=PROBLEM)
+        frame = pd.DataFrame(list(self.rows))
+        return frame if PROBLEM in frame else frame.assign(**{PROBLEM: None})
 
 
 class Results(Frozen):
@@ -152,119 +110,121 @@ class Results(Frozen):
     parts: dict[str, Record] = Field(default_factory=dict)
 
 
-def run(
-    parts: Mapping[str, Part], results: Results, *, seconds: float, device: str, folder: Path, again: bool = False
-) -> tuple[Results, Path]:
+def decides(part: Part) -> str:
+    """What a part decides and by what rule."""
+    return " ".join((type(part).__doc__ or "").partition("\n\n")[0].split())
+
+
+def each(setting: Setting, jobs: Iterable[tuple[Row, Callable[[], Iterable[Row]]]]) -> Iterator[Row]:
+    """Do one job after the other; one that fails or comes too late leaves a row that says so.
+
+    Args:
+        setting: of the part.
+        jobs: what each is about, and what gives its rows.
+    """
+    for about, job in jobs:
+        try:
+            if setting.is_late:
+                raise TimeoutError("time was up")
+            for row in job():
+                yield about | row
+        except Exception as error:
+            yield about | {PROBLEM: sentence(error)}
+
+
+def measured(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows without those that only name a problem."""
+    return frame[frame[PROBLEM].isna()]
+
+
+def sentence(error: BaseException) -> str:
+    """What an error says, in one line."""
+    text = str(error).strip() or type(error).__name__
+    return f"{type(error).__name__}: {text.splitlines()[0][:300]}"
+
+
+def run(parts: Mapping[str, Part], results: Results, *, seconds: float, folder: Path) -> tuple[Results, Path]:
     """Run parts within a time, and write JSON and Markdown after every one.
 
     Args:
         parts: name -> part, in the order in which they are run.
-        results: where and when, without parts yet.
+        results: where and when, and what was found already.
         seconds: for all of them.
-        device: `cuda`, or `cpu` in a rehearsal.
-        folder: where results go. Parts that a file of the same day, device and commit has whole are not run again.
-        again: run them nevertheless.
+        folder: where results go.
 
     Returns:
         What was found, and the Markdown file.
     """
-    stem = f"gpu-{'rehearsal-' if results.small else ''}{slug(results.device)}-{results.date}"
-    results = results if again else _earlier(folder / f"{stem}.json", results)
-    left = {name: part for name, part in parts.items() if again or not _is_done(results, name)}
-    print(f"{len(parts) - len(left)} of {len(parts)} parts are done already", flush=True)
-    deadline, share = time.monotonic() + seconds, seconds / max(1.0, sum(part.seconds for part in left.values()))
-    path = save(results, render(results), folder, stem)
-    for i, (name, part) in enumerate(left.items()):
-        later = share * sum(part.seconds for part in list(left.values())[i + 1 :])
-        limit = deadline - time.monotonic() - later
-        record = run_part(part, limit, device=device, small=results.small)
-        others = {other: of.frame for other, of in results.parts.items()}
-        record = record.model_copy(update=_verdict(part, record, others))
+    deadline, path = time.monotonic() + seconds, folder
+    later = sum(part.seconds for part in parts.values())
+    share = seconds / max(later, 1)
+    for name, part in parts.items():
+        later -= part.seconds
+        record = run_part(part, deadline - time.monotonic() - share * later, small=results.small)
+        record = _decided(part, record, {other: of.frame for other, of in results.parts.items()})
         results = results.model_copy(update={"parts": results.parts | {name: record}})
-        path = save(results, render(results), folder, stem)
-        print(f"{name}: {record.state}, {record.seconds:.0f} s. {record.verdict or record.error or ''}", flush=True)
+        path = save(results, render(results), folder, stem(results))
+        print(f"{name}: {record.state}, {record.seconds:.0f} s. {record.verdict or record.error}", flush=True)
     return results, path
 
 
-def run_part(part: Part, limit: float, *, device: str, small: bool) -> Record:
+def stem(results: Results) -> str:
+    """The name of the files, by device and date."""
+    return f"gpu-{'rehearsal-' if results.small else ''}{slug(results.device)}-{results.date}"
+
+
+def run_part(part: Part, limit: float, *, small: bool) -> Record:
     """Run a part in a process of its own, and stop it, with all that it started, when its time is up.
 
     Args:
         part: the part.
         limit: seconds after which it should end by itself.
-        device: `cuda` or `cpu`.
-        small: whether it is a rehearsal.
+        small: whether it is a rehearsal, on the CPU.
     """
     rows: list[Row] = []
-    if limit < LEAST and not small:
-        return Record(decides=decides(part), state="left out", seconds=0, error="time was up", verdict=None, rows=())
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    receiver, sender = context.Pipe(duplex=False)
-    started = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="east-gpu-", ignore_cleanup_errors=True) as scratch:
-        process = context.Process(target=_work, args=(part, Setting(device, small, limit, Path(scratch)), sender))
-        process.start()
-        sender.close()
-        try:
-            state, error = _collect(receiver, rows, started + limit + GRACE)
-        finally:
-            process.kill()
-            # It may not have got so far as to make a group of its own.
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid or 0, signal.SIGKILL)
-            process.join()
+    started, state, error = time.monotonic(), "cut off", "time was up"
+    if limit >= LEAST or small:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([__name__])
+        receiver, sender = context.Pipe(duplex=False)
+        with tempfile.TemporaryDirectory(prefix="east-gpu-", ignore_cleanup_errors=True) as scratch:
+            setting = Setting("cpu" if small else "cuda", small, limit, Path(scratch))
+            process = context.Process(target=_work, args=(part, setting, sender))
+            process.start()
+            sender.close()
+            try:
+                state, error = _collect(receiver, rows, started + limit + GRACE)
+            finally:
+                process.kill()
+                # It may not have got so far as to make a group of its own.
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid or 0, signal.SIGKILL)
+                process.join()
     seconds = time.monotonic() - started
     return Record(decides=decides(part), state=state, seconds=seconds, error=error, verdict=None, rows=tuple(rows))
 
 
 def render(results: Results) -> str:
-    """A Markdown document: the answer of each part, then what it found."""
-    warning = (
-        "\n\n**A rehearsal on the CPU: tiny networks. No number in it measures anything.**" if results.small else ""
-    )
+    """The answer of each part, in Markdown; what it follows from is in the JSON."""
     versions = ", ".join(f"{name} {version}" for name, version in results.versions.items())
-    text = [f"# {results.device}, {results.date}{warning}\n\nCommit {results.commit}; {versions}."]
+    text = [f"# {results.device}, {results.date}", f"Commit {results.commit}; {versions}."]
+    if results.small:
+        text.append("**A rehearsal on tiny networks: no number in it measures anything.**")
     for name, record in results.parts.items():
-        text.append(f"## {name}: {record.state}\n\n{record.decides}\n\n**{record.verdict or record.error}**")
-        frame = record.frame
-        if len(frame):
-            text.append(
-                markdown(list(frame), [[_cell(value) for value in row] for row in frame.itertuples(index=False)])
-            )
-        troubles = [row for row in record.rows if row.get(PROBLEM)]
-        text += [f"Not measured: {', '.join(str(value) for value in row.values())}" for row in troubles]
+        text += [f"## {name}: {record.state}", record.decides, f"**{record.verdict or record.error}**"]
     return "\n\n".join(text) + "\n"
 
 
-def _cell(value: object) -> str:
-    if isinstance(value, list | tuple):
-        return str(spread(value)) if value else ABSENT
-    if isinstance(value, float):
-        return ABSENT if value != value else f"{value:.4g}"
-    return ABSENT if value is None else str(value)
-
-
-def _earlier(path: Path, results: Results) -> Results:
-    """What a file has of the same commit, or nothing yet."""
-    if not path.exists():
-        return results
-    found = Results.model_validate_json(path.read_text(encoding="utf-8"))
-    return found if found.commit == results.commit else results
-
-
-def _is_done(results: Results, name: str) -> bool:
-    return name in results.parts and results.parts[name].state == "done"
-
-
-def _verdict(part: Part, record: Record, others: Mapping[str, pd.DataFrame]) -> Row:
+def _decided(part: Part, record: Record, others: Mapping[str, pd.DataFrame]) -> Record:
+    """The record with the part's answer, or with why there is none."""
     if measured(record.frame).empty:
-        problems = [row[PROBLEM] for row in record.rows if row.get(PROBLEM)]
-        return {} if record.error else {"state": "failed", "error": (problems or ["it found nothing"])[0]}
+        problems = [row[PROBLEM] for row in record.rows]
+        error = record.error or next(iter(problems), "it found nothing")
+        return record.model_copy(update={"error": error, "state": record.state if record.error else "failed"})
     try:
-        return {"verdict": part.decide(record.frame, others)}
+        return record.model_copy(update={"verdict": part.decide(record.frame, others)})
     except Exception as error:
-        return {"state": "failed", "error": f"nothing follows from what was found: {sentence(error)}"}
+        return record.model_copy(update={"error": f"no answer follows: {sentence(error)}", "state": "failed"})
 
 
 def _work(part: Part, setting: Setting, sender: Connection) -> None:
@@ -273,11 +233,9 @@ def _work(part: Part, setting: Setting, sender: Connection) -> None:
     try:
         for row in part.measure(setting):
             sender.send(row)
-    except EastError as trouble:
-        error = str(trouble)
     except Exception as trouble:
         error = sentence(trouble)
-    sender.send(("ended", error))
+    sender.send(("failed" if error else "done", error))
 
 
 def _collect(receiver: Connection, rows: list[Row], deadline: float) -> tuple[State, str | None]:
@@ -288,6 +246,6 @@ def _collect(receiver: Connection, rows: list[Row], deadline: float) -> tuple[St
         except EOFError:
             return "failed", "its process died"
         if isinstance(received, tuple):
-            return ("done", None) if received[1] is None else ("failed", received[1])
+            return received
         rows.append(received)
     return "cut off", "time was up"

@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -24,9 +24,8 @@ from east.errors import EastError
 from east.seeding import torch_generator
 from east.sparse.layers import masked_layers
 from east.training.assembly import assemble
-from east.training.captured import CapturedStep, Work
+from east.training.captured import CapturedStep, StepKind
 from east.training.sparsity import SparseTraining
-from east.training.step import TrainingStep
 
 PLAIN, EVERYTHING = "RigL", "EAST Combined"
 """Methods of Table 6: that which adds nothing to RigL, and all components together."""
@@ -36,6 +35,7 @@ NETWORKS: dict[str, ModelName] = {"ResNet-34": "resnet34", "ResNet-50": "resnet5
 
 SMALL_WIDTH, SMALL_DENSITY = 2, 0.25
 MOST_WORKERS = 8
+MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 
 
 @dataclass(frozen=True)
@@ -80,36 +80,24 @@ class OurTraining:
     Args:
         way: engine, stepping and numerics.
         spec: the run.
-        setting: where it computes. On the CPU, for rehearsals, all numerics are float32, and a step that is said to be
-            captured or compiled is remembered and executed again.
+        setting: where it computes; in a rehearsal on the CPU steps are eager and numbers float32, whatever the way.
         faded: whether DyReLU is a plain ReLU already.
         double: compute in float64, as a reference.
     """
 
-    def __init__(
-        self,
-        way: Way,
-        spec: RunSpec,
-        setting: Setting,
-        *,
-        faded: bool = False,
-        double: bool = False,
-    ) -> None:
+    def __init__(self, way: Way, spec: RunSpec, setting: Setting, *, faded: bool = False, double: bool = False) -> None:
         _set_switches("tf32", benchmark=False, deterministic=False)
-        on_gpu = setting.where.type == "cuda"
-        self.way, self._on_gpu = way, on_gpu
-        numerics = {"batch_size": setting.batches[0], "numerics": way.numerics if on_gpu else "fp32"}
-        self.spec = changed(spec, training=numerics)
-        self.model = copy.deepcopy(_masked_model(spec, faded=faded)).to(setting.where)
+        if setting.where.type == "cpu":
+            way = Way(way.engine, "eager", "fp32")
+        self._way = way
+        model = copy.deepcopy(_masked_model(spec, faded=faded)).to(setting.where)
         if double:
-            self.model.double()
+            model.double()
+        own = changed(spec, training={"batch_size": setting.batches[0], "numerics": way.numerics})
         # The length of an epoch only times mask updates, and none falls into these steps.
-        sparsity = SparseTraining.of(self.model, self.spec, steps_per_epoch=1)
-        kind: Any = way.stepping if on_gpu else "eager"
-        self.assembly = assemble(self.spec, self.model, sparsity, device=setting.where, engine=way.engine, kind=kind)
-        self.step = self.assembly.step
-        if way.stepping != "eager" and isinstance(self.step, TrainingStep):
-            self.step = CapturedStep(self.step, Repeater(), setting.where)
+        sparsity = SparseTraining.of(model, own, steps_per_epoch=1)
+        kind = cast(StepKind, way.stepping)
+        self._made = assemble(own, model, sparsity, device=setting.where, engine=way.engine, kind=kind)
         self._switches = _switches()
 
     def resume(self) -> None:
@@ -117,13 +105,8 @@ class OurTraining:
         _set_switches(*self._switches)
 
     def train(self, images: Tensor, labels: Tensor, number: int, lr: float) -> Tensor:
-        """One step; the gradients are in place afterwards."""
-        return self.step(images, labels, lr, number, dense_gradients=False)[0]
-
-    @property
-    def recorded(self) -> int:
-        """Steps that were recorded so far."""
-        return self.step.recorded if isinstance(self.step, CapturedStep) else 0
+        """One step on a batch on the device; `number` counts from 1. Returns the summed loss, 0-d."""
+        return self._made.step(images, labels, lr, number, dense_gradients=False)[0]
 
     def executed_by(self) -> str:
         """The engine that has executed it.
@@ -131,37 +114,25 @@ class OurTraining:
         Raises:
             EastError: not what its way says: the product has fallen back to another, of which it only warns.
         """
-        engine = self.assembly.engine
+        engine, step = self._made.engine, self._made.step
         executed = engine.executed().engine
-        if self._on_gpu and self.way.engine != "auto" and executed != self.way.engine:
+        if self._way.engine in ("dense", "sparse") and executed != self._way.engine:
             raise EastError(f"the engine fell back to {executed}.")
-        if self.way.stepping != "eager" and self.recorded == 0:
+        if self._way.stepping != "eager" and not (isinstance(step, CapturedStep) and step.recorded):
             raise EastError("no step was recorded: it fell back to eager.")
-        compiled = (part.is_compiled for part in vars(engine).values() if isinstance(part, CompiledNetwork))
-        if self._on_gpu and self.way.stepping == "compiled" and not any(compiled):
+        compiled = [part.is_compiled for part in vars(engine).values() if isinstance(part, CompiledNetwork)]
+        if self._way.stepping == "compiled" and not any(compiled):
             raise EastError("the network was not compiled.")
         return executed
 
     def gradients(self) -> dict[str, Tensor]:
         """The gradients that the last step left, each kind as one vector in float64, whatever the weights' layout."""
-        active = self.assembly.active.values()
+        active = self._made.active.values()
         kinds = {
             "active weights": [one.to_row_major(one.gradient) for one in active if one.gradient is not None],
-            "other parameters": [one.contiguous() for one in self.assembly.optimizer.plain_gradients()],
+            "other parameters": [one.contiguous() for one in self._made.optimizer.plain_gradients()],
         }
         return {kind: torch.cat([one.detach().flatten().double() for one in found]) for kind, found in kinds.items()}
-
-
-class Repeater:
-    """Records work by remembering it, for rehearsals without a GPU."""
-
-    def warm_up(self, work: Work) -> None:
-        """Do it."""
-        work()
-
-    def record(self, work: Work) -> Work:
-        """Remember it."""
-        return work
 
 
 class AuthorsTraining:
@@ -198,7 +169,7 @@ class AuthorsTraining:
         _set_switches(self._precision, benchmark=True, deterministic=True)
 
     def train(self, images: Tensor, labels: Tensor, number: int, lr: float) -> Tensor:
-        """One step, at the learning rate that the optimizer has."""
+        """One step as `OurTraining` takes it, at the learning rate that the optimizer has."""
         self._optimizer.zero_grad()
         logits = self.model(images)
         loss = F.cross_entropy(logits, labels)
@@ -230,21 +201,13 @@ def make_training(way: Way, spec: RunSpec, setting: Setting, *, faded: bool = Fa
     return (AuthorsTraining if way.engine == "authors" else OurTraining)(way, spec, setting, faded=faded)
 
 
-def random_images(spec: RunSpec, count: int) -> tuple[Tensor, Tensor]:
-    """Pixels (N, C, H, W) of 8 bits, and labels."""
-    info = DATASETS[spec.dataset.name]
-    draw = torch_generator(spec.seed, "cost", count)
-    pixels = torch.randint(256, (count, *info.image_shape), generator=draw, dtype=torch.uint8)
-    return pixels, torch.randint(info.num_classes, (count,), generator=draw)
-
-
 def our_batches(spec: RunSpec, count: int, setting: Setting) -> TensorBatches:
     """Batches of random images as the trainer makes them: on the device, augmented there."""
     return TensorBatches(
-        *random_images(spec, count),
+        *_random_images(spec, count),
         device=setting.where,
-        mean=(0.5, 0.5, 0.5),
-        std=(0.25, 0.25, 0.25),
+        mean=MEAN,
+        std=STD,
         batch_size=setting.batches[0],
         margin=spec.dataset.margin,
         padding=spec.dataset.padding,
@@ -260,29 +223,23 @@ class AuthorsBatches(Dataset[tuple[Tensor, int]]):
         spec: the run; its data set gives size and margin of the images.
         count: images of an epoch.
         setting: device and sizes.
-        workers: processes; kept between epochs, which is kind to the authors' way.
     """
 
-    def __init__(self, spec: RunSpec, count: int, setting: Setting, workers: int) -> None:
+    def __init__(self, spec: RunSpec, count: int, setting: Setting) -> None:
         # torchvision is imported only where it is needed.
         from torchvision import transforms
 
-        pixels, labels = random_images(spec, count)
+        pixels, labels = _random_images(spec, count)
         self._pixels, self._labels = pixels.permute(0, 2, 3, 1).contiguous().numpy(), labels.tolist()
-        size = DATASETS[spec.dataset.name].image_shape[1:]
-        self._transform = transforms.Compose(
-            [
-                transforms.ToPILImage(),
-                transforms.RandomCrop(size, padding=spec.dataset.margin, padding_mode="reflect"),
-                transforms.RandomHorizontalFlip(),
-                transforms.ToTensor(),
-                transforms.Normalize((0.5,) * 3, (0.25,) * 3),
-            ]
-        )
+        crop = transforms.RandomCrop(pixels.shape[2:], padding=spec.dataset.margin, padding_mode="reflect")
+        mirror, normalise = transforms.RandomHorizontalFlip(), transforms.Normalize(MEAN, STD)
+        self._transform = transforms.Compose([transforms.ToPILImage(), crop, mirror, transforms.ToTensor(), normalise])
         self._device = setting.where
-        pin = self._device.type == "cuda"
+        # A core each; they are kept between epochs, which is kind to the authors' way.
+        workers = 1 if setting.small else min(MOST_WORKERS, len(os.sched_getaffinity(0)))
+        pin = setting.device == "cuda"
         self._loader = DataLoader(
-            self, setting.batches[0], True, num_workers=workers, pin_memory=pin, persistent_workers=workers > 0
+            self, setting.batches[0], shuffle=True, num_workers=workers, pin_memory=pin, persistent_workers=True
         )
 
     def __len__(self) -> int:
@@ -297,9 +254,11 @@ class AuthorsBatches(Dataset[tuple[Tensor, int]]):
             yield images.to(self._device, non_blocking=True), labels.to(self._device, non_blocking=True)
 
 
-def loader_workers() -> int:
-    """Processes that make the authors' batches: a core each, up to eight."""
-    return max(1, min(MOST_WORKERS, len(os.sched_getaffinity(0)) - 1))
+def _random_images(spec: RunSpec, count: int) -> tuple[Tensor, Tensor]:
+    info = DATASETS[spec.dataset.name]
+    draw = torch_generator(spec.seed, "cost", count)
+    pixels = torch.randint(256, (count, *info.image_shape), generator=draw, dtype=torch.uint8)
+    return pixels, torch.randint(info.num_classes, (count,), generator=draw)
 
 
 def _switches() -> tuple[str, bool, bool]:
