@@ -81,15 +81,9 @@ class Floors:
 
 @dataclass(frozen=True)
 class Group:
-    """Ways that are timed in turn.
+    """Ways that are timed in turn: on a network, by a method of Table 6, at the plan's density unless one is given.
 
-    Args:
-        network: how tables call it.
-        method: of Table 6.
-        ways: what is compared.
-        density: of the network; the plan's if None.
-        last: the last, smaller batch of an epoch in place of a full one.
-        faded: whether DyReLU is a plain ReLU already.
+    `last` takes the last, smaller batch of an epoch in place of a full one, and `faded` has DyReLU faded into ReLU.
     """
 
     network: str
@@ -105,11 +99,8 @@ GROUPS = (
     *(Group(network, PLAIN, (*ways.AUTHORS, *ways.EAGER, *RECORDED)) for network in NETWORKS),
     *(Group(network, PLAIN, RECORDED, last=True) for network in NETWORKS),
     *(Group(network, PLAIN, RECORDED, density) for network in NETWORKS for density in CYCLE_DENSITIES),
-    *(
-        Group(network, EVERYTHING, (*ways.AUTHORS, *RECORDED), faded=faded)
-        for network in NETWORKS
-        for faded in (False, True)
-    ),
+    *(Group(network, EVERYTHING, (*ways.AUTHORS, *RECORDED)) for network in NETWORKS),
+    *(Group(network, EVERYTHING, RECORDED, faded=True) for network in NETWORKS),
     *(Group("ResNet-34", method, RECORDED) for method in ("DCTpS", "EAST w/ DyReLU", "EAST w/ WS")),
 )
 """In the order of importance."""
@@ -129,15 +120,16 @@ class Times:
         """Group by group."""
         for group in [one for one in self.groups if not setting.small or one.network == "ResNet-34"]:
             spec = spec_of(setting, NETWORKS[group.network], group.method, group.density)
-            method = group.method + (", faded" if group.faded else "")
-            values = (group.network, method, spec.sparsity.density, setting.batches[group.last])
-            yield from each(setting, [(dict(zip(GROUP, values, strict=True)), partial(_time, group, spec, setting))])
+            about = {"network": group.network, "method": group.method + (", faded" if group.faded else "")}
+            about |= {"density": spec.sparsity.density, "batch": setting.batches[group.last]}
+            yield from each(setting, [(about, partial(_time, group, spec, setting))])
             gc.collect()
             torch.cuda.empty_cache()
 
     def decide(self, rows: pd.DataFrame, others: Mapping[str, pd.DataFrame]) -> str:
         """For each group the fastest way, against the authors' and the floor, and whether `auto` is as fast."""
-        floors = others.get("floors", pd.DataFrame(columns=["network", "engine", "numerics", "value"]))
+        key = ["network", "engine", "numerics"]
+        floors = others.get("floors", pd.DataFrame(columns=[*key, "value"])).set_index(key)["value"]
         answers = []
         for (network, method, density, batch), group in measured(rows).groupby(GROUP, sort=False):
             seconds = dict(zip(group["way"], group["seconds"], strict=True))
@@ -148,11 +140,8 @@ class Times:
             if (authors := seconds.get(str(ways.AUTHORS[0]))) is not None:
                 text += f", {ratio(authors, seconds[best['way']])} times as fast as the authors' way"
             engine, _, numerics = best["way"].split(", ")
-            floor = floors[
-                (floors["network"] == network) & (floors["engine"] == engine) & (floors["numerics"] == numerics)
-            ]
-            if method == PLAIN and len(floor):
-                text += f", {best['median'] / floor['value'].iloc[0]:.3g} times its floor"
+            if method == PLAIN and (network, engine, numerics) in floors.index:
+                text += f", {best['median'] / floors[network, engine, numerics]:.3g} times its floor"
             for way in map(str, ways.AUTO):
                 if way in seconds and median(seconds[way]) > AUTO_MARGIN * best["median"] and way.endswith(numerics):
                     text += "; auto is slower than that"
@@ -183,6 +172,8 @@ class Epochs:
         made = [(way, ways.make_training(way, spec, setting)) for way in (ways.AUTHORS[0], *ways.CAPTURED)]
         turns = [partial(epoch, way, training) for way, training in made]
         in_turn(turns, 1)
+        for _, training in made:
+            training.executed_by()
         for way, seconds in in_turn(turns, 1 if setting.small else 2).items():
             yield {"way": str(way), "images": count, "seconds": seconds}
 

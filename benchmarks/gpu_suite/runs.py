@@ -75,6 +75,7 @@ class Trainings:
 
     def decide(self, rows: pd.DataFrame, others: Mapping[str, pd.DataFrame]) -> str:
         """All gaps within their bounds, all promises kept."""
+        rows = rows.reindex(columns=["way", "gap", "bound", "kept"])
         right = (rows["gap"] <= rows["bound"]) | rows["kept"].eq(True)
         ways = right.groupby(rows["way"], sort=False).all()
         return f"as eager: {'; '.join(ways.index[ways]) or 'none'}; not: {'; '.join(ways.index[~ways]) or 'none'}"
@@ -89,11 +90,8 @@ class Hours:
     def measure(self, setting: Setting) -> Iterator[Row]:
         """Each engine in each of the numerics."""
         ways = [(engine, numerics) for engine in ("auto", "dense") for numerics in ("tf32", "bf16")]
-        jobs = [
-            ({"engine": engine, "numerics": numerics}, partial(self._hours, engine, numerics, setting))
-            for engine, numerics in ways[: 1 if setting.small else None]
-        ]
-        yield from each(setting, jobs)
+        jobs = [({"engine": way[0], "numerics": way[1]}, partial(self._hours, *way, setting)) for way in ways]
+        yield from each(setting, jobs[: 1 if setting.small else None])
 
     def decide(self, rows: pd.DataFrame, others: Mapping[str, pd.DataFrame]) -> str:
         """The fewest hours."""
@@ -161,23 +159,17 @@ def _promises(whole: Path, resumed: Path) -> Iterator[Row]:
     """What holds of a resumed run on any device."""
     first, second = (json.loads((folder / "summary.json").read_text()) for folder in (whole, resumed))
     updates = [pd.read_csv(folder / "updates.csv")[SCHEDULE] for folder in (whole, resumed)]
-    active = [
-        {
-            name: int(tensor.sum())
-            for name, tensor in load_file(folder / "weights.safetensors").items()
-            if "mask" in name
-        }
-        for folder in (whole, resumed)
-    ]
-    yield {
-        "what": "finished in its second attempt",
-        "kept": (second["status"], second["attempts"]) == ("finished", 2),
+    tensors = [load_file(folder / "weights.safetensors") for folder in (whole, resumed)]
+    active = [{name: int(mask.sum()) for name, mask in found.items() if name.endswith("mask")} for found in tensors]
+    promises = {
+        "finished in its second attempt": (second["status"], second["attempts"]) == ("finished", 2),
+        "the same run": first["fingerprint"] == second["fingerprint"],
+        "every epoch once": len(pd.read_csv(resumed / "metrics.csv")) == first["epochs"],
+        "the same mask updates": updates[0].equals(updates[1]),
+        "as many active weights in every tensor": active[0] == active[1],
+        "no checkpoint left": not list(resumed.glob("checkpoint-*")),
     }
-    yield {"what": "the same run", "kept": first["fingerprint"] == second["fingerprint"]}
-    yield {"what": "every epoch once", "kept": len(pd.read_csv(resumed / "metrics.csv")) == first["epochs"]}
-    yield {"what": "the same mask updates", "kept": updates[0].equals(updates[1])}
-    yield {"what": "as many active weights in every tensor", "kept": active[0] == active[1]}
-    yield {"what": "no checkpoint left", "kept": not list(resumed.glob("checkpoint-*"))}
+    yield from ({"what": what, "kept": kept} for what, kept in promises.items())
 
 
 def _estimate(
@@ -214,11 +206,7 @@ def _output(process: "subprocess.Popen[str]", *fine: int) -> str:
 def _mps(setting: Setting) -> Iterator[Mapping[str, str]]:
     """Variables of processes that share the GPU by NVIDIA's Multi-Process Service, and the service while they last.
 
-    It has folders of its own, so that it serves nobody else. It stays in the part's group of processes and is stopped
-    with it.
-
-    Raises:
-        EastError: the service is not there.
+    It has a folder of its own, so that it serves nobody else, and is stopped with the part's group of processes.
     """
     if shutil.which(CONTROL) is None:
         raise EastError(f"{CONTROL} is not here.")

@@ -51,7 +51,7 @@ class Setting:
 
     @property
     def where(self) -> torch.device:
-        """The device."""
+        """The device, for tensors."""
         return torch.device(self.device)
 
     @property
@@ -116,12 +116,7 @@ def decides(part: Part) -> str:
 
 
 def each(setting: Setting, jobs: Iterable[tuple[Row, Callable[[], Iterable[Row]]]]) -> Iterator[Row]:
-    """Do one job after the other; one that fails or comes too late leaves a row that says so.
-
-    Args:
-        setting: of the part.
-        jobs: what each is about, and what gives its rows.
-    """
+    """Do jobs (what each is about, what gives its rows); one that fails or comes too late leaves a row that says so."""
     for about, job in jobs:
         try:
             if setting.is_late:
@@ -144,16 +139,9 @@ def sentence(error: BaseException) -> str:
 
 
 def run(parts: Mapping[str, Part], results: Results, *, seconds: float, folder: Path) -> tuple[Results, Path]:
-    """Run parts within a time, and write JSON and Markdown after every one.
+    """Run parts in order within a time, and write JSON and Markdown after every one; returns the Markdown file too.
 
-    Args:
-        parts: name -> part, in the order in which they are run.
-        results: where and when, and what was found already.
-        seconds: for all of them.
-        folder: where results go.
-
-    Returns:
-        What was found, and the Markdown file.
+    `results` says where and when, and has what was found already.
     """
     deadline, path = time.monotonic() + seconds, folder
     later = sum(part.seconds for part in parts.values())
@@ -174,13 +162,7 @@ def stem(results: Results) -> str:
 
 
 def run_part(part: Part, limit: float, *, small: bool) -> Record:
-    """Run a part in a process of its own, and stop it, with all that it started, when its time is up.
-
-    Args:
-        part: the part.
-        limit: seconds after which it should end by itself.
-        small: whether it is a rehearsal, on the CPU.
-    """
+    """Run a part in a process of its own, and stop it, with all that it started, soon after `limit` seconds."""
     rows: list[Row] = []
     started, state, error = time.monotonic(), "cut off", "time was up"
     if limit >= LEAST or small:

@@ -21,7 +21,6 @@ from east.data.batches import TensorBatches
 from east.data.catalog import DATASETS
 from east.engine.compiled import CompiledNetwork
 from east.errors import EastError
-from east.seeding import torch_generator
 from east.sparse.layers import masked_layers
 from east.training.assembly import assemble
 from east.training.captured import CapturedStep, StepKind
@@ -50,13 +49,11 @@ class Way:
         return f"{self.engine}, {self.stepping}, {self.numerics}"
 
 
-AUTHORS = tuple(Way("authors", "eager", numerics) for numerics in ("tf32", "fp32"))
-EAGER, CAPTURED = (
-    tuple(Way(engine, stepping, numerics) for numerics in ("tf32", "bf16") for engine in ("dense", "sparse"))
-    for stepping in ("eager", "captured")
-)
-AUTO = tuple(Way("auto", "captured", numerics) for numerics in ("tf32", "bf16"))
-COMPILED = tuple(Way("dense", "compiled", numerics) for numerics in ("bf16", "tf32"))
+AUTHORS = (Way("authors", "eager", "tf32"), Way("authors", "eager", "fp32"))
+EAGER = tuple(Way(engine, "eager", numerics) for numerics in ("tf32", "bf16") for engine in ("dense", "sparse"))
+CAPTURED = tuple(Way(way.engine, "captured", way.numerics) for way in EAGER)
+AUTO = (Way("auto", "captured", "tf32"), Way("auto", "captured", "bf16"))
+COMPILED = (Way("dense", "compiled", "tf32"), Way("dense", "compiled", "bf16"))
 
 
 def spec_of(setting: Setting, model: ModelName, method: str = PLAIN, density: float | None = None) -> RunSpec:
@@ -141,11 +138,7 @@ class AuthorsTraining:
     The host reads loss and number of correct predictions at every step. cuDNN chooses its algorithms by timing them and
     is held to deterministic ones, as in the authors' code.
 
-    Args:
-        way: its numerics are those of convolutions, float32 or TF32.
-        spec: the run; learning rate, momentum, weight decay and clip come from it.
-        setting: where it computes.
-        faded: whether DyReLU is a plain ReLU already.
+    Args as of `OurTraining`; numerics are those of convolutions, float32 or TF32.
     """
 
     def __init__(self, way: Way, spec: RunSpec, setting: Setting, *, faded: bool = False) -> None:
@@ -217,13 +210,7 @@ def our_batches(spec: RunSpec, count: int, setting: Setting) -> TensorBatches:
 
 
 class AuthorsBatches(Dataset[tuple[Tensor, int]]):
-    """Batches as the authors make them: worker processes crop and mirror image by image, as torchvision does it.
-
-    Args:
-        spec: the run; its data set gives size and margin of the images.
-        count: images of an epoch.
-        setting: device and sizes.
-    """
+    """An epoch of images as the authors batch them: workers crop and mirror them one by one, with torchvision."""
 
     def __init__(self, spec: RunSpec, count: int, setting: Setting) -> None:
         # torchvision is imported only where it is needed.
@@ -256,7 +243,7 @@ class AuthorsBatches(Dataset[tuple[Tensor, int]]):
 
 def _random_images(spec: RunSpec, count: int) -> tuple[Tensor, Tensor]:
     info = DATASETS[spec.dataset.name]
-    draw = torch_generator(spec.seed, "cost", count)
+    draw = torch.Generator().manual_seed(spec.seed)
     pixels = torch.randint(256, (count, *info.image_shape), generator=draw, dtype=torch.uint8)
     return pixels, torch.randint(info.num_classes, (count,), generator=draw)
 
