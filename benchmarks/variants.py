@@ -282,8 +282,13 @@ def initial_network(spec: RunSpec, *, faded: bool = False) -> ResNet:
 def masked_model(spec: RunSpec, *, faded: bool = False) -> ResNet:
     """The run's network with its masks of the start."""
     model = initial_network(spec, faded=faded)
-    SparseTraining.of(model, spec, steps_per_epoch=1).initialise()
+    sparsity_of(model, spec).initialise()
     return model
+
+
+def sparsity_of(model: ResNet, spec: RunSpec) -> SparseTraining:
+    """What moves the masks; the length of an epoch only times that, and nothing of it falls into these steps."""
+    return SparseTraining.of(model, spec, steps_per_epoch=1)
 
 
 def _masked_state(network: TimedNetwork, density: float) -> dict[str, Tensor]:

@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
 import torch
 
 from benchmarks.gpu import PARTS
 from benchmarks.gpu_suite.fast import FLOOR
 from benchmarks.gpu_suite.right import relative
-from benchmarks.gpu_suite.suite import PROBLEM, Results, Setting, decides, run_part
+from benchmarks.gpu_suite.suite import PROBLEM, Record, Results, Setting, decides, run_part
 from benchmarks.gpu_suite.ways import AUTHORS, AUTO, CAPTURED, AuthorsTraining, OurTraining, Way, changed, spec_of
 from benchmarks.variants import random_batch
 from tests.conftest import ROOT
@@ -25,8 +24,11 @@ DENSE, SPARSE = (str(way) for way in CAPTURED[2:])  # bf16
 
 
 def answer(name, rows, **others):
-    frames = [pd.DataFrame(found).reindex(columns=[*found[0], PROBLEM]) for found in (rows, *others.values())]
-    return PARTS[name].decide(frames[0], dict(zip(others, frames[1:], strict=True)))
+    frames = {
+        part: Record(decides="", state="done", seconds=1, error=None, verdict=None, rows=tuple(found)).frame
+        for part, found in {name: rows, **others}.items()
+    }
+    return PARTS[name].decide(frames[name], frames)
 
 
 def test_each_part_says_what_it_decides():
