@@ -1,11 +1,12 @@
-# make demo | test | sanitize | tables | bench | lint | format | clean; `make help` says what each does.
+# make demo | test | sanitize | tables | bench | campaign | lint | format | clean; `make help` says what each does.
 
 SHELL := bash
 PYTHON ?= python3
 BIN := .venv/bin
 CORES ?= all
+SEED ?= 1
 
-.PHONY: help setup demo test test-fast test-slurm sanitize tables bench lint format lock clean
+.PHONY: help setup demo test test-fast test-slurm sanitize tables bench campaign lint format lock clean
 
 help:
 	@echo 'make demo       set up, run the whole workflow on handwritten digits, say where the report is'
@@ -14,6 +15,8 @@ help:
 	@echo 'make sanitize   tests of the compiled kernels under the address and undefined-behaviour sanitizers'
 	@echo 'make tables     the paper: every table that config.yaml asks for (days on a GPU)'
 	@echo 'make bench      the benchmark of the training step, about a quarter of an hour on two cores'
+	@echo 'make campaign   what the tests do in short, at length, on two cores: 300 kills (1 hour at most), chaos (1 hour),'
+	@echo '                the same bits (2 hours), 100 mutants drawn by SEED (8 hours; the next call goes on with the rest)'
 	@echo 'make lint       ruff, mypy, snakefmt, snakemake --lint'
 	@echo 'make format     format Python and Snakemake files'
 	@echo 'make lock       resolve requirements/ anew from pyproject.toml'
@@ -64,6 +67,12 @@ tables: setup
 
 bench: setup
 	$(BIN)/python -m benchmarks.step
+
+campaign: .venv/dev.stamp
+	timeout 1h $(BIN)/python -m benchmarks.kills
+	timeout 1h $(BIN)/python -m benchmarks.chaos
+	timeout 2h $(BIN)/python -m benchmarks.same_bits
+	timeout 8h $(BIN)/python -m benchmarks.mutants --seed $(SEED)
 
 lint: .venv/dev.stamp
 	$(BIN)/ruff check .

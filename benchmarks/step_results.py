@@ -1,9 +1,95 @@
-"""The results of the benchmark as Markdown."""
+"""What `benchmarks.step` finds, and the tables made of it."""
 
-from collections.abc import Sequence
+import statistics
 
-from benchmarks.networks import VariantName
-from benchmarks.results import Cell, Machine, Results, Spread, Timing, ratio, spread
+from pydantic import Field
+
+from benchmarks.results import ABSENT, markdown, milliseconds, ratio, spread
+from benchmarks.variants import VariantName
+from east.config.run import Frozen
+
+PYTORCH: tuple[VariantName, ...] = ("pytorch", "pytorch-channels-last")
+
+
+class Machine(Frozen):
+    """Where and with what it ran."""
+
+    processor: str
+    cores: int = Field(description="that this process may use")
+    platform: str
+    python: str
+    torch: str
+    compiler: str = Field(description="of the sparse engine's kernels")
+    vector: str = Field(description="their vector level")
+    commit: str | None
+    load: float = Field(description="processes that ran or waited to run, mean of the minute before the start")
+
+
+class Timing(Frozen):
+    """Seconds of a training step of one variant."""
+
+    variant: VariantName
+    clip: bool
+    density: float | None = Field(description="None where the time does not depend on it")
+    seconds: tuple[float, ...] = Field(description="one a round")
+
+    @property
+    def median(self) -> float:
+        """Over rounds."""
+        return statistics.median(self.seconds)
+
+
+class Floor(Frozen):
+    """The least that a step at a density can move."""
+
+    density: float
+    nonzeros: int
+    bytes_moved: int | None = Field(description="None where DyReLU is active")
+
+
+class Cell(Frozen):
+    """One network with one number of threads, timed in a process of its own."""
+
+    network: str
+    label: str
+    threads: int
+    copy_bandwidth: float = Field(description="bytes a second, read and written")
+    timings: tuple[Timing, ...]
+    floors: tuple[Floor, ...]
+
+    def timing(self, variant: VariantName, *, clip: bool, density: float | None = None) -> Timing | None:
+        """The timing of a variant, if it was timed."""
+        wanted = (variant, clip, density)
+        found = (timing for timing in self.timings if (timing.variant, timing.clip, timing.density) == wanted)
+        return next(found, None)
+
+    def fastest_pytorch(self, *, clip: bool) -> Timing | None:
+        """Plain PyTorch in the layout whose median is smaller, if it was timed."""
+        found = [timing for name in PYTORCH if (timing := self.timing(name, clip=clip)) is not None]
+        return min(found, key=lambda timing: timing.median, default=None)
+
+
+class Peak(Frozen):
+    """The most memory that a variant held at once, in a process of its own."""
+
+    network: str
+    variant: VariantName
+    density: float | None
+    megabytes: float = Field(description="of 2^20 bytes, since before the network was built")
+
+
+class Results(Frozen):
+    """Everything that one run of the benchmark finds."""
+
+    machine: Machine
+    date: str
+    minutes: float = Field(description="that it took")
+    short: bool = Field(description="narrow networks and small images, which say nothing about time")
+    image_shape: tuple[int, int, int]
+    batch_size: int
+    cells: tuple[Cell, ...]
+    peaks: tuple[Peak, ...]
+
 
 LABELS: dict[VariantName, str] = {
     "sparse": "ours, sparse",
@@ -14,8 +100,6 @@ LABELS: dict[VariantName, str] = {
 }
 """Variant -> how the tables call it."""
 
-ABSENT = "–"
-MS_PER_SECOND = 1e3
 GB = 1e9
 
 
@@ -27,7 +111,7 @@ def render(results: Results) -> str:
     """
     parts = [_heading(results)]
     for cell in results.cells:
-        parts.append(f"## {cell.label}, {_threads(cell.threads)}")
+        parts.append(f"## {cell.label}, {_count(cell.threads, 'thread')}")
         parts += [_sparse_table(cell), _dense_table(cell)]
     parts += ["## Peak memory", _memory_table(results)]
     return "\n\n".join(parts) + "\n"
@@ -58,7 +142,7 @@ def _sparse_table(cell: Cell) -> str:
     header += [f"{reference}, clip / sparse, clip"] if reference else []
     header += ["masked dense, clip / sparse, clip", "floor", "sparse step / floor"]
     rows = [_sparse_row(cell, density) for density in sorted(floor.density for floor in cell.floors)]
-    return _table(header, rows) + _bandwidth(cell)
+    return markdown(header, rows) + _bandwidth(cell)
 
 
 def _sparse_row(cell: Cell, density: float) -> list[str]:
@@ -78,8 +162,8 @@ def _sparse_row(cell: Cell, density: float) -> list[str]:
     if floor.bytes_moved is None or plain is None:
         return [*row, ABSENT, ABSENT]
     least = floor.bytes_moved / cell.copy_bandwidth
-    multiple = spread(tuple(seconds / least for seconds in plain.seconds))
-    return [*row, f"{floor.bytes_moved / GB:.2f} GB, {_milliseconds(least)}", _spread(multiple)]
+    multiple = spread([seconds / least for seconds in plain.seconds])
+    return [*row, f"{floor.bytes_moved / GB:.2f} GB, {milliseconds(least)}", str(multiple)]
 
 
 def _dense_table(cell: Cell) -> str:
@@ -92,7 +176,7 @@ def _dense_table(cell: Cell) -> str:
             continue
         row = [LABELS[timing.variant], _time(timing), _time(cell.timing(timing.variant, clip=True))]
         rows.append(row + ([_ratio(timing, fastest)] if fastest else []))
-    return _table(header, rows)
+    return markdown(header, rows)
 
 
 def _memory_table(results: Results) -> str:
@@ -101,36 +185,19 @@ def _memory_table(results: Results) -> str:
         name = LABELS[peak.variant] + ("" if peak.density is None else f", density {peak.density:g}")
         label = next(cell.label for cell in results.cells if cell.network == peak.network)
         rows.append([label, name, f"{peak.megabytes:,.0f} MB"])
-    return _table(["network", "variant", "peak memory"], rows)
+    return markdown(["network", "variant", "peak memory"], rows)
 
 
 def _bandwidth(cell: Cell) -> str:
     return f"\n\nMeasured copy bandwidth: {cell.copy_bandwidth / GB:.1f} GB/s, read and written."
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
 def _time(timing: Timing | None) -> str:
-    return ABSENT if timing is None else _milliseconds(timing.median)
-
-
-def _milliseconds(seconds: float) -> str:
-    return f"{seconds * MS_PER_SECOND:,.{0 if seconds >= 0.1 else 1}f} ms"
+    return ABSENT if timing is None else milliseconds(timing.median)
 
 
 def _ratio(over: Timing | None, under: Timing | None) -> str:
-    return ABSENT if over is None or under is None else _spread(ratio(over, under))
-
-
-def _spread(value: Spread) -> str:
-    return f"{value.median:.3g} ({value.lower:.3g}–{value.upper:.3g})"
-
-
-def _threads(count: int) -> str:
-    return _count(count, "thread")
+    return ABSENT if over is None or under is None else str(ratio(over.seconds, under.seconds))
 
 
 def _count(count: int, noun: str) -> str:
