@@ -1,10 +1,12 @@
 import dataclasses
+import hashlib
 import json
 
 import pytest
 
 from east import REVISION
 from east.config import RunSpec, load_plan, make_plan, read_config
+from east.config.cost import cost_plan
 from east.config.run import canonical_json, fingerprint_of, fingerprint_of_content, with_defaults
 from east.errors import EastError
 
@@ -28,6 +30,40 @@ def edited(base, **sections):
     for section, changes in sections.items():
         spec[section].update(changes)
     return RunSpec.model_validate(spec)
+
+
+PLANS = {
+    "config.yaml": (
+        "9c93d551f385f78ebb85349e74dcb31ddd5d2b8a40eef52564329f418c230f2f",
+        "49cc8d834dd6957cac6eedba23b42d9053e78cbf01f61a59f2851b63501e3cf4",
+    ),
+    "config/demo.yaml": (
+        "a2b61ac7c641f1a7414998881f24582cb1c433dabeca6aec21a29b6d41ef3138",
+        "7676f1681342a2d36cb9ea80f73080a2901ac305f14eb847684a7537ad82a12d",
+    ),
+    "config/test.yaml": (
+        "817c06e6083a102143d59f2424a74ca864fec64078593f5274847d319ffd840a",
+        "05ed96074cfce120ad64799c7f882cee35fa7dcc322a9e0ba199d408268af95c",
+    ),
+    "config/as_coded.yaml": (
+        "b82576e0ba13db7b80b0c0130b3755946eba6da59cb6ae07de1cc4c09a8dbdaa",
+        "c7903cfb74ec38f6881cfffc3f3a8f3ce89964a23f7787ad6a0b7ee0d22578a6",
+    ),
+    "config/alternatives.yaml": (
+        "b4bfa17d717b7ea9bd3f25dccc4e3ea6c5a29b9ce58ea3bfbe3d4d55198c634d",
+        "f1bd9c347594a1557a6a606c0a60e784281080bf214da72c9ead5f8fb01062f2",
+    ),
+}
+"""SHA-256 of the plan of each configuration and of its Table 6: sorted lines of name and fingerprint."""
+
+
+@pytest.mark.parametrize("file", PLANS)
+def test_every_run_of_every_configuration_keeps_its_name_and_identity(file):
+    config = read_config(file)
+    runs = [f"{run.id} {run.fingerprint}" for run in make_plan(config).runs]
+    costs = [f"{entry.method} {entry.spec.fingerprint}" for entry in cost_plan(config).entries]
+    digests = (hashlib.sha256("".join(f"{line}\n" for line in sorted(lines)).encode()) for lines in (runs, costs))
+    assert tuple(digest.hexdigest() for digest in digests) == PLANS[file]
 
 
 def test_the_paper_has_204_runs_in_tables_2_to_5_and_30_more_in_the_methods_table():
