@@ -6,7 +6,7 @@ import pytest
 
 from east import REVISION
 from east.config import RunSpec, load_plan, make_plan, read_config
-from east.config.cost import cost_plan
+from east.config.plan import cost_plan
 from east.config.run import canonical_json, fingerprint_of, fingerprint_of_content, with_defaults
 from east.errors import EastError
 
