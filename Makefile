@@ -1,11 +1,11 @@
-# make demo | test | sanitize | tables | bench | lint | format | clean; `make help` says what each does.
+# make demo | test | sanitize | tables | bench | lint | format | docs | clean; `make help` says what each does.
 
 SHELL := bash
 PYTHON ?= python3
 BIN := .venv/bin
 CORES ?= all
 
-.PHONY: help setup demo test test-fast test-slurm sanitize tables bench lint format lock clean
+.PHONY: help setup demo test test-fast test-slurm sanitize tables bench lint format docs lock clean
 
 help:
 	@echo 'make demo       set up, run the whole workflow on handwritten digits, say where the report is'
@@ -16,6 +16,7 @@ help:
 	@echo 'make bench      the benchmark of the training step, about a quarter of an hour on two cores'
 	@echo 'make lint       ruff, mypy, snakefmt, snakemake --lint'
 	@echo 'make format     format Python and Snakemake files'
+	@echo 'make docs       write what is generated from the schema: config/README.md, config/schema.json, the readings'
 	@echo 'make lock       resolve requirements/ anew from pyproject.toml'
 	@echo 'make clean      remove the environment and caches; results and data stay'
 
@@ -76,6 +77,9 @@ format: .venv/dev.stamp
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/snakefmt Snakefile rules
+
+docs: setup
+	$(BIN)/python -m east.config.reference
 
 lock:
 	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \

@@ -46,6 +46,7 @@ from east.config.vocabulary import (
     Positive,
     PositiveInt,
     ReportedAccuracy,
+    Retrains,
     SharingRatio,
     Spread,
     Steps,
@@ -100,7 +101,7 @@ class Execution(Frozen):
                 "sparse": "kernels that execute the non-zeros alone",
             }
         ),
-    ] = Field(default="auto", description="how networks are executed (The engine, above)")
+    ] = Field(default="auto", description="how networks are executed")
     step: Annotated[
         Literal["auto", "eager", "captured", "compiled"],
         choices(
@@ -111,7 +112,7 @@ class Execution(Frozen):
                 "compiled": "as one CUDA graph of a network that PyTorch has compiled",
             }
         ),
-    ] = Field(default="auto", description="how a GPU is given the operations of a training step (The step, above)")
+    ] = Field(default="auto", description="how a GPU is given the operations of a training step")
     threads: Annotated[PositiveInt | Literal["auto"], WrapValidator(_number_or_auto)] = Field(
         default="auto",
         description="CPU threads of a training; auto: those with which the whole plan ends soonest on these cores",
@@ -126,7 +127,7 @@ class Execution(Frozen):
     tracking: Annotated[
         Literal["none", "tensorboard"],
         choices({"none": "no event files", "tensorboard": "event files for TensorBoard in the folder of each run"}),
-    ] = Field(default="none", description="what a training writes beside its records (Tracking, above)")
+    ] = Field(default="none", description="what a training writes beside its records")
 
     @property
     def gpus(self) -> int:
@@ -139,9 +140,7 @@ class Readings(Frozen):
 
     lr_drops: Annotated[
         Literal["printed", "as_coded"],
-        choices(
-            {"printed": "after the recipe's lr_drop_epochs", "as_coded": "at 1/2 and 3/4 of the training, if it drops"}
-        ),
+        choices({"printed": "after the epochs of the recipe", "as_coded": "at 1/2 and 3/4 of the training"}),
         Ambiguity(
             number=1,
             matter="Learning-rate drops",
@@ -150,7 +149,7 @@ class Readings(Frozen):
             reason="Table B.1 prints 75 and 150 of 250 epochs; the authors' code and logs drop after 125 and 187.",
             overlays=("as_coded",),
         ),
-    ] = Field(default="printed", description="when the learning rate drops")
+    ] = Field(default="printed", description="when the learning rate drops, in recipes where it does")
     cycle_end: Annotated[
         CycleEnd,
         Ambiguity(
@@ -253,7 +252,7 @@ class Readings(Frozen):
         Spread,
         Ambiguity(
             number=15,
-            matter="The ± of a table",
+            matter="Standard deviation behind each ±",
             paper="silent; three runs",
             as_coded="–",
             reason="The paper does not say; with three seeds the two differ by a factor of 1.22.",
@@ -348,7 +347,7 @@ class Recipe(Frozen):
             overlays=("alternatives",),
             keys=("recipes.*.optimizer.nesterov",),
         ),
-    ] = Field(description="optimizer")
+    ] = Field(description="how weights are trained")
     weight_decay: WeightDecay
     gradient_clip: ClipSpec | None = Field(default=None, description="in place of that of the readings")
     distribution: Annotated[
@@ -484,10 +483,10 @@ class Cost(Frozen):
 class Config(Frozen):
     """The whole of config.yaml."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")] = Field(
-        description="results/<name>/ holds everything that the configuration produces"
-    )
-    title: str = Field(description="heading of the report")
+    name: Annotated[
+        str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"), Retrains("everything: a new name is an empty folder")
+    ] = Field(description="`results/<name>/` holds everything that the configuration produces")
+    title: Annotated[str, Retrains("nothing")] = Field(description="heading of the report")
     seeds: Annotated[
         tuple[Annotated[int, Field(ge=0)], ...],
         Field(min_length=1),
@@ -499,6 +498,7 @@ class Config(Frozen):
             reason="They occur in the authors' code and in its logs.",
             reading="17, 41, 18",
         ),
+        Retrains("nothing: new seeds are added"),
     ] = Field(description="one run of every row for each")
     density: Annotated[
         Density,
@@ -511,17 +511,32 @@ class Config(Frozen):
             reading="0.0005",
             keys=("density", "recipes.*.density"),
         ),
+        Retrains("everything"),
     ] = Field(
         description="target density of every run and of Table 6: non-zeros divided by the weights of the dense network"
     )
-    execution: Execution = Execution()
-    readings: Readings = Readings()
-    comparison: Comparing = Comparing()
-    datasets: dict[DatasetName, Dataset]
-    recipes: dict[str, Recipe]
-    tables: dict[Annotated[str, Field(pattern=r"^table[A-Za-z0-9]+$")], TableConfig]
-    methods: Methods
-    cost: Cost
+    execution: Annotated[Execution, Retrains("nothing, but for `data_dir`")] = Field(
+        default=Execution(), description="where and how runs execute: device, engine, threads, memory, time, tracking"
+    )
+    readings: Annotated[Readings, Retrains("everything, but for `accuracy` and `spread`: nothing")] = Field(
+        default=Readings(), description="what is run where the paper leaves room"
+    )
+    comparison: Annotated[Comparing, Retrains("nothing")] = Field(
+        default=Comparing(), description="how Tables 2–5 are compared with the paper's"
+    )
+    datasets: Annotated[dict[DatasetName, Dataset], Retrains("runs on that data set")] = Field(
+        description="how each data set is split and augmented"
+    )
+    recipes: Annotated[dict[str, Recipe], Retrains("runs that follow it")] = Field(description="rows of Table B.1")
+    tables: Annotated[
+        dict[Annotated[str, Field(pattern=r"^table[A-Za-z0-9]+$")], TableConfig], Retrains("the rows that changed")
+    ] = Field(description="Tables 2–5, and tables of your own, whose names begin with `table`")
+    methods: Annotated[Methods, Retrains("the methods that changed")] = Field(
+        description="rows of the methods table and of Table 6"
+    )
+    cost: Annotated[Cost, Retrains("nothing; Table 6 is measured again")] = Field(
+        description="what Table 6 counts and measures"
+    )
 
     @model_validator(mode="after")
     def _references_exist(self) -> "Config":

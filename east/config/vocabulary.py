@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field
+from pydantic.fields import FieldInfo
 
 
 @dataclass(frozen=True)
@@ -23,10 +24,6 @@ class Choices:
     """The names of a `Literal` and what each stands for: metadata of the type."""
 
     meanings: tuple[tuple[str, str], ...]
-
-    def texts(self) -> list[str]:
-        """`name (meaning)` of every choice."""
-        return [f"{name} ({meaning})" for name, meaning in self.meanings]
 
 
 @dataclass(frozen=True)
@@ -56,22 +53,36 @@ class Ambiguity:
     keys: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Retrains:
+    """Which runs train again where a section changes: metadata of the section."""
+
+    what: str
+
+
 def choices(meanings: Mapping[str, str]) -> Choices:
     """What each name stands for, in the order of the `Literal`."""
     return Choices(tuple(meanings.items()))
 
 
-def metadata(annotation: Any) -> Iterator[Any]:
-    """All metadata of a type, at any depth, the outermost first: of `Annotated`, and of members and items."""
-    yield from getattr(annotation, "__metadata__", ())
-    inner = getattr(annotation, "__origin__", None) if hasattr(annotation, "__metadata__") else None
-    for part in (inner,) if inner is not None else get_args(annotation):
-        yield from metadata(part)
+def metadata_of(field: FieldInfo) -> Iterator[Any]:
+    """All metadata of a field, the outermost first: its own, then that of the members and items of its type."""
+    yield from field.metadata
+    yield from _metadata(field.annotation)
 
 
 def names_of(annotation: Any) -> tuple[str, ...]:
     """The names of an annotated `Literal`."""
-    return tuple(name for found in metadata(annotation) if isinstance(found, Choices) for name, _ in found.meanings)
+    return tuple(name for found in _metadata(annotation) if isinstance(found, Choices) for name, _ in found.meanings)
+
+
+def _metadata(annotation: Any) -> Iterator[Any]:
+    inner = get_args(annotation)
+    if hasattr(annotation, "__metadata__"):
+        yield from annotation.__metadata__
+        inner = inner[:1]
+    for part in inner:
+        yield from _metadata(part)
 
 
 Positive = Annotated[float, Field(gt=0)]
@@ -161,7 +172,7 @@ Topology = Annotated[
         {
             "rigl": "largest dense gradient",
             "set": "at random",
-            "fixed": "none: random masks that never change",
+            "fixed": "random masks that never change",
         }
     ),
 ]
@@ -223,7 +234,7 @@ Numerics = Annotated[
         {
             "tf32": "TF32 matrix units",
             "fp32": "32-bit floats throughout",
-            "bf16": "bfloat16 activations and products; refused on a CPU",
+            "bf16": "bfloat16 activations and products (refused on a CPU)",
         }
     ),
 ]
@@ -237,8 +248,8 @@ ReportedAccuracy = Annotated[
 ]
 Spread = Annotated[
     Literal["sample", "population"],
-    Field(description="what the ± of a table is, over seeds"),
-    choices({"sample": "standard deviation with n - 1", "population": "standard deviation with n"}),
+    Field(description="which standard deviation over seeds the ± of a table is"),
+    choices({"sample": "over n - 1", "population": "over n"}),
 ]
 PublishedSpread = Annotated[
     Literal["sample", "population", "standard_error"],
