@@ -306,15 +306,15 @@ def _footnote(row: Row, cyclic: Cyclic | None, cycle: CycleSpec | None) -> str |
 
 def _methods(config: Config, runs: _Runs) -> MethodsTable:
     rows = [
-        _method_row(config, runs, method, recipe, _of_method(config, method, recipe, config.recipes[recipe], dataset))
+        _method_row(config, runs, method, name, _of_method(config, method, name, config.recipes[name], dataset))
         for method in config.methods.rows
-        for dataset, recipe in config.methods.recipes.items()
+        for dataset, name in config.methods.recipes.items()
     ]
-    rows += [
-        _method_row(config, runs, recipe.system, name, _of_system(config, name, dataset))
-        for name, recipe in ((name, config.recipes[name]) for name in config.methods.systems)
-        for dataset in recipe.datasets
-    ]
+    for name in config.methods.systems:
+        recipe = config.recipes[name]
+        for dataset in recipe.datasets:
+            training = _of_recipe(config, name, recipe, dataset, recipe.components, recipe.cyclic)
+            rows.append(_method_row(config, runs, recipe.system, name, training))
     return MethodsTable(
         id=METHODS_TABLE,
         title="Test accuracy of each method of Table 6 and each system of Table B.1",
@@ -324,31 +324,22 @@ def _methods(config: Config, runs: _Runs) -> MethodsTable:
     )
 
 
-def _of_method(config: Config, name: str, recipe_name: str, recipe: Recipe, dataset: DatasetName) -> _Training:
-    method = config.methods.rows[name]
+def _of_method(config: Config, method_name: str, name: str, recipe: Recipe, dataset: DatasetName) -> _Training:
+    method = config.methods.rows[method_name]
     if method.cyclic and recipe.cyclic is None:
-        raise EastError(f"methods.rows.{name}: its recipe has no cyclic schedule to use; add 'cyclic' to the recipe.")
-    return _with_own_cycles(
-        config, recipe_name, recipe, dataset, method.components(), recipe.cyclic if method.cyclic else None
-    )
+        raise EastError(
+            f"methods.rows.{method_name}: its recipe has no cyclic schedule to use; add 'cyclic' to the recipe."
+        )
+    cyclic = recipe.cyclic if method.cyclic else None
+    return _of_recipe(config, name, recipe, dataset, method.components(), cyclic)
 
 
-def _of_system(config: Config, recipe_name: str, dataset: DatasetName) -> _Training:
-    recipe = config.recipes[recipe_name]
-    return _with_own_cycles(config, recipe_name, recipe, dataset, recipe.components, recipe.cyclic)
-
-
-def _with_own_cycles(
-    config: Config,
-    recipe_name: str,
-    recipe: Recipe,
-    dataset: DatasetName,
-    components: Components,
-    cyclic: Cyclic | None,
+def _of_recipe(
+    config: Config, name: str, recipe: Recipe, dataset: DatasetName, components: Components, cyclic: Cyclic | None
 ) -> _Training:
-    """A training to which no row of a grid adds anything."""
+    """What a recipe trains where no row of a grid decides anything."""
     return _Training(
-        where=f"recipes.{recipe_name}.cyclic",
+        where=f"recipes.{name}.cyclic",
         recipe=recipe,
         model=recipe.model,
         dataset=dataset,

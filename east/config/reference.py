@@ -129,18 +129,10 @@ def json_schema() -> dict[str, Any]:
     """The JSON Schema of config.yaml and of any overlay."""
     schema = Config.model_json_schema(schema_generator=_Partial)
     for key in keys():
-        properties = _section(schema, key.owner)["properties"]
-        properties[key.name]["description"] = _explained(key) + key.unit
-    for path in REMOVABLE:
-        *sections, name = path.split(".")
-        section: type[BaseModel] = Config
-        for part in sections:
-            section = model_of(section.model_fields[part].annotation) or section
-        entries = _section(schema, section)["properties"][name]
-        named = entries.pop("patternProperties", None)
-        entries["additionalProperties"] = False if named else _or_null(entries["additionalProperties"])
-        if named:
-            entries["patternProperties"] = {pattern: _or_null(entry) for pattern, entry in named.items()}
+        node = _section(schema, key.owner)["properties"][key.name]
+        node["description"] = _explained(key) + key.unit
+        if key.path in REMOVABLE:
+            _allow_null(node)
     about = "config.yaml, or an overlay of it: nothing is required, and null takes an entry away"
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "description": about}
 
@@ -204,8 +196,12 @@ def _section(schema: dict[str, Any], owner: type[BaseModel]) -> dict[str, Any]:
     return section
 
 
-def _or_null(node: dict[str, Any]) -> dict[str, Any]:
-    return {"anyOf": [node, {"type": "null"}]}
+def _allow_null(node: dict[str, Any]) -> None:
+    """In place of any entry of a mapping: an overlay takes it away so."""
+    null = {"type": "null"}
+    patterns = node.get("patternProperties", {})
+    node["additionalProperties"] = False if patterns else {"anyOf": [node["additionalProperties"], null]}
+    patterns.update({pattern: {"anyOf": [entry, null]} for pattern, entry in patterns.items()})
 
 
 def _model_in(field: FieldInfo) -> type[BaseModel] | None:

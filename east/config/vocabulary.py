@@ -71,7 +71,7 @@ def metadata_of(field: FieldInfo) -> Iterator[Any]:
     yield from _metadata(field.annotation)
 
 
-def names_of(annotation: Any) -> tuple[str, ...]:
+def names_of(annotation: Any) -> tuple[Any, ...]:
     """The names of an annotated `Literal`."""
     return tuple(name for found in _metadata(annotation) if isinstance(found, Choices) for name, _ in found.meanings)
 
