@@ -96,9 +96,10 @@ class Execution(Frozen):
         Literal["auto", "dense", "sparse"],
         choices(
             {
-                "auto": "the one that is right for the run",
+                "auto": "on a CPU the one that the run calls for, from its first step to its last (`east plan` names its "
+                "class); on a GPU the cheaper one with the masks of the moment",
                 "dense": "PyTorch's own layers",
-                "sparse": "kernels that execute the non-zeros alone",
+                "sparse": "the non-zeros alone; on a CPU by kernels that are compiled once, which needs a C++ compiler",
             }
         ),
     ] = Field(default="auto", description="how networks are executed")
@@ -107,9 +108,9 @@ class Execution(Frozen):
         choices(
             {
                 "auto": "compiled",
-                "eager": "operation by operation",
-                "captured": "as one CUDA graph",
-                "compiled": "as one CUDA graph of a network that PyTorch has compiled",
+                "eager": "operation by operation, as PyTorch does by default: slower, and simpler to look into",
+                "captured": "the whole step as one CUDA graph",
+                "compiled": "as `captured`, with the network compiled by PyTorch; the sparse engine has its own kernels",
             }
         ),
     ] = Field(default="auto", description="how a GPU is given the operations of a training step")
