@@ -143,8 +143,8 @@ def _schema_at(location: Location) -> tuple[type[BaseModel] | None, FieldInfo | 
     for part in location:
         section = model_of(annotation)
         if section is not None:
-            field = section.model_fields[str(part)]
-            annotation = field.annotation
+            field = section.model_fields.get(str(part))
+            annotation = field.annotation if field is not None else None
         else:
             annotation = (typing.get_args(annotation) or (None,))[-1 if isinstance(part, str) else 0]
     return model_of(annotation), field
