@@ -1,4 +1,4 @@
-# make demo | test | sanitize | tables | bench | campaign | lint | format | clean; `make help` says what each does.
+# make demo | test | sanitize | tables | bench | campaign | lint | format | docs | clean; `make help` says what each does.
 
 SHELL := bash
 PYTHON ?= python3
@@ -6,7 +6,7 @@ BIN := .venv/bin
 CORES ?= all
 SEED ?= 1
 
-.PHONY: help setup demo test test-fast test-slurm sanitize tables bench campaign lint format lock clean
+.PHONY: help setup demo test test-fast test-slurm sanitize tables bench campaign lint format docs lock clean
 
 help:
 	@echo 'make demo       set up, run the whole workflow on handwritten digits, say where the report is'
@@ -19,6 +19,7 @@ help:
 	@echo '                the same bits (2 hours), 100 mutants drawn by SEED (8 hours; the next call goes on with the rest)'
 	@echo 'make lint       ruff, mypy, snakefmt, snakemake --lint'
 	@echo 'make format     format Python and Snakemake files'
+	@echo 'make docs       write what is generated from the schema: config/README.md, config/schema.json, the readings'
 	@echo 'make lock       resolve requirements/ anew from pyproject.toml'
 	@echo 'make clean      remove the environment and caches; results and data stay'
 
@@ -85,6 +86,9 @@ format: .venv/dev.stamp
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/snakefmt Snakefile rules
+
+docs: setup
+	$(BIN)/python -m east.config.reference
 
 lock:
 	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \

@@ -7,8 +7,7 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 from east.config import make_plan, validate
-from east.config.cost import cost_plan
-from east.config.plan import METHODS_TABLE
+from east.config.plan import METHODS_TABLE, cost_plan
 from east.config.tables import GridTable
 from east.errors import EastError
 from east.launch.cores import FIXED_THREADS, training_threads

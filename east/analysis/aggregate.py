@@ -11,8 +11,9 @@ from pydantic import Field, TypeAdapter, ValidationError, model_validator
 from east import REVISION
 from east.analysis.published import PublishedGrid, PublishedRow, read_published_grid
 from east.analysis.summary import Summary, describe, read_summary, summary_path
-from east.config.run import DatasetName, Frozen, ModelName, Pattern, of_another_revision
+from east.config.run import Frozen, of_another_revision
 from east.config.tables import Comparing, GridRow, GridTable, MethodRow, MethodsTable, RunReference, Summarising, Table
+from east.config.vocabulary import DatasetName, ModelName, Pattern
 from east.errors import EastError
 from east.files import write_atomically
 

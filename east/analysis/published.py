@@ -7,7 +7,8 @@ from typing import Annotated, TypeVar
 from pydantic import BeforeValidator, ConfigDict, Field, ValidationError
 
 from east.analysis.summary import describe
-from east.config.run import Frozen, Pattern
+from east.config.run import Frozen
+from east.config.vocabulary import Pattern
 from east.errors import EastError
 
 

@@ -11,7 +11,7 @@ from east.analysis.layers import LayerMask, read_layers, runs_to_show
 from east.analysis.summary import read_summary, summary_path
 from east.cli.app import app
 from east.cli.input import parsed
-from east.config.cost import CostPlan
+from east.config.tables import CostPlan
 from east.render.schedules import SCHEDULES, Schedule
 from east.sparse.distribution import DISTRIBUTIONS
 

@@ -107,7 +107,8 @@ def cost(
     measure: Annotated[bool, typer.Option(help="Time training steps on this machine as well.")] = True,
 ) -> None:
     """Table 6: what each method costs, by the paper's accounting and in truth."""
-    from east.config.cost import CostPlan, cost_plan
+    from east.config.plan import cost_plan
+    from east.config.tables import CostPlan
 
     what = (
         parsed("--plan", CostPlan.model_validate_json, plan)

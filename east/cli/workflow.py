@@ -60,7 +60,7 @@ def table_6(
     plan: Annotated[str, typer.Option(help="What was measured, as JSON.")],
 ) -> None:
     """Print Table 6 as CSV, Markdown, LaTeX and HTML."""
-    from east.config.cost import CostPlan
+    from east.config.tables import CostPlan
     from east.render.cost import render_cost
     from east.render.names import DATASETS, NETWORKS
     from east.render.templating import REPORT_FOLDER

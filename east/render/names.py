@@ -2,7 +2,7 @@
 
 import re
 
-from east.config.run import ModelName
+from east.config.vocabulary import ModelName
 from east.data import catalog
 
 NETWORKS: dict[ModelName, str] = {

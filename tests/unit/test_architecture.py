@@ -15,7 +15,7 @@ MAY_IMPORT = {
     "engine": COMMON | {"sparse", "models"},
     "training": COMMON | {"config", "sparse", "data", "models", "engine"},
     "cost": COMMON | {"config", "sparse", "data", "models", "engine", "training"},
-    "analysis": COMMON | {"config"},
+    "analysis": COMMON | {"config", "sparse"},
     "render": COMMON | {"config", "analysis", "data"},
     "launch": COMMON,
     "operations": COMMON | {"config", "sparse", "data", "models", "engine", "training", "cost", "analysis", "launch"},
