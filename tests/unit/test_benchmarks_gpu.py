@@ -7,6 +7,7 @@ import time
 
 import pytest
 import torch
+from east.engine.cpu.network import describe
 
 from benchmarks.gpu_suite.authors import AuthorsBatches, AuthorsImages
 from benchmarks.gpu_suite.checks import read_report, relative
@@ -34,7 +35,6 @@ from benchmarks.gpu_suite.runner import Part, run, save
 from benchmarks.gpu_suite.traffic import bytes_moved, step_launches
 from benchmarks.gpu_suite.ways import OurTraining, Switches, make_training, random_batch, way
 from east.data.catalog import DATASETS
-from east.engine.cpu.network import describe
 from east.errors import EastError
 from east.models import build_model
 from east.sparse.layers import masked_layers

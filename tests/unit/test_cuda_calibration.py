@@ -9,17 +9,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from east.engine import GradientRequest, make_engine
-from east.engine.auto import AutoEngine
-from east.engine.costs.calibration import Case, SmallNetwork
-from east.engine.costs.choose import Cheapest
-from east.engine.costs.model import KINDS, CostModel
-from east.engine.cpu.network import describe
-from east.engine.cuda.available import availability
-from east.engine.cuda.calibration import calibrate, gpu_cases, machine_of
-from east.engine.cuda.engine import CudaSparseEngine
+from east.engine import GradientRequest, Workload, make_engine
+from east.engine.cuda.auto import AutoEngine
+from east.engine.cuda.available import triton_status
+from east.engine.cuda.calibration import Case, SmallNetwork, calibrate, gpu_cases, machine_of
+from east.engine.cuda.cost import KINDS, Cheapest, CostModel
+from east.engine.cuda.engine import CudaEngine
 from east.engine.dense import DenseEngine
-from east.engine.workload import Workload
+from east.engine.graph.network import describe
 from east.models.blocks import BASIC, Parts
 from east.models.resnet import ResNet
 from east.sparse.active import active_weights
@@ -63,7 +60,7 @@ def with_room(layers, density):
 def auto_engine(model, active, costs):
     choose = Cheapest(lambda: costs, Workload(2))
     settings = {"numerics": "fp32", "device": DEVICE}
-    sparse = CudaSparseEngine(model, active, **settings, choose=choose)
+    sparse = CudaEngine(model, active, **settings, choose=choose)
     make_dense = partial(DenseEngine, model, active, **settings, lay_out=False)
     return AutoEngine(model, active, sparse=sparse, make_dense=make_dense, choose=choose)
 
@@ -178,7 +175,8 @@ def auto_training(recorder=None):
     free = dict.fromkeys(KINDS, 0.0)
     products = Cheapest(lambda: CostModel(free | {"fused products": 1e-9}), Workload(6), ("fused",))
     network = describe(model, (3, 8, 8))
-    threshold = 3 * products.seconds(network, active) / len(network.units)
+    nonzeros = {name: weights.count for name, weights in active.items()}
+    threshold = 3 * products.seconds(network, nonzeros) / len(network.units)
     choose = replace(products, model=lambda: CostModel(free | {"fused products": 1e-9, "module": threshold}))
     sparse = OtherEngine(model, active, **settings, lay_out=False)
     make_dense = partial(DenseEngine, model, active, **settings, lay_out=False)
@@ -211,14 +209,14 @@ def test_a_gpu_is_measured_within_a_minute(numerics):
 
 @pytest.fixture
 def looked_at_anew():
-    availability.cache_clear()
+    triton_status.cache_clear()
     yield
-    availability.cache_clear()
+    triton_status.cache_clear()
 
 
 @pytest.mark.usefixtures("looked_at_anew")
 def test_triton_is_available_where_its_kernels_compute():
-    found = availability(DEVICE)
+    found = triton_status(DEVICE)
     assert (found.available, found.reason) == (True, "")
     assert found.version
 
@@ -239,7 +237,7 @@ def test_without_triton_one_line_says_why_and_the_dense_engine_takes_over(monkey
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 @pytest.mark.usefixtures("looked_at_anew")
 def test_what_stands_in_the_way_of_a_kernel_is_told():
-    found = availability(torch.device("cuda"))
+    found = triton_status(torch.device("cuda"))
     assert not found.available
     assert found.reason.startswith(f"Triton {found.version} cannot run a kernel: ")
 

@@ -11,10 +11,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from east.engine import GradientRequest
-from east.engine.cuda.engine import EVALUATION_BATCH, CudaSparseEngine
-from east.engine.cuda.lists import Geometry, Source
+from east.engine.cuda.engine import GPU_EVALUATION_BATCH as EVALUATION_BATCH
+from east.engine.cuda.engine import CudaEngine
+from east.engine.cuda.operands import Source
 from east.engine.cuda.sketch import sketched
 from east.engine.dense import DenseEngine
+from east.engine.graph.network import Window
 from east.errors import EastError
 from east.models.blocks import BASIC, BOTTLENECK, Parts
 from east.models.dyrelu import retire_dyrelu, set_beta
@@ -74,7 +76,7 @@ def mixed(network, active):
 
 def cuda_engine(model, choose=fused, numerics="fp32", capacities=None):
     active = active_weights(masked_layers(model), capacities)
-    return CudaSparseEngine(model, active, numerics=numerics, device=DEVICE, choose=choose)
+    return CudaEngine(model, active, numerics=numerics, device=DEVICE, choose=choose)
 
 
 def dense_engine(model):
@@ -203,7 +205,7 @@ def test_a_sketch_is_the_dense_gradient_times_signs(channels, shape, kernel, str
     stored = torch.tensor([0] + [not one for one in empty]).cumsum(0).int().to(DEVICE)
     source = Source(x.clone(), scale, shift, rectify=True, stored=stored)
     source.data[empty] = float("nan")
-    found = sketched(source, dz, signs, Geometry(kernel, stride, padding))
+    found = sketched(source, dz, signs, Window(kernel, stride, padding))
     x[empty] = 0
     value = (x.double() * scale.double().view(-1, 1, 1, 1) + shift.double().view(-1, 1, 1, 1)).relu()
     weight = torch.zeros(6, channels, kernel, kernel, dtype=torch.float64, device=DEVICE, requires_grad=True)
@@ -305,7 +307,7 @@ def memory_of(engine, batch_size):
         elif isinstance(value, list | tuple):
             for number, item in enumerate(value):
                 walk(item, f"{name}[{number}]")
-        elif type(value).__module__.startswith(("east.engine.cuda", "east.sparse.active")) and id(value) not in seen:
+        elif type(value).__module__.startswith(("east.engine", "east.sparse.active")) and id(value) not in seen:
             seen.add(id(value))
             for key, item in vars(value).items():
                 walk(item, f"{name}.{key}")

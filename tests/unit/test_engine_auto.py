@@ -8,15 +8,14 @@ import torch
 from torch import nn
 
 from east.engine import CrossEntropy, GradientRequest, Workload, make_engine
-from east.engine.auto import AutoEngine
-from east.engine.costs.choose import Cheapest
-from east.engine.costs.model import KINDS, CostModel
+from east.engine.base import PLAIN
 from east.engine.cpu import library
-from east.engine.cpu.choose import cheapest
-from east.engine.cpu.engine import SparseEngine
-from east.engine.cpu.network import describe
+from east.engine.cpu.cost import cheapest
+from east.engine.cpu.engine import CpuEngine
+from east.engine.cuda.auto import AutoEngine
+from east.engine.cuda.cost import KINDS, Cheapest, CostModel
 from east.engine.dense import DenseEngine
-from east.engine.workload import PLAIN
+from east.engine.graph.network import describe
 from east.errors import EastError
 from east.models import build_model
 from east.reproducibility import Reproducibility
@@ -76,7 +75,7 @@ def _auto_between_engines(model):
     return AutoEngine(
         model,
         active,
-        sparse=SparseEngine(model, active, device=CPU, choose=cheapest),
+        sparse=CpuEngine(model, active, device=CPU, choose=cheapest),
         make_dense=lambda: DenseEngine(model, active, numerics="fp32", device=CPU, lay_out=False),
         choose=Cheapest(lambda: costs, PLAIN),
     )
@@ -116,7 +115,7 @@ def gradients(engine, images):
 @pytest.mark.parametrize("workload", [Workload(), Workload(8, dense=1.0), Workload(8, probes=8.0)], ids=str)
 def test_on_a_cpu_auto_is_the_sparse_engine_wherever_there_is_a_zero(density, workload):
     """Whatever is asked of it, nothing is timed: that would decide numbers."""
-    assert isinstance(engine_of(network(density, width=4), workload=workload, costs=pytest.fail), SparseEngine)
+    assert isinstance(engine_of(network(density, width=4), workload=workload, costs=pytest.fail), CpuEngine)
 
 
 @pytest.mark.parametrize(
@@ -187,7 +186,7 @@ COSTS = CostModel(
 
 def following(model, workload=None, costs=lambda: COSTS):
     active = active_weights(masked_layers(model))
-    sparse = SparseEngine(model, active, device=CPU, choose=cheapest)
+    sparse = CpuEngine(model, active, device=CPU, choose=cheapest)
     dense = partial(DenseEngine, model, active, numerics="fp32", device=CPU, lay_out=False)
     choose = Cheapest(costs, workload or Workload(), ("fused",))
     return AutoEngine(model, active, sparse=sparse, make_dense=dense, choose=choose)

@@ -8,14 +8,11 @@ import numpy as np
 import pytest
 from scipy.optimize import nnls
 
-from east.engine.costs import cache
-from east.engine.costs.calibration import fit
-from east.engine.costs.choose import Cheapest
-from east.engine.costs.model import KINDS, CostModel, dense_work, sparse_work
-from east.engine.cpu.network import describe
-from east.engine.workload import PLAIN, Workload
+from east.engine.base import PLAIN, Workload
+from east.engine.cuda.calibration import fit, kept, sources_digest
+from east.engine.cuda.cost import KINDS, Cheapest, CostModel, dense_work, sparse_work
+from east.engine.graph.network import describe
 from east.models import build_model
-from east.sparse.active import active_weights
 from east.sparse.layers import masked_layers
 from east.sparse.masks import initialise_masks
 
@@ -30,16 +27,12 @@ def units():
 
 
 def network_of(per_channel, **parts):
-    """A network with so many non-zeros an output channel, as far as there are so many weights; its active weights."""
+    """A network with so many non-zeros an output channel, as far as there are so many weights; that."""
     model = build_model("resnet34", 10, width=8, **parts)
     layers = masked_layers(model)
     counts = {name: min(per_channel * len(layer.weight), layer.weight.numel()) for name, layer in layers.items()}
     initialise_masks(layers, counts, seed=0)
-    return describe(model, (3, 32, 32)), active_weights(layers)
-
-
-def kept(folder, machine, fit):
-    return cache.kept(folder, machine, KINDS, fit)
+    return describe(model, (3, 32, 32)), counts
 
 
 def times(**seconds):
@@ -79,23 +72,23 @@ def test_a_sketch_costs_by_its_probes(units):
 def test_each_layer_is_executed_as_costs_least():
     model = times(fused=1, fused_products=1, convolution=0.1, layout=1)
     for per_channel, expected in ((1, "fused"), (10**6, "dense")):
-        network, active = network_of(per_channel)
-        chosen = Cheapest(lambda: model, PLAIN)(network, active)
-        assert chosen.keys() == active.keys()
+        network, nonzeros = network_of(per_channel)
+        chosen = Cheapest(lambda: model, PLAIN)(network, nonzeros)
+        assert chosen.keys() == nonzeros.keys()
         assert chosen["stages.3.1.conv1"] == expected
         assert chosen["classifier"] == "dense"
 
 
 def test_where_there_is_nothing_to_choose_no_model_is_asked():
-    network, active = network_of(1)
-    chosen = Cheapest(pytest.fail, PLAIN, ("fused",))(network, active)
+    network, nonzeros = network_of(1)
+    chosen = Cheapest(pytest.fail, PLAIN, ("fused",))(network, nonzeros)
     assert chosen.pop("classifier") == "dense"
     assert set(chosen.values()) == {"fused"}
 
 
 def test_a_layer_with_a_dense_part_is_executed_densely():
-    network, active = network_of(1, dct=True)
-    assert set(Cheapest(lambda: MODEL, PLAIN)(network, active).values()) == {"dense"}
+    network, nonzeros = network_of(1, dct=True)
+    assert set(Cheapest(lambda: MODEL, PLAIN)(network, nonzeros).values()) == {"dense"}
 
 
 def test_the_fit_is_that_of_nonnegative_least_squares():
@@ -112,13 +105,6 @@ def test_a_model_is_fitted_once_and_kept(tmp_path):
     assert kept(tmp_path / "new", MACHINE, pytest.fail).seconds == MODEL.seconds
 
 
-def test_a_model_that_lacks_a_kind_of_work_is_fitted_anew(tmp_path):
-    fewer = CostModel({kind: seconds for kind, seconds in MODEL.seconds.items() if kind != "sketch"})
-    assert cache.kept(tmp_path, MACHINE, tuple(fewer.seconds), lambda: fewer).seconds == fewer.seconds
-    assert cache.kept(tmp_path, MACHINE, tuple(fewer.seconds), pytest.fail).seconds == fewer.seconds
-    assert kept(tmp_path, MACHINE, lambda: MODEL).seconds == MODEL.seconds
-
-
 def test_another_machine_has_another_model(tmp_path):
     kept(tmp_path, MACHINE, lambda: MODEL)
     other = times(unit=1)
@@ -129,11 +115,11 @@ def test_another_machine_has_another_model(tmp_path):
 def test_a_change_of_any_source_is_seen(tmp_path):
     (tmp_path / "kernels").mkdir()
     (tmp_path / "kernels" / "forward.py").write_text("a = 1\n")
-    digests = {cache.sources_digest(tmp_path)}
+    digests = {sources_digest(tmp_path)}
     (tmp_path / "kernels" / "forward.py").write_text("a = 2\n")
-    digests.add(cache.sources_digest(tmp_path))
+    digests.add(sources_digest(tmp_path))
     (tmp_path / "kernels" / "forward.py").rename(tmp_path / "kernels" / "backward.py")
-    digests.add(cache.sources_digest(tmp_path))
+    digests.add(sources_digest(tmp_path))
     assert len(digests) == 3
 
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from east.engine.cpu import kernels as k
-from east.engine.cpu.index import NonzeroIndex
-from east.engine.cpu.sketch import contracted, parts_of
+from east.engine.cpu import bindings as k
+from east.engine.cpu.units import contracted, sketch_parts
+from east.engine.graph.index import NonzeroIndex
 from east.seeding import torch_generator as generator
 from east.sparse.active import ActiveWeights
 from east.sparse.layers import MaskedConv2d
@@ -244,7 +244,7 @@ class Unit:
             self.x_kind[channel], self.x_constants[channel] = k.CONSTANT, self.x[0, channel, 0, 0]
             self.x_planes[channel] = UNSET
         self.planes = k.Planes(*map(k.address, (self.x_planes, self.x_kind, self.x_constants)))
-        self.lists, self.values = self.bound.index.by_output.lists, k.address(self.bound.weights.values)
+        self.lists, self.values = k.Lists.of(self.bound.index.by_output), k.address(self.bound.weights.values)
         outputs, size = len(case.nonzeros), self.bound.out_size
         self.z = unset(outputs, *size, case.batch, case.dtype) if way.rows else None
         if self.z is not None:
@@ -301,7 +301,7 @@ class Unit:
         outputs, values = len(case.nonzeros), len(self.bound.weights.values)
         sizes = {"weight_gradient": outputs, "bias_gradient": outputs, "value_gradient": values}
         self.gradients = {name: self.gamma.new_full((size,), UNSET) for name, size in sizes.items()}
-        shape = (parts_of(outputs), max(case.probes, 1), *self.y.shape[1:])
+        shape = (sketch_parts(outputs), max(case.probes, 1), *self.y.shape[1:])
         self.sketches = self.gamma.new_full(shape, UNSET)
         coefficients, pooled = to_lanes(self.coefficients), to_lanes(self.pooled)
         backward = k.Backward(
@@ -327,7 +327,9 @@ class Unit:
         )
         for place, (bound, dz) in enumerate([] if way.pushed else readers):
             values = k.address(bound.weights.values)
-            backward.consumers[place] = k.Consumer(bound.geometry, bound.index.by_input.lists, values, k.address(dz))
+            backward.consumers[place] = k.Reader(
+                bound.geometry, k.Lists.of(bound.index.by_input), values, k.address(dz)
+            )
         self.kernels("backward", backward)
         if way.rows:
             dz, gradient = k.address(self.dz), k.address(self.gradients["value_gradient"])
@@ -338,7 +340,12 @@ class Unit:
         """The gradient at the output after the readers have added to it, one after the other."""
         to = copy_of(self.y).fill_(UNSET) if direct is None else direct
         for number, (bound, dz) in enumerate(readers):
-            arguments = (bound.index.by_input.lists, k.address(bound.weights.values), k.address(dz), k.address(to))
+            arguments = (
+                k.Lists.of(bound.index.by_input),
+                k.address(bound.weights.values),
+                k.address(dz),
+                k.address(to),
+            )
             accumulate = int(direct is not None or number > 0)
             self.kernels("input_gradient", k.InputGradient(bound.geometry, *arguments, accumulate))
         return to

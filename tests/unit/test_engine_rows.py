@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from east.engine.cpu import kernels as k
-from east.engine.cpu.index import NonzeroIndex
+from east.engine.cpu import bindings as k
+from east.engine.graph.index import NonzeroIndex
 from east.seeding import torch_generator as generator
 from east.sparse.active import ActiveWeights
 from east.sparse.layers import MaskedConv2d
@@ -62,20 +62,20 @@ class Convolution:
     def convolve(self, x):
         z = unset(*self.dz.shape[1:], self.shape.batch, self.dtype)
         values = k.address(self.weights.values)
-        lists = self.index.by_output.lists
+        lists = k.Lists.of(self.index.by_output)
         self.kernels("convolve", k.Convolve(self.geometry, lists, values, k.address(x), k.address(z)))
         return to_images(z, self.shape.batch)
 
     def input_gradient(self, dz, before=None):
         to = unset(*self.x.shape[1:], self.shape.batch, self.dtype) if before is None else copy_of(before)
-        arguments = (self.index.by_input.lists, k.address(self.weights.values), k.address(dz), k.address(to))
+        arguments = (k.Lists.of(self.index.by_input), k.address(self.weights.values), k.address(dz), k.address(to))
         self.kernels("input_gradient", k.InputGradient(self.geometry, *arguments, int(before is not None)))
         return to_images(to, self.shape.batch)
 
     def weight_gradient(self, x, dz, least=0):
         gradient = torch.full_like(self.weights.values, UNSET)
         arguments = (k.Planes(k.address(x)), k.address(dz), k.address(gradient), least)
-        self.kernels("weight_gradient", k.WeightGradient(self.geometry, self.index.by_output.lists, *arguments))
+        self.kernels("weight_gradient", k.WeightGradient(self.geometry, k.Lists.of(self.index.by_output), *arguments))
         return gradient
 
     def dense_gradient(self, x, dz, kind=None, constants=None):
@@ -242,7 +242,12 @@ def test_memory_need_not_be_aligned(dtype):
     x, dz = convolution.planes()
     assert_same_bits(convolution.sparse_results(shifted(x), shifted(dz)), convolution.sparse_results(x, dz))
     z = shifted(unset(*convolution.dz.shape[1:], shape.batch, dtype))
-    arguments = (convolution.index.by_output.lists, k.address(convolution.weights.values), k.address(x), k.address(z))
+    arguments = (
+        k.Lists.of(convolution.index.by_output),
+        k.address(convolution.weights.values),
+        k.address(x),
+        k.address(z),
+    )
     convolution.kernels("convolve", k.Convolve(convolution.geometry, *arguments))
     assert_same_bits({"z": to_images(z, shape.batch)}, {"z": convolution.convolve(x)})
 

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from east.engine import CrossEntropy, GradientRequest
-from east.engine.cpu.engine import EVALUATION_BATCH, SparseEngine
+from east.engine.cpu.engine import CPU_EVALUATION_BATCH as EVALUATION_BATCH
+from east.engine.cpu.engine import CpuEngine
 from east.engine.dense import DenseEngine
 from east.errors import EastError
 from east.models import build_model
@@ -67,7 +68,7 @@ def mixed(network, nonzeros):
 
 
 def sparse_engine(model, choose=by_nonzeros):
-    return SparseEngine(model, active_weights(masked_layers(model)), device=CPU, choose=choose)
+    return CpuEngine(model, active_weights(masked_layers(model)), device=CPU, choose=choose)
 
 
 def batch(images=5, size=12, dtype=torch.float64, number=0):
@@ -380,7 +381,7 @@ def test_another_kind_of_network_is_refused():
 
 def test_a_gpu_is_refused():
     with pytest.raises(EastError, match="runs on the CPU, not on cuda"):
-        SparseEngine(network(), {}, device=torch.device("cuda"), choose=by_nonzeros)
+        CpuEngine(network(), {}, device=torch.device("cuda"), choose=by_nonzeros)
 
 
 def test_a_network_with_dct_layers_is_refused():

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from east.engine.cpu import kernels as k
+from east.engine.cpu import bindings as k
 
 
 class KernelArithmetic:

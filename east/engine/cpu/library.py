@@ -20,6 +20,8 @@ from pathlib import Path
 
 import torch
 
+from east.engine.base import KernelsUnavailable
+from east.engine.machine import cache_folder
 from east.errors import EastError
 from east.files import write_atomically
 
@@ -67,10 +69,6 @@ X86 = {"x86_64", "amd64", "AMD64"}
 CPUINFO = Path("/proc/cpuinfo")
 
 DIGEST_BYTES = hashlib.sha256().digest_size
-
-
-class KernelsUnavailable(EastError):  # noqa: N818 - it says a state, as in "the kernels are unavailable"
-    """The kernels cannot be compiled or loaded here; the message names the cause in one line."""
 
 
 @dataclass(frozen=True)
@@ -330,18 +328,6 @@ def openmp_runtime(entry: str) -> Path | None:
     found = (ctypes.c_char_p * 4)()
     ctypes.CDLL(None).dladdr(address, ctypes.byref(found))
     return Path(os.fsdecode(found[0])).resolve() if found[0] else None
-
-
-def cache_folder() -> Path | None:
-    """Where compiled kernels are kept: `EAST_CACHE_DIR`, else `east` in the user's cache; None for a homeless user."""
-    if chosen := os.environ.get("EAST_CACHE_DIR"):
-        return Path(chosen).absolute()
-    if shared := os.environ.get("XDG_CACHE_HOME"):
-        return Path(shared).absolute() / "east"
-    try:
-        return Path.home() / ".cache" / "east"
-    except RuntimeError:
-        return None
 
 
 def _digest(sources: Path, toolchain: Toolchain) -> str:
