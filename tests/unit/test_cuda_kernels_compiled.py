@@ -17,10 +17,10 @@ from east.engine.graph.network import Window
 CASES = ["bf16,64,32,128", "bf16,64,32,72", "bf16,256,8,128", "fp32,64,32,128"]
 """Type, channels, height and width, batch: of a ResNet-34 on small images, with the smaller last batch of an epoch."""
 
-SUMS = {"finish", "finish_statistics"}
+SUMS = {"finish_kernel", "finish_statistics_kernel"}
 """Kernels that read sums over parts, and no planes."""
 
-PRODUCTS = {"combine", "correlate"}
+PRODUCTS = {"combine_kernel", "correlate_kernel"}
 """Kernels whose loads go through shared memory to the matrix units, without waiting."""
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from east.engine.base import Executed
 from east.engine.cpu import bindings as k
 from east.engine.cpu.arithmetic import KernelArithmetic
-from east.engine.cpu.library import find_toolchain
+from east.engine.cpu.library import load_kernels
 from east.engine.cpu.program import bind_to_cpu, stored_on_cpu
 from east.engine.cpu.units import Layer
 from east.engine.graph.engine import GraphEngine, Shapes
@@ -49,7 +49,7 @@ class CpuEngine(GraphEngine):
             raise EastError("engine: sparse does not execute DCT layers, which are dense; use engine: auto or dense.")
         dtype = next(model.parameters()).dtype
         self._kernels, self._doubles = k.KernelSet(dtype), k.KernelSet(torch.float64)
-        self._toolchain = find_toolchain()
+        self._toolchain = load_kernels().toolchain
         self._layers: dict[str, Layer] = {}
         super().__init__(model, active, arithmetic=KernelArithmetic(self._kernels), arena=Arena(dtype), choose=choose)
 
