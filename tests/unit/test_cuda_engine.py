@@ -37,7 +37,7 @@ def test_a_sketch_is_the_dense_gradient_times_signs(
     *image, images = shape
     x, dz = (
         torch.randn(count, *size, images, generator=draw).to(device, dtype)
-        for count, size in ((channels, image), (6, map(window.count, image)))
+        for count, size in ((channels, image), (6, map(window.outputs, image)))
     )
     signs = (2.0 * torch.randint(2, (probes, 6), generator=draw) - 1).to(device)
     scale, shift = torch.randn(2, channels, generator=draw).to(device, torch.promote_types(dtype, torch.float32))

@@ -49,13 +49,9 @@ def test_on_a_cpu_auto_is_the_sparse_engine_wherever_there_is_a_zero(density, wo
     assert isinstance(engine_of(ON_CPU.network(density, width=4), workload=workload, costs=pytest.fail), CpuEngine)
 
 
-@pytest.mark.parametrize(
-    "model",
-    [ON_CPU.network(1.0, width=4), ON_CPU.network(0.01, width=4, dct=True)],
-    ids=["all weights active", "DCT layers"],
-)
-def test_where_there_is_no_zero_to_leave_out_it_is_the_dense_engine(model):
-    assert isinstance(engine_of(model, costs=pytest.fail), DenseEngine)
+@pytest.mark.parametrize("keys", [{"density": 1.0}, {"density": 0.01, "dct": True}], ids=str)
+def test_where_there_is_no_zero_to_leave_out_it_is_the_dense_engine(keys):
+    assert isinstance(engine_of(ON_CPU.network(width=4, **keys), costs=pytest.fail), DenseEngine)
 
 
 def test_a_network_of_another_kind_is_executed_densely():

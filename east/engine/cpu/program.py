@@ -46,7 +46,7 @@ def bind_to_cpu(
         activation: PlaneBuffer(memory["y", activation], memory.get(("gradient", activation.gradient_key)))
         for activation in (network.images, *(node.y for node in network.nodes))
     }
-    nodes = [
+    nodes: list[CpuPool | CpuUnit] = [
         CpuPool(node, buffers, batch, kernels)
         if isinstance(node, Pool)
         else CpuUnit(node, layers, buffers, memory, batch, kernels)

@@ -172,7 +172,8 @@ def calibrate(
         cases: what is timed; each kind of work occurs in some case. Networks that keep a GPU busy if None.
     """
     clock = time_step or partial(seconds_of_replay, device=device)
-    works, seconds = [], []
+    works: list[list[float]] = []
+    seconds: list[float] = []
     with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         for case in cases or gpu_cases():

@@ -81,7 +81,8 @@ class Arena:
         Args:
             shapes: of each piece; there is room for `numbers_needed` of them.
         """
-        taken, used = {}, 0
+        taken: dict[Piece, Tensor] = {}
+        used = 0
         for piece, shape in shapes.items():
             count = math.prod(shape)
             taken[piece] = self._memory[used : used + count].view(*shape)

@@ -25,7 +25,7 @@ class Window(NamedTuple):
     stride: int
     padding: int
 
-    def count(self, size: int) -> int:
+    def outputs(self, size: int) -> int:
         """Outputs along a side of the input."""
         return (size + 2 * self.padding - self.kernel) // self.stride + 1
 
@@ -257,7 +257,7 @@ class _Describer:
     ) -> Activation:
         masked = masked_part(conv)
         window = _window_of(masked)
-        y = Activation(masked.out_channels, window.count(x.height), window.count(x.width), lasting)
+        y = Activation(masked.out_channels, window.outputs(x.height), window.outputs(x.width), lasting)
         dct = conv if isinstance(conv, DCTConv2d) else None
         if dct is not None and alpha is None:
             alpha = dct.alpha
@@ -268,7 +268,7 @@ class _Describer:
         return y
 
     def _pool(self, x: Activation) -> Activation:
-        y = Activation(x.channels, POOL_WINDOW.count(x.height), POOL_WINDOW.count(x.width), lasting=True)
+        y = Activation(x.channels, POOL_WINDOW.outputs(x.height), POOL_WINDOW.outputs(x.width), lasting=True)
         y.producer = Pool(x, y)
         self.nodes.append(y.producer)
         return y
