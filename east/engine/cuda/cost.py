@@ -1,15 +1,13 @@
-"""Seconds of a use of a layer, as a linear function of the work that it is."""
+"""What a layer costs on a GPU, as a linear function of counted work, and how it is executed: as costs least."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from east.engine.cpu.network import Unit
-from east.engine.workload import Workload
-
-Execution = Literal["fused", "dense"]
-"""How a GPU executes a layer: its non-zeros, with the batch norm behind them, or all weights by PyTorch."""
+from east.engine.base import Workload
+from east.engine.graph.network import Network, Unit
+from east.engine.graph.program import Execution
 
 Kind = Literal[
     "unit",
@@ -35,7 +33,7 @@ Products of a use whose input needs no gradient count two thirds, as two convolu
 """
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
-"""All of them. An engine that does not know an execution has no work of its kinds, and its model no seconds."""
+"""All of them."""
 
 Work = Mapping[Kind, float]
 """How much there is of each kind of work; none of those that are left out."""
@@ -64,6 +62,46 @@ class CostModel:
         return math.fsum(self.predict(dense_work(unit, workload)) for unit in uses)
 
 
+@dataclass(frozen=True)
+class Cheapest:
+    """Chooses for every layer what costs least, summed over the places where it is used.
+
+    The choice affects results by rounding only. It depends on nothing but the network, the number of non-zeros, the
+    workload and the model.
+
+    Args:
+        model: gives the cost model; asked when there is a choice.
+        workload: an average step.
+        among: what is chosen from. A layer with a dense part is executed densely in any case, and so is the classifier,
+            which takes next to no time in any way.
+    """
+
+    model: Callable[[], CostModel]
+    workload: Workload
+    among: tuple[Execution, ...] = ("fused", "dense")
+
+    def __call__(self, network: Network, nonzeros: Mapping[str, int]) -> dict[str, Execution]:
+        """The execution of every masked layer."""
+        chosen: dict[str, Execution] = {network.head.layer: "dense"}
+        return chosen | {
+            layer: self._cheapest(units, nonzeros[layer]) if units[0].dct is None else "dense"
+            for layer, units in network.uses.items()
+        }
+
+    def seconds(self, network: Network, nonzeros: Mapping[str, int]) -> float:
+        """Seconds of all units of a network, each executed as costs least."""
+        executions, model = self(network, nonzeros), self.model()
+        return math.fsum(
+            model.sparse([unit], executions[unit.layer], nonzeros[unit.layer], self.workload) for unit in network.units
+        )
+
+    def _cheapest(self, uses: list[Unit], nonzeros: int) -> Execution:
+        if len(self.among) == 1:
+            return self.among[0]
+        model = self.model()
+        return min(self.among, key=lambda execution: model.sparse(uses, execution, nonzeros, self.workload))
+
+
 def sparse_work(unit: Unit, execution: Execution, nonzeros: int, workload: Workload) -> Work:
     """The work of a use of a layer in the sparse engine: convolution, batch norm and activation.
 
@@ -71,7 +109,7 @@ def sparse_work(unit: Unit, execution: Execution, nonzeros: int, workload: Workl
 
     Args:
         unit: the use.
-        execution: how its convolution is executed.
+        execution: how its convolution is executed: `fused` or `dense`.
         nonzeros: of the layer.
         workload: an average step.
     """

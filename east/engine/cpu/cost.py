@@ -8,19 +8,16 @@ their ratios matter, and those are alike on all processors with wide vectors.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from east.engine.cpu.buffers import Execution
-from east.engine.cpu.network import Network, Unit
-from east.engine.workload import Workload
-
-Choose = Callable[[Network, Mapping[str, int]], dict[str, Execution]]
-"""From a network and the non-zeros of its masked layers to the execution of every layer."""
+from east.engine.base import Workload
+from east.engine.graph.network import Network, Unit
+from east.engine.graph.program import Execution
 
 
 @dataclass(frozen=True)
-class Coefficients:
+class UseCost:
     """What a use of a layer costs, forward and backward.
 
     Args:
@@ -34,9 +31,9 @@ class Coefficients:
     product: float
 
 
-FUSED = Coefficients(call=100_000, number=0.26, product=0.14)
-ROWS = Coefficients(call=100_000, number=0.85, product=0.052)
-DENSE = Coefficients(call=570_000, number=1.5, product=0.0172)
+FUSED = UseCost(call=100_000, number=0.26, product=0.14)
+ROWS = UseCost(call=100_000, number=0.85, product=0.052)
+DENSE = UseCost(call=570_000, number=1.5, product=0.0172)
 """PyTorch's layers, where every weight counts."""
 
 SKETCH = 0.02
@@ -45,11 +42,8 @@ SKETCH = 0.02
 
 def cheapest(network: Network, nonzeros: Mapping[str, int]) -> dict[str, Execution]:
     """The execution of every masked layer that costs least, summed over the places where it is used."""
-    uses: dict[str, list[Unit]] = {}
-    for unit in network.units:
-        uses.setdefault(unit.layer, []).append(unit)
     chosen: dict[str, Execution] = {network.head.layer: "rows"}
-    for layer, units in uses.items():
+    for layer, units in network.uses.items():
         fused = math.fsum(_cost(unit, FUSED, nonzeros[layer]) for unit in units)
         rows = math.fsum(_cost(unit, ROWS, nonzeros[layer]) for unit in units)
         chosen[layer] = "rows" if rows < fused else "fused"
@@ -73,8 +67,8 @@ def _sparse_step(network: Network, nonzeros: Mapping[str, int], workload: Worklo
     executions = cheapest(network, nonzeros)
     costs = []
     for unit in network.units:
-        coefficients = FUSED if executions[unit.layer] == "fused" else ROWS
-        costs.append(coefficients.call + workload.batch * _cost(unit, coefficients, nonzeros[unit.layer]))
+        use = FUSED if executions[unit.layer] == "fused" else ROWS
+        costs.append(use.call + workload.batch * _cost(unit, use, nonzeros[unit.layer]))
         plane, taps = unit.y.height * unit.y.width, unit.conv.kernel_size[0] ** 2
         sketch = SKETCH * plane * (unit.x.channels * taps + unit.y.channels)
         dense = DENSE.product * plane * unit.conv.weight.numel()
@@ -88,9 +82,9 @@ def _dense_step(network: Network, workload: Workload) -> float:
     return math.fsum(costs)
 
 
-def _cost(unit: Unit, coefficients: Coefficients, weights: int) -> float:
+def _cost(unit: Unit, use: UseCost, weights: int) -> float:
     """What an image adds to the cost of a use of a layer with so many weights."""
     plane = unit.y.height * unit.y.width
     numbers = math.prod(unit.x.shape) + math.prod(unit.y.shape)
     convolutions = 2 if unit.x.producer is None else 3
-    return coefficients.number * numbers + coefficients.product * convolutions * weights * plane
+    return use.number * numbers + use.product * convolutions * weights * plane

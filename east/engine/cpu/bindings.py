@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from east.engine.cpu.library import load_kernels
+from east.engine.graph.index import Grouped
 
 NO_ACTIVATION, RECTIFY_BY_OUTPUT, RECTIFY_BY_INPUT, DYNAMIC = range(4)
 """How the backward pass finds which way an activation went: `Activation` in kernels/backward.cpp."""
@@ -62,6 +63,11 @@ class Lists(Structure):
 
     _fields_ = [(name, c_void_p) for name in ("start", "channel", "tap", "value")]
 
+    @classmethod
+    def of(cls, nonzeros: Grouped) -> "Lists":
+        """The addresses of the four lists; valid as long as they live."""
+        return cls(*map(address, (nonzeros.start, nonzeros.channel, nonzeros.tap, nonzeros.place)))
+
 
 class Planes(Structure):
     """An activation: its channels, and how each is kept."""
@@ -69,8 +75,8 @@ class Planes(Structure):
     _fields_ = [(name, c_void_p) for name in ("data", "kind", "constants")]
 
 
-class Consumer(Structure):
-    """A convolution that reads an activation, and the gradient at its output."""
+class Reader(Structure):
+    """A convolution that reads an activation, and the gradient at its output: `Consumer` in kernels/backward.cpp."""
 
     _fields_ = [("geometry", Geometry), ("by_input", Lists), ("values", c_void_p), ("dz", c_void_p)]
 
@@ -121,7 +127,7 @@ class Backward(Structure):
     _fields_ = [
         *_UNIT,
         ("normalization", c_void_p),
-        ("consumers", Consumer * 2),
+        ("consumers", Reader * 2),
         ("direct", c_void_p),
         ("activation", c_int32),
         ("y", c_void_p),
@@ -263,7 +269,7 @@ class DyReLUSums(Structure):
     ]
 
 
-class CrossEntropy(Structure):
+class CrossEntropyLoss(Structure):
     """The loss of a batch and its gradient at the logits: kernels/loss.cpp."""
 
     _fields_ = [*_sizes("classes", "batch"), *_addresses("logits", "labels", "loss", "gradient")]

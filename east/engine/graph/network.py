@@ -1,7 +1,8 @@
 """A network as a list of units in the order of execution, with the activations between them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import cast
+from typing import NamedTuple, cast
 
 from torch import Tensor, nn
 
@@ -10,10 +11,23 @@ from east.models.blocks import Block, Conv, SharingBlock, masked_part
 from east.models.dct import DCTConv2d, DCTLinear
 from east.models.dyrelu import DyReLU
 from east.models.resnet import ResNet
+from east.sparse.active import ActiveWeights
 from east.sparse.layers import MaskedConv2d, MaskedLinear, masked_layers
 
 GradientKey = tuple[bool, int, int, int]
 """Whether an activation is lasting, and its shape."""
+
+
+class Window(NamedTuple):
+    """What a square convolution or pool looks at: kernel size, stride and padding."""
+
+    kernel: int
+    stride: int
+    padding: int
+
+    def outputs(self, size: int) -> int:
+        """Outputs along a side of the input."""
+        return (size + 2 * self.padding - self.kernel) // self.stride + 1
 
 
 @dataclass(eq=False)
@@ -79,6 +93,11 @@ class Unit:
     residual: Activation | None
 
     @property
+    def window(self) -> Window:
+        """What the convolution looks at."""
+        return _window_of(self.conv)
+
+    @property
     def dynamic(self) -> DyReLU | None:
         """The DyReLU as long as it is not retired."""
         return None if self.dyrelu is None or self.dyrelu.retired else self.dyrelu
@@ -93,15 +112,16 @@ class Unit:
         return weight
 
 
+POOL_WINDOW = Window(kernel=3, stride=2, padding=1)
+
+
 @dataclass(eq=False)
 class Pool:
-    """The max-pool behind the stem of networks for large images: window 3, stride 2, padding 1."""
+    """The max-pool behind the stem of networks for large images."""
 
     x: Activation
     y: Activation
-    kernel: int = 3
-    stride: int = 2
-    padding: int = 1
+    window: Window = POOL_WINDOW
 
 
 @dataclass(eq=False)
@@ -140,6 +160,14 @@ class Network:
         """The nodes that are units."""
         return [node for node in self.nodes if isinstance(node, Unit)]
 
+    @property
+    def uses(self) -> dict[str, list[Unit]]:
+        """The units of each masked layer but the classifier, by its name; a shared one has several."""
+        found: dict[str, list[Unit]] = {}
+        for unit in self.units:
+            found.setdefault(unit.layer, []).append(unit)
+        return found
+
     def check_statistics(self, batch: int) -> None:
         """Refuse to train on so many images where they give no batch statistics.
 
@@ -163,6 +191,12 @@ def describe(model: nn.Module, image_shape: tuple[int, int, int]) -> Network:
     if image_shape[0] != model.in_channels:
         raise EastError(f"the network takes images of {model.in_channels} channels, not of {image_shape[0]}.")
     return _Describer(model).describe(image_shape)
+
+
+def executes_everything(model: nn.Module, active: Mapping[str, ActiveWeights]) -> bool:
+    """Whether there is no zero to leave out: each masked layer has a full mask or a dense part."""
+    within = {module.sparse for module in model.modules() if isinstance(module, DCTConv2d | DCTLinear)}
+    return all(weights.is_full or weights.layer in within for weights in active.values())
 
 
 class _Describer:
@@ -222,8 +256,8 @@ class _Describer:
         alpha: nn.Parameter | None = None,
     ) -> Activation:
         masked = masked_part(conv)
-        height, width = (_size(size, masked) for size in (x.height, x.width))
-        y = Activation(masked.out_channels, height, width, lasting)
+        window = _window_of(masked)
+        y = Activation(masked.out_channels, window.outputs(x.height), window.outputs(x.width), lasting)
         dct = conv if isinstance(conv, DCTConv2d) else None
         if dct is not None and alpha is None:
             alpha = dct.alpha
@@ -234,11 +268,11 @@ class _Describer:
         return y
 
     def _pool(self, x: Activation) -> Activation:
-        y = Activation(x.channels, (x.height - 1) // 2 + 1, (x.width - 1) // 2 + 1, lasting=True)
+        y = Activation(x.channels, POOL_WINDOW.outputs(x.height), POOL_WINDOW.outputs(x.width), lasting=True)
         y.producer = Pool(x, y)
         self.nodes.append(y.producer)
         return y
 
 
-def _size(size: int, conv: MaskedConv2d) -> int:
-    return (size + 2 * int(conv.padding[0]) - conv.kernel_size[0]) // conv.stride[0] + 1
+def _window_of(conv: MaskedConv2d) -> Window:
+    return Window(conv.kernel_size[0], conv.stride[0], int(conv.padding[0]))

@@ -1,4 +1,4 @@
-"""What the kernels are told: non-zeros, geometry, activations, batch norm, and who reads an activation."""
+"""What kernels work on: activations, batch norm, and who reads an activation."""
 
 from dataclasses import dataclass
 
@@ -6,35 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from east.engine.cuda.tiles import PositionTiling, blocks_of
-
-
-@dataclass(frozen=True, eq=False)
-class Lists:
-    """The non-zeros of a convolution in groups, on the device at addresses that stay; all int32.
-
-    Groups are output channels (lists by output) or input channels (lists by input). Entries beyond `start[-1]` are
-    never read.
-
-    Args:
-        start: (groups + 1,) where each group begins.
-        channel: (capacity,) the channel at the other end.
-        tap: (capacity,) kernel row * kernel size + kernel column.
-        place: (capacity,) where the weight stands in the vector of values.
-    """
-
-    start: Tensor
-    channel: Tensor
-    tap: Tensor
-    place: Tensor
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """A square convolution: kernel size, stride and padding."""
-
-    kernel: int
-    stride: int
-    padding: int
+from east.engine.graph.index import Grouped
+from east.engine.graph.memory import Buffer
+from east.engine.graph.network import Window
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +29,14 @@ class Source:
     shift: Tensor | None = None
     rectify: bool = False
     stored: Tensor | None = None
+
+
+class SourceBuffer(Buffer):
+    """An activation: how it is read, and where the gradient (C, H, W, N) at it goes."""
+
+    def __init__(self, source: Source, gradient: Tensor | None) -> None:
+        super().__init__(gradient)
+        self.source = source
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,15 +135,15 @@ class Consumer:
     Args:
         lists: its non-zeros by input channel.
         values: (at least capacity,) the weights in the order of places, in the type of `accumulation_type`.
-        geometry: its geometry.
+        window: what it looks at.
         dz: (Co, Ho, Wo, N) the gradient at its output; channels without non-zeros need not be written.
         products: (capacity, parts_of(shape of x, dtype)) memory for parts of the gradients of its non-zeros.
         value_gradient: (at least capacity,) where these gradients go, in the order of places; 0 beyond the non-zeros.
     """
 
-    lists: Lists
+    lists: Grouped
     values: Tensor
-    geometry: Geometry
+    window: Window
     dz: Tensor
     products: Tensor
     value_gradient: Tensor

@@ -6,11 +6,9 @@ from dataclasses import replace
 from torch import Tensor, nn
 
 from east.engine.arithmetic import PyTorchArithmetic
-from east.engine.base import Engine, GradientRequest, Gradients
-from east.engine.costs.choose import Cheapest
-from east.engine.cpu.network import describe
-from east.engine.executed import Executed
-from east.models.dct import DCTConv2d, DCTLinear
+from east.engine.base import Engine, Executed, GradientRequest, Gradients
+from east.engine.cuda.cost import Cheapest
+from east.engine.graph.network import describe, executes_everything
 from east.reproducibility import weakest
 from east.sparse.active import ActiveWeights
 
@@ -102,11 +100,6 @@ class AutoEngine:
             return False
         _, channels, height, width = images.shape
         network = describe(self.model, (channels, height, width))
+        nonzeros = {name: weights.count for name, weights in self.active.items()}
         model, workload = self._choose.model(), self._choose.workload
-        return self._choose.seconds(network, self.active) < model.dense(network.units, workload)
-
-
-def executes_everything(model: nn.Module, active: Mapping[str, ActiveWeights]) -> bool:
-    """Whether there is no zero to leave out: each masked layer has a full mask or a dense part."""
-    within = {module.sparse for module in model.modules() if isinstance(module, DCTConv2d | DCTLinear)}
-    return all(weights.is_full or weights.layer in within for weights in active.values())
+        return self._choose.seconds(network, nonzeros) < model.dense(network.units, workload)

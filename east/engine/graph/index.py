@@ -5,36 +5,30 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from east.engine.cpu import kernels as k
 from east.sparse.active import ActiveWeights
 
 
 @dataclass(frozen=True, eq=False)
 class Grouped:
-    """Non-zeros grouped by the channel at one end, all int32.
+    """Non-zeros grouped by the channel at one end, all int32. Entries beyond `start[-1]` are never read.
 
     Args:
         start: (groups + 1,) where each group begins.
         channel: (n,) the channel at the other end.
         tap: (n,) kernel row * kernel size + kernel column.
-        value: (n,) where the weight stands among the active weights.
+        place: (n,) where the weight stands among the active weights.
     """
 
     start: Tensor
     channel: Tensor
     tap: Tensor
-    value: Tensor
-
-    @property
-    def lists(self) -> k.Lists:
-        """The addresses of the four; valid as long as this object lives."""
-        return k.Lists(k.address(self.start), k.address(self.channel), k.address(self.tap), k.address(self.value))
+    place: Tensor
 
     def among(self, channels: Tensor) -> "Grouped":
         """The non-zeros whose channel at the other end is one of these, given as a mask (uint8)."""
         kept = channels[self.channel.long()].bool()
         before = torch.nn.functional.pad(kept.cumsum(0), (1, 0))
-        return Grouped(before[self.start.long()].int(), self.channel[kept], self.tap[kept], self.value[kept])
+        return Grouped(before[self.start.long()].int(), self.channel[kept], self.tap[kept], self.place[kept])
 
     @property
     def occupied(self) -> Tensor:
@@ -58,14 +52,14 @@ class NonzeroIndex:
         positions = torch.arange(count) if weights.positions is None else weights.positions[:count].cpu()
         channels, tap = positions // taps, positions % taps
         outputs, inputs = channels // in_channels, channels % in_channels
-        value = torch.arange(len(positions))
+        place = torch.arange(len(positions))
         by_input = inputs.argsort(stable=True)
         return cls(
-            _grouped(outputs, out_channels, inputs, tap, value),
+            _grouped(outputs, out_channels, inputs, tap, place),
             _grouped(inputs[by_input], in_channels, outputs[by_input], tap[by_input], by_input),
         )
 
 
-def _grouped(group: Tensor, groups: int, channel: Tensor, tap: Tensor, value: Tensor) -> Grouped:
+def _grouped(group: Tensor, groups: int, channel: Tensor, tap: Tensor, place: Tensor) -> Grouped:
     start = torch.searchsorted(group.contiguous(), torch.arange(groups + 1))
-    return Grouped(start.int(), channel.int(), tap.int(), value.int())
+    return Grouped(start.int(), channel.int(), tap.int(), place.int())
