@@ -8,10 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from east.cli.app import app
-from east.cli.input import read_plan
-from east.cli.options import AsJson, ConfigFiles, Results
-from east.cli.output import print_json
+from east.cli.common import AsJson, ConfigFiles, Results, print_json, read_plan
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,7 +20,6 @@ INDENT = " " * 11
 STYLES = {"ok": "green", "note": "cyan", "warning": "yellow", "error": "bold red"}
 
 
-@app.command()
 def doctor(
     configfile: ConfigFiles = None,
     results: Results = None,

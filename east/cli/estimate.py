@@ -1,7 +1,7 @@
 """The command that says beforehand what a plan will cost."""
 
+import logging
 import os
-import sys
 import textwrap
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
@@ -9,12 +9,19 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
-from east.cli.app import app
-from east.cli.input import read_plan
-from east.cli.options import CORES, AsJson, ConfigFiles, Results
-from east.cli.output import print_json, print_table
+from east.cli.common import (
+    CORES,
+    AsJson,
+    ConfigFiles,
+    DeviceName,
+    EngineName,
+    Results,
+    StepName,
+    print_json,
+    print_table,
+    read_plan,
+)
 from east.launch.cores import training_threads
 from east.launch.lease import Lease, gpu_alone, visible_gpus
 
@@ -27,7 +34,6 @@ SECONDS_PER_HOUR = 3600
 WIDTH = 100
 
 
-@app.command()
 def estimate(
     configfile: ConfigFiles = None,
     results: Results = None,
@@ -41,14 +47,17 @@ def estimate(
         int | None, typer.Option(min=1, help="Runs at once on a cluster; as many as this machine takes if absent.")
     ] = None,
     device: Annotated[
-        str | None, typer.Option(envvar="EAST_DEVICE", help="auto, cpu or cuda; the configuration's if absent.")
+        DeviceName | None, typer.Option(envvar="EAST_DEVICE", help="What computes; the configuration's if absent.")
     ] = None,
     engine: Annotated[
-        str | None, typer.Option(envvar="EAST_ENGINE", help="auto, dense or sparse; the configuration's if absent.")
+        EngineName | None,
+        typer.Option(envvar="EAST_ENGINE", help="What executes the network; the configuration's if absent."),
     ] = None,
     step: Annotated[
-        str | None,
-        typer.Option(envvar="EAST_STEP", help="auto, eager, captured or compiled; the configuration's if absent."),
+        StepName | None,
+        typer.Option(
+            envvar="EAST_STEP", help="How a GPU is given the operations of a step; the configuration's if absent."
+        ),
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of a run; the configuration's.")] = None,
     seconds: Annotated[float, typer.Option(min=0.1, help="About how long each kind of run is timed.")] = 3.0,
@@ -58,6 +67,8 @@ def estimate(
     Nothing is trained, and no data are needed. What is done already is left out, and a run with a checkpoint counts
     from there.
     """
+    from rich.console import Console
+
     plan = read_plan(configfile)
     execution = plan.config.execution
     device, engine = device or execution.device, engine or execution.engine
@@ -84,7 +95,7 @@ def estimate(
         for paragraph in _explanation(found, at_once, conditions, plan.datasets(), lease):
             print("\n" + textwrap.fill(paragraph, WIDTH))
     for warning in found.warnings:
-        print(warning, file=sys.stderr)
+        logging.getLogger(__name__).warning(warning.removeprefix("warning: "))
 
 
 def _print_tables(found: "Estimate", at_once: "Parallelism") -> None:

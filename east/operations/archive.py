@@ -13,7 +13,7 @@ from pathlib import Path
 
 from east.errors import EastError
 from east.files import whole_file
-from east.operations.place import INCOMING, Placed, is_free, move_run
+from east.operations.merge import INCOMING, Placed, is_free, move_run
 from east.operations.results_lock import COST, LOCK_FILE, ResultsLock, folder_contents, parse_lock, verify
 
 

@@ -14,8 +14,8 @@ from typing import Literal, get_args
 from east.config import Plan
 from east.errors import EastError
 from east.files import is_temporary
+from east.operations.merge import INCOMING
 from east.operations.on_disk import find, read_run
-from east.operations.place import INCOMING
 from east.training.folder import CHECKPOINTS, LOCK, is_locked
 
 Kind = Literal[

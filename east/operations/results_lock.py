@@ -13,7 +13,7 @@ from east.analysis.summary import Summary, describe
 from east.config import Plan
 from east.config.run import Frozen
 from east.errors import EastError
-from east.operations.complete import complaint
+from east.operations.changes import complaint
 from east.operations.on_disk import SMALL_FILES, read_run
 from east.reproducibility import Reproducibility
 from east.training.folder import SUMMARY, repeatable_summary
