@@ -14,7 +14,7 @@ help:
 	@echo 'make sanitize   tests of the compiled kernels under the address and undefined-behaviour sanitizers'
 	@echo 'make tables     the paper: every table that config.yaml asks for (days on a GPU)'
 	@echo 'make bench      the benchmark of the training step, about a quarter of an hour on two cores'
-	@echo 'make lint       ruff, mypy, snakefmt, snakemake --lint'
+	@echo 'make lint       ruff, mypy, deptry, snakefmt, snakemake --lint'
 	@echo 'make format     format Python and Snakemake files'
 	@echo 'make lock       resolve requirements/ anew from pyproject.toml'
 	@echo 'make clean      remove the environment and caches; results and data stay'
@@ -69,6 +69,7 @@ lint: .venv/dev.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/deptry .
 	$(BIN)/snakefmt --check Snakefile rules
 	$(BIN)/snakemake --lint
 

@@ -33,17 +33,6 @@ def virtual_weights(model: nn.Module) -> int:
     return sum(count * layers[name].weight.numel() for name, count in reuse_counts(model).items())
 
 
-def adjusted_density(density: float, owned: int, virtual: int) -> float:
-    """Density over the owned weights that stores density * dense size non-zeros: d (owned + virtual) / owned.
-
-    Args:
-        density: of the dense network, in (0, 1].
-        owned: weights that are stored.
-        virtual: weights that reuse stands for.
-    """
-    return density * (owned + virtual) / owned
-
-
 def stored_nonzeros(model: nn.Module, density: float) -> int:
     """The number of non-zeros a network may store at a density of the dense network, exactly.
 

@@ -38,16 +38,6 @@ def write_archive(lock: ResultsLock, results: Path, out: Path) -> None:
             _add(tar, name, (results / name).read_bytes())
 
 
-def read_archive_lock(archive: Path) -> ResultsLock:
-    """The lock in an archive.
-
-    Raises:
-        EastError: the file is no archive of results, or damaged.
-    """
-    with _open(archive) as tar:
-        return _lock_in(tar, archive)
-
-
 def archive_contents(archive: Path) -> Iterator[tuple[str, bytes]]:
     """The files of an archive, for `verify`.
 

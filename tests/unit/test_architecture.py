@@ -6,7 +6,7 @@ from pathlib import Path
 import east
 
 ROOT = Path(east.__file__).parent
-COMMON = {"digest", "errors", "files", "reproducibility", "seeding"}
+COMMON = {"digest", "errors", "files", "locks", "reproducibility", "seeding"}
 MAY_IMPORT = {
     "sparse": COMMON,
     "config": COMMON | {"sparse"},
@@ -18,7 +18,8 @@ MAY_IMPORT = {
     "analysis": COMMON | {"config"},
     "render": COMMON | {"config", "analysis", "data"},
     "launch": COMMON,
-    "operations": COMMON | {"config", "sparse", "data", "models", "engine", "training", "cost", "analysis", "launch"},
+    "operations": COMMON
+    | {"config", "sparse", "data", "models", "engine", "training", "cost", "analysis", "launch", "render"},
 }
 MAY_IMPORT["cli"] = COMMON | MAY_IMPORT.keys()
 

@@ -8,10 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from east.engine.costs.model import CostModel, Kind
 from east.files import write_atomically
+from east.locks import locked
 
 
 def kept(
@@ -40,7 +39,7 @@ def kept(
         return model
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.with_suffix(".lock")):
+        with locked(path.with_suffix(".lock")):
             if (model := _read(path, machine, kinds)) is not None:
                 return model
             model = fit()
