@@ -1,4 +1,4 @@
-"""`east doctor`: whether the plan can run here, and how to mend what is wrong."""
+"""`east doctor`: whether the plan can run here, and how to fix what is wrong."""
 
 import os
 from collections import Counter
@@ -13,7 +13,7 @@ from east.cli.common import AsJson, ConfigFiles, Results, print_json, read_plan
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from east.operations.doctor.finding import Finding
+    from east.operations.doctor.surroundings import Finding
 
 WIDTH = 100
 INDENT = " " * 11
@@ -26,14 +26,14 @@ def doctor(
     thorough: Annotated[bool, typer.Option("--thorough", help="Verify the checksums of the data as well.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Say whether the plan can run here: what is wrong, why it matters, and the command that mends it.
+    """Say whether the plan can run here: what is wrong, why it matters, and the command that fixes it.
 
     The exit status is 0 if nothing would stop the plan, and 1 otherwise.
     """
     from rich.console import Console
 
     from east.operations.doctor.ask import Asker
-    from east.operations.doctor.examine import can_run, examine
+    from east.operations.doctor.checks import can_run, examine
     from east.operations.doctor.surroundings import Surroundings
     from east.operations.on_disk import results_folder
 
@@ -74,8 +74,8 @@ def _print_subject(console: "Console", subject: str, found: "list[Finding]") -> 
         console.print(label + Text(wrapped[0]), soft_wrap=True)
         for row in wrapped[1:]:
             console.print(INDENT + row, soft_wrap=True)
-        if finding.mend:
-            console.print(f"{INDENT}-> {finding.mend}", soft_wrap=True)
+        if finding.fix:
+            console.print(f"{INDENT}-> {finding.fix}", soft_wrap=True)
     console.print()
 
 

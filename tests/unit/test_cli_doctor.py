@@ -41,15 +41,15 @@ def test_a_broken_torch_is_told_with_everything_else(tmp_path, without_torch):
     assert (done.returncode, done.stderr) == (1, "")
     report = json.loads(done.stdout)
     assert (report["plan"], report["can_run"]) == ("demo", False)
-    assert all(finding.keys() == {"subject", "level", "found", "why", "mend"} for finding in report["findings"])
+    assert all(finding.keys() == {"subject", "level", "found", "why", "fix"} for finding in report["findings"])
     errors = [finding for finding in report["findings"] if finding["level"] == "error"]
     assert len(errors) == 1
     assert "libtorch_cpu.so: cannot open shared object" in errors[0]["found"]
-    assert errors[0]["mend"]
+    assert errors[0]["fix"]
     assert {finding["subject"] for finding in report["findings"]} > {"Disk", "Data", "Results", "Slurm", "Machine"}
 
 
-def test_what_stops_the_plan_is_printed_with_reason_and_mend(tmp_path, without_torch):
+def test_what_stops_the_plan_is_printed_with_reason_and_fix(tmp_path, without_torch):
     (tmp_path / "data/digits").mkdir(parents=True)
     (tmp_path / "data/digits/manifest.json").write_text("{}")
     done = doctor(tmp_path, **without_torch)

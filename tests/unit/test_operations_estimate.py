@@ -280,8 +280,8 @@ def test_a_finished_plan_costs_nothing(plan, tmp_path):
 
 def test_an_engine_that_is_not_there_is_named(tmp_path):
     done = east("estimate", "--configfile", TEST_CONFIG, "--results", tmp_path, "--engine", "quick")
-    assert done.returncode == 1
-    assert done.stderr == "error: there is no engine 'quick'. Choose one of auto, dense, sparse.\n"
+    assert done.returncode == 2
+    assert all(word in done.stderr for word in ("--engine", "quick", "'auto', 'dense', 'sparse'"))
 
 
 @pytest.mark.slow

@@ -100,17 +100,6 @@ def probe_kernels() -> dict[str, Any]:
     }
 
 
-def probe_image_folder(dataset: str, folder: str) -> dict[str, Any]:
-    """The digest of an image folder's names and sizes, or what is wrong with it."""
-    from east.data.folder import scan_folder
-    from east.errors import EastError
-
-    try:
-        return {"digest": scan_folder(dataset, Path(folder)).digest}
-    except EastError as error:
-        return {"wrong": str(error)}
-
-
 def installed_build(package: str) -> str | None:
     """The version of a package with its build, such as 2.13.0+cpu, read without importing it; None if it is missing."""
     spec = importlib.util.find_spec(package)
@@ -131,7 +120,6 @@ PROBES: dict[str, Callable[..., dict[str, Any]]] = {
     "triton": probe_triton,
     "step": probe_step,
     "kernels": probe_kernels,
-    "image_folder": probe_image_folder,
 }
 
 if __name__ == "__main__":
