@@ -121,3 +121,9 @@ def print_table(columns: list[str], rows: list[dict[str, object]]) -> None:
     widths = [max(len(row[i]) for row in cells) for i in range(len(columns))]
     for row in cells:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def counted(number: int, what: str) -> str:
+    """A number of things, in the plural where there is not one."""
+    plural = "es" if what.endswith("s") else "s"
+    return f"{number} {what}" if number == 1 else f"{number} {what}{plural}"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from east.cli.common import AsJson, ConfigFiles, Results, print_json, read_plan
+from east.cli.common import AsJson, ConfigFiles, Results, counted, print_json, read_plan
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -51,8 +51,8 @@ def doctor(
         counts = Counter(finding.level for found in findings.values() for finding in found)
         verdict = "can run" if can_run(findings) else "cannot run"
         console.print(
-            f"The plan '{plan.config.name}' {verdict}: {_count(counts['error'], 'error')}, "
-            f"{_count(counts['warning'], 'warning')}, {_count(counts['note'], 'note')}."
+            f"The plan '{plan.config.name}' {verdict}: {counted(counts['error'], 'error')}, "
+            f"{counted(counts['warning'], 'warning')}, {counted(counts['note'], 'note')}."
         )
     if not can_run(findings):
         raise typer.Exit(1)
@@ -77,7 +77,3 @@ def _print_subject(console: "Console", subject: str, found: "list[Finding]") -> 
         if finding.fix:
             console.print(f"{INDENT}-> {finding.fix}", soft_wrap=True)
     console.print()
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"

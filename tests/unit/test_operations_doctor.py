@@ -447,8 +447,8 @@ SQUEUE = {"profiles/slurm/profile.yaml": "slurm-status-command: squeue\n"}
         (slurm.controller, {"sinfo": "echo 'gpu|down|gpu:4'"}, {}, "warning", ["no partition"]),
         (slurm.accounting, {}, {}, "ok", ["sacct"]),
         (slurm.accounting, DISABLED, {}, "warning", ["slurm-status-command: squeue", "slurm-no-account: true"]),
-        (slurm.accounting, DISABLED | {"scontrol": "echo 'MinJobAge = 300 sec'"}, SQUEUE, "ok", ["squeue"]),
-        (slurm.accounting, DISABLED | {"scontrol": "echo 'MinJobAge = 10 sec'"}, SQUEUE, "warning", ["10 s"]),
+        (slurm.accounting, DISABLED | {"scontrol": "echo 'MinJobAge = 120 sec'"}, SQUEUE, "ok", ["squeue"]),
+        (slurm.accounting, DISABLED | {"scontrol": "echo 'MinJobAge = 119 sec'"}, SQUEUE, "warning", ["119 s"]),
     ],
 )
 def test_a_slurm_that_would_lose_or_start_no_training_is_a_warning(

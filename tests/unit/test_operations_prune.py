@@ -1,5 +1,7 @@
+import os
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -94,6 +96,17 @@ def test_damaged_and_half_written_files_go(results):
     assert not any(path.exists() for path in broken)
     assert (folder / ".lock").exists()
     assert (folder / "summary.json").exists()
+
+
+@pytest.mark.parametrize(("hours", "stays"), [(23, True), (25, False)])
+def test_what_a_merge_left_that_was_killed_goes_after_a_day(results, hours, stays):
+    folder = results / ".incoming-x1"
+    folder.mkdir()
+    (folder / "file").write_bytes(b"x" * 1000)
+    os.utime(folder, (time.time() - 3600 * hours,) * 2)
+    assert (".incoming-x1  1.0 kB" in prune(results).stdout) != stays
+    prune(results, "--delete")
+    assert folder.exists() == stays
 
 
 def test_a_run_that_trains_is_left_alone_and_named(results):
