@@ -20,6 +20,7 @@ from east.cli.status import show, status
 from east.cli.workflow import aggregate, analyse, appendix, evidence_tables, report, table, table_6, table_b1
 from east.errors import EastError
 from east.launch.waiting import let_idle_threads_sleep
+from east.log import configure_logging
 
 __all__ = ["COMMANDS", "app", "main"]
 
@@ -99,22 +100,6 @@ def describe(
     ] = False,
 ) -> None:
     """EAST at extreme sparsity: plan, train, measure and render the paper's appendix."""
-
-
-class Lines(logging.Handler):
-    """Prints each record as one line on standard error, warnings and errors after the name of their level."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Print a record at once: people and the workflow follow the log while a training goes on."""
-        level = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
-        print(level + record.getMessage(), file=sys.stderr, flush=True)
-
-
-def configure_logging() -> None:
-    """Print what the package logs."""
-    logger = logging.getLogger("east")
-    logger.handlers = [Lines()]
-    logger.setLevel(logging.INFO)
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import east
 
 ROOT = Path(east.__file__).parent
-COMMON = {"digest", "errors", "files", "locks", "reproducibility", "seeding"}
+COMMON = {"digest", "errors", "files", "locks", "log", "reproducibility", "seeding"}
 MAY_IMPORT = {
     "sparse": COMMON,
     "config": COMMON | {"sparse"},

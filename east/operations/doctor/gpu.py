@@ -66,8 +66,11 @@ def numerics(here: Surroundings) -> Iterator[Finding]:
     if here.plan.config.readings.numerics != "bf16" or here.has_gpu:
         return
     found = "readings.numerics is bf16, which exists on GPUs alone, and trainings would run on the CPU"
-    level, why = ("warning", LOGIN_NODE) if here.has_slurm else ("error", "Every training would refuse.")
-    yield Finding(level, found, why, "Set readings.numerics to tf32 or fp32.")
+    fix = "Set readings.numerics to tf32 or fp32."
+    if here.has_slurm:
+        yield Finding("warning", found, LOGIN_NODE, fix)
+    else:
+        yield Finding("error", found, "Every training would refuse.", fix)
 
 
 def steps(here: Surroundings) -> Iterator[Finding]:
