@@ -1,4 +1,4 @@
-"""What the package logs, for people: a line each on standard error, warnings and errors after the name of their level."""
+"""What the package logs, for people: a line each on standard error, warnings and errors after their level."""
 
 import logging
 import sys
