@@ -275,7 +275,7 @@ def test_a_finished_plan_costs_nothing(plan, tmp_path):
     done = east("estimate", "--configfile", TEST_CONFIG, "--results", tmp_path)
     assert done.returncode == 0
     assert done.stdout.splitlines()[-1] == "Everything is done."
-    assert done.stdout.splitlines()[-3].split() == ["total", "6", "6", "0", "0", "0", "s", "0", "B"]
+    assert done.stdout.splitlines()[-3].split() == ["total", "6", "6", "0", "0", "0", "s", "0", "bytes"]
 
 
 def test_an_engine_that_is_not_there_is_named(tmp_path):
