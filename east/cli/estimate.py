@@ -134,11 +134,11 @@ def _explanation(
             "No GPU was free: others used this one while steps were timed there, so all times are too long. Repeat it "
             "when nothing else runs."
         )
-    told = sum(kind.timed_batch < kind.batch for kind in found.kinds)
-    if told:
+    extrapolated = sum(kind.timed_batch < kind.batch for kind in found.kinds)
+    if extrapolated:
         yield (
-            f"Steps of {counted(told, 'kind')} take so long that their time was told from steps on fewer images; "
-            "--seconds gives them more time."
+            f"Steps of {counted(extrapolated, 'kind')} take so long that their time was extrapolated from steps on "
+            "fewer images; --seconds gives them more time."
         )
     if "imagenet" in datasets:
         yield "Reading ImageNet's files takes time that is not counted."

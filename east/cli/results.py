@@ -114,7 +114,7 @@ def verify(
     """Compare runs, costs and tables with a lock, and name each that is not as locked.
 
     A run that was trained again is compared to the bit where its class of reproducibility allows it; where not, the
-    difference in accuracy is told with the reason.
+    difference in accuracy is printed with the reason.
     """
     from east.operations.archive import archive_contents
     from east.operations.results_lock import folder_contents, read_lock

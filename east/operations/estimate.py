@@ -45,7 +45,7 @@ class TimedKind:
         name: for people.
         runs: that are left of it.
         batch: images of a step.
-        timed_batch: images of the steps that were timed; if fewer, the time of a step was told from theirs.
+        timed_batch: images of the steps that were timed; if fewer, the time of a step was extrapolated from theirs.
         build: seconds to make network, masks, engine and optimizer.
         save: seconds to write a checkpoint.
         parts: when, and what was found.

@@ -46,7 +46,7 @@ def merge(plan: Plan, source: Path, results: Path, *, dry_run: bool = False) -> 
         dry_run: only say what would be taken.
 
     Raises:
-        EastError: `source` is no folder of results.
+        EastError: `source` is not a folder of results.
     """
     if not (source / "runs").is_dir():
         raise EastError(f"{source} has no folder runs. Give another person's results/{plan.config.name}.")
@@ -143,7 +143,7 @@ def _accuracy(summary: Summary) -> str:
 
 
 def _copy(source: str | Path, destination: str | Path) -> None:
-    """Copy what a file holds, to the disk. It gets the time of now, so that tables are made anew from it."""
+    """Copy what a file holds, to the disk. It gets the time of now, so that tables are made again from it."""
     shutil.copyfile(source, destination)
     with Path(destination).open("rb") as stream:
         os.fsync(stream.fileno())

@@ -149,7 +149,7 @@ def _leftover(kind: Kind, name: str, paths: list[Path], run: Path | None = None)
 
 
 def _is_plain(path: Path, results: Path) -> bool:
-    """Whether a path is a file of its own, in folders of their own."""
+    """Whether a path is a file and not a link, in folders that are not links."""
     inside = [path, *(folder for folder in path.parents if folder.is_relative_to(results) and folder != results)]
     return path.is_file() and not any(part.is_symlink() for part in inside)
 

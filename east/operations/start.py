@@ -93,7 +93,7 @@ def time_start(spec: RunSpec, conditions: Conditions) -> Start:
 
 def _start(spec: RunSpec, conditions: Conditions, data: Path, folder: Path) -> tuple[Path, float, str]:
     """The folder again, seconds of the process, and its log."""
-    # GPUs are leased by locks in the folder of temporary files: with one of its own it waits for nobody.
+    # GPUs are leased by locks in the folder of temporary files: with a separate one it waits for nobody.
     environment = {**os.environ, "TMPDIR": str(folder.parent)}
     command = [sys.executable, "-m", "east", "train", "--run", spec.canonical_json(), "--out", str(folder)]
     command += ["--data-dir", str(data), "--device", conditions.device, "--engine", conditions.engine]

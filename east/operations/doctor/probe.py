@@ -1,4 +1,4 @@
-"""What is found out in a process of its own: `python -m east.operations.doctor.probe NAME ...` prints it as JSON.
+"""What a separate process finds out: `python -m east.operations.doctor.probe NAME ...` prints it as JSON.
 
 A package that does not fit may end the process that imports it, so none of this happens in the one that reports.
 """
@@ -87,7 +87,7 @@ def probe_kernels() -> dict[str, Any]:
     try:
         find_toolchain()
     except KernelsUnavailable:
-        pass  # told below, with the rest
+        pass  # reported below, with the rest
     except EastError as error:
         return facts | {"refused": str(error)}
     found = availability()
