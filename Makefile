@@ -17,7 +17,7 @@ help:
 	@echo 'make bench      the benchmark of the training step, about a quarter of an hour on two cores'
 	@echo 'make campaign   what the tests do in short, at length, on two cores: 300 kills (1 hour at most), chaos (1 hour),'
 	@echo '                the same bits (2 hours), 100 mutants drawn by SEED (8 hours; the next call goes on with the rest)'
-	@echo 'make lint       ruff, mypy, snakefmt, snakemake --lint'
+	@echo 'make lint       ruff, mypy, deptry, snakefmt, snakemake --lint'
 	@echo 'make format     format Python and Snakemake files'
 	@echo 'make docs       write what is generated from the schema: config/README.md, config/schema.json, the readings'
 	@echo 'make lock       resolve requirements/ anew from pyproject.toml'
@@ -79,6 +79,7 @@ lint: .venv/dev.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/deptry .
 	$(BIN)/snakefmt --check Snakefile rules
 	$(BIN)/snakemake --lint
 

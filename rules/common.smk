@@ -13,6 +13,7 @@ from east.errors import EastError
 from east.launch.cores import FIXED_THREADS, training_threads
 from east.launch.lease import visible_gpus
 from east.render.contents import report_contents
+from east.render.names import GRID_FIGURES, METHODS_FIGURES
 
 try:
     PLAN = make_plan(validate(config, workflow.configfiles))
@@ -42,8 +43,6 @@ TABLE_FILES = [
     for table in [*TABLES_BY_ID, "table6", "tableB1"]
     for form in ["csv", "md", "tex", "html"]
 ]
-GRID_FIGURES = ["curves", "multiplier", "churn", "layers"]
-METHODS_FIGURES = ["curves", "churn"]
 PLAN_FIGURES = ["density", "cost"]
 if any(table.comparable and table.published for table in map(TABLES_BY_ID.get, GRIDS)):
     PLAN_FIGURES.append("differences")

@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from filelock import FileLock
 from safetensors.torch import save
 from torch import Tensor
 
@@ -16,6 +15,7 @@ from east.data.manifest import MANIFEST_FILE, TENSOR_FILE, FolderManifest, Image
 from east.data.source import SourceImages, require_torchvision
 from east.errors import EastError
 from east.files import write_atomically
+from east.locks import locked
 
 
 def prepare(dataset: str, data_dir: Path, *, folder: Path | None = None) -> Path:
@@ -61,7 +61,7 @@ def store_images(dataset: str, data_dir: Path, read: Callable[[], SourceImages])
     if _agrees(dataset, data_dir):
         return home / MANIFEST_FILE
     home.mkdir(parents=True, exist_ok=True)
-    with FileLock(home / ".lock"):
+    with locked(home / ".lock"):
         if not _agrees(dataset, data_dir):
             _write_images(dataset, home, read())
     return home / MANIFEST_FILE
@@ -87,7 +87,7 @@ def store_folder(dataset: str, data_dir: Path, folder: Path | None) -> Path:
     if _recorded_folder(dataset, data_dir) == manifest:
         return home / MANIFEST_FILE
     home.mkdir(parents=True, exist_ok=True)
-    with FileLock(home / ".lock"):
+    with locked(home / ".lock"):
         _write_manifest(home, manifest)
     return home / MANIFEST_FILE
 

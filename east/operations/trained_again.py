@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from east.analysis.inference import holm, welch
 from east.analysis.samples import Sample
 from east.analysis.summary import Summary
-from east.operations.results_lock import COST, LockedRun, ResultsLock, sha256, told
+from east.operations.results_lock import COST, LockedRun, ResultsLock, locked_keys, sha256
 from east.operations.results_lock import verify as verify_files
 from east.reproducibility import Reproducibility, weakest
 from east.training.folder import REPEATABLE, SUMMARY
@@ -95,7 +95,7 @@ def _trained_again(run: str, lock: ResultsLock, found: Mapping[str, bytes]) -> S
 
 
 def _is_repeated(run: str, locked: LockedRun, summary: Summary, found: Mapping[str, bytes]) -> bool:
-    return told(summary)["repeatable"] == locked.repeatable and not _other_files(run, locked, found)
+    return locked_keys(summary)["repeatable"] == locked.repeatable and not _other_files(run, locked, found)
 
 
 def _other_files(run: str, locked: LockedRun, found: Mapping[str, bytes]) -> list[str]:

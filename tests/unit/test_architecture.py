@@ -10,7 +10,7 @@ import pytest
 import east
 
 ROOT = Path(east.__file__).parent
-COMMON = {"digest", "errors", "files", "reproducibility", "seeding"}
+COMMON = {"digest", "errors", "files", "locks", "log", "reproducibility", "seeding"}
 MAY_IMPORT = {
     "sparse": COMMON,
     "config": COMMON | {"sparse"},
@@ -22,7 +22,8 @@ MAY_IMPORT = {
     "analysis": COMMON | {"config", "sparse"},
     "render": COMMON | {"config", "analysis", "data"},
     "launch": COMMON,
-    "operations": COMMON | {"config", "sparse", "data", "models", "engine", "training", "cost", "analysis", "launch"},
+    "operations": COMMON
+    | {"config", "sparse", "data", "models", "engine", "training", "cost", "analysis", "launch", "render"},
 }
 MAY_IMPORT["cli"] = COMMON | MAY_IMPORT.keys()
 """Part of the package -> the other parts that it may import."""

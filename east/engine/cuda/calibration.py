@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -27,6 +26,7 @@ from east.engine.graph.network import describe
 from east.engine.graph.program import Execution
 from east.engine.machine import cache_folder
 from east.files import write_atomically
+from east.locks import locked
 from east.models.blocks import BASIC, Parts
 from east.models.resnet import ResNet
 from east.sparse.active import ActiveWeights, active_weights
@@ -291,7 +291,7 @@ def kept(folder: Path | None, machine: Mapping[str, str], fit: Callable[[], Cost
         return model
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.with_suffix(".lock")):
+        with locked(path.with_suffix(".lock")):
             if (model := _read(path, machine)) is not None:
                 return model
             model = fit()

@@ -1,4 +1,4 @@
-"""What is found out in a process of its own: `python -m east.operations.doctor.probe NAME ...` prints it as JSON.
+"""What a separate process finds out: `python -m east.operations.doctor.probe NAME ...` prints it as JSON.
 
 A package that does not fit may end the process that imports it, so none of this happens in the one that reports.
 """
@@ -89,7 +89,7 @@ def probe_kernels() -> dict[str, Any]:
     try:
         find_toolchain()
     except KernelsUnavailable:
-        pass  # told below, with the rest
+        pass  # reported below, with the rest
     except EastError as error:
         return facts | {"refused": str(error)}
     found = availability()
@@ -100,17 +100,6 @@ def probe_kernels() -> dict[str, Any]:
         "vector": found.vector,
         "cached": found.cached,
     }
-
-
-def probe_image_folder(dataset: str, folder: str) -> dict[str, Any]:
-    """The digest of an image folder's names and sizes, or what is wrong with it."""
-    from east.data.folder import scan_folder
-    from east.errors import EastError
-
-    try:
-        return {"digest": scan_folder(dataset, Path(folder)).digest}
-    except EastError as error:
-        return {"wrong": str(error)}
 
 
 def installed_build(package: str) -> str | None:
@@ -133,7 +122,6 @@ PROBES: dict[str, Callable[..., dict[str, Any]]] = {
     "triton": probe_triton,
     "step": probe_step,
     "kernels": probe_kernels,
-    "image_folder": probe_image_folder,
 }
 
 if __name__ == "__main__":

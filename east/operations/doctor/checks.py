@@ -2,9 +2,8 @@
 
 from collections.abc import Iterator
 
-from east.operations.doctor import data, devices, disk, kernels, machine, packages, results, slurm
-from east.operations.doctor.finding import Finding
-from east.operations.doctor.surroundings import Check, Surroundings
+from east.operations.doctor import data, gpu, machine, packages, results, slurm
+from east.operations.doctor.surroundings import Check, Finding, Surroundings
 from east.operations.log_tail import printable
 
 CHECKS: dict[str, tuple[Check, ...]] = {
@@ -16,10 +15,10 @@ CHECKS: dict[str, tuple[Check, ...]] = {
         packages.torch,
         packages.torchvision,
     ),
-    "GPU": (devices.gpus, devices.triton, devices.numerics, devices.steps, devices.sharing),
-    "Kernels": (kernels.kernels,),
+    "GPU": (gpu.gpus, gpu.triton, gpu.numerics, gpu.steps, gpu.sharing),
+    "Kernels": (machine.kernels,),
     "Machine": (machine.cores, machine.memory),
-    "Disk": (disk.space,),
+    "Disk": (machine.space,),
     "Data": (data.datasets,),
     "Results": (results.writing, results.workflow_lock, results.stale, results.commit),
     "Slurm": (slurm.controller, slurm.accounting),
@@ -46,7 +45,7 @@ def run(check: Check, here: Surroundings) -> Iterator[Finding]:
             "warning",
             f"the check `{check.__name__}` failed: {type(error).__name__}: {printable(str(error))}",
             why="Nothing is known of what it looks at.",
-            mend="Report it with this line.",
+            fix="Report it with this line.",
         )
 
 
