@@ -118,7 +118,7 @@ class Times:
 
     def measure(self, setting: Setting) -> Iterator[Row]:
         """Group by group."""
-        for group in [one for one in self.groups if not setting.small or one.network == "ResNet-34"]:
+        for group in self.groups[:: 10 if setting.small else 1]:
             spec = spec_of(setting, NETWORKS[group.network], group.method, group.density)
             about = {"network": group.network, "method": group.method + (", faded" if group.faded else "")}
             about |= {"density": spec.sparsity.density, "batch": setting.batches[group.last]}

@@ -58,7 +58,8 @@ class Trainings:
         prepare(spec.dataset.name, setting.scratch / "data")
         train = partial(_train, spec, setting)
         whole = train("whole", "dense", "eager")
-        bound = max(LEAST_GAP, REPETITION_FACTOR * _gap(whole, train("again", "dense", "eager")))
+        noise = 0.0 if setting.small else _gap(whole, train("again", "dense", "eager"))
+        bound = max(LEAST_GAP, REPETITION_FACTOR * noise)
 
         def compare(engine: str, stepping: str) -> Iterator[Row]:
             gap = _gap(whole, train(f"{engine}-{stepping}", engine, stepping))
@@ -70,15 +71,16 @@ class Trainings:
             yield from _promises(whole, train("killed", "dense", "captured"))
 
         ways = [("dense", "captured"), ("sparse", "eager"), ("sparse", "captured"), ("dense", "compiled")]
+        ways = ways[1:2] if setting.small else ways
         jobs = [({"way": f"{engine}, {stepping}"}, partial(compare, engine, stepping)) for engine, stepping in ways]
-        yield from each(setting, [*jobs[:-1], ({"way": "killed and resumed"}, kill), jobs[-1]])
+        yield from each(setting, [*jobs[:3], ({"way": "killed and resumed"}, kill), *jobs[3:]])
 
     def decide(self, rows: pd.DataFrame, others: Mapping[str, pd.DataFrame]) -> str:
         """All gaps within their bounds, all promises kept."""
         rows = rows.reindex(columns=["way", "gap", "bound", "kept"])
         right = (rows["gap"] <= rows["bound"]) | rows["kept"].eq(True)
         ways = right.groupby(rows["way"], sort=False).all()
-        return f"as eager: {'; '.join(ways.index[ways]) or 'none'}; not: {'; '.join(ways.index[~ways]) or 'none'}"
+        return f"as eager: {'; '.join(ways.index[ways]) or 'none'}; others: {'; '.join(ways.index[~ways]) or 'none'}"
 
 
 @dataclass(frozen=True)
