@@ -21,9 +21,9 @@ from east.models import ResNet
 from east.models.dyrelu import retire_dyrelu
 from east.seeding import torch_generator
 from east.sparse.layers import masked_layers
+from east.training.describe import mask_updater
 from east.training.loop import initial_model
 from east.training.optimizer import make_optimizer
-from east.training.sparsity import SparseTraining
 from east.training.step import TrainingStep
 
 CPU = torch.device("cpu")
@@ -209,7 +209,7 @@ def _initial_model(network: TimedNetwork) -> ResNet:
 
 def _masked_model(network: TimedNetwork, density: float) -> ResNet:
     model = _initial_model(network)
-    SparseTraining.of(model, network.at(density), steps_per_epoch=1).initialise()
+    mask_updater(model, network.at(density), steps_per_epoch=1).initialise()
     return model
 
 

@@ -14,9 +14,8 @@ from east.cost.flops import layer_work, training_flops
 from east.data.catalog import DATASETS
 from east.engine.cpu.network import Activation, Network, Unit, describe
 from east.models import ResNet
-from east.training.describe import network_shape
+from east.training.describe import mask_updater, network_shape
 from east.training.loop import initial_model
-from east.training.sparsity import SparseTraining
 
 STORED: dict[Numerics, torch.dtype] = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16}
 """The type in which activations are stored."""
@@ -57,7 +56,7 @@ def count_work(label: str, spec: RunSpec, batch: int) -> Work:
 def masked_model(spec: RunSpec) -> ResNet:
     """The run's network with its masks of the start; it is not to be changed."""
     model = initial_model(spec, DATASETS[spec.dataset.name].num_classes)
-    SparseTraining.of(model, spec, 1).initialise()
+    mask_updater(model, spec, 1).initialise()
     return model
 
 

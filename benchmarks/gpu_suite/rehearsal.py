@@ -14,8 +14,6 @@ from east.data.batches import TensorBatches
 from east.data.catalog import DATASETS
 from east.models.dyrelu import set_beta
 from east.seeding import torch_generator
-from east.sparse.phasing import phasing_beta
-from east.training.recipe import learning_rate
 from east.training.sums import EpochSums
 
 STEPS_PER_EPOCH, DRY_STEPS_PER_EPOCH = 6, 2
@@ -83,9 +81,8 @@ class Rehearsal:
         """
         training, sparsity, number = self.training, self.training.sparsity, 0
         for epoch in range(1, self._spec.training.epochs + 1):
-            lr = learning_rate(epoch, self._spec.training)
-            if self._spec.phasing is not None:
-                set_beta(training.model, phasing_beta(epoch, self._spec.phasing.start, self._spec.phasing.end))
+            lr = sparsity.schedule.learning_rate(epoch)
+            set_beta(training.model, sparsity.schedule.beta(epoch))
             sums = EpochSums.begin(self._device)
             batches = self._batches.epoch(epoch)
             for _ in range(len(self._batches)):
@@ -107,7 +104,7 @@ class Rehearsal:
     def _is_settled(self, number: int) -> bool:
         """Whether the masks change neither just before nor just after a step."""
         near = (number, number - 1) if number > 1 else (number,)
-        return all(self.training.sparsity.timetable.update_at(step) is None for step in near)
+        return all(self.training.sparsity.timetable.at(step) is None for step in near)
 
 
 def random_batches(spec: RunSpec, count: int, batch_size: int, device: torch.device) -> TensorBatches:

@@ -29,11 +29,10 @@ from east.sparse.active import ActiveWeights, active_weights
 from east.sparse.layers import masked_layers
 from east.training.captured import CapturedStep, Work, make_step
 from east.training.clip import GradientClip
+from east.training.describe import expected_workload, mask_updater
 from east.training.loop import initial_model
 from east.training.optimizer import Optimizer, make_optimizer
-from east.training.sparsity import SparseTraining
 from east.training.step import Step, TrainingStep
-from east.training.workload import expected_workload
 
 
 def way(engine: EngineOrAuthors, stepping: Stepping, numerics: Numerics) -> WayName:
@@ -133,7 +132,7 @@ class OurTraining:
         self.model = masked_model(self.spec, device, steps_per_epoch=steps_per_epoch, faded=faded)
         if double:
             self.model.double()
-        self.sparsity = SparseTraining.of(self.model, self.spec, steps_per_epoch)
+        self.sparsity = mask_updater(self.model, self.spec, steps_per_epoch)
         self.active = active_weights(masked_layers(self.model), self.sparsity.peak_counts())
         workload = expected_workload(self.spec.training.model_copy(update={"batch_size": batch_size}))
         self.engine = _engine(name, self.model, self.active, device, workload)
@@ -325,7 +324,7 @@ def masked_model(spec: RunSpec, device: torch.device, *, steps_per_epoch: int = 
 def _masked_model(spec: RunSpec, whole: bool, steps_per_epoch: int) -> ResNet:
     classes = DATASETS[spec.dataset.name].num_classes
     model = initial_model(spec, classes) if whole else _few_layers(spec, classes)
-    SparseTraining.of(model, spec, steps_per_epoch).initialise()
+    mask_updater(model, spec, steps_per_epoch).initialise()
     return model
 
 

@@ -24,8 +24,7 @@ from east.config.run import (
 from east.config.schema import Components, Config, Cyclic, Method, Recipe, Row, TableConfig
 from east.config.tables import GridRow, GridTable, MethodRow, MethodsTable, RunReference, Summarising, Table
 from east.errors import EastError
-from east.sparse.phasing import phasing_bounds
-from east.sparse.schedule import fit_cycle_length
+from east.sparse.schedule import fit_cycle_length, phasing_bounds
 
 METHODS_TABLE = "tablemethods"
 

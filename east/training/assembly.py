@@ -10,13 +10,12 @@ from east.engine import Engine, make_engine
 from east.errors import EastError
 from east.models import ResNet
 from east.sparse.active import ActiveWeights, active_weights
+from east.sparse.masks import MaskUpdater
 from east.training.captured import StepKind, make_step
 from east.training.clip import GradientClip
-from east.training.engine_of_run import engine_of_run
+from east.training.describe import engine_of_run, expected_workload
 from east.training.optimizer import Optimizer, make_optimizer
-from east.training.sparsity import SparseTraining
 from east.training.step import Step
-from east.training.workload import expected_workload
 
 
 def refuse_missing_numerics(numerics: Numerics, device: torch.device) -> None:
@@ -52,14 +51,14 @@ class Assembly:
 
 
 def assemble(
-    spec: RunSpec, model: ResNet, sparsity: SparseTraining, *, device: torch.device, engine: str, kind: StepKind
+    spec: RunSpec, model: ResNet, masks: MaskUpdater, *, device: torch.device, engine: str, kind: StepKind
 ) -> Assembly:
     """Put together what makes the steps of a run; the masks are those of the moment.
 
     Args:
         spec: the run.
         model: its network, on the device.
-        sparsity: of the network.
+        masks: moves the masks of the network.
         device: where steps compute.
         engine: `auto` or the name of an engine. On a CPU `auto` is one engine from the first step to the last.
         kind: how steps are executed.
@@ -69,7 +68,7 @@ def assemble(
     """
     refuse_missing_numerics(spec.training.numerics, device)
     # On a GPU the vectors of active weights keep their memory when masks change: CUDA graphs know it by address.
-    active = active_weights(sparsity.layers, sparsity.peak_counts() if device.type == "cuda" else None)
+    active = active_weights(masks.layers, masks.peak_counts() if device.type == "cuda" else None)
     chosen = make_engine(
         engine_of_run(spec) if engine == "auto" and device.type == "cpu" else engine,
         model,

@@ -25,11 +25,11 @@ from east.models.liveness import liveness
 from east.models.parameters import count_parameters
 from east.sparse.layers import masked_layers
 from east.sparse.masks import MaskChange, nonzeros
-from east.sparse.phasing import phasing_beta
 from east.training.assembly import assemble
 from east.training.attempts import AttemptRecord, class_of_run
 from east.training.captured import choose_step
 from east.training.checkpoint import Checkpoints
+from east.training.describe import mask_updater
 from east.training.folder import (
     METRICS,
     RUN,
@@ -46,9 +46,7 @@ from east.training.folder import (
 from east.training.interrupt import Interruption, Stopped
 from east.training.memory import keep_freed_memory, peak_memory_mb
 from east.training.provenance import Origin, device_name
-from east.training.recipe import learning_rate
 from east.training.records import EpochRecord, TimingRecord, UpdateRecord, as_dicts, write_records
-from east.training.sparsity import SparseTraining
 from east.training.state import StateFile
 from east.training.sums import EpochSums
 from east.training.trace import Tracer, TraceRecord, is_traced
@@ -260,19 +258,20 @@ class _Training:
         )
         self.model = initial_model(spec, self.data.num_classes).to(self.device)
         self.layers = masked_layers(self.model)
-        self.sparsity = SparseTraining.of(self.model, spec, len(self.data.train))
+        self.masks = mask_updater(self.model, spec, len(self.data.train))
+        self.schedule = self.masks.schedule
         self.progress = Progress(runs_per_device=resources.runs_per_device)
         self.has_computed = False
         self.epoch_started = time.perf_counter()
         self.checkpoints = Checkpoints(folder, spec.fingerprint)
         loaded = self.checkpoints.load_latest()
         if loaded is None:
-            self.sparsity.initialise()
+            self.masks.initialise()
         else:
             self._load_network(loaded[1])
         # After the masks, because it holds what is active.
         kind = choose_step(resources.step, self.device)
-        assembly = assemble(spec, self.model, self.sparsity, device=self.device, engine=resources.engine, kind=kind)
+        assembly = assemble(spec, self.model, self.masks, device=self.device, engine=resources.engine, kind=kind)
         self.engine, self.optimizer = assembly.engine, assembly.optimizer
         self.clip, self.step = assembly.clip, assembly.step
         self.tracer = Tracer(self.model, assembly.active, self.optimizer, self.clip)
@@ -342,7 +341,7 @@ class _Training:
         A stop is possible between any two steps and anywhere in the evaluation, which changes nothing.
         """
         with self.interruption.postponed():
-            lr, beta = learning_rate(epoch, self.spec.training), self._set_phase(epoch)
+            lr, beta = self.schedule.learning_rate(epoch), self._set_phase(epoch)
             sums = self.progress.part = self.progress.part or EpochSums.begin(self.device)
         for images, labels in self.data.train.epoch(epoch, start=sums.steps):
             with self.interruption.postponed():
@@ -353,9 +352,9 @@ class _Training:
     def _train_batch(self, epoch: int, images: Tensor, labels: Tensor, lr: float, sums: EpochSums) -> None:
         self._note_attempt()
         step = (epoch - 1) * len(self.data.train) + sums.steps + 1
-        loss, correct = self.step(images, labels, lr, step, dense_gradients=self.sparsity.needs_gradient(step))
+        loss, correct = self.step(images, labels, lr, step, dense_gradients=self.masks.needs_gradient(step))
         sums.add(loss, correct, len(labels))
-        done = self.sparsity.update(step)
+        done = self.masks.update(step)
         if done is not None:
             update, change = done
             self.step.masks_changed()
@@ -378,7 +377,7 @@ class _Training:
             step=epoch * steps,
             lr=lr,
             density=last.density,
-            drop_fraction=self.sparsity.drop_fraction(epoch * steps),
+            drop_fraction=self.schedule.drop_fraction(epoch * steps),
             beta=beta,
             train_loss=sums.mean_loss,
             train_acc=sums.accuracy,
@@ -399,15 +398,11 @@ class _Training:
 
     def _set_phase(self, epoch: int) -> float:
         """Set β for an epoch; at β = 0 the DyReLU parameters leave the network and the optimizer."""
-        phasing = self.spec.phasing
-        if phasing is None:
-            return 0.0
-        beta = phasing_beta(epoch, phasing.start, phasing.end)
+        beta = self.schedule.beta(epoch)
         set_beta(self.model, beta)
         if beta == 0:
             self._retire_dyrelu()
-        # The authors' code compares epochs for equality, so a fade that starts between two epochs freezes nothing.
-        elif phasing.freeze and phasing.start.is_integer() and epoch >= phasing.start:
+        elif self.schedule.freezes_dyrelu(epoch):
             self._freeze_dyrelu()
         return beta
 
@@ -432,8 +427,8 @@ class _Training:
                 step=step,
                 epoch=epoch,
                 kind=kind,
-                density=change.nonzeros / self.sparsity.allocation.dense_weights,
-                drop_fraction=self.sparsity.drop_fraction(step),
+                density=change.nonzeros / self.masks.allocation.dense_weights,
+                drop_fraction=self.schedule.drop_fraction(step),
                 nonzeros=change.nonzeros,
                 dropped=change.dropped,
                 grown=change.grown,
@@ -549,7 +544,7 @@ class _Training:
             "epochs": last.epoch,
             "steps": last.step,
             "nonzeros": last.nonzeros,
-            "masked_weights": self.sparsity.allocation.dense_weights,
+            "masked_weights": self.masks.allocation.dense_weights,
             "parameters": asdict(count_parameters(self.model)),
             "liveness": asdict(liveness(self.model)),
             "seconds": round(progress.seconds, 3),
@@ -573,8 +568,6 @@ class _Training:
     def _best_epoch(self) -> EpochRecord | None:
         """The epoch of best validation accuracy among those of the final network: target density, DyReLU faded."""
         settled = [
-            row
-            for row in self.progress.epochs
-            if row.val_acc is not None and row.step >= self.sparsity.timetable.cycle_end_step and row.beta == 0
+            row for row in self.progress.epochs if row.val_acc is not None and self.schedule.is_settled(row.epoch)
         ]
         return max(settled, key=lambda row: (row.val_acc, row.epoch), default=None)

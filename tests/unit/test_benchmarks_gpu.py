@@ -38,8 +38,8 @@ from east.engine.cpu.network import describe
 from east.errors import EastError
 from east.models import build_model
 from east.sparse.layers import masked_layers
-from east.sparse.topology import TOPOLOGIES
-from east.training.sparsity import make_timetable
+from east.sparse.schedule import Schedule
+from east.sparse.timetable import Timetable
 from tests.conftest import ROOT
 
 CPU = torch.device("cpu")
@@ -198,7 +198,7 @@ def test_hours_are_steps_updates_evaluations_and_checkpoints():
     # Two steps are part of a timed update.
     timed = epoch_times(CAPTURED, (3.52, 3.52), evaluation=(0.5,), update=(0.12,), saving=(0.25,))
     (found,) = extrapolate(made_up(part("epochs", timed)), [run_of_34], {"resnet34": "ResNet-34"})
-    updates = sum(1 for _ in make_timetable(run_of_34, steps)) if TOPOLOGIES["rigl"].grow else 0
+    updates = len(list(Timetable(Schedule.of(run_of_34, steps))))
     assert found.hours == pytest.approx((epochs * (3.52 + 0.75) + updates * 0.1) / 3600)
     assert (found.runs, found.processes, found.hours_at_best) == (1, 1, found.hours)
 
@@ -333,7 +333,7 @@ def test_each_way_finds_the_switches_of_the_process_as_it_left_them():
 
 def test_everything_changes_in_the_rehearsal(rehearsal):
     spec = changing(Conditions("cuda", False, 0.0, rehearsal.scratch).methods("resnet34")["EAST Combined"], dry=False)
-    updates = list(make_timetable(spec, 6))
+    updates = list(Timetable(Schedule.of(spec, 6)))
     assert {"cycle", "return", "exchange"} == {update.kind for update in updates}
     assert len({update.density for update in updates}) > 2
     assert spec.phasing is not None
