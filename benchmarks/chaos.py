@@ -18,7 +18,7 @@ from east.config import load_plan
 from east.config.run import RunSpec
 from east.data.prepare import prepare
 from east.files import write_atomically
-from east.training.loop import Resources, train
+from east.training.run import Resources, train
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results" / "chaos.json"

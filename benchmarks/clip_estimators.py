@@ -21,7 +21,7 @@ from scipy import stats
 
 from east.config import RunSpec, load_plan
 from east.data.prepare import prepare
-from east.training.loop import Resources, train
+from east.training.run import Resources, train
 
 ROWS = ("table2/static", "table2/cosine-m10-n2-g1", "table4/static", "table4/cosine-m10-n2-g1")
 Differences = dict[str, list[tuple[float, float]]]

@@ -14,7 +14,7 @@ from east.data.catalog import DATASETS
 from east.models import ResNet
 from east.models.dyrelu import dyrelu_units
 from east.sparse.layers import masked_layers
-from east.training.memory import keep_freed_memory
+from east.training.device import keep_freed_memory
 
 SPARSE_SECONDS = 0.6
 SPARSE_STEPS = 5

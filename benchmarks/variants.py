@@ -21,8 +21,8 @@ from east.models import ResNet
 from east.models.dyrelu import retire_dyrelu
 from east.seeding import torch_generator
 from east.sparse.layers import masked_layers
+from east.training.assembly import initial_model
 from east.training.describe import mask_updater
-from east.training.loop import initial_model
 from east.training.optimizer import make_optimizer
 from east.training.step import TrainingStep
 

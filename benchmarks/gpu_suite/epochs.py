@@ -19,7 +19,7 @@ from east.data.batches import EvaluationBatches, TensorBatches
 from east.data.catalog import DATASETS
 from east.training.checkpoint import Checkpoints
 from east.training.loop import evaluate
-from east.training.sums import EpochSums
+from east.training.step import EpochSums
 
 WAYS = (
     AUTHORS_TF32,

@@ -14,8 +14,8 @@ from east.cost.flops import layer_work, training_flops
 from east.data.catalog import DATASETS
 from east.engine.cpu.network import Activation, Network, Unit, describe
 from east.models import ResNet
+from east.training.assembly import initial_model
 from east.training.describe import mask_updater, network_shape
-from east.training.loop import initial_model
 
 STORED: dict[Numerics, torch.dtype] = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16}
 """The type in which activations are stored."""

@@ -108,7 +108,7 @@ def train_pairs(
         engine: as in the config.
         report: called with all pairs that are whole, after each.
     """
-    from east.training.loop import Resources, train
+    from east.training.run import Resources, train
 
     resources = Resources(device=device, engine=engine, threads=torch.get_num_threads(), data_dir=data_dir)
     pairs: list[Pair] = []

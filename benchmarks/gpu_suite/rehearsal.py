@@ -14,7 +14,7 @@ from east.data.batches import TensorBatches
 from east.data.catalog import DATASETS
 from east.models.dyrelu import set_beta
 from east.seeding import torch_generator
-from east.training.sums import EpochSums
+from east.training.step import EpochSums
 
 STEPS_PER_EPOCH, DRY_STEPS_PER_EPOCH = 6, 2
 EPOCHS, DRY_EPOCHS = 4, 2

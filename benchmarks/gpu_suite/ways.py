@@ -27,10 +27,10 @@ from east.models.initialise import initialise
 from east.seeding import torch_generator
 from east.sparse.active import ActiveWeights, active_weights
 from east.sparse.layers import masked_layers
+from east.training.assembly import initial_model
 from east.training.captured import CapturedStep, Work, make_step
 from east.training.clip import GradientClip
 from east.training.describe import expected_workload, mask_updater
-from east.training.loop import initial_model
 from east.training.optimizer import Optimizer, make_optimizer
 from east.training.step import Step, TrainingStep
 

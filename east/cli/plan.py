@@ -123,7 +123,7 @@ def _advice(configfiles: list[Path]) -> str:
 
 def _plan_row(run: Run) -> dict[str, object]:
     # Not at the top: PyTorch is needed to look at the network, and not for what else is printed here.
-    from east.training.describe import class_on_cpu
+    from east.training.attempts import class_on_cpu
 
     return {
         "id": run.id,

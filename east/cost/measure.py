@@ -17,11 +17,10 @@ from east.data.catalog import DATASETS
 from east.errors import EastError
 from east.models.dyrelu import retire_dyrelu
 from east.seeding import torch_generator
-from east.training.assembly import assemble
+from east.training.assembly import assemble, initial_model
 from east.training.captured import StepKind, choose_step
 from east.training.describe import mask_updater
-from east.training.loop import choose_device, initial_model
-from east.training.memory import forget_peak, keep_freed_memory, peak_memory_mb, resident_memory_mb
+from east.training.device import choose_device, forget_peak, keep_freed_memory, peak_memory_mb, resident_memory_mb
 from east.training.provenance import device_name
 
 WARM_UP_STEPS = 2

@@ -23,12 +23,12 @@ from east.models.liveness import liveness
 from east.seeding import torch_generator
 from east.sparse.layers import masked_layers
 from east.sparse.topology import TOPOLOGIES
-from east.training.assembly import assemble
+from east.training.assembly import assemble, initial_model
 from east.training.captured import StepKind
 from east.training.checkpoint import Checkpoints
 from east.training.describe import mask_updater
 from east.training.folder import CHECKPOINTS
-from east.training.loop import evaluate, initial_model
+from east.training.loop import evaluate
 from east.training.trace import Tracer
 
 PROBE_BATCH = 2

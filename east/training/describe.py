@@ -16,12 +16,10 @@ from east.engine.cpu.network import Network, describe
 from east.models import ResNet, build_model
 from east.models.parameters import count_parameters
 from east.models.sharing import owned_weights, stored_nonzeros, virtual_weights
-from east.reproducibility import Reproducibility, weakest
 from east.sparse.layers import masked_layers
 from east.sparse.masks import Allocation, MaskUpdater
 from east.sparse.schedule import Schedule
 from east.sparse.timetable import Timetable
-from east.training.attempts import class_of_data
 
 MOMENTS = 32
 """Moments of a training, evenly spread, at which its density is looked at."""
@@ -96,12 +94,6 @@ def engine_of_run(spec: RunSpec) -> Literal["sparse", "dense"]:
     """
     # Nothing that differs between seeds counts.
     return _engine_of(spec.model_copy(update={"seed": 0}).canonical_json())
-
-
-def class_on_cpu(spec: RunSpec) -> Reproducibility:
-    """How far the bytes of a run can be repeated that `auto` trains on a CPU with a compiler."""
-    of_engine = {"sparse": Reproducibility.ANY_PROCESSOR, "dense": Reproducibility.THIS_PROCESSOR}[engine_of_run(spec)]
-    return weakest([of_engine, class_of_data(spec.dataset.name)])
 
 
 @lru_cache(maxsize=1024)

@@ -8,9 +8,8 @@ import torch
 
 from east.config import RunSpec
 from east.models.dyrelu import retire_dyrelu, set_beta
-from east.training.assembly import assemble
+from east.training.assembly import assemble, initial_model
 from east.training.describe import mask_updater
-from east.training.loop import initial_model
 from tests.arm64.tape import Recorder
 from tests.unit.test_training_loop import changed
 

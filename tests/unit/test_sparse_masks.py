@@ -10,8 +10,8 @@ from east.sparse.layers import MaskedConv2d, MaskedLinear, apply_masks, masked_l
 from east.sparse.masks import Allocation, initialise_masks, nonzeros, update_masks
 from east.sparse.timetable import MaskUpdate
 from east.sparse.topology import TOPOLOGIES
+from east.training.assembly import initial_model
 from east.training.describe import mask_updater
-from east.training.loop import initial_model
 from east.training.optimizer import Adam, Sgd
 from tests.unit.cost_specs import make_spec
 

@@ -5,7 +5,8 @@ import pytest
 from east.config import load_plan
 from east.engine import Workload
 from east.reproducibility import Reproducibility
-from east.training.describe import class_on_cpu, engine_of_run, expected_workload
+from east.training.attempts import class_on_cpu
+from east.training.describe import engine_of_run, expected_workload
 from tests.unit.test_training_loop import changed
 
 

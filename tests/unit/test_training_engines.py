@@ -6,10 +6,11 @@ import torch
 from east.data.open import open_dataset
 from east.engine import CrossEntropy, GradientRequest, make_engine
 from east.sparse.active import active_weights
+from east.training.assembly import initial_model
 from east.training.clip import GradientClip
 from east.training.describe import mask_updater
-from east.training.loop import Resources, initial_model, train
 from east.training.optimizer import make_optimizer
+from east.training.run import Resources, train
 from east.training.step import TrainingStep
 from tests.unit.test_training_loop import Interrupted, changed, combined, interrupt_at, results, rows
 

@@ -7,10 +7,10 @@ import torch
 
 from east.errors import EastError
 from east.sparse.active import ActiveWeights
-from east.training.assembly import assemble
+from east.training.assembly import assemble, initial_model
 from east.training.describe import mask_updater
-from east.training.loop import initial_model
-from east.training.trace import PARTS, Tracer, TraceRecord, compare_traces, is_traced, read_trace
+from east.training.records import PARTS, TraceRecord
+from east.training.trace import Tracer, compare_traces, is_traced, read_trace
 from tests.unit.in_process import east
 from tests.unit.test_training_loop import changed
 
