@@ -6,7 +6,7 @@ from importlib import import_module
 
 from east.cli.app import app
 from east.errors import EastError
-from east.launch.waiting import let_idle_threads_sleep
+from east.launch.cores import let_idle_threads_sleep
 
 __all__ = ["MODULES", "app", "load", "main"]
 
