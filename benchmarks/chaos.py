@@ -20,7 +20,7 @@ from east.config.run import RunSpec
 from east.data.prepare import prepare
 from east.errors import EastError
 from east.files import write_atomically
-from east.training.loop import Resources
+from east.training.run import Resources
 
 ROW = "table2/cosine-m10-n2-g1"
 UNIT = 2.0**-23

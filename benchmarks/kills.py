@@ -25,7 +25,7 @@ from east.config.run import RunSpec
 from east.data.prepare import prepare
 from east.errors import EastError
 from east.training.folder import REPEATABLE
-from east.training.loop import Resources, train
+from east.training.run import Resources, train
 
 RUN = "table2/cosine-m10-n1/seed1"
 FILE_OPERATIONS = ((os, "fsync"), (Path, "replace"), (Path, "unlink"))

@@ -21,8 +21,9 @@ from east.config import RunSpec, load_plan
 from east.config.run import Frozen
 from east.data.prepare import prepare
 from east.errors import EastError
-from east.training.loop import Resources, choose_device, train
+from east.training.device import choose_device
 from east.training.provenance import device_name
+from east.training.run import Resources, train
 
 WAYS: Mapping[str, tuple[str, str]] = {"estimators": ("exact", "sketch"), "numerics": ("tf32", "bf16")}
 """What is compared -> the way that is trusted, and the one that may take its place."""

@@ -37,7 +37,7 @@ from east.errors import EastError
 from east.models import ResNet
 from east.models.dyrelu import dyrelu_units
 from east.sparse.layers import masked_layers
-from east.training.memory import keep_freed_memory
+from east.training.device import keep_freed_memory
 from east.training.provenance import commit, device_name
 
 DENSITIES = (0.0005, 0.0001, 0.001, 0.005, 0.01, 0.015, 0.05)

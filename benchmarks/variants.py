@@ -21,9 +21,9 @@ from east.models import ResNet
 from east.models.dyrelu import retire_dyrelu
 from east.seeding import torch_generator
 from east.sparse.layers import masked_layers
-from east.training.loop import initial_model
+from east.training.assembly import initial_model
+from east.training.describe import mask_updater
 from east.training.optimizer import make_optimizer
-from east.training.sparsity import SparseTraining
 from east.training.step import TrainingStep
 
 CPU = torch.device("cpu")
@@ -282,13 +282,8 @@ def initial_network(spec: RunSpec, *, faded: bool = False) -> ResNet:
 def masked_model(spec: RunSpec, *, faded: bool = False) -> ResNet:
     """The run's network with its masks of the start."""
     model = initial_network(spec, faded=faded)
-    sparsity_of(model, spec).initialise()
+    mask_updater(model, spec, steps_per_epoch=1).initialise()
     return model
-
-
-def sparsity_of(model: ResNet, spec: RunSpec) -> SparseTraining:
-    """What moves the masks; the length of an epoch only times that, and nothing of it falls into these steps."""
-    return SparseTraining.of(model, spec, steps_per_epoch=1)
 
 
 def _masked_state(network: TimedNetwork, density: float) -> dict[str, Tensor]:

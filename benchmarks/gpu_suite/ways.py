@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.gpu_suite.suite import Setting
-from benchmarks.variants import masked_model, sparsity_of
+from benchmarks.variants import masked_model
 from east.config import RunSpec, read_config
 from east.config.plan import method_specs
 from east.config.run import ModelName
@@ -23,6 +23,7 @@ from east.errors import EastError
 from east.sparse.layers import masked_layers
 from east.training.assembly import assemble
 from east.training.captured import CapturedStep, StepKind
+from east.training.describe import mask_updater
 
 PLAIN, EVERYTHING = "RigL", "EAST Combined"
 """Methods of Table 6: that which adds nothing to RigL, and all components together."""
@@ -89,9 +90,9 @@ class OurTraining:
         if double:
             model.double()
         own = changed(spec, training={"batch_size": setting.batches[0], "numerics": way.numerics})
-        sparsity = sparsity_of(model, own)
+        masks = mask_updater(model, own, steps_per_epoch=1)
         kind = cast(StepKind, way.stepping)
-        self._made = assemble(own, model, sparsity, device=setting.where, engine=way.engine, kind=kind)
+        self._made = assemble(own, model, masks, device=setting.where, engine=way.engine, kind=kind)
         self._switches = _switches()
 
     def resume(self) -> None:

@@ -19,7 +19,7 @@ from east.cli.runs import cost, prepare, train
 from east.cli.status import show, status
 from east.cli.workflow import aggregate, analyse, appendix, evidence_tables, report, table, table_6, table_b1
 from east.errors import EastError
-from east.launch.waiting import let_idle_threads_sleep
+from east.launch.cores import let_idle_threads_sleep
 from east.log import configure_logging
 
 __all__ = ["COMMANDS", "app", "main"]

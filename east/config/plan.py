@@ -25,8 +25,7 @@ from east.config.tables import (
 )
 from east.config.vocabulary import DatasetName, Distribution, ModelName, Topology, names_of
 from east.errors import EastError
-from east.sparse.phasing import phasing_bounds
-from east.sparse.schedule import cycle_lengths, fit_cycle_length
+from east.sparse.schedule import cycle_lengths, fit_cycle_length, phasing_bounds
 
 T = TypeVar("T", bound=str)
 

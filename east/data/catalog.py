@@ -1,6 +1,9 @@
 """The data sets: printed name, size, classes and normalization (pure Python, no PyTorch)."""
 
+import math
 from dataclasses import dataclass
+
+from east.config.run import RunSpec
 
 
 @dataclass(frozen=True)
@@ -74,3 +77,8 @@ DATASETS: dict[str, DatasetInfo] = {
         digest="cf70f2ee29eb771ae12acdd58038814f7bd6f3ff75b40f260df0c15d0897c390",
     ),
 }
+
+
+def steps_per_epoch(spec: RunSpec) -> int:
+    """Optimizer steps of an epoch of a run; the last, smaller batch counts."""
+    return math.ceil((DATASETS[spec.dataset.name].train_images - spec.dataset.validation) / spec.training.batch_size)

@@ -22,8 +22,8 @@ from east.data.catalog import DATASETS
 from east.data.prepare import store_images
 from east.data.source import SourceImages
 from east.errors import EastError
+from east.training.device import choose_device
 from east.training.folder import TIMING
-from east.training.loop import choose_device
 
 ROUNDS = 2
 EPOCHS = 2

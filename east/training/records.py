@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from east.files import write_atomically
-from east.training.trace import TraceRecord
+
+PARTS = ("weights", "masks", "statistics", "optimizer", "clip")
+"""The parts of a training's state that have a digest of their own, the first to look at first."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,37 @@ class UpdateRecord:
     reachable_positions: int
     dead_branches: int
     branches: int
+
+
+@dataclass(frozen=True)
+class TraceRecord:
+    """A row of trace.csv: the state after an optimizer step and what goes with it.
+
+    A digest is one of tensors: their names in order, types, shapes, and numbers in row-major order, in which -0.0
+    counts as 0.0 and every NaN as the same. So it depends neither on how memory is laid out nor on any file format.
+
+    Attributes:
+        step: optimizer steps that are done.
+        epoch: the epoch of that step.
+        event: why there is a row: `start`, `step` (1, 2, 4, 8, ...), `update` of the masks, end of an `epoch`; several
+            are joined by a plus sign.
+        state: digest of all of the following.
+        weights: of all parameters; of masked ones the active weights.
+        masks: of the places of active weights.
+        statistics: of batch norm's running mean and variance, and whatever else is no parameter.
+        optimizer: of its state.
+        clip: of the norm that the clip holds.
+    """
+
+    step: int
+    epoch: int
+    event: str
+    state: str
+    weights: str
+    masks: str
+    statistics: str
+    optimizer: str
+    clip: str
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from east.errors import EastError
 from east.files import write_atomically
+from east.training.hooks import Ending, Hook
+
+if TYPE_CHECKING:
+    from east.training.assembly import Training
+    from east.training.attempts import AttemptLog
+    from east.training.records import EpochRecord
 
 STATE = "state.json"
 
@@ -144,6 +150,41 @@ class StateFile:
             with suppress(OSError):
                 self.write(state="failed", message=" ".join(f"{name}{error}".split()))
             raise
+
+
+class Watched(Hook):
+    """Tells those who watch how far the run is.
+
+    Args:
+        file: where it is told.
+        attempts: at the run.
+    """
+
+    def __init__(self, file: StateFile, attempts: "AttemptLog") -> None:
+        self._file = file
+        self._attempts = attempts
+
+    def on_begin(self, training: "Training") -> None:
+        """The run goes on."""
+        self._write(training, "running")
+
+    def after_epoch(self, training: "Training", record: "EpochRecord") -> None:
+        """Likewise, one epoch further."""
+        self._write(training, "running")
+
+    def on_end(self, training: "Training", ending: Ending) -> None:
+        """The run has ended, or waits to go on."""
+        self._write(training, "ended" if training.is_over else "stopped")
+
+    def _write(self, training: "Training", state: Literal["running", "stopped", "ended"]) -> None:
+        self._file.write(
+            state=state,
+            attempt=self._attempts.attempt,
+            epoch=training.epoch,
+            step=training.steps_done,
+            test_accuracy=training.epochs[-1].test_acc if training.epochs else None,
+            seconds_per_epoch=self._attempts.seconds_of(training.epoch),
+        )
 
 
 def read_state(folder: Path) -> RunState | None:

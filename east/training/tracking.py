@@ -3,7 +3,7 @@
 import csv
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import accumulate
@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from east.errors import EastError
+from east.training.assembly import Training
+from east.training.hooks import Hook
 from east.training.records import EpochRecord
 
 if TYPE_CHECKING:
@@ -35,8 +37,8 @@ TAGS = {
 
 
 @contextmanager
-def epoch_tracker(tracking: str, folder: Path) -> Iterator[Callable[[EpochRecord], None]]:
-    """A function to call with every finished epoch, while the run's lock is held and after metrics.csv is written.
+def epoch_tracker(tracking: str, folder: Path) -> Iterator[Hook]:
+    """Adds every finished epoch, while the run's lock is held and after metrics.csv is written.
 
     Args:
         tracking: `none` or `tensorboard`.
@@ -46,18 +48,18 @@ def epoch_tracker(tracking: str, folder: Path) -> Iterator[Callable[[EpochRecord
         EastError: there is no such tracking, or the package that it needs is not installed.
     """
     if tracking == "none":
-        yield lambda record: None
+        yield Hook()
         return
     if tracking != "tensorboard":
         raise EastError(f"execution.tracking: there is no '{tracking}'. Choose none or tensorboard.")
     events = _EventFiles(folder, _summary_writer())
     try:
-        yield events.add
+        yield events
     finally:
         events.close()
 
 
-class _EventFiles:
+class _EventFiles(Hook):
     """The event files of a run, in which TensorBoard finds each of its epochs once, in order.
 
     What a killed attempt left may lack its last epochs or hold some that are trained again. So every attempt takes
@@ -69,7 +71,7 @@ class _EventFiles:
         self.make_writer = make_writer
         self.writer: SummaryWriter | None = None
 
-    def add(self, record: EpochRecord) -> None:
+    def after_epoch(self, training: Training, record: EpochRecord) -> None:
         """Add an epoch that is done."""
         if self.writer is None:
             self.writer = self._begin(record.epoch)

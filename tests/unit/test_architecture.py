@@ -12,7 +12,7 @@ import east
 ROOT = Path(east.__file__).parent
 COMMON = {"digest", "errors", "files", "locks", "log", "reproducibility", "seeding"}
 MAY_IMPORT = {
-    "sparse": COMMON,
+    "sparse": COMMON | {"config"},
     "config": COMMON | {"sparse"},
     "data": COMMON | {"config"},
     "models": COMMON | {"sparse", "config"},
@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "training": COMMON | {"config", "sparse", "data", "models", "engine"},
     "cost": COMMON | {"config", "sparse", "data", "models", "engine", "training"},
     "analysis": COMMON | {"config", "sparse"},
-    "render": COMMON | {"config", "analysis", "data"},
+    "render": COMMON | {"config", "sparse", "analysis", "data"},
     "launch": COMMON,
     "operations": COMMON
     | {"config", "sparse", "data", "models", "engine", "training", "cost", "analysis", "launch", "render"},

@@ -9,7 +9,7 @@ from unittest import mock
 import pytest
 
 from east.training.folder import CHECKPOINTS, REPEATABLE, SUMMARY, discard_temporaries, repeatable_summary
-from east.training.loop import Resources, train
+from east.training.run import Resources, train
 from tests.unit.test_training_loop import Interrupted, changed, interrupt_at, results
 
 pytestmark = pytest.mark.usefixtures("one_thread")

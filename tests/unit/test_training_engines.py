@@ -6,11 +6,11 @@ import torch
 from east.data.open import open_dataset
 from east.engine import CrossEntropy, GradientRequest, make_engine
 from east.sparse.active import active_weights
+from east.training.assembly import initial_model
 from east.training.clip import GradientClip
-from east.training.loop import Resources, initial_model, train
+from east.training.describe import mask_updater
 from east.training.optimizer import make_optimizer
-from east.training.recipe import learning_rate
-from east.training.sparsity import SparseTraining
+from east.training.run import Resources, train
 from east.training.step import TrainingStep
 from tests.unit.test_training_loop import Interrupted, changed, combined, interrupt_at, results, rows
 
@@ -36,7 +36,7 @@ class Training:
         self.spec, self.dtype = spec, dtype
         self.batches = open_dataset(spec.dataset, spec.training.batch_size, spec.seed, data_dir, CPU).train
         self.model = initial_model(spec, 10).to(dtype)
-        self.sparsity = SparseTraining.of(self.model, spec, len(self.batches))
+        self.sparsity = mask_updater(self.model, spec, len(self.batches))
         self.sparsity.initialise()
         self.active = active_weights(self.sparsity.layers)
         self.engine = make_engine(engine, self.model, self.active, numerics="fp32", device=CPU)
@@ -48,7 +48,9 @@ class Training:
     def run(self, most=1_000):
         """Train to the end, or for so many steps."""
         epochs = range(1, self.spec.training.epochs + 1)
-        batches = ((learning_rate(epoch, self.spec.training), batch) for epoch in epochs for batch in self.epoch(epoch))
+        batches = (
+            (self.sparsity.schedule.learning_rate(epoch), batch) for epoch in epochs for batch in self.epoch(epoch)
+        )
         for number, (rate, (images, labels)) in zip(range(1, most + 1), batches, strict=False):
             dense = self.sparsity.needs_gradient(number)
             loss, _ = self.step(images, labels, rate, number, dense_gradients=dense)

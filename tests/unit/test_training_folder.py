@@ -3,7 +3,8 @@ import json
 import pytest
 
 from east.training.folder import KEPT_SUMMARY, SUMMARY, discard_summary, finished_summary, write_summary
-from east.training.loop import Resources, train
+from east.training.run import Resources, train
+from tests.unit.test_training_loop import Interrupted, interrupt_at
 
 RESULT = {"fingerprint": "a", "status": "finished"}
 
@@ -40,18 +41,11 @@ def test_discarding_leaves_neither(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-class Interrupted(Exception):
-    pass
-
-
 def test_a_summary_is_not_put_back_once_another_run_has_begun_in_its_folder(tmp_path, tiny_spec, data_dir):
     """The records beside it would be those of the other run."""
     write_summary(tmp_path, RESULT | {"fingerprint": "of older settings"})
 
-    def interrupt(record):
-        raise Interrupted
-
     with pytest.raises(Interrupted):
-        train(tiny_spec, tmp_path, Resources(device="cpu", data_dir=data_dir), interrupt)
+        train(tiny_spec, tmp_path, Resources(device="cpu", data_dir=data_dir), interrupt_at(1))
     assert not (tmp_path / SUMMARY).exists()
     assert not (tmp_path / KEPT_SUMMARY).exists()

@@ -13,8 +13,12 @@ from safetensors.torch import load_file
 from east.config import RunSpec
 from east.errors import EastError
 from east.training import loop, provenance
+from east.training.assembly import initial_model
+from east.training.device import choose_device
 from east.training.folder import REPEATABLE, locked, repeatable_summary
-from east.training.loop import Resources, choose_device, initial_model, is_finite, train
+from east.training.hooks import Hook
+from east.training.loop import is_finite
+from east.training.run import Resources, train
 
 
 def changed(spec, **sections):
@@ -33,12 +37,23 @@ class Interrupted(Exception):
     """Stands for whatever ends a process between two epochs."""
 
 
-def interrupt_at(epoch):
-    def report(record):
-        if record.epoch == epoch:
-            raise Interrupted
+class AtEpoch(Hook):
+    """Does something after an epoch."""
 
-    return report
+    def __init__(self, act, epoch=None):
+        self.act, self.epoch = act, epoch
+
+    def after_epoch(self, training, record):
+        if self.epoch in (None, record.epoch):
+            self.act()
+
+
+def interrupt():
+    raise Interrupted
+
+
+def interrupt_at(epoch):
+    return [AtEpoch(interrupt, epoch)]
 
 
 def results(folder):
@@ -139,13 +154,13 @@ def test_what_computed_each_part_is_recorded_as_it_was_when_its_process_began(
 
     edit("A")
 
-    def edited_and_interrupted(record):
+    def edit_and_interrupt():
         edit("B")
         raise Interrupted
 
     with pytest.raises(Interrupted):
-        train(spec, tmp_path, resources, edited_and_interrupted)
-    summary = train(spec, tmp_path, resources, lambda record: edit("C"))
+        train(spec, tmp_path, resources, [AtEpoch(edit_and_interrupt)])
+    summary = train(spec, tmp_path, resources, [AtEpoch(lambda: edit("C"))])
     records = summary["attempt_records"]
     assert [(row["attempt"], row["commit"], row["code_digest"]) for row in records] == [
         (1, "commit A", "digest A"),
@@ -239,10 +254,10 @@ def test_a_checkpoint_of_another_configuration_is_not_resumed(finished, tmp_path
 def test_a_finished_run_is_not_trained_again(finished, tiny_spec, resources):
     folder, summary = finished
 
-    def fail(record):
+    def fail():
         raise AssertionError("trained again")
 
-    assert train(tiny_spec, folder, resources, fail) == summary
+    assert train(tiny_spec, folder, resources, [AtEpoch(fail)]) == summary
 
 
 def test_a_second_trainer_waits_for_the_first_and_trains_nothing(finished, tmp_path, tiny_spec, data_dir):

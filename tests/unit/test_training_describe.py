@@ -1,10 +1,12 @@
-"""Which engine trains a run on a CPU follows from the run alone."""
+"""What follows from a run alone: the engine that trains it on a CPU, and what that engine is asked for."""
 
 import pytest
 
 from east.config import load_plan
+from east.engine import Workload
 from east.reproducibility import Reproducibility
-from east.training.engine_of_run import class_on_cpu, engine_of_run
+from east.training.attempts import class_on_cpu
+from east.training.describe import engine_of_run, expected_workload
 from tests.unit.test_training_loop import changed
 
 
@@ -40,3 +42,18 @@ def test_a_cycle_counts_by_how_long_it_is_dense(paper):
     spec = changed(paper["table2/cosine-m10-n1/seed17"], sparsity={"density": 0.09}, cycle={"cycle_length": 250.0})
     short = changed(spec, cycle={"cycle_length": 5.0})
     assert (engine_of_run(spec), engine_of_run(short)) == ("dense", "sparse")
+
+
+@pytest.mark.parametrize(
+    ("clip", "expected"),
+    [
+        (None, Workload(256)),
+        ({"norm": 1.0, "scope": "active"}, Workload(256)),
+        ({"norm": 1.0, "scope": "dense", "estimator": "exact", "every": 4}, Workload(256, dense=0.25)),
+        ({"norm": 1.0, "scope": "dense", "probes": 3, "every": 2}, Workload(256, probes=1.5)),
+    ],
+)
+def test_the_engine_is_told_what_the_clip_measures(tiny_spec, clip, expected):
+    spec = tiny_spec.model_dump()
+    spec["training"]["gradient_clip"] = clip
+    assert expected_workload(tiny_spec.model_validate(spec).training) == expected

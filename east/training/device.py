@@ -1,4 +1,4 @@
-"""How much memory a process has held."""
+"""The device that a training computes on, and the memory that a process holds."""
 
 import ctypes
 import re
@@ -9,11 +9,26 @@ from pathlib import Path
 
 import torch
 
+from east.errors import EastError
+
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 KEPT_BYTES = 2**30
 
 KIB_PER_MB = 2**10
 BYTES_PER_MB = 2**20
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of this name; `auto` is the GPU where there is one.
+
+    Raises:
+        EastError: CUDA is asked for and PyTorch finds none.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise EastError("device: cuda was asked for, but PyTorch finds no GPU. Use device: auto or cpu.")
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
 
 
 def keep_freed_memory() -> None:
