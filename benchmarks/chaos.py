@@ -53,7 +53,7 @@ def accuracies(specs: list[RunSpec], data_dir: Path) -> list[float]:
     for spec in specs:
         with tempfile.TemporaryDirectory(prefix="east-chaos-") as folder:
             summary = train(spec, Path(folder), Resources(device="cpu", data_dir=data_dir))
-        found.append(float(summary["final_test_accuracy"]))
+        found.append(float(summary.final_test_accuracy))
         print(f"seed {spec.seed}, lr {spec.training.lr:.10f}: {found[-1]:.2f} %", flush=True)
     return found
 

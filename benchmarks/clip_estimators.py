@@ -40,7 +40,7 @@ def accuracy(spec: RunSpec, data_dir: Path, engine: str) -> float:
     with tempfile.TemporaryDirectory() as folder:
         resources = Resources(device="cpu", engine=engine, threads=1, data_dir=data_dir)
         summary = train(spec, Path(folder), resources)
-    return float(summary["final_test_accuracy"])
+    return float(summary.final_test_accuracy)
 
 
 def interval(differences: Sequence[float]) -> tuple[float, float]:

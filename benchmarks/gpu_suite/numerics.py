@@ -118,7 +118,7 @@ def train_pairs(
         for numerics in PAIR if i % 2 == 0 else PAIR[::-1]:
             one = with_numerics(spec.model_copy(update={"seed": seed}), numerics if device == "cuda" else "fp32")
             summary = train(one, folder / numerics / f"seed{seed}", resources)
-            found[numerics] = summary["final_test_accuracy"]
+            found[numerics] = summary.final_test_accuracy
         pairs.append(Pair(seed=seed, **found))
         report(pairs)
     return pairs

@@ -10,9 +10,17 @@ from typing import Literal
 from pydantic import Field
 
 from east.analysis.aggregate import AggregatedGrid
-from east.analysis.inference import MeanInterval, holm, mean_interval, sign_test, welch
+from east.analysis.inference import (
+    MeanInterval,
+    Sample,
+    holm,
+    mean_interval,
+    our_sample,
+    printed_sample,
+    sign_test,
+    welch,
+)
 from east.analysis.published import PublishedGrid
-from east.analysis.samples import Sample, our_sample, printed_sample
 from east.analysis.words import counted, p_text, schedule_text, signed
 from east.config.run import Frozen
 from east.config.tables import Comparing

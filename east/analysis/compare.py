@@ -14,16 +14,18 @@ from pydantic import Field
 from east.analysis.aggregate import AggregatedGrid, GridResult, SeedStatus
 from east.analysis.inference import (
     RankCorrelation,
+    Sample,
     Welch,
     equivalence_p,
     exceeds,
     holm,
     mean_difference,
+    our_sample,
+    printed_sample,
     rank_correlation,
     welch,
 )
 from east.analysis.published import PublishedGrid
-from east.analysis.samples import Sample, our_sample, printed_sample
 from east.analysis.words import counted, listed, p_text, schedule_text, signed
 from east.config.run import Frozen
 from east.config.tables import Comparing

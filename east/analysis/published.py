@@ -1,14 +1,14 @@
 """The paper's printed numbers, read from the CSV files of report/published."""
 
-import csv
 from pathlib import Path
 from typing import Annotated, TypeVar
 
 from pydantic import BeforeValidator, ConfigDict, Field, ValidationError
 
-from east.analysis.summary import describe
 from east.config.run import Frozen, Pattern
 from east.errors import EastError
+from east.files import read_csv
+from east.training.records import describe
 
 
 def _empty_is_none(value: object) -> object:
@@ -100,17 +100,10 @@ def read_published_rows(path: Path) -> list[dict[str, str]]:
     Raises:
         EastError: The file is missing, empty, or has a row of the wrong length.
     """
-    try:
-        with path.open(newline="", encoding="utf-8") as stream:
-            rows = list(csv.DictReader(stream, strict=True))
-    except (OSError, csv.Error, UnicodeDecodeError) as error:
-        raise EastError(f"The published numbers in {path} cannot be read: {error}.") from error
-    if not rows:
-        raise EastError(f"The published numbers in {path} are empty.")
-    for line, row in enumerate(rows, start=2):
-        if None in row or None in row.values():
-            raise EastError(f"{path}, line {line}: the row has not as many fields as the header.")
-    return rows
+    found = read_csv(path)
+    if found.problem or not found.rows:
+        raise EastError(f"The published numbers in {path} cannot be used: {found.problem or 'it has none.'}")
+    return [dict(zip(found.names, row, strict=True)) for row in found.rows]
 
 
 def read_published_grid(path: Path) -> PublishedGrid:

@@ -8,12 +8,12 @@ import typer
 
 from east.analysis.aggregate import AggregatedGrid, read_json
 from east.analysis.layers import LayerMask, read_layers, runs_to_show
-from east.analysis.summary import read_summary, summary_path
 from east.cli.app import app
 from east.cli.input import parsed
 from east.config.cost import CostPlan
 from east.render.schedules import SCHEDULES, Schedule
 from east.sparse.distribution import DISTRIBUTIONS
+from east.training.records import read_summary, summary_path
 
 POINTS = 400
 """Of a line that a schedule is drawn with."""

@@ -9,7 +9,6 @@ from typing import Annotated
 
 import typer
 
-from east.analysis.summary import summary_path
 from east.cli.app import app
 from east.cli.input import read_plan
 from east.cli.options import AsJson, ConfigFiles, Results, RunId
@@ -17,6 +16,7 @@ from east.cli.output import print_json, print_table
 from east.config import Plan, Run
 from east.operations.changes import TRAINS, Changes, compare
 from east.operations.on_disk import results_folder
+from east.training.records import summary_path
 
 SHOWN = 3
 """Runs that are named of those that train again for one reason."""

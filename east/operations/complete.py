@@ -1,16 +1,15 @@
 """Whether a folder holds the whole of a planned run: every file, of this very run, and all telling the same story."""
 
-import csv
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from east.analysis.summary import Summary
 from east.config import Run
 from east.config.run import of_another_revision, with_defaults
 from east.operations.changes import differences
 from east.operations.on_disk import SMALL_FILES, FoundRun
 from east.training.folder import METRICS, WEIGHTS
+from east.training.records import EpochRecord, RunSummary, read_records
 
 
 def complaint(found: FoundRun, run: Run) -> str | None:
@@ -43,14 +42,12 @@ def complaint(found: FoundRun, run: Run) -> str | None:
     return None
 
 
-def _ends_as_summarised(metrics: Path, summary: Summary) -> bool:
-    try:
-        with metrics.open(newline="", encoding="utf-8") as stream:
-            *_, last = csv.DictReader(stream)
-        ends = int(last["epoch"]) == summary.epochs
-        return ends and summary.final_test_accuracy in (None, float(last["test_acc"]))
-    except (ValueError, KeyError, TypeError):
+def _ends_as_summarised(metrics: Path, summary: RunSummary) -> bool:
+    found = read_records(metrics, EpochRecord)
+    if found.problem or not found.rows:
         return False
+    last = found.rows[-1]
+    return last.epoch == summary.epochs and summary.final_test_accuracy in (None, last.test_acc)
 
 
 def _is_whole(weights: Path) -> bool:

@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from east.analysis.summary import Summary
 from east.config import Plan, Run
 from east.errors import EastError
 from east.operations.complete import complaint
 from east.operations.on_disk import FoundRun, find, read_run
 from east.operations.place import Placed, copy_run, is_free
 from east.training.folder import METRICS, is_locked
+from east.training.records import RunSummary
 
 
 def merge(plan: Plan, source: Path, results: Path, *, dry_run: bool = False) -> Placed:
@@ -85,5 +85,5 @@ def _numbers(found: FoundRun) -> tuple[object, ...]:
     return scores, (found.folder / METRICS).read_bytes()
 
 
-def _accuracy(summary: Summary) -> str:
+def _accuracy(summary: RunSummary) -> str:
     return summary.status if summary.final_test_accuracy is None else f"{summary.final_test_accuracy:.2f} %"

@@ -47,13 +47,19 @@ from east.training.interrupt import Interruption, Stopped
 from east.training.memory import keep_freed_memory, peak_memory_mb
 from east.training.provenance import Origin, device_name
 from east.training.recipe import learning_rate
-from east.training.records import EpochRecord, TimingRecord, UpdateRecord, as_dicts, write_records
+from east.training.records import (
+    EpochRecord,
+    RunSummary,
+    TimingRecord,
+    TraceRecord,
+    UpdateRecord,
+    as_dicts,
+    write_records,
+)
 from east.training.sparsity import SparseTraining
 from east.training.state import StateFile
 from east.training.sums import EpochSums
-from east.training.trace import Tracer, TraceRecord, is_traced
-
-Summary = dict[str, Any]
+from east.training.trace import Tracer, is_traced
 
 
 @dataclass(frozen=True)
@@ -134,7 +140,7 @@ def train(
     resources: Resources,
     report: Callable[[EpochRecord], None] = lambda record: None,
     interruption: Interruption | None = None,
-) -> Summary:
+) -> RunSummary:
     """Train a run in its folder and return its summary; resume it if the folder holds a checkpoint of the same run.
 
     Args:
@@ -282,7 +288,7 @@ class _Training:
         else:
             self._resume(*loaded)
 
-    def run(self, report: Callable[[EpochRecord], None]) -> Summary:
+    def run(self, report: Callable[[EpochRecord], None]) -> RunSummary:
         discard_summary(self.folder)
         write_atomically(self.folder / RUN, json.dumps(self.spec.model_dump(mode="json"), indent=2) + "\n")
         try:
@@ -520,7 +526,7 @@ class _Training:
         write_records(self.folder / TRACE, TraceRecord, self.progress.trace)
         write_records(self.folder / TIMING, TimingRecord, self.progress.timing)
 
-    def _finish(self) -> Summary:
+    def _finish(self) -> RunSummary:
         """Write every file of a run whose last epoch is in a checkpoint; as the very last act, the summary.
 
         All of them follow from that checkpoint, so whoever resumes it after a kill at any moment writes the same.
@@ -532,43 +538,43 @@ class _Training:
         write_summary(self.folder, summary)
         return summary
 
-    def _summary(self) -> Summary:
+    def _summary(self) -> RunSummary:
         progress, last, diverged = self.progress, self.progress.epochs[-1], self.progress.diverged
         best, ran = self._best_epoch(), progress.attempts[-1]
-        return {
-            "id": "/".join(self.folder.absolute().parts[-3:]),
-            "run": self.spec.model_dump(mode="json"),
-            "fingerprint": self.spec.fingerprint,
-            "status": "diverged" if diverged else "finished",
-            "diverged_at_epoch": last.epoch if diverged else None,
-            "diverged_at_step": progress.diverged_at_step,
-            "final_test_accuracy": None if diverged else last.test_acc,
-            "final_validation_accuracy": None if diverged else last.val_acc,
-            "best_test_accuracy": None if diverged or best is None else best.test_acc,
-            "best_epoch": None if diverged or best is None else best.epoch,
-            "epochs": last.epoch,
-            "steps": last.step,
-            "nonzeros": last.nonzeros,
-            "masked_weights": self.sparsity.allocation.dense_weights,
-            "parameters": asdict(count_parameters(self.model)),
-            "liveness": asdict(liveness(self.model)),
-            "seconds": round(progress.seconds, 3),
-            "attempts": progress.attempt,
-            "peak_memory_mb": round(peak_memory_mb(self.device), 1),
-            "runs_per_device": progress.runs_per_device,
-            "reproducibility": str(class_of_run(progress.attempts, self.spec.dataset.name)),
-            "dataset_digest": ran.dataset_digest,
-            "engine": ran.engine,
-            "executions": dict(ran.executions),
-            "instruction_set": ran.instruction_set,
-            "threads": ran.threads,
-            "commit": ran.commit,
-            "code_digest": ran.code_digest,
-            "versions": dict(ran.versions),
-            "device": ran.device,
-            "platform": ran.platform,
-            "attempt_records": [record.as_dict() for record in progress.attempts],
-        }
+        return RunSummary(
+            id="/".join(self.folder.absolute().parts[-3:]),
+            run=self.spec.model_dump(mode="json"),
+            fingerprint=self.spec.fingerprint,
+            status="diverged" if diverged else "finished",
+            diverged_at_epoch=last.epoch if diverged else None,
+            diverged_at_step=progress.diverged_at_step,
+            final_test_accuracy=None if diverged else last.test_acc,
+            final_validation_accuracy=None if diverged else last.val_acc,
+            best_test_accuracy=None if diverged or best is None else best.test_acc,
+            best_epoch=None if diverged or best is None else best.epoch,
+            epochs=last.epoch,
+            steps=last.step,
+            nonzeros=last.nonzeros,
+            masked_weights=self.sparsity.allocation.dense_weights,
+            parameters=asdict(count_parameters(self.model)),
+            liveness=asdict(liveness(self.model)),
+            seconds=round(progress.seconds, 3),
+            attempts=progress.attempt,
+            peak_memory_mb=round(peak_memory_mb(self.device), 1),
+            runs_per_device=progress.runs_per_device,
+            reproducibility=class_of_run(progress.attempts, self.spec.dataset.name),
+            dataset_digest=ran.dataset_digest,
+            engine=ran.engine,
+            executions=dict(ran.executions),
+            instruction_set=ran.instruction_set,
+            threads=ran.threads,
+            commit=ran.commit,
+            code_digest=ran.code_digest,
+            versions=dict(ran.versions),
+            device=ran.device,
+            platform=ran.platform,
+            attempt_records=[record.as_dict() for record in progress.attempts],
+        )
 
     def _best_epoch(self) -> EpochRecord | None:
         """The epoch of best validation accuracy among those of the final network: target density, DyReLU faded."""

@@ -9,8 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from east.training.folder import SUMMARY
-from east.training.loop import Summary
-from east.training.records import EpochRecord
+from east.training.records import EpochRecord, RunSummary
 
 Report = Callable[[EpochRecord], None]
 
@@ -34,7 +33,7 @@ def epoch_reporter(title: str, epochs: int) -> Iterator[Report]:
         yield lambda record: progress.update(task, completed=record.epoch, accuracy=f"{record.test_acc:.2f} %")
 
 
-def finished_line(summary: Summary, folder: Path, total: int | None) -> str:
+def finished_line(summary: RunSummary, folder: Path, total: int | None) -> str:
     """One readable line about a run that has ended, with the share of the plan that is done.
 
     Args:
@@ -42,11 +41,11 @@ def finished_line(summary: Summary, folder: Path, total: int | None) -> str:
         folder: of the run: results/<name>/runs/<table>/<row>/<seed>.
         total: runs of the whole plan, if known.
     """
-    accuracy = summary["final_test_accuracy"]
+    accuracy = summary.final_test_accuracy
     result = "diverged" if accuracy is None else f"test {accuracy:6.2f} %"
-    runs = summary.get("runs_per_device", 1)
+    runs = summary.runs_per_device or 1
     shared = f" ({runs} trainings a GPU)" if runs > 1 else ""
-    line = f"{summary['id']:<52} {result}  {summary['seconds']:7.1f} s{shared}"
+    line = f"{summary.id:<52} {result}  {summary.seconds or 0:7.1f} s{shared}"
     if total is None:
         return line
     done = len(list(folder.absolute().parents[2].glob(f"*/*/*/{SUMMARY}")))

@@ -1,10 +1,9 @@
 """trace.csv: digests of a training's whole state at fixed steps, so that two runs compare by their first difference."""
 
-import csv
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,45 +13,11 @@ from torch import Tensor, nn
 from east.errors import EastError
 from east.sparse.active import ActiveWeights
 from east.training.clip import GradientClip
-from east.training.folder import TRACE
 from east.training.optimizer import Optimizer
-
-PARTS = ("weights", "masks", "statistics", "optimizer", "clip")
-"""The parts of the state that have a digest of their own, the first to look at first."""
+from east.training.records import PARTS, TraceRecord, read_records
 
 DIGITS = 32
 """Hexadecimal digits of a digest: 128 bits of SHA-256."""
-
-
-@dataclass(frozen=True)
-class TraceRecord:
-    """A row of trace.csv: the state after an optimizer step and what goes with it.
-
-    A digest is one of tensors: their names in order, types, shapes, and numbers in row-major order, in which -0.0
-    counts as 0.0 and every NaN as the same. So it depends neither on how memory is laid out nor on any file format.
-
-    Attributes:
-        step: optimizer steps that are done.
-        epoch: the epoch of that step.
-        event: why there is a row: `start`, `step` (1, 2, 4, 8, ...), `update` of the masks, end of an `epoch`; several
-            are joined by a plus sign.
-        state: digest of all of the following.
-        weights: of all parameters; of masked ones the active weights.
-        masks: of the places of active weights.
-        statistics: of batch norm's running mean and variance, and whatever else is no parameter.
-        optimizer: of its state.
-        clip: of the norm that the clip holds.
-    """
-
-    step: int
-    epoch: int
-    event: str
-    state: str
-    weights: str
-    masks: str
-    statistics: str
-    optimizer: str
-    clip: str
 
 
 def is_traced(step: int) -> bool:
@@ -130,25 +95,17 @@ def active_positions(weights: ActiveWeights) -> Tensor:
     return torch.cat((shape, positions))
 
 
-def read_trace(path: Path) -> list[TraceRecord]:
+def read_trace(path: Path) -> tuple[TraceRecord, ...]:
     """The rows of a trace.csv, at least one.
 
     Raises:
-        EastError: the file is missing, or is none.
+        EastError: the file is missing, damaged, or another one.
     """
-    names = [field.name for field in fields(TraceRecord)]
-    try:
-        with path.open(newline="", encoding="utf-8") as stream:
-            rows = list(csv.DictReader(stream))
-        found = [TraceRecord(int(row["step"]), int(row["epoch"]), *(row[name] for name in names[2:])) for row in rows]
-    except OSError as error:
-        raise EastError(
-            f"{path} cannot be read: {error.strerror}. A training writes it from its first epoch on."
-        ) from None
-    except (KeyError, ValueError, TypeError):
-        raise EastError(f"{path} is no {TRACE}, or damaged.") from None
+    if not path.exists():
+        raise EastError(f"{path} is missing. A training writes it from its first epoch on.")
+    found = read_records(path, TraceRecord).checked()
     if not found:
-        raise EastError(f"{path} is no {TRACE}: it has no rows.")
+        raise EastError(f"{path} has no rows.")
     return found
 
 

@@ -1,4 +1,5 @@
 import pytest
+from east.analysis.samples import Sample, our_sample, printed_sample
 from fake_tables import DIVERGED, MISSING, around, paper, result, summarised
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,7 +16,6 @@ from east.analysis.inference import (
     sign_test,
     welch,
 )
-from east.analysis.samples import Sample, our_sample, printed_sample
 from east.config.tables import Comparing, Summarising
 
 samples = st.builds(

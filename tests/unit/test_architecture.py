@@ -15,8 +15,8 @@ MAY_IMPORT = {
     "engine": COMMON | {"sparse", "models"},
     "training": COMMON | {"config", "sparse", "data", "models", "engine"},
     "cost": COMMON | {"config", "sparse", "data", "models", "engine", "training"},
-    "analysis": COMMON | {"config"},
-    "render": COMMON | {"config", "analysis", "data"},
+    "analysis": COMMON | {"config", "training"},
+    "render": COMMON | {"config", "analysis", "data", "training"},
     "launch": COMMON,
     "operations": COMMON | {"config", "sparse", "data", "models", "engine", "training", "cost", "analysis", "launch"},
 }
