@@ -35,6 +35,7 @@ localrules:
     report,
     prepare,
     aggregate,
+    frames,
     table,
     table_b1,
     table_6,
@@ -54,6 +55,7 @@ rule all:
         REPORT,
         APPENDIX,
         EVIDENCE_FILES,
+        FRAMES,
 
 
 rule data:
@@ -64,6 +66,7 @@ rule data:
 rule tables:
     input:
         TABLE_FILES,
+        FRAMES,
 
 
 rule cost:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin
 
 import pandas as pd
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from east.config import make_plan, read_config
 from east.config.run import Frozen, Run, RunSpec, fingerprint_of_content
@@ -44,6 +44,9 @@ class PlannedRun(Frozen):
     def of(cls, run: Run) -> Self:
         """A run of a plan."""
         return cls(id=run.id, fingerprint=run.fingerprint, method=run.label)
+
+
+PLANNED_RUNS: TypeAdapter[tuple[PlannedRun, ...]] = TypeAdapter(tuple[PlannedRun, ...])
 
 
 @dataclass(frozen=True)
@@ -141,13 +144,13 @@ def read_rows(
     problems: list[str] | None = None,
 ) -> pd.DataFrame:
     """The records of some runs under each other, with the run's `id` before them; as for `read_runs`."""
-    rows: list[dict[str, Any]] = []
+    frames = [_frame([], row_columns(kind))]
     for run in run_ids:
         found = read_records(runs_dir / run / FILES[kind], kind)
         if found.problem is not None:
             _note(found.problem, problems)
-        rows += ({"id": run, **vars(row)} for row in found.rows)
-    return _frame(rows, row_columns(kind))
+        frames.append(_frame([{"id": run, **vars(row)} for row in found.rows], row_columns(kind)))
+    return pd.concat(frames, ignore_index=True)
 
 
 def run_columns() -> tuple[Column, ...]:
