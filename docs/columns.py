@@ -4,7 +4,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from east.analysis.results import row_columns, run_columns
+from east.analysis.results import row_columns, run_columns, setting_columns
 from east.training.records import (
     FILES,
     Column,
@@ -38,9 +38,10 @@ def main() -> int:
 
 
 def _tables() -> str:
-    said = {column.name for schema in (RunSummary,) for column in columns(schema)}
+    said = {column.name for column in columns(RunSummary)} - {"id", "status"}
+    settings = {column.name for column in setting_columns()}
     files = {
-        "tables/runs.csv": (column for column in run_columns() if column.name not in said - {"id", "status"}),
+        "tables/runs.csv": (column for column in run_columns() if column.name not in said | settings),
         "tables/epochs.csv": row_columns(EpochRecord)[:1],
         "summary.json": columns(RunSummary),
         **{FILES[kind]: columns(kind) for kind in (EpochRecord, UpdateRecord, TraceRecord, TimingRecord)},
@@ -48,7 +49,8 @@ def _tables() -> str:
         "`inputs` of a derived JSON file": (*columns(Inputs), *columns(RunInput)),
     }
     also = {
-        "tables/runs.csv": "The keys of `summary.json` that are no objects or lists, and:",
+        "tables/runs.csv": "The keys of `summary.json` that are neither objects nor lists; the settings of the run, which "
+        f"[config/README.md](../config/README.md) explains ({', '.join(f'`{name}`' for name in sorted(settings))}); and:",
         "tables/epochs.csv": "The columns of `metrics.csv`, and:",
     }
     return "\n".join(

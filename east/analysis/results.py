@@ -156,14 +156,18 @@ def read_rows(
 def run_columns() -> tuple[Column, ...]:
     """The columns of runs.csv: where the run stands, what it came to, its settings, and where the numbers come from."""
     said = {column.name: column for column in columns(RunSummary) if column.kind not in (dict, list)}
-    settings = [column for column in _settings(RunSpec, "") if column.name != "seed"]
     return (
         *(Column(name, kind, optional, Meaning(text)) for name, kind, optional, text in _PLACE),
         *(column for name, column in said.items() if name not in ("id", "status")),
         *(Column(name, kind, True, Meaning(text)) for name, kind, text in _NESTED),
-        *settings,
+        *setting_columns(),
         Column("summary_sha256", str, True, Meaning("SHA-256 of the summary.json that the row was made from")),
     )
+
+
+def setting_columns() -> tuple[Column, ...]:
+    """Of runs.csv: every setting that decides a run's numbers, by its dotted key."""
+    return tuple(column for column in _settings(RunSpec, "") if column.name != "seed")
 
 
 def row_columns(kind: type[EpochRecord] | type[UpdateRecord]) -> tuple[Column, ...]:
@@ -198,7 +202,7 @@ _NESTED = (
 
 
 def _settings(model: type[BaseModel], prefix: str) -> Iterator[Column]:
-    """Every setting of a run by its dotted key, with what its own schema says of it."""
+    """Every setting by its dotted key, with what its own schema says of it."""
     for name, field in model.model_fields.items():
         kind: Any = field.annotation
         if get_origin(kind) in (Union, types.UnionType):

@@ -1,5 +1,4 @@
 import pytest
-from east.analysis.samples import printed_sample
 from fake_tables import DIVERGED, around, paper, papers, result, summarised
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,7 +15,7 @@ from east.analysis.claims import (
     support,
     two_cycles_beat_one,
 )
-from east.analysis.inference import holm
+from east.analysis.inference import holm, printed_sample
 from east.config.tables import Comparing
 
 CLAIMS_BY_ID = {claim.id: claim for claim in CLAIMS}

@@ -102,7 +102,16 @@ def test_quantities_have_three_digits(value, text):
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0, "0 s"), (59.4, "59 s"), (59.6, "1 min"), (3599, "1 h 00 min"), (11100, "3 h 05 min"), (187200, "2 d 4 h")],
+    [
+        (0, "0 s"),
+        (59.4, "59 s"),
+        (59.6, "1 min"),
+        (3599, "1 h 00 min"),
+        (11100, "3 h 05 min"),
+        (172740, "47 h 59 min"),
+        (172800, "2 d 0 h"),
+        (187200, "2 d 4 h"),
+    ],
 )
 def test_durations(seconds, text):
     assert duration(seconds) == text
