@@ -49,8 +49,9 @@ def _tables() -> str:
         "`inputs` of a derived JSON file": (*columns(Inputs), *columns(RunInput)),
     }
     also = {
-        "tables/runs.csv": "The keys of `summary.json` that are neither objects nor lists; the settings of the run, which "
-        f"[config/README.md](../config/README.md) explains ({', '.join(f'`{name}`' for name in sorted(settings))}); and:",
+        "tables/runs.csv": "The keys of `summary.json` that are neither objects nor lists; every setting of the run, which\n"
+        "[config/README.md](../config/README.md) explains; and the columns below. The settings are "
+        f"{', '.join(f'`{name}`' for name in sorted(settings))}.",
         "tables/epochs.csv": "The columns of `metrics.csv`, and:",
     }
     return "\n".join(
