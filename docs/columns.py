@@ -49,8 +49,8 @@ def _tables() -> str:
         "`inputs` of a derived JSON file": (*columns(Inputs), *columns(RunInput)),
     }
     also = {
-        "tables/runs.csv": "The keys of `summary.json` that are neither objects nor lists; every setting of the run, which\n"
-        "[config/README.md](../config/README.md) explains; and the columns below. The settings are "
+        "tables/runs.csv": "The keys of `summary.json` that are neither objects nor lists, the run's settings, which "
+        "[config/README.md](../config/README.md) explains, and these columns. The settings are "
         f"{', '.join(f'`{name}`' for name in sorted(settings))}.",
         "tables/epochs.csv": "The columns of `metrics.csv`, and:",
     }

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, overload
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from east import REVISION
-from east.analysis.published import PublishedGrid, PublishedRow, read_published_grid
-from east.config.run import DatasetName, Frozen, ModelName, Pattern, of_another_revision
+from east.analysis.published import PublishedGrid, PublishedRow, ScheduleColumns, read_published_grid
+from east.config.run import DatasetName, Frozen, ModelName, of_another_revision
 from east.config.tables import Comparing, GridRow, GridTable, MethodsTable, RunReference, Summarising, Table
 from east.errors import EastError
 from east.files import write_atomically
@@ -82,15 +82,11 @@ class PublishedValue(Frozen):
         return abs(self.change - self.change_from_means) > 0.05 + 1e-9
 
 
-class GridResult(Frozen):
+class GridResult(ScheduleColumns):
     """A row of Tables 2-5 with its numbers."""
 
     id: str
     method: str
-    pattern: Pattern | None
-    multiplier: float | None
-    cycles: int | None
-    length_multiplier: float | None
     footnote: str | None
     printed: bool = Field(default=True, description="whether it is a row of the paper's, with nothing else changed")
     accuracy: Accuracy
@@ -251,7 +247,7 @@ def _read_runs(references: Sequence[RunReference], runs_dir: Path, *, partial: b
     if len(stale):
         files = shlex.join(str(summary_path(runs_dir, run)) for run in stale.index)
         refused = " ".join(
-            f"{_count(alike.index)} in {runs_dir} {_why_stale(revision)} ({', '.join(alike.index)})."
+            f"{_count(alike.index)} in {runs_dir} {_why_stale(int(revision))} ({', '.join(alike.index)})."
             for revision, alike in stale.groupby(stale["revision"].fillna(REVISION), sort=False)
         )
         raise EastError(
@@ -267,7 +263,7 @@ def _read_runs(references: Sequence[RunReference], runs_dir: Path, *, partial: b
     return runs
 
 
-def _why_stale(revision: object) -> str:
+def _why_stale(revision: int) -> str:
     """Why a summary is not that of the plan's run."""
     return "trained with other settings than the plan's" if revision == REVISION else of_another_revision(revision)
 
@@ -286,7 +282,8 @@ def _seed_value(run: RunReference, found: "pd.Series[Any]", summarising: Summari
     known = found[found.notna()]
     status = known["status"]
     if status == "diverged":
-        return SeedValue(run=run.id, seed=run.seed, status=status, diverged_at_epoch=known.get("diverged_at_epoch"))
+        epoch = int(known["diverged_at_epoch"]) if "diverged_at_epoch" in known else None
+        return SeedValue(run=run.id, seed=run.seed, status=status, diverged_at_epoch=epoch)
     if status != "finished":
         return SeedValue(run=run.id, seed=run.seed, status="missing")
     accuracy = known.get("final_test_accuracy" if summarising.accuracy == "final" else "best_test_accuracy")
@@ -300,26 +297,10 @@ def _seed_value(run: RunReference, found: "pd.Series[Any]", summarising: Summari
 
 def _aggregate_methods(table: MethodsTable, accuracies: Sequence[Accuracy], inputs: Inputs) -> AggregatedMethods:
     rows = tuple(
-        MethodResult(
-            id=row.id,
-            method=row.method,
-            model=row.model,
-            width=row.width,
-            dataset=row.dataset,
-            recipe=row.recipe,
-            note=row.note,
-            accuracy=accuracy,
-        )
+        MethodResult(**row.model_dump(exclude={"runs"}), accuracy=accuracy)
         for row, accuracy in zip(table.rows, accuracies, strict=True)
     )
-    return AggregatedMethods(
-        id=table.id,
-        title=table.title,
-        density=table.density,
-        summarising=table.summarising,
-        inputs=inputs,
-        rows=rows,
-    )
+    return AggregatedMethods(**table.model_dump(exclude={"rows"}), inputs=inputs, rows=rows)
 
 
 def _aggregate_grid(
@@ -329,15 +310,7 @@ def _aggregate_grid(
     static = next((row for row in table.rows if row.pattern is None), None)
     static_mean = accuracies[table.rows.index(static)].mean if static is not None else None
     return AggregatedGrid(
-        id=table.id,
-        title=table.title,
-        model=table.model,
-        width=table.width,
-        dataset=table.dataset,
-        density=table.density,
-        comparable=table.comparable,
-        summarising=table.summarising,
-        comparing=table.comparing,
+        **table.model_dump(exclude={"published", "rows"}),
         published_table=published.number if published else None,
         inputs=inputs,
         rows=tuple(
@@ -355,14 +328,7 @@ def _grid_result(
         printed = published.find(row.pattern, row.multiplier, row.cycles, row.length_multiplier)
     value = published_value(printed, published.static) if printed and published else None
     return GridResult(
-        id=row.id,
-        method=row.method,
-        pattern=row.pattern,
-        multiplier=row.multiplier,
-        cycles=row.cycles,
-        length_multiplier=row.length_multiplier,
-        footnote=row.footnote,
-        printed=row.printed,
+        **row.model_dump(exclude={"runs"}),
         accuracy=accuracy,
         change=_minus(accuracy.mean, static_mean),
         published=value,

@@ -5,6 +5,7 @@ from typing import Annotated, TypeVar
 
 from pydantic import BeforeValidator, ConfigDict, Field, ValidationError
 
+from east.analysis.words import schedule_text
 from east.config.run import Frozen, Pattern
 from east.errors import EastError
 from east.files import read_csv
@@ -24,25 +25,35 @@ Row = TypeVar("Row", bound=Frozen)
 GridKey = tuple[Pattern | None, float | None, int | None, float | None]
 
 
-class PublishedRow(Frozen):
+class ScheduleColumns(Frozen):
+    """What tells the rows of Tables 2-5 apart, the paper's and ours."""
+
+    pattern: OptionalPattern
+    multiplier: OptionalFloat
+    cycles: OptionalInt
+    length_multiplier: OptionalFloat
+
+    @property
+    def key(self) -> GridKey:
+        """The four of them."""
+        return (self.pattern, self.multiplier, self.cycles, self.length_multiplier)
+
+    @property
+    def settings(self) -> str:
+        """The row in words, such as `cosine, 10×, 2 cycles, 2×`."""
+        return schedule_text(*self.key)
+
+
+class PublishedRow(ScheduleColumns):
     """A row of Tables 2-5 as printed; accuracies and the change in percentage points."""
 
     table: str
     dataset: str
     model: str
     method: str
-    pattern: OptionalPattern
-    multiplier: OptionalFloat
-    cycles: OptionalInt
-    length_multiplier: OptionalFloat
     accuracy_mean: float = Field(ge=0, le=100)
     accuracy_std: float = Field(ge=0)
     change: OptionalFloat
-
-    @property
-    def key(self) -> GridKey:
-        """The settings that tell the rows of a table apart."""
-        return (self.pattern, self.multiplier, self.cycles, self.length_multiplier)
 
 
 class PublishedGrid(Frozen):
