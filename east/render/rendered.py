@@ -75,10 +75,11 @@ def csv_text(columns: Sequence[str], records: Sequence[Mapping[str, Value]]) -> 
     """A CSV file with a header; None is an empty field, floats have at most six decimals."""
     import pandas as pd
 
-    frame = pd.DataFrame(records, columns=list(columns), dtype=object)
-    text: str = frame.map(_plain).to_csv(index=False, lineterminator="\n")
-    return text
+    frame = pd.DataFrame([{name: _plain(record.get(name)) for name in columns} for record in records], columns=columns)
+    return frame.to_csv(index=False, lineterminator="\n")
 
 
-def _plain(value: Value) -> Value:
-    return f"{value:.6f}".rstrip("0").rstrip(".") if isinstance(value, float) else value
+def _plain(value: Value) -> str:
+    if isinstance(value, float):
+        return f"{value:.6f}".rstrip("0").rstrip(".")
+    return "" if value is None else str(value)

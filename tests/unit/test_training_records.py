@@ -126,7 +126,14 @@ def test_a_bad_summary_is_refused_by_file_and_key(tmp_path, content, complaint):
     assert str(path) in str(caught.value)
 
 
-def test_the_schema_waits_for_neither_torch_nor_pandas():
-    code = "import sys, east, east.training.records, east.training.folder\n"
-    code += "assert not {'torch', 'pandas', 'numpy'} & set(sys.modules)"
+@pytest.mark.parametrize(
+    ("modules", "libraries"),
+    [
+        ("east.training.records, east.training.folder", {"torch", "pandas", "numpy"}),
+        ("east.training.loop, east.training.progress, east.training.tracking", {"pandas"}),
+        ("east.cli, east.operations.status, east.operations.changes, east.render.contents", {"pandas"}),
+    ],
+)
+def test_neither_training_nor_planning_waits_for_what_it_does_not_need(modules, libraries):
+    code = f"import sys, {modules}; assert not {libraries} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
