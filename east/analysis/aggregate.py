@@ -3,7 +3,7 @@
 import hashlib
 import shlex
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, overload
 
@@ -175,13 +175,15 @@ def aggregate(
     """
     references = list(dict.fromkeys(run for row in table.rows for run in row.runs))
     runs = _read_runs(references, runs_dir, partial=partial)
-    seeds = {run.id: _seed_value(run, runs.loc[run.id], table.summarising) for run in references}
+    # What is missing is None from here on, as in the file that is written.
+    found = runs.astype(object).where(runs.notna(), None).to_dict("index")
+    seeds = {run.id: _seed_value(run, found[run.id], table.summarising) for run in references}
     accuracies = [_accuracy([seeds[run.id] for run in row.runs], table.summarising) for row in table.rows]
-    there = runs[runs["summary_sha256"].notna()]
     inputs = Inputs(
         runs={
-            str(run): RunInput(fingerprint=fingerprint, summary=digest)
-            for run, fingerprint, digest in there[["fingerprint", "summary_sha256"]].itertuples()
+            run.id: RunInput(fingerprint=run.fingerprint, summary=digest)
+            for run in references
+            if (digest := found[run.id]["summary_sha256"])
         },
     )
     if isinstance(table, MethodsTable):
@@ -278,15 +280,13 @@ def _accuracy(seeds: Sequence[SeedValue], summarising: Summarising) -> Accuracy:
     return Accuracy(seeds=tuple(seeds), mean=mean, std=std)
 
 
-def _seed_value(run: RunReference, found: "pd.Series[Any]", summarising: Summarising) -> SeedValue:
-    known = found[found.notna()]
-    status = known["status"]
+def _seed_value(run: RunReference, found: Mapping[Hashable, Any], summarising: Summarising) -> SeedValue:
+    status = found["status"]
     if status == "diverged":
-        epoch = int(known["diverged_at_epoch"]) if "diverged_at_epoch" in known else None
-        return SeedValue(run=run.id, seed=run.seed, status=status, diverged_at_epoch=epoch)
+        return SeedValue(run=run.id, seed=run.seed, status=status, diverged_at_epoch=found["diverged_at_epoch"])
     if status != "finished":
         return SeedValue(run=run.id, seed=run.seed, status="missing")
-    accuracy = known.get("final_test_accuracy" if summarising.accuracy == "final" else "best_test_accuracy")
+    accuracy = found["final_test_accuracy" if summarising.accuracy == "final" else "best_test_accuracy"]
     if accuracy is None:
         raise EastError(
             f"Run {run.id} has no test accuracy at a best validation epoch, which the table asks for. "

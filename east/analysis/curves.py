@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Shares = tuple[float | None, ...]
+_SHARES = ("dropped", "grown", "blind", "zeros")
 
 
 class Curve(Frozen):
@@ -118,12 +119,12 @@ def row_churn(runs_dir: Path, run_ids: Sequence[str]) -> Churn | None:
         return None
     made = changes.groupby("id", sort=False).size()
     common = changes[changes["place"] <= made.min()]
-    shares = common.groupby("place")[["dropped", "grown", "blind", "zeros"]].mean()
+    shares = common.groupby("place")[list(_SHARES)].mean()
     shortest = str(made.idxmin())
     return Churn(
         epochs=_epochs(common[common["id"] == shortest], read_rows(runs_dir, [shortest], EpochRecord)),
         seeds=len(made),
-        **{name: tuple(None if math.isnan(share) else share for share in shares[name].tolist()) for name in shares},
+        **{name: tuple(None if math.isnan(share) else share for share in shares[name].tolist()) for name in _SHARES},
     )
 
 

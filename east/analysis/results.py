@@ -144,12 +144,13 @@ def read_rows(
     problems: list[str] | None = None,
 ) -> pd.DataFrame:
     """The records of some runs under each other, with the run's `id` before them; as for `read_runs`."""
-    frames = [_frame([], row_columns(kind))]
+    of = row_columns(kind)
+    frames = [_frame([], of)]
     for run in run_ids:
         found = read_records(runs_dir / run / FILES[kind], kind)
         if found.problem is not None:
             _note(found.problem, problems)
-        frames.append(_frame([{"id": run, **vars(row)} for row in found.rows], row_columns(kind)))
+        frames.append(_frame([{"id": run, **vars(row)} for row in found.rows], of))
     return pd.concat(frames, ignore_index=True)
 
 
@@ -177,7 +178,7 @@ def row_columns(kind: type[EpochRecord] | type[UpdateRecord]) -> tuple[Column, .
 
 def dtypes(of: Iterable[Column]) -> dict[str, str]:
     """How pandas holds some columns, as `pandas.read_csv(..., dtype=...)` takes it."""
-    names = {float: "float64", bool: "boolean"}
+    names: dict[type, str] = {float: "float64", bool: "boolean"}
     return {
         column.name: ("Int64" if column.optional else "int64") if column.kind is int else names.get(column.kind, "str")
         for column in of

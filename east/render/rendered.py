@@ -75,8 +75,9 @@ def csv_text(columns: Sequence[str], records: Sequence[Mapping[str, Value]]) -> 
     """A CSV file with a header; None is an empty field, floats have at most six decimals."""
     import pandas as pd
 
-    frame = pd.DataFrame([{name: _plain(record.get(name)) for name in columns} for record in records], columns=columns)
-    return frame.to_csv(index=False, lineterminator="\n")
+    rows = [{name: _plain(record.get(name)) for name in columns} for record in records]
+    text: str = pd.DataFrame(rows, columns=list(columns)).to_csv(index=False, lineterminator="\n")
+    return text
 
 
 def _plain(value: Value) -> str:

@@ -10,7 +10,6 @@ import json
 import types
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
-from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, Self, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -139,7 +138,7 @@ FILES: dict[type, str] = {
 """Where a run writes its rows of each kind, in its folder."""
 
 Record = EpochRecord | UpdateRecord | TimingRecord | TraceRecord
-R = TypeVar("R", EpochRecord, UpdateRecord, TimingRecord, TraceRecord)
+R = TypeVar("R", bound=Record)
 
 
 class RunSummary(BaseModel):
@@ -248,7 +247,6 @@ class Column:
     meaning: Meaning
 
 
-@cache
 def columns(schema: type[Any]) -> tuple[Column, ...]:
     """The columns or keys of a class of the schema, in the order in which they are written."""
     hints = get_type_hints(schema, include_extras=True)
@@ -298,14 +296,15 @@ def read_records(path: Path, kind: type[R]) -> Records[R]:
     text = read_csv(path)
     if not text.names:
         return Records(problem=text.problem)
-    missing = [column.name for column in columns(kind) if column.name not in text.names]
+    known = columns(kind)
+    missing = [column.name for column in known if column.name not in text.names]
     if missing:
         return Records(problem=f"{path} has no column {', '.join(missing)}.")
     rows: list[R] = []
     for number, row in enumerate(text.rows, start=2):
         said = dict(zip(text.names, row, strict=True))
         try:
-            rows.append(kind(**{column.name: _parsed(said[column.name], column) for column in columns(kind)}))
+            rows.append(kind(**{column.name: _parsed(said[column.name], column) for column in known}))
         except ValueError as error:
             return Records(tuple(rows), f"{path}, line {number}: {error}.")
     return Records(tuple(rows), text.problem)

@@ -43,7 +43,7 @@ def write_run(runs_dir: Path, run: str, outcome: float | str, /, **keys: Any) ->
     return path
 
 
-def record(kind: type, **values: Any) -> Any:
+def record(kind: type, /, **values: Any) -> Any:
     """A row of one of a run's files: zero, or empty, where nothing else is said."""
     return kind(**{column.name: column.kind() for column in columns(kind)} | values)
 
