@@ -57,11 +57,14 @@ def read_csv(path: Path) -> CsvText:
         return CsvText(problem=f"{path} is empty.")
     names, *rows = found
     whole = next((i for i, row in enumerate(rows) if len(row) != len(names)), len(rows))
-    # A line without an end may have been cut within its last field.
-    if whole == len(rows) and rows and not text.endswith("\n"):
+    # A line without an end may have been cut within its last field, and be the header.
+    if whole == len(rows) and not text.endswith("\n"):
         whole -= 1
-    problem = None if whole == len(rows) else f"{path} is whole only up to line {whole + 1}."
-    return CsvText(names, tuple(rows[:whole]), problem)
+    if whole == len(rows):
+        return CsvText(names, tuple(rows))
+    return CsvText(
+        names if whole >= 0 else (), tuple(rows[: max(0, whole)]), f"{path} is whole only up to line {whole + 1}."
+    )
 
 
 def temporaries(folder: Path, names: Iterable[str]) -> list[Path]:
