@@ -7,11 +7,11 @@ from pathlib import Path
 from east.analysis.results import row_columns, run_columns, setting_columns
 from east.training.records import (
     FILES,
-    Column,
     EpochRecord,
     Inputs,
     RunInput,
     RunSummary,
+    SchemaColumn,
     TimingRecord,
     TraceRecord,
     UpdateRecord,
@@ -59,7 +59,7 @@ def _tables() -> str:
     )
 
 
-def _table(of: Iterable[Column]) -> str:
+def _table(of: Iterable[SchemaColumn]) -> str:
     lines = ["| name | type | unit | meaning |", "|---|---|---|---|"]
     for column in of:
         kind = TYPES.get(column.kind, "text") + (", may be empty" if column.optional else "")

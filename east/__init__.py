@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from east.analysis.results import Results
+    from east.analysis.results import ResultFrames
 
 __version__ = "0.1.0"
 
@@ -15,7 +15,7 @@ REVISION_REASON = "the arithmetic changed"
 """Why the results of earlier revisions are no longer those of this one, for those whose results are refused."""
 
 
-def load_results(results: str | Path, *configfiles: str | Path) -> "Results":
+def load_results(results: str | Path, *configfiles: str | Path) -> "ResultFrames":
     """The runs of a configuration as data frames, see `east.analysis.results.load_results`.
 
     Args:

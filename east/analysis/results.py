@@ -6,7 +6,7 @@ import types
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin
+from typing import Annotated, Any, Self, Union, get_args, get_origin
 
 import pandas as pd
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -18,19 +18,16 @@ from east.files import write_atomically
 from east.training.folder import RUN
 from east.training.records import (
     FILES,
-    Column,
     EpochRecord,
     Meaning,
     RunSummary,
+    SchemaColumn,
     UpdateRecord,
     columns,
     read_records,
     read_summary,
     summary_path,
 )
-
-RunStatus = Literal["finished", "diverged", "unfinished", "missing", "stale"]
-"""Of a run in a data frame: `unfinished` has begun; `stale` has ended, but with other settings than the plan's."""
 
 
 class PlannedRun(Frozen):
@@ -50,7 +47,7 @@ PLANNED_RUNS: TypeAdapter[tuple[PlannedRun, ...]] = TypeAdapter(tuple[PlannedRun
 
 
 @dataclass(frozen=True)
-class Results:
+class ResultFrames:
     """What the runs of a folder of results have left.
 
     Attributes:
@@ -66,7 +63,7 @@ class Results:
     problems: tuple[str, ...]
 
 
-def load_results(results: str | Path, *configfiles: str | Path) -> Results:
+def load_results(results: str | Path, *configfiles: str | Path) -> ResultFrames:
     """Read results, finished or not, as they are on disk now.
 
     Args:
@@ -88,7 +85,7 @@ def load_results(results: str | Path, *configfiles: str | Path) -> Results:
     return read_results(folder / "runs", planned)
 
 
-def read_results(runs_dir: Path, planned: Sequence[PlannedRun]) -> Results:
+def read_results(runs_dir: Path, planned: Sequence[PlannedRun]) -> ResultFrames:
     """Read the folders of some runs as far as they are whole.
 
     Args:
@@ -99,7 +96,7 @@ def read_results(runs_dir: Path, planned: Sequence[PlannedRun]) -> Results:
     runs = read_runs(runs_dir, planned, problems)
     begun = runs.loc[~runs["status"].isin(["missing", "stale"]), "id"]
     epochs = read_rows(runs_dir, begun, EpochRecord, problems)
-    return Results(runs, epochs, read_rows(runs_dir, begun, UpdateRecord, problems), tuple(problems))
+    return ResultFrames(runs, epochs, read_rows(runs_dir, begun, UpdateRecord, problems), tuple(problems))
 
 
 def write_frames(runs_dir: Path, planned: Sequence[PlannedRun], folder: Path) -> None:
@@ -154,29 +151,29 @@ def read_rows(
     return pd.concat(frames, ignore_index=True)
 
 
-def run_columns() -> tuple[Column, ...]:
+def run_columns() -> tuple[SchemaColumn, ...]:
     """The columns of runs.csv: where the run stands, what it came to, its settings, and where the numbers come from."""
     said = {column.name: column for column in columns(RunSummary) if column.kind not in (dict, list)}
     return (
-        *(Column(name, kind, optional, Meaning(text)) for name, kind, optional, text in _PLACE),
+        *(SchemaColumn(name, kind, optional, Meaning(text)) for name, kind, optional, text in _PLACE),
         *(column for name, column in said.items() if name not in ("id", "status")),
-        *(Column(name, kind, True, Meaning(text)) for name, kind, text in _NESTED),
+        *(SchemaColumn(name, kind, True, Meaning(text)) for name, kind, text in _NESTED),
         *setting_columns(),
-        Column("summary_sha256", str, True, Meaning("SHA-256 of the summary.json that the row was made from")),
+        SchemaColumn("summary_sha256", str, True, Meaning("SHA-256 of the summary.json that the row was made from")),
     )
 
 
-def setting_columns() -> tuple[Column, ...]:
+def setting_columns() -> tuple[SchemaColumn, ...]:
     """Of runs.csv: every setting that decides a run's numbers, by its dotted key."""
     return tuple(column for column in _settings(RunSpec, "") if column.name != "seed")
 
 
-def row_columns(kind: type[EpochRecord] | type[UpdateRecord]) -> tuple[Column, ...]:
+def row_columns(kind: type[EpochRecord] | type[UpdateRecord]) -> tuple[SchemaColumn, ...]:
     """The columns of a data frame of records, such as epochs.csv."""
-    return (Column("id", str, False, Meaning("the run, as in runs.csv")), *columns(kind))
+    return (SchemaColumn("id", str, False, Meaning("the run, as in runs.csv")), *columns(kind))
 
 
-def dtypes(of: Iterable[Column]) -> dict[str, str]:
+def dtypes(of: Iterable[SchemaColumn]) -> dict[str, str]:
     """How pandas holds some columns, as `pandas.read_csv(..., dtype=...)` takes it."""
     names: dict[type, str] = {float: "float64", bool: "boolean"}
     return {
@@ -191,7 +188,7 @@ _PLACE = (
     ("row", str, False, "row of that table"),
     ("seed", int, False, "seed of everything random in it"),
     ("method", str, True, "method as the tables name it"),
-    ("status", str, False, "`finished`, `diverged`, `unfinished`, `missing`, or `stale`: with other settings"),
+    ("status", str, False, "`finished`, `diverged`, `unfinished`, `missing`, or `stale`: ended with other settings"),
 )
 _NESTED = (
     ("parameters.batch_norm", int, "parameters of batch norm, which are never masked"),
@@ -202,7 +199,7 @@ _NESTED = (
 )
 
 
-def _settings(model: type[BaseModel], prefix: str) -> Iterator[Column]:
+def _settings(model: type[BaseModel], prefix: str) -> Iterator[SchemaColumn]:
     """Every setting by its dotted key, with what its own schema says of it."""
     for name, field in model.model_fields.items():
         kind: Any = field.annotation
@@ -214,7 +211,7 @@ def _settings(model: type[BaseModel], prefix: str) -> Iterator[Column]:
             yield from _settings(kind, f"{prefix}{name}.")
         else:
             scalar = kind if kind in (int, float, bool) else str
-            yield Column(prefix + name, scalar, True, Meaning(field.description or ""))
+            yield SchemaColumn(prefix + name, scalar, True, Meaning(field.description or ""))
 
 
 def _run_row(runs_dir: Path, run: PlannedRun, problems: list[str] | None) -> dict[str, Any]:
@@ -282,7 +279,7 @@ def _flat(content: dict[str, Any], prefix: str) -> dict[str, Any]:
     return flat
 
 
-def _frame(rows: Sequence[dict[str, Any]], of: Sequence[Column]) -> pd.DataFrame:
+def _frame(rows: Sequence[dict[str, Any]], of: Sequence[SchemaColumn]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[column.name for column in of]).astype(dtypes(of))
 
 
@@ -290,8 +287,9 @@ def _runs_on_disk(folder: Path) -> Iterator[PlannedRun]:
     """Every run that has begun, with its method where tables/runs.csv knows the same run."""
     known: dict[str, Any] = {}
     if (folder / "tables" / "runs.csv").is_file():
-        written = pd.read_csv(folder / "tables" / "runs.csv", dtype=dtypes(run_columns()))
+        written = pd.read_csv(folder / "tables" / "runs.csv", dtype=dtypes(run_columns())).dropna(subset="method")
         known = dict(zip(written["id"], written["method"], strict=True))
     for path in sorted((folder / "runs").glob("*/*/seed*")):
         run = path.relative_to(folder / "runs").as_posix()
-        yield PlannedRun(id=run, method=known.get(run))
+        if path.name.removeprefix("seed").isdigit():
+            yield PlannedRun(id=run, method=known.get(run))

@@ -165,8 +165,8 @@ class RunSummary(BaseModel):
     steps: Annotated[int | None, Meaning("optimizer steps")] = None
     nonzeros: Annotated[int | None, Meaning("active weights at the end")] = None
     masked_weights: Annotated[int | None, Meaning("weights of the dense network that masks apply to")] = None
-    parameters: Annotated[dict[str, Any], Meaning("trained numbers by kind")] = {}
-    liveness: Annotated[dict[str, Any], Meaning("channels, weights and branches, and how many are live")] = {}
+    parameters: Annotated[dict[str, int], Meaning("trained numbers by kind")] = {}
+    liveness: Annotated[dict[str, int], Meaning("channels, weights and branches, and how many are live")] = {}
     seconds: Annotated[
         float | None, Limits(ge=0), Meaning("training and evaluation over all attempts", "s", repeatable=False)
     ] = None
@@ -231,7 +231,7 @@ class Inputs(BaseModel):
 
 
 @dataclass(frozen=True)
-class Column:
+class SchemaColumn:
     """A column or key of the schema.
 
     Attributes:
@@ -247,7 +247,7 @@ class Column:
     meaning: Meaning
 
 
-def columns(schema: type[Any]) -> tuple[Column, ...]:
+def columns(schema: type[Any]) -> tuple[SchemaColumn, ...]:
     """The columns or keys of a class of the schema, in the order in which they are written."""
     hints = get_type_hints(schema, include_extras=True)
     names = schema.model_fields if issubclass(schema, BaseModel) else [field.name for field in fields(schema)]
@@ -376,7 +376,7 @@ def describe(error: ValidationError) -> str:
     return (f"{key}: " if key else "") + message + (f" (and {more} more)" if more else "")
 
 
-def _column(name: str, hint: Any) -> Column:
+def _column(name: str, hint: Any) -> SchemaColumn:
     """A column from its annotation, which is a type, perhaps with None, and the meaning."""
     meaning = next(part for part in hint.__metadata__ if isinstance(part, Meaning))
     kind, optional = hint.__origin__, False
@@ -385,10 +385,10 @@ def _column(name: str, hint: Any) -> Column:
     if get_origin(kind) is Annotated:
         kind = kind.__origin__
     kind = str if get_origin(kind) is Literal else get_origin(kind) or kind
-    return Column(name, kind, optional, meaning)
+    return SchemaColumn(name, kind, optional, meaning)
 
 
-def _parsed(text: str, column: Column) -> Any:
+def _parsed(text: str, column: SchemaColumn) -> Any:
     if column.optional and not text:
         return None
     try:
