@@ -11,9 +11,6 @@ min_version("9.27")
 configfile: f"{workflow.basedir}/config.yaml"
 
 
-container: "docker://python:3.11"
-
-
 report: "report/workflow.rst"
 
 

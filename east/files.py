@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import IO
 
 _TEMPORARY = re.compile(r"\.(.+)\.[a-z0-9_]{8}")
-"""How `whole_file` names a file that is not whole."""
+"""How `whole_file` names a file until it is whole."""
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:
     """Write a file so that a crash at any moment leaves either the old file or the whole new one.
 
     Args:
-        path: where the file goes; its folder is made if needed.
+        path: where the file goes; its folder is created if needed.
         content: text is encoded as UTF-8.
     """
     with whole_file(path) as stream:
@@ -68,23 +68,21 @@ def read_csv(path: Path) -> CsvText:
 
 
 def temporaries(folder: Path, names: Iterable[str]) -> list[Path]:
-    """What processes that were killed while they wrote these files have left in a folder.
-
-    Another process that writes one of them just now has such a file as well.
+    """Temporary files of these files: left by processes killed while writing them, or in use by one that writes now.
 
     Args:
         folder: where the files go.
-        names: of the files, as patterns of `fnmatch`.
+        names: their final names, as `fnmatch` patterns.
     """
     return [path for path in folder.glob(".*") if any(is_temporary(path.name, name) for name in names)]
 
 
 def is_temporary(name: str, target: str = "*") -> bool:
-    """Whether this is the name that a file has until it is whole.
+    """Whether a file with this name is not whole yet.
 
     Args:
         name: of a file.
-        target: the name that it gets then, as a pattern of `fnmatch`.
+        target: its final name, as an `fnmatch` pattern.
     """
     found = _TEMPORARY.fullmatch(name)
     return found is not None and fnmatchcase(found[1], target)
@@ -92,10 +90,10 @@ def is_temporary(name: str, target: str = "*") -> bool:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[IO[bytes]]:
-    """A stream to write a file to that appears under its name when the block ends, and not at all if that fails.
+    """A stream to a file that appears under its name when the block ends, and not at all if the block fails.
 
     Args:
-        path: where the file goes; its folder is made if needed.
+        path: where the file goes; its folder is created if needed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as stream:

@@ -7,13 +7,13 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 from east.config import make_plan, validate
-from east.config.cost import cost_plan
-from east.config.plan import METHODS_TABLE
+from east.config.plan import METHODS_TABLE, cost_plan
 from east.config.tables import GridTable
 from east.errors import EastError
 from east.launch.cores import FIXED_THREADS, training_threads
 from east.launch.lease import visible_gpus
 from east.render.contents import report_contents
+from east.render.names import GRID_FIGURES, METHODS_FIGURES
 
 try:
     PLAN = make_plan(validate(config, workflow.configfiles))
@@ -43,8 +43,6 @@ TABLE_FILES = [
     for table in [*TABLES_BY_ID, "table6", "tableB1"]
     for form in ["csv", "md", "tex", "html"]
 ]
-GRID_FIGURES = ["curves", "multiplier", "churn", "layers"]
-METHODS_FIGURES = ["curves", "churn"]
 PLAN_FIGURES = ["density", "cost"]
 if any(table.comparable and table.published for table in map(TABLES_BY_ID.get, GRIDS)):
     PLAN_FIGURES.append("differences")

@@ -9,6 +9,7 @@ import torch
 
 from east.config import RunSpec, load_plan
 from east.data.prepare import prepare
+from east.log import configure_logging
 from east.training.loop import Resources, train
 from tests.unit.same_bits import DIGITS
 
@@ -17,6 +18,9 @@ ROOT = Path(__file__).parents[1]
 if not torch.cuda.is_available():
     # Read when a kernel is defined: without a GPU, Triton's kernels run in its interpreter.
     os.environ.setdefault("TRITON_INTERPRET", "1")
+
+
+configure_logging()  # so that what is logged is on standard error, as it is under the command
 
 
 @pytest.fixture(scope="session")

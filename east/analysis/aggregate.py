@@ -11,8 +11,9 @@ from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from east import REVISION
 from east.analysis.published import PublishedGrid, PublishedRow, ScheduleColumns, read_published_grid
-from east.config.run import DatasetName, Frozen, ModelName, of_another_revision
+from east.config.run import Frozen, of_another_revision
 from east.config.tables import Comparing, GridRow, GridTable, MethodsTable, RunReference, Summarising, Table
+from east.config.vocabulary import DatasetName, ModelName
 from east.errors import EastError
 from east.files import write_atomically
 from east.training.records import Inputs, RunInput, describe, summary_path

@@ -1,5 +1,6 @@
 """What in the paper's tables does not fit together, found by rules that name no cell."""
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -8,8 +9,8 @@ from pydantic import Field
 from east.analysis.aggregate import published_value
 from east.analysis.published import PublishedCost, PublishedGrid, PublishedRecipe
 from east.analysis.words import listed, schedule_text, signed
-from east.config.cycles import cycle_lengths, cycles_fit
 from east.config.run import Frozen
+from east.sparse.schedule import cycle_lengths
 
 Rule = Literal[
     "change does not add up",
@@ -96,7 +97,9 @@ def cycles_that_do_not_fit(grid: PublishedGrid, recipes: Sequence[PublishedRecip
             continue
         growth = row.length_multiplier or 1.0
         schedules = [(epochs, length) for epochs, length in trainings if length is not None]
-        if not schedules or any(cycles_fit(epochs, row.cycles, length, growth) for epochs, length in schedules):
+        if not schedules or any(
+            math.fsum(cycle_lengths(row.cycles, length, growth)) <= epochs for epochs, length in schedules
+        ):
             continue
         epochs, length = max(schedules)
         lengths = cycle_lengths(row.cycles, length, growth)

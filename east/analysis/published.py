@@ -6,7 +6,8 @@ from typing import Annotated, TypeVar
 from pydantic import BeforeValidator, ConfigDict, Field, ValidationError
 
 from east.analysis.words import schedule_text
-from east.config.run import Frozen, Pattern
+from east.config.run import Frozen
+from east.config.vocabulary import Pattern
 from east.errors import EastError
 from east.files import read_csv
 from east.training.records import describe

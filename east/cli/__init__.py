@@ -1,50 +1,117 @@
-"""The `east` command: a thin layer over the package."""
+"""The `east` command: a thin layer over the package, whose parts are imported by the commands that use them."""
 
+import logging
 import os
 import sys
-from importlib import import_module
+from collections.abc import Callable
+from typing import Annotated, Any
 
-from east.cli.app import app
+import typer
+from typer.core import TyperGroup
+
+import east
+from east.cli.doctor import doctor
+from east.cli.estimate import estimate
+from east.cli.figures import figures, plan_figures
+from east.cli.plan import inspect, list_parts, plan, schedule
+from east.cli.results import archive, compare, lock, merge, prune, restore, verify
+from east.cli.runs import cost, prepare, train
+from east.cli.status import show, status
+from east.cli.workflow import aggregate, analyse, appendix, evidence_tables, frames, report, table, table_6, table_b1
 from east.errors import EastError
 from east.launch.waiting import let_idle_threads_sleep
+from east.log import configure_logging
 
-__all__ = ["MODULES", "app", "load", "main"]
+__all__ = ["COMMANDS", "app", "main"]
 
-MODULES: dict[str, tuple[str, ...]] = {
-    "analyse": ("analyse",),
-    "compare": ("compare",),
-    "doctor": ("doctor",),
-    "estimate": ("estimate",),
-    "figures": ("figures", "plan-figures"),
-    "plan": ("plan", "inspect", "schedule"),
-    "results": ("prune", "lock", "archive", "verify", "restore", "merge"),
-    "runs": ("prepare", "train", "cost"),
-    "show": ("show",),
-    "status": ("status",),
-    "workflow": ("aggregate", "table", "table-b1", "table-6", "evidence-tables", "report", "appendix"),
+COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
+    "Before": {
+        "doctor": doctor,
+        "list": list_parts,
+        "plan": plan,
+        "inspect": inspect,
+        "schedule": schedule,
+        "estimate": estimate,
+        "cost": cost,
+        "prepare": prepare,
+    },
+    "While it runs": {"train": train, "status": status, "show": show},
+    "Afterwards": {
+        "compare": compare,
+        "verify": verify,
+        "lock": lock,
+        "archive": archive,
+        "restore": restore,
+        "merge": merge,
+        "prune": prune,
+    },
+    "": {
+        "aggregate": aggregate,
+        "analyse": analyse,
+        "frames": frames,
+        "table": table,
+        "table-b1": table_b1,
+        "table-6": table_6,
+        "evidence-tables": evidence_tables,
+        "figures": figures,
+        "plan-figures": plan_figures,
+        "report": report,
+        "appendix": appendix,
+    },
 }
-"""Module of this package -> the commands that it adds to `app`."""
+"""When people use a command -> its name -> what it calls. The workflow's own steps, without a group, are not listed."""
 
 
-def load(command: str | None = None) -> None:
-    """Add commands: the module of the one that is asked for, or all, for the help and for what is none.
+class Grouped(TyperGroup):
+    """Lists the commands in their groups, as plain text: rich would load longer than everything else together."""
 
-    The workflow starts the command for every job, and what other commands import would take longer than many a job.
-    """
-    known = [module for module, commands in MODULES.items() if command in commands]
-    for module in known or MODULES:
-        import_module(f"{__name__}.{module}")
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write a section for each group of commands that are not hidden."""
+        width = max(map(len, self.commands))
+        for group, names in COMMANDS.items():
+            if group:
+                helps = [self.commands[name].get_short_help_str(3 * formatter.width) for name in names]
+                with formatter.section(group):
+                    formatter.write_dl([(name.ljust(width), text) for name, text in zip(names, helps, strict=True)])
+
+
+app = typer.Typer(cls=Grouped, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
+for _group, _commands in COMMANDS.items():
+    for _name, _command in _commands.items():
+        app.command(_name, rich_help_panel=_group or None, hidden=not _group)(_command)
+
+
+def _print_version(wanted: bool) -> None:
+    if not wanted:
+        return
+    try:
+        from east.training.provenance import commit
+
+        found = commit()
+    except (ImportError, OSError):  # PyTorch does not load, which `east doctor` explains
+        found = None
+    print(f"east {east.__version__}" + (f" (commit {found})" if found else ""))
+    raise typer.Exit
+
+
+@app.callback()
+def describe(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print version and commit.")
+    ] = False,
+) -> None:
+    """EAST at extreme sparsity: plan, train, measure and render the paper's appendix."""
 
 
 def main() -> None:
     """Run the command; a mistake of the user's ends in a plain sentence and status 1."""
     let_idle_threads_sleep(os.environ)  # before a command imports PyTorch
-    load(sys.argv[1] if len(sys.argv) > 1 else None)
+    configure_logging()
     try:
-        app()
+        app(prog_name="east")
     except EastError as error:
-        print(f"error: {error}", file=sys.stderr)
+        logging.getLogger(__name__).error(str(error))
         raise SystemExit(1) from None
     except BrokenPipeError:
-        # The reader of our output (`head`) has had enough; that is no error, and Python must not complain at exit.
+        # The reader of our output (`head`) has had enough; that is not an error, and Python must not complain at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

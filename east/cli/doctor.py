@@ -1,4 +1,4 @@
-"""`east doctor`: whether the plan can run here, and how to mend what is wrong."""
+"""`east doctor`: whether the plan can run here, and how to fix what is wrong."""
 
 import os
 from collections import Counter
@@ -8,36 +8,32 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from east.cli.app import app
-from east.cli.input import read_plan
-from east.cli.options import AsJson, ConfigFiles, Results
-from east.cli.output import print_json
+from east.cli.common import AsJson, ConfigFiles, Results, counted, print_json, read_plan
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from east.operations.doctor.finding import Finding
+    from east.operations.doctor.surroundings import Finding
 
 WIDTH = 100
 INDENT = " " * 11
 STYLES = {"ok": "green", "note": "cyan", "warning": "yellow", "error": "bold red"}
 
 
-@app.command()
 def doctor(
     configfile: ConfigFiles = None,
     results: Results = None,
     thorough: Annotated[bool, typer.Option("--thorough", help="Verify the checksums of the data as well.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Say whether the plan can run here: what is wrong, why it matters, and the command that mends it.
+    """Say whether the plan can run here: what is wrong, why it matters, and the command that fixes it.
 
     The exit status is 0 if nothing would stop the plan, and 1 otherwise.
     """
     from rich.console import Console
 
     from east.operations.doctor.ask import Asker
-    from east.operations.doctor.examine import can_run, examine
+    from east.operations.doctor.checks import can_run, examine
     from east.operations.doctor.surroundings import Surroundings
     from east.operations.on_disk import results_folder
 
@@ -55,8 +51,8 @@ def doctor(
         counts = Counter(finding.level for found in findings.values() for finding in found)
         verdict = "can run" if can_run(findings) else "cannot run"
         console.print(
-            f"The plan '{plan.config.name}' {verdict}: {_count(counts['error'], 'error')}, "
-            f"{_count(counts['warning'], 'warning')}, {_count(counts['note'], 'note')}."
+            f"The plan '{plan.config.name}' {verdict}: {counted(counts['error'], 'error')}, "
+            f"{counted(counts['warning'], 'warning')}, {counted(counts['note'], 'note')}."
         )
     if not can_run(findings):
         raise typer.Exit(1)
@@ -78,10 +74,6 @@ def _print_subject(console: "Console", subject: str, found: "list[Finding]") -> 
         console.print(label + Text(wrapped[0]), soft_wrap=True)
         for row in wrapped[1:]:
             console.print(INDENT + row, soft_wrap=True)
-        if finding.mend:
-            console.print(f"{INDENT}-> {finding.mend}", soft_wrap=True)
+        if finding.fix:
+            console.print(f"{INDENT}-> {finding.fix}", soft_wrap=True)
     console.print()
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"

@@ -1,7 +1,7 @@
 """The command that says beforehand what a plan will cost."""
 
+import logging
 import os
-import sys
 import textwrap
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
@@ -9,12 +9,20 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
-from east.cli.app import app
-from east.cli.input import read_plan
-from east.cli.options import CORES, AsJson, ConfigFiles, Results
-from east.cli.output import print_json, print_table
+from east.cli.common import (
+    CORES,
+    AsJson,
+    ConfigFiles,
+    DeviceName,
+    EngineName,
+    Results,
+    StepName,
+    counted,
+    print_json,
+    print_table,
+    read_plan,
+)
 from east.launch.cores import training_threads
 from east.launch.lease import Lease, gpu_alone, visible_gpus
 
@@ -27,7 +35,6 @@ SECONDS_PER_HOUR = 3600
 WIDTH = 100
 
 
-@app.command()
 def estimate(
     configfile: ConfigFiles = None,
     results: Results = None,
@@ -41,14 +48,17 @@ def estimate(
         int | None, typer.Option(min=1, help="Runs at once on a cluster; as many as this machine takes if absent.")
     ] = None,
     device: Annotated[
-        str | None, typer.Option(envvar="EAST_DEVICE", help="auto, cpu or cuda; the configuration's if absent.")
+        DeviceName | None, typer.Option(envvar="EAST_DEVICE", help="What computes; the configuration's if absent.")
     ] = None,
     engine: Annotated[
-        str | None, typer.Option(envvar="EAST_ENGINE", help="auto, dense or sparse; the configuration's if absent.")
+        EngineName | None,
+        typer.Option(envvar="EAST_ENGINE", help="What executes the network; the configuration's if absent."),
     ] = None,
     step: Annotated[
-        str | None,
-        typer.Option(envvar="EAST_STEP", help="auto, eager, captured or compiled; the configuration's if absent."),
+        StepName | None,
+        typer.Option(
+            envvar="EAST_STEP", help="How a GPU is given the operations of a step; the configuration's if absent."
+        ),
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of a run; the configuration's.")] = None,
     seconds: Annotated[float, typer.Option(min=0.1, help="About how long each kind of run is timed.")] = 3.0,
@@ -58,6 +68,8 @@ def estimate(
     Nothing is trained, and no data are needed. What is done already is left out, and a run with a checkpoint counts
     from there.
     """
+    from rich.console import Console
+
     plan = read_plan(configfile)
     execution = plan.config.execution
     device, engine = device or execution.device, engine or execution.engine
@@ -84,7 +96,7 @@ def estimate(
         for paragraph in _explanation(found, at_once, conditions, plan.datasets(), lease):
             print("\n" + textwrap.fill(paragraph, WIDTH))
     for warning in found.warnings:
-        print(warning, file=sys.stderr)
+        logging.getLogger(__name__).warning(warning.removeprefix("warning: "))
 
 
 def _print_tables(found: "Estimate", at_once: "Parallelism") -> None:
@@ -99,18 +111,20 @@ def _explanation(
     found: "Estimate", at_once: "Parallelism", conditions: "Conditions", datasets: Iterable[str], lease: Lease
 ) -> Iterator[str]:
     """What the numbers mean and how far they can be trusted, in paragraphs."""
+    from rich.filesize import decimal
+
     if not found.total.left:
         yield "Everything is done."
         return
-    data = f", and data that are not prepared yet {_size(found.data_bytes)}" if found.data_bytes else ""
+    data = f", and data that are not prepared yet {decimal(found.data_bytes)}" if found.data_bytes else ""
     yield (
-        f"Wall time: {_count(at_once.runs, 'run')} at once, {_count(conditions.threads, 'thread')} each; that of a "
+        f"Wall time: {counted(at_once.runs, 'run')} at once, {counted(conditions.threads, 'thread')} each; that of a "
         f"table if nothing but it runs. Disk: what runs leave behind; checkpoints take up to "
-        f"{_size(found.checkpoint_bytes)} more while they go on{data}."
+        f"{decimal(found.checkpoint_bytes)} more while they go on{data}."
     )
     yield (
-        f"This is an estimate. Steps, mask updates, evaluations and checkpoints of {_count(len(found.kinds), 'kind')} "
-        f"of run were timed on random images, {_count(at_once.sharing, 'process')} at a time, on "
+        f"This is an estimate. Steps, mask updates, evaluations and checkpoints of {counted(len(found.kinds), 'kind')} "
+        f"of run were timed on random images, {counted(at_once.sharing, 'process')} at a time, on "
         f"{_measured_on(conditions)}, engine {conditions.engine}; so was the start of a run, {found.start_seconds:.1f} "
         "s on average. How learning moves the masks, and what else the machine will do, nobody knows yet. Data, tables "
         "and figures come on top."
@@ -120,11 +134,11 @@ def _explanation(
             "No GPU was free: others used this one while steps were timed there, so all times are too long. Repeat it "
             "when nothing else runs."
         )
-    told = sum(kind.timed_batch < kind.batch for kind in found.kinds)
-    if told:
+    extrapolated = sum(kind.timed_batch < kind.batch for kind in found.kinds)
+    if extrapolated:
         yield (
-            f"Steps of {_count(told, 'kind')} take so long that their time was told from steps on fewer images; "
-            "--seconds gives them more time."
+            f"Steps of {counted(extrapolated, 'kind')} take so long that their time was extrapolated from steps on "
+            "fewer images; --seconds gives them more time."
         )
     if "imagenet" in datasets:
         yield "Reading ImageNet's files takes time that is not counted."
@@ -137,20 +151,19 @@ def _measured_on(conditions: "Conditions") -> str:
     return device_name(choose_device(conditions.device))
 
 
-def _count(number: int, what: str) -> str:
-    plural = "es" if what.endswith("s") else "s"
-    return f"{number} {what}" if number == 1 else f"{number} {what}{plural}"
-
-
 def _row(name: str, cost: "Cost", hours: str, at_once: "Parallelism") -> dict[str, object]:
+    from rich.filesize import decimal
+
+    from east.render.numbers import duration
+
     return {
         "table": name,
         "runs": cost.runs,
         "done": cost.runs - cost.left,
         "left": cost.left,
         hours: _hours(cost.seconds * at_once.units_per_run / SECONDS_PER_HOUR),
-        "wall time": _duration(cost.wall_seconds),
-        "disk": _size(cost.disk_bytes),
+        "wall time": duration(cost.wall_seconds),
+        "disk": decimal(cost.disk_bytes),
     }
 
 
@@ -161,25 +174,6 @@ def _right_aligned(rows: list[dict[str, object]], columns: list[str]) -> list[di
 
 def _hours(hours: float) -> str:
     return f"{hours:,.0f}" if hours >= 100 else f"{hours:.3g}"
-
-
-def _duration(seconds: float) -> str:
-    """The two largest units of a time."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    days, hours = divmod(hours, 24)
-    parts = [(days, "d"), (hours, "h"), (minutes, "min"), (rest, "s")]
-    first = next((i for i, (amount, _) in enumerate(parts) if amount), len(parts) - 1)
-    return " ".join(f"{amount} {unit}" for amount, unit in parts[first : first + 2])
-
-
-def _size(size: int) -> str:
-    """Bytes with three digits, in units of a thousand."""
-    amount, units = float(size), iter(("B", "kB", "MB", "GB", "TB"))
-    unit = next(units)
-    while amount >= 999.5 and unit != "TB":
-        amount, unit = amount / 1000, next(units)
-    return f"{amount:.3g} {unit}"
 
 
 def _as_json(found: "Estimate", at_once: "Parallelism", conditions: "Conditions", lease: Lease) -> dict[str, Any]:

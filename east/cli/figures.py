@@ -2,30 +2,29 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from east.analysis.aggregate import AggregatedGrid, read_json
-from east.analysis.layers import LayerMask, read_layers, runs_to_show
-from east.cli.app import app
-from east.cli.input import parsed
-from east.config.cost import CostPlan
-from east.render.schedules import SCHEDULES, Schedule
-from east.sparse.distribution import DISTRIBUTIONS
-from east.training.records import read_summary, summary_path
+from east.cli.common import parsed
+
+if TYPE_CHECKING:
+    from east.analysis.aggregate import AggregatedGrid
+    from east.analysis.layers import LayerMask
+    from east.config.tables import CostPlan
+    from east.render.schedules import Schedule
 
 POINTS = 400
 """Of a line that a schedule is drawn with."""
 
 
-@app.command()
 def figures(
     aggregated: Annotated[Path, typer.Argument(help="A summarised table, JSON.")],
     runs: Annotated[Path, typer.Option(help="Folder of all runs.")],
     stem: Annotated[Path, typer.Option(help="Folder and beginning of the files' names.")],
 ) -> None:
     """Draw a table: learning curves and mask churn; for Tables 2-5 accuracy by multiplier and layers as well."""
+    from east.analysis.aggregate import AggregatedGrid, read_json
     from east.render.figures import accuracy_by_multiplier, accuracy_curves, layer_densities, mask_churn
 
     table = read_json(aggregated)
@@ -40,7 +39,6 @@ def figures(
         layer_densities(table, _layers(table, runs), named("layers"))
 
 
-@app.command("plan-figures")
 def plan_figures(
     folder: Annotated[Path, typer.Option(help="Where the figures go.")],
     schedules: Annotated[str, typer.Option(help="Every schedule, as JSON; - reads standard input.")],
@@ -51,6 +49,9 @@ def plan_figures(
     ] = None,
 ) -> None:
     """Draw what belongs to no single table: schedules, cost and the differences from the paper."""
+    from east.config.tables import CostPlan
+    from east.render.schedules import SCHEDULES
+
     _draw_schedules(parsed("--schedules", SCHEDULES.validate_json, schedules), folder / "density")
     _draw_costs(costs, parsed("--cost-plan", CostPlan.model_validate_json, cost_plan), folder / "cost")
     if evidence is not None:
@@ -60,7 +61,7 @@ def plan_figures(
         differences_from_the_paper(read_evidence(evidence).comparisons, folder / "differences")
 
 
-def _draw_schedules(schedules: Sequence[Schedule], stem: Path) -> None:
+def _draw_schedules(schedules: "Sequence[Schedule]", stem: Path) -> None:
     from east.render.figures import Line, SchedulePanel, density_schedules
     from east.render.figures.rows import cycles_text
     from east.sparse.schedule import CyclicDensity, drop_fraction
@@ -89,7 +90,7 @@ def _draw_schedules(schedules: Sequence[Schedule], stem: Path) -> None:
     density_schedules(shown, list(drop_fractions.values()), stem)
 
 
-def _draw_costs(costs: Path, plan: CostPlan, stem: Path) -> None:
+def _draw_costs(costs: Path, plan: "CostPlan", stem: Path) -> None:
     from east.analysis.published import read_published_costs
     from east.render.cost import read_costs
     from east.render.figures import time_against_memory
@@ -101,8 +102,12 @@ def _draw_costs(costs: Path, plan: CostPlan, stem: Path) -> None:
     time_against_memory(read_costs(costs), published, stem, setting=setting)
 
 
-def _layers(table: AggregatedGrid, runs: Path) -> dict[str, tuple[LayerMask, ...]]:
+def _layers(table: "AggregatedGrid", runs: Path) -> "dict[str, tuple[LayerMask, ...]]":
     """The layers of the runs that are shown, by run id."""
+    from east.analysis.layers import read_layers, runs_to_show
+    from east.sparse.distribution import DISTRIBUTIONS
+    from east.training.records import read_summary, summary_path
+
     layers = {}
     for run in runs_to_show(table):
         spec = read_summary(summary_path(runs, run)).run

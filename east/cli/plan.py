@@ -1,28 +1,25 @@
 """Commands that describe the plan and train nothing."""
 
 import csv
+import itertools
 import shlex
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from east.cli.app import app
-from east.cli.input import read_plan
-from east.cli.options import AsJson, ConfigFiles, Results, RunId
-from east.cli.output import print_json, print_table
-from east.config import Plan, Run
-from east.operations.changes import TRAINS, Changes, compare
-from east.operations.on_disk import results_folder
-from east.training.records import summary_path
+from east.cli.common import AsJson, ConfigFiles, Results, RunId, print_json, print_table, read_plan
+
+if TYPE_CHECKING:
+    from east.config import Plan, Run
+    from east.operations.changes import Changes
 
 SHOWN = 3
 """Runs that are named of those that train again for one reason."""
 
 
-@app.command()
 def plan(
     configfile: ConfigFiles = None,
     as_json: AsJson = False,
@@ -36,6 +33,10 @@ def plan(
     ] = False,
 ) -> None:
     """List every run of the configuration, or what a change of it trains again."""
+    from east.operations.changes import compare
+    from east.operations.on_disk import results_folder
+    from east.training.records import summary_path
+
     planned = read_plan(configfile)
     if changed or unseen:
         folder = results_folder(planned, results)
@@ -55,7 +56,6 @@ def plan(
     print(f"{len(rows)} runs")
 
 
-@app.command()
 def inspect(run_id: RunId, configfile: ConfigFiles = None, as_json: AsJson = False) -> None:
     """Show every masked tensor of a run at its target density, and what the network stores."""
     from east.training.describe import describe_network
@@ -73,7 +73,6 @@ def inspect(run_id: RunId, configfile: ConfigFiles = None, as_json: AsJson = Fal
         print(f"{key.replace('_', ' ')}: {value:,}" if isinstance(value, int) else f"{key}: {value:g}")
 
 
-@app.command()
 def schedule(run_id: RunId, configfile: ConfigFiles = None) -> None:
     """Print step, epoch, density, drop fraction, learning rate and beta at each mask update, as CSV."""
     from east.training.describe import mask_updates
@@ -86,7 +85,32 @@ def schedule(run_id: RunId, configfile: ConfigFiles = None) -> None:
     writer.writerows(rows)
 
 
-def _print_changes(changes: Changes, planned: Plan, configfiles: list[Path], *, every: bool) -> None:
+def list_parts(as_json: AsJson = False) -> None:
+    """List what a configuration may name: networks, topologies, schedules, optimizers, data sets, with parameters."""
+    from east.operations.parts import registered
+
+    parts = list(registered())
+    if as_json:
+        print_json([asdict(part) for part in parts])
+        return
+    width = max(len(part.name) for part in parts)
+    for kind, members in itertools.groupby(parts, lambda part: part.kind):
+        print(f"{kind}:")
+        for part in members:
+            parameters = ", ".join(itertools.starmap(_parameter, part.parameters.items()))
+            first, *more = [text for text in (part.about, parameters) if text] or [""]
+            print(f"  {part.name:<{width}}  {first}".rstrip())
+            for line in more:
+                print(f"  {'':<{width}}  {line}")
+
+
+def _parameter(name: str, default: object) -> str:
+    return name if default is None else f"{name} = {default}"
+
+
+def _print_changes(changes: "Changes", planned: "Plan", configfiles: list[Path], *, every: bool) -> None:
+    from east.operations.changes import TRAINS
+
     for (status, reason), ids in changes.by_reason(TRAINS).items():
         if len(ids) == 1:
             print(f"{status:<10}  {ids[0]}: {reason}")
@@ -118,8 +142,8 @@ def _advice(configfiles: list[Path]) -> str:
     )
 
 
-def _plan_row(run: Run) -> dict[str, object]:
-    # Not at the top: PyTorch is needed to look at the network, and not for what else is printed here.
+def _plan_row(run: "Run") -> dict[str, object]:
+    # PyTorch is needed to look at the network, and not for what else is printed here.
     from east.training.engine_of_run import class_on_cpu
 
     return {

@@ -1,29 +1,48 @@
-"""Commands that look after results: remove what no plan names, lock, archive and verify, take over from others."""
+"""Commands for results that are there: compare, verify, lock, archive, take over from others, prune."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.filesize import decimal
 
-from east.cli.app import app
-from east.cli.input import read_plan
-from east.cli.options import ConfigFiles, Results
+from east.cli.common import ConfigFiles, Results, read_plan
 from east.errors import EastError
 from east.files import write_atomically
-from east.operations.on_disk import results_folder
-from east.operations.place import Placed
 
+if TYPE_CHECKING:
+    from east.operations.merge import Placed
+
+RunFolder = Annotated[Path, typer.Argument(help="Folder of a run, finished or not.")]
 Archive = Annotated[Path, typer.Argument(help="An archive of results, .tar.gz.")]
 
 
-@app.command()
+def compare(run_a: RunFolder, run_b: RunFolder) -> None:
+    """Compare the traces of two trainings and name the first step at which their states differ, and in what."""
+    from east.training.folder import TRACE
+    from east.training.trace import compare_traces, read_trace
+
+    one, other = (read_trace(folder / TRACE) for folder in (run_a, run_b))
+    found = compare_traces(one, other)
+    if found.difference is not None:
+        same = one[found.rows - 1].step if found.rows else None
+        print(f"first difference: {found.difference}" + ("" if same is None else f"; the same to step {same}"))
+        raise EastError("the two runs are not the same from there on.")
+    if len(one) == len(other):
+        print(f"the same in all {found.rows} rows, to step {one[-1].step}.")
+    else:
+        shorter = min((one, run_a), (other, run_b), key=lambda each: len(each[0]))
+        print(f"the same to step {shorter[0][-1].step}, where {shorter[1]} ends.")
+
+
 def prune(
     configfile: ConfigFiles = None,
     results: Results = None,
     delete: Annotated[bool, typer.Option("--delete", help="Remove it; otherwise it is only listed.")] = False,
 ) -> None:
     """List what the results hold that the plan of this configuration has no use for, and remove it with --delete."""
+    from rich.filesize import decimal
+
+    from east.operations.on_disk import results_folder
     from east.operations.prune import leftovers, remove
 
     folder = results_folder(plan := read_plan(configfile), results)
@@ -47,7 +66,6 @@ def prune(
         raise typer.Exit(1)
 
 
-@app.command()
 def lock(
     configfile: ConfigFiles = None,
     results: Results = None,
@@ -56,6 +74,7 @@ def lock(
     ] = None,
 ) -> None:
     """Write the identity, checksums and origin of every finished run into one small file to publish."""
+    from east.operations.on_disk import results_folder
     from east.operations.results_lock import LOCK_FILE, make_lock
 
     folder = results_folder(plan := read_plan(configfile), results)
@@ -65,14 +84,16 @@ def lock(
     print(f"{target}: {_count(len(made.runs), made.planned)}")
 
 
-@app.command()
 def archive(
     out: Archive,
     configfile: ConfigFiles = None,
     results: Results = None,
 ) -> None:
     """Pack the small files of every finished run and their lock; the tables can be made again from that alone."""
+    from rich.filesize import decimal
+
     from east.operations.archive import write_archive
+    from east.operations.on_disk import results_folder
     from east.operations.results_lock import make_lock
 
     folder = results_folder(plan := read_plan(configfile), results)
@@ -81,7 +102,6 @@ def archive(
     print(f"{out}: {_count(len(made.runs), made.planned)}, {decimal(out.stat().st_size)}")
 
 
-@app.command()
 def verify(
     lock: Annotated[Path, typer.Argument(help="A results.lock.json.")],
     against: Annotated[
@@ -94,18 +114,18 @@ def verify(
     """Compare runs, costs and tables with a lock, and name each that is not as locked.
 
     A run that was trained again is compared to the bit where its class of reproducibility allows it; where not, the
-    difference in accuracy is told with the reason.
+    difference in accuracy is printed with the reason.
     """
     from east.operations.archive import archive_contents
     from east.operations.results_lock import folder_contents, read_lock
-    from east.operations.trained_again import compare
+    from east.operations.trained_again import compare as compare_results
 
     locked = read_lock(lock)
     source = against or Path("results") / locked.name
     if not source.exists():
         raise EastError(f"there is no {source} to compare with {lock}.")
     contents = archive_contents(source) if source.is_file() else folder_contents(locked, source)
-    found = compare(locked, contents, exact=exact)
+    found = compare_results(locked, contents, exact=exact)
     for line in (*found.wrong, *found.differing):
         print(line)
     if found.passed_over:
@@ -117,7 +137,6 @@ def verify(
     print(f"{found.files} files of {len(locked.runs)} runs in {source} are as {lock} says{differing}{repeated}.")
 
 
-@app.command()
 def restore(archive: Archive, results: Results = None) -> None:
     """Unpack an archive of results beside what is there, each run whole or not at all; nothing is written over."""
     from east.operations.archive import restore as restore_archive
@@ -126,7 +145,6 @@ def restore(archive: Archive, results: Results = None) -> None:
     _tell(placed, folder, "taken")
 
 
-@app.command()
 def merge(
     source: Annotated[Path, typer.Argument(help="Another person's results/<name>.")],
     configfile: ConfigFiles = None,
@@ -135,13 +153,14 @@ def merge(
 ) -> None:
     """Take over the finished runs of the plan from another folder of results; what does not fit is refused by name."""
     from east.operations.merge import merge as merge_runs
+    from east.operations.on_disk import results_folder
 
     folder = results_folder(plan := read_plan(configfile), results)
     placed = merge_runs(plan, source, folder, dry_run=dry_run)
     _tell(placed, folder, "to take" if dry_run else "taken")
 
 
-def _tell(placed: Placed, folder: Path, taken: str) -> None:
+def _tell(placed: "Placed", folder: Path, taken: str) -> None:
     """Print what became of runs; status 1 if any was refused."""
     for name, reason in placed.refused.items():
         print(f"refused {name}: {reason}.")

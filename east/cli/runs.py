@@ -1,41 +1,43 @@
 """Commands that do the work: prepare data, train a run, measure costs."""
 
 import json
-import sys
+import logging
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from east.cli.app import app
-from east.cli.input import parsed
-from east.cli.options import (
+from east.cli.common import (
     CORES,
     AsJson,
     ConfigFiles,
     DataDir,
     Device,
-    EngineName,
+    Engine,
     ImageFolder,
     RunsPerGpu,
-    StepName,
+    Step,
     Threads,
+    TrackingName,
+    complete_dataset,
+    complete_network,
+    parsed,
+    print_json,
+    print_table,
 )
-from east.cli.output import print_json, print_table
-from east.config import RunSpec, read_config
 from east.errors import EastError
 from east.files import write_atomically
 from east.launch.lease import Lease, gpu_alone, leased_gpu
-from east.training.folder import finished_summary, locked
-from east.training.interrupt import Interruption
+
+if TYPE_CHECKING:
+    from east.config import RunSpec
 
 PARTS_OF_A_GPU = "Slurm has given this job a part of a GPU only, and what other jobs do there would count."
 
 
-@app.command()
 def prepare(
-    dataset: Annotated[str, typer.Argument(help="cifar10, cifar100, imagenet, digits or digit_pairs.")],
+    dataset: Annotated[str, typer.Argument(help="A data set, see `east list`.", autocompletion=complete_dataset)],
     data_dir: DataDir = Path("data"),
     image_folder: ImageFolder = None,
 ) -> None:
@@ -45,18 +47,19 @@ def prepare(
     print(prepare_dataset(dataset, data_dir, folder=image_folder))
 
 
-@app.command()
 def train(
     run: Annotated[str, typer.Option(help="The resolved run: JSON, or a file that holds it.")],
     out: Annotated[Path, typer.Option(help="Folder of the run; a checkpoint of the same run in it is resumed.")],
     data_dir: DataDir = Path("data"),
     image_folder: ImageFolder = None,
     device: Device = "auto",
-    engine: EngineName = "auto",
-    step: StepName = "auto",
+    engine: Engine = "auto",
+    step: Step = "auto",
     threads: Threads = CORES,
     runs_per_gpu: RunsPerGpu = 1,
-    tracking: Annotated[str, typer.Option(envvar="EAST_TRACKING", help="none or tensorboard.")] = "none",
+    tracking: Annotated[
+        TrackingName, typer.Option(envvar="EAST_TRACKING", help="Event files in the folder of the run.")
+    ] = "none",
     total: Annotated[
         int | None, typer.Option(envvar="EAST_PLANNED_RUNS", help="Runs of the whole plan, to show the share done.")
     ] = None,
@@ -66,6 +69,8 @@ def train(
     SIGTERM, SIGUSR1 and SIGINT (Ctrl-C) stop it after the step in hand, with a checkpoint, and it exits with 128 + the
     signal's number; the same command goes on from there. A second signal ends it at once.
     """
+    from east.training.interrupt import Interruption
+
     spec = _read_spec(run)
     interruption = Interruption()
     with interruption.listening(), _place_for(spec, out, device, runs_per_gpu) as lease:
@@ -91,23 +96,30 @@ def train(
         print(finished_line(summary, out, total), flush=True)
 
 
-@app.command()
 def cost(
-    model: Annotated[str | None, typer.Option(help="Network; that of `cost` in the configuration if absent.")] = None,
-    dataset: Annotated[str | None, typer.Option(help="Data set, likewise.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Network; that of `cost` in the configuration if absent.", autocompletion=complete_network),
+    ] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(help="Data set; that of `cost` in the configuration if absent.", autocompletion=complete_dataset),
+    ] = None,
     configfile: ConfigFiles = None,
     as_json: AsJson = False,
     plan: Annotated[str | None, typer.Option(help="What to measure, as JSON; the workflow gives it.")] = None,
     out: Annotated[Path | None, typer.Option(help="Write the JSON to this file.")] = None,
     device: Device = "auto",
-    engine: EngineName = "auto",
-    step: StepName = "auto",
+    engine: Engine = "auto",
+    step: Step = "auto",
     threads: Threads = CORES,
     runs_per_gpu: RunsPerGpu = 1,
     measure: Annotated[bool, typer.Option(help="Time training steps on this machine as well.")] = True,
 ) -> None:
     """Table 6: what each method costs, by the paper's accounting and in truth."""
-    from east.config.cost import CostPlan, cost_plan
+    from east.config import read_config
+    from east.config.plan import cost_plan
+    from east.config.tables import CostPlan
 
     what = (
         parsed("--plan", CostPlan.model_validate_json, plan)
@@ -119,7 +131,7 @@ def cost(
         from east.cost.report import measured_cost
 
         if lease.is_shared:
-            print(f"warning: no steps are timed: {PARTS_OF_A_GPU}", file=sys.stderr, flush=True)
+            logging.getLogger(__name__).warning("no steps are timed: %s", PARTS_OF_A_GPU)
         measure = measure and not lease.is_shared
         rows = measured_cost(what, device=device, engine=engine, threads=threads, step=step, measure=measure)
     if out is not None:
@@ -131,17 +143,21 @@ def cost(
         print_table(columns, [{**row, **_rounded(row, ("param_size_mb", "est_total_mb"))} for row in rows])
 
 
-def _place_for(spec: RunSpec, out: Path, device: str, runs_per_gpu: int) -> AbstractContextManager[Lease]:
+def _place_for(spec: "RunSpec", out: Path, device: str, runs_per_gpu: int) -> AbstractContextManager[Lease]:
     """The GPU of a run that needs one; where another process trains the run, none is held until that has ended."""
     if out.is_dir():
+        from east.training.folder import finished_summary, locked
+
         with locked(out):
             if finished_summary(out, spec.fingerprint) is not None:
                 return nullcontext(Lease())
     return nullcontext(Lease()) if device == "cpu" else leased_gpu(runs_per_gpu)
 
 
-def _read_spec(text: str) -> RunSpec:
+def _read_spec(text: str) -> "RunSpec":
     """A run from JSON or from a file of JSON."""
+    from east.config import RunSpec
+
     try:
         content = text if text.lstrip().startswith("{") else Path(text).read_text(encoding="utf-8")
     except OSError as error:

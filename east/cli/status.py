@@ -1,32 +1,34 @@
-"""`east status`: how far the plan is, read from the files of its runs."""
+"""`east status` and `east show`: how far the plan is, and one run of it, read from the files in their folders."""
 
 import io
 import sys
 import time
 from collections.abc import Iterator
-from typing import Annotated
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from east.cli.app import app
-from east.cli.input import read_plan
-from east.cli.options import AsJson, ConfigFiles, Results
-from east.cli.output import print_json
+from east.cli.common import AsJson, ConfigFiles, Results, RunId, complete_table, print_json, read_plan
 from east.errors import EastError
-from east.operations.on_disk import results_folder
-from east.operations.status import PlanStatus, StatusReader
-from east.operations.status_json import status_json
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from east.operations.status import PlanStatus, StatusReader
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it."""
 
 
-@app.command()
 def status(
     configfile: ConfigFiles = None,
     results: Results = None,
     table: Annotated[
-        list[str] | None, typer.Option(help="Only the runs of this table, for example table2; may be given again.")
+        list[str] | None,
+        typer.Option(
+            help="Only the runs of this table, for example table2; may be given again.", autocompletion=complete_table
+        ),
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="List every run, those that are done or wait too.")] = False,
     watch: Annotated[bool, typer.Option("--watch", help="Go on until every run is done or diverged.")] = False,
@@ -36,17 +38,17 @@ def status(
     """Show which runs of the plan are done, running, failed or waiting, and the time that is left."""
     if watch and as_json:
         raise EastError("--json is one look at the plan, --watch is many. Leave one of them out.")
+    from east.operations.on_disk import results_folder
+    from east.operations.status import StatusReader, status_json
+
     plan = read_plan(configfile)
     reader = StatusReader(plan, results_folder(plan, results), table or ())
     if as_json:
         print_json(status_json(reader.read()))
         return
-    from east.cli.status_view import make_console, overview, watch_lines, watch_screen
+    from east.cli.status_view import overview, watch_lines, watch_screen
 
-    # A log may hold characters that the encoding of the output lacks.
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")
-    console = make_console()
+    console = _console()
     if not watch:
         console.print(overview(reader.read(), everything=everything), soft_wrap=True)
         return
@@ -59,7 +61,38 @@ def status(
         raise typer.Exit(INTERRUPTED) from None
 
 
-def _looks(reader: StatusReader, interval: float) -> Iterator[PlanStatus]:
+def show(
+    run_id: RunId,
+    configfile: ConfigFiles = None,
+    results: Results = None,
+    everything: Annotated[bool, typer.Option("--all", help="List every mask update.")] = False,
+) -> None:
+    """Show a run, finished or not: its curve, its masks over time and its summary."""
+    from east.cli.show_view import run_view
+    from east.operations.on_disk import results_folder
+    from east.operations.run_files import RunFiles
+    from east.training.records import read_run_record
+
+    plan = read_plan(configfile)
+    run = plan.run(run_id)
+    folder = results_folder(plan, results)
+    found = RunFiles(folder).status(run.id, run.fingerprint, run.spec.training.epochs, datetime.now(UTC))
+    console = _console()
+    ascii_only = not console.encoding.lower().startswith("utf")
+    record = read_run_record(folder / "runs", run.id)
+    console.print(run_view(run, found, record, ascii_only=ascii_only, everything=everything, width=console.width))
+
+
+def _console() -> "Console":
+    """Standard output; what its encoding lacks of a file's characters is replaced."""
+    from east.cli.status_view import make_console
+
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+    return make_console()
+
+
+def _looks(reader: "StatusReader", interval: float) -> "Iterator[PlanStatus]":
     """The plan again and again, until nothing is left to run."""
     while True:
         look = reader.read()

@@ -24,12 +24,12 @@ STYLES: dict[State, str] = {
 }
 NEXT: dict[State, str] = {
     "stopped": "Snakemake, started again, goes on from the checkpoints",
-    "failed": "mend the cause; Snakemake, started again, goes on from the last checkpoints",
+    "failed": "fix the cause; Snakemake, started again, goes on from the last checkpoints",
     "lost": "the processes are gone; Snakemake, started again, goes on from the last checkpoints",
     "diverged": "the tables count them as such; nothing is left to do",
     "stale": "Snakemake trains them again; where it finds nothing to do, add --forcerun with their summary.json",
 }
-"""What happens to runs in a state next, or what mends them."""
+"""What happens to runs in a state next, or what to do about them."""
 SHOWN = 100
 SHOWN_WAITING = 3
 """Runs that a list shows at most without --all: those that run or need a look, and those that wait."""

@@ -6,11 +6,9 @@ from typing import Annotated
 
 import typer
 
-from east.cli.app import app
-from east.cli.input import parsed
+from east.cli.common import parsed
 
 
-@app.command()
 def aggregate(
     table: Annotated[str, typer.Option(help="The table's description, as JSON; - reads standard input.")],
     runs: Annotated[Path, typer.Option(help="Folder of all runs.")],
@@ -29,7 +27,25 @@ def aggregate(
     )
 
 
-@app.command()
+def analyse(
+    out: Annotated[Path, typer.Option(help="File for the result, JSON.")],
+    aggregated: Annotated[list[Path] | None, typer.Argument(help="Summarised tables, JSON.")] = None,
+    published: Annotated[
+        Path | None, typer.Option(help="Folder of the paper's numbers; report/published if absent.")
+    ] = None,
+) -> None:
+    """Compare Tables 2-5 with the paper's, test its claims on both, and audit what it prints.
+
+    Summarised tables of another kind are left out: the paper prints no accuracies beside the methods.
+    """
+    from east.analysis.aggregate import AggregatedGrid, read_json
+    from east.analysis.evidence import gather, write_evidence
+    from east.render.templating import REPORT_FOLDER
+
+    tables = [table for path in aggregated or [] if isinstance(table := read_json(path), AggregatedGrid)]
+    write_evidence(gather(tables, published or REPORT_FOLDER / "published"), out)
+
+
 def frames(
     planned: Annotated[str, typer.Option(help="Id, fingerprint and method of every run, as JSON; - reads stdin.")],
     runs: Annotated[Path, typer.Option(help="Folder of all runs.")],
@@ -41,7 +57,6 @@ def frames(
     write_frames(runs, parsed("--planned", PLANNED_RUNS.validate_json, planned), folder)
 
 
-@app.command()
 def table(
     aggregated: Annotated[Path, typer.Argument(help="A summarised table, JSON.")],
     stem: Annotated[Path, typer.Option(help="Folder and name of the files, without an ending.")],
@@ -53,7 +68,6 @@ def table(
     render_table(read_json(aggregated)).write(stem)
 
 
-@app.command("table-b1")
 def table_b1(
     rows: Annotated[str, typer.Option(help="The recipes in the columns of Table B.1, as JSON.")],
     stem: Annotated[Path, typer.Option(help="Folder and name of the files, without an ending.")],
@@ -65,14 +79,13 @@ def table_b1(
     render_hyperparameters(parsed("--rows", json.loads, rows), REPORT_FOLDER / "published" / "tableB1.csv").write(stem)
 
 
-@app.command("table-6")
 def table_6(
     costs: Annotated[Path, typer.Argument(help="What `east cost` wrote.")],
     stem: Annotated[Path, typer.Option(help="Folder and name of the files, without an ending.")],
     plan: Annotated[str, typer.Option(help="What was measured, as JSON.")],
 ) -> None:
     """Print Table 6 as CSV, Markdown, LaTeX and HTML."""
-    from east.config.cost import CostPlan
+    from east.config.tables import CostPlan
     from east.render.cost import render_cost
     from east.render.names import DATASETS, NETWORKS
     from east.render.templating import REPORT_FOLDER
@@ -87,7 +100,6 @@ def table_6(
     ).write(stem)
 
 
-@app.command("evidence-tables")
 def evidence_tables(
     evidence: Annotated[Path, typer.Argument(help="What `east analyse` wrote.")],
     folder: Annotated[Path, typer.Option(help="Where the tables go.")],
@@ -102,7 +114,6 @@ def evidence_tables(
     render_audit(found).write(folder / "audit")
 
 
-@app.command()
 def report(
     spec: Annotated[str, typer.Option(help="The report's contents, as JSON; - reads standard input.")],
     runs: Annotated[Path, typer.Option(help="Folder of all runs.")],
@@ -115,7 +126,6 @@ def report(
     write_report(out, parsed("--spec", ReportSpec.model_validate_json, spec), runs)
 
 
-@app.command()
 def appendix(
     spec: Annotated[str, typer.Option(help="The report's contents, as JSON; - reads standard input.")],
     runs: Annotated[Path, typer.Option(help="Folder of all runs.")],

@@ -1,4 +1,4 @@
-"""What each data set is: its printed name, size, classes and normalization (pure Python, no PyTorch)."""
+"""The data sets: printed name, size, classes and normalization (pure Python, no PyTorch)."""
 
 from dataclasses import dataclass
 
@@ -9,13 +9,13 @@ class DatasetInfo:
 
     Attributes:
         label: how tables and plots print it.
-        num_classes: classes that the classifier tells apart.
+        num_classes: classes.
         image_shape: channels, height and width of what the network sees.
         train_images: training images, validation images included.
         test_images: images that accuracy is reported on.
-        mean: channel means of pixels in [0, 1]; None where `prepare` computes them from the training images.
-        std: channel standard deviations, likewise.
-        digest: what `dataset_digest` gives of the prepared set; None unless it is made from an installed package.
+        mean: channel means of pixels in [0, 1]; None if `prepare` computes them from the training images.
+        std: channel standard deviations of the same pixels; None as for `mean`.
+        digest: `dataset_digest` of the prepared set; None unless it is made from an installed package.
     """
 
     label: str
@@ -29,7 +29,7 @@ class DatasetInfo:
 
 
 DATASETS: dict[str, DatasetInfo] = {
-    # Means and deviations of CIFAR are those of the authors' code (ES2); of ImageNet, the ones in general use.
+    # Means and deviations of CIFAR are those of the authors' code (ES2); those of ImageNet are the usual ones.
     "cifar10": DatasetInfo(
         label="CIFAR-10",
         num_classes=10,

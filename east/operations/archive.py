@@ -13,7 +13,7 @@ from pathlib import Path
 
 from east.errors import EastError
 from east.files import whole_file
-from east.operations.place import INCOMING, Placed, is_free, move_run
+from east.operations.merge import INCOMING, Placed, is_free, move_run
 from east.operations.results_lock import COST, LOCK_FILE, ResultsLock, folder_contents, parse_lock, verify
 
 
@@ -38,21 +38,11 @@ def write_archive(lock: ResultsLock, results: Path, out: Path) -> None:
             _add(tar, name, (results / name).read_bytes())
 
 
-def read_archive_lock(archive: Path) -> ResultsLock:
-    """The lock in an archive.
-
-    Raises:
-        EastError: the file is no archive of results, or damaged.
-    """
-    with _open(archive) as tar:
-        return _lock_in(tar, archive)
-
-
 def archive_contents(archive: Path) -> Iterator[tuple[str, bytes]]:
     """The files of an archive, for `verify`.
 
     Raises:
-        EastError: the file is no archive, or damaged.
+        EastError: the file is not an archive, or damaged.
     """
     with _open(archive) as tar:
         for member in tar:
@@ -130,7 +120,7 @@ def _unpack(tar: tarfile.TarFile, lock: ResultsLock, folder: Path, archive: Path
 
 
 def _as_data_of_today(member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo | None:
-    """The data filter; a file gets the time of now, so that tables are made anew from it."""
+    """The data filter; a file gets the time of now, so that tables are made again from it."""
     data = tarfile.data_filter(member, folder)
     return data and data.replace(mtime=time.time())
 
@@ -139,7 +129,7 @@ def _lock_in(tar: tarfile.TarFile, archive: Path) -> ResultsLock:
     member = next(iter(tar), None)
     stream = tar.extractfile(member) if member and member.name == LOCK_FILE and member.isreg() else None
     if stream is None:
-        raise EastError(f"{archive} is no archive of results: it does not begin with a {LOCK_FILE}.")
+        raise EastError(f"{archive} is not an archive of results: it does not begin with a {LOCK_FILE}.")
     return parse_lock(stream.read(), f"{LOCK_FILE} in {archive}")
 
 
@@ -149,7 +139,7 @@ def _open(archive: Path) -> Iterator[tarfile.TarFile]:
         with tarfile.open(archive, "r:gz") as tar:
             yield tar
     except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise EastError(f"{archive} is damaged, or no archive: {error}.") from error
+        raise EastError(f"{archive} is damaged, or not an archive: {error}.") from error
     except OSError as error:
         raise EastError(f"{archive} cannot be used: {error}.") from error
 

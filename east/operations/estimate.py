@@ -9,7 +9,7 @@ from statistics import fmean
 
 from east.config import Plan, Run, RunSpec
 from east.cost.parts import Conditions, PartSeconds, at_density, time_kinds
-from east.operations.disk_need import data_bytes, run_bytes
+from east.operations.disk import data_bytes, run_bytes
 from east.operations.kind_seconds import KindSeconds, timed_densities
 from east.operations.kinds import Moment, Work, densities, describe_kind, kind_of, remaining_work
 from east.operations.on_disk import read_run
@@ -45,7 +45,7 @@ class TimedKind:
         name: for people.
         runs: that are left of it.
         batch: images of a step.
-        timed_batch: images of the steps that were timed; if fewer, the time of a step was told from theirs.
+        timed_batch: images of the steps that were timed; if fewer, the time of a step was extrapolated from theirs.
         build: seconds to make network, masks, engine and optimizer.
         save: seconds to write a checkpoint.
         parts: when, and what was found.
@@ -134,7 +134,7 @@ def estimate(
     process = start.seconds - start.epochs * timed[commonest].save - timed[commonest].build
     starts = {kind: max(0.0, process + of_kind.build) for kind, of_kind in timed.items()}
     run_seconds = {item.run.id: starts[item.kind] + timed[item.kind].of(item.work) for item in left}
-    disk = {item.run.id: run_bytes(item.run.spec, start) for item in left}
+    disk = {item.run.id: run_bytes(item.run.spec) for item in left}
     tables, total = costs(plan.runs, run_seconds, disk, parallelism.runs)
     return Estimate(
         tables,

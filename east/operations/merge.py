@@ -1,14 +1,36 @@
-"""Finished runs taken over from another folder of results: another person's, or another cluster's."""
+"""Finished runs put into a folder of results, each whole or not at all, and nothing written over."""
 
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from east.config import Plan, Run
 from east.errors import EastError
-from east.operations.complete import complaint
+from east.operations.changes import complaint
 from east.operations.on_disk import FoundRun, find, read_run
-from east.operations.place import Placed, copy_run, is_free
-from east.training.folder import METRICS, is_locked
+from east.training.folder import KEPT_SUMMARY, METRICS, SUMMARY, is_locked
 from east.training.records import RunSummary
+from east.training.state import STATE
+
+INCOMING = ".incoming-"
+"""How the name of a folder begins in which runs wait until they are whole."""
+
+
+@dataclass
+class Placed:
+    """What became of runs that were offered, by id.
+
+    Attributes:
+        taken: they are here now.
+        already: they were here, the same.
+        refused: they were left out, and why.
+    """
+
+    taken: list[str] = field(default_factory=list)
+    already: list[str] = field(default_factory=list)
+    refused: dict[str, str] = field(default_factory=dict)
 
 
 def merge(plan: Plan, source: Path, results: Path, *, dry_run: bool = False) -> Placed:
@@ -24,7 +46,7 @@ def merge(plan: Plan, source: Path, results: Path, *, dry_run: bool = False) -> 
         dry_run: only say what would be taken.
 
     Raises:
-        EastError: `source` is no folder of results.
+        EastError: `source` is not a folder of results.
     """
     if not (source / "runs").is_dir():
         raise EastError(f"{source} has no folder runs. Give another person's results/{plan.config.name}.")
@@ -38,6 +60,37 @@ def merge(plan: Plan, source: Path, results: Path, *, dry_run: bool = False) -> 
         if found and (found.summary or found.damage):
             _offer(found, run, results, placed, dry_run=dry_run)
     return placed
+
+
+def is_free(folder: Path) -> bool:
+    """Whether nothing lies where a run's folder would go; Snakemake makes empty folders beforehand."""
+    return not folder.is_symlink() and (not folder.exists() or (folder.is_dir() and not any(folder.iterdir())))
+
+
+def copy_run(source: Path, destination: Path, results: Path) -> None:
+    """Copy a finished run's folder to where it belongs in `results`.
+
+    What belongs to one process on one machine stays behind: its lock, checkpoints, state and temporary files.
+
+    Raises:
+        OSError: the destination is no longer free, or there is no space.
+    """
+    with tempfile.TemporaryDirectory(dir=results, prefix=INCOMING) as temporary:
+        folder = Path(temporary) / "run"
+        left_behind = shutil.ignore_patterns(".*", "checkpoint-*", STATE)
+        shutil.copytree(source, folder, ignore=left_behind, copy_function=_copy)
+        move_run(folder, destination)
+
+
+def move_run(folder: Path, destination: Path) -> None:
+    """Move a finished run's folder to where it belongs, on the same file system.
+
+    Raises:
+        OSError: the destination is no longer free.
+    """
+    _copy(folder / SUMMARY, folder / KEPT_SUMMARY)
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    folder.rename(destination)
 
 
 def _offer(found: FoundRun, run: Run, results: Path, placed: Placed, *, dry_run: bool) -> None:
@@ -87,3 +140,10 @@ def _numbers(found: FoundRun) -> tuple[object, ...]:
 
 def _accuracy(summary: RunSummary) -> str:
     return summary.status if summary.final_test_accuracy is None else f"{summary.final_test_accuracy:.2f} %"
+
+
+def _copy(source: str | Path, destination: str | Path) -> None:
+    """Copy what a file holds, to the disk. It gets the time of now, so that tables are made again from it."""
+    shutil.copyfile(source, destination)
+    with Path(destination).open("rb") as stream:
+        os.fsync(stream.fileno())

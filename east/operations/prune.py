@@ -1,12 +1,11 @@
 """What lies in a folder of results and is of no use to its plan: found with its size, removed on request."""
 
-import fcntl
 import os
 import re
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -14,8 +13,10 @@ from typing import Literal, get_args
 from east.config import Plan
 from east.errors import EastError
 from east.files import is_temporary
+from east.locks import claimed
+from east.operations.merge import INCOMING
 from east.operations.on_disk import find, read_run
-from east.operations.place import INCOMING
+from east.render.names import GRID_FIGURES, METHODS_FIGURES
 from east.training.folder import CHECKPOINTS, LOCK, is_locked
 
 Kind = Literal[
@@ -27,7 +28,8 @@ CONSTANT_TABLES = frozenset({"table6", "tableB1"})
 """Tables that every plan has, whatever its grids."""
 
 _TABLE_FILES = ("aggregate/*.json", "tables/*", "figures/*", "logs/aggregate/*", "logs/table/*", "logs/figures/*")
-_TABLE_NAME = re.compile(r"(table[A-Za-z0-9]+)(-curves|-multiplier)?\.(json|csv|md|tex|html|png|svg|log)")
+_FIGURES = "|".join({*GRID_FIGURES, *METHODS_FIGURES})
+_TABLE_NAME = re.compile(rf"(table[A-Za-z0-9]+)(-({_FIGURES}))?\.(json|csv|md|tex|html|png|svg|log)")
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ def remove(leftover: Leftover, results: Path) -> bool:
     Raises:
         EastError: a file cannot be removed.
     """
-    with _claimed(leftover.run) as free:
+    with claimed(leftover.run / LOCK) if leftover.run else nullcontext(True) as free:
         if not free:
             return False
         try:
@@ -147,7 +149,7 @@ def _leftover(kind: Kind, name: str, paths: list[Path], run: Path | None = None)
 
 
 def _is_plain(path: Path, results: Path) -> bool:
-    """Whether a path is a file of its own, in folders of their own."""
+    """Whether a path is a file and not a link, in folders that are not links."""
     inside = [path, *(folder for folder in path.parents if folder.is_relative_to(results) and folder != results)]
     return path.is_file() and not any(part.is_symlink() for part in inside)
 
@@ -157,18 +159,3 @@ def _size(path: Path) -> int:
     if not path.is_dir():
         return path.lstat().st_size
     return sum(_size(Path(entry)) for entry in os.scandir(path) if not entry.is_symlink())
-
-
-@contextmanager
-def _claimed(run: Path | None) -> Iterator[bool]:
-    """Hold the lock of a run's folder, if no process trains there; whether that is so."""
-    if run is None or not (run / LOCK).exists():
-        yield True
-        return
-    with (run / LOCK).open("r+") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            yield False
-        else:
-            yield True

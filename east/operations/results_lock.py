@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError
 from east.config import Plan
 from east.config.run import Frozen
 from east.errors import EastError
-from east.operations.complete import complaint
+from east.operations.changes import complaint
 from east.operations.on_disk import SMALL_FILES, read_run
 from east.reproducibility import Reproducibility
 from east.training.folder import SUMMARY, repeatable_summary
@@ -52,7 +52,7 @@ class LockedRun(Frozen):
 
 
 class ResultsLock(Frozen):
-    """The finished runs of a plan. Equal results give equal locks: there is no time and no path in it."""
+    """The finished runs of a plan. Equal results give equal locks: they hold no time and no path."""
 
     format: Literal[2] = FORMAT
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="of the configuration")]
@@ -115,7 +115,7 @@ def read_lock(path: Path) -> ResultsLock:
     """Read a lock.
 
     Raises:
-        EastError: it cannot be read, or is no lock.
+        EastError: it cannot be read, or is not a lock.
     """
     try:
         return parse_lock(path.read_bytes(), str(path))
@@ -127,7 +127,7 @@ def parse_lock(content: bytes, name: str) -> ResultsLock:
     """A lock from what its file holds; `name` is said where that is none.
 
     Raises:
-        EastError: it is no lock, or one of another version of this program.
+        EastError: it is not a lock, or one of another version of this program.
     """
     try:
         found = json.loads(content)
@@ -136,12 +136,12 @@ def parse_lock(content: bytes, name: str) -> ResultsLock:
     if isinstance(found, dict) and isinstance(found.get("format"), int) and found["format"] != FORMAT:
         raise EastError(
             f"{name} was made by another version of this program: its format is {found['format']}, and {FORMAT} is "
-            "read here. Compare it at the commit that it names, or make it anew with `east lock`."
+            "read here. Compare it at the commit that it names, or make it again with `east lock`."
         )
     try:
         return ResultsLock.model_validate_json(content)
     except ValidationError as error:
-        raise EastError(f"{name} is no {LOCK_FILE}: {describe(error)}.") from error
+        raise EastError(f"{name} is not a {LOCK_FILE}: {describe(error)}.") from error
 
 
 def verify(lock: ResultsLock, contents: Iterable[tuple[str, bytes]]) -> Verified:
@@ -177,10 +177,10 @@ def folder_contents(lock: ResultsLock, results: Path) -> Iterator[tuple[str, byt
 
 def _locked_run(folder: Path, summary: RunSummary) -> LockedRun:
     files = {name: _sha256(folder / name) for name in SMALL_FILES}
-    return LockedRun.model_validate({**told(summary), "files": files})
+    return LockedRun.model_validate({**locked_keys(summary), "files": files})
 
 
-def told(summary: RunSummary) -> dict[str, object]:
+def locked_keys(summary: RunSummary) -> dict[str, object]:
     """What a lock takes from a summary."""
     common = repeatable_summary(summary)
     text = json.dumps(common, sort_keys=True, separators=(",", ":"))
@@ -198,9 +198,9 @@ def sha256(content: bytes) -> str:
 def _contradictions(name: str, content: bytes, lock: ResultsLock) -> list[str]:
     """Keys of a lock that are not what the summary, whose checksum is right, says."""
     try:
-        said = told(RunSummary.model_validate_json(content))
+        said = locked_keys(RunSummary.model_validate_json(content))
     except ValidationError as error:
-        return [f"{name} is no summary: {describe(error)}"]
+        return [f"{name} is not a summary: {describe(error)}"]
     locked = lock.runs[name.removeprefix("runs/").removesuffix(f"/{SUMMARY}")].model_dump()
     return [f"{name} says {key} {value}, the lock {locked[key]}" for key, value in said.items() if locked[key] != value]
 

@@ -190,7 +190,7 @@ class RunFiles:
 
 @dataclass(frozen=True, slots=True)
 class _Outcome:
-    """The few keys of a summary that matter here; all None if it is no summary."""
+    """The few keys of a summary that matter here; all None if it is not a summary."""
 
     fingerprint: str | None = None
     status: Literal["done", "diverged"] | None = None

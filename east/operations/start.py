@@ -21,7 +21,7 @@ from east.data.catalog import DATASETS
 from east.data.prepare import store_images
 from east.data.source import SourceImages
 from east.errors import EastError
-from east.training.folder import METRICS, TIMING, TRACE, UPDATES, WEIGHTS
+from east.training.folder import TIMING
 from east.training.loop import choose_device
 from east.training.records import TimingRecord, read_records
 
@@ -43,22 +43,16 @@ DATASET = DatasetSpec(
 
 @dataclass(frozen=True)
 class Start:
-    """A process of `east train`, and the small files that it leaves.
+    """A process of `east train`.
 
     Args:
         seconds: all but its epochs, checkpoints included; with what the first epoch takes longer than the second.
         epochs: that it trained.
-        fixed_bytes: files of which a run has one, however long it is, but for its weights.
-        epoch_bytes: lines that an epoch adds to records and log.
-        update_bytes: the lines that a change of the masks adds to the records.
         warnings: what the process warned of.
     """
 
     seconds: float
     epochs: int
-    fixed_bytes: int
-    epoch_bytes: int
-    update_bytes: int
     warnings: tuple[str, ...]
 
 
@@ -89,23 +83,17 @@ def time_start(spec: RunSpec, conditions: Conditions) -> Start:
         on_gpu = choose_device(conditions.device).type == "cuda"
         started = rounds[-1] if on_gpu else list(itertools.chain(*rounds))
         seconds = fmean(wall - EPOCHS * _seconds_of_last_epoch(folder) for folder, wall, _ in started)
-        folder, _, log = started[0]
+        log = started[0][2]
         return Start(
             seconds=seconds,
             epochs=EPOCHS,
-            fixed_bytes=sum(
-                path.stat().st_size for path in folder.iterdir() if path.name != WEIGHTS and path.suffix != ".pt"
-            ),
-            epoch_bytes=sum(_last_line(folder / name) for name in (METRICS, TRACE, TIMING))
-            + len(log.encode()) // EPOCHS,
-            update_bytes=_last_line(folder / UPDATES) + _last_line(folder / TRACE),
             warnings=tuple(line for line in log.splitlines() if line.startswith("warning:")),
         )
 
 
 def _start(spec: RunSpec, conditions: Conditions, data: Path, folder: Path) -> tuple[Path, float, str]:
     """The folder again, seconds of the process, and its log."""
-    # GPUs are leased by locks in the folder of temporary files: with one of its own it waits for nobody.
+    # GPUs are leased by locks in the folder of temporary files: with a separate one it waits for nobody.
     environment = {**os.environ, "TMPDIR": str(folder.parent)}
     command = [sys.executable, "-m", "east", "train", "--run", spec.canonical_json(), "--out", str(folder)]
     command += ["--data-dir", str(data), "--device", conditions.device, "--engine", conditions.engine]
@@ -130,8 +118,3 @@ def _random_images() -> SourceImages:
 
 def _seconds_of_last_epoch(folder: Path) -> float:
     return read_records(folder / TIMING, TimingRecord).checked()[-1].seconds
-
-
-def _last_line(path: Path) -> int:
-    """Bytes of the last line of a file."""
-    return len(path.read_bytes().splitlines(keepends=True)[-1])

@@ -7,7 +7,7 @@ from statistics import fmean, stdev
 from pydantic import ValidationError
 
 from east.analysis.inference import Sample, holm, welch
-from east.operations.results_lock import COST, LockedRun, ResultsLock, sha256, told
+from east.operations.results_lock import COST, LockedRun, ResultsLock, locked_keys, sha256
 from east.operations.results_lock import verify as verify_files
 from east.reproducibility import Reproducibility, weakest
 from east.training.folder import REPEATABLE, SUMMARY
@@ -94,7 +94,7 @@ def _trained_again(run: str, lock: ResultsLock, found: Mapping[str, bytes]) -> R
 
 
 def _is_repeated(run: str, locked: LockedRun, summary: RunSummary, found: Mapping[str, bytes]) -> bool:
-    return told(summary)["repeatable"] == locked.repeatable and not _other_files(run, locked, found)
+    return locked_keys(summary)["repeatable"] == locked.repeatable and not _other_files(run, locked, found)
 
 
 def _other_files(run: str, locked: LockedRun, found: Mapping[str, bytes]) -> list[str]:

@@ -2,7 +2,7 @@
 
 import re
 
-from east.config.run import ModelName
+from east.config.vocabulary import ModelName
 from east.data import catalog
 
 NETWORKS: dict[ModelName, str] = {
@@ -12,6 +12,10 @@ NETWORKS: dict[ModelName, str] = {
 }
 
 DATASETS: dict[str, str] = {name: info.label for name, info in catalog.DATASETS.items()}
+
+GRID_FIGURES = ("curves", "multiplier", "churn", "layers")
+METHODS_FIGURES = ("curves", "churn")
+"""Figures of a table, as their files are named after it: of one of Tables 2-5, and of that of the methods."""
 
 
 def table_label(identifier: str) -> str | None:

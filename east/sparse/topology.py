@@ -1,9 +1,8 @@
 """Which weights leave a mask and which enter it: drop by magnitude, grow by gradient or at random.
 
-Counts are exact, only active weights compete to stay and only inactive ones to grow, and ties are broken by a random
-generator. At the paper's density most gradients are exactly zero, so a tie broken by index would grow the first filter.
-Magnitudes are compared as numbers: both zeros are equal, infinity is the largest, and what is no number (NaN) ranks
-below all of them, equal among itself, so that no weight or gradient can break a count.
+Counts are exact. Only active weights compete to stay and only inactive ones to grow. Ties are broken at random: at the
+paper's density most gradients are exactly zero, so breaking ties by index would grow the first filters. Both zeros are
+equal, infinity is the largest magnitude, and all NaNs rank equal below every number, so no value can break a count.
 """
 
 import math

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import torch
 
-from east.config.run import Numerics, RunSpec
+from east.config.run import RunSpec
+from east.config.vocabulary import Numerics
 from east.engine import Engine, make_engine
 from east.errors import EastError
 from east.models import ResNet

@@ -6,8 +6,8 @@ from typing import Literal
 
 from east.config.run import ModelSpec, RunSpec
 from east.data.catalog import DATASETS
-from east.engine.cpu.choose import is_sparse_cheaper
-from east.engine.cpu.network import Network, describe
+from east.engine.cpu.cost import is_sparse_cheaper
+from east.engine.graph.network import Network, describe
 from east.models import ResNet
 from east.reproducibility import Reproducibility, weakest
 from east.training.attempts import class_of_data

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 import east
-from east.engine.processor import processor_name
+from east.engine.machine import processor_name
 
 NUMERIC_PARTS = ("config/run.py", "data", "engine", "models", "seeding.py", "sparse", "training")
 """The parts of the package that decide a run's numbers."""

@@ -1,12 +1,24 @@
 import csv
 import json
+import logging
+import os
 import subprocess
 import sys
+from typing import get_args
 
 import pytest
 
-from east.cli import MODULES, app, load
+import east as package
+from east.cli import COMMANDS
+from east.cli.common import DeviceName, EngineName, StepName, TrackingName
+from east.config import load_plan
+from east.config.run import Activation, DatasetName, Distribution, ModelName, Pattern, Topology
+from east.config.schema import Execution
+from east.log import configure_logging
 from tests.conftest import ROOT
+from tests.unit.in_process import east as run_in_process
+
+RUNS_OF_TABLE3 = [run.id for run in load_plan(ROOT / "config/test.yaml") if run.table == "table3"]
 
 
 def east(*arguments, **settings):
@@ -108,26 +120,115 @@ def test_a_mistake_ends_in_a_sentence_and_no_traceback(arguments, message):
     assert "Traceback" not in done.stderr
 
 
-def test_each_module_adds_the_commands_that_it_is_loaded_for():
-    load()
-    registered = {}
-    for command in app.registered_commands:
-        module = command.callback.__module__.removeprefix("east.cli.")
-        registered.setdefault(module, []).append(command.name or command.callback.__name__)
-    assert {module: tuple(names) for module, names in registered.items()} == MODULES
+HEAVY = {
+    "torch",
+    "numpy",
+    "pandas",
+    "yaml",
+    "rich",
+    "sklearn",
+    "scipy",
+    "matplotlib",
+    "jinja2",
+    "safetensors",
+}
+NAMES = [name for commands in COMMANDS.values() for name in commands]
 
 
-def test_a_command_is_loaded_without_the_others():
-    program = "import sys; from east.cli import load; load('table'); print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    modules = done.stdout.split()
-    assert "east.cli.workflow" in modules
-    assert "east.cli.doctor" not in modules
-    assert "east.config.schema" not in modules
+def test_help_lists_what_people_use_in_groups_and_hides_the_steps_of_the_workflow():
+    sections = {text.partition(":\n")[0]: text for text in run_in_process("--help").stdout.split("\n\n")}
+    for group, commands in COMMANDS.items():
+        if group:
+            listed = [line.split()[0] for line in sections[group].splitlines()[1:] if line[2] != " "]
+            assert listed == list(commands)
+    assert not any(f"\n  {name} " in "".join(sections.values()) for name in COMMANDS[""])
 
 
-def test_every_command_has_help():
-    overview = east("--help").stdout
-    for command in ("plan", "inspect", "schedule", "prepare", "train", "cost"):
-        assert command in overview
-        assert east(command, "--help").returncode == 0
+@pytest.mark.parametrize("name", NAMES)
+def test_every_command_has_help(name):
+    done = run_in_process(name, "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"east {name}" in done.stdout
+
+
+def test_help_loads_nothing_heavy():
+    program = (
+        "import sys\nfrom east.cli import main\n"
+        "for arguments in [['--help'], *([name, '--help'] for name in sys.argv[1:])]:\n"
+        "    sys.argv = ['east', *arguments]\n"
+        "    try: main()\n    except SystemExit as end: assert not end.code\n"
+        "    if arguments == ['--help']: assert 'pydantic' not in sys.modules\n"  # Typer parses other options with it
+        "print(*sys.modules, file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", program, *NAMES], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0
+    assert HEAVY & set(done.stderr.split()) == set()
+
+
+def test_the_version_names_the_commit_of_a_checkout():
+    done = run_in_process("--version")
+    assert done.stdout.startswith(f"east {package.__version__}")
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True)
+    assert head.returncode != 0 or head.stdout.strip() in done.stdout
+
+
+def test_every_part_that_a_configuration_may_name_is_listed_with_its_parameters():
+    parts = {(part["kind"], part["name"]): part for part in json.loads(run_in_process("list", "--json").stdout)}
+    for kind, names in {
+        "networks": ModelName,
+        "activations": Activation,
+        "distributions": Distribution,
+        "topologies": Topology,
+        "density cycles": Pattern,
+        "data sets": DatasetName,
+    }.items():
+        assert {name for found, name in parts if found == kind} == set(get_args(names))
+    assert parts["optimizers", "sgd"]["parameters"] == {"momentum": 0.0, "nesterov": False}
+    assert parts["topologies", "fixed"]["parameters"] == {}
+    printed = run_in_process("list").stdout
+    assert all(f"\n  {name} " in printed or f"\n  {name}\n" in printed for _, name in parts)
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ("sta", ["status"]),
+        ("tab", []),
+        ("inspect --configfile config/test.yaml table3/", RUNS_OF_TABLE3),
+        ("inspect --configfile nowhere.yaml table", []),
+        ("status --configfile config/test.yaml --table table", ["table2", "table3", "tablemethods"]),
+        ("prepare digit", ["digits", "digit_pairs"]),
+        ("cost --model resnet50", ["resnet50", "resnet50_imagenet"]),
+        ("train --engine d", ["dense"]),
+    ],
+)
+def test_shells_complete_commands_choices_and_names_of_the_plan(words, found):
+    typed = f"east {words}"
+    asked = {"_EAST_COMPLETE": "complete_bash", "COMP_WORDS": typed, "COMP_CWORD": str(typed.count(" "))}
+    done = east(env=os.environ | asked)
+    assert (done.stdout.split(), done.stderr) == (found, "")
+
+
+def test_choices_are_those_of_the_configuration():
+    fields = Execution.model_fields
+    for name, choices in {
+        "device": DeviceName,
+        "engine": EngineName,
+        "step": StepName,
+        "tracking": TrackingName,
+    }.items():
+        assert fields[name].annotation == choices
+
+
+def test_a_value_that_is_no_choice_is_named_with_the_choices():
+    done = run_in_process("train", "--run", "{}", "--out", "x", "--device", "tpu")
+    assert done.returncode == 2
+    assert all(word in done.stderr for word in ("--device", "tpu", "'auto', 'cpu', 'cuda'"))
+
+
+def test_log_lines_are_printed_with_their_level(capsys):
+    configure_logging()
+    logger = logging.getLogger("east.some.part")
+    for level in (logging.DEBUG, logging.INFO, logging.WARNING):
+        logger.log(level, "step %d", level)
+    assert capsys.readouterr().err == "step 20\nwarning: step 30\n"

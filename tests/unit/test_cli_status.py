@@ -168,7 +168,7 @@ def test_watching_on_a_terminal_draws_in_place(tmp_path, end):
 
 def test_the_status_needs_no_pytorch(tmp_path):
     program = (
-        "import sys; from east.cli import app, load; load('status');"
+        "import sys; from east.cli import app;"
         f"app(['status', '--configfile', {str(CONFIG)!r}, '--results', {str(tmp_path)!r}], standalone_mode=False);"
         "assert 'torch' not in sys.modules"
     )

@@ -1,9 +1,12 @@
+import os
 import subprocess
 import sys
+import time
 
 import pytest
 
 from east.config import load_plan
+from east.render.names import GRID_FIGURES
 from east.training.folder import locked
 from tests.conftest import ROOT
 from tests.unit.fake_runs import write_planned_run
@@ -60,8 +63,10 @@ def test_deleting_takes_the_run_with_its_log_and_benchmark_and_nothing_else(resu
 
 def test_a_table_that_the_plan_has_dropped_goes_with_its_figures_and_logs(results):
     dropped = [f"{part}/table4{ending}" for part, ending in (("tables", ".csv"), ("tables", ".html"))]
-    dropped += ["aggregate/table4.json", "figures/table4-curves.png", "logs/aggregate/table4.log"]
-    kept = ["tables/table2.csv", "tables/table6.csv", "tables/tableB1.md", "figures/density.png", "tables/notes.txt"]
+    dropped += ["aggregate/table4.json", "logs/aggregate/table4.log", "logs/figures/table4.log"]
+    dropped += [f"figures/table4-{figure}.{form}" for figure in GRID_FIGURES for form in ("png", "svg")]
+    kept = ["tables/table2.csv", "tables/table6.csv", "tables/tableB1.md", "tables/runs.csv", "tables/notes.txt"]
+    kept += ["figures/density.png", "figures/table2-churn.svg", "figures/table4-mine.png"]
     for name in dropped + kept:
         (results / name).parent.mkdir(parents=True, exist_ok=True)
         (results / name).touch()
@@ -91,6 +96,17 @@ def test_damaged_and_half_written_files_go(results):
     assert not any(path.exists() for path in broken)
     assert (folder / ".lock").exists()
     assert (folder / "summary.json").exists()
+
+
+@pytest.mark.parametrize(("hours", "stays"), [(23, True), (25, False)])
+def test_what_a_merge_left_that_was_killed_goes_after_a_day(results, hours, stays):
+    folder = results / ".incoming-x1"
+    folder.mkdir()
+    (folder / "file").write_bytes(b"x" * 1000)
+    os.utime(folder, (time.time() - 3600 * hours,) * 2)
+    assert (".incoming-x1  1.0 kB" in prune(results).stdout) != stays
+    prune(results, "--delete")
+    assert folder.exists() == stays
 
 
 def test_a_run_that_trains_is_left_alone_and_named(results):

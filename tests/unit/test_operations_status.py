@@ -11,10 +11,8 @@ import pytest
 from east.config import make_plan, read_config
 from east.errors import EastError
 from east.operations import log_tail
-from east.operations.eta import Eta, seconds_by_kind, time_left, with_eta
 from east.operations.run_files import RunStatus
-from east.operations.status import StatusReader
-from east.operations.status_json import status_json
+from east.operations.status import Eta, StatusReader, seconds_by_kind, status_json, time_left, with_eta
 from east.training.state import RunState
 from tests.conftest import ROOT
 from tests.unit.fake_runs import DIVERGED, write_run

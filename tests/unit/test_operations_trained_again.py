@@ -137,7 +137,12 @@ def test_the_weaker_class_of_the_two_decides(published, keys, reason):
 
 @pytest.mark.parametrize(
     ("accuracies", "status", "verdict"),
-    [((49.0, 51.5), 0, "no more than chance explains"), ((90.0, 90.2), 1, "more than chance explains (p = ")],
+    [
+        ((49.0, 51.5), 0, "no more than chance explains"),
+        ((50.6, 50.7), 0, "no more than chance explains (p = 0.019)"),
+        ((50.9, 51.0), 1, ": more than chance explains (p = 0.0077)"),
+        ((90.0, 90.2), 1, ": more than chance explains (p = "),
+    ],
 )
 def test_rows_are_compared_by_their_means(published, accuracies, status, verdict):
     statistical = {"reproducibility": "statistical"}

@@ -5,8 +5,7 @@ import torch
 
 from east.config.run import ClipSpec
 from east.data.batches import TensorBatches
-from east.engine.compiled import CompiledNetwork
-from east.engine.dense import DenseEngine
+from east.engine.dense import CompiledNetwork, DenseEngine
 from east.errors import EastError
 from east.models.blocks import BASIC, Parts
 from east.models.dyrelu import dyrelu_units, retire_dyrelu, set_beta

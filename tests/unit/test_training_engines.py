@@ -177,7 +177,7 @@ def test_accuracies_are_close_under_both_engines(tmp_path, tiny_spec, data_dir):
     def mean_accuracy(engine):
         specs = [changed(with_updates(tiny_spec, 40, 15), seed=seed) for seed in (1, 2, 3)]
         runs = [train(spec, tmp_path / engine / str(spec.seed), resources(data_dir, engine)) for spec in specs]
-        return sum(run["final_test_accuracy"] for run in runs) / len(runs)
+        return sum(run.final_test_accuracy for run in runs) / len(runs)
 
     dense, sparse = mean_accuracy("dense"), mean_accuracy("sparse")
     assert min(dense, sparse) > 70

@@ -6,7 +6,7 @@ from torch import nn
 
 from east.engine.arithmetic import PyTorchArithmetic
 from east.engine.cpu.arithmetic import KernelArithmetic
-from east.engine.cpu.kernels import KernelSet
+from east.engine.cpu.bindings import KernelSet
 from east.seeding import torch_generator as generator
 from east.sparse.active import active_weights
 from east.sparse.layers import MaskedConv2d, MaskedLinear, apply_masks, masked_layers

@@ -1,19 +1,15 @@
 """Checks of data sets: prepared and intact, or to be had."""
 
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from east.data.catalog import DATASETS
-from east.data.manifest import MANIFEST_FILE, TENSOR_FILE, FolderManifest, ImagesManifest, read_manifest
-from east.data.storage import md5
-from east.errors import EastError
-from east.operations.doctor.finding import Finding
-from east.operations.doctor.surroundings import Surroundings
+from safetensors import SafetensorError, safe_open
 
-ITEM_BYTES = {"images": 1, "labels": 8}
-"""Bytes of a number, by the end of a tensor's name."""
+from east.data.catalog import DATASETS
+from east.data.manifest import MANIFEST_FILE, TENSOR_FILE, FolderManifest, ImagesManifest, md5, read_manifest
+from east.errors import EastError
+from east.operations.doctor.surroundings import Finding, Surroundings
 
 STOPS = "Every run on it would stop when it opens its data."
 GZIP = b"\x1f\x8b"
@@ -33,35 +29,35 @@ def datasets(here: Surroundings) -> Iterator[Finding]:
 
 
 def _prepared(here: Surroundings, name: str) -> Finding:
-    """The tensor file is what its manifest says: by its size, or, if that is asked for, by its checksum."""
+    """The tensor file is what its manifest says: by its size and shapes, or, if that is asked for, by its checksum."""
     label, file = DATASETS[name].label, here.data / name / TENSOR_FILE
-    shown = here.shown(file)
+    checked = "size"
     try:
-        manifest = read_manifest(ImagesManifest, name, here.data)
-        if not file.is_file():
-            problem = f"{shown} is missing though its manifest is there"
-        elif file.stat().st_size != (expected := _expected_size(file, manifest)):
-            problem = f"{shown} has {file.stat().st_size:,} bytes, not {expected:,}"
-        else:
-            checked = "checksum" if here.thorough and _is_verified(name, here.data) else "size"
-            return Finding("ok", f"{label}: prepared, {checked} right")
+        if _shapes(file) != read_manifest(ImagesManifest, name, here.data).shapes:
+            raise EastError(f"{file} is not what its manifest says.")
+        if here.thorough and here.has_torch:
+            from east.data.images import load_images
+
+            load_images(name, here.data)
+            checked = "checksum"
     except EastError as error:
-        problem = _cause(here, error)
-    return Finding("error", f"{label}: {problem}", STOPS, _prepare(here, name))
+        return Finding("error", f"{label}: {_cause(here, error)}", STOPS, _prepare(here, name))
+    return Finding("ok", f"{label}: prepared, {checked} right")
 
 
-def _is_verified(name: str, data_dir: Path) -> bool:
-    """Verify the images by their digest; False where that cannot be done, because PyTorch cannot be imported.
+def _shapes(file: Path) -> dict[str, tuple[int, ...]]:
+    """The shapes of a tensor file's tensors, by name; the library refuses a file of another size than they need.
 
     Raises:
-        EastError: they are not what they should be.
+        EastError: it is missing or cannot be read.
     """
+    if not file.is_file():
+        raise EastError(f"{file} is missing though its manifest is there.")
     try:
-        from east.data.images import load_images
-    except (ImportError, OSError):  # what is wrong with PyTorch is another finding
-        return False
-    load_images(name, data_dir)
-    return True
+        with safe_open(file, framework="numpy") as tensors:
+            return {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise EastError(f"{file} is damaged: {error}.") from error
 
 
 def _raw(here: Surroundings, name: str) -> Finding:
@@ -79,7 +75,7 @@ def _raw(here: Surroundings, name: str) -> Finding:
             "note",
             f"{label}: to be downloaded from {host}, to {shown}",
             why="That needs network where the job runs. A node without it finds the file if you put it there.",
-            mend=_prepare(here, name),
+            fix=_prepare(here, name),
         )
     with file.open("rb") as stream:
         whole = stream.read(len(GZIP)) == GZIP
@@ -90,7 +86,7 @@ def _raw(here: Surroundings, name: str) -> Finding:
             "error",
             f"{label}: {shown} is damaged or incomplete",
             why="It would be refused when the data are prepared; a file that is there is never replaced.",
-            mend=f"rm {shown} && {_prepare(here, name)}",
+            fix=f"rm {shown} && {_prepare(here, name)}",
         )
     return Finding(
         "ok", f"{label}: its archive is there{', checksum right' if here.thorough else ''}; not yet prepared"
@@ -105,7 +101,7 @@ def _image_folder(here: Surroundings, name: str) -> Finding:
             "error",
             f"{label}: no image folder is named",
             why="It cannot be downloaded, and runs of this plan need it.",
-            mend="Set datasets.imagenet.folder to the folder that holds its train/ and val/.",
+            fix="Set datasets.imagenet.folder to the folder that holds its train/ and val/.",
         )
     problem = _wrong_classes(name, folder)
     if not problem and (here.data / name / MANIFEST_FILE).is_file():
@@ -116,7 +112,7 @@ def _image_folder(here: Surroundings, name: str) -> Finding:
         "error",
         f"{label}: {problem}",
         STOPS,
-        mend=f"ls {folder}; when it is whole, {_prepare(here, name)} --image-folder {folder}",
+        fix=f"ls {folder}; when it is whole, {_prepare(here, name)} --image-folder {folder}",
     )
 
 
@@ -139,25 +135,20 @@ def _differs(here: Surroundings, name: str, folder: Path) -> str:
         return _cause(here, error)
     if sorted(entry.name for entry in (folder / "train").iterdir() if entry.is_dir()) != list(manifest.classes):
         return f"{folder} has other classes than when it was prepared"
-    if not here.thorough:
+    if not here.thorough or "problem" in here.ask.probe("torchvision"):
         return ""
-    facts = here.ask.probe("image_folder", name, str(folder))
-    if problem := facts.get("wrong") or facts.get("problem"):
-        return str(problem)
-    return "" if facts["digest"] == manifest.digest else f"{folder} has changed since it was prepared"
+    from east.data.folder import scan_folder
+
+    try:
+        changed = scan_folder(name, folder).digest != manifest.digest
+    except EastError as error:
+        return _cause(here, error)
+    return f"{folder} has changed since it was prepared" if changed else ""
 
 
 def _cause(here: Surroundings, error: EastError) -> str:
-    """The first sentence of an error, with paths as people would write them here; the second is about mending."""
+    """The first sentence of an error, with paths as people would write them here; the second says what to do."""
     return str(error).split(". ")[0].replace(f"{here.folder}/", "")
-
-
-def _expected_size(file: Path, manifest: ImagesManifest) -> int:
-    """The size of a tensor file: eight bytes that tell the length of the header, the header, the tensors."""
-    with file.open("rb") as stream:
-        header = int.from_bytes(stream.read(8), "little")
-    tensors = sum(ITEM_BYTES[tensor.rpartition("_")[2]] * math.prod(shape) for tensor, shape in manifest.shapes.items())
-    return 8 + header + tensors
 
 
 def _prepare(here: Surroundings, name: str) -> str:

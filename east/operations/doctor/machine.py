@@ -1,11 +1,52 @@
-"""Checks of cores and memory against what a training asks for."""
+"""Checks of the machine: the kernels that are compiled for its CPU, cores, memory, and space on its disks."""
 
+import math
+from collections import defaultdict
 from collections.abc import Iterator
+from pathlib import Path
 
 from east.launch.cores import training_threads
-from east.operations.doctor.finding import Finding
-from east.operations.doctor.limits import usable_cores, usable_memory
-from east.operations.doctor.surroundings import Surroundings
+from east.operations.doctor.surroundings import Finding, Surroundings, existing
+from east.training.folder import SUMMARY
+
+KERNELS = 50 << 20
+"""Bytes of compiled kernels, generously."""
+
+TIGHT = 1.25
+"""Space is tight with less than this many times the need."""
+
+
+def kernels(here: Surroundings) -> Iterator[Finding]:
+    """The kernels compile, load, use all threads, and are kept for the next process."""
+    if here.plan.config.execution.engine == "dense":
+        yield Finding("ok", "no kernels are needed: execution.engine is dense")
+        return
+    if here.has_gpu:
+        yield Finding("ok", "no kernels for the CPU are needed on a GPU")
+        return
+    facts = here.ask.probe("kernels")
+    if not here.has_torch:
+        yield Finding("note", "the kernels cannot be looked at until PyTorch can be imported")
+    elif "problem" in facts:
+        found = f"the kernels cannot be looked at: {facts['problem']}"
+        fix = "Set `execution.engine: dense`, and report what ended the process."
+        yield Finding("error", found, "A training would end in the same way.", fix)
+    elif "refused" in facts:
+        refused = str(facts["refused"])  # begins with the variable that asks for it
+        yield Finding("error", refused, "Every training would refuse to start.", f"unset {refused.partition(' ')[0]}")
+    elif not facts["available"]:
+        fix = "unset CXX" if facts["compiler"] is None and "CXX" in here.ask.environment else "apt install g++"
+        why = "Every weight is executed, active or not, which is many times slower."
+        yield Finding("warning", f"no kernels: {facts['reason']}", why, fix)
+    else:
+        yield Finding("ok", f"kernels made by {facts['compiler']} for {facts['vector']}")
+        if facts["reason"]:
+            yield Finding("warning", str(facts["reason"]), "The kernels run on one thread only.", "export CXX=g++")
+        if not facts["cached"]:
+            where = facts["cache"] or "a cache: there is no home folder"
+            fix = "export EAST_CACHE_DIR=<a folder that may be written>"
+            found = f"compiled kernels cannot be kept in {where}"
+            yield Finding("warning", found, "Every training compiles them again.", fix)
 
 
 def cores(here: Surroundings) -> Iterator[Finding]:
@@ -19,7 +60,7 @@ def cores(here: Surroundings) -> Iterator[Finding]:
         "warning",
         f"{found} core{'s' * (found > 1)}, but a training asks for {wanted} (execution.threads)",
         why="Snakemake gives it those that there are, so it takes longer than it might elsewhere.",
-        mend=here.snakemake(f"--cores {found} --config execution='{{threads: {found}}}'"),
+        fix=here.snakemake(f"--cores {found} --config execution='{{threads: {found}}}'"),
     )
 
 
@@ -29,29 +70,110 @@ def memory(here: Surroundings) -> Iterator[Finding]:
     found = usable_memory(here.root)
     if found is None:
         return
-    megabytes = found >> 20
-    if megabytes < execution.memory_mb:
-        yield Finding(
-            "warning",
-            f"{megabytes:,} MB of memory, but a training declares {execution.memory_mb:,} (execution.memory_mb)",
-            why="The system ends a process that runs out of memory.",
-            mend="Run the plan on a machine with more, or set execution.memory_mb to what trainings here take.",
-        )
-        return
+    megabytes, declared = found >> 20, execution.memory_mb
     found_cores = usable_cores(here.cores, here.root)
     at_once = found_cores // _threads(here, found_cores)
-    if execution.gpus == 0 and at_once * execution.memory_mb > megabytes:
+    if megabytes < declared:
+        yield Finding(
+            "warning",
+            f"{megabytes:,} MB of memory, but a training declares {declared:,} (execution.memory_mb)",
+            why="The system ends a process that runs out of memory.",
+            fix="Run the plan on a machine with more, or set execution.memory_mb to what trainings here take.",
+        )
+    elif execution.gpus == 0 and at_once * declared > megabytes:
         yield Finding(
             "note",
             f"{megabytes:,} MB of memory, less than {at_once} trainings at once declare",
             why="With `--cores all` the system may end some of them.",
-            mend=here.snakemake(f"--cores all --resources mem_mb={megabytes}"),
+            fix=here.snakemake(f"--cores all --resources mem_mb={megabytes}"),
         )
+    else:
+        yield Finding("ok", f"{megabytes:,} MB of memory; a training declares {declared:,}")
+
+
+def space(here: Surroundings) -> Iterator[Finding]:
+    """Each file system that the plan writes to holds what the plan will still write."""
+    if not here.has_torch:
+        yield Finding("note", "what the plan needs on disk cannot be counted until PyTorch can be imported")
         return
-    yield Finding("ok", f"{megabytes:,} MB of memory; a training declares {execution.memory_mb:,}")
+    from east.operations.disk import data_bytes, run_bytes
+
+    left = [run.spec for run in here.plan.runs if not (here.results / "runs" / run.id / SUMMARY).is_file()]
+    needs = {
+        "results": (here.results, sum(map(run_bytes, left))),
+        "data": (here.data, data_bytes(here.plan.datasets(), here.data)),
+    }
+    if cache := here.ask.probe("kernels").get("cache"):
+        needs["compiled kernels"] = (Path(cache), KERNELS)
+    by_device: dict[int, list[str]] = defaultdict(list)
+    for name, (path, _) in needs.items():
+        by_device[existing(path).stat().st_dev].append(name)
+    for names in by_device.values():
+        folder = existing(needs[names[0]][0]).resolve()
+        need, free = sum(needs[name][1] for name in names), here.free_bytes(folder)
+        found = f"{free / 1e9:.1f} GB free for {' and '.join(names)} in {folder}; the plan may need {need / 1e9:.1f} GB"
+        fix = f"du -xh {folder} | sort -h | tail; or move results/ or execution.data_dir to a larger disk"
+        if free < need:
+            yield Finding("error", found, "The plan would stop when the disk is full.", fix)
+        elif free < need * TIGHT:
+            yield Finding("warning", found, "Little is left for anything else.", fix)
+        else:
+            yield Finding("ok", found)
+
+
+def usable_cores(cores: int, root: Path) -> int:
+    """Cores that a process may use, at least 1: those of the machine, or fewer if a control group says so.
+
+    Args:
+        cores: that it may be scheduled on.
+        root: where /proc and /sys are.
+    """
+    shares = [float(cores)]
+    for folder in _groups(root, "cpu"):
+        quota, _, period = _read(folder / "cpu.max").partition(" ")
+        quota, period = quota or _read(folder / "cpu.cfs_quota_us"), period or _read(folder / "cpu.cfs_period_us")
+        if quota not in ("", "max") and period and int(quota) > 0:
+            shares.append(int(quota) / int(period))
+    return max(1, math.floor(min(shares)))
+
+
+def usable_memory(root: Path) -> int | None:
+    """Bytes of memory that a process may use, None where that cannot be known.
+
+    Args:
+        root: where /proc and /sys are.
+    """
+    sizes = [int(line.split()[1]) * 1024 for line in _read(root / "proc/meminfo").splitlines() if "MemTotal" in line]
+    for folder in _groups(root, "memory"):
+        limits = (_read(folder / name) for name in ("memory.max", "memory.limit_in_bytes"))
+        sizes += [int(limit) for limit in limits if limit not in ("", "max")]
+    return min(sizes, default=None)
 
 
 def _threads(here: Surroundings, cores: int) -> int:
     """The threads of a training on these cores."""
     execution = here.plan.config.execution
     return training_threads(execution.threads, runs=len(here.plan.runs), cores=cores, engine=execution.engine)
+
+
+def _groups(root: Path, controller: str) -> Iterator[Path]:
+    """The folders of the control groups that this process belongs to, up to the outermost; version 2 and 1."""
+    mounted = root / "sys/fs/cgroup"
+    for line in _read(root / "proc/self/cgroup").splitlines():
+        number, controllers, path = line.split(":", 2)
+        if number == "0":
+            top = mounted
+        elif controller in controllers.split(","):
+            top = mounted / controller
+        else:
+            continue
+        folder = top / path.lstrip("/")
+        yield from (above for above in (folder, *folder.parents) if above.is_relative_to(top))
+
+
+def _read(file: Path) -> str:
+    """What a file says; empty if it cannot be read."""
+    try:
+        return file.read_text().strip()
+    except OSError:
+        return ""

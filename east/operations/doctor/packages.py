@@ -10,8 +10,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from east.data.manifest import MANIFEST_FILE
-from east.operations.doctor.finding import Finding
-from east.operations.doctor.surroundings import Surroundings
+from east.operations.doctor.surroundings import Finding, Surroundings
 
 OPTIONAL = {"snakemake-executor-plugin-slurm": "Only `snakemake --profile profiles/slurm` needs it."}
 """Packages that a plan runs without, and who needs them."""
@@ -31,12 +30,9 @@ def python(here: Surroundings) -> Iterator[Finding]:
     if wanted.contains(here.python_version, prereleases=True):
         yield Finding("ok", f"Python {here.python_version}")
         return
-    yield Finding(
-        "error",
-        f"Python {here.python_version}, but this project needs {wanted}",
-        why="The packages are locked and tested for those versions.",
-        mend="rm -rf .venv && make setup PYTHON=python3.12",
-    )
+    found = f"Python {here.python_version}, but this project needs {wanted}"
+    why = "The packages are locked and tested for those versions."
+    yield Finding("error", found, why, "rm -rf .venv && make setup PYTHON=python3.12")
 
 
 def commands(here: Surroundings) -> Iterator[Finding]:
@@ -44,12 +40,9 @@ def commands(here: Surroundings) -> Iterator[Finding]:
     folder = here.python.parent
     missing = [name for name in COMMANDS if not os.access(folder / name, os.X_OK)]
     if missing:
-        yield Finding(
-            "error",
-            f"no command {' and '.join(missing)} in {folder}",
-            why="The workflow calls the commands that lie beside its Python.",
-            mend=here.reinstall(afresh=False),
-        )
+        why = "The workflow calls the commands that lie beside its Python."
+        found = f"no command {' and '.join(missing)} in {folder}"
+        yield Finding("error", found, why, here.reinstall(everything=False))
 
 
 def requirements(here: Surroundings) -> Iterator[Finding]:
@@ -71,8 +64,8 @@ def requirements(here: Surroundings) -> Iterator[Finding]:
             stops = name in REFUSING
             what = f"{name} {found} is installed, but this project needs {requirement.specifier}"
         why = OPTIONAL.get(name, "The plan needs it." if stops else "Nothing is tested with that version.")
-        mend = f"{here.python} -m pip install tensorboard" if name == "tensorboard" else here.reinstall(afresh=False)
-        yield Finding("error" if stops else "warning", what, why, mend)
+        fix = f"{here.python} -m pip install tensorboard" if name == "tensorboard" else here.reinstall(everything=False)
+        yield Finding("error" if stops else "warning", what, why, fix)
     shown = [f"{name} {here.installed(name)}" for name in ("snakemake", *OPTIONAL) if here.installed(name)]
     yield Finding("ok", ", ".join([f"{fitting} of {len(wanted)} packages in their range", *shown]))
 
@@ -97,22 +90,18 @@ def lock(here: Surroundings) -> Iterator[Finding]:
         "note",
         f"{len(other)} of {len(wanted)} packages are not as locked: {', '.join(other[:SHOWN])}{more}",
         why="Numbers are the same only with the same versions.",
-        mend=here.reinstall(afresh=False),
+        fix=here.reinstall(everything=False),
     )
 
 
 def torch(here: Surroundings) -> Iterator[Finding]:
     """PyTorch can be imported."""
     facts = here.ask.probe("torch")
-    if "problem" in facts:
-        yield Finding(
-            "error",
-            f"PyTorch cannot be imported: {facts['problem']}",
-            why="Every training needs it.",
-            mend=here.reinstall(afresh=True),
-        )
+    if here.has_torch:
+        yield Finding("ok", f"PyTorch {facts['version']}")
         return
-    yield Finding("ok", f"PyTorch {facts['version']}")
+    found = f"PyTorch cannot be imported: {facts['problem']}"
+    yield Finding("error", found, "Every training needs it.", here.reinstall(everything=True))
 
 
 def torchvision(here: Surroundings) -> Iterator[Finding]:
@@ -122,7 +111,7 @@ def torchvision(here: Surroundings) -> Iterator[Finding]:
     if "problem" not in facts:
         yield Finding("ok", f"torchvision {build}")
         return
-    if "problem" in here.ask.probe("torch"):
+    if not here.has_torch:
         yield Finding("note", "torchvision cannot be looked at until PyTorch can be imported")
         return
     needing = sorted(_needing_torchvision(here))
@@ -131,7 +120,7 @@ def torchvision(here: Surroundings) -> Iterator[Finding]:
         "error" if needing else "warning",
         f"torchvision {build or '(missing)'} does not work beside PyTorch {facts.get('torch')}: {facts['problem']}",
         why=f"The two must come from the same build (+cpu, +cu...); {use}.",
-        mend=here.reinstall(afresh=True),
+        fix=here.reinstall(everything=True),
     )
 
 

@@ -1,4 +1,4 @@
-"""What is found out in a process of its own: `python -m east.operations.doctor.probe NAME ...` prints it as JSON.
+"""What a separate process finds out: `python -m east.operations.doctor.probe NAME ...` prints it as JSON.
 
 A package that does not fit may end the process that imports it, so none of this happens in the one that reports.
 """
@@ -52,9 +52,9 @@ def probe_triton() -> dict[str, Any]:
 
     facts: dict[str, Any] = {"version": importlib.import_module("triton").__version__}
     if torch.cuda.is_available():
-        from east.engine.cuda.available import availability
+        from east.engine.cuda.available import triton_status
 
-        found = availability(torch.device("cuda"))
+        found = triton_status(torch.device("cuda"))
         facts |= {"available": found.available, "reason": found.reason}
     return facts
 
@@ -79,7 +79,9 @@ def probe_step(name: str) -> dict[str, Any]:
 
 def probe_kernels() -> dict[str, Any]:
     """Whether the kernels of the sparse engine compile and load, and where they are kept."""
-    from east.engine.cpu.library import KernelsUnavailable, availability, cache_folder, find_toolchain
+    from east.engine.base import KernelsUnavailable
+    from east.engine.cpu.library import availability, find_toolchain
+    from east.engine.machine import cache_folder
     from east.errors import EastError
 
     cache = cache_folder()
@@ -87,7 +89,7 @@ def probe_kernels() -> dict[str, Any]:
     try:
         find_toolchain()
     except KernelsUnavailable:
-        pass  # told below, with the rest
+        pass  # reported below, with the rest
     except EastError as error:
         return facts | {"refused": str(error)}
     found = availability()
@@ -98,17 +100,6 @@ def probe_kernels() -> dict[str, Any]:
         "vector": found.vector,
         "cached": found.cached,
     }
-
-
-def probe_image_folder(dataset: str, folder: str) -> dict[str, Any]:
-    """The digest of an image folder's names and sizes, or what is wrong with it."""
-    from east.data.folder import scan_folder
-    from east.errors import EastError
-
-    try:
-        return {"digest": scan_folder(dataset, Path(folder)).digest}
-    except EastError as error:
-        return {"wrong": str(error)}
 
 
 def installed_build(package: str) -> str | None:
@@ -131,7 +122,6 @@ PROBES: dict[str, Callable[..., dict[str, Any]]] = {
     "triton": probe_triton,
     "step": probe_step,
     "kernels": probe_kernels,
-    "image_folder": probe_image_folder,
 }
 
 if __name__ == "__main__":

@@ -1,12 +1,11 @@
 """Checks of the folder of results and of the workflow's own records there."""
 
-import fcntl
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from east.operations.doctor.finding import Finding
-from east.operations.doctor.surroundings import Surroundings, existing
+from east.locks import take
+from east.operations.doctor.surroundings import Finding, Surroundings, existing
 from east.operations.on_disk import find
 
 LOCAL_LOCKS = {
@@ -23,14 +22,17 @@ def writing(here: Surroundings) -> Iterator[Finding]:
     """Results can be written, and locks keep two jobs from training the same run."""
     folder = existing(here.results).resolve()
     try:
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=".east-doctor-") as file:
-            excludes = _lock_excludes(Path(file.name))
+        with (
+            tempfile.NamedTemporaryFile(dir=folder, prefix=".east-doctor-") as file,
+            Path(file.name).open("r+") as other,
+        ):
+            excludes = take(file) and not take(other)
     except OSError as error:
         yield Finding(
             "error",
             f"nothing can be written and locked in {folder}: {error.strerror}",
             why="Every run writes its results there, under a lock.",
-            mend=f"ls -ld {folder} && findmnt -T {folder}",
+            fix=f"ls -ld {folder} && findmnt -T {folder}",
         )
         return
     kind = _local_locks(folder, here.root / "proc/self/mounts")
@@ -41,7 +43,7 @@ def writing(here: Surroundings) -> Iterator[Finding]:
             "warning",
             f"locks in {folder} hold within one machine only ({kind})",
             why=f"{TWICE} Restart a workflow only when the jobs of the last one have ended.",
-            mend=f"findmnt -T {folder}",
+            fix=f"findmnt -T {folder}",
         )
     else:
         yield Finding("ok", f"results can be written and locked in {folder}")
@@ -54,7 +56,7 @@ def workflow_lock(here: Surroundings) -> Iterator[Finding]:
             "warning",
             "Snakemake's lock lies in this folder",
             why="Either a workflow is running here, or one was killed, and no other starts until the lock is gone.",
-            mend=f"{here.snakemake('--unlock')}   # only if none is running",
+            fix=f"{here.snakemake('--unlock')}   # only if none is running",
         )
 
 
@@ -66,7 +68,7 @@ def stale(here: Surroundings) -> Iterator[Finding]:
             "note",
             f"{len(found)} folder{'s' * (len(found) > 1)} of runs that this plan does not name, such as {min(found)}",
             why="No table shows them, and they take space.",
-            mend=here.east("prune"),
+            fix=here.east("prune"),
         )
 
 
@@ -77,7 +79,7 @@ def commit(here: Surroundings) -> Iterator[Finding]:
             "note",
             "the code is in no git repository that can be read",
             why="Summaries will not tell which commit trained them; they do tell a digest of the code.",
-            mend="git status",
+            fix="git status",
         )
         return
     changes = ["git", "-C", str(here.project), "status", "--porcelain", "--untracked-files=no"]
@@ -86,23 +88,8 @@ def commit(here: Surroundings) -> Iterator[Finding]:
             "note",
             "the code has changes that are in no commit",
             why="Summaries will name the commit with `+changes`, which nobody can check out.",
-            mend="git commit -a",
+            fix="git commit -a",
         )
-
-
-def _lock_excludes(file: Path) -> bool:
-    """Whether a file that is locked cannot be locked again.
-
-    Raises:
-        OSError: the file system knows no locks.
-    """
-    with file.open() as first, file.open() as second:
-        fcntl.flock(first, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        try:
-            fcntl.flock(second, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
 
 
 def _local_locks(folder: Path, mounts: Path) -> str:

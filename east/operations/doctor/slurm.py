@@ -6,8 +6,7 @@ from typing import Any
 
 import yaml
 
-from east.operations.doctor.finding import Finding
-from east.operations.doctor.surroundings import Surroundings
+from east.operations.doctor.surroundings import Finding, Surroundings
 
 COMMANDS = ("sbatch", "squeue", "sinfo")
 SECONDS = 20.0
@@ -29,7 +28,7 @@ def controller(here: Surroundings) -> Iterator[Finding]:
             "warning",
             f"Slurm's {' and '.join(missing)} cannot be found, though other commands of it can",
             why="The Slurm profile calls all of them.",
-            mend="module load slurm",
+            fix="module load slurm",
         )
         return
     answer = here.ask.run(["sinfo", "--noheader", "--format=%P|%a|%G"], SECONDS)
@@ -38,19 +37,19 @@ def controller(here: Surroundings) -> Iterator[Finding]:
             "warning",
             f"Slurm's controller does not answer: {answer.problem}",
             why="No job can be handed to it.",
-            mend="scontrol ping",
+            fix="scontrol ping",
         )
         return
     partitions = [line.strip().split("|") for line in answer.output.splitlines() if line.count("|") == 2]
     up = {name: resources for name, state, resources in partitions if state == "up"}
     if not up:
-        yield Finding("warning", "no partition of Slurm is up", "No job would start.", mend="sinfo")
+        yield Finding("warning", "no partition of Slurm is up", "No job would start.", fix="sinfo")
     elif here.plan.config.execution.gpus and not any("gpu" in resources for resources in up.values()):
         yield Finding(
             "warning",
             f"no partition of Slurm that is up offers GPUs ({', '.join(up)})",
             why="Each training asks for one, and would wait for ever.",
-            mend="sinfo --format='%P %a %G'; or set execution.device: cpu",
+            fix="sinfo --format='%P %a %G'; or set execution.device: cpu",
         )
     else:
         yield Finding("ok", f"Slurm answers; partitions that are up: {', '.join(up)}")
@@ -69,7 +68,7 @@ def accounting(here: Surroundings) -> Iterator[Finding]:
             "warning",
             f"Slurm's accounting does not answer: {answer.problem}",
             why="Snakemake asks it what has become of a job, and would wait for ever.",
-            mend=f"Set in {PROFILE}: `slurm-status-command: squeue` and `slurm-no-account: true`.",
+            fix=f"Set in {PROFILE}: `slurm-status-command: squeue` and `slurm-no-account: true`.",
         )
         return
     config = here.ask.run(["scontrol", "show", "config"], SECONDS).output
@@ -79,7 +78,7 @@ def accounting(here: Surroundings) -> Iterator[Finding]:
             "warning",
             f"Slurm forgets ended jobs after {age[1]} s (MinJobAge), and has no accounting",
             why=f"Snakemake would miss the end of jobs; it needs {REMEMBERED} s.",
-            mend="Ask the administrators for accounting or a longer MinJobAge, or run within one long job.",
+            fix="Ask the administrators for accounting or a longer MinJobAge, or run within one long job.",
         )
     else:
         yield Finding("ok", f"Slurm has no accounting; {PROFILE} asks squeue instead")

@@ -1,4 +1,4 @@
-"""What the checks look at: the plan, the folders, the environment, the installed packages and the machine."""
+"""What the checks look at (the plan, folders, environment, packages and machine), and what one finds there."""
 
 import os
 import platform
@@ -9,20 +9,31 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Protocol
+from typing import Literal
 
 import east
 from east.config import Plan
 from east.operations.doctor.ask import Asker
-from east.operations.doctor.finding import Finding
+
+Level = Literal["ok", "note", "warning", "error"]
 
 
-class Usage(Protocol):
-    """Bytes of a file system, as `shutil.disk_usage` tells them."""
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at.
 
-    @property
-    def free(self) -> int:
-        """What may still be written."""
+    Attributes:
+        level: `ok`; `note`: good to know; `warning`: the plan runs, but slower or at a risk; `error`: the plan, or a
+            part of it, cannot run.
+        found: what it is, in a sentence or less.
+        why: why it matters; empty where all is well.
+        fix: the command that puts it right, or what to do where no command does; empty where there is nothing to do.
+    """
+
+    level: Level
+    found: str
+    why: str = ""
+    fix: str = ""
 
 
 def installed_version(package: str) -> str | None:
@@ -39,6 +50,11 @@ def checkout() -> Path | None:
     return folder if (folder / "pyproject.toml").is_file() else None
 
 
+def processors() -> int:
+    """Processors that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 @dataclass(frozen=True)
 class Surroundings:
     """What the checks look at; everything that a test may want otherwise has its place here.
@@ -47,13 +63,13 @@ class Surroundings:
         plan: what is to run.
         ask: asks other processes.
         results: results/<name>, which need not exist.
-        configfiles: the overlays of the plan, for the commands that mend.
+        configfiles: the overlays of the plan, for the commands that are suggested.
         thorough: read data in full, for their checksums.
         project: the checkout, None where there is none.
         python: the interpreter, whose folder holds the commands of the workflow.
         python_version: of that interpreter.
         installed: the version of a package, None if it is missing.
-        disk_usage: space of the file system of a folder.
+        free_bytes: of the file system of a folder.
         cores: processors that this process may run on.
         root: where /proc and /sys are.
     """
@@ -64,15 +80,11 @@ class Surroundings:
     configfiles: tuple[Path, ...] = ()
     thorough: bool = False
     project: Path | None = field(default_factory=checkout)
-    python: Path = field(default_factory=lambda: Path(sys.executable))
-    python_version: str = field(default_factory=platform.python_version)
+    python: Path = Path(sys.executable)
+    python_version: str = platform.python_version()
     installed: Callable[[str], str | None] = installed_version
-    disk_usage: Callable[[Path], Usage] = shutil.disk_usage
-    cores: int = field(
-        default_factory=lambda: (
-            len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        )
-    )
+    free_bytes: Callable[[Path], int] = lambda folder: shutil.disk_usage(folder).free
+    cores: int = field(default_factory=processors)
     root: Path = Path("/")
 
     @property
@@ -92,42 +104,52 @@ class Surroundings:
         chosen = (configured.folder if configured else None) or self.ask.environment.get("EAST_IMAGE_FOLDER")
         return self.folder / chosen if chosen else None
 
-    def shown(self, path: Path) -> Path:
-        """A path as people would write it here."""
-        return path.relative_to(self.folder) if path.is_relative_to(self.folder) else path
-
     @property
     def has_slurm(self) -> bool:
         """Whether jobs can be handed to Slurm here, so that trainings need not run on this machine."""
         return self.ask.which("sbatch") is not None
 
+    @property
+    def has_torch(self) -> bool:
+        """Whether PyTorch can be imported."""
+        return "problem" not in self.ask.probe("torch")
+
+    @property
+    def has_gpu(self) -> bool:
+        """Whether trainings would compute on a GPU."""
+        return self.plan.config.execution.device != "cpu" and bool(self.ask.probe("torch").get("gpus"))
+
+    def shown(self, path: Path) -> Path:
+        """A path as people would write it here."""
+        return path.relative_to(self.folder) if path.is_relative_to(self.folder) else path
+
     def snakemake(self, arguments: str) -> str:
         """A command of Snakemake for this very plan."""
-        files = "".join(f" {shlex.quote(str(file))}" for file in self.configfiles)
-        return f"snakemake {arguments}" + (f" --configfile{files}" if files else "")
+        files = shlex.join(map(str, self.configfiles))
+        return f"snakemake {arguments}" + (f" --configfile {files}" if files else "")
 
     def east(self, arguments: str) -> str:
         """A command of `east` for this very plan."""
         return f"east {arguments}" + "".join(f" --configfile {shlex.quote(str(file))}" for file in self.configfiles)
 
-    def reinstall(self, *, afresh: bool) -> str:
+    def reinstall(self, *, everything: bool) -> str:
         """The command that installs the locked packages.
 
         Args:
-            afresh: also those that are there, because a version alone does not tell whether the build is right.
+            everything: also those that are there, because a version alone does not tell whether the build is right.
         """
         if self.project is None:
             return "Install the packages of the project's requirements/lock.txt."
         place = "" if self.project == self.folder else f"cd {shlex.quote(str(self.project))} && "
         if self.python.is_relative_to(self.project / ".venv"):
-            return f"{place}rm -{'r .venv' if afresh else 'f .venv/run.stamp'} && make setup"
-        force = " --force-reinstall" if afresh else ""
+            return f"{place}rm -{'r .venv' if everything else 'f .venv/run.stamp'} && make setup"
+        force = " --force-reinstall" if everything else ""
         python = shlex.quote(str(self.python))
         return f"{place}{python} -m pip install{force} --require-hashes -r requirements/lock.txt"
 
 
 Check = Callable[[Surroundings], Iterable[Finding]]
-"""Looks at one matter and tells what it finds there; nothing if the matter does not arise."""
+"""Looks at one matter and yields what it finds there; nothing if the matter does not arise."""
 
 
 def existing(path: Path) -> Path:

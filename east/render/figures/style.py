@@ -20,8 +20,8 @@ from east.files import write_atomically
 from east.render.palette import INK, MUTED, PAPER, SERIES
 from east.render.templating import REPORT_FOLDER, visible
 
-COLUMN, FULL = 3.25, 6.75
-"""Widths in inches: of a paper's column, and of its text."""
+FULL = 6.75
+"""Width of a paper's text in inches."""
 MOST_PANELS = 36
 """Of one figure, so that it stays one page and takes seconds."""
 

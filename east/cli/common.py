@@ -1,0 +1,129 @@
+"""What commands share: options and their completion, the plan, options that are JSON, printed JSON and tables."""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
+
+import typer
+
+from east.errors import EastError
+from east.launch.cores import check_threads
+
+if TYPE_CHECKING:
+    from east.config import Plan
+
+T = TypeVar("T")
+
+CORES = os.cpu_count() or 1
+
+DeviceName = Literal["auto", "cpu", "cuda"]
+EngineName = Literal["auto", "dense", "sparse"]
+StepName = Literal["auto", "eager", "captured", "compiled"]
+TrackingName = Literal["none", "tensorboard"]
+"""As `execution` in the configuration has them; repeated here because commands start without pydantic."""
+
+
+def read_plan(configfiles: list[Path] | None) -> "Plan":
+    """The plan of config.yaml with these overlays."""
+    from east.config import make_plan, read_config
+
+    return make_plan(read_config(*(configfiles or [])))
+
+
+def complete_run(ctx: typer.Context, incomplete: str) -> list[str]:
+    """The runs of the plan that begin so."""
+    return _beginning(incomplete, lambda: (run.id for run in read_plan(ctx.params.get("configfile")).runs))
+
+
+def complete_table(ctx: typer.Context, incomplete: str) -> list[str]:
+    """The tables of the plan that begin so."""
+    return _beginning(incomplete, lambda: (table.id for table in read_plan(ctx.params.get("configfile")).tables))
+
+
+def complete_dataset(incomplete: str) -> list[str]:
+    """The data sets that begin so."""
+    from east.data.catalog import DATASETS
+
+    return _beginning(incomplete, lambda: DATASETS)
+
+
+def complete_network(incomplete: str) -> list[str]:
+    """The networks that begin so."""
+    from east.render.names import NETWORKS
+
+    return _beginning(incomplete, lambda: NETWORKS)
+
+
+def _beginning(incomplete: str, names: Callable[[], Iterable[str]]) -> list[str]:
+    try:
+        return [name for name in names() if name.startswith(incomplete)]
+    except EastError:  # a mistake in the configuration is reported when the command runs
+        return []
+
+
+ConfigFiles = Annotated[
+    list[Path] | None,
+    typer.Option("--configfile", help="Overlay merged over config.yaml; may be given several times."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+RunId = Annotated[
+    str, typer.Argument(help="A run of the plan, for example table2/static/seed17.", autocompletion=complete_run)
+]
+DataDir = Annotated[Path, typer.Option(envvar="EAST_DATA_DIR", help="Where prepared data sets are.")]
+ImageFolder = Annotated[
+    Path | None, typer.Option(envvar="EAST_IMAGE_FOLDER", help="ImageNet's folder with train/ and val/.")
+]
+Results = Annotated[
+    Path | None, typer.Option("--results", help="Folder of the results; results/<name> of the configuration if absent.")
+]
+Device = Annotated[DeviceName, typer.Option(envvar="EAST_DEVICE", help="What computes.")]
+Engine = Annotated[EngineName, typer.Option(envvar="EAST_ENGINE", help="What executes the network.")]
+Step = Annotated[
+    StepName, typer.Option("--step", envvar="EAST_STEP", help="How a GPU is given the operations of a step.")
+]
+Threads = Annotated[
+    int, typer.Option(min=1, callback=lambda threads: check_threads(threads, CORES), help="CPU threads.")
+]
+RunsPerGpu = Annotated[
+    int, typer.Option(envvar="EAST_RUNS_PER_GPU", min=1, help="Trainings that may share a GPU at the same time.")
+]
+
+
+def parsed(option: str, parse: Callable[[str], T], text: str) -> T:
+    """What an option's JSON describes; `-` stands for standard input, where a plan of any size fits.
+
+    Raises:
+        EastError: it is not JSON, or describes something else.
+    """
+    from pydantic import ValidationError
+
+    try:
+        return parse(sys.stdin.read() if text == "-" else text)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = ".".join(map(str, first["loc"])) or "the text"
+        raise EastError(f"{option}: {key}: {first['msg']}.") from None
+    except json.JSONDecodeError as error:
+        raise EastError(f"{option} is not JSON: {error}.") from None
+
+
+def print_json(value: object) -> None:
+    """Print a value as indented JSON."""
+    print(json.dumps(value, indent=2))
+
+
+def print_table(columns: list[str], rows: list[dict[str, object]]) -> None:
+    """Print some columns of rows, aligned."""
+    cells = [columns, *([str(row[column]) for column in columns] for row in rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(columns))]
+    for row in cells:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def counted(number: int, what: str) -> str:
+    """A number of things, in the plural where there is not one."""
+    plural = "es" if what.endswith("s") else "s"
+    return f"{number} {what}" if number == 1 else f"{number} {what}{plural}"

@@ -1,0 +1,20 @@
+"""What the package logs, for people: a line each on standard error, warnings and errors after their level."""
+
+import logging
+import sys
+
+
+class Lines(logging.Handler):
+    """Prints a record at once: people and the workflow follow the log while a training goes on."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a record to what is standard error now."""
+        level = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
+        print(level + record.getMessage(), file=sys.stderr, flush=True)
+
+
+def configure_logging() -> None:
+    """Print what the package logs, from `INFO` on; for the main program of a process."""
+    logger = logging.getLogger("east")
+    logger.handlers = [Lines()]
+    logger.setLevel(logging.INFO)

@@ -1,0 +1,54 @@
+"""All checks, each on its own: one that fails says so and stops no other."""
+
+from collections.abc import Iterator
+
+from east.operations.doctor import data, gpu, machine, packages, results, slurm
+from east.operations.doctor.surroundings import Check, Finding, Surroundings
+from east.operations.log_tail import printable
+
+CHECKS: dict[str, tuple[Check, ...]] = {
+    "Python and packages": (
+        packages.python,
+        packages.commands,
+        packages.requirements,
+        packages.lock,
+        packages.torch,
+        packages.torchvision,
+    ),
+    "GPU": (gpu.gpus, gpu.triton, gpu.numerics, gpu.steps, gpu.sharing),
+    "Kernels": (machine.kernels,),
+    "Machine": (machine.cores, machine.memory),
+    "Disk": (machine.space,),
+    "Data": (data.datasets,),
+    "Results": (results.writing, results.workflow_lock, results.stale, results.commit),
+    "Slurm": (slurm.controller, slurm.accounting),
+}
+"""Subject -> its checks, in the order of the report."""
+
+PROBES = ("torch", "torchvision", "kernels")
+"""What takes seconds to find out, and is begun before the first check."""
+
+
+def examine(here: Surroundings) -> dict[str, list[Finding]]:
+    """What every check finds, by subject."""
+    for probe in PROBES:
+        here.ask.start(probe)
+    return {subject: [found for check in checks for found in run(check, here)] for subject, checks in CHECKS.items()}
+
+
+def run(check: Check, here: Surroundings) -> Iterator[Finding]:
+    """What a check finds; a warning with its name if it fails."""
+    try:
+        yield from check(here)
+    except Exception as error:
+        yield Finding(
+            "warning",
+            f"the check `{check.__name__}` failed: {type(error).__name__}: {printable(str(error))}",
+            why="Nothing is known of what it looks at.",
+            fix="Report it with this line.",
+        )
+
+
+def can_run(findings: dict[str, list[Finding]]) -> bool:
+    """Whether nothing was found that would stop the plan."""
+    return not any(finding.level == "error" for found in findings.values() for finding in found)
