@@ -19,7 +19,7 @@ help:
 	@echo '                the same bits (2 hours), 100 mutants drawn by SEED (8 hours; the next call goes on with the rest)'
 	@echo 'make lint       ruff, mypy, deptry, snakefmt, snakemake --lint'
 	@echo 'make format     format Python and Snakemake files'
-	@echo 'make docs       write what is generated from the schema: config/README.md, config/schema.json, the readings'
+	@echo 'make docs       write what is generated from the schema: config/README.md, config/schema.json, the readings, docs/results.md'
 	@echo 'make lock       resolve requirements/ anew from pyproject.toml'
 	@echo 'make clean      remove the environment and caches; results and data stay'
 
@@ -90,6 +90,7 @@ format: .venv/dev.stamp
 
 docs: setup
 	$(BIN)/python -m east.config.reference
+	$(BIN)/python docs/columns.py
 
 lock:
 	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \

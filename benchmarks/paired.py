@@ -122,8 +122,7 @@ def train_pairs(
 
 def accuracy(spec: RunSpec, folder: Path, resources: Resources) -> float | None:
     """Final test accuracy of a run, in percent; None if it diverged."""
-    found = train(spec, folder, resources)["final_test_accuracy"]
-    return None if found is None else float(found)
+    return train(spec, folder, resources).final_test_accuracy
 
 
 def render(pairs: Pairs, margin: float, level: float) -> str:

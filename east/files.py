@@ -1,10 +1,12 @@
 """Files appear under their final name only when whole: written aside, synced, renamed."""
 
+import csv
 import os
 import re
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import IO
@@ -22,6 +24,47 @@ def write_atomically(path: Path, content: bytes | str) -> None:
     """
     with whole_file(path) as stream:
         stream.write(content.encode() if isinstance(content, str) else content)
+
+
+@dataclass(frozen=True)
+class CsvText:
+    """The texts of a CSV file up to the first line that is not whole.
+
+    Attributes:
+        names: of the columns; none where there is no file, or no line in it.
+        rows: a text for each column.
+        problem: why the rest could not be read, in a sentence; None where all was, or there is no file.
+    """
+
+    names: tuple[str, ...] = ()
+    rows: tuple[tuple[str, ...], ...] = ()
+    problem: str | None = None
+
+
+def read_csv(path: Path) -> CsvText:
+    """Read a CSV file with a header as far as it is whole, every field as text."""
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return CsvText()
+    except OSError as error:
+        return CsvText(problem=f"{path} cannot be read: {error.strerror}.")
+    try:
+        found = [tuple(row) for row in csv.reader(text.splitlines(), strict=True)]
+    except csv.Error as error:
+        return CsvText(problem=f"{path} is not a CSV file: {error}.")
+    if not found:
+        return CsvText(problem=f"{path} is empty.")
+    names, *rows = found
+    whole = next((i for i, row in enumerate(rows) if len(row) != len(names)), len(rows))
+    # A line without an end may have been cut within its last field, and be the header.
+    if whole == len(rows) and not text.endswith("\n"):
+        whole -= 1
+    if whole == len(rows):
+        return CsvText(names, tuple(rows))
+    return CsvText(
+        names if whole >= 0 else (), tuple(rows[: max(0, whole)]), f"{path} is whole only up to line {whole + 1}."
+    )
 
 
 def temporaries(folder: Path, names: Iterable[str]) -> list[Path]:

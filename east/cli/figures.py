@@ -73,8 +73,8 @@ def _draw_costs(costs: Path, plan: "CostPlan", stem: Path) -> None:
 def _layers(table: "AggregatedGrid", runs: Path) -> "dict[str, tuple[LayerMask, ...]]":
     """The layers of the runs that are shown, by run id."""
     from east.analysis.layers import read_layers, runs_to_show
-    from east.analysis.summary import read_summary, summary_path
     from east.sparse.distribution import DISTRIBUTIONS
+    from east.training.records import read_summary, summary_path
 
     layers = {}
     for run in runs_to_show(table):

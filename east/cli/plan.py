@@ -33,9 +33,9 @@ def plan(
     ] = False,
 ) -> None:
     """List every run of the configuration, or what a change of it trains again."""
-    from east.analysis.summary import summary_path
     from east.operations.changes import compare
     from east.operations.on_disk import results_folder
+    from east.training.records import summary_path
 
     planned = read_plan(configfile)
     if changed or unseen:
@@ -75,6 +75,10 @@ def inspect(run_id: RunId, configfile: ConfigFiles = None, as_json: AsJson = Fal
 
 def schedule(run_id: RunId, configfile: ConfigFiles = None) -> None:
     """Print step, epoch, density, drop fraction, learning rate and beta at each mask update, as CSV."""
+    from east.data.catalog import steps_per_epoch
+    from east.sparse.schedule import Schedule
+    from east.sparse.timetable import Timetable
+
     spec = read_plan(configfile).run(run_id).spec
     of_run = Schedule.of(spec, steps_per_epoch(spec))
     writer = csv.writer(sys.stdout, lineterminator="\n")

@@ -96,7 +96,7 @@ class Execution(Frozen):
         Literal["auto", "dense", "sparse"],
         choices(
             {
-                "auto": "on a CPU the one that the run calls for, from its first step to its last (`east plan` names its "
+                "auto": "on a CPU the one that suits the run, from its first step to its last (`east plan` names its "
                 "class); on a GPU the cheaper one with the masks of the moment",
                 "dense": "PyTorch's own layers",
                 "sparse": "the non-zeros alone; on a CPU by kernels that are compiled once, which needs a C++ compiler",
@@ -110,7 +110,7 @@ class Execution(Frozen):
                 "auto": "compiled",
                 "eager": "operation by operation, as PyTorch does by default: slower, and simpler to look into",
                 "captured": "the whole step as one CUDA graph",
-                "compiled": "as `captured`, with the network compiled by PyTorch; the sparse engine has its own kernels",
+                "compiled": "as `captured`, with the network compiled by PyTorch; the sparse engine has its kernels",
             }
         ),
     ] = Field(default="auto", description="how a GPU is given the operations of a training step")

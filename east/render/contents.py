@@ -6,12 +6,13 @@ from typing import get_args
 
 import yaml
 
+from east.analysis.words import listed
 from east.config.plan import METHODS_TABLE, Plan
 from east.config.reference import open_matters, value_text
 from east.config.run import ClipSpec
 from east.config.schema import Config, Recipe
 from east.config.tables import GridTable
-from east.render.names import DATASETS, NETWORKS, enumerate_in_words, table_label
+from east.render.names import DATASETS, NETWORKS, table_label
 from east.render.report.spec import EvidencePart, FigureGroup, Reading, ReportFigure, ReportSection, ReportSpec
 
 FORMATS = ("csv", "md", "tex", "html")
@@ -107,8 +108,8 @@ def _introduction(plan: Plan) -> str:
     datasets = [DATASETS[name] for name in plan.datasets()]
     seeds = len(plan.config.seeds)
     return (
-        f"{enumerate_in_words(networks)} of width {enumerate_in_words(list(map(str, widths)))}, trained from scratch "
-        f"on {enumerate_in_words(datasets)} at density {_densities(plan)}, with "
+        f"{listed(networks)} of width {listed(list(map(str, widths)))}, trained from scratch "
+        f"on {listed(datasets)} at density {_densities(plan)}, with "
         f"{seeds} {'seed' if seeds == 1 else 'seeds'} a row. Beside every number stands what the paper prints."
     )
 

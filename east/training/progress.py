@@ -11,8 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from east.training.assembly import Training
 from east.training.folder import SUMMARY
 from east.training.hooks import Hook
-from east.training.records import EpochRecord
-from east.training.run import Summary
+from east.training.records import EpochRecord, RunSummary
 
 
 class _Lines(Hook):
@@ -50,7 +49,7 @@ def epoch_reporter(title: str, epochs: int) -> Iterator[Hook]:
         yield _Bar(progress, progress.add_task(title, total=epochs, accuracy=""))
 
 
-def finished_line(summary: Summary, folder: Path, total: int | None) -> str:
+def finished_line(summary: RunSummary, folder: Path, total: int | None) -> str:
     """One readable line about a run that has ended, with the share of the plan that is done.
 
     Args:
@@ -58,11 +57,11 @@ def finished_line(summary: Summary, folder: Path, total: int | None) -> str:
         folder: of the run: results/<name>/runs/<table>/<row>/<seed>.
         total: runs of the whole plan, if known.
     """
-    accuracy = summary["final_test_accuracy"]
+    accuracy = summary.final_test_accuracy
     result = "diverged" if accuracy is None else f"test {accuracy:6.2f} %"
-    runs = summary.get("runs_per_device", 1)
+    runs = summary.runs_per_device or 1
     shared = f" ({runs} trainings a GPU)" if runs > 1 else ""
-    line = f"{summary['id']:<52} {result}  {summary['seconds']:7.1f} s{shared}"
+    line = f"{summary.id:<52} {result}  {summary.seconds or 0:7.1f} s{shared}"
     if total is None:
         return line
     done = len(list(folder.absolute().parents[2].glob(f"*/*/*/{SUMMARY}")))

@@ -36,11 +36,17 @@ from east.training.folder import (
 from east.training.hooks import Ending, Hook
 from east.training.loop import run_loop
 from east.training.provenance import Origin, device_name
-from east.training.records import EpochRecord, TimingRecord, TraceRecord, UpdateRecord, as_dicts, write_records
+from east.training.records import (
+    EpochRecord,
+    RunSummary,
+    TimingRecord,
+    TraceRecord,
+    UpdateRecord,
+    as_dicts,
+    write_records,
+)
 from east.training.state import StateFile, Watched
 from east.training.trace import Tracing
-
-Summary = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -68,7 +74,7 @@ class Resources:
     step: str = "auto"
 
 
-def train(spec: RunSpec, folder: Path, resources: Resources, hooks: Sequence[Hook] = ()) -> Summary:
+def train(spec: RunSpec, folder: Path, resources: Resources, hooks: Sequence[Hook] = ()) -> RunSummary:
     """Train a run in its folder and return its summary; resume it if the folder holds a checkpoint of the same run.
 
     Args:
@@ -130,7 +136,7 @@ def open_and_begin(
 
 def _train(
     spec: RunSpec, folder: Path, resources: Resources, origin: Origin, state: StateFile, hooks: Sequence[Hook]
-) -> Summary:
+) -> RunSummary:
     torch.set_num_threads(resources.threads)
     keep_freed_memory()
     device = choose_device(resources.device)
@@ -192,44 +198,44 @@ class RunFiles(Hook):
         write_records(self._folder / TIMING, TimingRecord, self._attempts.timing)
 
 
-def summary_of(training: Training, attempts: AttemptLog, folder: Path) -> Summary:
+def summary_of(training: Training, attempts: AttemptLog, folder: Path) -> RunSummary:
     """The summary of a run that has ended."""
     spec, last, diverged = training.spec, training.epochs[-1], training.diverged_at_step is not None
     best, ran = best_epoch(training.epochs, training.schedule), attempts.records[-1]
-    return {
-        "id": "/".join(folder.absolute().parts[-3:]),
-        "run": spec.model_dump(mode="json"),
-        "fingerprint": spec.fingerprint,
-        "status": "diverged" if diverged else "finished",
-        "diverged_at_epoch": last.epoch if diverged else None,
-        "diverged_at_step": training.diverged_at_step,
-        "final_test_accuracy": None if diverged else last.test_acc,
-        "final_validation_accuracy": None if diverged else last.val_acc,
-        "best_test_accuracy": None if diverged or best is None else best.test_acc,
-        "best_epoch": None if diverged or best is None else best.epoch,
-        "epochs": last.epoch,
-        "steps": last.step,
-        "nonzeros": last.nonzeros,
-        "masked_weights": training.masks.allocation.dense_weights,
-        "parameters": asdict(count_parameters(training.model)),
-        "liveness": asdict(liveness(training.model)),
-        "seconds": round(attempts.seconds, 3),
-        "attempts": attempts.attempt,
-        "peak_memory_mb": round(peak_memory_mb(attempts.device), 1),
-        "runs_per_device": attempts.runs_per_device,
-        "reproducibility": str(class_of_run(attempts.records, spec.dataset.name)),
-        "dataset_digest": ran.dataset_digest,
-        "engine": ran.engine,
-        "executions": dict(ran.executions),
-        "instruction_set": ran.instruction_set,
-        "threads": ran.threads,
-        "commit": ran.commit,
-        "code_digest": ran.code_digest,
-        "versions": dict(ran.versions),
-        "device": ran.device,
-        "platform": ran.platform,
-        "attempt_records": [record.as_dict() for record in attempts.records],
-    }
+    return RunSummary(
+        id="/".join(folder.absolute().parts[-3:]),
+        run=spec.model_dump(mode="json"),
+        fingerprint=spec.fingerprint,
+        status="diverged" if diverged else "finished",
+        diverged_at_epoch=last.epoch if diverged else None,
+        diverged_at_step=training.diverged_at_step,
+        final_test_accuracy=None if diverged else last.test_acc,
+        final_validation_accuracy=None if diverged else last.val_acc,
+        best_test_accuracy=None if diverged or best is None else best.test_acc,
+        best_epoch=None if diverged or best is None else best.epoch,
+        epochs=last.epoch,
+        steps=last.step,
+        nonzeros=last.nonzeros,
+        masked_weights=training.masks.allocation.dense_weights,
+        parameters=asdict(count_parameters(training.model)),
+        liveness=asdict(liveness(training.model)),
+        seconds=round(attempts.seconds, 3),
+        attempts=attempts.attempt,
+        peak_memory_mb=round(peak_memory_mb(attempts.device), 1),
+        runs_per_device=attempts.runs_per_device,
+        reproducibility=class_of_run(attempts.records, spec.dataset.name),
+        dataset_digest=ran.dataset_digest,
+        engine=ran.engine,
+        executions=dict(ran.executions),
+        instruction_set=ran.instruction_set,
+        threads=ran.threads,
+        commit=ran.commit,
+        code_digest=ran.code_digest,
+        versions=dict(ran.versions),
+        device=ran.device,
+        platform=ran.platform,
+        attempt_records=[record.as_dict() for record in attempts.records],
+    )
 
 
 def best_epoch(epochs: Sequence[EpochRecord], schedule: Schedule) -> EpochRecord | None:

@@ -1,10 +1,9 @@
 """trace.csv: digests of a training's whole state at fixed steps, so that two runs compare by their first difference."""
 
-import csv
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,10 +14,9 @@ from torch import Tensor, nn
 from east.errors import EastError
 from east.sparse.active import ActiveWeights
 from east.training.clip import GradientClip
-from east.training.folder import TRACE
 from east.training.hooks import Hook
 from east.training.optimizer import Optimizer
-from east.training.records import PARTS, TraceRecord
+from east.training.records import PARTS, TraceRecord, read_records
 
 if TYPE_CHECKING:
     from east.training.assembly import Training
@@ -130,25 +128,17 @@ def active_positions(weights: ActiveWeights) -> Tensor:
     return torch.cat((shape, positions))
 
 
-def read_trace(path: Path) -> list[TraceRecord]:
+def read_trace(path: Path) -> tuple[TraceRecord, ...]:
     """The rows of a trace.csv, at least one.
 
     Raises:
-        EastError: the file is missing, or is none.
+        EastError: the file is missing, damaged, or another one.
     """
-    names = [field.name for field in fields(TraceRecord)]
-    try:
-        with path.open(newline="", encoding="utf-8") as stream:
-            rows = list(csv.DictReader(stream))
-        found = [TraceRecord(int(row["step"]), int(row["epoch"]), *(row[name] for name in names[2:])) for row in rows]
-    except OSError as error:
-        raise EastError(
-            f"{path} cannot be read: {error.strerror}. A training writes it from its first epoch on."
-        ) from None
-    except (KeyError, ValueError, TypeError):
-        raise EastError(f"{path} is no {TRACE}, or damaged.") from None
+    if not path.exists():
+        raise EastError(f"{path} is missing. A training writes it from its first epoch on.")
+    found = read_records(path, TraceRecord).checked()
     if not found:
-        raise EastError(f"{path} is no {TRACE}: it has no rows.")
+        raise EastError(f"{path} has no rows.")
     return found
 
 

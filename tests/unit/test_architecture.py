@@ -19,8 +19,8 @@ MAY_IMPORT = {
     "engine": COMMON | {"sparse", "models"},
     "training": COMMON | {"config", "sparse", "data", "models", "engine"},
     "cost": COMMON | {"config", "sparse", "data", "models", "engine", "training"},
-    "analysis": COMMON | {"config", "sparse"},
-    "render": COMMON | {"config", "sparse", "analysis", "data"},
+    "analysis": COMMON | {"config", "sparse", "training"},
+    "render": COMMON | {"config", "sparse", "analysis", "data", "training"},
     "launch": COMMON,
     "operations": COMMON
     | {"config", "sparse", "data", "models", "engine", "training", "cost", "analysis", "launch", "render"},

@@ -342,5 +342,5 @@ def test_a_run_on_a_gpu_that_is_cut_goes_on(tmp_path, tiny_spec, data_dir, step)
     with pytest.raises(Interrupted):
         run.train(tiny_spec, tmp_path, resources, interrupt_at(2))
     summary = run.train(tiny_spec, tmp_path, resources)
-    assert (summary["status"], summary["attempts"]) == ("finished", 2)
-    assert summary["final_test_accuracy"] > 20
+    assert (summary.status, summary.attempts) == ("finished", 2)
+    assert summary.final_test_accuracy > 20

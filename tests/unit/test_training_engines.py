@@ -122,7 +122,7 @@ def check_resuming(spec, folder, data_dir, epochs, expected, threads=1):
         with pytest.raises(Interrupted):
             train(spec, folder, resources(data_dir, threads=threads), interrupt_at(epoch))
     summary = train(spec, folder, resources(data_dir, threads=threads))
-    assert (summary["engine"], summary["attempts"]) == ("sparse", len(epochs) + 1)
+    assert (summary.engine, summary.attempts) == ("sparse", len(epochs) + 1)
     assert results(folder) == results(expected)
 
 
@@ -155,9 +155,9 @@ def test_a_run_may_be_resumed_under_the_other_engine(whole, tmp_path, short_spec
     with pytest.raises(Interrupted):
         train(short_spec, tmp_path, resources(data_dir, first), interrupt_at(2))
     summary = train(short_spec, tmp_path, resources(data_dir, second))
-    assert (summary["engine"], summary["attempts"]) == (second, 2)
-    assert [record["engine"] for record in summary["attempt_records"]] == [first, second]
-    assert summary["reproducibility"] == "statistical"
+    assert (summary.engine, summary.attempts) == (second, 2)
+    assert [record["engine"] for record in summary.attempt_records] == [first, second]
+    assert summary.reproducibility == "statistical"
     found, expected = (rows(folder / "metrics.csv") for folder in (tmp_path, whole / first))
     assert found[:2] == expected[:2]
     assert found[2]["nonzeros"] == expected[2]["nonzeros"]
@@ -179,7 +179,7 @@ def test_accuracies_are_close_under_both_engines(tmp_path, tiny_spec, data_dir):
     def mean_accuracy(engine):
         specs = [changed(with_updates(tiny_spec, 40, 15), seed=seed) for seed in (1, 2, 3)]
         runs = [train(spec, tmp_path / engine / str(spec.seed), resources(data_dir, engine)) for spec in specs]
-        return sum(run["final_test_accuracy"] for run in runs) / len(runs)
+        return sum(run.final_test_accuracy for run in runs) / len(runs)
 
     dense, sparse = mean_accuracy("dense"), mean_accuracy("sparse")
     assert min(dense, sparse) > 70
@@ -197,14 +197,14 @@ def test_masks_may_change_at_the_last_step_of_an_epoch(tmp_path, tiny_spec, data
         training={"epochs": 2, "batch_size": batch_size, "lr_drop_epochs": [1]},
     )
     summary = train(spec, tmp_path, resources(data_dir))
-    assert summary["status"] == "finished"
+    assert summary.status == "finished"
     assert [int(row["step"]) for row in rows(tmp_path / "updates.csv")] == [0, steps]
 
 
 def test_a_diverged_run_ends_as_such(tmp_path, tiny_spec, data_dir):
     spec = changed(tiny_spec, training={"lr": 1e30, "gradient_clip": None})
     summary = train(spec, tmp_path, resources(data_dir))
-    assert (summary["engine"], summary["status"]) == ("sparse", "diverged")
+    assert (summary.engine, summary.status) == ("sparse", "diverged")
 
 
 # The clip's sketch on a trained network

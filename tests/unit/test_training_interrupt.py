@@ -66,7 +66,7 @@ def test_a_run_stopped_within_an_epoch_resumes_to_the_same_files(whole, tmp_path
     for step in steps[1:]:
         assert stop(short_spec, tmp_path, settings, StopAt(step)).step == step
     summary = train(short_spec, tmp_path, settings)
-    assert (summary["engine"], summary["attempts"]) == (engine, len(steps) + 1)
+    assert (summary.engine, summary.attempts) == (engine, len(steps) + 1)
     assert results(tmp_path) == results(whole / engine)
     assert read_state(tmp_path).state == "ended"
     assert not list(tmp_path.glob("checkpoint*"))
@@ -134,7 +134,7 @@ def test_both_parts_of_a_split_epoch_are_timed(tmp_path, short_spec, data_dir):
     timing = rows(tmp_path / "timing.csv")
     assert [(row["epoch"], row["attempt"]) for row in timing] == [("1", "1"), ("2", "1"), ("2", "2"), ("3", "2")]
     assert all(float(row["seconds"]) > 0 for row in timing)
-    assert summary["seconds"] == pytest.approx(sum(float(row["seconds"]) for row in timing), abs=0.01)
+    assert summary.seconds == pytest.approx(sum(float(row["seconds"]) for row in timing), abs=0.01)
 
 
 def test_a_damaged_checkpoint_within_an_epoch_gives_way_to_that_of_the_epoch_before(
