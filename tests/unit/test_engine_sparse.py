@@ -62,7 +62,7 @@ def test_larger_networks_on_a_gpu_equal_the_dense_engine(keys):
         *(
             (ON_CPU, choose, keys)
             for choose in ON_CPU.executions
-            for keys in ({"name": "resnet50"}, {"sharing_ratio": 3})
+            for keys in ({"name": "resnet50"}, {"activation": "dyrelu", "sharing_ratio": 3})
         ),
         *((ON_GPU, "mixed", keys) for keys in ({}, {"dyrelu": True, "blocks": (2,), "sharing_ratio": 1})),
     ],
