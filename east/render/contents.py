@@ -1,8 +1,8 @@
 """What goes where in the report of a plan: its tables, figures, readings and hyperparameters."""
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from typing import Literal, get_args
 
 import yaml
 
@@ -15,6 +15,79 @@ from east.render.report.spec import EvidencePart, FigureGroup, Reading, ReportFi
 
 FORMATS = ("csv", "md", "tex", "html")
 
+FigureOf = Literal["grid", "methods", "plan"]
+"""What a figure shows: one of Tables 2-5, the methods table, or the whole plan."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure of the report.
+
+    Attributes:
+        name: Its file in `figures/`: `<table>-<name>` if it shows a table, `<name>` if it shows the plan.
+        of: What there is one of it for.
+        heading: What it is about; the report has the figures under their headings, in the order of `FIGURES`.
+        caption: What it shows; that of a table begins with the table's name.
+    """
+
+    name: str
+    of: tuple[FigureOf, ...]
+    heading: str
+    caption: str
+
+
+FIGURES = (
+    Figure(
+        "differences",
+        ("plan",),
+        "Differences from the paper",
+        "Our mean minus the paper's, with its interval, one line per row. The band is the equivalence margin.",
+    ),
+    Figure(
+        "multiplier",
+        ("grid",),
+        "Accuracy against multiplier and cycles",
+        "test accuracy against the density multiplier. Open markers are the paper's.",
+    ),
+    Figure(
+        "curves",
+        ("grid", "methods"),
+        "Accuracy during training",
+        "test accuracy per epoch, mean over seeds. Bands are one standard deviation wide on either side.",
+    ),
+    Figure("density", ("plan",), "Schedules", "Density and drop fraction per epoch, for every schedule in the tables."),
+    Figure(
+        "churn",
+        ("grid", "methods"),
+        "Mask churn",
+        "share of the weights that each mask update drops and grows, and how much of the growth is blind "
+        "(the weight had no gradient).",
+    ),
+    Figure("layers", ("grid",), "Layers", "density of each layer before, during and after training."),
+    Figure("cost", ("plan",), "Training cost", "Time against memory of each method. Open markers are the paper's."),
+)
+"""Every figure, in the order of the report. To add one: an entry here, and its module in `east/render/figures`."""
+
+
+def grid_figures() -> tuple[str, ...]:
+    """Names of the figures of each of Tables 2-5."""
+    return _figures_of("grid")
+
+
+def methods_figures() -> tuple[str, ...]:
+    """Names of the figures of the methods table."""
+    return _figures_of("methods")
+
+
+def plan_figures(plan: Plan) -> tuple[str, ...]:
+    """Names of the figures of a plan; differences from the paper are drawn only if a table can be compared."""
+    compared = any(isinstance(table, GridTable) and _compared(table) for table in plan.tables)
+    return tuple(name for name in _figures_of("plan") if compared or name != "differences")
+
+
+def _figures_of(what: FigureOf) -> tuple[str, ...]:
+    return tuple(figure.name for figure in FIGURES if what in figure.of)
+
 
 def report_contents(plan: Plan, results: Path, config_files: list[str]) -> ReportSpec:
     """The report of a plan, whose results lie in their usual places under `results`.
@@ -25,19 +98,18 @@ def report_contents(plan: Plan, results: Path, config_files: list[str]) -> Repor
         config_files: the files that the configuration was read from.
     """
     config = plan.config
-    grids = [table for table in plan.tables if isinstance(table, GridTable)]
     return ReportSpec(
         title=config.title,
         name=config.name,
         introduction=(_introduction(plan),),
         tables=(
-            *(_summarised(table.id, _grid_heading(table), results) for table in grids),
+            *(_summarised(table.id, _grid_heading(table), results) for table in _grids(plan)),
             _summarised(METHODS_TABLE, "Methods", results),
             _section("tableB1", "Table B.1: hyperparameters", results),
         ),
         evidence=results / "analysis" / "evidence.json",
         evidence_files={part: _downloads(part, results) for part in get_args(EvidencePart)},
-        figures=_figures(grids, results / "figures"),
+        figures=_figure_groups(plan, results / "figures"),
         cost=_section("table6", "Table 6: training cost", results, figures=(_cost_figure(results / "figures"),)),
         readings=readings(plan),
         facts={
@@ -221,43 +293,26 @@ def _setting(table: GridTable) -> str:
     return f"{NETWORKS[table.model]} on {DATASETS[table.dataset]}"
 
 
-def _figures(grids: Sequence[GridTable], folder: Path) -> tuple[FigureGroup, ...]:
-    """The figures by the question that they answer, those that need a table or a comparison only where there is one."""
+def _figure_groups(plan: Plan, folder: Path) -> tuple[FigureGroup, ...]:
+    """The figures under their headings; that of the cost stands beside Table 6."""
+    names = {table.id: f"{table_label(table.id) or table.title}, {_setting(table)}" for table in _grids(plan)}
+    drawn = plan_figures(plan)
+    groups = []
+    for figure in FIGURES:
+        shown = [
+            ReportFigure(svg=folder / f"{table}-{figure.name}.svg", caption=f"{name}: {figure.caption}")
+            for table, name in [*names.items(), (METHODS_TABLE, "The methods")]
+            if ("methods" if table == METHODS_TABLE else "grid") in figure.of
+        ]
+        if figure.name in drawn and figure.name != "cost":
+            shown.append(ReportFigure(svg=folder / f"{figure.name}.svg", caption=figure.caption))
+        if shown:
+            groups.append(FigureGroup(heading=figure.heading, figures=tuple(shown)))
+    return tuple(groups)
 
-    def of_tables(figure: str, caption: str, *, methods: bool = False) -> tuple[ReportFigure, ...]:
-        settings = [(grid.id, f"{table_label(grid.id) or grid.title}, {_setting(grid)}") for grid in grids]
-        settings += [(METHODS_TABLE, "The methods")] if methods else []
-        return tuple(
-            ReportFigure(svg=folder / f"{table}-{figure}.svg", caption=f"{setting}: {caption}")
-            for table, setting in settings
-        )
 
-    differences = ReportFigure(
-        svg=folder / "differences.svg",
-        caption="Our mean minus the paper's with its interval, a row each; the band is the margin of equivalence.",
-    )
-    density = ReportFigure(
-        svg=folder / "density.svg",
-        caption="Density and drop fraction against the epoch, for every schedule of the tables.",
-    )
-    groups = (
-        ("Differences from the paper", (differences,) if any(map(_compared, grids)) else ()),
-        (
-            "Accuracy against multiplier and cycles",
-            of_tables("multiplier", "test accuracy against the density multiplier; open markers are the paper's."),
-        ),
-        (
-            "Accuracy against the epoch",
-            of_tables("curves", "mean over seeds, and a band of one standard deviation.", methods=True),
-        ),
-        ("Schedules", (density,)),
-        (
-            "Mask churn",
-            of_tables("churn", "what the mask updates drop and grow, and how much of it blindly.", methods=True),
-        ),
-        ("Layers", of_tables("layers", "density of each layer before, during and after training.")),
-    )
-    return tuple(FigureGroup(heading=heading, figures=figures) for heading, figures in groups if figures)
+def _grids(plan: Plan) -> list[GridTable]:
+    return [table for table in plan.tables if isinstance(table, GridTable)]
 
 
 def _compared(grid: GridTable) -> bool:
@@ -284,9 +339,8 @@ def _section(table_id: str, heading: str, results: Path, *, figures: tuple[Repor
 
 
 def _cost_figure(folder: Path) -> ReportFigure:
-    return ReportFigure(
-        svg=folder / "cost.svg", caption="Time against memory of each method; open markers are the paper's."
-    )
+    (figure,) = (figure for figure in FIGURES if figure.name == "cost")
+    return ReportFigure(svg=folder / "cost.svg", caption=figure.caption)
 
 
 def _downloads(table_id: str, results: Path) -> tuple[Path, ...]:
