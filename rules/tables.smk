@@ -2,7 +2,7 @@
 
 import json
 
-from east.render.contents import hyperparameter_rows
+from east.render.hyperparameters import hyperparameter_rows
 
 
 rule table:

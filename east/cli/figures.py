@@ -1,22 +1,12 @@
 """Steps of the workflow that draw: the figures of a table, and those of the whole plan."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from east.analysis.aggregate import AggregatedGrid, read_json
-from east.analysis.layers import LayerMask, read_layers, runs_to_show
-from east.analysis.summary import read_summary, summary_path
 from east.cli.app import app
 from east.cli.input import parsed
-from east.config.cost import CostPlan
-from east.render.schedules import SCHEDULES, Schedule
-from east.sparse.distribution import DISTRIBUTIONS
-
-POINTS = 400
-"""Of a line that a schedule is drawn with."""
 
 
 @app.command()
@@ -26,18 +16,10 @@ def figures(
     stem: Annotated[Path, typer.Option(help="Folder and beginning of the files' names.")],
 ) -> None:
     """Draw a table: learning curves and mask churn; for Tables 2-5 accuracy by multiplier and layers as well."""
-    from east.render.figures import accuracy_by_multiplier, accuracy_curves, layer_densities, mask_churn
+    from east.analysis.aggregate import read_json
+    from east.render.figures import TableData, draw_table
 
-    table = read_json(aggregated)
-
-    def named(figure: str) -> Path:
-        return stem.with_name(f"{stem.name}-{figure}")
-
-    accuracy_curves(table, runs, named("curves"))
-    mask_churn(table, runs, named("churn"))
-    if isinstance(table, AggregatedGrid):
-        accuracy_by_multiplier(table, named("multiplier"))
-        layer_densities(table, _layers(table, runs), named("layers"))
+    draw_table(TableData(read_json(aggregated), runs), stem)
 
 
 @app.command("plan-figures")
@@ -51,61 +33,16 @@ def plan_figures(
     ] = None,
 ) -> None:
     """Draw what belongs to no single table: schedules, cost and the differences from the paper."""
-    _draw_schedules(parsed("--schedules", SCHEDULES.validate_json, schedules), folder / "density")
-    _draw_costs(costs, parsed("--cost-plan", CostPlan.model_validate_json, cost_plan), folder / "cost")
-    if evidence is not None:
-        from east.analysis.evidence import read_evidence
-        from east.render.figures import differences_from_the_paper
-
-        differences_from_the_paper(read_evidence(evidence).comparisons, folder / "differences")
-
-
-def _draw_schedules(schedules: Sequence[Schedule], stem: Path) -> None:
-    from east.render.figures import Line, SchedulePanel, density_schedules
-    from east.render.figures.rows import cycles_text
-    from east.sparse.schedule import CyclicDensity, drop_fraction
-
-    panels: dict[str, list[Line]] = {}
-    drop_fractions: dict[tuple[int, float, float], Line] = {}
-    for schedule in schedules:
-        density = CyclicDensity(
-            schedule.target,
-            schedule.multiplier,
-            schedule.pattern,
-            schedule.cycles,
-            schedule.cycle_length,
-            schedule.length_multiplier,
-        )
-        label = cycles_text(schedule.cycles, schedule.length_multiplier if schedule.cycles > 1 else None)
-        epochs = [schedule.epochs * i / POINTS for i in range(POINTS + 1)]
-        panels.setdefault(schedule.panel, []).append(Line(label, epochs, [density(epoch) for epoch in epochs]))
-        course = schedule.epochs, schedule.drop_fraction, schedule.drop_fraction_end
-        drop_fractions[course] = Line(
-            f"{schedule.epochs} epochs, {schedule.drop_fraction:g} to {schedule.drop_fraction_end:g}",
-            epochs,
-            [drop_fraction(i, POINTS, *course[1:]) for i in range(POINTS + 1)],
-        )
-    shown = [SchedulePanel(title, lines) for title, lines in panels.items()]
-    density_schedules(shown, list(drop_fractions.values()), stem)
-
-
-def _draw_costs(costs: Path, plan: CostPlan, stem: Path) -> None:
-    from east.analysis.published import read_published_costs
+    from east.analysis.evidence import read_evidence
+    from east.config.cost import CostPlan
     from east.render.cost import read_costs
-    from east.render.figures import time_against_memory
-    from east.render.names import DATASETS, NETWORKS
-    from east.render.templating import REPORT_FOLDER
+    from east.render.figures import PlanData, draw_plan
+    from east.render.schedules import SCHEDULES
 
-    published = read_published_costs(REPORT_FOLDER / "published" / plan.published) if plan.published else []
-    setting = f"{NETWORKS[plan.model]} on {DATASETS[plan.dataset]}"
-    time_against_memory(read_costs(costs), published, stem, setting=setting)
-
-
-def _layers(table: AggregatedGrid, runs: Path) -> dict[str, tuple[LayerMask, ...]]:
-    """The layers of the runs that are shown, by run id."""
-    layers = {}
-    for run in runs_to_show(table):
-        spec = read_summary(summary_path(runs, run)).run
-        distribution = spec.get("sparsity", {}).get("distribution", "erk")
-        layers[run] = read_layers(runs / run, DISTRIBUTIONS[distribution])
-    return layers
+    data = PlanData(
+        schedules=parsed("--schedules", SCHEDULES.validate_json, schedules),
+        costs=read_costs(costs),
+        cost_plan=parsed("--cost-plan", CostPlan.model_validate_json, cost_plan),
+        comparisons=read_evidence(evidence).comparisons if evidence else None,
+    )
+    draw_plan(data, folder)

@@ -82,12 +82,10 @@ def evidence_tables(
 ) -> None:
     """Print the comparison with the paper, its claims and the audit as CSV, Markdown, LaTeX and HTML."""
     from east.analysis.evidence import read_evidence
-    from east.render.evidence import render_audit, render_claims, render_comparison
+    from east.render.evidence import evidence_tables
 
-    found = read_evidence(evidence)
-    render_comparison(found).write(folder / "comparison")
-    render_claims(found).write(folder / "claims")
-    render_audit(found).write(folder / "audit")
+    for printed in evidence_tables(read_evidence(evidence)):
+        printed.render().write(folder / printed.name)
 
 
 @app.command()
@@ -97,8 +95,8 @@ def report(
     out: Annotated[Path, typer.Option(help="The page.")],
 ) -> None:
     """Write the report as one self-contained page."""
-    from east.render.report.page import write_report
-    from east.render.report.spec import ReportSpec
+    from east.render.contents import ReportSpec
+    from east.render.page import write_report
 
     write_report(out, parsed("--spec", ReportSpec.model_validate_json, spec), runs)
 
@@ -111,6 +109,6 @@ def appendix(
 ) -> None:
     """Write every table and figure as one LaTeX document."""
     from east.render.appendix import write_appendix
-    from east.render.report.spec import ReportSpec
+    from east.render.contents import ReportSpec
 
     write_appendix(out, parsed("--spec", ReportSpec.model_validate_json, spec), runs)

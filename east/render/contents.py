@@ -1,19 +1,81 @@
-"""What goes where in the report of a plan: its tables, figures, readings and hyperparameters."""
+"""What goes where in the report of a plan: its tables, figures and readings. The rules hand it over as JSON."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 import yaml
+from pydantic import Field
 
 from east.config.plan import METHODS_TABLE, Plan
-from east.config.run import ClipSpec
-from east.config.schema import Config, Recipe
+from east.config.run import ClipSpec, Frozen
 from east.config.tables import GridTable
 from east.render.names import DATASETS, NETWORKS, enumerate_in_words, table_label
-from east.render.report.spec import EvidencePart, FigureGroup, Reading, ReportFigure, ReportSection, ReportSpec
 
 FORMATS = ("csv", "md", "tex", "html")
+EVIDENCE = ("comparison", "claims", "audit")
+"""Names of the tables that `east evidence-tables` writes."""
+
+
+class ReportFigure(Frozen):
+    """A figure: its SVG file, which describes it in words as well, and its caption."""
+
+    svg: Path
+    caption: str
+
+
+class FigureGroup(Frozen):
+    """Figures under one heading."""
+
+    heading: str
+    figures: tuple[ReportFigure, ...]
+
+
+class ReportSection(Frozen):
+    """A table under a heading: either a summarised one, whose cells open their runs, or one that is there as HTML."""
+
+    id: str = Field(description="name of the table, which links lead to")
+    heading: str
+    aggregated: Path | None = Field(default=None, description="a summarised table (JSON)")
+    table: Path | None = Field(default=None, description="a table that is there as an HTML document")
+    downloads: tuple[Path, ...] = Field(default=(), description="the same in other formats, put into the page")
+    figures: tuple[ReportFigure, ...] = ()
+
+
+class Reading(Frozen):
+    """A matter that the paper leaves open, and how this plan reads it."""
+
+    matter: str
+    value: str = Field(description="the reading in force")
+    default: str = Field(description="the project's reading unless the config says otherwise")
+    other: str = Field(default="", description="what else it can mean")
+    key: str = Field(default="", description="the config key that sets it")
+    reason: str = ""
+
+    @property
+    def changed(self) -> bool:
+        """Whether the plan departs from the default."""
+        return self.value != self.default
+
+
+class ReportSpec(Frozen):
+    """All that goes into a report but the runs."""
+
+    title: str
+    name: str = Field(description="the plan's name, such as `demo`")
+    introduction: str = Field(default="", description="under the title")
+    tables: tuple[ReportSection, ...] = ()
+    evidence: Path | None = Field(default=None, description="comparison, claims and audit, as `east analyse` writes")
+    evidence_files: dict[str, tuple[Path, ...]] = Field(
+        default_factory=dict, description="the same as tables in other formats, put into the page"
+    )
+    figures: tuple[FigureGroup, ...] = ()
+    cost: ReportSection | None = None
+    readings: tuple[Reading, ...] = ()
+    facts: dict[str, str] = Field(default_factory=dict, description="provenance in words: config files, command, ...")
+    logs: Path | None = Field(default=None, description="folder of the logs, which are named by run")
+    config: str | None = Field(default=None, description="the resolved config, shown as it is")
+
 
 FigureOf = Literal["grid", "methods", "plan"]
 """What a figure shows: one of Tables 2-5, the methods table, or the whole plan."""
@@ -101,14 +163,14 @@ def report_contents(plan: Plan, results: Path, config_files: list[str]) -> Repor
     return ReportSpec(
         title=config.title,
         name=config.name,
-        introduction=(_introduction(plan),),
+        introduction=_introduction(plan),
         tables=(
             *(_summarised(table.id, _grid_heading(table), results) for table in _grids(plan)),
             _summarised(METHODS_TABLE, "Methods", results),
             _section("tableB1", "Table B.1: hyperparameters", results),
         ),
         evidence=results / "analysis" / "evidence.json",
-        evidence_files={part: _downloads(part, results) for part in get_args(EvidencePart)},
+        evidence_files={part: _downloads(part, results) for part in EVIDENCE},
         figures=_figure_groups(plan, results / "figures"),
         cost=_section("table6", "Table 6: training cost", results, figures=(_cost_figure(results / "figures"),)),
         readings=readings(plan),
@@ -120,11 +182,6 @@ def report_contents(plan: Plan, results: Path, config_files: list[str]) -> Repor
         logs=results / "logs" / "train",
         config=yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110),
     )
-
-
-def hyperparameter_rows(config: Config) -> list[dict[str, str]]:
-    """The recipes of a configuration in the columns of Table B.1."""
-    return [_hyperparameters(recipe) for recipe in config.recipes.values()]
 
 
 def readings(plan: Plan) -> tuple[Reading, ...]:
@@ -280,8 +337,8 @@ def _introduction(plan: Plan) -> str:
     seeds = len(plan.config.seeds)
     return (
         f"{enumerate_in_words(networks)} of width {enumerate_in_words(list(map(str, widths)))}, trained from scratch "
-        f"on {enumerate_in_words(datasets)} at density {_densities(plan)}, with "
-        f"{seeds} {'seed' if seeds == 1 else 'seeds'} a row. Beside every number stands what the paper prints."
+        f"on {enumerate_in_words(datasets)} at density {_densities(plan)}, "
+        f"{seeds} {'seed' if seeds == 1 else 'seeds'} per row, next to the numbers that the paper prints."
     )
 
 
@@ -345,35 +402,6 @@ def _cost_figure(folder: Path) -> ReportFigure:
 
 def _downloads(table_id: str, results: Path) -> tuple[Path, ...]:
     return tuple(results / "tables" / f"{table_id}.{ending}" for ending in FORMATS if ending != "html")
-
-
-def _hyperparameters(recipe: Recipe) -> dict[str, str]:
-    cyclic = recipe.cyclic
-    drops = ",".join(map(str, recipe.lr_drop_epochs))
-    optimizer = "Adam" if recipe.optimizer.name == "adam" else f"SGD({recipe.optimizer.momentum:g})"
-    return {
-        "model": NETWORKS[recipe.model].split(" (")[0],
-        "method": recipe.system,
-        "data": _data(recipe),
-        "batch_size": str(recipe.batch_size),
-        "epochs": str(recipe.epochs),
-        "lr": f"{recipe.lr:g}",
-        "lr_drop_epochs": f"{1 / recipe.lr_drop_factor:g}x[{drops}]" if drops else "-",
-        "optimizer": optimizer,
-        "weight_decay": f"{recipe.weight_decay:.1e}",
-        "init": recipe.distribution.split("_")[0].upper(),
-        "cyclic_n": str(cyclic.cycles) if cyclic else "-",
-        "cyclic_l": f"{cyclic.cycle_length:g}" if cyclic else "-",
-        "cyclic_m": f"{cyclic.multiplier:g}" if cyclic else "-",
-        "delta_t_cs": str(cyclic.update_period) if cyclic else "-",
-        "delta_t_dst": str(recipe.update_period),
-    }
-
-
-def _data(recipe: Recipe) -> str:
-    if set(recipe.datasets) == {"cifar10", "cifar100"}:
-        return "CIFAR-10/100"
-    return ", ".join(DATASETS[name] for name in recipe.datasets)
 
 
 def _densities(plan: Plan) -> str:

@@ -77,7 +77,7 @@ def render_cost(
 
     def text_of(part: str) -> str:
         return caption(
-            "cost",
+            "table-6",
             report_folder,
             part=part,
             title=title,

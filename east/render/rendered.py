@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from east.files import write_atomically
-from east.render.document import table_document
 from east.render.templating import (
     REPORT_FOLDER,
     html_environment,
     latex_environment,
     markdown_environment,
     render,
+    table_document,
 )
 from east.render.view import TableView
 

@@ -9,9 +9,9 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from east.analysis.aggregate import aggregate, write_json
 from east.analysis.evidence import gather, write_evidence
-from east.render.figures import accuracy_by_multiplier
-from east.render.report.page import write_report
-from east.render.report.spec import FigureGroup, Reading, ReportFigure, ReportSection, ReportSpec
+from east.render.contents import FigureGroup, Reading, ReportFigure, ReportSection, ReportSpec
+from east.render.figures import TableData, draw
+from east.render.page import write_report
 from east.render.tables import render_table
 from tests.unit.fake_runs import DIVERGED, PUBLISHED, grid, methods, write_curve, write_run
 
@@ -49,11 +49,11 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_json(table, folder / f"{table.id}.json")
         render_table(table).write(folder / table.id)
     write_evidence(gather(summarised[:1], PUBLISHED), folder / "evidence.json")
-    accuracy_by_multiplier(summarised[0], folder / "multiplier")
+    draw("multiplier", TableData(summarised[0], runs), folder / "multiplier")
     spec = ReportSpec(
         title=f"A title {HOSTILE}",
         name=HOSTILE,
-        introduction=(HOSTILE,),
+        introduction=HOSTILE,
         tables=tuple(
             ReportSection(
                 id=table.id,

@@ -93,7 +93,7 @@ def test_the_keyboard_sorts_and_cells_without_a_number_stay_last(visit):
 @pytest.mark.parametrize("script", [True, False], ids=["with the script", "without"])
 def test_a_cell_opens_its_runs_by_keyboard_and_gives_the_focus_back(visit, script):
     page = visit(java_script_enabled=script, **DESKTOP)
-    cell = page.get_by_role("button", name="85.60")
+    cell = page.locator("#table2").get_by_role("button", name="85.60")
     opened = page.get_by_role("dialog")
     expect(opened).to_have_count(0)
     cell.focus()

@@ -16,7 +16,7 @@ MAY_IMPORT = {
     "training": COMMON | {"config", "sparse", "data", "models", "engine"},
     "cost": COMMON | {"config", "sparse", "data", "models", "engine", "training"},
     "analysis": COMMON | {"config"},
-    "render": COMMON | {"config", "analysis", "data"},
+    "render": COMMON | {"config", "sparse", "analysis", "data"},
     "launch": COMMON,
     "operations": COMMON | {"config", "sparse", "data", "models", "engine", "training", "cost", "analysis", "launch"},
 }

@@ -2,7 +2,6 @@ import re
 import shutil
 import subprocess
 import unicodedata
-from itertools import chain
 
 import pytest
 from fake_runs import DIVERGED, PUBLISHED, grid, methods, write_run
@@ -12,10 +11,9 @@ from east.analysis.aggregate import aggregate, write_json
 from east.analysis.evidence import gather, write_evidence
 from east.errors import EastError
 from east.render.appendix import write_appendix
+from east.render.contents import FigureGroup, Reading, ReportFigure, ReportSection, ReportSpec
 from east.render.cost import render_cost
-from east.render.evidence import render_audit, render_claims, render_comparison
-from east.render.figures import accuracy_by_multiplier
-from east.render.report.spec import FigureGroup, Reading, ReportFigure, ReportSection, ReportSpec
+from east.render.figures import TableData, draw
 from east.render.tables import render_table
 from east.render.templating import escape_latex
 
@@ -66,8 +64,8 @@ def hostile_spec(folder):
     write_evidence(
         gather([table, summarised(paper("3"), around(), title=HOSTILE)], PUBLISHED), folder / "evidence.json"
     )
-    svg = accuracy_by_multiplier(table, figures / "table2-multiplier").svg
-    shown = (ReportFigure(svg=svg, caption=HOSTILE, alt=HOSTILE), ReportFigure(svg=figures / "none.svg", caption="x"))
+    svg = draw("multiplier", TableData(table, runs_dir), figures / "table2-multiplier").svg
+    shown = (ReportFigure(svg=svg, caption=HOSTILE), ReportFigure(svg=figures / "none.svg", caption="x"))
 
     def section(name, **keys):
         return ReportSection(
@@ -77,10 +75,10 @@ def hostile_spec(folder):
     return ReportSpec(
         title=HOSTILE,
         name=HOSTILE,
-        introduction=(HOSTILE, HOSTILE),
+        introduction=HOSTILE,
         tables=(section("table2", aggregated=folder / "table2.json"), section("tablemethods")),
         evidence=folder / "evidence.json",
-        figures=(FigureGroup(heading=HOSTILE, text=HOSTILE, figures=shown),),
+        figures=(FigureGroup(heading=HOSTILE, figures=shown),),
         cost=section("table6", figures=shown),
         readings=(Reading(matter=HOSTILE, value=HOSTILE, default="x", other=HOSTILE, key=HOSTILE, reason=HOSTILE),),
         facts={HOSTILE: HOSTILE},
@@ -140,7 +138,7 @@ def test_tables_have_the_papers_numbers(appendix):
 
 def test_a_table_that_is_missing_is_named(tmp_path):
     section = ReportSection(id="table2", heading="x", downloads=(tmp_path / "table2.tex",))
-    with pytest.raises(EastError, match=r"needs .*table2\.tex"):
+    with pytest.raises(EastError, match=r"table2\.tex"):
         write_appendix(tmp_path / "a.tex", ReportSpec(title="x", name="x", tables=(section,)), tmp_path)
 
 
@@ -170,50 +168,3 @@ def test_nothing_that_a_text_says_is_read_or_run(tmp_path):
     standalone(tmp_path, escape_latex(r"\input{secret} \immediate\write18{touch ran} \openout15=ran"))
     assert "secret.tex" not in compiled(tmp_path)
     assert not (tmp_path / "ran").exists()
-
-
-def evidence():
-    tables = [summarised(paper("2"), around(0.1, 0.05)), summarised(paper("4"), around(20.0, 0.1), comparable=False)]
-    return gather(tables, PUBLISHED)
-
-
-def test_the_comparison_is_printed_row_by_row_and_as_data():
-    printed = render_comparison(evidence())
-    rows = printed.csv.splitlines()
-    assert len(rows) == 1 + 17 + 17
-    assert rows[1].startswith("table2,2,None-None-None-None,static,81.57,0.05,3,0,0,81.47,0.47,3,0.1,")
-    assert "equivalent" in rows[1]
-    assert ",not comparable," in rows[-1]
-    assert "| Table 2 | Reproduced | 17 |" in printed.md
-    assert "| Table 4 | Not comparable |" in printed.md
-    assert printed.html.count('<figure class="table"') == 2  # the verdicts, and Table 2
-
-
-def test_claims_show_the_papers_numbers_beside_ours():
-    printed = render_claims(evidence())
-    assert "24/24" in printed.md
-    assert "28/32" in printed.md
-    assert "20/24" in printed.md
-    assert len(printed.csv.splitlines()) == 1 + 2 * 5
-
-
-def test_the_audit_is_printed_with_all_findings():
-    found = evidence()
-    printed = render_audit(found)
-    assert len(printed.csv.splitlines()) == 1 + len(found.audit)
-    assert all(finding.text.split(",")[0] in printed.csv for finding in found.audit)
-    assert "p{0.62\\linewidth}" in printed.tex
-
-
-def test_hostile_findings_and_claims_are_escaped_in_every_format():
-    found = evidence()
-    hostile = found.model_copy(
-        update={
-            "audit": (found.audit[0].model_copy(update={"text": HOSTILE, "row": HOSTILE}),),
-            "claims": (found.claims[0].model_copy(update={"statement": HOSTILE}),),
-        }
-    )
-    for printed in chain([render_audit(hostile)], [render_claims(hostile)]):
-        assert "\\input" not in printed.tex
-        assert "<script>" not in printed.html + printed.md
-        assert "\u202e" not in printed.tex + printed.html + printed.md

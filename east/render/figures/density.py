@@ -7,24 +7,29 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter
 
-from east.render.figures.rows import variants
+from east.render.figures import Drawing, PlanData
 from east.render.figures.style import (
     FULL,
     MOST_PANELS,
-    Drawing,
     Look,
+    cycles_text,
     legend,
     line_handle,
     new_figure,
     save,
     say_that_nothing_is_there,
     say_what_is_left_out,
+    variants,
 )
 from east.render.numbers import density_text
 from east.render.palette import INK
+from east.render.schedules import Schedule
 from east.render.templating import visible
+from east.sparse.schedule import CyclicDensity, drop_fraction
 
 _TITLE = "Density and drop fraction against epoch"
+POINTS = 400
+"""Of a line that a schedule is drawn with."""
 _APART = 1.7
 """Ratio of densities whose labels do not touch."""
 
@@ -46,14 +51,14 @@ class SchedulePanel:
     lines: Sequence[Line]
 
 
-def density_schedules(density: Sequence[SchedulePanel], drop_fractions: Sequence[Line], stem: Path) -> Drawing:
-    """Draw densities on logarithmic axes, a panel each, and below them the drop fraction of mask updates.
+def draw(data: PlanData, stem: Path) -> Drawing:
+    """Draw densities on logarithmic axes, one panel per pattern and multiplier, and below them the drop fraction.
 
     Args:
-        density: The panels, three a row.
-        drop_fractions: A line for each different course of the drop fraction.
+        data: Every schedule of the plan.
         stem: Folder and name without an ending.
     """
+    density, drop_fractions = _panels(data.schedules)
     left_out, shown = len(density[MOST_PANELS:]), density[:MOST_PANELS]
     columns = min(3, max(1, len(shown)))
     rows = -(-len(shown) // columns)
@@ -79,6 +84,31 @@ def density_schedules(density: Sequence[SchedulePanel], drop_fractions: Sequence
         legend(figure, [line_handle(label, Look(line.color, line.dashes, "")) for label, line in looks.items()])
         say_what_is_left_out(figure, left_out)
         return save(figure, stem, _TITLE, _alt(shown, drop_fractions))
+
+
+def _panels(schedules: Sequence[Schedule]) -> tuple[list[SchedulePanel], list[Line]]:
+    """The densities by panel, and a line for each different course of the drop fraction."""
+    panels: dict[str, list[Line]] = {}
+    drop_fractions: dict[tuple[int, float, float], Line] = {}
+    for schedule in schedules:
+        density = CyclicDensity(
+            schedule.target,
+            schedule.multiplier,
+            schedule.pattern,
+            schedule.cycles,
+            schedule.cycle_length,
+            schedule.length_multiplier,
+        )
+        label = cycles_text(schedule.cycles, schedule.length_multiplier if schedule.cycles > 1 else None)
+        epochs = [schedule.epochs * i / POINTS for i in range(POINTS + 1)]
+        panels.setdefault(schedule.panel, []).append(Line(label, epochs, [density(epoch) for epoch in epochs]))
+        course = schedule.epochs, schedule.drop_fraction, schedule.drop_fraction_end
+        drop_fractions[course] = Line(
+            f"{schedule.epochs} epochs, {schedule.drop_fraction:g} to {schedule.drop_fraction_end:g}",
+            epochs,
+            [drop_fraction(i, POINTS, *course[1:]) for i in range(POINTS + 1)],
+        )
+    return [SchedulePanel(title, lines) for title, lines in panels.items()], list(drop_fractions.values())
 
 
 def _draw_density(axis: Axes, panel: SchedulePanel, looks: dict[str, Look], *, first: bool) -> None:
