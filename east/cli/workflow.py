@@ -61,13 +61,13 @@ def table_6(
 ) -> None:
     """Print Table 6 as CSV, Markdown, LaTeX and HTML."""
     from east.config.cost import CostPlan
-    from east.render.cost import render_cost
+    from east.render.cost import read_costs, render_cost
     from east.render.names import DATASETS, NETWORKS
     from east.render.templating import REPORT_FOLDER
 
     what = parsed("--plan", CostPlan.model_validate_json, plan)
     render_cost(
-        json.loads(costs.read_text(encoding="utf-8")),
+        read_costs(costs),
         REPORT_FOLDER / "published" / what.published if what.published else None,
         network=NETWORKS[what.model],
         dataset=DATASETS[what.dataset],

@@ -7,10 +7,11 @@ from typing import Literal
 import yaml
 from pydantic import Field
 
+from east.analysis.words import counted, listed
 from east.config.plan import METHODS_TABLE, Plan
 from east.config.run import ClipSpec, Frozen
 from east.config.tables import GridTable
-from east.render.names import DATASETS, NETWORKS, enumerate_in_words, table_label
+from east.render.names import DATASETS, NETWORKS, table_label
 
 FORMATS = ("csv", "md", "tex", "html")
 EVIDENCE = ("comparison", "claims", "audit")
@@ -160,6 +161,8 @@ def report_contents(plan: Plan, results: Path, config_files: list[str]) -> Repor
         config_files: the files that the configuration was read from.
     """
     config = plan.config
+    caption = next(figure.caption for figure in FIGURES if figure.name == "cost")
+    cost = ReportFigure(svg=results / "figures" / "cost.svg", caption=caption)
     return ReportSpec(
         title=config.title,
         name=config.name,
@@ -172,7 +175,7 @@ def report_contents(plan: Plan, results: Path, config_files: list[str]) -> Repor
         evidence=results / "analysis" / "evidence.json",
         evidence_files={part: _downloads(part, results) for part in EVIDENCE},
         figures=_figure_groups(plan, results / "figures"),
-        cost=_section("table6", "Table 6: training cost", results, figures=(_cost_figure(results / "figures"),)),
+        cost=_section("table6", "Table 6: training cost", results, cost),
         readings=readings(plan),
         facts={
             "Configuration": ", ".join(config_files),
@@ -334,11 +337,10 @@ def _introduction(plan: Plan) -> str:
     networks = sorted({NETWORKS[run.spec.model.name] for run in plan.runs})
     widths = sorted({run.spec.model.width for run in plan.runs})
     datasets = [DATASETS[name] for name in plan.datasets()]
-    seeds = len(plan.config.seeds)
     return (
-        f"{enumerate_in_words(networks)} of width {enumerate_in_words(list(map(str, widths)))}, trained from scratch "
-        f"on {enumerate_in_words(datasets)} at density {_densities(plan)}, "
-        f"{seeds} {'seed' if seeds == 1 else 'seeds'} per row, next to the numbers that the paper prints."
+        f"{listed(networks)} of width {listed(list(map(str, widths)))}, trained from scratch "
+        f"on {listed(datasets)} at density {_densities(plan)}, "
+        f"{counted(len(plan.config.seeds), 'seed')} per row, next to the numbers that the paper prints."
     )
 
 
@@ -377,27 +379,15 @@ def _compared(grid: GridTable) -> bool:
 
 
 def _summarised(table_id: str, heading: str, results: Path) -> ReportSection:
+    aggregated = results / "aggregate" / f"{table_id}.json"
+    return ReportSection(id=table_id, heading=heading, aggregated=aggregated, downloads=_downloads(table_id, results))
+
+
+def _section(table_id: str, heading: str, results: Path, *figures: ReportFigure) -> ReportSection:
+    table = results / "tables" / f"{table_id}.html"
     return ReportSection(
-        id=table_id,
-        heading=heading,
-        aggregated=results / "aggregate" / f"{table_id}.json",
-        downloads=_downloads(table_id, results),
+        id=table_id, heading=heading, table=table, downloads=_downloads(table_id, results), figures=figures
     )
-
-
-def _section(table_id: str, heading: str, results: Path, *, figures: tuple[ReportFigure, ...] = ()) -> ReportSection:
-    return ReportSection(
-        id=table_id,
-        heading=heading,
-        table=results / "tables" / f"{table_id}.html",
-        downloads=_downloads(table_id, results),
-        figures=figures,
-    )
-
-
-def _cost_figure(folder: Path) -> ReportFigure:
-    (figure,) = (figure for figure in FIGURES if figure.name == "cost")
-    return ReportFigure(svg=folder / "cost.svg", caption=figure.caption)
 
 
 def _downloads(table_id: str, results: Path) -> tuple[Path, ...]:

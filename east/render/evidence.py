@@ -4,9 +4,8 @@ Each table is described once, by its quantities: what a row shows in print, and 
 Markdown, LaTeX, HTML and CSV follow from that, and the report and the appendix embed the same tables.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
 
 from east.analysis.audit import Finding
 from east.analysis.claims import ClaimTest, Pair, Support
@@ -17,34 +16,12 @@ from east.analysis.samples import Sample
 from east.analysis.words import p_text
 from east.render.names import capital, table_label
 from east.render.numbers import DASH, NOT_AVAILABLE, fixed, plus_minus, signed
-from east.render.rendered import Rendered, Value, render_views
+from east.render.rendered import Quantity, Rendered, Row, Value, numeric, render_views, view_of
 from east.render.templating import caption
-from east.render.view import Cell, Column, Interval, TableView, Tone, ViewRow
+from east.render.view import Cell, Column, Interval, TableView, Tone
 
 FARTHEST = 10.0
 """Points at which the drawing of an interval ends at the latest; wide margins extend it."""
-
-Row = TypeVar("Row")
-
-
-@dataclass(frozen=True)
-class Quantity(Generic[Row]):
-    """What a table says of each of its rows.
-
-    Attributes:
-        column: Its heading in print; None for what stands in the data alone.
-        cell: What is printed of a row.
-        data: Columns of the CSV file, each with the unrounded value of a row: a path of attributes, which gives None
-            where one on the way is None, or a function.
-    """
-
-    column: Column | None
-    cell: Callable[[Row], Cell | str] = lambda row: ""
-    data: Mapping[str, str | Callable[[Row], Value]] = field(default_factory=dict)
-
-    def record(self, row: Row) -> dict[str, Value]:
-        """The data of a row."""
-        return {name: _at(row, value) if isinstance(value, str) else value(row) for name, value in self.data.items()}
 
 
 @dataclass(frozen=True)
@@ -77,37 +54,6 @@ def evidence_tables(evidence: Evidence) -> tuple[EvidenceTable, ...]:
     return _comparison(evidence), _claims(evidence), _audit(evidence)
 
 
-def _view(
-    quantities: Sequence[Quantity[Row]], rows: Sequence[Row], *, rule_every: int = 0, **keys: object
-) -> TableView:
-    """The printed quantities of some rows.
-
-    Args:
-        quantities: All of the table's.
-        rows: What it is about.
-        rule_every: A line is drawn between so many rows and the next; 0 draws none.
-        **keys: Further fields of the view.
-    """
-    printed = [(quantity.column, quantity.cell) for quantity in quantities if quantity.column]
-    return TableView.model_validate(
-        {
-            "columns": tuple(column for column, _ in printed),
-            "rows": tuple(
-                ViewRow(
-                    cells=tuple(_as_cell(cell(row)) for _, cell in printed),
-                    rule=bool(rule_every and place and place % rule_every == 0),
-                )
-                for place, row in enumerate(rows)
-            ),
-            **keys,
-        }
-    )
-
-
-def _as_cell(cell: Cell | str) -> Cell:
-    return Cell(text=cell) if isinstance(cell, str) else cell
-
-
 def _table(
     name: str,
     heading: str,
@@ -121,25 +67,15 @@ def _table(
     return EvidenceTable(name, heading, views, columns, records, details or {})
 
 
-def _at(value: Any, path: str) -> Any:
-    for name in path.split("."):
-        value = None if value is None else getattr(value, name)
-    return value
-
-
-def _number(label: str, group: str = "") -> Column:
-    return Column(label=label, group=group, align="right")
-
-
 _VERDICTS: tuple[Quantity[TableComparison], ...] = (
     Quantity(Column(label="Table"), lambda table: _label(table.table)),
     Quantity(Column(label="Verdict"), lambda table: _verdict(table.verdict, missing=table.verdict == "not comparable")),
-    Quantity(_number("Equivalent"), lambda table: _count(table, "equivalent")),
-    Quantity(_number("Different"), lambda table: _count(table, "different")),
-    Quantity(_number("Undecided"), lambda table: _count(table, "undecided")),
-    Quantity(_number("No verdict"), lambda table: _count(table, "too few seeds", "not comparable")),
-    Quantity(_number("Mean difference"), lambda table: _mean(table.shift and table.shift.difference, table.shift)),
-    Quantity(_number("Rank correlation"), lambda table: _rank(table.rank)),
+    Quantity(numeric("Equivalent"), lambda table: _count(table, "equivalent")),
+    Quantity(numeric("Different"), lambda table: _count(table, "different")),
+    Quantity(numeric("Undecided"), lambda table: _count(table, "undecided")),
+    Quantity(numeric("No verdict"), lambda table: _count(table, "too few seeds", "not comparable")),
+    Quantity(numeric("Mean difference"), lambda table: _mean(table.shift and table.shift.difference, table.shift)),
+    Quantity(numeric("Rank correlation"), lambda table: _rank(table.rank)),
 )
 
 
@@ -161,7 +97,7 @@ _COMPARED: tuple[Quantity[_Compared], ...] = (
     Quantity(Column(label="Row"), lambda of: capital(of.row.settings), {"settings": "row.settings"}),
     Quantity(Column(label="Verdict"), lambda of: _verdict(of.row.verdict, row=of.row.row)),
     Quantity(
-        _number("This run (%)"),
+        numeric("This run (%)"),
         lambda of: Cell(text=_sample(of.row.ours, lost=of.row.diverged + of.row.missing), row=of.row.row),
         {
             "accuracy_mean": "row.ours.mean",
@@ -172,7 +108,7 @@ _COMPARED: tuple[Quantity[_Compared], ...] = (
         },
     ),
     Quantity(
-        _number("Paper (%)"),
+        numeric("Paper (%)"),
         lambda of: _sample(of.row.published),
         {
             "published_accuracy_mean": "row.published.mean",
@@ -180,9 +116,9 @@ _COMPARED: tuple[Quantity[_Compared], ...] = (
             "published_runs": "row.published.runs",
         },
     ),
-    Quantity(_number("Difference"), lambda of: signed(of.row.difference, 2), {"difference": "row.difference"}),
+    Quantity(numeric("Difference"), lambda of: signed(of.row.difference, 2), {"difference": "row.difference"}),
     Quantity(
-        _number("Interval"),
+        numeric("Interval"),
         lambda of: _interval_cell(of.table, of.row.test),
         {
             "interval_low": "row.test.low",
@@ -191,12 +127,12 @@ _COMPARED: tuple[Quantity[_Compared], ...] = (
         },
     ),
     Quantity(
-        _number("no difference", "Corrected p"),
+        numeric("no difference", "Corrected p"),
         lambda of: _p(of.row.p_corrected),
         {"p": "row.test.p", "p_corrected": "row.p_corrected"},
     ),
     Quantity(
-        _number("beyond margin", "Corrected p"),
+        numeric("beyond margin", "Corrected p"),
         lambda of: _p(of.row.p_equivalent_corrected),
         {
             "p_equivalent": "row.p_equivalent",
@@ -237,18 +173,18 @@ _CLAIMS: tuple[Quantity[_Side], ...] = (
         {"verdict": "support.verdict"},
     ),
     Quantity(
-        _number("agree", "Pairs"),
+        numeric("agree", "Pairs"),
         lambda side: f"{side.support.agree} of {side.pairs}" if side.pairs else DASH,
         {"agree": "support.agree", "pairs": "pairs", "ties": "support.ties"},
     ),
     Quantity(
-        _number("beyond noise", "Pairs"),
+        numeric("beyond noise", "Pairs"),
         lambda side: str(side.support.beyond_noise) if side.pairs else DASH,
         {"beyond_noise": "support.beyond_noise"},
     ),
-    Quantity(_number("Sign test p"), lambda side: _p(side.support.sign_p), {"sign_p": "support.sign_p"}),
+    Quantity(numeric("Sign test p"), lambda side: _p(side.support.sign_p), {"sign_p": "support.sign_p"}),
     Quantity(
-        _number("Mean difference"),
+        numeric("Mean difference"),
         lambda side: _mean(side.support.effect and side.support.effect.mean, side.support.effect),
         {
             "mean_difference": "support.effect.mean",
@@ -274,8 +210,8 @@ _PAIRS: tuple[Quantity[_Matched], ...] = (
     Quantity(Column(label="Table"), lambda pair: _label(pair.table).removeprefix("Table ")),
     Quantity(Column(label="Expected higher"), lambda pair: pair.higher),
     Quantity(Column(label="Expected lower"), lambda pair: pair.lower),
-    Quantity(_number("Paper", "Difference"), lambda pair: _pair_difference(pair.published)),
-    Quantity(_number("This run", "Difference"), lambda pair: _pair_difference(pair.ours)),
+    Quantity(numeric("Paper", "Difference"), lambda pair: _pair_difference(pair.published)),
+    Quantity(numeric("This run", "Difference"), lambda pair: _pair_difference(pair.ours)),
 )
 
 _FINDINGS: tuple[Quantity[Finding], ...] = (
@@ -293,7 +229,7 @@ def _comparison(evidence: Evidence) -> EvidenceTable:
     """Every table's verdict, then each table that can be compared row by row; the data has all rows of all tables."""
     tables = evidence.comparisons
     views = {
-        "": _view(
+        "": view_of(
             _VERDICTS,
             tables,
             id="comparison",
@@ -303,7 +239,7 @@ def _comparison(evidence: Evidence) -> EvidenceTable:
     }
     for table in tables:
         if any(row.difference is not None for row in table.rows):
-            views[_label(table.table)] = _view(
+            views[_label(table.table)] = view_of(
                 _COMPARED,
                 [_Compared(table, row) for row in table.rows],
                 id=f"comparison-{table.table}",
@@ -337,7 +273,7 @@ def _claims(evidence: Evidence) -> EvidenceTable:
         for claim in evidence.claims
         for name, support in (("paper", claim.published), ("this run", claim.ours))
     ]
-    view = _view(
+    view = view_of(
         _CLAIMS,
         sides,
         rule_every=2,
@@ -360,12 +296,12 @@ def _pairs(claim: ClaimTest) -> TableView:
         for name, side in (("Pairs that agree in the paper", claim.published), ("In this run", claim.ours))
         if side.by_table
     ]
-    return _view(_PAIRS, matched, id=f"pairs-{claim.id}", caption=" ".join(shares))
+    return view_of(_PAIRS, matched, id=f"pairs-{claim.id}", caption=" ".join(shares))
 
 
 def _audit(evidence: Evidence) -> EvidenceTable:
     """What does not fit together in the paper's own tables."""
-    view = _view(_FINDINGS, evidence.audit, id="audit", caption=caption("audit", findings=len(evidence.audit)))
+    view = view_of(_FINDINGS, evidence.audit, id="audit", caption=caption("audit", findings=len(evidence.audit)))
     return _table("audit", "Audit of the published tables", {"": view}, _FINDINGS, evidence.audit)
 
 

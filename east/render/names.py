@@ -23,13 +23,6 @@ def table_label(identifier: str) -> str | None:
     return f"Table {section}.{number}" if section else f"Table {number}"
 
 
-def enumerate_in_words(items: list[str]) -> str:
-    """Join with commas and a last "and"."""
-    if len(items) < 2:
-        return "".join(items)
-    return f"{', '.join(items[:-1])} and {items[-1]}"
-
-
 def capital(text: str) -> str:
     """Begin with a capital letter."""
     return text[:1].upper() + text[1:]

@@ -27,7 +27,8 @@ RIGL = {
 
 
 def output(rows, **keys):
-    return render_cost(rows, TABLE, network="ResNet-34", dataset="CIFAR-100", **keys)
+    records = [CostRecord.model_validate(row) for row in rows]
+    return render_cost(records, TABLE, network="ResNet-34", dataset="CIFAR-100", **keys)
 
 
 def test_the_papers_accounting_stands_beside_the_printed_numbers():

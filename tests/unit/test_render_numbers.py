@@ -1,7 +1,8 @@
 import pytest
 
 from east.analysis.aggregate import Accuracy, SeedValue
-from east.render.names import enumerate_in_words, table_label
+from east.analysis.words import listed
+from east.render.names import table_label
 from east.render.numbers import (
     accuracy_text,
     density_text,
@@ -109,4 +110,4 @@ def test_durations(seconds, text):
 
 def test_names():
     assert [table_label(name) for name in ("table2", "tableB1", "tablemethods")] == ["Table 2", "Table B.1", None]
-    assert [enumerate_in_words(list(text)) for text in ("", "a", "ab", "abc")] == ["", "a", "a and b", "a, b and c"]
+    assert [listed(list(text)) for text in ("", "a", "ab", "abc")] == ["", "a", "a and b", "a, b and c"]
