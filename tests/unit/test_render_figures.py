@@ -108,8 +108,12 @@ def root(drawing):
 
 def ticks(drawing, axis):
     """What stands at the ticks of all panels along an axis."""
-    groups = re.findall(rf'<g id="{axis}tick_\d+">(.*?)</g>\s*</g>\s*</g>', drawing.svg.read_text(), flags=re.DOTALL)
-    return [text for group in groups for text in re.findall(r"<!-- (.*?) -->", group)]
+    texts, inside = [], ""
+    for kind, text in re.findall(r'<g id="([\w.]+?)_\d+">(?:\s*<!-- (.*?) -->)?', drawing.svg.read_text()):
+        if kind == "text" and inside == f"{axis}tick":
+            texts.append(text)
+        inside = inside if kind == "line2d" else kind
+    return texts
 
 
 def numbers(texts):
