@@ -27,7 +27,8 @@ RIGL = {
 
 
 def output(rows, **keys):
-    return render_cost(rows, TABLE, network="ResNet-34", dataset="CIFAR-100", **keys)
+    records = [CostRecord.model_validate(row) for row in rows]
+    return render_cost(records, TABLE, network="ResNet-34", dataset="CIFAR-100", **keys)
 
 
 def test_the_papers_accounting_stands_beside_the_printed_numbers():
@@ -48,7 +49,7 @@ def test_a_size_that_differs_is_marked_only_where_it_can_be_compared():
     assert "| **81.40** ≠ | 81.36 |" in output([row]).md
     other = output([row], comparable=False).md
     assert "≠" not in other
-    assert "no test of the paper's numbers" in other
+    assert "do not test the paper's numbers" in other
 
 
 def test_the_dyrelu_row_says_what_it_leaves_out():

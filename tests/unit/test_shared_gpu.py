@@ -10,9 +10,8 @@ from east.cli.status_view import make_console, overview
 from east.config import make_plan, read_config
 from east.launch.lease import leased_gpu
 from east.operations.status import StatusReader
-from east.render.report.overview import _facts
-from east.render.report.provenance import provenance_rows
-from east.render.report.seeds import _facts as seed_facts
+from east.render.overview import _facts, provenance_rows
+from east.render.runs import _facts as seed_facts
 from east.training.folder import locked
 from east.training.progress import finished_line
 from east.training.records import read_summary
