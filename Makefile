@@ -1,11 +1,12 @@
-# make demo | test | sanitize | tables | bench | lint | format | clean; `make help` says what each does.
+# make demo | test | sanitize | tables | bench | campaign | lint | format | docs | clean; `make help` says what each does.
 
 SHELL := bash
 PYTHON ?= python3
 BIN := .venv/bin
 CORES ?= all
+SEED ?= 1
 
-.PHONY: help setup demo test test-fast test-slurm sanitize tables bench lint format lock clean
+.PHONY: help setup demo test test-fast test-slurm sanitize tables bench campaign lint format docs lock clean
 
 help:
 	@echo 'make demo       set up, run the whole workflow on handwritten digits, say where the report is'
@@ -14,8 +15,11 @@ help:
 	@echo 'make sanitize   tests of the compiled kernels under the address and undefined-behaviour sanitizers'
 	@echo 'make tables     the paper: every table that config.yaml asks for (days on a GPU)'
 	@echo 'make bench      the benchmark of the training step, about a quarter of an hour on two cores'
+	@echo 'make campaign   what the tests do in short, at length, on two cores: 300 kills (1 hour at most), chaos (1 hour),'
+	@echo '                the same bits (2 hours), 100 mutants drawn by SEED (8 hours; the next call goes on with the rest)'
 	@echo 'make lint       ruff, mypy, deptry, snakefmt, snakemake --lint'
 	@echo 'make format     format Python and Snakemake files'
+	@echo 'make docs       write what is generated from the schema: config/README.md, config/schema.json, the readings, docs/results.md'
 	@echo 'make lock       resolve requirements/ anew from pyproject.toml'
 	@echo 'make clean      remove the environment and caches; results and data stay'
 
@@ -56,14 +60,20 @@ sanitize: .venv/dev.stamp
 		ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
 		LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)" \
 		$(BIN)/python -m pytest --capture=sys -p no:cacheprovider \
-		tests/unit/test_engine_kernels.py tests/unit/test_engine_rows.py tests/unit/test_engine_small_kernels.py \
-		tests/unit/test_engine_arithmetic.py tests/unit/test_engine_sparse.py
+		tests/unit/test_engine_kernels.py tests/unit/test_engine_small_kernels.py \
+		tests/unit/test_engine_arithmetic.py tests/unit/test_engine_sparse.py -k "not gpu"
 
 tables: setup
 	$(BIN)/snakemake --cores $(CORES) tables
 
 bench: setup
 	$(BIN)/python -m benchmarks.step
+
+campaign: .venv/dev.stamp
+	timeout 1h $(BIN)/python -m benchmarks.kills
+	timeout 1h $(BIN)/python -m benchmarks.chaos
+	timeout 2h $(BIN)/python -m benchmarks.same_bits
+	timeout 8h $(BIN)/python -m benchmarks.mutants --seed $(SEED)
 
 # That no rule names a container is meant: users build the image of the Containerfile, and it is published nowhere.
 lint: .venv/dev.stamp
@@ -78,6 +88,10 @@ format: .venv/dev.stamp
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/snakefmt Snakefile rules
+
+docs: setup
+	$(BIN)/python -m east.config.reference
+	$(BIN)/python docs/columns.py
 
 lock:
 	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \

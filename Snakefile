@@ -32,6 +32,7 @@ localrules:
     report,
     prepare,
     aggregate,
+    frames,
     table,
     table_b1,
     table_6,
@@ -51,6 +52,7 @@ rule all:
         REPORT,
         APPENDIX,
         EVIDENCE_FILES,
+        FRAMES,
 
 
 rule data:
@@ -61,6 +63,7 @@ rule data:
 rule tables:
     input:
         TABLE_FILES,
+        FRAMES,
 
 
 rule cost:

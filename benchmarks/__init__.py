@@ -2,6 +2,6 @@
 
 import os
 
-from east.launch.waiting import let_idle_threads_sleep
+from east.launch.cores import let_idle_threads_sleep
 
 let_idle_threads_sleep(os.environ)  # before any of them imports PyTorch

@@ -5,7 +5,6 @@ compared is ratios, as times of one machine vary from hour to hour.
 """
 
 import json
-import re
 import statistics
 import subprocess
 import sys
@@ -18,14 +17,12 @@ import torch
 import typer
 from pydantic import BaseModel
 
-from benchmarks.command import run_command
+from benchmarks.results import RESULTS_FOLDER, ROOT, in_turn, markdown, run_command, slug
 from east.errors import EastError
 from east.files import write_atomically
 from east.training.provenance import device_name
 
-ROOT = Path(__file__).parents[1]
 WORKER = Path(__file__).with_name("against_worker.py")
-RESULTS_FOLDER = Path(__file__).parent / "results"
 KINDS = {
     "plain": "step",
     "sketch": "step with the default clip",
@@ -108,23 +105,26 @@ def compare(checkout: Path, threads: int, rounds: int, densities: Sequence[float
     with Worker(checkout, threads) as theirs, Worker(ROOT, threads) as ours:
         for density in densities:
             for kind in KINDS:
-                timed = [(theirs.seconds(kind, density), ours.seconds(kind, density)) for _ in range(rounds + 1)]
-                first, second = zip(*timed[1:], strict=True)
-                cells.append(Cell(kind=kind, density=density, threads=threads, theirs=list(first), ours=list(second)))
-                print(_line(cells[-1]), flush=True)
+                turns = [
+                    lambda _, kind=kind, density=density: {"theirs": theirs.seconds(kind, density)},
+                    lambda _, kind=kind, density=density: {"ours": ours.seconds(kind, density)},
+                ]
+                timed = {name: seconds[1:] for name, seconds in in_turn(turns, rounds + 1).items()}
+                cells.append(Cell(kind=kind, density=density, threads=threads, **timed))
+                print(" | ".join(_row(cells[-1])), flush=True)
     return cells
 
 
 def render(cells: Sequence[Cell], checkout: str) -> str:
     """The table in Markdown."""
-    head = f"| step | density | threads | {checkout}, ms | this, ms | ratio |"
-    return "\n".join([head, "|---|---|---|---|---|---|", *map(_line, cells)]) + "\n"
+    header = ["step", "density", "threads", f"{checkout}, ms", "this, ms", "ratio"]
+    return markdown(header, map(_row, cells)) + "\n"
 
 
-def _line(cell: Cell) -> str:
+def _row(cell: Cell) -> list[str]:
     theirs, ours = (1000 * statistics.median(values) for values in (cell.theirs, cell.ours))
     ratio = f"{statistics.median(cell.ratios):.2f} ({min(cell.ratios):.2f}–{max(cell.ratios):.2f})"
-    return f"| {KINDS[cell.kind]} | {cell.density:g} | {cell.threads} | {theirs:,.0f} | {ours:,.0f} | {ratio} |"
+    return [KINDS[cell.kind], f"{cell.density:g}", str(cell.threads), f"{theirs:,.0f}", f"{ours:,.0f}", ratio]
 
 
 def main(
@@ -138,7 +138,7 @@ def main(
         ["git", "-C", str(checkout), "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
     ).stdout.strip()
     found = [cell for count in threads or [1, 2] for cell in compare(checkout, count, rounds, density or DENSITIES)]
-    processor = re.sub(r"[^a-z0-9]+", "-", device_name(torch.device("cpu")).lower()).strip("-")
+    processor = slug(device_name(torch.device("cpu")))
     path = RESULTS_FOLDER / f"against-{commit or 'checkout'}-{processor}.md"
     write_atomically(path, render(found, commit or "theirs"))
     print(f"Written to {path}.")

@@ -13,15 +13,15 @@ from typing import Annotated
 import typer
 from pydantic import BaseModel
 
-from benchmarks.command import run_command
+from benchmarks.paired import accuracy
+from benchmarks.results import RESULTS_FOLDER, ROOT, run_command
 from east.config import load_plan
 from east.config.run import RunSpec
 from east.data.prepare import prepare
+from east.errors import EastError
 from east.files import write_atomically
-from east.training.loop import Resources, train
+from east.training.run import Resources
 
-ROOT = Path(__file__).parents[1]
-RESULTS = Path(__file__).parent / "results" / "chaos.json"
 ROW = "table2/cosine-m10-n2-g1"
 UNIT = 2.0**-23
 """The distance of neighbouring floats, relative to their size."""
@@ -52,15 +52,17 @@ def accuracies(specs: list[RunSpec], data_dir: Path) -> list[float]:
     found = []
     for spec in specs:
         with tempfile.TemporaryDirectory(prefix="east-chaos-") as folder:
-            summary = train(spec, Path(folder), Resources(device="cpu", data_dir=data_dir))
-        found.append(float(summary["final_test_accuracy"]))
+            reached = accuracy(spec, Path(folder), Resources(device="cpu", data_dir=data_dir))
+        if reached is None:
+            raise EastError(f"the run with seed {spec.seed} and lr {spec.training.lr:.10f} diverged.")
+        found.append(reached)
         print(f"seed {spec.seed}, lr {spec.training.lr:.10f}: {found[-1]:.2f} %", flush=True)
     return found
 
 
 def main(
     runs: Annotated[int, typer.Option(min=2, help="Of each kind.")] = 16,
-    out: Annotated[Path, typer.Option(help="Where the accuracies go.")] = RESULTS,
+    out: Annotated[Path, typer.Option(help="Where the accuracies go.")] = RESULTS_FOLDER / "chaos.json",
 ) -> None:
     """Train a row of the demo with many seeds, and with one seed and many roundings."""
     spec = next(run for run in load_plan(ROOT / "config" / "demo.yaml") if run.id == f"{ROW}/seed1").spec

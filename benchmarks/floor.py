@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from east.engine.cpu.network import Activation, Network, Unit, describe
+from east.engine.graph.network import Activation, Network, Unit, describe
 from east.errors import EastError
 from east.models import ResNet
 from east.sparse.layers import MaskedLayer, masked_layers

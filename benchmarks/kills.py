@@ -19,15 +19,14 @@ from unittest import mock
 import torch
 import typer
 
-from benchmarks.command import run_command
+from benchmarks.results import ROOT, run_command
 from east.config import load_plan
 from east.config.run import RunSpec
 from east.data.prepare import prepare
 from east.errors import EastError
 from east.training.folder import REPEATABLE
-from east.training.loop import Resources, train
+from east.training.run import Resources, train
 
-ROOT = Path(__file__).parents[1]
 RUN = "table2/cosine-m10-n1/seed1"
 FILE_OPERATIONS = ((os, "fsync"), (Path, "replace"), (Path, "unlink"))
 

@@ -19,10 +19,9 @@ from snakemake.settings.types import (
     WorkflowSettings,
 )
 
-from east.analysis.summary import summary_path
 from east.config import Plan, Run, make_plan, read_config
 from east.files import write_atomically
-from east.training.records import EpochRecord, write_records
+from east.training.records import EpochRecord, summary_path, write_records
 
 SNAKEFILE = Path(__file__).parents[1] / "Snakefile"
 

@@ -1,93 +1,50 @@
-"""What a run of the benchmark finds, and the statistics of it."""
+"""What all benchmarks share: rounds in turn, spreads and ratios, tables in Markdown, files of results, how one ends."""
 
+import datetime
+import re
 import statistics
+import sys
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
 
-from pydantic import Field
+from pydantic import BaseModel, Field
 
-from benchmarks.networks import VariantName
 from east.config.run import Frozen
+from east.errors import EastError
+from east.files import write_atomically
 
-PYTORCH: tuple[VariantName, ...] = ("pytorch", "pytorch-channels-last")
+ROOT = Path(__file__).parents[1]
+RESULTS_FOLDER = Path(__file__).parent / "results"
+ABSENT = "–"
+MS_PER_SECOND = 1e3
 
-
-class Machine(Frozen):
-    """Where and with what it ran."""
-
-    processor: str
-    cores: int = Field(description="that this process may use")
-    platform: str
-    python: str
-    torch: str
-    compiler: str = Field(description="of the sparse engine's kernels")
-    vector: str = Field(description="their vector level")
-    commit: str | None
-    load: float = Field(description="processes that ran or waited to run, mean of the minute before the start")
+Series = TypeVar("Series", bound=Hashable)
 
 
-class Timing(Frozen):
-    """Seconds of a training step of one variant."""
+def in_turn(
+    turns: Iterable[Callable[[int], Mapping[Series, float]]],
+    rounds: int,
+    report: Callable[[int], None] = lambda number: None,
+) -> dict[Series, list[float]]:
+    """Time things in turn, round by round: a quotient of one round compares what ran shortly one after the other.
 
-    variant: VariantName
-    clip: bool
-    density: float | None = Field(description="None where the time does not depend on it")
-    seconds: tuple[float, ...] = Field(description="one a round")
+    Args:
+        turns: each does one thing, or a few, and returns the seconds of each; takes the number of the round, from 1.
+        rounds: how often all of them are done.
+        report: called with the number of a round when it is done.
 
-    @property
-    def median(self) -> float:
-        """Over rounds."""
-        return statistics.median(self.seconds)
-
-
-class Floor(Frozen):
-    """The least that a step at a density can move."""
-
-    density: float
-    nonzeros: int
-    bytes_moved: int | None = Field(description="None where DyReLU is active")
-
-
-class Cell(Frozen):
-    """One network with one number of threads, timed in a process of its own."""
-
-    network: str
-    label: str
-    threads: int
-    copy_bandwidth: float = Field(description="bytes a second, read and written")
-    timings: tuple[Timing, ...]
-    floors: tuple[Floor, ...]
-
-    def timing(self, variant: VariantName, *, clip: bool, density: float | None = None) -> Timing | None:
-        """The timing of a variant, if it was timed."""
-        wanted = (variant, clip, density)
-        found = (timing for timing in self.timings if (timing.variant, timing.clip, timing.density) == wanted)
-        return next(found, None)
-
-    def fastest_pytorch(self, *, clip: bool) -> Timing | None:
-        """Plain PyTorch in the layout whose median is smaller, if it was timed."""
-        found = [timing for name in PYTORCH if (timing := self.timing(name, clip=clip)) is not None]
-        return min(found, key=lambda timing: timing.median, default=None)
-
-
-class Peak(Frozen):
-    """The most memory that a variant held at once, in a process of its own."""
-
-    network: str
-    variant: VariantName
-    density: float | None
-    megabytes: float = Field(description="of 2^20 bytes, since before the network was built")
-
-
-class Results(Frozen):
-    """Everything that one run of the benchmark finds."""
-
-    machine: Machine
-    date: str
-    minutes: float = Field(description="that it took")
-    short: bool = Field(description="narrow networks and small images, which say nothing about time")
-    image_shape: tuple[int, int, int]
-    batch_size: int
-    cells: tuple[Cell, ...]
-    peaks: tuple[Peak, ...]
+    Returns:
+        Series -> seconds, a number a round.
+    """
+    turns = list(turns)
+    found: dict[Series, list[float]] = {}
+    for number in range(1, rounds + 1):
+        for turn in turns:
+            for series, seconds in turn(number).items():
+                found.setdefault(series, []).append(seconds)
+        report(number)
+    return found
 
 
 class Spread(Frozen):
@@ -97,8 +54,11 @@ class Spread(Frozen):
     lower: float = Field(description="lower quartile")
     upper: float = Field(description="upper quartile")
 
+    def __str__(self) -> str:
+        return f"{self.median:.3g} ({self.lower:.3g}–{self.upper:.3g})"
 
-def spread(values: tuple[float, ...]) -> Spread:
+
+def spread(values: Sequence[float]) -> Spread:
     """Median and quartiles, interpolated between the values."""
     if len(values) == 1:
         return Spread(median=values[0], lower=values[0], upper=values[0])
@@ -106,6 +66,44 @@ def spread(values: tuple[float, ...]) -> Spread:
     return Spread(median=median, lower=lower, upper=upper)
 
 
-def ratio(over: Timing, under: Timing) -> Spread:
-    """How many times longer one variant takes than another: quotients of the same round."""
-    return spread(tuple(a / b for a, b in zip(over.seconds, under.seconds, strict=True)))
+def ratio(over: Sequence[float], under: Sequence[float]) -> Spread:
+    """How many times longer one thing takes than another: quotients of the same round."""
+    return spread([a / b for a, b in zip(over, under, strict=True)])
+
+
+def milliseconds(seconds: float) -> str:
+    """For a table."""
+    return f"{seconds * MS_PER_SECOND:,.{0 if seconds >= 0.1 else 1}f} ms"
+
+
+def markdown(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A table in Markdown."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(str(cell).replace('|', '/') for cell in line)} |" for line in lines)
+
+
+def today() -> str:
+    """The date of a result, in UTC."""
+    return datetime.datetime.now(tz=datetime.UTC).date().isoformat()
+
+
+def slug(name: str) -> str:
+    """A name of a processor or GPU as part of a file's name."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
+def save(results: BaseModel, text: str, folder: Path, stem: str) -> Path:
+    """Write results as JSON and as Markdown beside it; returns the Markdown file."""
+    write_atomically(folder / f"{stem}.json", results.model_dump_json(indent=1) + "\n")
+    path = folder / f"{stem}.md"
+    write_atomically(path, text)
+    return path
+
+
+def run_command(command: Callable[[], object]) -> None:
+    """Run a benchmark; a mistake of its user ends in a plain sentence and status 1, as in the `east` command."""
+    try:
+        command()
+    except EastError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(1) from None

@@ -20,7 +20,7 @@ from typing import Annotated
 
 import typer
 
-from benchmarks.command import run_command
+from benchmarks.results import run_command
 from east.config import load_plan
 from east.config.run import RunSpec
 from east.data.prepare import prepare

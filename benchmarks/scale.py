@@ -1,9 +1,10 @@
-"""Time and memory of the commands around trainings against the size of the plan: `python -m benchmarks.scale`."""
+"""Time and memory of the commands around trainings against the size of the plan: `python -m benchmarks.scale`.
 
-import datetime
+Plans are made of any number of tiny runs that nobody trains; `benchmarks.pretend` makes their results up.
+"""
+
 import os
 import platform
-import re
 import subprocess
 import sys
 import tempfile
@@ -11,23 +12,26 @@ import time
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 import yaml
 from pydantic import Field
 
-from benchmarks.command import run_command
-from benchmarks.synthetic import overlay
+from benchmarks.results import ABSENT, RESULTS_FOLDER, ROOT, markdown, run_command, save, slug, today
 from east.config.run import Frozen
 from east.errors import EastError
-from east.files import write_atomically
 
-ROOT = Path(__file__).parents[1]
-RESULTS_FOLDER = Path(__file__).parent / "results"
 TINY = ROOT / "config" / "test.yaml"
 RUNS = (100, 1_000, 10_000)
 MB = 2**20
+
+SEEDS = 10
+ROWS_A_MULTIPLIER = 10
+MULTIPLIERS_A_TABLE = 10
+RUNS_A_MULTIPLIER = SEEDS * ROWS_A_MULTIPLIER
+EPOCHS = 8
+"""Three cycles fit, each twice as long as the one before."""
 
 SNAKEMAKE = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--cores", "all"]
 SNAKEMAKE += ["--workflow-profile", str(ROOT / "profiles" / "default")]
@@ -64,6 +68,53 @@ class Scale(Frozen):
     date: str
     load: float = Field(description="processes that ran or waited to run, mean of the minute before the start")
     sizes: tuple[Size, ...]
+
+
+def overlay(runs: int) -> dict[str, Any]:
+    """What to put over config/test.yaml for this many runs: tables of up to 100 rows, ten seeds each.
+
+    Args:
+        runs: a multiple of 100.
+
+    Raises:
+        EastError: it is none.
+    """
+    count, rest = divmod(runs, RUNS_A_MULTIPLIER)
+    if count < 1 or rest:
+        raise EastError(f"--runs {runs} is no multiple of {RUNS_A_MULTIPLIER}.")
+    multipliers = [round(1.5 + 0.1 * i, 1) for i in range(count)]
+    tables = {
+        f"tableS{start // MULTIPLIERS_A_TABLE + 1}": {
+            "recipe": "resnet34-digits",
+            "dataset": "digits",
+            "rows": _rows(multipliers[start : start + MULTIPLIERS_A_TABLE], static=start == 0),
+        }
+        for start in range(0, count, MULTIPLIERS_A_TABLE)
+    }
+    return {
+        "name": "synthetic",
+        "title": f"{runs:,} runs that nobody trained",
+        "seeds": list(range(1, SEEDS + 1)),
+        "recipes": {"resnet34-digits": {"epochs": EPOCHS}},
+        "tables": {"table2": None, "table3": None, **tables},
+    }
+
+
+def _rows(multipliers: list[float], *, static: bool) -> list[dict[str, Any]]:
+    """Ten rows a multiplier. The static row, which the methods table shows as well, takes the place of one of them."""
+    rows: list[dict[str, Any]] = [
+        {"pattern": "cosine", "multiplier": multipliers, "cycles": 1},
+        {
+            "pattern": ["cosine", "triangular"],
+            "multiplier": multipliers,
+            "cycles": [2, 3],
+            "length_multiplier": [1, 2],
+        },
+    ]
+    single = multipliers[1:] if static else multipliers
+    if single:
+        rows.append({"pattern": "triangular", "multiplier": single, "cycles": 1})
+    return [{"static": True}, *rows] if static else rows
 
 
 def measure_paper() -> Size:
@@ -155,29 +206,18 @@ def as_markdown(scale: Scale) -> str:
     commands = dict.fromkeys(measured.command for size in scale.sizes for measured in size.measured)
     heading = ["", *(f"{size.plan}, {size.runs:,} runs" for size in scale.sizes)]
     rows = [[f"`{command}`", *(_cell(size, command) for size in scale.sizes)] for command in commands]
-    rows.append(["size of the report", *(f"{size.page / MB:.1f} MB" if size.page else "–" for size in scale.sizes)])
-    lines = [heading, ["---"] * len(heading), *rows]
-    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    rows.append(["size of the report", *(f"{size.page / MB:.1f} MB" if size.page else ABSENT for size in scale.sizes)])
     return (
         f"# Plans of many runs\n\n{scale.processor}, {scale.cores} cores, {scale.platform}; Python {scale.python}, "
         f"Snakemake {scale.snakemake}; commit {scale.commit}. {scale.date}, load {scale.load:.1f} at the start. "
         "Wall time, in brackets processor time, and peak memory of each command, run once.\n\n"
-        f"{table}\n"
+        f"{markdown(heading, rows)}\n"
     )
-
-
-def save(scale: Scale, folder: Path) -> Path:
-    """Write the results as JSON and as Markdown, named for processor and date; returns the Markdown file."""
-    stem = "scale-" + re.sub(r"[^a-z0-9]+", "-", scale.processor.lower()).strip("-") + f"-{scale.date}"
-    write_atomically(folder / f"{stem}.json", scale.model_dump_json(indent=1) + "\n")
-    path = folder / f"{stem}.md"
-    write_atomically(path, as_markdown(scale))
-    return path
 
 
 def _cell(size: Size, command: str) -> str:
     found = next((measured for measured in size.measured if measured.command == command), None)
-    return "–" if found is None else f"{found.seconds:.1f} s ({found.cpu_seconds:.1f}), {found.megabytes:.0f} MB"
+    return ABSENT if found is None else f"{found.seconds:.1f} s ({found.cpu_seconds:.1f}), {found.megabytes:.0f} MB"
 
 
 def _on_this_machine(sizes: Sequence[Size], load: float) -> Scale:
@@ -193,7 +233,7 @@ def _on_this_machine(sizes: Sequence[Size], load: float) -> Scale:
         python=platform.python_version(),
         snakemake=metadata.version("snakemake"),
         commit=commit(),
-        date=datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
+        date=today(),
         load=load,
         sizes=tuple(sizes),
     )
@@ -214,7 +254,7 @@ def main(
         print(f"{count:,} runs", flush=True)
         sizes.append(measure_synthetic(count, render=render))
     scale = _on_this_machine(sizes, load)
-    path = save(scale, out)
+    path = save(scale, as_markdown(scale), out, f"scale-{slug(scale.processor)}-{scale.date}")
     print(f"{as_markdown(scale)}\nWritten to {path} and the .json beside it.")
 
 

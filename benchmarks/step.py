@@ -1,10 +1,9 @@
 """The benchmark of the training step: `python -m benchmarks.step`, or `make bench`."""
 
-import datetime
 import multiprocessing
 import os
 import platform
-import re
+import statistics
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -16,17 +15,29 @@ from typing import Annotated
 import torch
 import typer
 
-from benchmarks.command import run_command
-from benchmarks.networks import TimedNetwork, VariantName, timed_networks
-from benchmarks.results import Cell, Machine, Peak, Results
-from benchmarks.rounds import time_network
-from benchmarks.table import render
-from benchmarks.variants import CPU, make_step
+from benchmarks.floor import bytes_per_step, copy_bandwidth
+from benchmarks.results import RESULTS_FOLDER, in_turn, run_command, save, slug, today
+from benchmarks.step_results import Cell, Floor, Machine, Peak, Results, Timing, render
+from benchmarks.variants import (
+    CPU,
+    MAKE_DENSE,
+    DenseStep,
+    SparseSteps,
+    Step,
+    TimedNetwork,
+    VariantName,
+    make_step,
+    timed_networks,
+)
+from east.cost.clock import seconds_of
 from east.cost.measure import measure_steps
 from east.data.catalog import DATASETS
 from east.engine.cpu.library import load_kernels
 from east.errors import EastError
-from east.files import write_atomically
+from east.models import ResNet
+from east.models.dyrelu import dyrelu_units
+from east.sparse.layers import masked_layers
+from east.training.device import keep_freed_memory
 from east.training.provenance import commit, device_name
 
 DENSITIES = (0.0005, 0.0001, 0.001, 0.005, 0.01, 0.015, 0.05)
@@ -38,7 +49,12 @@ ROUNDS = 3
 MINUTES_A_ROUND = 0.9
 """Of one network and number of threads, on two cores of a shared cloud machine; warm-up and memory included."""
 
-RESULTS_FOLDER = Path(__file__).parent / "results"
+SPARSE_SECONDS = 0.6
+SPARSE_STEPS = 5
+"""A sparse step is repeated in a round for this long, but no more than so many times; the median counts."""
+
+Series = tuple[VariantName, bool, float | None]
+"""Variant, whether it clips, and density."""
 
 
 def run(
@@ -75,7 +91,7 @@ def run(
     first = next(iter(networks.values()))
     return Results(
         machine=machine,
-        date=datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
+        date=today(),
         minutes=(time.perf_counter() - started) / 60,
         short=short,
         image_shape=DATASETS[first.spec.dataset.name].image_shape,
@@ -85,13 +101,88 @@ def run(
     )
 
 
-def save(results: Results, folder: Path) -> Path:
+def save_step(results: Results, folder: Path) -> Path:
     """Write the results as JSON and as Markdown, named for processor and date; returns the Markdown file."""
-    stem = re.sub(r"[^a-z0-9]+", "-", results.machine.processor.lower()).strip("-") + f"-{results.date}"
-    write_atomically(folder / f"{stem}.json", results.model_dump_json(indent=1) + "\n")
-    path = folder / f"{stem}.md"
-    write_atomically(path, render(results))
-    return path
+    return save(results, render(results), folder, f"{slug(results.machine.processor)}-{results.date}")
+
+
+def time_network(
+    name: str, network: TimedNetwork, *, densities: Sequence[float], threads: int, rounds: int, batch_size: int
+) -> Cell:
+    """Time all variants of a network in turn; for a fresh process, whose number of threads it sets.
+
+    A round is one step of each dense variant and then some steps of the sparse engine at each density. Every dense
+    variant runs one step before the first round, and the sparse engine one after each change of the density; these are
+    not counted.
+
+    Args:
+        name: of the network.
+        network: the network.
+        densities: of the sparse engine; masked dense variants have the masks of the first.
+        threads: CPU threads.
+        rounds: how often everything is timed.
+        batch_size: images a step.
+    """
+    torch.set_num_threads(threads)
+    keep_freed_memory()
+    where = f"{network.label}, {threads} thread{'s' if threads > 1 else ''}"
+    bandwidth = copy_bandwidth()
+    dense = {variant: MAKE_DENSE[variant](network, densities[0], batch_size) for variant in network.compared}
+    sparse = SparseSteps(network, densities, batch_size)
+    for step in dense.values():
+        step(1)
+    floors: dict[float, Floor] = {}
+
+    def time_dense(variant: VariantName, step: DenseStep, number: int) -> dict[Series, float]:
+        plain = _seconds(step.step, number + 1)
+        clipped = {} if step.clip is None else {(variant, True, None): plain + _seconds(step.clip, number + 1)}
+        return {(variant, False, None): plain, **clipped}
+
+    def time_sparse(density: float, number: int) -> dict[Series, float]:
+        sparse.use(density)
+        sparse.clipped(1)
+        if density not in floors:
+            floors[density] = _floor(sparse.model, network, density, batch_size)
+        steps = {False: sparse.plain, True: sparse.clipped}
+        return {("sparse", clip, density): _median_seconds(step) for clip, step in steps.items()}
+
+    found = in_turn(
+        [partial(time_dense, variant, step) for variant, step in dense.items()]
+        + [partial(time_sparse, density) for density in densities],
+        rounds,
+        lambda number: print(f"{where}: round {number} of {rounds}", flush=True),
+    )
+    return Cell(
+        network=name,
+        label=network.label,
+        threads=threads,
+        copy_bandwidth=bandwidth,
+        timings=tuple(
+            Timing(variant=variant, clip=clip, density=density, seconds=tuple(seconds))
+            for (variant, clip, density), seconds in found.items()
+        ),
+        floors=tuple(floors.values()),
+    )
+
+
+def _median_seconds(step: Step) -> float:
+    found: list[float] = []
+    while sum(found) < SPARSE_SECONDS and len(found) < SPARSE_STEPS:
+        found.append(_seconds(step, len(found) + 2))
+    return statistics.median(found)
+
+
+def _seconds(step: Step, number: int) -> float:
+    return seconds_of(lambda: step(number), CPU)
+
+
+def _floor(model: ResNet, network: TimedNetwork, density: float, batch_size: int) -> Floor:
+    image_shape = DATASETS[network.spec.dataset.name].image_shape
+    return Floor(
+        density=density,
+        nonzeros=sum(int(layer.mask.sum()) for layer in masked_layers(model).values()),
+        bytes_moved=None if dyrelu_units(model) else bytes_per_step(model, image_shape, batch_size),
+    )
 
 
 def _counts_of(network: TimedNetwork, threads: Sequence[int]) -> Sequence[int]:
@@ -105,7 +196,7 @@ def _time_apart(
         time_network, name, network, densities=densities, threads=threads, rounds=rounds, batch_size=batch_size
     )
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([time_network.__module__])
+    context.set_forkserver_preload(["benchmarks.step"])
     with ProcessPoolExecutor(max_workers=1, mp_context=context) as process:
         try:
             return process.submit(job).result()
@@ -183,7 +274,7 @@ def main(
         batch_size=SHORT_BATCH_SIZE if short else BATCH_SIZE,
         short=short,
     )
-    path = save(results, out)
+    path = save_step(results, out)
     print(f"{render(results)}\nWritten to {path} and the .json beside it, {results.minutes:.1f} minutes.")
 
 

@@ -1,9 +1,9 @@
-"""The ways to execute a training step that are compared, each bound to one batch of random images."""
+"""The networks whose training step is timed, and the ways to execute it, each bound to one batch of random images."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import cast
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 from torch.optim.sgd import sgd
 
-from benchmarks.networks import TimedNetwork, VariantName
-from east.config.run import ClipSpec, RunSpec
+from east.config import RunSpec, load_plan
+from east.config.run import ClipSpec
 from east.cost.measure import make_training_step
 from east.data.catalog import DATASETS
 from east.engine.arithmetic import PyTorchArithmetic
@@ -21,12 +21,83 @@ from east.models import ResNet
 from east.models.dyrelu import retire_dyrelu
 from east.seeding import torch_generator
 from east.sparse.layers import masked_layers
-from east.training.loop import initial_model
+from east.training.assembly import initial_model
+from east.training.describe import mask_updater
 from east.training.optimizer import make_optimizer
-from east.training.sparsity import SparseTraining
 from east.training.step import TrainingStep
 
 CPU = torch.device("cpu")
+
+VariantName = Literal["sparse", "dense", "pytorch", "pytorch-channels-last", "peer"]
+"""A way to execute a training step: a function below."""
+
+DENSE_VARIANTS: tuple[VariantName, ...] = ("pytorch", "pytorch-channels-last", "dense", "peer")
+"""Those whose time does not depend on the density."""
+
+SHORT_WIDTH = 16
+"""Not less: strided 1x1 convolutions of fewer channels than a vector has numbers corrupt memory in channels-last
+(https://github.com/uxlfoundation/oneDNN/issues/6035)."""
+
+
+@dataclass(frozen=True)
+class TimedNetwork:
+    """A network whose training step is timed.
+
+    Args:
+        label: how the tables call it.
+        spec: a training of it, at a constant density.
+        faded: whether DyReLU is a plain ReLU already.
+        compared: the dense variants that are timed beside the sparse engine.
+        only_density: the one density it is timed at; None for all.
+        all_threads_only: whether it is timed with all threads and no other number of them.
+    """
+
+    label: str
+    spec: RunSpec
+    faded: bool = False
+    compared: tuple[VariantName, ...] = DENSE_VARIANTS
+    only_density: float | None = None
+    all_threads_only: bool = False
+
+    def at(self, density: float) -> RunSpec:
+        """Its training at a density."""
+        return self.spec.model_copy(
+            update={"sparsity": self.spec.sparsity.model_copy(update={"density": density}), "cycle": None}
+        )
+
+
+def timed_networks(*, short: bool = False) -> dict[str, TimedNetwork]:
+    """The networks by name: plain RigL as in Tables 2 and 4, and EAST's, at its density alone.
+
+    Args:
+        short: the same networks made narrow, on images of 12 x 12: they show that everything runs, not how fast.
+    """
+    resnet34, resnet50 = (_static_run(table) for table in ("table2", "table4"))
+    if short:
+        resnet34, resnet50 = _narrow(resnet34), _narrow(resnet50)
+    components = {"activation": "dyrelu", "sharing_ratio": 2}
+    east = resnet34.model_copy(update={"model": resnet34.model.model_copy(update=components)})
+    paper = resnet34.sparsity.density
+    return {
+        "resnet34": TimedNetwork("ResNet-34", resnet34),
+        "resnet50": TimedNetwork("ResNet-50", resnet50),
+        "east-dyrelu": TimedNetwork("EAST's ResNet-34, DyReLU active (β = 1)", east, False, ("dense",), paper, True),
+        "east-relu": TimedNetwork("EAST's ResNet-34, DyReLU faded into ReLU", east, True, ("dense",), paper, True),
+    }
+
+
+def _static_run(table: str) -> RunSpec:
+    return next(run for run in load_plan() if run.table == table and run.row == "static").spec
+
+
+def _narrow(spec: RunSpec) -> RunSpec:
+    return spec.model_copy(
+        update={
+            "model": spec.model.model_copy(update={"width": SHORT_WIDTH}),
+            "dataset": spec.dataset.model_copy(update={"name": "digits"}),
+        }
+    )
+
 
 Step = Callable[[int], object]
 """Does something once; takes the number of the training step, counted from 1."""
@@ -111,10 +182,10 @@ def pytorch(network: TimedNetwork, density: float, batch_size: int, *, channels_
     """
     spec = network.at(density)
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    model = _initial_model(network).to(memory_format=layout)  # type: ignore[call-overload]
+    model = initial_network(spec, faded=network.faded).to(memory_format=layout)  # type: ignore[call-overload]
     parameters = list(model.parameters())
     optimizer = make_optimizer(parameters, {}, spec.training, PyTorchArithmetic())
-    images, labels = _random_batch(spec, batch_size)
+    images, labels = random_batch(spec, batch_size)
     images = images.contiguous(memory_format=layout)
 
     def step(number: int) -> None:
@@ -132,11 +203,11 @@ def peer(network: TimedNetwork, density: float, batch_size: int) -> DenseStep:
     forward pass finds weights that are zero off the mask. Like theirs, SGD goes tensor by tensor.
     """
     spec = network.at(density)
-    model = _masked_model(network, density)
+    model = masked_model(spec, faded=network.faded)
     parameters: list[Tensor] = list(model.parameters())
     momenta: list[Tensor | None] = [torch.zeros_like(parameter) for parameter in parameters]
     masks: dict[Tensor, Tensor] = {layer.weight: layer.mask.float() for layer in masked_layers(model).values()}
-    images, labels = _random_batch(spec, batch_size)
+    images, labels = random_batch(spec, batch_size)
     recipe = spec.training
 
     def step(number: int) -> None:
@@ -200,28 +271,33 @@ def _model_of(step: TrainingStep) -> ResNet:
     return cast(ResNet, step.engine.model)  # type: ignore[attr-defined]
 
 
-def _initial_model(network: TimedNetwork) -> ResNet:
-    model = initial_model(network.spec, DATASETS[network.spec.dataset.name].num_classes)
-    if network.faded:
+def initial_network(spec: RunSpec, *, faded: bool = False) -> ResNet:
+    """The run's network, all weights on; `faded` makes DyReLU a plain ReLU."""
+    model = initial_model(spec, DATASETS[spec.dataset.name].num_classes)
+    if faded:
         retire_dyrelu(model)
     return model
 
 
-def _masked_model(network: TimedNetwork, density: float) -> ResNet:
-    model = _initial_model(network)
-    SparseTraining.of(model, network.at(density), steps_per_epoch=1).initialise()
+def masked_model(spec: RunSpec, *, faded: bool = False) -> ResNet:
+    """The run's network with its masks of the start."""
+    model = initial_network(spec, faded=faded)
+    mask_updater(model, spec, steps_per_epoch=1).initialise()
     return model
 
 
 def _masked_state(network: TimedNetwork, density: float) -> dict[str, Tensor]:
-    return _masked_model(network, density).state_dict()
+    return masked_model(network.at(density), faded=network.faded).state_dict()
 
 
-def _random_batch(spec: RunSpec, batch_size: int) -> tuple[Tensor, Tensor]:
+def random_batch(
+    spec: RunSpec, batch_size: int, device: torch.device = CPU, purpose: Sequence[int] = ()
+) -> tuple[Tensor, Tensor]:
+    """Normally distributed images and labels, those of the product's own measured step unless there is a purpose."""
     info = DATASETS[spec.dataset.name]
-    draw = torch_generator(spec.seed, "cost")  # the batch of the product's own measured step
+    draw = torch_generator(spec.seed, "cost", *purpose)
     images = torch.randn(batch_size, *info.image_shape, generator=draw)
-    return images, torch.randint(info.num_classes, (batch_size,), generator=draw)
+    return images.to(device), torch.randint(info.num_classes, (batch_size,), generator=draw).to(device)
 
 
 def _clip_of_pytorch(parameters: list[nn.Parameter], clip: ClipSpec | None) -> Step | None:

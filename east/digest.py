@@ -1,4 +1,4 @@
-"""A digest of tensors themselves: by name, type, shape and numbers, whatever file or library holds them."""
+"""A digest of tensors by name, dtype, shape and numbers, whatever file or library holds them."""
 
 import hashlib
 from collections.abc import Mapping
@@ -10,8 +10,8 @@ from torch import Tensor
 def digest_tensors(tensors: Mapping[str, Tensor]) -> str:
     """SHA-256 of tensors, in hexadecimal.
 
-    For each tensor in the order of the names there is a line `name dtype shape`, such as `mean float64 3` or
-    `images uint8 10x3x8x8`, and then its elements in row-major order, each in little-endian bytes.
+    What is hashed: for each tensor, sorted by name, a line `name dtype shape`, such as `mean float64 3` or
+    `images uint8 10x3x8x8`, then its elements in row-major order as little-endian bytes.
 
     Args:
         tensors: by name, on any device and in any memory layout.

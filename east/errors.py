@@ -1,5 +1,5 @@
-"""The one exception that is meant for people: what is wrong, where, and how to mend it."""
+"""The exception meant for people: what is wrong, where, and how to fix it."""
 
 
 class EastError(Exception):
-    """A user's mistake or a missing thing, told in one or two plain sentences; the `east` command prints only these."""
+    """An expected failure, explained in one or two plain sentences; the `east` command prints only these."""

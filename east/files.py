@@ -1,47 +1,88 @@
 """Files appear under their final name only when whole: written aside, synced, renamed."""
 
+import csv
 import os
 import re
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import IO
 
 _TEMPORARY = re.compile(r"\.(.+)\.[a-z0-9_]{8}")
-"""How `whole_file` names a file that is not whole."""
+"""How `whole_file` names a file until it is whole."""
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:
     """Write a file so that a crash at any moment leaves either the old file or the whole new one.
 
     Args:
-        path: where the file goes; its folder is made if needed.
+        path: where the file goes; its folder is created if needed.
         content: text is encoded as UTF-8.
     """
     with whole_file(path) as stream:
         stream.write(content.encode() if isinstance(content, str) else content)
 
 
-def temporaries(folder: Path, names: Iterable[str]) -> list[Path]:
-    """What processes that were killed while they wrote these files have left in a folder.
+@dataclass(frozen=True)
+class CsvText:
+    """The texts of a CSV file up to the first line that is not whole.
 
-    Another process that writes one of them just now has such a file as well.
+    Attributes:
+        names: of the columns; none where there is no file, or no line in it.
+        rows: a text for each column.
+        problem: why the rest could not be read, in a sentence; None where all was, or there is no file.
+    """
+
+    names: tuple[str, ...] = ()
+    rows: tuple[tuple[str, ...], ...] = ()
+    problem: str | None = None
+
+
+def read_csv(path: Path) -> CsvText:
+    """Read a CSV file with a header as far as it is whole, every field as text."""
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return CsvText()
+    except OSError as error:
+        return CsvText(problem=f"{path} cannot be read: {error.strerror}.")
+    try:
+        found = [tuple(row) for row in csv.reader(text.splitlines(), strict=True)]
+    except csv.Error as error:
+        return CsvText(problem=f"{path} is not a CSV file: {error}.")
+    if not found:
+        return CsvText(problem=f"{path} is empty.")
+    names, *rows = found
+    whole = next((i for i, row in enumerate(rows) if len(row) != len(names)), len(rows))
+    # A line without an end may have been cut within its last field, and be the header.
+    if whole == len(rows) and not text.endswith("\n"):
+        whole -= 1
+    if whole == len(rows):
+        return CsvText(names, tuple(rows))
+    return CsvText(
+        names if whole >= 0 else (), tuple(rows[: max(0, whole)]), f"{path} is whole only up to line {whole + 1}."
+    )
+
+
+def temporaries(folder: Path, names: Iterable[str]) -> list[Path]:
+    """Temporary files of these files: left by processes killed while writing them, or in use by one that writes now.
 
     Args:
         folder: where the files go.
-        names: of the files, as patterns of `fnmatch`.
+        names: their final names, as `fnmatch` patterns.
     """
     return [path for path in folder.glob(".*") if any(is_temporary(path.name, name) for name in names)]
 
 
 def is_temporary(name: str, target: str = "*") -> bool:
-    """Whether this is the name that a file has until it is whole.
+    """Whether a file with this name is not whole yet.
 
     Args:
         name: of a file.
-        target: the name that it gets then, as a pattern of `fnmatch`.
+        target: its final name, as an `fnmatch` pattern.
     """
     found = _TEMPORARY.fullmatch(name)
     return found is not None and fnmatchcase(found[1], target)
@@ -49,10 +90,10 @@ def is_temporary(name: str, target: str = "*") -> bool:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[IO[bytes]]:
-    """A stream to write a file to that appears under its name when the block ends, and not at all if that fails.
+    """A stream to a file that appears under its name when the block ends, and not at all if the block fails.
 
     Args:
-        path: where the file goes; its folder is made if needed.
+        path: where the file goes; its folder is created if needed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as stream:

@@ -1,4 +1,4 @@
-"""How far the bytes of a run can be repeated: four classes, from `any processor` to `statistical`."""
+"""How far a run can be repeated byte for byte: four classes, from `any processor` to `statistical`."""
 
 from collections.abc import Iterable
 from enum import StrEnum
@@ -14,6 +14,6 @@ class Reproducibility(StrEnum):
 
 
 def weakest(classes: Iterable[Reproducibility]) -> Reproducibility:
-    """The weakest of several classes; of none the strongest there is."""
+    """The weakest of several classes; the strongest if there are none."""
     order = list(Reproducibility)
     return max(classes, key=order.index, default=Reproducibility.ANY_PROCESSOR)

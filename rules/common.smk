@@ -7,8 +7,7 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 from east.config import make_plan, validate
-from east.config.cost import cost_plan
-from east.config.plan import METHODS_TABLE
+from east.config.plan import METHODS_TABLE, cost_plan
 from east.config.tables import GridTable
 from east.errors import EastError
 from east.launch.cores import FIXED_THREADS, training_threads
@@ -62,6 +61,7 @@ EVIDENCE_FILES = [
     for table in ["comparison", "claims", "audit"]
     for form in ["csv", "md", "tex", "html"]
 ]
+FRAMES = [f"{TABLES}/runs.csv", f"{TABLES}/epochs.csv"]
 APPENDIX = f"{TABLES}/appendix.tex"
 STYLE = str(PROJECT / "report" / "figures.mplstyle")
 
@@ -160,7 +160,9 @@ def summaries_there(wildcards):
     makes Snakemake render again when a run has ended since."""
     if not EXECUTION.partial:
         return []
-    there = filter(Path.exists, map(Path, summary_files(wildcards.table)))
+    tables = [wildcards.table] if "table" in wildcards.keys() else TABLES_BY_ID
+    files = dict.fromkeys(file for table in tables for file in summary_files(table))
+    there = filter(Path.exists, map(Path, files))
     return [file.stat().st_mtime_ns for file in there]
 
 

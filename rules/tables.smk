@@ -1,8 +1,39 @@
-# Tables 2-5, B.1 and the methods, and how they stand to the paper's, each in four formats.
+# Every run and epoch as CSV; Tables 2-5, B.1 and the methods, and how they stand to the paper's, each in four formats.
 
 import json
 
 from east.render.contents import hyperparameter_rows
+
+
+PLANNED_SUMMARIES = [f"{RUNS}/{run.id}/summary.json" for run in PLAN.runs]
+
+
+def planned_runs():
+    """Every run with its identity and its method, as JSON."""
+    runs = [
+        {"id": run.id, "fingerprint": run.fingerprint, "method": run.label}
+        for run in PLAN.runs
+    ]
+    return json.dumps(runs)
+
+
+rule frames:
+    input:
+        [] if EXECUTION.partial else PLANNED_SUMMARIES,
+    output:
+        FRAMES,
+    log:
+        f"{LOGS}/frames.log",
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        planned=planned_runs(),
+        runs=RUNS,
+        there=summaries_there,
+    shell:
+        'east frames --planned - --runs {params.runs:q} --folder "$(dirname {output[0]:q})"'
+        " 2> {log:q} <<< {params.planned:q}"
 
 
 rule table:

@@ -10,7 +10,7 @@ import torch
 from east.config import RunSpec, load_plan
 from east.data.prepare import prepare
 from east.log import configure_logging
-from east.training.loop import Resources, train
+from east.training.run import Resources, train
 from tests.unit.same_bits import DIGITS
 
 ROOT = Path(__file__).parents[1]

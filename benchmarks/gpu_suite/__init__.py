@@ -1,1 +1,1 @@
-"""The parts of the GPU suite, `python -m benchmarks.gpu`."""
+"""The parts of `benchmarks.gpu`: each answers one question about a GPU."""

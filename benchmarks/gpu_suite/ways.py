@@ -1,339 +1,257 @@
-"""The ways to execute a training step that are compared on a GPU, each a training of its own in one process."""
+"""The ways to execute a training step that are compared on a GPU: ours as the trainer has them, and the authors'."""
 
 import copy
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache, partial
-from typing import Any, Literal, Protocol
+from functools import lru_cache
+from typing import Any, cast
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 
-from benchmarks.gpu_suite.conditions import with_numerics
-from benchmarks.gpu_suite.findings import EngineOrAuthors, Stepping, WayName
-from east.config.run import Numerics, RunSpec
+from benchmarks.gpu_suite.suite import Setting
+from benchmarks.variants import masked_model
+from east.config import RunSpec, read_config
+from east.config.plan import method_specs
+from east.config.run import ModelName
+from east.data.batches import TensorBatches
 from east.data.catalog import DATASETS
-from east.engine import Engine, Workload, make_engine
-from east.engine.auto import AutoEngine
-from east.engine.choose import machine_costs
-from east.engine.compiled import CompiledNetwork
-from east.engine.costs.choose import Cheapest
-from east.engine.dense import DenseEngine
 from east.errors import EastError
-from east.models import ResNet
-from east.models.blocks import BASIC, Parts
-from east.models.dyrelu import retire_dyrelu
-from east.models.initialise import initialise
-from east.seeding import torch_generator
-from east.sparse.active import ActiveWeights, active_weights
 from east.sparse.layers import masked_layers
-from east.training.captured import CapturedStep, Work, make_step
-from east.training.clip import GradientClip
-from east.training.loop import initial_model
-from east.training.optimizer import Optimizer, make_optimizer
-from east.training.sparsity import SparseTraining
-from east.training.step import Step, TrainingStep
-from east.training.workload import expected_workload
+from east.training.assembly import assemble
+from east.training.captured import CapturedStep, StepKind
+from east.training.describe import mask_updater
 
+PLAIN, EVERYTHING = "RigL", "EAST Combined"
+"""Methods of Table 6: that which adds nothing to RigL, and all components together."""
 
-def way(engine: EngineOrAuthors, stepping: Stepping, numerics: Numerics) -> WayName:
-    """A way in one line."""
-    return WayName(engine=engine, stepping=stepping, numerics=numerics)
+NETWORKS: dict[str, ModelName] = {"ResNet-34": "resnet34", "ResNet-50": "resnet50"}
+"""How tables call the networks -> their names in the config."""
 
-
-AUTHORS_FP32, AUTHORS_TF32 = (way("authors", "eager", numerics) for numerics in ("fp32", "tf32"))
+SMALL_WIDTH, SMALL_DENSITY = 2, 0.25
+MOST_WORKERS = 8
+MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 
 
 @dataclass(frozen=True)
-class Switches:
-    """What PyTorch keeps for the whole process and ways set differently; put back whenever a way goes on.
+class Way:
+    """How a training step is executed: `authors` or an engine, a way of stepping, numerics."""
 
-    Args:
-        precision: of float32 convolutions.
-        benchmark: whether cuDNN chooses its algorithms by timing them.
-        deterministic: whether it may only choose deterministic ones.
-    """
+    engine: str
+    stepping: str
+    numerics: str
 
-    precision: str
-    benchmark: bool
-    deterministic: bool
-
-    @classmethod
-    def now(cls) -> "Switches":
-        """As they are."""
-        cudnn: Any = torch.backends.cudnn
-        return cls(cudnn.conv.fp32_precision, cudnn.benchmark, cudnn.deterministic)
-
-    def put(self) -> None:
-        """Set them."""
-        cudnn: Any = torch.backends.cudnn
-        cudnn.conv.fp32_precision = self.precision
-        cudnn.benchmark = self.benchmark
-        cudnn.deterministic = self.deterministic
+    def __str__(self) -> str:
+        return f"{self.engine}, {self.stepping}, {self.numerics}"
 
 
-class Training(Protocol):
-    """One training, to be carried on step by step."""
+AUTHORS = (Way("authors", "eager", "tf32"), Way("authors", "eager", "fp32"))
+EAGER = tuple(Way(engine, "eager", numerics) for numerics in ("tf32", "bf16") for engine in ("dense", "sparse"))
+CAPTURED = tuple(Way(way.engine, "captured", way.numerics) for way in EAGER)
+AUTO = (Way("auto", "captured", "tf32"), Way("auto", "captured", "bf16"))
+COMPILED = (Way("dense", "compiled", "tf32"), Way("dense", "compiled", "bf16"))
 
-    model: ResNet
-    way: WayName
-    spec: RunSpec
 
-    @property
-    def executed_by(self) -> str:
-        """The engine that executes it now."""
-        ...
+def spec_of(setting: Setting, model: ModelName, method: str = PLAIN, density: float | None = None) -> RunSpec:
+    """A training by a method of Table 6, without a density cycle; in a rehearsal of few channels on small images."""
+    spec = method_specs(read_config(), model, "cifar10")[method]
+    if setting.small:
+        spec = changed(spec, model={"width": SMALL_WIDTH}, dataset={"name": "digits", "validation": 144})
+        density = SMALL_DENSITY
+    sparsity = {} if density is None else {"density": density}
+    return changed(spec, sparsity=sparsity).model_copy(update={"cycle": None})
 
-    def resume(self) -> None:
-        """Called when another training of the process has worked in between."""
-        ...
 
-    def require_as_named(self) -> None:
-        """See, after some steps, that it is executed as its name says.
-
-        Raises:
-            EastError: it is not.
-        """
-        ...
-
-    def train(self, images: Tensor, labels: Tensor, number: int, lr: float, *, dense_gradients: bool = False) -> Tensor:
-        """One step on a batch on the device; `number` counts from 1. Returns the summed loss, 0-d."""
-        ...
+def changed(spec: RunSpec, **parts: dict[str, Any]) -> RunSpec:
+    """The run with some fields of some of its parts replaced."""
+    return spec.model_copy(update={name: getattr(spec, name).model_copy(update=new) for name, new in parts.items()})
 
 
 class OurTraining:
-    """A training as the product makes it, by one of its engines and one way of stepping.
+    """A training of ours.
 
     Args:
-        name: engine, stepping and numerics.
+        way: engine, stepping and numerics.
         spec: the run.
-        device: where it computes. The CPU is for rehearsals: the network has few layers, sparse kernels run in
-            Triton's interpreter, and what is recorded is executed anew.
-        batch_size: images of a full batch.
+        setting: where it computes; in a rehearsal on the CPU steps are eager and numbers float32, whatever the way.
         faded: whether DyReLU is a plain ReLU already.
-        steps_per_epoch: by which the timetable of mask updates goes.
         double: compute in float64, as a reference.
     """
 
-    def __init__(
-        self,
-        name: WayName,
-        spec: RunSpec,
-        device: torch.device,
-        *,
-        batch_size: int,
-        faded: bool = False,
-        steps_per_epoch: int = 1,
-        double: bool = False,
-    ) -> None:
-        Switches("tf32", benchmark=False, deterministic=False).put()
-        self.way = name
-        self._batch_size = batch_size
-        self.spec = with_numerics(spec, name.numerics)
-        self.model = masked_model(self.spec, device, steps_per_epoch=steps_per_epoch, faded=faded)
+    def __init__(self, way: Way, spec: RunSpec, setting: Setting, *, faded: bool = False, double: bool = False) -> None:
+        _set_switches("tf32", benchmark=False, deterministic=False)
+        if setting.where.type == "cpu":
+            way = Way(way.engine, "eager", "fp32")
+        self._way = way
+        model = copy.deepcopy(_masked_model(spec, faded=faded)).to(setting.where)
         if double:
-            self.model.double()
-        self.sparsity = SparseTraining.of(self.model, self.spec, steps_per_epoch)
-        self.active = active_weights(masked_layers(self.model), self.sparsity.peak_counts())
-        workload = expected_workload(self.spec.training.model_copy(update={"batch_size": batch_size}))
-        self.engine = _engine(name, self.model, self.active, device, workload)
-        self.optimizer = make_optimizer(
-            self.model.parameters(), self.active, self.spec.training, self.engine.arithmetic
-        )
-        clip = self.spec.training.gradient_clip
-        self.clip = None if clip is None else GradientClip(clip, self.active, self.spec.seed, self.engine.arithmetic)
-        self.step = _step(name, self.engine, self.optimizer, self.active, self.clip, device)
-        self._switches = Switches.now()
-
-    @property
-    def executed_by(self) -> str:
-        """The engine that executes it now."""
-        if not isinstance(self.engine, AutoEngine):
-            return self.engine.name
-        image_shape = DATASETS[self.spec.dataset.name].image_shape
-        return self.engine.decide(torch.empty(self._batch_size, *image_shape, device="meta")).name
-
-    @property
-    def recorded(self) -> int:
-        """Steps that were recorded so far."""
-        return self.step.recorded if isinstance(self.step, CapturedStep) else 0
-
-    def require_as_named(self) -> None:
-        """See that the product has not fallen back to another way, which it only warns of.
-
-        Raises:
-            EastError: it has.
-        """
-        if self.way.engine == "sparse" and self.engine.name != "sparse":
-            raise EastError(f"the engine fell back to {self.engine.name}.")
-        if self.way.stepping != "eager" and self.recorded == 0:
-            raise EastError("no step was recorded: it fell back to eager.")
-        if self.way.stepping == "compiled" and not _is_compiled(self.engine):
-            raise EastError("the network was not compiled.")
+            model.double()
+        own = changed(spec, training={"batch_size": setting.batches[0], "numerics": way.numerics})
+        masks = mask_updater(model, own, steps_per_epoch=1)
+        kind = cast(StepKind, way.stepping)
+        self._made = assemble(own, model, masks, device=setting.where, engine=way.engine, kind=kind)
+        self._switches = _switches()
 
     def resume(self) -> None:
         """Set the switches of the process as this training found them."""
-        self._switches.put()
+        _set_switches(*self._switches)
 
-    def train(self, images: Tensor, labels: Tensor, number: int, lr: float, *, dense_gradients: bool = False) -> Tensor:
-        """One step; the gradients are in place afterwards."""
-        loss, _ = self.step(images, labels, lr, number, dense_gradients=dense_gradients)
-        return loss
+    def train(self, images: Tensor, labels: Tensor, number: int, lr: float) -> Tensor:
+        """One step on a batch on the device; `number` counts from 1. Returns the summed loss, 0-d."""
+        return self._made.step(images, labels, lr, number, dense_gradients=False)[0]
 
+    def executed_by(self) -> str:
+        """The engine that has executed it.
 
-class Repeater:
-    """Records work by remembering it, for rehearsals without a GPU."""
+        Raises:
+            EastError: not what its way says: the product has fallen back to another, of which it only warns.
+        """
+        engine, step = self._made.engine, self._made.step
+        executed = engine.executed().engine
+        if self._way.engine in ("dense", "sparse") and executed != self._way.engine:
+            raise EastError(f"the engine fell back to {executed}.")
+        if self._way.stepping != "eager" and not (isinstance(step, CapturedStep) and step.recorded):
+            raise EastError("no step was recorded: it fell back to eager.")
+        compiled = [part.is_compiled for part in vars(engine).values() if hasattr(part, "is_compiled")]
+        if self._way.stepping == "compiled" and not any(compiled):
+            raise EastError("the network was not compiled.")
+        return executed
 
-    def warm_up(self, work: Work) -> None:
-        """Do it."""
-        work()
-
-    def record(self, work: Work) -> Work:
-        """Remember it."""
-        return work
-
-
-class _RehearsedCompiling(DenseEngine):
-    """The dense engine with its network traced as for compiling, but executed by PyTorch: the CPU compiles slowly."""
-
-    def __init__(
-        self, model: ResNet, active: Mapping[str, ActiveWeights], *, numerics: str, device: torch.device
-    ) -> None:
-        super().__init__(model, active, numerics=numerics, device=device)
-        self._training = CompiledNetwork(model, backend="aot_eager")
+    def gradients(self) -> dict[str, Tensor]:
+        """The gradients that the last step left, each kind as one vector in float64, whatever the weights' layout."""
+        active = self._made.active.values()
+        kinds = {
+            "active weights": [one.to_row_major(one.gradient) for one in active if one.gradient is not None],
+            "other parameters": [one.contiguous() for one in self._made.optimizer.plain_gradients()],
+        }
+        return {kind: torch.cat([one.detach().flatten().double() for one in found]) for kind, found in kinds.items()}
 
 
 class AuthorsTraining:
-    """A training in the authors' way, in float32 or with TF32 convolutions."""
+    """The authors' way, written from the algorithm: masked dense tensors, weight x mask after every optimizer step.
 
-    executed_by = "authors"
+    The host reads loss and number of correct predictions at every step. cuDNN chooses its algorithms by timing them and
+    is held to deterministic ones, as in the authors' code.
 
-    def __init__(
-        self, name: WayName, spec: RunSpec, device: torch.device, *, batch_size: int, faded: bool = False
-    ) -> None:
-        # torchvision is imported only where it is needed.
-        from benchmarks.gpu_suite.authors import AuthorsStep
+    Args as of `OurTraining`; numerics are those of convolutions, float32 or TF32.
+    """
 
-        self.way = name
-        self.spec = with_numerics(spec, name.numerics)
-        self.model = masked_model(self.spec, device, faded=faded)
-        self._step = AuthorsStep(self.model, self.spec)
-        self._switches = Switches("ieee" if name.numerics == "fp32" else "tf32", benchmark=True, deterministic=True)
-
-    def require_as_named(self) -> None:
-        """There is nothing that it could fall back to."""
+    def __init__(self, way: Way, spec: RunSpec, setting: Setting, *, faded: bool = False) -> None:
+        self._precision = "ieee" if way.numerics == "fp32" else "tf32"
+        self.model = copy.deepcopy(_masked_model(spec, faded=faded)).to(setting.where)
+        recipe = spec.training
+        self._clip = recipe.gradient_clip
+        self._masks = {layer.weight: layer.mask.float() for layer in masked_layers(self.model).values()}
+        # Adam is the optimizer of another recipe; nothing of Table 6 uses it.
+        self._optimizer = torch.optim.SGD(
+            self.model.parameters(),
+            lr=recipe.lr,
+            momentum=recipe.optimizer.momentum,
+            nesterov=recipe.optimizer.nesterov,
+            weight_decay=recipe.weight_decay,
+        )
+        self.loss_sum, self.correct = 0.0, 0
 
     def resume(self) -> None:
         """Set the switches of the process as the authors' code does."""
-        self._switches.put()
+        _set_switches(self._precision, benchmark=True, deterministic=True)
 
-    def train(self, images: Tensor, labels: Tensor, number: int, lr: float, *, dense_gradients: bool = False) -> Tensor:
-        """One step, at the learning rate that the optimizer has."""
-        self._step(images, labels)
-        return torch.tensor(self._step.loss_sum)
+    def train(self, images: Tensor, labels: Tensor, number: int, lr: float) -> Tensor:
+        """One step as `OurTraining` takes it, at the learning rate that the optimizer has."""
+        self._optimizer.zero_grad()
+        logits = self.model(images)
+        loss = F.cross_entropy(logits, labels)
+        loss.backward()  # type: ignore[no-untyped-call]
+        if self._clip is not None:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self._clip.norm)
+        self._optimizer.step()
+        with torch.no_grad():
+            for weight, mask in self._masks.items():
+                weight.mul_(mask)
+                self._optimizer.state[weight]["momentum_buffer"].mul_(mask)
+        self.loss_sum += loss.item()
+        self.correct += int((logits.argmax(1) == labels).sum().item())
+        return loss.detach() * len(labels)
 
-
-def make_training(
-    name: WayName, spec: RunSpec, device: torch.device, *, batch_size: int, faded: bool = False
-) -> Training:
-    """A training by one of the ways.
-
-    Raises:
-        EastError: the engine does not run here.
-    """
-    kind = AuthorsTraining if name.engine == "authors" else OurTraining
-    training: Training = kind(name, spec, device, batch_size=batch_size, faded=faded)
-    return training
-
-
-def random_batch(spec: RunSpec, batch_size: int, device: torch.device, *purpose: int) -> tuple[Tensor, Tensor]:
-    """Normally distributed images, and labels."""
-    info = DATASETS[spec.dataset.name]
-    draw = torch_generator(spec.seed, "cost", *purpose)
-    images = torch.randn(batch_size, *info.image_shape, generator=draw)
-    labels = torch.randint(info.num_classes, (batch_size,), generator=draw)
-    return images.to(device), labels.to(device)
+    def executed_by(self) -> str:
+        """There is nothing that it could fall back to."""
+        return "authors"
 
 
-def gradients(training: OurTraining) -> dict[Literal["active weights", "other parameters"], Tensor]:
-    """The gradients that the last step left, each kind as one vector in float64, whatever the weights' layout."""
-    masked = [
-        weights.to_row_major(weights.gradient) for weights in training.active.values() if weights.gradient is not None
-    ]
-    plain = training.optimizer.plain_gradients()
-    return {
-        "active weights": _joined(masked),
-        "other parameters": _joined([gradient.contiguous() for gradient in plain]),
-    }
+Training = OurTraining | AuthorsTraining
+
+_masked_model = lru_cache(maxsize=2)(masked_model)
+"""Drawing weights and masks takes longer than many steps on a GPU."""
 
 
-def _engine(
-    name: WayName, model: ResNet, active: Mapping[str, ActiveWeights], device: torch.device, workload: Workload
-) -> Engine:
-    compiled = name.stepping == "compiled"
-    if device.type == "cuda" or (name.engine != "sparse" and not compiled):
-        return make_engine(
-            name.engine, model, active, numerics=name.numerics, device=device, workload=workload, compiled=compiled
+def make_training(way: Way, spec: RunSpec, setting: Setting, *, faded: bool = False) -> Training:
+    """A training by one of the ways."""
+    return (AuthorsTraining if way.engine == "authors" else OurTraining)(way, spec, setting, faded=faded)
+
+
+def our_batches(spec: RunSpec, count: int, setting: Setting) -> TensorBatches:
+    """Batches of random images as the trainer makes them: on the device, augmented there."""
+    return TensorBatches(
+        *_random_images(spec, count),
+        device=setting.where,
+        mean=MEAN,
+        std=STD,
+        batch_size=setting.batches[0],
+        margin=spec.dataset.margin,
+        padding=spec.dataset.padding,
+        flip=spec.dataset.flip,
+        seed=spec.seed,
+    )
+
+
+class AuthorsBatches(Dataset[tuple[Tensor, int]]):
+    """An epoch of images as the authors batch them: workers crop and mirror them one by one, with torchvision."""
+
+    def __init__(self, spec: RunSpec, count: int, setting: Setting) -> None:
+        # torchvision is imported only where it is needed.
+        from torchvision import transforms
+
+        pixels, labels = _random_images(spec, count)
+        self._pixels, self._labels = pixels.permute(0, 2, 3, 1).contiguous().numpy(), labels.tolist()
+        crop = transforms.RandomCrop(pixels.shape[2:], padding=spec.dataset.margin, padding_mode="reflect")
+        mirror, normalise = transforms.RandomHorizontalFlip(), transforms.Normalize(MEAN, STD)
+        self._transform = transforms.Compose([transforms.ToPILImage(), crop, mirror, transforms.ToTensor(), normalise])
+        self._device = setting.where
+        # A core each; they are kept between epochs, which is kind to the authors' way.
+        workers = 1 if setting.small else min(MOST_WORKERS, len(os.sched_getaffinity(0)))
+        pin = setting.device == "cuda"
+        self._loader = DataLoader(
+            self, setting.batches[0], shuffle=True, num_workers=workers, pin_memory=pin, persistent_workers=True
         )
-    if name.engine == "dense":
-        return _RehearsedCompiling(model, active, numerics=name.numerics, device=device)
-    # Not at the top: it imports Triton.
-    from east.engine.cuda.engine import CudaSparseEngine
 
-    choose = Cheapest(partial(machine_costs, device, name.numerics), workload, ("fused",))
-    return CudaSparseEngine(model, active, numerics=name.numerics, device=device, choose=choose)
+    def __len__(self) -> int:
+        return len(self._labels)
 
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self._transform(self._pixels[index]), self._labels[index]
 
-def _is_compiled(engine: Engine) -> bool:
-    return any(isinstance(part, CompiledNetwork) and part.is_compiled for part in vars(engine).values())
-
-
-def _step(
-    name: WayName,
-    engine: Engine,
-    optimizer: Optimizer,
-    active: Mapping[str, ActiveWeights],
-    clip: GradientClip | None,
-    device: torch.device,
-) -> Step:
-    if device.type == "cuda" or name.stepping == "eager":
-        return make_step(name.stepping, engine, optimizer, active, clip, device)
-    return CapturedStep(TrainingStep(engine, optimizer, active, clip), Repeater(), device)
+    def epoch(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches of an epoch, moved to the device one by one."""
+        for images, labels in self._loader:
+            yield images.to(self._device, non_blocking=True), labels.to(self._device, non_blocking=True)
 
 
-def _joined(vectors: list[Tensor]) -> Tensor:
-    return torch.cat([vector.detach().flatten().double() for vector in vectors])
+def _random_images(spec: RunSpec, count: int) -> tuple[Tensor, Tensor]:
+    info = DATASETS[spec.dataset.name]
+    draw = torch.Generator().manual_seed(spec.seed)
+    pixels = torch.randint(256, (count, *info.image_shape), generator=draw, dtype=torch.uint8)
+    return pixels, torch.randint(info.num_classes, (count,), generator=draw)
 
 
-def masked_model(spec: RunSpec, device: torch.device, *, steps_per_epoch: int = 1, faded: bool = False) -> ResNet:
-    """The run's network with its masks of the start, on its device; in a rehearsal one of the same parts, few layers.
-
-    Args:
-        spec: the run.
-        device: where it goes.
-        steps_per_epoch: by which the density of the start goes.
-        faded: whether DyReLU is a plain ReLU already.
-    """
-    # A copy, because drawing weights and masks takes longer than many steps on a GPU.
-    model = copy.deepcopy(_masked_model(with_numerics(spec, "fp32"), device.type == "cuda", steps_per_epoch))
-    if faded:
-        retire_dyrelu(model)
-    return model.to(device)
+def _switches() -> tuple[str, bool, bool]:
+    """What PyTorch keeps for the whole process and ways set differently."""
+    cudnn: Any = torch.backends.cudnn
+    return cudnn.conv.fp32_precision, cudnn.benchmark, cudnn.deterministic
 
 
-@lru_cache(maxsize=2)
-def _masked_model(spec: RunSpec, whole: bool, steps_per_epoch: int) -> ResNet:
-    classes = DATASETS[spec.dataset.name].num_classes
-    model = initial_model(spec, classes) if whole else _few_layers(spec, classes)
-    SparseTraining.of(model, spec, steps_per_epoch).initialise()
-    return model
-
-
-def _few_layers(spec: RunSpec, classes: int) -> ResNet:
-    """Triton's interpreter takes tens of milliseconds for a channel of a layer."""
-    model = spec.model
-    parts = Parts(dct=model.dct, dyrelu=model.activation == "dyrelu")
-    blocks = (1, 1) if model.sharing_ratio is None else (model.sharing_ratio + 1,)
-    network = ResNet(BASIC, blocks, classes, width=1, parts=parts, sharing_ratio=model.sharing_ratio)
-    initialise(network, spec.seed)
-    return network
+def _set_switches(precision: str, benchmark: bool, deterministic: bool) -> None:
+    cudnn: Any = torch.backends.cudnn
+    cudnn.conv.fp32_precision, cudnn.benchmark, cudnn.deterministic = precision, benchmark, deterministic

@@ -1,20 +1,25 @@
 """From the runs of a table to its numbers: mean and spread over seeds, change, and the paper's value beside them."""
 
+import hashlib
 import shlex
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal, Self, overload
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, overload
 
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from east import REVISION
-from east.analysis.published import PublishedGrid, PublishedRow, read_published_grid
-from east.analysis.summary import Summary, describe, read_summary, summary_path
-from east.config.run import DatasetName, Frozen, ModelName, Pattern, of_another_revision
-from east.config.tables import Comparing, GridRow, GridTable, MethodRow, MethodsTable, RunReference, Summarising, Table
+from east.analysis.published import PublishedGrid, PublishedRow, ScheduleColumns, read_published_grid
+from east.config.run import Frozen, of_another_revision
+from east.config.tables import Comparing, GridRow, GridTable, MethodsTable, RunReference, Summarising, Table
+from east.config.vocabulary import DatasetName, ModelName
 from east.errors import EastError
 from east.files import write_atomically
+from east.training.records import Inputs, RunInput, describe, summary_path
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SeedStatus = Literal["finished", "diverged", "missing"]
 
@@ -78,15 +83,11 @@ class PublishedValue(Frozen):
         return abs(self.change - self.change_from_means) > 0.05 + 1e-9
 
 
-class GridResult(Frozen):
+class GridResult(ScheduleColumns):
     """A row of Tables 2-5 with its numbers."""
 
     id: str
     method: str
-    pattern: Pattern | None
-    multiplier: float | None
-    cycles: int | None
-    length_multiplier: float | None
     footnote: str | None
     printed: bool = Field(default=True, description="whether it is a row of the paper's, with nothing else changed")
     accuracy: Accuracy
@@ -122,6 +123,7 @@ class AggregatedGrid(Frozen):
     summarising: Summarising
     comparing: Comparing = Comparing()
     published_table: str | None = Field(description="number of the paper's table, where it is set beside")
+    inputs: Inputs = Inputs()
     rows: tuple[GridResult, ...]
 
     @property
@@ -138,6 +140,7 @@ class AggregatedMethods(Frozen):
     title: str
     density: float
     summarising: Summarising
+    inputs: Inputs = Inputs()
     rows: tuple[MethodResult, ...]
 
 
@@ -171,18 +174,37 @@ def aggregate(
         EastError: Summaries belong to other settings than the plan's (every such run is named, whatever
             `partial` says), are missing, or cannot be read; or the published numbers cannot be.
     """
-    references = [run for row in table.rows for run in row.runs]
-    summaries = _read_summaries(references, runs_dir, partial=partial)
-    accuracies = [_accuracy(row, summaries, table.summarising) for row in table.rows]
+    references = list(dict.fromkeys(run for row in table.rows for run in row.runs))
+    runs = _read_runs(references, runs_dir, partial=partial)
+    # What is missing is None from here on, as in the file that is written.
+    found = runs.astype(object).where(runs.notna(), None).to_dict("index")
+    seeds = {run.id: _seed_value(run, found[run.id], table.summarising) for run in references}
+    accuracies = [_accuracy([seeds[run.id] for run in row.runs], table.summarising) for row in table.rows]
+    inputs = Inputs(
+        runs={
+            run.id: RunInput(fingerprint=run.fingerprint, summary=digest)
+            for run in references
+            if (digest := found[run.id]["summary_sha256"])
+        },
+    )
     if isinstance(table, MethodsTable):
-        return _aggregate_methods(table, accuracies)
-    published = read_published_grid(published_dir / table.published) if table.published else None
-    return _aggregate_grid(table, accuracies, published)
+        return _aggregate_methods(table, accuracies, inputs)
+    published = None
+    if table.published:
+        path = published_dir / table.published
+        published = read_published_grid(path)
+        inputs = inputs.model_copy(update={"files": {path.name: hashlib.sha256(path.read_bytes()).hexdigest()}})
+    return _aggregate_grid(table, accuracies, published, inputs)
 
 
 def write_json(aggregated: AggregatedGrid | AggregatedMethods, path: Path) -> None:
     """Write a summarised table; `read_json` gives the same object back."""
-    write_atomically(path, _ADAPTER.dump_json(aggregated, indent=2) + b"\n")
+    write_atomically(path, table_json(aggregated))
+
+
+def table_json(aggregated: AggregatedGrid | AggregatedMethods) -> bytes:
+    """What `write_json` writes."""
+    return _ADAPTER.dump_json(aggregated, indent=2) + b"\n"
 
 
 def read_json(path: Path) -> AggregatedGrid | AggregatedMethods:
@@ -217,108 +239,81 @@ def mean_and_std(values: Sequence[float], spread: Literal["sample", "population"
     return mean, statistics.stdev(values) if spread == "sample" else statistics.pstdev(values)
 
 
-def _read_summaries(references: Iterable[RunReference], runs_dir: Path, *, partial: bool) -> dict[str, Summary | None]:
-    summaries: dict[str, Summary | None] = {}
-    stale: dict[str, str] = {}
-    missing: list[str] = []
-    for reference in references:
-        if reference.id in summaries:
-            continue
-        path = summary_path(runs_dir, reference.id)
-        summary = read_summary(path) if path.exists() else None
-        summaries[reference.id] = summary
-        if summary is None:
-            missing.append(reference.id)
-        elif summary.fingerprint != reference.fingerprint:
-            stale[reference.id] = _why_stale(summary)
-    if stale:
-        files = shlex.join(str(summary_path(runs_dir, run)) for run in stale)
-        reasons = {why: [run for run, other in stale.items() if other == why] for why in stale.values()}
-        refused = " ".join(f"{_count(runs)} in {runs_dir} {why} ({', '.join(runs)})." for why, runs in reasons.items())
+def _read_runs(references: Sequence[RunReference], runs_dir: Path, *, partial: bool) -> "pd.DataFrame":
+    """The runs of a table, by id, of which none is stale, nor any missing unless the table may be partial."""
+    # Whoever reads a table that is summarised does not wait for pandas.
+    from east.analysis.results import PlannedRun, read_runs
+
+    planned = [PlannedRun(id=run.id, fingerprint=run.fingerprint) for run in references]
+    runs = read_runs(runs_dir, planned).set_index("id")
+    stale = runs[runs["status"] == "stale"]
+    if len(stale):
+        files = shlex.join(str(summary_path(runs_dir, run)) for run in stale.index)
+        refused = " ".join(
+            f"{_count(alike.index)} in {runs_dir} {_why_stale(int(revision))} ({', '.join(alike.index)})."
+            for revision, alike in stale.groupby(stale["revision"].fillna(REVISION), sort=False)
+        )
         raise EastError(
             f"{refused} Train again, with the same --configfile, by "
             f"`snakemake --cores all --forcerun {files}`, or delete the folders named above."
         )
-    if missing and not partial:
+    missing = runs.index[~runs["status"].isin(["finished", "diverged"])]
+    if len(missing) and not partial:
         raise EastError(
             f"{_count(missing)} in {runs_dir} without a summary: {', '.join(missing)}. "
             "Let `snakemake --cores all` finish them, or ask for a partial table."
         )
-    return summaries
+    return runs
 
 
-def _why_stale(summary: Summary) -> str:
+def _why_stale(revision: int) -> str:
     """Why a summary is not that of the plan's run."""
-    revision = summary.run.get("revision", REVISION)
     return "trained with other settings than the plan's" if revision == REVISION else of_another_revision(revision)
 
 
-def _count(runs: Sequence[str]) -> str:
-    return "1 run is" if len(runs) == 1 else f"{len(runs)} runs are"
+def _count(runs: Iterable[str]) -> str:
+    number = len(list(runs))
+    return "1 run is" if number == 1 else f"{number} runs are"
 
 
-def _accuracy(row: GridRow | MethodRow, summaries: dict[str, Summary | None], summarising: Summarising) -> Accuracy:
-    seeds = tuple(_seed_value(run, summaries[run.id], summarising) for run in row.runs)
-    values = [seed.accuracy for seed in seeds if seed.accuracy is not None]
-    mean, std = mean_and_std(values, summarising.spread)
-    return Accuracy(seeds=seeds, mean=mean, std=std)
+def _accuracy(seeds: Sequence[SeedValue], summarising: Summarising) -> Accuracy:
+    mean, std = mean_and_std([seed.accuracy for seed in seeds if seed.accuracy is not None], summarising.spread)
+    return Accuracy(seeds=tuple(seeds), mean=mean, std=std)
 
 
-def _seed_value(run: RunReference, summary: Summary | None, summarising: Summarising) -> SeedValue:
-    if summary is None:
+def _seed_value(run: RunReference, found: Mapping[Hashable, Any], summarising: Summarising) -> SeedValue:
+    status = found["status"]
+    if status == "diverged":
+        return SeedValue(run=run.id, seed=run.seed, status=status, diverged_at_epoch=found["diverged_at_epoch"])
+    if status != "finished":
         return SeedValue(run=run.id, seed=run.seed, status="missing")
-    if summary.status == "diverged":
-        return SeedValue(run=run.id, seed=run.seed, status="diverged", diverged_at_epoch=summary.diverged_at_epoch)
-    final = summarising.accuracy == "final"
-    accuracy = summary.final_test_accuracy if final else summary.best_test_accuracy
+    accuracy = found["final_test_accuracy" if summarising.accuracy == "final" else "best_test_accuracy"]
     if accuracy is None:
         raise EastError(
             f"Run {run.id} has no test accuracy at a best validation epoch, which the table asks for. "
             "Hold out validation images, or set the summarised accuracy to `final`."
         )
-    return SeedValue(run=run.id, seed=run.seed, status="finished", accuracy=accuracy)
+    return SeedValue(run=run.id, seed=run.seed, status=status, accuracy=accuracy)
 
 
-def _aggregate_methods(table: MethodsTable, accuracies: Sequence[Accuracy]) -> AggregatedMethods:
+def _aggregate_methods(table: MethodsTable, accuracies: Sequence[Accuracy], inputs: Inputs) -> AggregatedMethods:
     rows = tuple(
-        MethodResult(
-            id=row.id,
-            method=row.method,
-            model=row.model,
-            width=row.width,
-            dataset=row.dataset,
-            recipe=row.recipe,
-            note=row.note,
-            accuracy=accuracy,
-        )
+        MethodResult(**row.model_dump(exclude={"runs"}), accuracy=accuracy)
         for row, accuracy in zip(table.rows, accuracies, strict=True)
     )
-    return AggregatedMethods(
-        id=table.id,
-        title=table.title,
-        density=table.density,
-        summarising=table.summarising,
-        rows=rows,
-    )
+    return AggregatedMethods(**table.model_dump(exclude={"rows"}), inputs=inputs, rows=rows)
 
 
 def _aggregate_grid(
-    table: GridTable, accuracies: Sequence[Accuracy], published: PublishedGrid | None
+    table: GridTable, accuracies: Sequence[Accuracy], published: PublishedGrid | None, inputs: Inputs
 ) -> AggregatedGrid:
     # A table may try other static rows as well (another topology, say): changes are against the first.
     static = next((row for row in table.rows if row.pattern is None), None)
     static_mean = accuracies[table.rows.index(static)].mean if static is not None else None
     return AggregatedGrid(
-        id=table.id,
-        title=table.title,
-        model=table.model,
-        width=table.width,
-        dataset=table.dataset,
-        density=table.density,
-        comparable=table.comparable,
-        summarising=table.summarising,
-        comparing=table.comparing,
+        **table.model_dump(exclude={"published", "rows"}),
         published_table=published.number if published else None,
+        inputs=inputs,
         rows=tuple(
             _grid_result(row, accuracy, None if row is static else static_mean, published)
             for row, accuracy in zip(table.rows, accuracies, strict=True)
@@ -334,14 +329,7 @@ def _grid_result(
         printed = published.find(row.pattern, row.multiplier, row.cycles, row.length_multiplier)
     value = published_value(printed, published.static) if printed and published else None
     return GridResult(
-        id=row.id,
-        method=row.method,
-        pattern=row.pattern,
-        multiplier=row.multiplier,
-        cycles=row.cycles,
-        length_multiplier=row.length_multiplier,
-        footnote=row.footnote,
-        printed=row.printed,
+        **row.model_dump(exclude={"runs"}),
         accuracy=accuracy,
         change=_minus(accuracy.mean, static_mean),
         published=value,

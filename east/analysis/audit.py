@@ -1,15 +1,16 @@
 """What in the paper's tables does not fit together, found by rules that name no cell."""
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import Field
 
 from east.analysis.aggregate import published_value
-from east.analysis.published import PublishedCost, PublishedGrid, PublishedRecipe, PublishedRow
+from east.analysis.published import PublishedCost, PublishedGrid, PublishedRecipe
 from east.analysis.words import listed, schedule_text, signed
-from east.config.cycles import cycle_lengths, cycles_fit
 from east.config.run import Frozen
+from east.sparse.schedule import cycle_lengths
 
 Rule = Literal[
     "change does not add up",
@@ -69,14 +70,14 @@ def changes_that_do_not_add_up(grid: PublishedGrid) -> tuple[Finding, ...]:
             Finding(
                 rule="change does not add up",
                 table=grid.number,
-                row=_settings(row),
+                row=row.settings,
                 numbers={
                     "mean": row.accuracy_mean,
                     "static_mean": grid.static.accuracy_mean,
                     "printed_change": value.change,
                     "recomputed_change": round(value.change_from_means, 4),
                 },
-                text=f"Table {grid.number} prints a change of {signed(value.change, 1)} for {_settings(row)}, but "
+                text=f"Table {grid.number} prints a change of {signed(value.change, 1)} for {row.settings}, but "
                 f"{row.accuracy_mean:.2f} minus the static row's {grid.static.accuracy_mean:.2f} is "
                 f"{signed(value.change_from_means)}.",
             )
@@ -96,7 +97,9 @@ def cycles_that_do_not_fit(grid: PublishedGrid, recipes: Sequence[PublishedRecip
             continue
         growth = row.length_multiplier or 1.0
         schedules = [(epochs, length) for epochs, length in trainings if length is not None]
-        if not schedules or any(cycles_fit(epochs, row.cycles, length, growth) for epochs, length in schedules):
+        if not schedules or any(
+            math.fsum(cycle_lengths(row.cycles, length, growth)) <= epochs for epochs, length in schedules
+        ):
             continue
         epochs, length = max(schedules)
         lengths = cycle_lengths(row.cycles, length, growth)
@@ -105,9 +108,9 @@ def cycles_that_do_not_fit(grid: PublishedGrid, recipes: Sequence[PublishedRecip
             Finding(
                 rule="cycles do not fit",
                 table=grid.number,
-                row=_settings(row),
+                row=row.settings,
                 numbers={"epochs_of_cycles": sum(lengths), "epochs_of_longest_training": epochs},
-                text=f"Table {grid.number}'s row {_settings(row)} cannot have run as printed: cycles of "
+                text=f"Table {grid.number}'s row {row.settings} cannot have run as printed: cycles of "
                 f"{' + '.join(f'{length:g}' for length in lengths)} = {sum(lengths):g} epochs do not fit the trainings "
                 f"of {printed} epochs that Table B.1 prints for {grid.rows[0].dataset}.",
             )
@@ -135,9 +138,9 @@ def settings_of_one_table_only(grids: Sequence[PublishedGrid]) -> tuple[Finding,
                     Finding(
                         rule="setting of one table only",
                         table=grid.number,
-                        row=_settings(row),
+                        row=row.settings,
                         numbers={"tables_with_the_other_setting": len(others)},
-                        text=f"Only Table {grid.number} prints {_settings(row)}; Tables "
+                        text=f"Only Table {grid.number} prints {row.settings}; Tables "
                         f"{listed([other.number for other in others])} print {schedule_text(*key)} in its place. The "
                         f"number of its column {different[0]} may be a misprint.",
                     )
@@ -235,10 +238,6 @@ def _activations_without_parameters(
 
 
 _COLUMNS = ("Pattern", "Multiplier", "Cycles", "Length Mult.")
-
-
-def _settings(row: PublishedRow) -> str:
-    return schedule_text(*row.key)
 
 
 def _covers(recipe: PublishedRecipe, grid: PublishedGrid) -> bool:

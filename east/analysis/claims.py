@@ -10,10 +10,18 @@ from typing import Literal
 from pydantic import Field
 
 from east.analysis.aggregate import AggregatedGrid
-from east.analysis.inference import MeanInterval, holm, mean_interval, sign_test, welch
-from east.analysis.published import PublishedGrid
-from east.analysis.samples import Sample, our_sample, printed_sample
-from east.analysis.words import counted, p_text, schedule_text, signed
+from east.analysis.inference import (
+    MeanInterval,
+    Sample,
+    holm,
+    mean_interval,
+    our_sample,
+    printed_sample,
+    sign_test,
+    welch,
+)
+from east.analysis.published import PublishedGrid, ScheduleColumns
+from east.analysis.words import counted, p_text, signed
 from east.config.run import Frozen
 from east.config.tables import Comparing
 
@@ -21,21 +29,14 @@ LOWER_MULTIPLIER = 3.0
 HIGHER_MULTIPLIER = 10.0
 """The multipliers that Section C sets against each other."""
 
+_COLUMNS = set(ScheduleColumns.model_fields)
 
-class ScheduleRow(Frozen):
+
+class ScheduleRow(ScheduleColumns):
     """A row of Tables 2-5, the paper's or ours, that has a mean."""
 
-    pattern: str | None
-    multiplier: float | None
-    cycles: int | None
-    length_multiplier: float | None
     sample: Sample
     complete: bool = Field(description="whether every planned run is behind the mean")
-
-    @property
-    def settings(self) -> str:
-        """The row in words."""
-        return schedule_text(self.pattern, self.multiplier, self.cycles, self.length_multiplier)
 
 
 class ScheduleTable(Frozen):
@@ -125,10 +126,7 @@ def published_schedules(grid: PublishedGrid, comparing: Comparing) -> ScheduleTa
         model=grid.rows[0].model.lower(),
         rows=tuple(
             ScheduleRow(
-                pattern=row.pattern,
-                multiplier=row.multiplier,
-                cycles=row.cycles,
-                length_multiplier=row.length_multiplier,
+                **row.model_dump(include=_COLUMNS),
                 sample=printed_sample(row.accuracy_mean, row.accuracy_std, comparing),
                 complete=True,
             )
@@ -144,10 +142,7 @@ def our_schedules(table: AggregatedGrid) -> ScheduleTable:
         model=table.model,
         rows=tuple(
             ScheduleRow(
-                pattern=row.pattern,
-                multiplier=row.multiplier,
-                cycles=row.cycles,
-                length_multiplier=row.length_multiplier,
+                **row.model_dump(include=_COLUMNS),
                 sample=sample,
                 complete=row.accuracy.complete,
             )

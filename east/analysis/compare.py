@@ -14,17 +14,19 @@ from pydantic import Field
 from east.analysis.aggregate import AggregatedGrid, GridResult, SeedStatus
 from east.analysis.inference import (
     RankCorrelation,
+    Sample,
     Welch,
     equivalence_p,
     exceeds,
     holm,
     mean_difference,
+    our_sample,
+    printed_sample,
     rank_correlation,
     welch,
 )
 from east.analysis.published import PublishedGrid
-from east.analysis.samples import Sample, our_sample, printed_sample
-from east.analysis.words import counted, listed, p_text, schedule_text, signed
+from east.analysis.words import counted, listed, p_text, signed
 from east.config.run import Frozen
 from east.config.tables import Comparing
 
@@ -152,7 +154,7 @@ def _judge(found: _Weighed, p: float | None, p_equivalent: float | None, table: 
     sentences = [reason, _seeds_sentence(row) if published else "", _footnote_sentence(row) if published else ""]
     return RowComparison(
         row=row.id,
-        settings=schedule_text(row.pattern, row.multiplier, row.cycles, row.length_multiplier),
+        settings=row.settings,
         ours=ours,
         published=published,
         diverged=len(row.accuracy.with_status("diverged")),
@@ -244,8 +246,8 @@ def _footnote_sentence(row: GridResult) -> str:
 def _absent(table: AggregatedGrid, published: PublishedGrid | None) -> tuple[str, ...]:
     if published is None or not table.comparable:
         return ()
-    shown = {(row.pattern, row.multiplier, row.cycles, row.length_multiplier) for row in table.rows if row.published}
-    return tuple(schedule_text(*row.key) for row in published.rows if row.key not in shown)
+    shown = {row.key for row in table.rows if row.published}
+    return tuple(row.settings for row in published.rows if row.key not in shown)
 
 
 def _table_verdict(counts: Counter[Verdict], *, complete: bool, shifted: bool) -> TableVerdict:

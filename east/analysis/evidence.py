@@ -1,26 +1,28 @@
 """How the reproduction stands to the paper, in one file: comparison, claims and audit."""
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import Field, ValidationError
 
-from east.analysis.aggregate import AggregatedGrid
+from east.analysis.aggregate import AggregatedGrid, table_json
 from east.analysis.audit import Finding, audit
 from east.analysis.claims import ClaimTest, check_claims
 from east.analysis.compare import TableComparison, compare
 from east.analysis.published import read_published_costs, read_published_grid, read_published_recipes
-from east.analysis.summary import describe
 from east.config.plan import PAPER_TABLES
 from east.config.run import Frozen
 from east.config.tables import Comparing
 from east.errors import EastError
 from east.files import write_atomically
+from east.training.records import Inputs, describe
 
 
 class Evidence(Frozen):
     """What the tables of a reproduction say of the paper's, and the paper's of themselves."""
 
+    inputs: Inputs = Inputs()
     comparing: Comparing = Field(description="what the claims were tested with; every comparison carries its own")
     comparisons: tuple[TableComparison, ...]
     claims: tuple[ClaimTest, ...]
@@ -42,7 +44,11 @@ def gather(tables: Sequence[AggregatedGrid], published_dir: Path) -> Evidence:
     costs = read_published_costs(published_dir / "table6.csv")
     by_number = {grid.number: grid for grid in grids}
     comparing = tables[0].comparing if tables else Comparing()
+    printed = [published_dir / name for name in (*PAPER_TABLES, "table6.csv", "tableB1.csv")]
+    contents = {path.name: path.read_bytes() for path in printed}
+    contents |= {f"aggregate/{table.id}.json": table_json(table) for table in tables}
     return Evidence(
+        inputs=Inputs(files={name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}),
         comparing=comparing,
         comparisons=tuple(
             compare(table, by_number.get(table.published_table) if table.published_table else None) for table in tables

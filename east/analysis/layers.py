@@ -8,9 +8,9 @@ from pathlib import Path
 from pydantic import Field
 
 from east.analysis.aggregate import AggregatedGrid
-from east.analysis.run_record import read_records
 from east.config.run import Frozen
 from east.errors import EastError
+from east.training.records import FILES, UpdateRecord, read_records
 
 WEIGHTS = "weights.safetensors"
 MASK = ".mask"
@@ -57,11 +57,10 @@ def read_layers(folder: Path, allocate: Allocate) -> tuple[LayerMask, ...]:
         EastError: The weights, or the record of mask updates, cannot be read.
     """
     path = folder / WEIGHTS
-    updates = read_records(folder / "updates.csv")
-    nonzeros = [int(number) for number in updates.numbers("nonzeros") if number is not None]
+    updates = read_records(folder / FILES[UpdateRecord], UpdateRecord)
+    nonzeros = [row.nonzeros for row in updates.rows]
     if not path.exists() or not nonzeros:
-        if updates.problem:
-            raise EastError(updates.problem)
+        updates.checked()
         return ()
     masks = _read_masks(path)
     shapes = {name: shape for name, (shape, _, _) in masks.items()}

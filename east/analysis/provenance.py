@@ -7,8 +7,8 @@ from pathlib import Path
 from pydantic import Field
 
 from east.analysis.aggregate import AggregatedGrid, AggregatedMethods, SeedStatus
-from east.analysis.summary import Summary, read_summary, summary_path
 from east.config.run import Frozen
+from east.training.records import RunSummary, read_summary, summary_path
 
 
 class Coverage(Frozen):
@@ -63,7 +63,7 @@ def collect_provenance(run_ids: Iterable[str], runs_dir: Path) -> Provenance:
     return provenance_of([read_summary(path) for path in paths if path.exists()])
 
 
-def provenance_of(summaries: Iterable[Summary]) -> Provenance:
+def provenance_of(summaries: Iterable[RunSummary]) -> Provenance:
     """Say what trained these runs."""
     found = list(summaries)
     programs = sorted({program for summary in found for program in summary.versions})

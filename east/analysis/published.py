@@ -1,14 +1,16 @@
 """The paper's printed numbers, read from the CSV files of report/published."""
 
-import csv
 from pathlib import Path
 from typing import Annotated, TypeVar
 
 from pydantic import BeforeValidator, ConfigDict, Field, ValidationError
 
-from east.analysis.summary import describe
-from east.config.run import Frozen, Pattern
+from east.analysis.words import schedule_text
+from east.config.run import Frozen
+from east.config.vocabulary import Pattern
 from east.errors import EastError
+from east.files import read_csv
+from east.training.records import describe
 
 
 def _empty_is_none(value: object) -> object:
@@ -24,25 +26,35 @@ Row = TypeVar("Row", bound=Frozen)
 GridKey = tuple[Pattern | None, float | None, int | None, float | None]
 
 
-class PublishedRow(Frozen):
+class ScheduleColumns(Frozen):
+    """What tells the rows of Tables 2-5 apart, the paper's and ours."""
+
+    pattern: OptionalPattern
+    multiplier: OptionalFloat
+    cycles: OptionalInt
+    length_multiplier: OptionalFloat
+
+    @property
+    def key(self) -> GridKey:
+        """The four of them."""
+        return (self.pattern, self.multiplier, self.cycles, self.length_multiplier)
+
+    @property
+    def settings(self) -> str:
+        """The row in words, such as `cosine, 10×, 2 cycles, 2×`."""
+        return schedule_text(*self.key)
+
+
+class PublishedRow(ScheduleColumns):
     """A row of Tables 2-5 as printed; accuracies and the change in percentage points."""
 
     table: str
     dataset: str
     model: str
     method: str
-    pattern: OptionalPattern
-    multiplier: OptionalFloat
-    cycles: OptionalInt
-    length_multiplier: OptionalFloat
     accuracy_mean: float = Field(ge=0, le=100)
     accuracy_std: float = Field(ge=0)
     change: OptionalFloat
-
-    @property
-    def key(self) -> GridKey:
-        """The settings that tell the rows of a table apart."""
-        return (self.pattern, self.multiplier, self.cycles, self.length_multiplier)
 
 
 class PublishedGrid(Frozen):
@@ -100,17 +112,10 @@ def read_published_rows(path: Path) -> list[dict[str, str]]:
     Raises:
         EastError: The file is missing, empty, or has a row of the wrong length.
     """
-    try:
-        with path.open(newline="", encoding="utf-8") as stream:
-            rows = list(csv.DictReader(stream, strict=True))
-    except (OSError, csv.Error, UnicodeDecodeError) as error:
-        raise EastError(f"The published numbers in {path} cannot be read: {error}.") from error
-    if not rows:
-        raise EastError(f"The published numbers in {path} are empty.")
-    for line, row in enumerate(rows, start=2):
-        if None in row or None in row.values():
-            raise EastError(f"{path}, line {line}: the row has not as many fields as the header.")
-    return rows
+    found = read_csv(path)
+    if found.problem or not found.rows:
+        raise EastError(f"The published numbers in {path} cannot be used: {found.problem or 'it has none.'}")
+    return [dict(zip(found.names, row, strict=True)) for row in found.rows]
 
 
 def read_published_grid(path: Path) -> PublishedGrid:

@@ -17,9 +17,9 @@ from east.cli.plan import inspect, list_parts, plan, schedule
 from east.cli.results import archive, compare, lock, merge, prune, restore, verify
 from east.cli.runs import cost, prepare, train
 from east.cli.status import show, status
-from east.cli.workflow import aggregate, analyse, appendix, evidence_tables, report, table, table_6, table_b1
+from east.cli.workflow import aggregate, analyse, appendix, evidence_tables, frames, report, table, table_6, table_b1
 from east.errors import EastError
-from east.launch.waiting import let_idle_threads_sleep
+from east.launch.cores import let_idle_threads_sleep
 from east.log import configure_logging
 
 __all__ = ["COMMANDS", "app", "main"]
@@ -48,6 +48,7 @@ COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
     "": {
         "aggregate": aggregate,
         "analyse": analyse,
+        "frames": frames,
         "table": table,
         "table-b1": table_b1,
         "table-6": table_6,

@@ -145,7 +145,7 @@ def _explanation(
 
 
 def _measured_on(conditions: "Conditions") -> str:
-    from east.training.loop import choose_device
+    from east.training.device import choose_device
     from east.training.provenance import device_name
 
     return device_name(choose_device(conditions.device))

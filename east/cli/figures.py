@@ -1,6 +1,5 @@
 """Steps of the workflow that draw: the figures of a table, and those of the whole plan."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,11 +10,7 @@ from east.cli.common import parsed
 if TYPE_CHECKING:
     from east.analysis.aggregate import AggregatedGrid
     from east.analysis.layers import LayerMask
-    from east.config.cost import CostPlan
-    from east.render.schedules import Schedule
-
-POINTS = 400
-"""Of a line that a schedule is drawn with."""
+    from east.config.tables import CostPlan
 
 
 def figures(
@@ -49,45 +44,18 @@ def plan_figures(
     ] = None,
 ) -> None:
     """Draw what belongs to no single table: schedules, cost and the differences from the paper."""
-    from east.config.cost import CostPlan
+    from east.config.tables import CostPlan
+    from east.render.figures import density_schedules, schedule_lines
     from east.render.schedules import SCHEDULES
 
-    _draw_schedules(parsed("--schedules", SCHEDULES.validate_json, schedules), folder / "density")
+    drawn = parsed("--schedules", SCHEDULES.validate_json, schedules)
+    density_schedules(*schedule_lines(drawn), folder / "density")
     _draw_costs(costs, parsed("--cost-plan", CostPlan.model_validate_json, cost_plan), folder / "cost")
     if evidence is not None:
         from east.analysis.evidence import read_evidence
         from east.render.figures import differences_from_the_paper
 
         differences_from_the_paper(read_evidence(evidence).comparisons, folder / "differences")
-
-
-def _draw_schedules(schedules: "Sequence[Schedule]", stem: Path) -> None:
-    from east.render.figures import Line, SchedulePanel, density_schedules
-    from east.render.figures.rows import cycles_text
-    from east.sparse.schedule import CyclicDensity, drop_fraction
-
-    panels: dict[str, list[Line]] = {}
-    drop_fractions: dict[tuple[int, float, float], Line] = {}
-    for schedule in schedules:
-        density = CyclicDensity(
-            schedule.target,
-            schedule.multiplier,
-            schedule.pattern,
-            schedule.cycles,
-            schedule.cycle_length,
-            schedule.length_multiplier,
-        )
-        label = cycles_text(schedule.cycles, schedule.length_multiplier if schedule.cycles > 1 else None)
-        epochs = [schedule.epochs * i / POINTS for i in range(POINTS + 1)]
-        panels.setdefault(schedule.panel, []).append(Line(label, epochs, [density(epoch) for epoch in epochs]))
-        course = schedule.epochs, schedule.drop_fraction, schedule.drop_fraction_end
-        drop_fractions[course] = Line(
-            f"{schedule.epochs} epochs, {schedule.drop_fraction:g} to {schedule.drop_fraction_end:g}",
-            epochs,
-            [drop_fraction(i, POINTS, *course[1:]) for i in range(POINTS + 1)],
-        )
-    shown = [SchedulePanel(title, lines) for title, lines in panels.items()]
-    density_schedules(shown, list(drop_fractions.values()), stem)
 
 
 def _draw_costs(costs: Path, plan: "CostPlan", stem: Path) -> None:
@@ -105,8 +73,8 @@ def _draw_costs(costs: Path, plan: "CostPlan", stem: Path) -> None:
 def _layers(table: "AggregatedGrid", runs: Path) -> "dict[str, tuple[LayerMask, ...]]":
     """The layers of the runs that are shown, by run id."""
     from east.analysis.layers import read_layers, runs_to_show
-    from east.analysis.summary import read_summary, summary_path
     from east.sparse.distribution import DISTRIBUTIONS
+    from east.training.records import read_summary, summary_path
 
     layers = {}
     for run in runs_to_show(table):

@@ -33,9 +33,9 @@ def plan(
     ] = False,
 ) -> None:
     """List every run of the configuration, or what a change of it trains again."""
-    from east.analysis.summary import summary_path
     from east.operations.changes import compare
     from east.operations.on_disk import results_folder
+    from east.training.records import summary_path
 
     planned = read_plan(configfile)
     if changed or unseen:
@@ -75,14 +75,18 @@ def inspect(run_id: RunId, configfile: ConfigFiles = None, as_json: AsJson = Fal
 
 def schedule(run_id: RunId, configfile: ConfigFiles = None) -> None:
     """Print step, epoch, density, drop fraction, learning rate and beta at each mask update, as CSV."""
-    from east.training.describe import mask_updates
+    from east.data.catalog import steps_per_epoch
+    from east.sparse.schedule import Schedule
+    from east.sparse.timetable import Timetable
 
-    rows = mask_updates(read_plan(configfile).run(run_id).spec)
-    writer = csv.DictWriter(
-        sys.stdout, ["step", "epoch", "density", "drop_fraction", "lr", "beta"], lineterminator="\n"
-    )
-    writer.writeheader()
-    writer.writerows(rows)
+    spec = read_plan(configfile).run(run_id).spec
+    of_run = Schedule.of(spec, steps_per_epoch(spec))
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(["step", "epoch", "density", "drop_fraction", "lr", "beta"])
+    for update in Timetable(of_run):
+        epoch = of_run.epoch_of(update.step)
+        fraction, rate, beta = of_run.drop_fraction(update.step), of_run.learning_rate(epoch), of_run.beta(epoch)
+        writer.writerow([update.step, epoch, update.density, fraction, rate, beta])
 
 
 def list_parts(as_json: AsJson = False) -> None:
@@ -144,7 +148,7 @@ def _advice(configfiles: list[Path]) -> str:
 
 def _plan_row(run: "Run") -> dict[str, object]:
     # PyTorch is needed to look at the network, and not for what else is printed here.
-    from east.training.engine_of_run import class_on_cpu
+    from east.training.attempts import class_on_cpu
 
     return {
         "id": run.id,

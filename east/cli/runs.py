@@ -76,10 +76,9 @@ def train(
     with interruption.listening(), _place_for(spec, out, device, runs_per_gpu) as lease:
         from east.data.manifest import MANIFEST_FILE
         from east.data.prepare import prepare as prepare_dataset
-        from east.training.loop import Resources
-        from east.training.loop import train as train_run
         from east.training.progress import epoch_reporter, finished_line
-        from east.training.records import EpochRecord
+        from east.training.run import Resources
+        from east.training.run import train as train_run
         from east.training.tracking import epoch_tracker
 
         if not (data_dir / spec.dataset.name / MANIFEST_FILE).is_file():
@@ -87,12 +86,7 @@ def train(
         resources = Resources(device, engine, threads, data_dir, image_folder, lease.gpu, lease.runs, step)
         title = "/".join(out.absolute().parts[-3:])
         with epoch_reporter(title, spec.training.epochs) as show, epoch_tracker(tracking, out) as track:
-
-            def report(record: EpochRecord) -> None:
-                show(record)
-                track(record)
-
-            summary = train_run(spec, out, resources, report, interruption)
+            summary = train_run(spec, out, resources, [show, track, interruption])
         print(finished_line(summary, out, total), flush=True)
 
 
@@ -118,7 +112,8 @@ def cost(
 ) -> None:
     """Table 6: what each method costs, by the paper's accounting and in truth."""
     from east.config import read_config
-    from east.config.cost import CostPlan, cost_plan
+    from east.config.plan import cost_plan
+    from east.config.tables import CostPlan
 
     what = (
         parsed("--plan", CostPlan.model_validate_json, plan)

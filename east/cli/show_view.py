@@ -6,7 +6,6 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from east.analysis.run_record import Records, RunRecord
 from east.analysis.words import schedule_text, sharing_text
 from east.cli.plot import bars, curve
 from east.cli.status_view import STYLES, run_line
@@ -15,6 +14,7 @@ from east.operations.run_files import RunStatus
 from east.render.names import DATASETS, NETWORKS
 from east.render.numbers import DASH, density_text, duration, fixed
 from east.render.templating import visible
+from east.training.records import EpochRecord, RunRecord, UpdateRecord
 
 WIDTH = 80
 """Columns that suffice; of a wider terminal no more is used."""
@@ -81,12 +81,8 @@ def _head(run: Run, status: RunStatus, record: RunRecord) -> Iterator[Renderable
         yield Text(visible(problem), style="yellow")
 
 
-def _curve(epochs: Records, end: int, width: int, *, ascii_only: bool) -> Iterator[RenderableType]:
-    points = [
-        (epoch, accuracy)
-        for epoch, accuracy in zip(epochs.numbers("epoch"), epochs.numbers("test_acc"), strict=True)
-        if epoch is not None and accuracy is not None
-    ]
+def _curve(epochs: Sequence[EpochRecord], end: int, width: int, *, ascii_only: bool) -> Iterator[RenderableType]:
+    points = [(row.epoch, row.test_acc) for row in epochs]
     if not points:
         yield Text("No epoch is recorded.", style="dim")
         return
@@ -94,52 +90,43 @@ def _curve(epochs: Records, end: int, width: int, *, ascii_only: bool) -> Iterat
     last_epoch, last = points[-1]
     yield Text.assemble(
         ("Test accuracy (%) by epoch", "bold"),
-        f": {fixed(last)} after {last_epoch:.0f}, at most {fixed(best)} after {best_epoch:.0f}",
+        f": {fixed(last)} after {last_epoch}, at most {fixed(best)} after {best_epoch}",
     )
     xs, ys = zip(*sorted(points), strict=True)
     drawn = curve(xs, ys, end=max(end, *xs), width=width, height=CURVE_HEIGHT, ascii_only=ascii_only)
     yield from (Text(line, no_wrap=True) for line in drawn)
 
 
-def _courses(updates: Records, *, ascii_only: bool) -> Iterator[RenderableType]:
-    if not updates.rows:
+def _courses(updates: Sequence[UpdateRecord], *, ascii_only: bool) -> Iterator[RenderableType]:
+    if not updates:
         return
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True)
     for name, column in _COURSES.items():
-        values = updates.numbers(column)
-        known = [value for value in values if value is not None]
-        if known:
-            extent = f"{_short(min(known))} to {_short(max(known))}"
-            table.add_row(Text(name), Text(bars(values, _BARS, ascii_only=ascii_only)), Text(extent))
+        values = [float(getattr(row, column)) for row in updates]
+        extent = f"{_short(min(values))} to {_short(max(values))}"
+        table.add_row(Text(name), Text(bars(values, _BARS, ascii_only=ascii_only)), Text(extent))
     yield Text("Masks over the updates", style="bold")
     yield table
 
 
-def _updates(updates: Records, limit: int | None) -> Iterator[RenderableType]:
-    count = len(updates.rows)
-    if not count:
+def _updates(updates: Sequence[UpdateRecord], limit: int | None) -> Iterator[RenderableType]:
+    if not updates:
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("epoch", "kind", "density", "non-zeros", "dropped", "grown", "blind", "zeros", "live"):
         table.add_column(heading, justify="left" if heading == "kind" else "right", no_wrap=True)
-    texts = [updates.texts("epoch"), updates.texts("kind")]
-    numbers = [
-        updates.numbers(name) for name in ("density", "nonzeros", "dropped", "grown", "blind_growth", "active_zeros")
-    ]
-    live = [
-        DASH if alive is None or not channels else f"{100 * alive / channels:.0f} %"
-        for alive, channels in zip(updates.numbers("live_channels"), updates.numbers("channels"), strict=True)
-    ]
-    shown = _spread(count, limit)
-    for i in shown:
-        cells = [*(column[i] for column in texts), *(_short(column[i]) for column in numbers), live[i]]
+    shown = _spread(len(updates), limit)
+    for row in (updates[i] for i in shown):
+        numbers = (row.density, row.nonzeros, row.dropped, row.grown, row.blind_growth, row.active_zeros)
+        live = f"{100 * row.live_channels / row.channels:.0f} %" if row.channels else DASH
+        cells = [str(row.epoch), row.kind, *map(_short, numbers), live]
         table.add_row(*(Text(visible(cell)) for cell in cells))
     yield table
-    if len(shown) < count:
-        yield Text(f"{len(shown)} of {count} mask updates; --all lists them.", style="dim")
+    if len(shown) < len(updates):
+        yield Text(f"{len(shown)} of {len(updates)} mask updates; --all lists them.", style="dim")
 
 
 def _summary(record: RunRecord) -> Iterator[RenderableType]:
@@ -183,10 +170,8 @@ def _spread(count: int, limit: int | None) -> Sequence[int]:
     return sorted({round(i * (count - 1) / (limit - 1)) for i in range(limit)})
 
 
-def _short(value: float | None) -> str:
+def _short(value: float) -> str:
     """A number in a column: counts with commas, shares with three digits."""
-    if value is None:
-        return DASH
     return f"{value:,.0f}" if value == int(value) else f"{value:.3g}"
 
 

@@ -68,10 +68,10 @@ def show(
     everything: Annotated[bool, typer.Option("--all", help="List every mask update.")] = False,
 ) -> None:
     """Show a run, finished or not: its curve, its masks over time and its summary."""
-    from east.analysis.run_record import read_run_record
     from east.cli.show_view import run_view
     from east.operations.on_disk import results_folder
     from east.operations.run_files import RunFiles
+    from east.training.records import read_run_record
 
     plan = read_plan(configfile)
     run = plan.run(run_id)

@@ -46,6 +46,17 @@ def analyse(
     write_evidence(gather(tables, published or REPORT_FOLDER / "published"), out)
 
 
+def frames(
+    planned: Annotated[str, typer.Option(help="Id, fingerprint and method of every run, as JSON; - reads stdin.")],
+    runs: Annotated[Path, typer.Option(help="Folder of all runs.")],
+    folder: Annotated[Path, typer.Option(help="Where runs.csv and epochs.csv go.")],
+) -> None:
+    """Write every run, and every epoch of every run, as one CSV file each."""
+    from east.analysis.results import PLANNED_RUNS, write_frames
+
+    write_frames(runs, parsed("--planned", PLANNED_RUNS.validate_json, planned), folder)
+
+
 def table(
     aggregated: Annotated[Path, typer.Argument(help="A summarised table, JSON.")],
     stem: Annotated[Path, typer.Option(help="Folder and name of the files, without an ending.")],
@@ -74,7 +85,7 @@ def table_6(
     plan: Annotated[str, typer.Option(help="What was measured, as JSON.")],
 ) -> None:
     """Print Table 6 as CSV, Markdown, LaTeX and HTML."""
-    from east.config.cost import CostPlan
+    from east.config.tables import CostPlan
     from east.render.cost import render_cost
     from east.render.names import DATASETS, NETWORKS
     from east.render.templating import REPORT_FOLDER

@@ -9,11 +9,15 @@ from typing import Any
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from east.config.schema import Config
+from east.config.vocabulary import Choices, metadata_of
 from east.errors import EastError
 
 BASE = "config.yaml"
+REMOVABLE = ("recipes", "tables", "datasets", "methods.recipes", "methods.rows")
+"""Mappings from which an overlay takes an entry away by null."""
 Location = tuple[str | int, ...]
 
 
@@ -51,8 +55,7 @@ def validate(merged: Mapping[str, Any], sources: Iterable[str | Path] = ()) -> C
     """Validate a merged configuration.
 
     Args:
-        merged: plain mappings and lists. An entry of `recipes`, `tables`, `datasets`, `methods.recipes` or
-            `methods.rows` that is null (an overlay took it away) is left out.
+        merged: plain mappings and lists; an entry of a `REMOVABLE` mapping that is null is left out.
         sources: the files it came from; used to name file and line of a mistake.
 
     Raises:
@@ -70,11 +73,12 @@ def validate(merged: Mapping[str, Any], sources: Iterable[str | Path] = ()) -> C
 
 def _without_removed(merged: Mapping[str, Any]) -> dict[str, Any]:
     config = dict(merged)
-    for key in ("recipes", "tables", "datasets"):
-        config = _without_null_entries(config, key)
-    if isinstance(config.get("methods"), Mapping):
-        for key in ("recipes", "rows"):
-            config["methods"] = _without_null_entries(config["methods"], key)
+    for path in REMOVABLE:
+        section, _, key = path.rpartition(".")
+        if not section:
+            config = _without_null_entries(config, key)
+        elif isinstance(config.get(section), Mapping):
+            config[section] = _without_null_entries(config[section], key)
     return config
 
 
@@ -86,18 +90,35 @@ def _without_null_entries(section: Mapping[str, Any], key: str) -> dict[str, Any
 
 
 def _explain(details: Any, merged: Mapping[str, Any], sources: list[Path]) -> str:
-    location = _real_location(details["loc"], merged)
+    """A mistake as one line. A name that is wrong itself has a location that ends in `[key]`."""
+    location = _real_location(tuple(part for part in details["loc"] if part != "[key]"), merged)
     key = ".".join(str(part) for part in location) or "configuration"
     place = _place(location, sources)
-    if details["type"] == "extra_forbidden":
-        allowed = _allowed_keys(location[:-1])
-        close = difflib.get_close_matches(str(location[-1]), allowed, n=1)
-        hint = f" Did you mean '{close[0]}'?" if close else ""
-        return f"{place}{key}: unknown key.{hint} Allowed here: {', '.join(allowed)}."
-    message = details["msg"].removeprefix("Value error, ")
     value = details["input"]
+    if details["type"] == "extra_forbidden":
+        section, _ = _schema_at(location[:-1])
+        allowed = list(section.model_fields) if section is not None else []
+        return f"{place}{key}: unknown key.{_closest(location[-1], allowed)} Allowed here: {', '.join(allowed)}."
     given = "" if isinstance(value, Mapping | BaseModel) or details["type"] == "missing" else f" (it is {value!r})"
-    return f"{place}{key}: {message}{given}."
+    if details["type"] == "literal_error" and (meanings := _choices(location, details["ctx"]["expected"])):
+        *most, last = (f"{name} ({meaning})" for name, meaning in meanings.items())
+        allowed_texts = f"{', '.join(most)} or {last}" if most else last
+        return f"{place}{key}: must be {allowed_texts}{given}.{_closest(value, list(meanings))}"
+    return f"{place}{key}: {details['msg'].removeprefix('Value error, ')}{given}."
+
+
+def _closest(given: object, known: list[str]) -> str:
+    close = difflib.get_close_matches(str(given), known, n=1)
+    return f" Did you mean '{close[0]}'?" if close else ""
+
+
+def _choices(location: Location, expected: str) -> dict[str, str]:
+    """The names that were expected at a place, with what each stands for."""
+    _, field = _schema_at(location)
+    for found in metadata_of(field) if field is not None else ():
+        if isinstance(found, Choices) and all(name in expected for name, _ in found.meanings):
+            return dict(found.meanings)
+    return {}
 
 
 def _real_location(location: Location, merged: Any) -> Location:
@@ -115,24 +136,26 @@ def _real_location(location: Location, merged: Any) -> Location:
     return tuple(real)
 
 
-def _allowed_keys(location: Location) -> list[str]:
-    """The keys of the section of the schema at `location`."""
+def _schema_at(location: Location) -> tuple[type[BaseModel] | None, FieldInfo | None]:
+    """The section of the schema at a place, if it is one, and the last field on the way there."""
     annotation: Any = Config
+    field = None
     for part in location:
-        model = _model_of(annotation)
-        if model is not None:
-            annotation = model.model_fields[str(part)].annotation
+        section = model_of(annotation)
+        if section is not None:
+            field = section.model_fields.get(str(part))
+            annotation = field.annotation if field is not None else None
         else:
-            annotation = typing.get_args(annotation)[-1 if isinstance(part, str) else 0]
-    model = _model_of(annotation)
-    return list(model.model_fields) if model is not None else []
+            annotation = (typing.get_args(annotation) or (None,))[-1 if isinstance(part, str) else 0]
+    return model_of(annotation), field
 
 
-def _model_of(annotation: Any) -> type[BaseModel] | None:
+def model_of(annotation: Any) -> type[BaseModel] | None:
+    """The section that a type stands for, or null."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        return next((model for part in typing.get_args(annotation) if (model := _model_of(part))), None)
+        return next((model for part in typing.get_args(annotation) if (model := model_of(part))), None)
     return None
 
 

@@ -7,25 +7,27 @@ from dataclasses import dataclass
 from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
+from typing import Any, TypeVar
 
 from east.config.files import read_config
-from east.config.run import (
-    CycleSpec,
-    DatasetName,
-    ModelName,
-    ModelSpec,
-    Pattern,
-    PhasingSpec,
-    Run,
-    RunSpec,
-    SparsitySpec,
-    TrainingSpec,
+from east.config.run import CycleSpec, ModelSpec, PhasingSpec, Run, RunSpec, SparsitySpec, TrainingSpec
+from east.config.schema import Components, Config, Cyclic, Recipe, Row, TableConfig
+from east.config.tables import (
+    CostEntry,
+    CostPlan,
+    GridRow,
+    GridTable,
+    MethodRow,
+    MethodsTable,
+    RunReference,
+    Summarising,
+    Table,
 )
-from east.config.schema import Components, Config, Cyclic, Method, Recipe, Row, TableConfig
-from east.config.tables import GridRow, GridTable, MethodRow, MethodsTable, RunReference, Summarising, Table
+from east.config.vocabulary import DatasetName, Distribution, ModelName, Topology, names_of
 from east.errors import EastError
-from east.sparse.phasing import phasing_bounds
-from east.sparse.schedule import fit_cycle_length
+from east.sparse.schedule import cycle_lengths, fit_cycle_length, phasing_bounds
+
+T = TypeVar("T", bound=str)
 
 METHODS_TABLE = "tablemethods"
 
@@ -38,6 +40,8 @@ PAPER_TABLES: dict[str, tuple[ModelName, DatasetName]] = {
     "table5.csv": ("resnet50", "cifar100"),
 }
 """What the paper's tables were measured on: only rows of the same kind can be compared with them."""
+PAPER_COST: tuple[ModelName, DatasetName] = ("resnet34", "cifar100")
+"""What its Table 6 was measured on."""
 
 
 @dataclass(frozen=True)
@@ -92,10 +96,39 @@ def make_plan(config: Config) -> Plan:
     Raises:
         EastError: a schedule does not fit its training, or two rows have the same settings.
     """
-    builder = _Builder(config)
-    tables: list[Table] = [builder.grid(name, table) for name, table in config.tables.items()]
-    tables.append(builder.methods())
-    return Plan(config, tuple(builder.runs.values()), tuple(tables))
+    runs = _Runs(config.seeds)
+    tables: list[Table] = [_grid(config, runs, name, table) for name, table in config.tables.items()]
+    tables.append(_methods(config, runs))
+    return Plan(config, tuple(runs.by_fingerprint.values()), tuple(tables))
+
+
+def cost_plan(config: Config, model: str | None = None, dataset: str | None = None) -> CostPlan:
+    """Table 6 of a configuration.
+
+    Args:
+        config: the configuration.
+        model: network in place of the configured one.
+        dataset: data set in place of the configured one.
+
+    Raises:
+        EastError: there is no such network or data set, or a schedule does not fit its training.
+    """
+    settings, recipe = config.cost, config.recipes[config.cost.recipe]
+    network = _one_of(names_of(ModelName), model or settings.model or recipe.model, "--model")
+    data = _one_of(tuple(config.datasets), dataset or settings.dataset, "--dataset")
+    specs = method_specs(config, network, data)
+    return CostPlan(
+        model=network,
+        dataset=data,
+        published=settings.published,
+        comparable=(network, data, recipe.width) == (*PAPER_COST, PAPER_WIDTH),
+        measured_steps=settings.measured_steps,
+        measured_batch=settings.measured_batch,
+        entries=tuple(
+            CostEntry(method=name, measured_at_beta=config.methods.rows[name].measured_at_beta, spec=spec)
+            for name, spec in specs.items()
+        ),
+    )
 
 
 def method_specs(config: Config, model: ModelName, dataset: DatasetName) -> dict[str, RunSpec]:
@@ -109,308 +142,160 @@ def method_specs(config: Config, model: ModelName, dataset: DatasetName) -> dict
     Raises:
         EastError: a schedule does not fit its training.
     """
-    recipe = config.recipes[config.cost.recipe].model_copy(update={"density": config.cost.density})
+    name = config.cost.recipe
+    recipe = config.recipes[name].model_copy(update={"model": model})
+    if config.cost.density is not None:
+        recipe = recipe.model_copy(update={"density": config.cost.density})
     return {
-        name: _Builder(config).method_spec(name, recipe, model, dataset, method, config.seeds[0])
-        for name, method in config.methods.rows.items()
+        method: _spec(config, _of_method(config, method, name, recipe, dataset), config.seeds[0])
+        for method in config.methods.rows
     }
 
 
-class _Builder:
-    """Collects runs by fingerprint while it makes the tables."""
+class _Runs:
+    """The runs of a plan, each once: under the name that it had first."""
 
-    def __init__(self, config: Config) -> None:
-        self.config = config
-        self.runs: dict[str, Run] = {}
+    def __init__(self, seeds: tuple[int, ...]) -> None:
+        self.seeds = seeds
+        self.by_fingerprint: dict[str, Run] = {}
 
-    def grid(self, name: str, table: TableConfig) -> GridTable:
-        recipe = self.config.recipes[table.recipe]
-        model = table.model or recipe.model
-        rows: dict[str, GridRow] = {}
-        for index, row in enumerate(table.rows):
-            for settings in _settings(row):
-                where = f"tables.{name}.rows.{index}"
-                cycle = self._row_cycle(where, recipe, row, settings)
-                row_id = _row_id(row, settings)
-                if row_id in rows:
-                    raise EastError(f"{where}: two rows of {name} are '{row_id}'. Remove one of them.")
-                references = self._references(
-                    table=name,
-                    row=row_id,
-                    label=row.label or ("Static" if row.static else "Cyclic"),
-                    recipe_name=table.recipe,
-                    model=model,
-                    dataset=table.dataset,
-                    components=table.components,
-                    cycle=cycle,
-                    row_config=row,
-                )
-                wanted = row.cycle_length or (recipe.cyclic.cycle_length if recipe.cyclic else 0.0)
-                rows[row_id] = _grid_row(row, row_id, settings, cycle, wanted, references)
-        return GridTable(
-            id=name,
-            title=table.title or "Cyclic sparse training results",
-            model=model,
-            width=recipe.width,
-            dataset=table.dataset,
-            density=self._density(recipe),
-            published=table.published,
-            comparable=self._comparable(table, recipe, model),
-            summarising=self._summarising(),
-            comparing=self.config.comparison,
-            rows=tuple(rows.values()),
-        )
-
-    def methods(self) -> MethodsTable:
-        rows: list[MethodRow] = []
-        for name, method in self.config.methods.rows.items():
-            for dataset, recipe_name in self.config.methods.recipes.items():
-                recipe = self.config.recipes[recipe_name]
-                cyclic = self._method_cyclic(name, method, recipe)
-                rows.append(self._method_row(name, recipe_name, dataset, method.components(), cyclic))
-        for system in self.config.methods.systems:
-            recipe = self.config.recipes[system]
-            rows += [
-                self._method_row(recipe.system, system, dataset, recipe.components, recipe.cyclic)
-                for dataset in recipe.datasets
-            ]
-        return MethodsTable(
-            id=METHODS_TABLE,
-            title="Test accuracy of each method of Table 6 and each system of Table B.1",
-            density=self.config.density,
-            summarising=self._summarising(),
-            rows=tuple(rows),
-        )
-
-    def method_spec(
-        self, name: str, recipe: Recipe, model: ModelName, dataset: DatasetName, method: Method, seed: int
-    ) -> RunSpec:
-        cyclic = self._method_cyclic(name, method, recipe)
-        cycle = None if cyclic is None else self._cycle(f"methods.rows.{name}", recipe, cyclic, self._method_settings())
-        return self._spec(recipe, model, dataset, method.components(), cycle, self._method_settings(), seed)
-
-    def _method_cyclic(self, name: str, method: Method, recipe: Recipe) -> Cyclic | None:
-        if method.cyclic and recipe.cyclic is None:
-            raise EastError(
-                f"methods.rows.{name}: its recipe has no cyclic schedule to use; add 'cyclic' to the recipe."
-            )
-        return recipe.cyclic if method.cyclic else None
-
-    def _method_settings(self) -> Row:
-        return Row(static=True, topology=self.config.readings.topology)
-
-    def _method_row(
-        self, name: str, recipe_name: str, dataset: DatasetName, components: Components, cyclic: Cyclic | None
-    ) -> MethodRow:
-        recipe = self.config.recipes[recipe_name]
-        row_id = "-".join((_slug(name), recipe.model.replace("_", "-"), dataset.replace("_", "-")))
-        note = None
-        references: tuple[RunReference, ...] = ()
-        if dataset == "imagenet" and self.config.datasets[dataset].folder is None:
-            note = "not run: no image folder is configured (datasets.imagenet.folder)"
-        else:
-            where = f"recipes.{recipe_name}.cyclic"
-            references = self._references(
-                table=METHODS_TABLE,
-                row=row_id,
-                label=name,
-                recipe_name=recipe_name,
-                model=recipe.model,
-                dataset=dataset,
-                components=components,
-                cycle=None if cyclic is None else self._cycle(where, recipe, cyclic, self._method_settings()),
-                row_config=self._method_settings(),
-            )
-        return MethodRow(
-            id=row_id,
-            method=name,
-            model=recipe.model,
-            width=recipe.width,
-            dataset=dataset,
-            recipe=recipe_name,
-            note=note,
-            runs=references,
-        )
-
-    def _references(
-        self,
-        *,
-        table: str,
-        row: str,
-        label: str,
-        recipe_name: str,
-        model: ModelName,
-        dataset: DatasetName,
-        components: Components,
-        cycle: CycleSpec | None,
-        row_config: Row,
-    ) -> tuple[RunReference, ...]:
-        recipe, seeds = self.config.recipes[recipe_name], self.config.seeds
-        first = self._spec(recipe, model, dataset, components, cycle, row_config, seeds[0])
+    def of_row(self, table: str, row: str, label: str, recipe: str, spec: RunSpec) -> tuple[RunReference, ...]:
+        """A run for each seed; all but the seed is in `spec`."""
         references = []
-        for seed in seeds:
-            spec = first.model_copy(update={"seed": seed})
-            run = Run(id=f"{table}/{row}/seed{seed}", table=table, row=row, label=label, recipe=recipe_name, spec=spec)
+        for seed in self.seeds:
+            of_seed = spec.model_copy(update={"seed": seed})
+            run = Run(id=f"{table}/{row}/seed{seed}", table=table, row=row, label=label, recipe=recipe, spec=of_seed)
             fingerprint = run.fingerprint
-            run = self.runs.setdefault(fingerprint, run)
+            run = self.by_fingerprint.setdefault(fingerprint, run)
             references.append(RunReference(id=run.id, seed=seed, fingerprint=fingerprint))
         return tuple(references)
 
-    def _spec(
-        self,
-        recipe: Recipe,
-        model: ModelName,
-        dataset: DatasetName,
-        components: Components,
-        cycle: CycleSpec | None,
-        row: Row,
-        seed: int,
-    ) -> RunSpec:
-        readings = self.config.readings
-        return RunSpec(
-            seed=seed,
-            dataset=self.config.datasets[dataset].spec(dataset, augment_validation=readings.augment_validation),
-            model=ModelSpec(name=model, width=recipe.width, **components.model_dump()),
-            sparsity=SparsitySpec(
-                density=row.density or self._density(recipe),
-                distribution=row.distribution or recipe.distribution,
-                topology=row.topology or (readings.topology if cycle else readings.static_topology),
-                drop_fraction=readings.drop_fraction,
-                drop_fraction_end=readings.drop_fraction_end,
-                update_period=recipe.update_period,
-                update_on_last_step=readings.update_on_last_step,
-            ),
-            cycle=cycle,
-            phasing=self._phasing(recipe, components),
-            training=TrainingSpec(
-                epochs=recipe.epochs,
-                batch_size=recipe.batch_size,
-                lr=recipe.lr,
-                lr_drop_epochs=self._lr_drops(recipe),
-                lr_drop_factor=recipe.lr_drop_factor,
-                optimizer=recipe.optimizer,
-                weight_decay=recipe.weight_decay,
-                gradient_clip=recipe.gradient_clip or readings.gradient_clip,
-                numerics=readings.numerics,
-            ),
-        )
-
-    def _phasing(self, recipe: Recipe, components: Components) -> PhasingSpec | None:
-        if components.activation != "dyrelu":
-            return None
-        start, end = phasing_bounds(recipe.epochs)
-        return PhasingSpec(start=start, end=end, freeze=self.config.readings.phasing_freeze)
-
-    def _lr_drops(self, recipe: Recipe) -> tuple[int, ...]:
-        if self.config.readings.lr_drops == "as_coded" and recipe.lr_drop_epochs:
-            return (recipe.epochs // 2, recipe.epochs * 3 // 4)
-        return recipe.lr_drop_epochs
-
-    def _row_cycle(self, where: str, recipe: Recipe, row: Row, settings: "_Schedule | None") -> CycleSpec | None:
-        if settings is None:
-            return None
-        if recipe.cyclic is None:
-            raise EastError(f"{where}: the recipe has no cyclic update period; add 'cyclic' to it in 'recipes'.")
-        cyclic = recipe.cyclic.model_copy(
-            update={
-                "pattern": settings.pattern,
-                "multiplier": settings.multiplier,
-                "cycles": settings.cycles,
-                "length_multiplier": settings.length_multiplier,
-                "cycle_length": row.cycle_length or recipe.cyclic.cycle_length,
-            }
-        )
-        return self._cycle(where, recipe, cyclic, row)
-
-    def _cycle(self, where: str, recipe: Recipe, cyclic: Cyclic, row: Row) -> CycleSpec:
-        if (row.topology or self.config.readings.topology) == "fixed":
-            raise EastError(f"{where}: fixed masks cannot follow a cyclic density. Use another topology.")
-        peak = (row.density or self._density(recipe)) * cyclic.multiplier
-        if peak > 1:
-            raise EastError(f"{where}: multiplier {cyclic.multiplier:g} makes the peak density {peak:g}, more than 1.")
-        length_multiplier = cyclic.length_multiplier if cyclic.cycles > 1 else 1.0
-        try:
-            length = fit_cycle_length(
-                recipe.epochs, cyclic.cycles, cyclic.cycle_length, length_multiplier, rescale=row.fit == "rescale"
-            )
-        except EastError as error:
-            raise EastError(f"{where}: {error}") from None
-        return CycleSpec(
-            pattern=cyclic.pattern,
-            multiplier=cyclic.multiplier,
-            cycles=cyclic.cycles,
-            cycle_length=length,
-            length_multiplier=length_multiplier,
-            update_period=cyclic.update_period,
-            end=self.config.readings.cycle_end,
-        )
-
-    def _comparable(self, table: TableConfig, recipe: Recipe, model: ModelName) -> bool:
-        same_scale = (recipe.width, self._density(recipe)) == (PAPER_WIDTH, PAPER_DENSITY)
-        return same_scale and PAPER_TABLES.get(table.published or "") == (model, table.dataset)
-
-    def _density(self, recipe: Recipe) -> float:
-        return recipe.density or self.config.density
-
-    def _summarising(self) -> Summarising:
-        return Summarising(accuracy=self.config.readings.accuracy, spread=self.config.readings.spread)
-
 
 @dataclass(frozen=True)
-class _Schedule:
-    """One choice of the four schedule columns of Tables 2-5."""
+class _Training:
+    """What a row trains: its recipe, and what the row decides itself.
 
-    pattern: Pattern
-    multiplier: float
-    cycles: int
-    length_multiplier: float
+    Args:
+        where: the key at fault where the cycles are wrong.
+        recipe: the recipe that it follows.
+        model: network.
+        dataset: data set.
+        components: what is added to RigL's network.
+        cyclic: the cycles as they are written; None for a constant density.
+        density: target density.
+        distribution: how it is spread over layers.
+        topology: how the masks move.
+        fit: what happens to cycles that outlast the training.
+    """
+
+    where: str
+    recipe: Recipe
+    model: ModelName
+    dataset: DatasetName
+    components: Components
+    cyclic: Cyclic | None
+    density: float
+    distribution: Distribution
+    topology: Topology
+    fit: str = "refuse"
 
 
-def _settings(row: Row) -> Iterator[_Schedule | None]:
-    """The rows that a row of the config stands for, the last key varying fastest; None for a static row."""
+def _grid(config: Config, runs: _Runs, name: str, table: TableConfig) -> GridTable:
+    recipe = config.recipes[table.recipe]
+    model = table.model or recipe.model
+    rows: dict[str, GridRow] = {}
+    for index, row in enumerate(table.rows):
+        where = f"tables.{name}.rows.{index}"
+        for cyclic in _schedules(where, recipe, row):
+            row_id = _row_id(row, cyclic)
+            if row_id in rows:
+                raise EastError(f"{where}: two rows of {name} are '{row_id}'. Remove one of them.")
+            training = _Training(
+                where=where,
+                recipe=recipe,
+                model=model,
+                dataset=table.dataset,
+                components=table.components,
+                cyclic=cyclic,
+                density=row.density or _density(config, recipe),
+                distribution=row.distribution or recipe.distribution,
+                topology=row.topology or (config.readings.topology if cyclic else config.readings.static_topology),
+                fit=row.fit,
+            )
+            spec = _spec(config, training, config.seeds[0])
+            label = row.label or ("Static" if row.static else "Cyclic")
+            references = runs.of_row(name, row_id, label, table.recipe, spec)
+            rows[row_id] = _grid_row(row, row_id, label, cyclic, spec.cycle, references)
+    paper = (PAPER_WIDTH, PAPER_DENSITY, PAPER_TABLES.get(table.published or ""))
+    return GridTable(
+        id=name,
+        title=table.title or "Cyclic sparse training results",
+        model=model,
+        width=recipe.width,
+        dataset=table.dataset,
+        density=_density(config, recipe),
+        published=table.published,
+        comparable=(recipe.width, _density(config, recipe), (model, table.dataset)) == paper,
+        summarising=_summarising(config),
+        comparing=config.comparison,
+        rows=tuple(rows.values()),
+    )
+
+
+def _schedules(where: str, recipe: Recipe, row: Row) -> Iterator[Cyclic | None]:
+    """The cycles of each row that a row of the config stands for, the last key varying fastest; None if static."""
     if row.static:
         yield None
         return
-    for choice in itertools.product(row.pattern, row.multiplier, row.cycles, row.length_multiplier):
-        yield _Schedule(*choice)
+    if recipe.cyclic is None:
+        raise EastError(f"{where}: the recipe has no cyclic update period; add 'cyclic' to it in 'recipes'.")
+    for pattern, multiplier, cycles, growth in itertools.product(
+        row.pattern, row.multiplier, row.cycles, row.length_multiplier
+    ):
+        yield Cyclic(
+            pattern=pattern,
+            multiplier=multiplier,
+            cycles=cycles,
+            length_multiplier=growth,
+            cycle_length=row.cycle_length or recipe.cyclic.cycle_length,
+            update_period=recipe.cyclic.update_period,
+        )
 
 
 def _grid_row(
     row: Row,
     row_id: str,
-    settings: _Schedule | None,
+    label: str,
+    cyclic: Cyclic | None,
     cycle: CycleSpec | None,
-    wanted_length: float,
     references: tuple[RunReference, ...],
 ) -> GridRow:
-    if settings is None or cycle is None:
-        return GridRow(
-            id=row_id,
-            method=row.label or "Static",
-            footnote=row.footnote,
-            printed=row.is_printed,
-            runs=references,
-        )
+    """A row as the paper prints it: the settings are those that are written, not those that fit."""
+    schedule: dict[str, Any] = {}
+    if cyclic is not None:
+        schedule = {
+            "pattern": cyclic.pattern,
+            "multiplier": cyclic.multiplier,
+            "cycles": row.printed_cycles or cyclic.cycles,
+            "length_multiplier": cyclic.length_multiplier if cyclic.cycles > 1 else None,
+        }
     return GridRow(
         id=row_id,
-        method=row.label or "Cyclic",
-        pattern=settings.pattern,
-        multiplier=settings.multiplier,
-        cycles=row.printed_cycles or settings.cycles,
-        length_multiplier=settings.length_multiplier if settings.cycles > 1 else None,
-        footnote=_footnote(row, settings, cycle, wanted_length),
+        method=label,
+        **schedule,
+        footnote=_footnote(row, cyclic, cycle),
         printed=row.is_printed,
         runs=references,
     )
 
 
-def _footnote(row: Row, settings: _Schedule, cycle: CycleSpec, wanted_length: float) -> str | None:
+def _footnote(row: Row, cyclic: Cyclic | None, cycle: CycleSpec | None) -> str | None:
     """What a reader must know where the row that runs is not the row that is printed."""
     notes = [row.footnote] if row.footnote else []
-    if row.printed_cycles and row.printed_cycles != settings.cycles:
-        notes.append(f"printed with {row.printed_cycles} cycles, run with {settings.cycles}")
-    if cycle.cycle_length != wanted_length:
-        lengths = [cycle.cycle_length * cycle.length_multiplier**i for i in range(cycle.cycles)]
+    if cyclic is not None and row.printed_cycles and row.printed_cycles != cyclic.cycles:
+        notes.append(f"printed with {row.printed_cycles} cycles, run with {cyclic.cycles}")
+    if cyclic is not None and cycle is not None and cycle.cycle_length != cyclic.cycle_length:
+        lengths = cycle_lengths(cycle.cycles, cycle.cycle_length, cycle.length_multiplier)
         notes.append(
             f"the cycles do not fit the training as printed; run with cycles of "
             f"{', '.join(f'{length:.1f}' for length in lengths)} epochs"
@@ -418,12 +303,159 @@ def _footnote(row: Row, settings: _Schedule, cycle: CycleSpec, wanted_length: fl
     return "; ".join(notes) or None
 
 
-def _row_id(row: Row, settings: _Schedule | None) -> str:
+def _methods(config: Config, runs: _Runs) -> MethodsTable:
+    rows = [
+        _method_row(config, runs, method, name, _of_method(config, method, name, config.recipes[name], dataset))
+        for method in config.methods.rows
+        for dataset, name in config.methods.recipes.items()
+    ]
+    for name in config.methods.systems:
+        recipe = config.recipes[name]
+        for dataset in recipe.datasets:
+            training = _of_recipe(config, name, recipe, dataset, recipe.components, recipe.cyclic)
+            rows.append(_method_row(config, runs, recipe.system, name, training))
+    return MethodsTable(
+        id=METHODS_TABLE,
+        title="Test accuracy of each method of Table 6 and each system of Table B.1",
+        density=config.density,
+        summarising=_summarising(config),
+        rows=tuple(rows),
+    )
+
+
+def _of_method(config: Config, method_name: str, name: str, recipe: Recipe, dataset: DatasetName) -> _Training:
+    method = config.methods.rows[method_name]
+    if method.cyclic and recipe.cyclic is None:
+        raise EastError(
+            f"methods.rows.{method_name}: its recipe has no cyclic schedule to use; add 'cyclic' to the recipe."
+        )
+    cyclic = recipe.cyclic if method.cyclic else None
+    return _of_recipe(config, name, recipe, dataset, method.components(), cyclic)
+
+
+def _of_recipe(
+    config: Config, name: str, recipe: Recipe, dataset: DatasetName, components: Components, cyclic: Cyclic | None
+) -> _Training:
+    """What a recipe trains where no row of a grid decides anything."""
+    return _Training(
+        where=f"recipes.{name}.cyclic",
+        recipe=recipe,
+        model=recipe.model,
+        dataset=dataset,
+        components=components,
+        cyclic=cyclic,
+        density=_density(config, recipe),
+        distribution=recipe.distribution,
+        topology=config.readings.topology,
+    )
+
+
+def _method_row(config: Config, runs: _Runs, name: str, recipe_name: str, training: _Training) -> MethodRow:
+    dataset, model = training.dataset, training.model
+    row_id = "-".join((_slug(name), model.replace("_", "-"), dataset.replace("_", "-")))
+    note = None
+    references: tuple[RunReference, ...] = ()
+    if dataset == "imagenet" and config.datasets[dataset].folder is None:
+        note = "not run: no image folder is configured (datasets.imagenet.folder)"
+    else:
+        spec = _spec(config, training, config.seeds[0])
+        references = runs.of_row(METHODS_TABLE, row_id, name, recipe_name, spec)
+    return MethodRow(
+        id=row_id,
+        method=name,
+        model=model,
+        width=training.recipe.width,
+        dataset=dataset,
+        recipe=recipe_name,
+        note=note,
+        runs=references,
+    )
+
+
+def _spec(config: Config, training: _Training, seed: int) -> RunSpec:
+    """The run of a row for a seed: everything that decides its numbers."""
+    readings, recipe = config.readings, training.recipe
+    dataset = config.datasets[training.dataset]
+    return RunSpec(
+        seed=seed,
+        dataset=dataset.spec(training.dataset, augment_validation=readings.augment_validation),
+        model=ModelSpec(name=training.model, width=recipe.width, **training.components.model_dump()),
+        sparsity=SparsitySpec(
+            density=training.density,
+            distribution=training.distribution,
+            topology=training.topology,
+            drop_fraction=readings.drop_fraction,
+            drop_fraction_end=readings.drop_fraction_end,
+            update_period=recipe.update_period,
+            update_on_last_step=readings.update_on_last_step,
+        ),
+        cycle=_cycle(config, training),
+        phasing=_phasing(config, training),
+        training=TrainingSpec(
+            epochs=recipe.epochs,
+            batch_size=recipe.batch_size,
+            lr=recipe.lr,
+            lr_drop_epochs=_lr_drops(config, recipe),
+            lr_drop_factor=recipe.lr_drop_factor,
+            optimizer=recipe.optimizer,
+            weight_decay=recipe.weight_decay,
+            gradient_clip=recipe.gradient_clip or readings.gradient_clip,
+            numerics=readings.numerics,
+        ),
+    )
+
+
+def _cycle(config: Config, training: _Training) -> CycleSpec | None:
+    """The cycles that run: those that are written, shortened where the row says so and they do not fit."""
+    cyclic, epochs = training.cyclic, training.recipe.epochs
+    if cyclic is None:
+        return None
+    if training.topology == "fixed":
+        raise EastError(f"{training.where}: fixed masks cannot follow a cyclic density. Use another topology.")
+    peak = training.density * cyclic.multiplier
+    if peak > 1:
+        raise EastError(
+            f"{training.where}: multiplier {cyclic.multiplier:g} makes the peak density {peak:g}, more than 1."
+        )
+    # One cycle has no length multiplier: whatever is written, it is one and the same run.
+    growth = cyclic.length_multiplier if cyclic.cycles > 1 else 1.0
+    try:
+        length = fit_cycle_length(epochs, cyclic.cycles, cyclic.cycle_length, growth, rescale=training.fit == "rescale")
+    except EastError as error:
+        raise EastError(f"{training.where}: {error}") from None
+    return CycleSpec(
+        **cyclic.model_dump() | {"cycle_length": length, "length_multiplier": growth}, end=config.readings.cycle_end
+    )
+
+
+def _phasing(config: Config, training: _Training) -> PhasingSpec | None:
+    if training.components.activation != "dyrelu":
+        return None
+    start, end = phasing_bounds(training.recipe.epochs)
+    return PhasingSpec(start=start, end=end, freeze=config.readings.phasing_freeze)
+
+
+def _lr_drops(config: Config, recipe: Recipe) -> tuple[int, ...]:
+    if config.readings.lr_drops == "as_coded" and recipe.lr_drop_epochs:
+        return (recipe.epochs // 2, recipe.epochs * 3 // 4)
+    return recipe.lr_drop_epochs
+
+
+def _density(config: Config, recipe: Recipe) -> float:
+    """The target density of a recipe."""
+    return recipe.density or config.density
+
+
+def _summarising(config: Config) -> Summarising:
+    return Summarising(accuracy=config.readings.accuracy, spread=config.readings.spread)
+
+
+def _row_id(row: Row, cyclic: Cyclic | None) -> str:
     parts = ["static"]
-    if settings is not None:
-        parts = [settings.pattern, f"m{_number(settings.multiplier)}", f"n{settings.cycles}"]
-        if settings.cycles > 1:
-            parts.append(f"g{_number(settings.length_multiplier)}")
+    if cyclic is not None:
+        parts = [cyclic.pattern, f"m{_number(cyclic.multiplier)}", f"n{cyclic.cycles}"]
+        if cyclic.cycles > 1:
+            parts.append(f"g{_number(cyclic.length_multiplier)}")
     if row.cycle_length is not None:
         parts.append(f"l{_number(row.cycle_length)}")
     parts += [part for part in (row.topology, row.distribution) if part]
@@ -443,3 +475,10 @@ def _number(value: float) -> str:
 
 def _slug(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
+def _one_of(known: tuple[T, ...], name: str, option: str) -> T:
+    for choice in known:
+        if choice == name:
+            return choice
+    raise EastError(f"{option}: there is no '{name}'. Choose one of {', '.join(known)}.")

@@ -8,27 +8,46 @@ What a plan sets unless told otherwise is a matter of `east.config.schema`.
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from east import REVISION, REVISION_REASON
-
-Positive = Annotated[float, Field(gt=0)]
-PositiveInt = Annotated[int, Field(gt=0)]
-Density = Annotated[float, Field(gt=0, le=1)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-
-DatasetName = Literal["cifar10", "cifar100", "imagenet", "digits", "digit_pairs"]
-ModelName = Literal["resnet34", "resnet50", "resnet50_imagenet"]
-Activation = Literal["relu", "dyrelu"]
-Distribution = Literal["erk", "uniform", "erk_as_coded"]
-Topology = Literal["rigl", "set", "fixed"]
-Pattern = Literal["cosine", "triangular"]
-CycleEnd = Literal["target", "as_coded"]
-Numerics = Literal["tf32", "fp32", "bf16"]
-ClipScope = Literal["dense", "active"]
-ClipEstimator = Literal["exact", "sketch"]
+from east.config.vocabulary import (
+    Activation,
+    ClipEstimator,
+    ClipScope,
+    CycleEnd,
+    CycleLength,
+    Cycles,
+    CycleUpdatePeriod,
+    DatasetName,
+    Dct,
+    Density,
+    Distribution,
+    Epochs,
+    Flip,
+    Fraction,
+    HeldOut,
+    HeldOutChoice,
+    LearningRateDropFactor,
+    LengthMultiplier,
+    Margin,
+    ModelName,
+    Multiplier,
+    Numerics,
+    OptimizerName,
+    Padding,
+    Pattern,
+    Positive,
+    PositiveInt,
+    SharingRatio,
+    Steps,
+    Topology,
+    UpdatePeriod,
+    WeightDecay,
+    Width,
+)
 
 
 class Frozen(BaseModel):
@@ -41,13 +60,11 @@ class DatasetSpec(Frozen):
     """Which images are trained on, and what is done to them."""
 
     name: DatasetName
-    margin: int = Field(ge=0, description="pixels added on each side before the random crop; 0 for no crop")
-    padding: Literal["reflect", "zero"] = Field(description="what these pixels are")
-    flip: bool = Field(description="whether images are mirrored at random")
-    validation: int = Field(ge=0, description="training images held out for validation")
-    validation_choice: Literal["last", "shuffled"] = Field(
-        description="hold out the last images, or images drawn by the run's seed"
-    )
+    margin: Margin
+    padding: Padding
+    flip: Flip
+    validation: HeldOut
+    validation_choice: HeldOutChoice
     augment_validation: bool = Field(description="whether validation images are cropped and flipped as well")
 
 
@@ -55,24 +72,21 @@ class ModelSpec(Frozen):
     """Which network is trained."""
 
     name: ModelName
-    width: PositiveInt = Field(description="channels of the stem; 64 in the paper")
+    width: Width
     activation: Activation = "relu"
-    sharing_ratio: Annotated[int, Field(ge=2)] | None = Field(
-        default=None,
-        description="blocks of a stage that own weights; later ones reuse those of the last owner",
-    )
-    dct: bool = Field(default=False, description="add a fixed DCT matrix to every masked layer (DCTpS)")
+    sharing_ratio: SharingRatio | None = None
+    dct: Dct = False
 
 
 class SparsitySpec(Frozen):
     """How many weights are non-zero, where, and how the mask moves."""
 
-    density: Density = Field(description="stored non-zeros divided by the weights of the dense network")
+    density: Density
     distribution: Distribution
     topology: Topology
     drop_fraction: Fraction = Field(description="share of a tensor's non-zeros dropped at the first update")
     drop_fraction_end: Fraction = Field(description="the same at the end of training")
-    update_period: PositiveInt = Field(description="steps between mask updates outside cycles (Delta T_dst)")
+    update_period: UpdatePeriod
     update_on_last_step: bool = False
 
 
@@ -80,16 +94,12 @@ class CycleSpec(Frozen):
     """The cyclic density schedule, in epochs."""
 
     pattern: Pattern
-    multiplier: Annotated[float, Field(gt=1)] = Field(description="peak density divided by the target density")
-    cycles: PositiveInt
-    cycle_length: Positive = Field(description="epochs of the first cycle")
-    length_multiplier: Positive = Field(
-        default=1.0, description="length of each cycle divided by that of the one before"
-    )
-    update_period: PositiveInt = Field(description="steps between mask updates inside cycles (Delta T_cs)")
-    end: CycleEnd = Field(
-        default="target", description="return to the exact target density after the last cycle, or stay"
-    )
+    multiplier: Multiplier
+    cycles: Cycles
+    cycle_length: CycleLength
+    length_multiplier: LengthMultiplier = 1.0
+    update_period: CycleUpdatePeriod
+    end: CycleEnd = "target"
 
 
 class PhasingSpec(Frozen):
@@ -103,24 +113,20 @@ class PhasingSpec(Frozen):
 class OptimizerSpec(Frozen):
     """SGD or Adam, as in Table B.1."""
 
-    name: Literal["sgd", "adam"]
-    momentum: Fraction = 0.0
-    nesterov: bool = False
+    name: OptimizerName
+    momentum: Fraction = Field(default=0.0, description="of SGD")
+    nesterov: bool = Field(default=False, description="Nesterov's momentum in SGD")
 
 
 class ClipSpec(Frozen):
     """The global gradient norm is clipped to `norm`."""
 
-    norm: Positive
-    scope: ClipScope = Field(description="over all dense gradients, or over those of active weights only")
-    estimator: ClipEstimator = Field(
-        default="sketch",
-        validate_default=True,
-        description="the norm of dense gradients exactly, or estimated by random projections; active ones are exact",
-    )
-    probes: PositiveInt = Field(default=1, description="random projections that a sketch is the mean of")
-    every: PositiveInt = Field(
-        default=1, description="measure at every k-th step from the first, and use it in between"
+    norm: Positive = Field(description="the global gradient norm is scaled down to it")
+    scope: ClipScope
+    estimator: ClipEstimator = Field(default="sketch", validate_default=True)
+    probes: PositiveInt = Field(default=1, description="random projections whose mean is the sketch")
+    every: Steps = Field(
+        default=1, description="measure the norm at every k-th step, from the first, and keep it between"
     )
 
     @field_validator("estimator")
@@ -140,13 +146,13 @@ class ClipSpec(Frozen):
 class TrainingSpec(Frozen):
     """The recipe: a row of Table B.1."""
 
-    epochs: PositiveInt
+    epochs: Epochs
     batch_size: PositiveInt
     lr: Positive
-    lr_drop_epochs: tuple[PositiveInt, ...]
-    lr_drop_factor: Annotated[float, Field(gt=0, le=1)]
+    lr_drop_epochs: tuple[Epochs, ...]
+    lr_drop_factor: LearningRateDropFactor
     optimizer: OptimizerSpec
-    weight_decay: Annotated[float, Field(ge=0)]
+    weight_decay: WeightDecay
     gradient_clip: ClipSpec | None
     numerics: Numerics
 

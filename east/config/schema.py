@@ -1,45 +1,80 @@
-"""The form of config.yaml: every key, its type and its range."""
+"""The form of config.yaml: every key with its type, range, default and meaning, and what the paper leaves open there.
 
-from typing import Annotated, Literal, TypeVar
+Messages about mistakes, config/README.md, config/schema.json, the readings of the report and their table in
+docs/reproduction-notes.md are generated from it (`east.config.reference`).
+"""
+
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
-    BeforeValidator,
     Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
     ValidationError,
     ValidatorFunctionWrapHandler,
     WrapValidator,
     model_validator,
 )
+from pydantic_core import CoreSchema, core_schema
 
-from east.config.run import (
+from east.config.run import ClipSpec, DatasetSpec, Frozen, OptimizerSpec
+from east.config.tables import Comparing
+from east.config.vocabulary import (
     Activation,
-    ClipSpec,
+    Ambiguity,
     CycleEnd,
+    CycleLength,
+    Cycles,
+    CycleUpdatePeriod,
     DatasetName,
-    DatasetSpec,
+    Dct,
     Density,
     Distribution,
+    Epochs,
+    Flip,
     Fraction,
-    Frozen,
+    HeldOut,
+    HeldOutChoice,
+    LearningRateDropFactor,
+    LengthMultiplier,
+    Margin,
     ModelName,
+    Multiplier,
     Numerics,
-    OptimizerSpec,
+    Padding,
     Pattern,
     Positive,
     PositiveInt,
+    ReportedAccuracy,
+    Retrains,
+    SharingRatio,
+    Spread,
+    Steps,
     Topology,
+    Unit,
+    UpdatePeriod,
+    WeightDecay,
+    Width,
+    choices,
 )
-from east.config.tables import Comparing
+
+
+class _OneOrMany:
+    """A tuple that may be written as its only item."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_before_validator_function(
+            lambda value: value if isinstance(value, list | tuple) else (value,), handler(source)
+        )
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        many = handler(schema)
+        return {"anyOf": [many["items"], many]}
+
 
 T = TypeVar("T")
-OneOrMany = Annotated[
-    tuple[T, ...], BeforeValidator(lambda value: value if isinstance(value, list | tuple) else (value,))
-]
+OneOrMany = Annotated[tuple[T, ...], _OneOrMany()]
 """One value, or a list of values that each make a row."""
-
-Fit = Literal["refuse", "rescale"]
-Ratio = Annotated[int, Field(ge=2)]
-Multiplier = Annotated[float, Field(gt=1)]
 
 
 def _number_or_auto(value: object, validate: ValidatorFunctionWrapHandler) -> object:
@@ -50,28 +85,50 @@ def _number_or_auto(value: object, validate: ValidatorFunctionWrapHandler) -> ob
         raise ValueError("must be a number of threads, at least 1, or auto") from None
 
 
-Threads = Annotated[
-    PositiveInt | Literal["auto"],
-    WrapValidator(_number_or_auto),
-    Field(description="CPU threads of a training; auto: those with which the whole plan ends soonest on these cores"),
-]
-
-
 class Execution(Frozen):
     """Where and how runs execute; never part of a run's identity."""
 
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    engine: Literal["auto", "dense", "sparse"] = "auto"
-    step: Literal["auto", "eager", "captured", "compiled"] = Field(
-        default="auto", description="how a GPU is given the operations of a training step"
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"],
+        choices({"auto": "a GPU where there is one", "cpu": "the CPU", "cuda": "an NVIDIA GPU, or an error"}),
+    ] = Field(default="auto", description="where trainings compute")
+    engine: Annotated[
+        Literal["auto", "dense", "sparse"],
+        choices(
+            {
+                "auto": "on a CPU the one that suits the run, from its first step to its last (`east plan` names its "
+                "class); on a GPU the cheaper one with the masks of the moment",
+                "dense": "PyTorch's own layers",
+                "sparse": "the non-zeros alone; on a CPU by kernels that are compiled once, which needs a C++ compiler",
+            }
+        ),
+    ] = Field(default="auto", description="how networks are executed")
+    step: Annotated[
+        Literal["auto", "eager", "captured", "compiled"],
+        choices(
+            {
+                "auto": "compiled",
+                "eager": "operation by operation, as PyTorch does by default: slower, and simpler to look into",
+                "captured": "the whole step as one CUDA graph",
+                "compiled": "as `captured`, with the network compiled by PyTorch; the sparse engine has its kernels",
+            }
+        ),
+    ] = Field(default="auto", description="how a GPU is given the operations of a training step")
+    threads: Annotated[PositiveInt | Literal["auto"], WrapValidator(_number_or_auto)] = Field(
+        default="auto",
+        description="CPU threads of a training; auto: those with which the whole plan ends soonest on these cores",
     )
-    threads: Threads = "auto"
     runs_per_gpu: PositiveInt = Field(default=1, description="trainings that share a GPU at the same time")
-    data_dir: str = "data"
+    data_dir: str = Field(default="data", description="folder of downloads and prepared data sets")
     partial: bool = Field(default=False, description="render whatever runs there are, and train nothing")
-    memory_mb: PositiveInt = Field(default=8000, description="memory that a training declares")
-    minutes: PositiveInt = Field(default=720, description="time that a training declares; it resumes if it is cut off")
-    tracking: Literal["none", "tensorboard"] = Field(default="none", description="event files in the folder of a run")
+    memory_mb: Annotated[PositiveInt, Unit("MB")] = Field(default=8000, description="memory that a training declares")
+    minutes: Annotated[PositiveInt, Unit("minutes")] = Field(
+        default=720, description="time that a training declares; a training that is cut off resumes"
+    )
+    tracking: Annotated[
+        Literal["none", "tensorboard"],
+        choices({"none": "no event files", "tensorboard": "event files for TensorBoard in the folder of each run"}),
+    ] = Field(default="none", description="what a training writes beside its records")
 
     @property
     def gpus(self) -> int:
@@ -82,29 +139,158 @@ class Execution(Frozen):
 class Readings(Frozen):
     """What is run where the paper leaves room (docs/reproduction-notes.md)."""
 
-    lr_drops: Literal["printed", "as_coded"] = "printed"
-    cycle_end: CycleEnd = "target"
-    static_topology: Topology = "rigl"
-    topology: Topology = "rigl"
-    update_on_last_step: bool = False
-    drop_fraction: Fraction = 0.5
-    drop_fraction_end: Fraction = 0.005
-    gradient_clip: ClipSpec | None = ClipSpec(norm=1.0, scope="dense")
-    phasing_freeze: bool = False
-    augment_validation: bool = True
-    accuracy: Literal["final", "best_validation"] = "final"
-    spread: Literal["sample", "population"] = "sample"
-    numerics: Numerics = "tf32"
+    lr_drops: Annotated[
+        Literal["printed", "as_coded"],
+        choices({"printed": "after the epochs of the recipe", "as_coded": "at 1/2 and 3/4 of the training"}),
+        Ambiguity(
+            number=1,
+            matter="Learning-rate drops",
+            paper="75, 150 of 250 epochs; 25, 50 of 100",
+            as_coded="at 1/2 and 3/4 of the training",
+            reason="Table B.1 prints 75 and 150 of 250 epochs; the authors' code and logs drop after 125 and 187.",
+            overlays=("as_coded",),
+        ),
+    ] = Field(default="printed", description="when the learning rate drops, in recipes where it does")
+    cycle_end: Annotated[
+        CycleEnd,
+        Ambiguity(
+            number=2,
+            matter="End of the cyclic phase",
+            paper="cycles end at the target density",
+            as_coded="the density of the last update inside them stays",
+            reason="Left as coded, a triangular schedule keeps up to 66 % more weights than its row says.",
+            overlays=("as_coded",),
+        ),
+    ] = "target"
+    static_topology: Annotated[
+        Topology,
+        Ambiguity(
+            number=5,
+            matter="Static rows",
+            paper="“Static”, without more",
+            as_coded="–",
+            reason="81.47 % is the paper's RigL result at this density.",
+            overlays=("alternatives",),
+        ),
+    ] = Field(default="rigl", description="how the masks of static rows move")
+    topology: Topology = Field(default="rigl", description="how the masks of all other rows move")
+    update_on_last_step: Annotated[
+        bool,
+        Ambiguity(
+            number=9,
+            matter="Exchange on the last step",
+            paper="silent",
+            as_coded="yes: step 88,000 of 88,000",
+            reason="Step 88,000 of 88,000 would swap in weights that are never trained.",
+            other="yes, as coded",
+            overlays=("as_coded",),
+        ),
+    ] = Field(default=False, description="whether the very last step exchanges weights")
+    drop_fraction: Annotated[
+        Fraction,
+        Ambiguity(
+            number=17,
+            matter="Drop fraction",
+            paper="silent",
+            as_coded="a cosine from 0.5 to 0.005",
+            reason="As the authors' code has it, to the end of training.",
+            reading="0.5 to 0.005",
+            keys=("readings.drop_fraction", "readings.drop_fraction_end"),
+        ),
+    ] = Field(default=0.5, description="share of a tensor's non-zeros that an update drops, at the start of training")
+    drop_fraction_end: Fraction = Field(default=0.005, description="the same at the end; a cosine leads there")
+    gradient_clip: Annotated[
+        ClipSpec | None,
+        Ambiguity(
+            number=8,
+            matter="Gradient clip",
+            paper="silent",
+            as_coded="norm 1 over dense gradients, exact",
+            reason="The dense norm is 60 to 180 times the norm over active weights, so it is part of the method. "
+            "A sketch estimates it without computing the gradients of weights that are off.",
+            reading="norm 1 over dense gradients (sketch)",
+            other="exact, as coded; over active weights only; none",
+            overlays=("as_coded", "alternatives"),
+            keys=("readings.gradient_clip", "recipes.*.gradient_clip"),
+        ),
+    ] = Field(default=ClipSpec(norm=1.0, scope="dense"), description="limit of the global gradient norm; null: none")
+    phasing_freeze: Annotated[
+        bool,
+        Ambiguity(
+            number=10,
+            matter="Freezing DyReLU when its fade starts",
+            paper="silent",
+            as_coded="yes, where that is a whole epoch",
+            reason="At 250 epochs the authors' test for the start never fires.",
+            other="yes, as coded (fires only where that is a whole epoch)",
+            overlays=("as_coded",),
+        ),
+    ] = Field(default=False, description="freeze the parameters of DyReLU where its fade starts")
+    augment_validation: Annotated[
+        bool,
+        Ambiguity(
+            number=13,
+            matter="Validation images are augmented",
+            paper="silent",
+            as_coded="yes",
+            reason="As the authors' code has it; test images never are.",
+            other="no",
+            overlays=("alternatives",),
+        ),
+    ] = Field(default=True, description="crop and flip validation images as well")
+    accuracy: Annotated[
+        ReportedAccuracy,
+        Ambiguity(
+            number=14,
+            matter="Reported accuracy",
+            paper="silent",
+            as_coded="older versions: best validation epoch; newest: last epoch",
+            reason="The authors' newest code reports the network after the last epoch.",
+            overlays=("alternatives",),
+        ),
+    ] = "final"
+    spread: Annotated[
+        Spread,
+        Ambiguity(
+            number=15,
+            matter="Standard deviation behind each ±",
+            paper="silent; three runs",
+            as_coded="–",
+            reason="The paper does not say; with three seeds the two differ by a factor of 1.22.",
+            overlays=("alternatives",),
+        ),
+    ] = "sample"
+    numerics: Annotated[
+        Numerics,
+        Ambiguity(
+            number=16,
+            matter="Numerics on CUDA",
+            paper="silent",
+            as_coded="PyTorch's defaults: TF32 convolutions",
+            reason="What PyTorch did on the paper's GPUs by default. The CPU computes in fp32.",
+            overlays=("alternatives",),
+        ),
+    ] = "tf32"
 
 
 class Dataset(Frozen):
     """How a data set is split and augmented."""
 
-    margin: Annotated[int, Field(ge=0)] = 4
-    padding: Literal["reflect", "zero"]
-    flip: bool
-    validation: Annotated[int, Field(ge=0)]
-    validation_choice: Literal["last", "shuffled"]
+    margin: Margin = 4
+    padding: Padding
+    flip: Flip
+    validation: Annotated[
+        HeldOut,
+        Ambiguity(
+            number=12,
+            matter="Validation images",
+            paper="silent",
+            as_coded="5,000 of 50,000",
+            reason="45,000 training images of CIFAR give the 352 steps an epoch that an update period of 350 implies.",
+            reading="5,000",
+        ),
+    ]
+    validation_choice: HeldOutChoice
     folder: str | None = Field(default=None, description="image folder with train/ and val/ (ImageNet only)")
 
     def spec(self, name: DatasetName, *, augment_validation: bool) -> DatasetSpec:
@@ -116,8 +302,8 @@ class Components(Frozen):
     """What a system adds to RigL."""
 
     activation: Activation = "relu"
-    sharing_ratio: Ratio | None = None
-    dct: bool = False
+    sharing_ratio: SharingRatio | None = None
+    dct: Dct = False
 
 
 class Cyclic(Frozen):
@@ -125,52 +311,102 @@ class Cyclic(Frozen):
 
     pattern: Pattern = "cosine"
     multiplier: Multiplier
-    cycles: PositiveInt
-    cycle_length: Positive
-    length_multiplier: Positive = 1.0
-    update_period: PositiveInt
+    cycles: Cycles
+    cycle_length: CycleLength
+    length_multiplier: LengthMultiplier = 1.0
+    update_period: CycleUpdatePeriod
 
 
 class Recipe(Frozen):
     """A row of Table B.1."""
 
-    system: str
-    model: ModelName
-    width: PositiveInt
-    datasets: tuple[DatasetName, ...]
-    density: Density | None = Field(default=None, description="in place of the configuration's")
-    components: Components = Components()
-    batch_size: PositiveInt
-    epochs: PositiveInt
-    lr: Positive
-    lr_drop_epochs: tuple[PositiveInt, ...]
-    lr_drop_factor: Annotated[float, Field(gt=0, le=1)] = 0.1
-    optimizer: OptimizerSpec
-    weight_decay: Annotated[float, Field(ge=0)]
+    system: str = Field(description="the method's name in Table B.1")
+    model: ModelName = Field(description="network")
+    width: Width
+    datasets: tuple[DatasetName, ...] = Field(
+        description="what Table B.1 prints, and where `methods.systems` trains it; tables name their own"
+    )
+    density: Density | None = Field(default=None, description="target density in place of the plan's")
+    components: Components = Field(
+        default=Components(), description="what the system adds to RigL, where `methods.systems` trains it"
+    )
+    batch_size: PositiveInt = Field(description="images of a step")
+    epochs: Epochs = Field(description="length of a training")
+    lr: Positive = Field(description="learning rate")
+    lr_drop_epochs: tuple[Epochs, ...] = Field(description="after which the learning rate drops; an empty list: never")
+    lr_drop_factor: LearningRateDropFactor = 0.1
+    optimizer: Annotated[
+        OptimizerSpec,
+        Ambiguity(
+            number=11,
+            matter="Nesterov momentum",
+            paper="SGD(0.9)",
+            as_coded="on",
+            reason="The paper says SGD(0.9); the code turns Nesterov on.",
+            reading="yes",
+            other="no",
+            overlays=("alternatives",),
+            keys=("recipes.*.optimizer.nesterov",),
+        ),
+    ] = Field(description="how weights are trained")
+    weight_decay: WeightDecay
     gradient_clip: ClipSpec | None = Field(default=None, description="in place of that of the readings")
-    distribution: Distribution
-    update_period: PositiveInt
-    cyclic: Cyclic | None
+    distribution: Annotated[
+        Distribution,
+        Ambiguity(
+            number=7,
+            matter="ERK",
+            paper="“ERK”",
+            as_coded="rounded per tensor, nothing redistributed",
+            reason="Exact counts by largest remainder, at least one weight a tensor.",
+            reading="erk",
+            overlays=("as_coded",),
+        ),
+    ]
+    update_period: UpdatePeriod
+    cyclic: Annotated[
+        Cyclic | None,
+        Ambiguity(
+            number=18,
+            matter="Pattern and length multiplier of the EAST rows",
+            paper="n, l, m and ΔT_cs only",
+            as_coded="cosine, g = 1 in the newest version",
+            reason="The defaults of the authors' newest code; Table B.1 prints neither.",
+            reading="cosine, 1×",
+            keys=("recipes.*.cyclic.pattern", "recipes.*.cyclic.length_multiplier"),
+        ),
+    ] = Field(description="cyclic density schedule of a cyclic method; grids take what their rows leave out from it")
 
 
 class Row(Frozen):
     """A row of Tables 2-5, or several: any of the four schedule keys may be a list."""
 
-    static: bool = False
+    static: bool = Field(default=False, description="constant density: no cycles")
     pattern: OneOrMany[Pattern] = ()
     multiplier: OneOrMany[Multiplier] = ()
-    cycles: OneOrMany[PositiveInt] = ()
-    length_multiplier: OneOrMany[Positive] = (1.0,)
-    fit: Fit = "refuse"
-    cycle_length: Positive | None = Field(default=None, description="epochs of the first cycle; the recipe's if absent")
-    printed_cycles: PositiveInt | None = Field(
-        default=None, description="the number the paper prints, where it differs"
-    )
-    topology: Topology | None = None
-    distribution: Distribution | None = None
-    density: Density | None = None
+    cycles: OneOrMany[Cycles] = ()
+    length_multiplier: OneOrMany[LengthMultiplier] = (1.0,)
+    fit: Annotated[
+        Literal["refuse", "rescale"],
+        choices({"refuse": "an error", "rescale": "all cycles are shortened in proportion, with a footnote"}),
+        Ambiguity(
+            number=3,
+            matter="Cycles that do not fit the training",
+            paper="Table 5: three cycles of 50, 100 and 200 of 250 epochs",
+            as_coded="not checked",
+            reason="Table 5 prints three cycles of 50, 100 and 200 epochs.",
+            reading="rescaled in the rows that say so",
+            other="two cycles, as in Tables 2–4",
+            overlays=("as_coded",),
+        ),
+    ] = Field(default="refuse", description="what happens to cycles that outlast the training")
+    cycle_length: CycleLength | None = Field(default=None, description="length of the first cycle; null: the recipe's")
+    printed_cycles: Cycles | None = Field(default=None, description="the number the paper prints, where it differs")
+    topology: Topology | None = Field(default=None, description="in place of that of the readings")
+    distribution: Distribution | None = Field(default=None, description="in place of the recipe's")
+    density: Density | None = Field(default=None, description="target density in place of the recipe's")
     label: str | None = Field(default=None, description="name shown in the tables; never part of a run's identity")
-    footnote: str | None = None
+    footnote: str | None = Field(default=None, description="what a reader must know about the row")
 
     @property
     def is_printed(self) -> bool:
@@ -179,10 +415,10 @@ class Row(Frozen):
 
     @model_validator(mode="after")
     def _static_or_cyclic(self) -> "Row":
-        schedule = (self.pattern, self.multiplier, self.cycles)
-        if self.static and any(schedule):
-            raise ValueError("a static row has no pattern, multiplier or cycles")
-        if not self.static and not all(schedule):
+        of_cycles = ("pattern", "multiplier", "cycles", "length_multiplier", "cycle_length", "printed_cycles", "fit")
+        if self.static and (given := [key for key in of_cycles if key in self.model_fields_set]):
+            raise ValueError(f"a static row has no {' or '.join(given)}")
+        if not self.static and not (self.pattern and self.multiplier and self.cycles):
             raise ValueError("a cyclic row needs pattern, multiplier and cycles (or set 'static: true')")
         return self
 
@@ -190,20 +426,35 @@ class Row(Frozen):
 class TableConfig(Frozen):
     """One of Tables 2-5."""
 
-    recipe: str
-    dataset: DatasetName
-    model: ModelName | None = Field(default=None, description="the recipe's if absent")
-    components: Components = Components()
-    title: str | None = None
-    published: str | None = None
-    rows: tuple[Row, ...]
+    recipe: Annotated[
+        str,
+        Ambiguity(
+            number=6,
+            matter="ResNet-50 in Tables 4 and 5",
+            paper="Table B.1 has ResNet-50 on CIFAR only as DCT+RigL+EAST",
+            as_coded="–",
+            reason="A static row of 30 % looks like plain RigL; the paper does not say.",
+            reading="resnet34-cifar",
+            other="the DCT+RigL+EAST recipe of Table B.1",
+            overlays=("alternatives",),
+            keys=("tables.table4.recipe", "tables.table5.recipe"),
+        ),
+    ] = Field(description="the recipe that its runs follow")
+    dataset: DatasetName = Field(description="data set")
+    model: ModelName | None = Field(default=None, description="network; null: the recipe's")
+    components: Components = Field(default=Components(), description="what all rows add to RigL")
+    title: str | None = Field(default=None, description="caption")
+    published: str | None = Field(default=None, description="file of report/published with the paper's numbers")
+    rows: tuple[Row, ...] = Field(description="rows; a list in a row stands for one row for each of its values")
 
 
 class Method(Components):
     """A row of Table 6."""
 
-    cyclic: bool = False
-    measured_at_beta: Literal[0, 1] = Field(default=1, description="DyReLU weight in the paper's memory measurement")
+    cyclic: bool = Field(default=False, description="follow the recipe's cyclic density schedule")
+    measured_at_beta: Annotated[Literal[0, 1], choices({"0": "faded out", "1": "active"})] = Field(
+        default=1, description="DyReLU in the paper's memory measurement"
+    )
 
     def components(self) -> Components:
         """What the method adds to RigL's network."""
@@ -214,37 +465,79 @@ class Methods(Frozen):
     """Table 6 and the methods table."""
 
     recipes: dict[DatasetName, str] = Field(description="data set -> the recipe that every method follows on it")
-    rows: dict[str, Method]
-    systems: tuple[str, ...] = Field(default=(), description="recipes trained with their own components")
+    rows: dict[str, Method] = Field(description="name -> what the method adds to RigL")
+    systems: tuple[str, ...] = Field(default=(), description="recipes trained with their own components and cycles")
 
 
 class Cost(Frozen):
-    """How Table 6 is measured."""
+    """What Table 6 counts and measures."""
 
-    recipe: str
-    model: ModelName
-    dataset: DatasetName
-    density: Density
-    published: str | None = None
-    measured_steps: PositiveInt = 3
-    measured_batch: dict[Literal["cpu", "cuda"], PositiveInt]
+    recipe: str = Field(description="the recipe that every method follows")
+    model: ModelName | None = Field(default=None, description="network; null: the recipe's")
+    dataset: DatasetName = Field(description="data set, for the size of images and the number of classes")
+    density: Density | None = Field(default=None, description="target density in place of the recipe's or the plan's")
+    published: str | None = Field(default=None, description="file of report/published with the paper's numbers")
+    measured_steps: Steps = Field(default=3, description="timed for each method")
+    measured_batch: dict[Literal["cpu", "cuda"], PositiveInt] = Field(description="device -> images of a timed step")
 
 
 class Config(Frozen):
     """The whole of config.yaml."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
-    title: str
-    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
-    density: Density
-    execution: Execution = Execution()
-    readings: Readings = Readings()
-    comparison: Comparing = Comparing()
-    datasets: dict[DatasetName, Dataset]
-    recipes: dict[str, Recipe]
-    tables: dict[Annotated[str, Field(pattern=r"^table[A-Za-z0-9]+$")], TableConfig]
-    methods: Methods
-    cost: Cost
+    name: Annotated[
+        str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"), Retrains("everything: a new name is an empty folder")
+    ] = Field(description="`results/<name>/` holds everything that the configuration produces")
+    title: Annotated[str, Retrains("nothing")] = Field(description="heading of the report")
+    seeds: Annotated[
+        tuple[Annotated[int, Field(ge=0)], ...],
+        Field(min_length=1),
+        Ambiguity(
+            number=19,
+            matter="Seeds",
+            paper="three runs",
+            as_coded="17, 41, 18, in the code and its logs",
+            reason="They occur in the authors' code and in its logs.",
+            reading="17, 41, 18",
+        ),
+        Retrains("nothing: new seeds are added"),
+    ] = Field(description="one run of every row for each")
+    density: Annotated[
+        Density,
+        Ambiguity(
+            number=4,
+            matter="Density",
+            paper="0.0005 is the example of Section C",
+            as_coded="–",
+            reason="The example of Section C; the static row of Table 2 equals the paper's 99.95 % result.",
+            reading="0.0005",
+            keys=("density", "recipes.*.density"),
+        ),
+        Retrains("everything"),
+    ] = Field(
+        description="target density of every run and of Table 6: non-zeros divided by the weights of the dense network"
+    )
+    execution: Annotated[Execution, Retrains("nothing, but for `data_dir`")] = Field(
+        default=Execution(), description="where and how runs execute: device, engine, threads, memory, time, tracking"
+    )
+    readings: Annotated[Readings, Retrains("everything, but for `accuracy` and `spread`: nothing")] = Field(
+        default=Readings(), description="what is run where the paper leaves room"
+    )
+    comparison: Annotated[Comparing, Retrains("nothing")] = Field(
+        default=Comparing(), description="how Tables 2–5 are compared with the paper's"
+    )
+    datasets: Annotated[dict[DatasetName, Dataset], Retrains("runs on that data set")] = Field(
+        description="how each data set is split and augmented"
+    )
+    recipes: Annotated[dict[str, Recipe], Retrains("runs that follow it")] = Field(description="rows of Table B.1")
+    tables: Annotated[
+        dict[Annotated[str, Field(pattern=r"^table[A-Za-z0-9]+$")], TableConfig], Retrains("the rows that changed")
+    ] = Field(description="Tables 2–5, and tables of your own, whose names begin with `table`")
+    methods: Annotated[Methods, Retrains("the methods that changed")] = Field(
+        description="rows of the methods table and of Table 6"
+    )
+    cost: Annotated[Cost, Retrains("nothing; Table 6 is measured again")] = Field(
+        description="what Table 6 counts and measures"
+    )
 
     @model_validator(mode="after")
     def _references_exist(self) -> "Config":

@@ -1,10 +1,21 @@
-"""What a table of the paper consists of: its rows, the runs behind each, and how they are summarised."""
+"""What a table of the paper consists of, as the workflow's jobs are given it: its rows and what stands behind each."""
 
 from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
-from east.config.run import DatasetName, Frozen, ModelName, Pattern, Positive, PositiveInt
+from east.config.run import Frozen, RunSpec
+from east.config.vocabulary import (
+    DatasetName,
+    ModelName,
+    Pattern,
+    Positive,
+    PositiveInt,
+    PublishedSpread,
+    ReportedAccuracy,
+    Spread,
+    Unit,
+)
 
 
 class RunReference(Frozen):
@@ -45,21 +56,21 @@ class MethodRow(Frozen):
 class Summarising(Frozen):
     """How seeds become one number."""
 
-    accuracy: Literal["final", "best_validation"] = "final"
-    spread: Literal["sample", "population"] = "sample"
+    accuracy: ReportedAccuracy = "final"
+    spread: Spread = "sample"
 
 
 class Comparing(Frozen):
     """How Tables 2-5 are compared with the paper's."""
 
-    margin: Positive = Field(default=2.0, description="percentage points; means closer than this count as the same")
+    margin: Annotated[Positive, Unit("percentage points")] = Field(
+        default=2.0, description="means that surely differ by less count as the same"
+    )
     level: Annotated[float, Field(gt=0.5, lt=1)] = Field(
         default=0.95, description="coverage of intervals; 1 - level is the error allowed in a whole table"
     )
     published_seeds: PositiveInt = Field(default=3, description="runs behind each number of the paper's")
-    published_spread: Literal["sample", "population", "standard_error"] = Field(
-        default="sample", description="what the paper's ± is taken for"
-    )
+    published_spread: PublishedSpread = "sample"
 
 
 class GridTable(Frozen):
@@ -71,7 +82,7 @@ class GridTable(Frozen):
     model: ModelName
     width: int
     dataset: DatasetName
-    density: float
+    density: float = Field(description="target density of its rows, but of those that set their own")
     published: str | None = Field(description="file of report/published that holds the paper's numbers")
     comparable: bool = Field(description="whether network, width, data set and density are the paper's")
     summarising: Summarising
@@ -85,9 +96,29 @@ class MethodsTable(Frozen):
     kind: Literal["methods"] = "methods"
     id: str = "tablemethods"
     title: str
-    density: float
+    density: float = Field(description="target density of the plan")
     summarising: Summarising
     rows: tuple[MethodRow, ...]
+
+
+class CostEntry(Frozen):
+    """A row of Table 6."""
+
+    method: str
+    measured_at_beta: Literal[0, 1] = Field(description="DyReLU weight in the paper's memory measurement")
+    spec: RunSpec
+
+
+class CostPlan(Frozen):
+    """All rows of Table 6, and how they are measured."""
+
+    model: ModelName
+    dataset: DatasetName
+    published: str | None
+    comparable: bool = Field(description="whether network, width and data set are the paper's")
+    measured_steps: PositiveInt
+    measured_batch: dict[Literal["cpu", "cuda"], PositiveInt]
+    entries: tuple[CostEntry, ...]
 
 
 Table = GridTable | MethodsTable

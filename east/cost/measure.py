@@ -17,12 +17,11 @@ from east.data.catalog import DATASETS
 from east.errors import EastError
 from east.models.dyrelu import retire_dyrelu
 from east.seeding import torch_generator
-from east.training.assembly import assemble
+from east.training.assembly import assemble, initial_model
 from east.training.captured import StepKind, choose_step
-from east.training.loop import choose_device, initial_model
-from east.training.memory import forget_peak, keep_freed_memory, peak_memory_mb, resident_memory_mb
+from east.training.describe import mask_updater
+from east.training.device import choose_device, forget_peak, keep_freed_memory, peak_memory_mb, resident_memory_mb
 from east.training.provenance import device_name
-from east.training.sparsity import SparseTraining
 
 WARM_UP_STEPS = 2
 """Least steps before the clock starts: they allocate gradients and momentum and let libraries choose algorithms."""
@@ -112,11 +111,11 @@ def make_training_step(
         retire_dyrelu(model)
     model.to(device)
     # The length of an epoch only times mask updates, and none falls into the measured steps.
-    sparsity = SparseTraining.of(model, spec, steps_per_epoch=1)
-    sparsity.initialise()
+    masks = mask_updater(model, spec, steps_per_epoch=1)
+    masks.initialise()
     training = spec.training.model_copy(update={"batch_size": batch_size})
     own = spec.model_copy(update={"training": training})
-    step = assemble(own, model, sparsity, device=device, engine=engine, kind=kind).step
+    step = assemble(own, model, masks, device=device, engine=engine, kind=kind).step
     draw = torch_generator(spec.seed, "cost")
     images = torch.randn(batch_size, *info.image_shape, generator=draw)
     labels = torch.randint(info.num_classes, (batch_size,), generator=draw)

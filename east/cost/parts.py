@@ -14,12 +14,12 @@ import torch
 from east.config.run import RunSpec
 from east.cost.timed_training import TimedTraining
 from east.cost.worker import workers
+from east.engine.base import KernelsUnavailable
 from east.engine.choose import machine_costs
-from east.engine.cpu.library import KernelsUnavailable, load_kernels
+from east.engine.cpu.library import load_kernels
 from east.errors import EastError
 from east.training.captured import choose_step
-from east.training.loop import choose_device
-from east.training.memory import keep_freed_memory
+from east.training.device import choose_device, keep_freed_memory
 
 WINDOWS, STEP_WINDOWS = 4, 2
 """Of the time for a moment of a kind, half goes to steps, the rest to updates and evaluations."""

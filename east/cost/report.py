@@ -4,13 +4,13 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
-from east.config.cost import CostPlan
 from east.config.run import RunSpec
+from east.config.tables import CostPlan
 from east.cost.measure import Measurement, in_fresh_process, measure_training
 from east.cost.parts import prepare_costs
 from east.cost.table6 import CostMethod, cost_rows
 from east.training.captured import choose_step
-from east.training.loop import choose_device
+from east.training.device import choose_device
 
 
 def measured_cost(

@@ -8,15 +8,14 @@ from east.config.run import RunSpec
 from east.cost.flops import inference_flops, layer_work, training_flops
 from east.cost.measure import Measurement
 from east.cost.summary import Memory, torchsummary_memory
-from east.data.catalog import DATASETS
+from east.data.catalog import DATASETS, steps_per_epoch
 from east.models.dct import set_fused
 from east.models.dyrelu import retire_dyrelu
 from east.models.parameters import count_parameters
 from east.models.sharing import stored_nonzeros
-from east.sparse.phasing import phasing_beta
-from east.sparse.topology import TOPOLOGIES
-from east.training.describe import network_shape, steps_per_epoch
-from east.training.sparsity import make_allocation, make_timetable
+from east.sparse.schedule import Schedule
+from east.sparse.timetable import Phase, Timetable
+from east.training.describe import make_allocation, network_shape
 
 SECONDS_PER_HOUR = 3600
 
@@ -126,23 +125,13 @@ def mean_nonzeros(spec: RunSpec) -> tuple[dict[str, float], float]:
         growth needs the dense gradient.
     """
     allocation = make_allocation(network_shape(spec), spec.sparsity.distribution)
-    timetable = make_timetable(spec, steps_per_epoch(spec))
-    rule = TOPOLOGIES[spec.sparsity.topology]
-    density, since, dense_gradients = timetable.scheduled_density(0), 0, 0
     total = dict.fromkeys(allocation.shapes, 0)
-
-    def hold_until(step: int) -> None:
-        for name, count in allocation.counts(density).items():
-            total[name] += count * (step - since)
-
-    for update in timetable if rule.grow is not None else ():
-        grows = update.kind == "exchange" or update.density > density
-        dense_gradients += grows and rule.needs_gradient
-        if update.density != density:
-            hold_until(update.step)
-            density, since = update.density, update.step
-    hold_until(timetable.total_steps)
-    steps = timetable.total_steps
+    phases = _phases(spec)
+    for phase in phases:
+        for name, count in allocation.counts(phase.density).items():
+            total[name] += count * phase.steps
+    steps = sum(phase.steps for phase in phases)
+    dense_gradients = sum(phase.dense_gradients for phase in phases)
     return {name: value / steps for name, value in total.items()}, dense_gradients / steps
 
 
@@ -200,10 +189,11 @@ def _hours(spec: RunSpec, measured: Measurement, faded: Measurement, dynamic_sha
 
 def _dynamic_share(spec: RunSpec) -> float:
     """The share of epochs in which DyReLU is active."""
-    if spec.phasing is None:
-        return 0.0
-    betas = [phasing_beta(epoch, spec.phasing.start, spec.phasing.end) for epoch in range(1, spec.training.epochs + 1)]
-    return sum(beta > 0 for beta in betas) / len(betas)
+    return sum(phase.epochs for phase in _phases(spec) if phase.dynamic) / spec.training.epochs
+
+
+def _phases(spec: RunSpec) -> list[Phase]:
+    return list(Timetable(Schedule.of(spec, steps_per_epoch(spec))).phases())
 
 
 def _image_shape(spec: RunSpec) -> tuple[int, int, int]:

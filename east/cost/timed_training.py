@@ -23,12 +23,12 @@ from east.models.liveness import liveness
 from east.seeding import torch_generator
 from east.sparse.layers import masked_layers
 from east.sparse.topology import TOPOLOGIES
-from east.training.assembly import assemble
+from east.training.assembly import assemble, initial_model
 from east.training.captured import StepKind
 from east.training.checkpoint import Checkpoints
+from east.training.describe import mask_updater
 from east.training.folder import CHECKPOINTS
-from east.training.loop import evaluate, initial_model
-from east.training.sparsity import SparseTraining
+from east.training.loop import evaluate
 from east.training.trace import Tracer
 
 PROBE_BATCH = 2
@@ -72,7 +72,7 @@ class TimedTraining:
         self.layers = masked_layers(self.model)
         self._weights = {name: layer.weight.detach().clone() for name, layer in self.layers.items()}
         started = time.perf_counter()
-        self.sparsity = SparseTraining.of(self.model, spec, EPOCH_STEPS)
+        self.sparsity = mask_updater(self.model, spec, EPOCH_STEPS)
         self.sparsity.initialise()
         assembly = assemble(spec, self.model, self.sparsity, device=device, engine=engine, kind=kind)
         self.engine, self.optimizer = assembly.engine, assembly.optimizer
@@ -143,10 +143,10 @@ class TimedTraining:
         Args:
             window: seconds for which updates are repeated.
         """
-        rule = TOPOLOGIES[self.spec.sparsity.topology]
-        if rule.grow is None:
+        rule = TOPOLOGIES.get(self.spec.sparsity.topology)
+        if rule is None:
             return 0.0, 0.0
-        train_densely = partial(self._train, dense_gradients=rule.needs_gradient)
+        train_densely = partial(self._train, dense_gradients=rule.grows_by_gradient)
         gradients: list[float] = []
         changes: list[float] = []
         afterwards: list[float] = []

@@ -1,5 +1,5 @@
 """The data sets: fetched and stored once, verified before use, and served as batches on the device.
 
-`catalog` says what each data set is (without PyTorch); `prepare` writes it to disk; `images` and `folder` read it;
-`split` holds out validation images; `batches` augments them; `open` puts these together for the training loop.
+`catalog` lists each data set (without PyTorch); `cifar` and `digits` read their sources; `prepare` writes them to disk;
+`images` and `folder` read them back; `batches` augments; `open` puts these together for the training loop.
 """

@@ -1,4 +1,4 @@
-"""Batches made on the device: the whole data set as one uint8 tensor, one gather a batch."""
+"""Batches made on the device: the whole data set is one uint8 tensor, and a batch is one gather."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,15 +7,14 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-from east.data.transfer import staged
 from east.seeding import RandomBits, generator
 
 EVALUATION_BATCH = 500
-"""Images a step when nothing is learnt: large, but small enough for a laptop's memory."""
+"""Images per step in evaluation: large, but small enough for a laptop's memory."""
 
 
 class Batches(Protocol):
-    """What the training loop sees of a part of a data set."""
+    """A split of a data set, as the training loop sees it."""
 
     def __len__(self) -> int:
         """Batches in an epoch."""
@@ -25,19 +24,33 @@ class Batches(Protocol):
 
         Args:
             number: which epoch; the same number gives the same batches.
-            start: batches to leave out at the beginning, when an interrupted epoch goes on.
+            start: batches to skip when an interrupted epoch resumes.
         """
 
 
+def staged(tensor: Tensor, device: torch.device) -> Tensor:
+    """A CPU tensor placed so that copying it to a device with `non_blocking=True` waits for nothing.
+
+    For a GPU it is a copy in page-locked memory, which PyTorch does not reuse before it has been read. A copy from
+    ordinary memory would block the CPU, and then the GPU, until all earlier work is done.
+
+    Args:
+        tensor: on the CPU, already of the dtype it will have on the device: one that is converted on the way is not
+            staged.
+        device: where it goes.
+    """
+    return tensor.pin_memory() if device.type == "cuda" else tensor
+
+
 class Normalization:
-    """Turns uint8 pixels [B, C, H, W] into float32 ones of mean 0 and standard deviation 1 in each channel."""
+    """Turns uint8 pixels [B, C, H, W] into float32 with mean 0 and standard deviation 1 in each channel."""
 
     def __init__(self, mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> None:
         self._mean = (255 * torch.tensor(mean, dtype=torch.float64)).float().view(1, -1, 1, 1).to(device)
         self._std = (255 * torch.tensor(std, dtype=torch.float64)).float().view(1, -1, 1, 1).to(device)
 
     def __call__(self, pixels: Tensor) -> Tensor:
-        """The normalized copy of the pixels."""
+        """A normalized copy of the pixels."""
         return pixels.float().sub_(self._mean).div_(self._std)
 
 
@@ -47,7 +60,7 @@ class Augmentation:
 
     Attributes:
         top: first row of the crop in the padded image, int64 [N] in 0..2*margin.
-        left: first column, likewise.
+        left: first column, in the same range.
         mirrored: whether the crop is mirrored left to right, bool [N].
     """
 
@@ -57,9 +70,10 @@ class Augmentation:
 
 
 def draw_augmentation(count: int, margin: int, flip: bool, random: RandomBits) -> Augmentation:
-    """Draw, for each image by itself, a crop offset uniform on {0..2 margin}^2 and a fair coin for mirroring.
+    """Draw for each image, independently, a crop offset uniform on {0..2 margin}^2 and a fair coin for mirroring.
 
-    This is the law of torchvision's RandomCrop with padding `margin` and RandomHorizontalFlip, for all images at once.
+    This is the distribution of torchvision's RandomCrop with padding `margin` and RandomHorizontalFlip, for all images
+    at once.
     """
     top = random.integers(2 * margin + 1, count)
     left = random.integers(2 * margin + 1, count)
@@ -84,8 +98,8 @@ def pad_images(images: Tensor, margin: int, padding: Literal["reflect", "zero"])
 class TensorBatches:
     """Augmented batches of a data set that fits on the device.
 
-    Every image gets its own crop and its own coin for mirroring, drawn for the whole epoch on the CPU, so that a
-    run sees the same images on any device. Nothing waits for the device, neither within an epoch nor where one begins.
+    Crops and mirroring are drawn for the whole epoch on the CPU, so a run sees the same images on any device. Nothing
+    waits for the device, neither within an epoch nor at its start.
     """
 
     def __init__(
@@ -111,14 +125,14 @@ class TensorBatches:
             labels: int64 [N].
             device: where batches are made.
             mean: channel means of pixels in [0, 1].
-            std: channel standard deviations, likewise.
-            batch_size: images a batch; the last batch of an epoch holds what is left.
+            std: channel standard deviations of the same pixels.
+            batch_size: images per batch; the last batch of an epoch holds what is left.
             margin: pixels added on each side before the random crop; 0 for no crop.
-            padding: what these pixels are.
+            padding: how those pixels are filled.
             flip: whether images are mirrored at random.
             seed: the run's seed.
             purpose: names the generator of crops and mirroring.
-            shuffle: whether an epoch has its own order, drawn for (seed, 'order', number), or the stored one.
+            shuffle: whether each epoch has its own order, drawn for (seed, 'order', number), or the stored one.
         """
         _, channels, height, width = images.shape
         padded = pad_images(images.to(device), margin, padding)
@@ -143,11 +157,11 @@ class TensorBatches:
         return -(-len(self._labels) // self._batch_size)
 
     def epoch(self, number: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches of an epoch, see `Batches`; every image comes exactly once."""
+        """The batches of an epoch, as in `Batches`; every image comes exactly once."""
         count, device = len(self._labels), self._labels.device
         order = generator(self._seed, "order", number).permutation(count) if self._shuffle else torch.arange(count)
         drawn = draw_augmentation(count, self._margin, self._flip, generator(self._seed, self._purpose, number))
-        # A mirrored crop starts at its right edge and steps to the left: it is one gather like any other.
+        # A mirrored crop starts at its right edge and steps left, so it is one gather like any other.
         right = self._columns.numel() - 1
         first = order * self._stride_image + (drawn.top * self._stride_y + drawn.left + right * drawn.mirrored)[order]
         step = torch.where(drawn.mirrored, -1, 1)[order]
@@ -172,7 +186,7 @@ class EvaluationBatches:
         std: tuple[float, ...],
         batch_size: int = EVALUATION_BATCH,
     ) -> None:
-        """Move the data set to the device; the arguments are those of `TensorBatches`."""
+        """Move the data set to the device; arguments as for `TensorBatches`."""
         self._images = images.to(device)
         self._labels = labels.to(device)
         self._normalize = Normalization(mean, std, device)
@@ -182,7 +196,7 @@ class EvaluationBatches:
         return -(-len(self._labels) // self._batch_size)
 
     def epoch(self, number: int = 0, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches, see `Batches`; all epochs are alike."""
+        """The batches, as in `Batches`; the same in every epoch."""
         for batch in range(start, len(self)):
             chosen = slice(batch * self._batch_size, (batch + 1) * self._batch_size)
             yield self._normalize(self._images[chosen]), self._labels[chosen]

@@ -1,6 +1,9 @@
-"""What each data set is: its printed name, size, classes and normalization (pure Python, no PyTorch)."""
+"""The data sets: printed name, size, classes and normalization (pure Python, no PyTorch)."""
 
+import math
 from dataclasses import dataclass
+
+from east.config.run import RunSpec
 
 
 @dataclass(frozen=True)
@@ -9,13 +12,13 @@ class DatasetInfo:
 
     Attributes:
         label: how tables and plots print it.
-        num_classes: classes that the classifier tells apart.
+        num_classes: classes.
         image_shape: channels, height and width of what the network sees.
         train_images: training images, validation images included.
         test_images: images that accuracy is reported on.
-        mean: channel means of pixels in [0, 1]; None where `prepare` computes them from the training images.
-        std: channel standard deviations, likewise.
-        digest: what `dataset_digest` gives of the prepared set; None unless it is made from an installed package.
+        mean: channel means of pixels in [0, 1]; None if `prepare` computes them from the training images.
+        std: channel standard deviations of the same pixels; None as for `mean`.
+        digest: `dataset_digest` of the prepared set; None unless it is made from an installed package.
     """
 
     label: str
@@ -29,7 +32,7 @@ class DatasetInfo:
 
 
 DATASETS: dict[str, DatasetInfo] = {
-    # Means and deviations of CIFAR are those of the authors' code (ES2); of ImageNet, the ones in general use.
+    # Means and deviations of CIFAR are those of the authors' code (ES2); those of ImageNet are the usual ones.
     "cifar10": DatasetInfo(
         label="CIFAR-10",
         num_classes=10,
@@ -74,3 +77,8 @@ DATASETS: dict[str, DatasetInfo] = {
         digest="cf70f2ee29eb771ae12acdd58038814f7bd6f3ff75b40f260df0c15d0897c390",
     ),
 }
+
+
+def steps_per_epoch(spec: RunSpec) -> int:
+    """Optimizer steps of an epoch of a run; the last, smaller batch counts."""
+    return math.ceil((DATASETS[spec.dataset.name].train_images - spec.dataset.validation) / spec.training.batch_size)

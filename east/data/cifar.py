@@ -1,7 +1,11 @@
 """Reads CIFAR-10 and CIFAR-100 from their official archives through torchvision."""
 
+import os
+import shutil
 import tarfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any, Protocol
@@ -9,9 +13,8 @@ from typing import Any, Protocol
 import torch
 from numpy.typing import NDArray
 
-from east.data.manifest import SourceFile
+from east.data.manifest import SourceFile, md5
 from east.data.source import SourceImages
-from east.data.storage import md5, publish, scratch_folder
 from east.errors import EastError
 
 
@@ -23,7 +26,7 @@ class CifarPart(Protocol):
 
 
 class CifarArchive(Protocol):
-    """A torchvision CIFAR data set class: where the archive is, its checksums, and how to read it."""
+    """A torchvision CIFAR class: where the archive is, its checksums, and how to read it."""
 
     url: str
     filename: str
@@ -38,10 +41,10 @@ class CifarArchive(Protocol):
 def fetch_archive(archive: CifarArchive, raw: Path) -> Path:
     """The verified archive in `raw`, downloaded if it is not there.
 
-    A file that is there already is never replaced: the user may have put it there on a machine without network.
+    An existing file is never replaced: the user may have put it there on a machine without a network.
 
     Raises:
-        EastError: if the file that is there has the wrong checksum, or if it cannot be downloaded.
+        EastError: the existing file has the wrong checksum, or the archive cannot be downloaded.
     """
     path = raw / archive.filename
     if path.exists():
@@ -49,7 +52,7 @@ def fetch_archive(archive: CifarArchive, raw: Path) -> Path:
         if found != archive.tgz_md5:
             raise EastError(
                 f"{path} is damaged or incomplete: its md5 is {found}, not {archive.tgz_md5}. "
-                "Delete it to download it again, or replace it with a whole copy."
+                "Delete it to download it again, or replace it with a complete copy."
             )
         return path
 
@@ -61,24 +64,38 @@ def fetch_archive(archive: CifarArchive, raw: Path) -> Path:
         except (OSError, RuntimeError, HTTPException) as error:
             raise EastError(
                 f"{archive.filename} could not be downloaded from {archive.url} ({error}). "
-                f"Put the file (md5 {archive.tgz_md5}) into the folder {raw.resolve()} and run this again."
+                f"Put the file (md5 {archive.tgz_md5}) into {raw.resolve()} and run this again."
             ) from error
-        publish(scratch / archive.filename, path)
+        # Synced first, so that a crash leaves the whole file or none under the final name.
+        with (scratch / archive.filename).open("rb") as file:
+            os.fsync(file.fileno())
+        (scratch / archive.filename).replace(path)
     return path
 
 
-def read_cifar(archive: CifarArchive, raw: Path) -> SourceImages:
-    """Read a CIFAR archive, downloading it into `raw` if need be.
+@contextmanager
+def scratch_folder(path: Path) -> Iterator[Path]:
+    """Yield `path` as an empty folder and remove it afterwards, including what a killed job left there."""
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir(parents=True)
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
 
-    torchvision would unpack the archive with every member trusted; here it is unpacked through tarfile's data
-    filter, which refuses members and links that lead out of the folder, before torchvision verifies and reads it.
+
+def read_cifar(archive: CifarArchive, raw: Path) -> SourceImages:
+    """Read a CIFAR archive, downloading it into `raw` if necessary.
+
+    torchvision would unpack the archive trusting every member. Here tarfile's data filter unpacks it first, refusing
+    members and links that lead out of the folder; then torchvision verifies and reads it.
 
     Args:
-        archive: `torchvision.datasets.CIFAR10`, `CIFAR100`, or a class like them.
+        archive: `torchvision.datasets.CIFAR10`, `CIFAR100`, or a compatible class.
         raw: the folder of downloads.
 
     Raises:
-        EastError: if the archive is missing and cannot be downloaded, or is damaged.
+        EastError: the archive is missing and cannot be downloaded, or is damaged.
     """
     raw.mkdir(parents=True, exist_ok=True)
     path = fetch_archive(archive, raw)
@@ -90,7 +107,7 @@ def read_cifar(archive: CifarArchive, raw: Path) -> SourceImages:
             test = archive(scratch, train=False, download=False)
         except tarfile.FilterError as error:
             raise EastError(
-                f"{path} was refused because a member would be written outside its folder ({error}). "
+                f"{path} was refused: one of its members would be written outside its folder ({error}). "
                 "Delete it and download it again from its official site."
             ) from error
         except (tarfile.TarError, EOFError, zlib.error, OSError, RuntimeError) as error:

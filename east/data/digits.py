@@ -6,17 +6,16 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor
 
-from east.data.manifest import SourceFile
+from east.data.manifest import SourceFile, md5
 from east.data.source import SourceImages
-from east.data.storage import md5
 from east.seeding import generator
 
 SPLIT_SEED = 0
-"""Seed of the fixed split and of the fixed pairs: they are part of the data, not of a run."""
+"""Seed of the fixed split and the fixed pairs, which belong to the data, not to a run."""
 
 TEST_FRACTION = 0.2
 SIZE = 12
-"""Height and width of single digits: a 2 x 2 map is left behind the three strides of a ResNet."""
+"""Height and width of single digits: the three strides of a ResNet leave a 2 x 2 map."""
 
 TRAIN_PAIRS = 40
 TEST_PAIRS = 5
@@ -33,7 +32,7 @@ def native_digits() -> tuple[Tensor, Tensor]:
 def split_digits(labels: Tensor) -> tuple[Tensor, Tensor]:
     """The fixed stratified split: indices of the training and of the test digits, each in ascending order.
 
-    A fifth of every class (rounded) is for testing.
+    A fifth of every class, rounded, is for testing.
     """
     train, test = [], []
     for label in range(10):
@@ -46,7 +45,7 @@ def split_digits(labels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def draw_pairs(labels: Tensor, digits: Tensor, per_class: int, part: str) -> Tensor:
-    """Draw distinct (tens, units) pairs among some of the digits, equally many for each class 00..99.
+    """Draw distinct (tens, units) pairs among some of the digits, the same number for each class 00..99.
 
     Args:
         labels: labels [N] of all digits.
@@ -55,8 +54,8 @@ def draw_pairs(labels: Tensor, digits: Tensor, per_class: int, part: str) -> Ten
         part: 'train' or 'test', which names the generator.
 
     Returns:
-        Indices int64 [100 * per_class, 2] of digits. Classes follow one another (row i has class i mod 100), so
-        that any run of 100 rows, and hence the last images held out for validation, is balanced.
+        Indices int64 [100 * per_class, 2] of digits. Row i has class i mod 100, so any 100 consecutive rows, and hence
+        the last images held out for validation, are balanced.
     """
     members = [digits[labels[digits] == label] for label in range(10)]
     classes = []
@@ -76,9 +75,9 @@ def enlarge(images: Tensor, size: int = SIZE) -> Tensor:
 
 
 def _bilinear_weights(old: int, new: int) -> Tensor:
-    """How much of each of `old` pixels a row of `new` pixels takes, int64 [new, old], in units of 1 / (2 new).
+    """The share of each of `old` pixels in each of a row of `new` pixels, int64 [new, old], in units of 1 / (2 new).
 
-    Pixels are squares whose centers are compared, as in PyTorch's interpolation without aligned corners.
+    Pixels are squares, sampled at their centers, as in PyTorch's interpolation without aligned corners.
     """
     weights = torch.zeros(new, old, dtype=torch.int64)
     for pixel in range(new):
@@ -89,7 +88,7 @@ def _bilinear_weights(old: int, new: int) -> Tensor:
 
 
 def _divided(numerator: Tensor, denominator: int) -> Tensor:
-    """A quotient of whole numbers in 0..255, rounded to the nearest, halves up: uint8."""
+    """A quotient of integers in 0..255, rounded to nearest, halves up: uint8."""
     return ((2 * numerator + denominator) // (2 * denominator)).to(torch.uint8)
 
 
@@ -113,7 +112,7 @@ def read_digits() -> SourceImages:
 
 
 def read_digit_pairs() -> SourceImages:
-    """`digit_pairs`: classes 00..99, made of the training digits for training and of the test digits for testing."""
+    """`digit_pairs`: classes 00..99, training pairs made of training digits and test pairs of test digits."""
     images, labels = native_digits()
     train_digits, test_digits = split_digits(labels)
     train = draw_pairs(labels, train_digits, TRAIN_PAIRS, "train")

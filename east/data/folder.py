@@ -1,4 +1,4 @@
-"""ImageNet: an image folder, decoded and cropped by worker processes while the device trains."""
+"""ImageNet: a folder of images, decoded and cropped by worker processes while the device trains."""
 
 import hashlib
 import math
@@ -37,27 +37,29 @@ def list_images(folder: Path, part: str) -> tuple[list[str], list[Sample]]:
     """The class names of `folder/part`, sorted, and its images in a fixed order.
 
     Raises:
-        EastError: if the sub-folder is missing, or has no classes, or a class has no images.
+        EastError: the sub-folder is missing or has no classes, or a class has no images.
     """
     root = folder / part
     if not root.is_dir():
-        raise EastError(f"{root} is missing: the ImageNet folder must hold train/ and val/, a sub-folder per class.")
+        raise EastError(
+            f"{root} is missing: the ImageNet folder must hold train/ and val/, each with a sub-folder per class."
+        )
     try:
         listing = ImageFolder(str(root))
     except FileNotFoundError as error:
-        raise EastError(f"{root} is not an image folder with a sub-folder of images per class: {error}") from error
+        raise EastError(f"{root} must hold a sub-folder of images per class: {error}") from error
     return listing.classes, listing.samples
 
 
 def scan_folder(dataset: str, folder: Path) -> FolderManifest:
-    """Describe an image folder: its classes, its counts, and a digest of all relative file names and sizes.
+    """Describe an image folder: its classes, counts, and a digest of all relative file names and sizes.
 
     Args:
-        dataset: a key of `DATASETS`, which says how many classes there must be.
+        dataset: a key of `DATASETS`, which says how many classes to expect.
         folder: the folder that holds `train/` and `val/`.
 
     Raises:
-        EastError: if the folder is malformed or does not have the data set's classes.
+        EastError: the folder is malformed or does not have the data set's classes.
     """
     info = DATASETS[dataset]
     train_classes, train = list_images(folder, "train")
@@ -65,12 +67,12 @@ def scan_folder(dataset: str, folder: Path) -> FolderManifest:
     if train_classes != val_classes:
         odd = sorted(set(train_classes) ^ set(val_classes))
         raise EastError(
-            f"{folder}: train/ and val/ must have the same classes, but {len(odd)} are in one only, "
+            f"{folder}: train/ and val/ must have the same classes, but {len(odd)} are in only one of them, "
             f"for example '{odd[0]}'."
         )
     if len(train_classes) != info.num_classes:
         raise EastError(
-            f"{folder} has {len(train_classes)} classes, but {info.label} has {info.num_classes}: unpack all of it."
+            f"{folder} has {len(train_classes)} classes, but {info.label} has {info.num_classes}. Unpack all of it."
         )
     digest = hashlib.sha256()
     for path, _ in train + val:
@@ -98,15 +100,16 @@ class Crop(NamedTuple):
 
 
 def draw_crop(width: int, height: int, random: RandomBits) -> Crop:
-    """Draw a crop of random area, shape and place: the law of torchvision's RandomResizedCrop.
+    """Draw a crop of random area, shape and place, distributed like torchvision's RandomResizedCrop.
 
-    A share of the image's area is uniform on `CROP_AREA`, the logarithm of width / height uniform on `CROP_RATIO`.
-    The first of ten crops that fits is placed at random; if none does, it is the largest central one of such a shape.
+    The share of the image's area is uniform on `CROP_AREA`, the logarithm of width / height is uniform between those of
+    `CROP_RATIO`. The first of ten draws that fits is placed at random; if none does, the crop is the largest central
+    one whose ratio is within `CROP_RATIO`.
 
     Args:
         width: of the image.
         height: of the image.
-        random: what is drawn from.
+        random: the random bits to draw from.
     """
     for share, exponent in random.uniform(2 * CROP_ATTEMPTS).view(-1, 2).tolist():
         area = width * height * (CROP_AREA[0] + (CROP_AREA[1] - CROP_AREA[0]) * share)
@@ -121,15 +124,15 @@ def draw_crop(width: int, height: int, random: RandomBits) -> Crop:
 
 
 class View(Protocol):
-    """How an image is shown: a color image becomes uint8 [3, 224, 224]."""
+    """Turns a color image into what the network is shown: uint8 [3, 224, 224]."""
 
     def __call__(self, image: Image.Image, epoch: int, index: int) -> Tensor:
-        """The image as shown in an epoch; `index` is its place in the folder's listing."""
+        """The image in an epoch; `index` is its place in the folder's listing."""
 
 
 @dataclass(frozen=True)
 class RandomView:
-    """A crop of random place, area and shape, and a fair coin for mirroring: what training shows.
+    """Training: a crop of random place, area and shape, mirrored by a fair coin.
 
     The choices depend on (seed, purpose, epoch, index) alone, not on the worker process that makes them.
     """
@@ -139,7 +142,7 @@ class RandomView:
     flip: bool
 
     def __call__(self, image: Image.Image, epoch: int, index: int) -> Tensor:
-        """The image as shown in this epoch."""
+        """The image in this epoch."""
         random = generator(self.seed, self.purpose, epoch, index)
         mirrored = bool(random.coins(1)) and self.flip
         crop = draw_crop(image.width, image.height, random)
@@ -149,7 +152,7 @@ class RandomView:
 
 @dataclass(frozen=True)
 class CenterView:
-    """The central square of the image scaled to a short side of 256 pixels: what evaluation shows."""
+    """Evaluation: the central square of the image scaled to a short side of 256 pixels."""
 
     def __call__(self, image: Image.Image, epoch: int, index: int) -> Tensor:
         """The image, the same in every epoch."""
@@ -157,7 +160,7 @@ class CenterView:
 
 
 class FolderBatches:
-    """Batches of an image folder, see `east.data.batches.Batches`."""
+    """Batches of an image folder, as in `east.data.batches.Batches`."""
 
     def __init__(
         self,
@@ -172,18 +175,18 @@ class FolderBatches:
         indices: Tensor | None = None,
         order_seed: int | None = None,
     ) -> None:
-        """Remember what to read; files are opened when an epoch is.
+        """Remember what to read; files are opened during an epoch.
 
         Args:
             samples: all images of the listing.
-            view: how an image is shown.
+            view: how each image is cropped and mirrored.
             device: where batches go.
             mean: channel means of pixels in [0, 1].
-            std: channel standard deviations, likewise.
-            batch_size: images a batch; the last batch of an epoch holds what is left.
+            std: channel standard deviations of the same pixels.
+            batch_size: images per batch; the last batch of an epoch holds what is left.
             workers: processes that decode; 0 decodes in this one. The batches do not depend on it.
             indices: int64 places in `samples` of the images to show; None shows all.
-            order_seed: the run's seed, where each epoch is shuffled; None keeps the listing's order.
+            order_seed: the run's seed, to shuffle each epoch; None keeps the listing's order.
         """
         self._images = _FolderImages(samples, view)
         self._indices = torch.arange(len(samples)) if indices is None else indices
@@ -197,10 +200,10 @@ class FolderBatches:
         return -(-len(self._indices) // self._batch_size)
 
     def epoch(self, number: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches of an epoch, see `Batches`; every image comes exactly once.
+        """The batches of an epoch, as in `Batches`; every image comes exactly once.
 
         Raises:
-            EastError: if an image cannot be decoded.
+            EastError: an image cannot be decoded.
         """
         order = self._indices
         if self._order_seed is not None:
@@ -211,7 +214,7 @@ class FolderBatches:
             num_workers=self._workers,
             collate_fn=_collate,
             pin_memory=self._device.type == "cuda",
-            # The loader seeds its workers from the global generator unless it is given one; nothing here draws from it.
+            # Without a generator, the loader would draw seeds for its workers from the global one.
             generator=torch.Generator(),
         )
         for batch in loader:
@@ -226,7 +229,7 @@ class FolderBatches:
 
 @dataclass(frozen=True, eq=False)
 class _Keys:
-    """The (epoch, index) keys of each batch: they carry the epoch to the workers without shared state."""
+    """The (epoch, index) keys of each batch, which tell the workers the epoch without shared state."""
 
     epoch: int
     order: Tensor
@@ -253,8 +256,8 @@ class _FolderImages(Dataset[tuple[Tensor, int] | EastError]):
             with Image.open(path) as image:
                 return self._view(image.convert("RGB"), epoch, index), label
         except OSError as error:
-            # Handed over as a value: an error raised in a worker arrives wrapped in the worker's traceback.
-            return EastError(f"{path} cannot be read as an image ({error}). Unpack ImageNet again.")
+            # Returned as a value: an error raised in a worker would arrive wrapped in the worker's traceback.
+            return EastError(f"{path} cannot be read as an image ({error}). Unpack it again.")
 
 
 def _collate(samples: list[tuple[Tensor, int] | EastError]) -> Any:
@@ -265,8 +268,8 @@ def _collate(samples: list[tuple[Tensor, int] | EastError]) -> Any:
 
 
 def _ratio(share: float) -> float:
-    """The ratio of width to height at a share of the way, in logarithms, from one of `CROP_RATIO` to the other."""
-    # In decimals, whose powers no library of the machine computes: (4 / 3) ** (2 share - 1).
+    """The ratio of width to height at a share of the way, in logarithms, from one end of `CROP_RATIO` to the other."""
+    # (4 / 3) ** (2 share - 1) in decimals: the power of a C library may differ between machines.
     with localcontext(prec=30):
         return float((Decimal(4) / 3) ** (2 * Decimal(share) - 1))
 

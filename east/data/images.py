@@ -1,4 +1,4 @@
-"""Opens a prepared data set: mapped into memory, and verified by its digest."""
+"""Opens a prepared data set: maps it into memory and verifies it by its digest."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,12 +21,12 @@ class Images:
 
     Attributes:
         name: its key in `DATASETS`.
-        train_images: uint8 [N, C, H, W], validation images included; test_images likewise.
-        train_labels: int64 [N] in 0..num_classes-1; test_labels likewise.
+        train_images: uint8 [N, C, H, W], validation images included; also test_images.
+        train_labels: int64 [N] in 0..num_classes-1; also test_labels.
         mean: channel means of pixels in [0, 1].
-        std: channel standard deviations, likewise.
-        num_classes: classes that the classifier tells apart.
-        digest: of all these (`dataset_digest`).
+        std: channel standard deviations of the same pixels.
+        num_classes: classes.
+        digest: `dataset_digest` of all these.
     """
 
     name: str
@@ -43,13 +43,13 @@ class Images:
 def dataset_digest(
     tensors: Mapping[str, Tensor], *, mean: tuple[float, ...], std: tuple[float, ...], num_classes: int
 ) -> str:
-    """The digest of everything that the batches of a data set are made of (`digest_tensors`).
+    """The digest (`digest_tensors`) of everything that the batches of a data set are made from.
 
     Args:
-        tensors: images and labels, by the names that they have in the tensor file.
-        mean: channel means of pixels in [0, 1]; a float64 tensor of that name.
-        std: channel standard deviations, likewise.
-        num_classes: classes; an int64 tensor of that name.
+        tensors: images and labels, by their names in the tensor file.
+        mean: channel means of pixels in [0, 1], digested as a float64 tensor `mean`.
+        std: channel standard deviations of the same pixels, digested as a float64 tensor `std`.
+        num_classes: classes, digested as an int64 tensor `num_classes`.
     """
     facts = {
         "mean": torch.tensor(mean, dtype=torch.float64),
@@ -63,44 +63,44 @@ def load_images(dataset: str, data_dir: Path) -> Images:
     """Map a prepared data set into memory, shared between processes, and verify it.
 
     Raises:
-        EastError: if it is not prepared, is not what its manifest describes, or is not what this version makes of it.
+        EastError: it is not prepared, does not match its manifest, or differs from what this version prepares.
     """
     manifest = read_manifest(ImagesManifest, dataset, data_dir)
     path = data_dir / dataset / TENSOR_FILE
-    mend = f"Prepare {DATASETS[dataset].label} again with `snakemake --cores 1 data`."
+    fix = f"Prepare {DATASETS[dataset].label} again with `snakemake --cores 1 data`."
     if not path.exists():
-        raise EastError(f"{path} is missing though its manifest is there. {mend}")
+        raise EastError(f"{path} is missing, although its manifest exists. {fix}")
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             tensors = {name: file.get_tensor(name) for name in manifest.shapes}
     except SafetensorError as error:
-        raise EastError(f"{path} is damaged: {error}. {mend}") from error
+        raise EastError(f"{path} is damaged: {error}. {fix}") from error
     facts: dict[str, Any] = {"mean": manifest.mean, "std": manifest.std, "num_classes": manifest.num_classes}
     found = dataset_digest(tensors, **facts)
     if found != manifest.digest:
         raise EastError(
-            f"{path} is damaged, or its {MANIFEST_FILE} is: the digest of the images is {found}, and {manifest.digest} "
-            f"is written there. {mend}"
+            f"{path} or its {MANIFEST_FILE} is damaged: the digest of the images is {found}, but the manifest says "
+            f"{manifest.digest}. {fix}"
         )
-    refuse_others(dataset, found, f"{path}: ", mend)
+    refuse_others(dataset, found, f"{path}: ", fix)
     return Images(name=dataset, digest=found, **tensors, **facts)
 
 
-def refuse_others(dataset: str, digest: str, where: str, mend: str) -> None:
-    """Refuse images of a data set whose digest is known that are not those it was taken of.
+def refuse_others(dataset: str, digest: str, where: str, fix: str) -> None:
+    """Refuse images whose digest is not the catalogue's, if it has one for this data set.
 
     Args:
         dataset: a key of `DATASETS`.
         digest: of the images at hand.
-        where: they are, to begin the sentence with.
-        mend: the sentence after it.
+        where: beginning of the message: where the images are.
+        fix: end of the message: what to do.
 
     Raises:
-        EastError: the digest is not the one of the catalogue.
+        EastError: the digests differ.
     """
     info = DATASETS[dataset]
     if info.digest not in (None, digest):
         raise EastError(
-            f"{where}these are not the images of {info.label} that results are compared on: their digest is {digest}, "
-            f"not {info.digest}. {mend}"
+            f"{where}these are not the {info.label} images that results refer to: their digest is {digest}, "
+            f"not {info.digest}. {fix}"
         )

@@ -1,5 +1,6 @@
 """What `prepare` records of a data set: the checksums and facts that every later reader verifies."""
 
+import hashlib
 from pathlib import Path
 from typing import Final, Literal, TypeVar
 
@@ -22,11 +23,17 @@ class SourceFile(Frozen):
     md5: str
 
 
+def md5(path: Path) -> str:
+    """MD5 of a file, in hexadecimal: the checksum that the CIFAR archives are published with."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
 class ImagesManifest(Frozen):
     """The record of a data set kept as one tensor file.
 
     Attributes:
-        digest: of everything that its batches are made of (`east.data.images.dataset_digest`).
+        digest: of everything that its batches are made from (`east.data.images.dataset_digest`).
     """
 
     schema_version: Literal[2] = SCHEMA
@@ -40,12 +47,12 @@ class ImagesManifest(Frozen):
 
 
 class FolderManifest(Frozen):
-    """The record of a data set that stays an image folder.
+    """The record of a data set that stays a folder of images.
 
     Attributes:
         classes: class names in the order of their labels.
         train_counts: training images of each class, in the same order.
-        val_counts: likewise for `val/`.
+        val_counts: the same for `val/`.
         digest: SHA-256 over the relative names and sizes of all images.
     """
 
@@ -67,16 +74,16 @@ def read_manifest(kind: type[M], dataset: str, data_dir: Path) -> M:
     """The manifest of a prepared data set.
 
     Raises:
-        EastError: if it is absent, damaged, of another version, or another data set's.
+        EastError: it is missing, damaged, from another version, or another data set's.
     """
     path = data_dir / dataset / MANIFEST_FILE
-    mend = f"Prepare {DATASETS[dataset].label} again with `snakemake --cores 1 data`."
+    fix = f"Prepare {DATASETS[dataset].label} again with `snakemake --cores 1 data`."
     try:
         manifest = kind.model_validate_json(path.read_bytes())
     except FileNotFoundError:
-        raise EastError(f"{DATASETS[dataset].label} is not prepared: {path} does not exist. {mend}") from None
+        raise EastError(f"{DATASETS[dataset].label} is not prepared: {path} does not exist. {fix}") from None
     except ValidationError:
-        raise EastError(f"{path} is damaged or was written by another version. {mend}") from None
+        raise EastError(f"{path} is damaged or was written by another version. {fix}") from None
     if manifest.dataset != dataset:
-        raise EastError(f"{path} describes the data set '{manifest.dataset}', not '{dataset}'. {mend}")
+        raise EastError(f"{path} describes the data set '{manifest.dataset}', not '{dataset}'. {fix}")
     return manifest

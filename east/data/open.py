@@ -3,17 +3,19 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
+from torch import Tensor
 
 from east.config.run import DatasetSpec
 from east.data.batches import EVALUATION_BATCH, Batches, EvaluationBatches, TensorBatches
 from east.data.catalog import DATASETS
 from east.data.images import load_images
 from east.data.manifest import MANIFEST_FILE, FolderManifest, read_manifest
-from east.data.split import split_indices
-from east.data.vision import require_torchvision
+from east.data.source import require_torchvision
 from east.errors import EastError
+from east.seeding import generator
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,10 +24,10 @@ class Splits:
 
     Attributes:
         train: what is trained on.
-        validation: None where no images are held out.
+        validation: None if no images are held out.
         test: what accuracy is reported on.
-        num_classes: classes that the classifier tells apart.
-        digest: of the whole prepared set: of its images, or, of an image folder, of names and sizes of its files.
+        num_classes: classes.
+        digest: of the whole prepared set: of its images or, for an image folder, of its file names and sizes.
     """
 
     train: Batches
@@ -46,26 +48,48 @@ def open_dataset(
     """Verify and open a prepared data set.
 
     Args:
-        spec: which images, and what is done to them.
-        training_batch: images a training step.
-        seed: the run's seed: order, augmentation and, where the spec says so, the split depend on it.
+        spec: which images, and how they are augmented.
+        training_batch: images per training step.
+        seed: the run's seed, which decides order, augmentation and, for a shuffled one, the split.
         data_dir: where `prepare` stored the data.
         device: where batches are made.
         folder: for ImageNet, the folder that holds `train/` and `val/`.
 
     Raises:
-        EastError: if the data are not prepared, are damaged, or do not fit the spec.
+        EastError: the data are not prepared, are damaged, or do not fit the spec.
     """
     if spec.name == "imagenet":
         return _open_folder(spec, training_batch, seed, data_dir, device, folder)
     return _open_images(spec, training_batch, seed, data_dir, device)
 
 
+def split_indices(count: int, validation: int, choice: Literal["last", "shuffled"], seed: int) -> tuple[Tensor, Tensor]:
+    """Split the training images into those trained on and those held out.
+
+    Args:
+        count: training images in all.
+        validation: images to hold out, 0 <= validation < count.
+        choice: 'last' holds out the last images, 'shuffled' draws them with the run's seed.
+        seed: the run's seed; unused for 'last'.
+
+    Returns:
+        The int64 indices to train on and to validate on, each in ascending order.
+
+    Raises:
+        EastError: no image would be left to train on.
+    """
+    if not 0 <= validation < count:
+        raise EastError(f"dataset.validation is {validation}, but there are only {count} training images. Lower it.")
+    order = torch.arange(count) if choice == "last" else generator(seed, "split").permutation(count)
+    kept = count - validation
+    return order[:kept].sort().values, order[kept:].sort().values
+
+
 def _open_images(spec: DatasetSpec, training_batch: int, seed: int, data_dir: Path, device: torch.device) -> Splits:
     data = load_images(spec.name, data_dir)
     train, held_out = split_indices(len(data.train_labels), spec.validation, spec.validation_choice, seed)
 
-    def augmented(indices: torch.Tensor, *, training: bool) -> TensorBatches:
+    def augmented(indices: Tensor, *, training: bool) -> TensorBatches:
         return TensorBatches(
             data.train_images[indices],
             data.train_labels[indices],
@@ -81,7 +105,7 @@ def _open_images(spec: DatasetSpec, training_batch: int, seed: int, data_dir: Pa
             shuffle=training,
         )
 
-    def plain(images: torch.Tensor, labels: torch.Tensor) -> EvaluationBatches:
+    def plain(images: Tensor, labels: Tensor) -> EvaluationBatches:
         return EvaluationBatches(images, labels, device=device, mean=data.mean, std=data.std)
 
     validation: Batches | None = None
@@ -110,11 +134,14 @@ def _open_folder(
 ) -> Splits:
     label = DATASETS[spec.name].label
     if folder is None:
-        raise EastError(f"{label} is read from its image folder, and none was given.")
+        raise EastError(
+            f"{label} is read from its image folder, but none was given. Name it in "
+            f"datasets.{spec.name}.folder or with --image-folder."
+        )
     if spec.validation and spec.validation_choice == "last":
         raise EastError(
-            f"dataset.validation_choice is 'last', but the images of {label} are stored class by class: "
-            "that would hold out whole classes. Use 'shuffled'."
+            f"dataset.validation_choice is 'last', but {label} is stored class by class, so that would hold out whole "
+            "classes. Use 'shuffled'."
         )
     require_torchvision()
     from east.data import folder as image_folder
@@ -122,8 +149,8 @@ def _open_folder(
     manifest = read_manifest(FolderManifest, spec.name, data_dir)
     if image_folder.scan_folder(spec.name, folder) != manifest:
         raise EastError(
-            f"{folder} has changed since it was prepared: names or sizes of its images are no longer those of "
-            f"{data_dir / spec.name / MANIFEST_FILE}. Restore it, or run `snakemake --cores 1 data` again."
+            f"{folder} has changed since it was prepared: its file names or sizes differ from those in "
+            f"{data_dir / spec.name / MANIFEST_FILE}. Restore the folder, or run `snakemake --cores 1 data` again."
         )
     _, train_samples = image_folder.list_images(folder, "train")
     _, test_samples = image_folder.list_images(folder, "val")
@@ -133,7 +160,7 @@ def _open_folder(
         samples: list[image_folder.Sample],
         view: image_folder.View,
         *,
-        indices: torch.Tensor | None = None,
+        indices: Tensor | None = None,
         training: bool = False,
     ) -> image_folder.FolderBatches:
         return image_folder.FolderBatches(
@@ -166,5 +193,5 @@ def _open_folder(
 
 
 def _usable_cores() -> int:
-    # The cores a scheduler granted this job; macOS cannot tell, and has no scheduler.
+    # The cores that a scheduler granted this job; macOS has neither the call nor a scheduler.
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

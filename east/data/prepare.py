@@ -11,33 +11,25 @@ from torch import Tensor
 
 from east.data.catalog import DATASETS
 from east.data.images import dataset_digest, load_images, refuse_others
-from east.data.manifest import (
-    MANIFEST_FILE,
-    TENSOR_FILE,
-    FolderManifest,
-    ImagesManifest,
-    read_manifest,
-)
-from east.data.source import SourceImages
-from east.data.vision import require_torchvision
+from east.data.manifest import MANIFEST_FILE, TENSOR_FILE, FolderManifest, ImagesManifest, read_manifest
+from east.data.source import SourceImages, require_torchvision
 from east.errors import EastError
 from east.files import write_atomically
 from east.locks import locked
 
 
 def prepare(dataset: str, data_dir: Path, *, folder: Path | None = None) -> Path:
-    """Make a data set ready for training; return the path of its manifest.
+    """Make a data set ready for training, unless manifest and data agree already; return the path of its manifest.
 
-    Nothing is done when the manifest and the data agree. Several jobs may call this at once: one of them works,
-    the others wait.
+    Several jobs may call this at once: one does the work, the others wait.
 
     Args:
         dataset: a key of `DATASETS`.
         data_dir: where data sets are stored; downloads go to its sub-folder `raw`.
-        folder: for ImageNet, the folder that holds `train/` and `val/`; other data sets do not look at it.
+        folder: for ImageNet, the folder that holds `train/` and `val/`; other data sets ignore it.
 
     Raises:
-        EastError: if the name is unknown, or the raw data are missing or damaged.
+        EastError: the name is unknown, or the raw data are missing or damaged.
     """
     match dataset:
         case "cifar10" | "cifar100":
@@ -53,11 +45,11 @@ def prepare(dataset: str, data_dir: Path, *, folder: Path | None = None) -> Path
         case "imagenet":
             return store_folder(dataset, data_dir, folder)
         case _:
-            raise EastError(f"There is no data set '{dataset}'. Choose one of {', '.join(DATASETS)}.")
+            raise EastError(f"unknown data set '{dataset}'. Choose one of {', '.join(DATASETS)}.")
 
 
 def store_images(dataset: str, data_dir: Path, read: Callable[[], SourceImages]) -> Path:
-    """Write the tensor file, then the manifest, of a data set unless both are there and agree.
+    """Write the tensor file and then the manifest of a data set, unless both exist and agree.
 
     Args:
         dataset: a key of `DATASETS`.
@@ -65,7 +57,7 @@ def store_images(dataset: str, data_dir: Path, read: Callable[[], SourceImages])
         read: reads the source; called only if there is something to write.
     """
     home = data_dir / dataset
-    # Looked at before the lock is taken, so that a data folder that others own may be read-only.
+    # Checked before the lock is taken, so that a data folder owned by others may be read-only.
     if _agrees(dataset, data_dir):
         return home / MANIFEST_FILE
     home.mkdir(parents=True, exist_ok=True)
@@ -79,12 +71,13 @@ def store_folder(dataset: str, data_dir: Path, folder: Path | None) -> Path:
     """Write the manifest of an image folder, whose images stay where they are.
 
     Raises:
-        EastError: if no folder is given, or it is not an image folder of the data set's classes.
+        EastError: no folder is given, or it does not hold the data set's classes.
     """
     info = DATASETS[dataset]
     if folder is None:
         raise EastError(
-            f"{info.label} cannot be downloaded: give the folder that holds its train/ and val/ sub-folders."
+            f"{info.label} cannot be downloaded. Name the folder that holds its train/ and val/ in "
+            f"datasets.{dataset}.folder or with --image-folder."
         )
     require_torchvision()
     from east.data.folder import scan_folder
@@ -102,7 +95,7 @@ def store_folder(dataset: str, data_dir: Path, folder: Path | None) -> Path:
 def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of each channel of uint8 images [N, C, H, W], for pixels in [0, 1].
 
-    Both follow from sums of whole numbers and are rounded once, to the nearest float.
+    Both are computed from sums of integers and rounded once, to the nearest float.
     """
     pixels = images.transpose(0, 1).flatten(1)
     levels = torch.arange(256)
@@ -116,8 +109,8 @@ def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, 
 
 
 def _root_of_ratio(numerator: int, denominator: int) -> float:
-    """The square root of a ratio of whole numbers, rounded to the nearest float."""
-    # A root of more than 64 bits; its last bit says whether anything follows, which is all that rounding asks for.
+    """The square root of a ratio of integers, rounded to the nearest float."""
+    # An integer root of more than 64 bits. Its last bit says whether anything follows: all that rounding needs.
     shift = 2 * max(0, 65 + denominator.bit_length() - numerator.bit_length())
     whole, rest = divmod(numerator << shift, denominator)
     root = math.isqrt(whole)
@@ -155,8 +148,10 @@ def _write_images(dataset: str, home: Path, source: SourceImages) -> None:
     mean, std = channel_statistics(source.train_images)
     mean, std = info.mean or mean, info.std or std
     digest = dataset_digest(tensors, mean=mean, std=std, num_classes=info.num_classes)
-    refuse_others(dataset, digest, "", "Install the locked packages with `make setup`: they hold what it is made of.")
-    # A manifest must never stand beside a tensor file it does not describe, not even between two renames.
+    refuse_others(
+        dataset, digest, "", "Install the locked packages with `make setup`: the data set is made from one of them."
+    )
+    # A manifest must never stand beside a tensor file that it does not describe, not even between two renames.
     (home / MANIFEST_FILE).unlink(missing_ok=True)
     write_atomically(home / TENSOR_FILE, save(tensors))
     manifest = ImagesManifest(

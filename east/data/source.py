@@ -1,10 +1,12 @@
-"""What a reader of raw data hands to `prepare`: images, labels, and the files they came from."""
+"""What reading raw data takes and gives: a torchvision that works, and images with the files they came from."""
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from east.data.manifest import SourceFile
+from east.errors import EastError
 
 
 @dataclass(frozen=True, eq=False)
@@ -12,8 +14,8 @@ class SourceImages:
     """A data set as read from its source.
 
     Attributes:
-        train_images: uint8 [N, C, H, W]; test_images likewise.
-        train_labels: int64 [N]; test_labels likewise.
+        train_images: uint8 [N, C, H, W]; also test_images.
+        train_labels: int64 [N]; also test_labels.
         sources: the files that were read, with the checksums they were verified by.
     """
 
@@ -24,10 +26,25 @@ class SourceImages:
     sources: tuple[SourceFile, ...]
 
     def tensors(self) -> dict[str, Tensor]:
-        """The tensors by the names they have in the tensor file."""
+        """The tensors by their names in the tensor file."""
         return {
             "train_images": self.train_images.contiguous(),
             "train_labels": self.train_labels.contiguous(),
             "test_images": self.test_images.contiguous(),
             "test_labels": self.test_labels.contiguous(),
         }
+
+
+def require_torchvision() -> None:
+    """Import torchvision, which only some data sets need.
+
+    Raises:
+        EastError: it is missing, or was built for another build of PyTorch than the one installed.
+    """
+    try:
+        import torchvision  # noqa: F401
+    except (ImportError, RuntimeError) as error:
+        raise EastError(
+            f"torchvision does not work with the installed PyTorch {torch.__version__} ({error}). "
+            "Install a matching pair with `make setup`."
+        ) from error

@@ -1,10 +1,8 @@
 """Executes a network: dense, or only the non-zeros."""
 
 from east.engine.arithmetic import Arithmetic
-from east.engine.base import CrossEntropy, Engine, GradientRequest, Gradients
+from east.engine.base import CrossEntropy, Engine, Executed, GradientRequest, Gradients, KernelsUnavailable, Workload
 from east.engine.choose import make_engine
-from east.engine.executed import Executed
-from east.engine.workload import Workload
 
 __all__ = [
     "Arithmetic",
@@ -13,6 +11,7 @@ __all__ = [
     "Executed",
     "GradientRequest",
     "Gradients",
+    "KernelsUnavailable",
     "Workload",
     "make_engine",
 ]

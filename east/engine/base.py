@@ -1,14 +1,39 @@
 """What a training needs of an engine: gradients of active weights, and now and then more."""
 
+from collections import Counter
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from east.engine.arithmetic import Arithmetic
-from east.engine.executed import Executed
+from east.errors import EastError
+from east.reproducibility import Reproducibility
+
+
+class KernelsUnavailable(EastError):  # noqa: N818 - it says a state, as in "the kernels are unavailable"
+    """The kernels cannot be compiled or loaded here; the message names the cause in one line."""
+
+
+@dataclass(frozen=True)
+class Workload:
+    """An average step of a training, as far as it decides which engine is the faster one.
+
+    Args:
+        batch: images.
+        probes: random signs for each output channel, with which dense gradients are contracted.
+        dense: the share of steps, in [0, 1], that need all dense gradients.
+    """
+
+    batch: int = 128
+    probes: float = 0.0
+    dense: float = 0.0
+
+
+PLAIN = Workload()
+"""Steps that need gradients of active weights and no others."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +81,45 @@ class Gradients:
     loss: Tensor
     logits: Tensor
     squared_norms: Tensor | None
+
+
+@dataclass(frozen=True)
+class Executed:
+    """What an engine has executed since it was made.
+
+    Attributes:
+        engine: `sparse` or `dense`, or both names where both have executed.
+        reproducibility: the weakest class of all that was executed.
+        executions: kind of execution -> number of layers that were executed so at some time; a layer counts once for
+            every kind.
+        instruction_set: of the processor, as far as it was used.
+        compiler: what compiled the engine's own kernels; None where it has none.
+        extra_flags: what a user has added to the compiler's flags; None where there is no compiler.
+    """
+
+    engine: str
+    reproducibility: Reproducibility
+    executions: Mapping[str, int]
+    instruction_set: str | None = None
+    compiler: str | None = None
+    extra_flags: str | None = None
+
+
+@dataclass
+class ExecutionLog:
+    """Remembers in which ways each layer has been executed."""
+
+    _kinds: dict[str, set[str]] = field(default_factory=dict)
+
+    def note(self, executions: Mapping[str, str]) -> None:
+        """Add how layers are executed from now on: layer name -> kind."""
+        for layer, kind in executions.items():
+            self._kinds.setdefault(layer, set()).add(kind)
+
+    def counts(self) -> dict[str, int]:
+        """Kind -> number of layers that were executed so at some time, by kind."""
+        found = Counter(kind for kinds in self._kinds.values() for kind in kinds)
+        return dict(sorted(found.items()))
 
 
 class Engine(Protocol):

@@ -7,16 +7,15 @@ from functools import partial
 import torch
 from torch import nn
 
-from east.engine.auto import AutoEngine, executes_everything
-from east.engine.base import Engine
-from east.engine.costs.choose import Cheapest
-from east.engine.costs.model import CostModel, Execution
-from east.engine.cpu.choose import cheapest
-from east.engine.cpu.engine import SparseEngine
-from east.engine.cpu.library import KernelsUnavailable
-from east.engine.cuda.available import availability
+from east.engine.base import PLAIN, Engine, KernelsUnavailable, Workload
+from east.engine.cpu.cost import cheapest
+from east.engine.cpu.engine import CpuEngine
+from east.engine.cuda.auto import AutoEngine
+from east.engine.cuda.available import triton_status
+from east.engine.cuda.cost import Cheapest, CostModel
 from east.engine.dense import DenseEngine
-from east.engine.workload import PLAIN, Workload
+from east.engine.graph.network import executes_everything
+from east.engine.graph.program import Execution
 from east.errors import EastError
 from east.models.dct import has_dct
 from east.models.resnet import ResNet
@@ -62,7 +61,7 @@ def make_engine(
     known = isinstance(model, ResNet) and not executes_everything(model, active)
     try:
         if device.type == "cpu" and (name == "sparse" or (name == "auto" and known and not has_dct(model))):
-            return SparseEngine(model, active, device=device, choose=cheapest)
+            return CpuEngine(model, active, device=device, choose=cheapest)
         if device.type == "cuda" and (name == "sparse" or (name == "auto" and known)):
             among: tuple[Execution, ...] = ("fused",) if name == "sparse" else ("fused", "dense")
             measured = partial(machine_costs, device, numerics, compiled=compiled)
@@ -101,12 +100,12 @@ def _cuda_engine(
 ) -> Engine:
     _require_triton(device)
     # Not at the top: it imports Triton, which the CPU does not need.
-    from east.engine.cuda.engine import CudaSparseEngine
+    from east.engine.cuda.engine import CudaEngine
 
-    return CudaSparseEngine(model, active, numerics=numerics, device=device, choose=choose)
+    return CudaEngine(model, active, numerics=numerics, device=device, choose=choose)
 
 
 def _require_triton(device: torch.device) -> None:
-    found = availability(device)
+    found = triton_status(device)
     if not found.available:
         raise KernelsUnavailable(found.reason)

@@ -1,6 +1,9 @@
-"""How many threads each training gets, so that a whole plan ends soonest on the cores there are."""
+"""How many threads each training gets, so that a plan ends soonest on the cores there are, and how they wait.
 
-from collections.abc import Mapping
+OpenMP reads its settings when PyTorch is loaded, so this is settled before.
+"""
+
+from collections.abc import Mapping, MutableMapping
 from typing import Literal
 
 from east.errors import EastError
@@ -14,6 +17,14 @@ FIXED_THREADS = 2
 
 MOST_THREADS_PER_CORE = 8
 """More would only wait for each other; and each takes memory of its own."""
+
+SPINS = "1000"
+"""How often a thread of GNU's OpenMP looks for work before it sleeps: for less than a twentieth of a millisecond."""
+
+BLOCK_MILLISECONDS = "0"
+"""How long a thread of LLVM's or Intel's OpenMP looks for work before it sleeps, in whole milliseconds."""
+
+CHOSEN_BY_USERS = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 
 
 def check_threads(threads: int, cores: int) -> int:
@@ -98,3 +109,18 @@ def training_threads(
     if wanted != "auto":
         return wanted
     return threads_per_run(runs, cores, at_most=at_most, of_two=SPEED_UP_OF_TWO.get(engine))
+
+
+def let_idle_threads_sleep(environment: MutableMapping[str, str]) -> None:
+    """Make threads without work sleep within a millisecond, unless the environment says how they wait.
+
+    By default they keep their cores busy for much longer. Where other processes want these cores, a step waits for
+    threads that have lost theirs to threads that only wait.
+
+    Args:
+        environment: `os.environ`, before PyTorch is imported.
+    """
+    if any(name in environment for name in CHOSEN_BY_USERS):
+        return
+    environment["GOMP_SPINCOUNT"] = SPINS
+    environment["KMP_BLOCKTIME"] = BLOCK_MILLISECONDS

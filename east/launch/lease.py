@@ -22,6 +22,16 @@ from urllib.parse import quote
 
 from east.errors import EastError
 
+MPS_FOLDER = "tmp/nvidia-mps"
+"""Where the sockets of NVIDIA's Multi-Process Service (MPS) are if CUDA_MPS_PIPE_DIRECTORY names no other folder, under
+the root."""
+
+START_MPS = (
+    "mkdir -p -m 700 /tmp/mps-$USER && export CUDA_MPS_PIPE_DIRECTORY=/tmp/mps-$USER "
+    "CUDA_MPS_LOG_DIRECTORY=/tmp/mps-$USER && nvidia-cuda-mps-control -d"
+)
+"""The commands that start the service; trainings find it by the variables that they set."""
+
 POLL_SECONDS = 0.5
 """Between two looks at GPUs that are all taken."""
 
@@ -160,6 +170,26 @@ def listed_gpus(listing: str) -> tuple[str, ...]:
         elif devices and (part := re.search(r"\bMIG\b.*\(UUID: ([^)]+)\)", line)):
             list(devices.values())[-1].append(part[1])
     return tuple(name for gpu, parts in devices.items() for name in (parts or [gpu]))
+
+
+def mps_runs(environment: Mapping[str, str], root: Path = Path("/")) -> bool:
+    """Whether NVIDIA's Multi-Process Service is alive, which lets programs of this user compute on a GPU at once.
+
+    Without it a GPU turns from one program to the next, however little each has to do. Programs find the service by
+    themselves: nothing is set here, and no daemon is started.
+
+    Args:
+        environment: variables of the programs.
+        root: where /proc and /tmp are.
+    """
+    chosen = environment.get("CUDA_MPS_PIPE_DIRECTORY")
+    folder = Path(chosen) if chosen else root / MPS_FOLDER
+    try:
+        # It removes this file when it ends, but not its sockets.
+        number = int((folder / "nvidia-cuda-mps-control.pid").read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return False
+    return (root / "proc" / str(number)).exists()
 
 
 def _in_slurm_job(environment: Mapping[str, str]) -> bool:

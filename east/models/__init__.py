@@ -1,6 +1,5 @@
 """The networks of the paper: ResNets with masked layers, DyReLU, weight sharing and DCT layers."""
 
-from east.models.build import build_model
-from east.models.resnet import ResNet
+from east.models.resnet import ResNet, build_model
 
 __all__ = ["ResNet", "build_model"]

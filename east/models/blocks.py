@@ -1,4 +1,4 @@
-"""Residual blocks: one that owns its convolutions, and one that reuses those of another block."""
+"""Residual blocks: one owns its convolutions, the other reuses those of another block."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,9 +20,9 @@ class Design:
     """The convolutions of a block, in order.
 
     Args:
-        kernels: kernel size of each.
-        widths: output channels of each, in units of the stage's width.
-        strided: which of them carries the block's stride.
+        kernels: their kernel sizes.
+        widths: their output channels, in units of the stage's width.
+        strided: index of the one that carries the block's stride.
     """
 
     kernels: tuple[int, ...]
@@ -36,22 +36,22 @@ BOTTLENECK = Design(kernels=(1, 3, 1), widths=(1, 1, 4), strided=1)
 
 @dataclass(frozen=True)
 class Parts:
-    """Which kinds of layer and activation a network is made of."""
+    """The kinds of layer and activation that a network is made of."""
 
     dct: bool
     dyrelu: bool
 
     def conv(self, in_channels: int, out_channels: int, kernel_size: int, stride: int) -> Conv:
-        """A convolution that keeps the size of the image, but for its stride."""
+        """A convolution that keeps the size of the image, apart from its stride."""
         kind = DCTConv2d if self.dct else MaskedConv2d
         return kind(in_channels, out_channels, kernel_size, stride=stride, padding=kernel_size // 2)
 
     def linear(self, in_features: int, out_features: int) -> MaskedLinear | DCTLinear:
-        """A classifier: without bias, except in DCTpS networks."""
+        """A classifier, without bias except in DCTpS networks."""
         return (DCTLinear if self.dct else MaskedLinear)(in_features, out_features)
 
     def activation(self, channels: int) -> DyReLU | None:
-        """A DyReLU unit, or None where the activation is the function `relu`."""
+        """A DyReLU unit, or None for a plain ReLU."""
         return DyReLU(channels) if self.dyrelu else None
 
 
@@ -68,7 +68,7 @@ def masked_part(conv: Conv) -> MaskedConv2d:
 class Block(nn.Module):
     """A residual block that owns its convolutions `conv1`, `conv2`, ... and its shortcut.
 
-    Each convolution is followed by batch norm (`bn1`, ...) and activation (`act1`, ..., None for a plain ReLU); the
+    Each convolution is followed by batch norm (`bn1`, ...) and an activation (`act1`, ..., None for a plain ReLU). The
     shortcut is added before the last activation.
     """
 
@@ -88,12 +88,12 @@ class Block(nn.Module):
 
     @property
     def convs(self) -> list[Conv]:
-        """The convolutions in order, without that of the shortcut."""
+        """The convolutions in order, without the shortcut's."""
         return [getattr(self, f"conv{i + 1}") for i in range(self.depth)]
 
     @property
     def shortcut_conv(self) -> Conv | None:
-        """The convolution of the shortcut, where it is not the identity."""
+        """The shortcut's convolution; None if the shortcut is the identity."""
         return None if self.shortcut is None else cast(Conv, self.shortcut[0])
 
     def forward(self, x: Tensor) -> Tensor:
@@ -103,10 +103,10 @@ class Block(nn.Module):
 
 
 class SharingBlock(nn.Module):
-    """A residual block that reuses the convolutions of `source`, which it is handed and does not own.
+    """A residual block that reuses the convolutions of `source`, which is passed in and owned elsewhere.
 
-    It has batch norms and activations of its own, an identity shortcut, and one scalar per convolution (`scale1`, ...)
-    that multiplies the reused weight, drawn from U(0, 1). With DCT layers it has its own `alpha1`, ... as well.
+    It owns its batch norms and activations, an identity shortcut, and one scalar per convolution (`scale1`, ...), drawn
+    from U(0, 1), that multiplies the reused weight. With DCT layers it also owns `alpha1`, ...
     """
 
     def __init__(self, source: Block, parts: Parts) -> None:

@@ -20,7 +20,7 @@ def dct_matrix(rows: int, columns: int) -> Tensor:
     size = max(rows, columns)
     frequency = torch.arange(rows)[:, None]
     position = torch.arange(columns)[None, :]
-    # The angle is a whole number of steps of π / (2 N), and the cosine repeats itself after 4 N of them.
+    # The angle is a whole number of steps of π / (2 N), and the cosine repeats after 4 N of them.
     matrix = torch.tensor(_cosines(size), dtype=torch.float64)[frequency * (2 * position + 1) % (4 * size)]
     scale = torch.full((rows, 1), math.sqrt(2 / size), dtype=torch.float64)
     scale[0] = math.sqrt(1 / size)
@@ -45,7 +45,7 @@ def dct_kernel(out_channels: int, in_channels: int, kernel_size: int) -> Tensor:
 
 
 class FixedConv2d(nn.Module):
-    """A convolution with a weight that is neither trained nor stored."""
+    """A convolution whose weight is neither trained nor stored."""
 
     weight: Tensor
 
@@ -60,7 +60,7 @@ class FixedConv2d(nn.Module):
 
 
 class FixedLinear(nn.Module):
-    """A linear layer with a weight that is neither trained nor stored."""
+    """A linear layer whose weight is neither trained nor stored."""
 
     weight: Tensor
 
@@ -74,10 +74,10 @@ class FixedLinear(nn.Module):
 
 
 class DCTConv2d(nn.Module):
-    """A convolution with weight alpha * D + S: D the fixed DCT, S sparse and zero at the start, alpha a scalar.
+    """A convolution with weight alpha * D + S: D the fixed DCT, S sparse and initially zero, alpha a trained scalar.
 
     Attributes:
-        fused: execute one convolution of the sum; if not, two parallel ones, as in the published implementation.
+        fused: execute one convolution of the sum; otherwise two in parallel, as in the published implementation.
     """
 
     fused: bool = True
@@ -99,7 +99,7 @@ class DCTConv2d(nn.Module):
         return parallel
 
     def reuse(self, x: Tensor, scale: Tensor, alpha: Tensor) -> Tensor:
-        """Apply this layer elsewhere in the network: S times a scalar, and D times that place's own alpha."""
+        """Apply this layer elsewhere in the network, with that place's scale for S and alpha for D."""
         return self._convolve(x, alpha * self.dct.weight + scale * self.sparse.weight)
 
     def _convolve(self, x: Tensor, weight: Tensor) -> Tensor:
@@ -107,7 +107,7 @@ class DCTConv2d(nn.Module):
 
 
 class DCTLinear(nn.Module):
-    """A linear layer with weight alpha * D + S and a bias: as `DCTConv2d`."""
+    """A linear layer with weight alpha * D + S, as in `DCTConv2d`, and a bias."""
 
     fused: bool = True
 
@@ -127,7 +127,7 @@ class DCTLinear(nn.Module):
 
 
 def set_fused(model: nn.Module, fused: bool) -> None:
-    """Choose how every DCT layer is executed: one layer of the summed weight, or two in parallel."""
+    """Choose how every DCT layer executes: one layer with the summed weight, or two in parallel."""
     for module in model.modules():
         if isinstance(module, DCTConv2d | DCTLinear):
             module.fused = fused

@@ -12,8 +12,8 @@ class DyReLU(nn.Module):
     """max(a1 x + b1, a2 x + b2) with coefficients per image and channel (DyReLU-B, two lines, reduction 4).
 
     The coefficients are (1, 0, 0, 0) + beta * (1, 1, 0.5, 0.5) * r in the order (a1, a2, b1, b2), with r in (-1, 1)
-    computed from the channel means. This is the blend beta * dynamic + (1 - beta) * plain of the coefficients: at
-    beta = 0 the unit is a ReLU exactly. Its linear layers keep PyTorch's default initialisation and are never masked.
+    computed from the channel means. This blends the coefficients as beta * dynamic + (1 - beta) * plain: at beta = 0
+    the unit is exactly a ReLU. Its linear layers keep PyTorch's default initialisation and are never masked.
 
     Args:
         channels: channels C of the input; the unit has 1.25 C^2 + 4.25 C parameters where 4 divides C.
@@ -30,7 +30,7 @@ class DyReLU(nn.Module):
         self.relu = nn.ReLU()
         self.fc2 = nn.Linear(hidden, 4 * channels)
         self.sigmoid = nn.Sigmoid()
-        # A tensor, so that neither a captured CUDA graph nor a compiled step goes stale when beta changes.
+        # A tensor, so that captured CUDA graphs and compiled steps see it change.
         self.register_buffer("beta", torch.ones(()))
         self.register_buffer("ranges", torch.tensor([1.0, 1.0, 0.5, 0.5]), persistent=False)
 
@@ -50,7 +50,7 @@ class DyReLU(nn.Module):
         return torch.cat([offsets[..., :1] + 1, offsets[..., 1:]], dim=-1)
 
     def retire(self) -> list[nn.Parameter]:
-        """Turn into a plain ReLU with an empty state dict; returns the parameters given up."""
+        """Become a plain ReLU with an empty state dict; return the parameters given up."""
         removed = list(self.parameters())
         for name in ("fc1", "relu", "fc2", "sigmoid", "beta", "ranges"):
             delattr(self, name)

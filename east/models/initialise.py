@@ -1,4 +1,4 @@
-"""The weights a training starts from: each tensor is drawn by its name, so that no order of modules matters."""
+"""The weights a training starts from: each tensor is drawn by name, so the order of modules does not matter."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -13,14 +13,14 @@ from east.models.dct import DCTConv2d, DCTLinear
 from east.seeding import RandomBits, generator
 
 Law = Callable[[Tensor, RandomBits], None]
-"""Fills a tensor in place."""
+"""A distribution: fills a tensor in place from random bits."""
 
 
 def initialise(model: nn.Module, seed: int) -> None:
     """Set every parameter of a network on the CPU to its value before training, all weights on.
 
-    A tensor is drawn from the random bits of (seed, "initialise", its full name), in row-major order. The laws are
-    PyTorch's defaults: the weights and biases of a layer are uniform on [-b, b) with b = 1 / sqrt(fan-in), computed in
+    A tensor is drawn from the random bits of (seed, "initialise", its full name), in row-major order. Distributions are
+    PyTorch's defaults: weights and biases of a layer are uniform on [-b, b) with b = 1 / sqrt(fan-in), computed in
     float64 and rounded once to float32; batch norm is 1 and 0. Sharing scales are uniform on [0, 1); DCT factors are
     1, and the sparse weights beside them 0.
 
@@ -29,18 +29,20 @@ def initialise(model: nn.Module, seed: int) -> None:
         seed: the run's seed.
 
     Raises:
-        EastError: no law is known for a parameter.
+        EastError: a parameter of the network has no distribution here.
     """
     laws = dict(_laws(model))
     for name, parameter in model.named_parameters():
         if name not in laws:
-            raise EastError(f"the parameter {name} of the network has no law to be drawn from before training.")
+            raise EastError(
+                f"parameter {name} has no initial distribution. Add one for its module in east/models/initialise.py."
+            )
         with torch.no_grad():
             laws[name](parameter, generator(seed, "initialise", name))
 
 
 def _laws(model: nn.Module) -> Iterator[tuple[str, Law]]:
-    """The law of every parameter by its full name; where a module holds another one, its own word comes last."""
+    """The law of every parameter by its full name. What a module says of its children's parameters overrides theirs."""
     for place, module in reversed(list(model.named_modules())):
         for name, law in _laws_of(module):
             yield f"{place}.{name}" if place else name, law
@@ -68,7 +70,7 @@ def _symmetric(fan_in: int) -> Law:
     bound = 1 / math.sqrt(fan_in)
 
     def draw(tensor: Tensor, random: RandomBits) -> None:
-        # 2 u - 1 is exact, so that the product with the bound is all that is rounded before the cast.
+        # 2 u - 1 is exact, so before the cast only the product with the bound is rounded.
         numbers = random.uniform(tensor.numel()).numpy()
         numbers *= 2.0
         numbers -= 1.0

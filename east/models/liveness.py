@@ -1,4 +1,4 @@
-"""How much of a sparse network is connected: boolean reachability from the input to the logits, from masks alone."""
+"""How much of a sparse network is connected, from the masks alone: reachability from the input to the logits."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,20 +17,20 @@ class Liveness:
     """Connectivity of a network. A channel is live if it varies with the input and the logits depend on it.
 
     Channels are counted at the output of every convolution (stem, blocks, shortcuts), once for every place where a
-    shared one is used. This is the count by which random ERK masks leave 47 % of a CIFAR ResNet-34 live at density
-    0.0005. DyReLU units are taken as the ReLUs they become; while active, their pooled coefficients connect all
-    channels of a tensor with each other.
+    shared one is used. By this count random ERK masks leave about 47 % of a CIFAR ResNet-34 live at density 0.0005.
+    DyReLU units are treated as the ReLUs they become, although while active their pooled coefficients connect all
+    channels of a tensor.
 
     Attributes:
         channels: output channels of all convolutions.
-        live_channels: those that are live.
+        live_channels: the live ones.
         weights: active weights of all masked layers, classifier included.
-        live_weights: those that lie on a path from the input to the logits.
-        branches: residual branches, one a block.
+        live_weights: those on a path from the input to the logits.
+        branches: residual branches, one per block.
         dead_branches: those whose output has no live channel.
         positions: weights of all masked layers, active or not.
-        reachable_positions: those whose input channel varies with the input while the logits depend on their output
-            channel. Elsewhere a gradient can only come from channels that are the same for every image.
+        reachable_positions: those whose input channel varies with the input and on whose output channel the logits
+            depend. Elsewhere only channels that are the same for every image can give a gradient.
     """
 
     channels: int
@@ -92,11 +92,11 @@ def liveness(model: ResNet) -> Liveness:
 
 
 class _Use:
-    """One place where a layer is used, and what is known there of its channels.
+    """One place where a layer is used, and the state of its channels there.
 
     Args:
         module: the layer.
-        input_varies: which of its input channels vary with the input of the network.
+        input_varies: which of its input channels vary with the network's input.
         active: the active weights between each output and input channel of every masked layer.
     """
 
@@ -110,7 +110,7 @@ class _Use:
         self.output_varies = (self.connected & input_varies).any(dim=1)
 
     def look_back(self, output_matters: Tensor) -> Tensor:
-        """Take note of the output channels that the logits depend on; returns the input channels they depend on."""
+        """Record the output channels that the logits depend on; return the input channels that these depend on."""
         self.output_matters = output_matters
         return (self.connected & output_matters[:, None]).any(dim=0)
 
@@ -121,14 +121,14 @@ class _Use:
 
     @property
     def reachable(self) -> Tensor:
-        """Pairs of an output channel that the logits depend on and an input channel that varies with the input."""
+        """Pairs (output, input) of a channel that the logits depend on and one that varies with the network's input."""
         return self.output_matters[:, None] & self.input_varies
 
 
 def _active_weights(layer: MaskedLayer) -> Tensor:
     """Number of active weights from each input channel (column) to each output channel (row), on the CPU.
 
-    Kernels of the paper hold at most 49 weights, so that a byte is enough, and several times faster.
+    The paper's kernels hold at most 49 weights, so a byte is enough, and several times faster.
     """
     kernels = layer.mask.reshape(*layer.mask.shape[:2], -1)
     return kernels.sum(dim=2, dtype=torch.uint8).cpu()

@@ -10,13 +10,13 @@ from east.sparse.layers import masked_layers
 
 @dataclass(frozen=True)
 class ParameterCount:
-    """Trainable numbers that a network stores.
+    """Trainable parameters that a network stores.
 
     Args:
         nonzero_weights: active weights of masked layers.
         batch_norm: scales and shifts of batch normalisation.
         dyrelu: parameters of DyReLU units that are not retired; never masked.
-        other: everything else: sharing scales, DCT factors, biases.
+        other: the rest: sharing scales, DCT factors, biases.
     """
 
     nonzero_weights: int
@@ -30,7 +30,7 @@ def count_parameters(model: nn.Module, nonzeros: int | None = None) -> Parameter
 
     Args:
         model: the network.
-        nonzeros: its active weights, where masks are not drawn yet; None counts them in the masks.
+        nonzeros: its active weights, if masks are not drawn yet; None counts them in the masks.
     """
     layers = masked_layers(model).values()
     masked = sum(layer.weight.numel() for layer in layers)

@@ -1,12 +1,22 @@
-"""ResNets for small images and for ImageNet, at any width, with masked layers throughout."""
+"""The ResNets of the paper by name, for small images and for ImageNet, with masked layers throughout."""
 
 from collections.abc import Iterator
-from typing import cast
+from typing import Any, cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from east.models.blocks import Block, Design, Parts, SharingBlock, activate
+from east.errors import EastError
+from east.models.blocks import BASIC, BOTTLENECK, Block, Design, Parts, SharingBlock, activate
+
+NETWORKS: dict[str, dict[str, Any]] = {
+    "resnet34": {"design": BASIC},
+    "resnet50": {"design": BOTTLENECK},
+    "resnet50_imagenet": {"design": BOTTLENECK, "stem_kernel": 7, "stem_stride": 2, "max_pool": True},
+}
+"""How the networks differ: arguments of `ResNet` by name. All have stages of 3, 4, 6 and 3 blocks."""
+
+ACTIVATIONS = ("relu", "dyrelu")
 
 
 class ResNet(nn.Module):
@@ -18,7 +28,7 @@ class ResNet(nn.Module):
         num_classes: outputs of the classifier.
         width: channels of the stem; stage s has width * 2^s.
         parts: kinds of layer and activation.
-        sharing_ratio: blocks of a stage that own weights; later ones reuse those of the last owner. None: all own.
+        sharing_ratio: blocks of a stage that own weights; later ones reuse those of the last owner. None: all.
         stem_kernel: kernel size of the first convolution.
         stem_stride: its stride.
         max_pool: whether a 3x3 max-pool of stride 2 follows the stem.
@@ -74,3 +84,45 @@ class ResNet(nn.Module):
             x = block(x, owner) if isinstance(block, SharingBlock) else block(x)
         logits: Tensor = self.classifier(x.mean(dim=(2, 3)))
         return logits
+
+
+def build_model(
+    name: str,
+    num_classes: int,
+    activation: str = "relu",
+    sharing_ratio: int | None = None,
+    dct: bool = False,
+    width: int = 64,
+) -> ResNet:
+    """Build a network with all weights on and PyTorch's default initialisation, from the global random state.
+
+    Args:
+        name: a key of `NETWORKS`.
+        num_classes: outputs of the classifier.
+        activation: `relu` or `dyrelu`.
+        sharing_ratio: blocks of a stage that own weights, at least 2; None for no sharing.
+        dct: add a fixed DCT matrix to every masked layer (DCTpS).
+        width: channels of the stem, 64 in the paper.
+
+    Raises:
+        EastError: the name or activation is unknown, or a number is out of range.
+    """
+    if name not in NETWORKS:
+        raise EastError(f"unknown model '{name}'. Choose one of {', '.join(NETWORKS)}.")
+    if activation not in ACTIVATIONS:
+        raise EastError(f"unknown activation '{activation}'. Choose one of {', '.join(ACTIVATIONS)}.")
+    if sharing_ratio is not None and sharing_ratio < 2:
+        raise EastError(
+            f"sharing_ratio {sharing_ratio} is too small: the first block of a stage has a different input width from "
+            "the rest, so at least 2 blocks must own weights."
+        )
+    if num_classes < 1 or width < 1:
+        raise EastError(f"num_classes ({num_classes}) and width ({width}) must be at least 1.")
+    return ResNet(
+        blocks=(3, 4, 6, 3),
+        num_classes=num_classes,
+        width=width,
+        parts=Parts(dct=dct, dyrelu=activation == "dyrelu"),
+        sharing_ratio=sharing_ratio,
+        **NETWORKS[name],
+    )

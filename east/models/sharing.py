@@ -1,4 +1,4 @@
-"""Weight sharing in numbers: which weights are used more than once, and the density that keeps the budget."""
+"""Weight sharing in numbers: which weights are used more than once, and how many non-zeros a network stores."""
 
 from torch import nn
 
@@ -10,7 +10,7 @@ from east.sparse.layers import masked_layers
 
 
 def reuse_counts(model: nn.Module) -> dict[str, int]:
-    """How many times each masked layer is used in addition to its own place: name -> count, 0 without sharing."""
+    """How many times each masked layer is reused elsewhere: name -> count, 0 without sharing."""
     layers = masked_layers(model)
     names = {layer: name for name, layer in layers.items()}
     counts = dict.fromkeys(layers, 0)
@@ -23,21 +23,23 @@ def reuse_counts(model: nn.Module) -> dict[str, int]:
 
 
 def owned_weights(model: nn.Module) -> int:
-    """Weights that masked layers store, on and off."""
+    """Weights of all masked layers, on and off."""
     return sum(layer.weight.numel() for layer in masked_layers(model).values())
 
 
 def virtual_weights(model: nn.Module) -> int:
-    """Weights of the dense network that are not stored because a layer is reused in their place."""
+    """Weights of the dense network that are not stored, because a layer is reused in their place."""
     layers = masked_layers(model)
     return sum(count * layers[name].weight.numel() for name, count in reuse_counts(model).items())
 
 
 def stored_nonzeros(model: nn.Module, density: float) -> int:
-    """The number of non-zeros a network may store at a density of the dense network, exactly.
+    """The exact number of non-zeros that a network stores at a density of the dense network.
+
+    With sharing, that is a density of density * (owned + virtual) / owned among the stored weights.
 
     Raises:
-        EastError: with sharing, the network has fewer weights than that.
+        EastError: with sharing, the network stores fewer weights than that.
     """
     owned, virtual = owned_weights(model), virtual_weights(model)
     nonzeros = budget(density, owned + virtual)

@@ -1,6 +1,5 @@
 """The plan beside what is on disk: which runs would train again and why, and whether a finished run is all there."""
 
-import csv
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -9,12 +8,12 @@ from typing import Any, Literal
 
 from safetensors import SafetensorError, safe_open
 
-from east.analysis.summary import Summary
 from east.config import Plan, Run
 from east.config.run import of_another_revision, with_defaults
 from east.config.tables import Table
 from east.operations.on_disk import SMALL_FILES, FoundRun, find, read_run
 from east.training.folder import METRICS, WEIGHTS
+from east.training.records import EpochRecord, RunSummary, read_records
 
 Status = Literal["new", "changed", "damaged", "unfinished", "same"]
 TRAINS: tuple[Status, ...] = ("new", "changed", "damaged", "unfinished")
@@ -173,14 +172,12 @@ def _shown(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _ends_as_summarised(metrics: Path, summary: Summary) -> bool:
-    try:
-        with metrics.open(newline="", encoding="utf-8") as stream:
-            *_, last = csv.DictReader(stream)
-        ends = int(last["epoch"]) == summary.epochs
-        return ends and summary.final_test_accuracy in (None, float(last["test_acc"]))
-    except (ValueError, KeyError, TypeError):
+def _ends_as_summarised(metrics: Path, summary: RunSummary) -> bool:
+    found = read_records(metrics, EpochRecord)
+    if found.problem or not found.rows:
         return False
+    last = found.rows[-1]
+    return last.epoch == summary.epochs and summary.final_test_accuracy in (None, last.test_acc)
 
 
 def _is_whole(weights: Path) -> bool:

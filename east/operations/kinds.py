@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from functools import cache
 
 from east.config import RunSpec
-from east.data.catalog import DATASETS, DatasetInfo
-from east.sparse.phasing import phasing_beta
-from east.sparse.timetable import MaskUpdate, Timetable
+from east.data.catalog import DATASETS, DatasetInfo, steps_per_epoch
+from east.sparse.schedule import Schedule
+from east.sparse.timetable import Timetable
 
 
 @dataclass(frozen=True)
@@ -96,39 +96,19 @@ def describe_kind(kind: RunSpec) -> str:
 
 def remaining_work(spec: RunSpec, epochs_done: int = 0) -> Work:
     """What is left of a training after some of its epochs."""
-    # A schedule is the same for every seed, and often for several networks.
-    unseeded = spec.model_copy(update={"seed": 0, "model": spec.model.model_copy(update={"dct": False, "width": 1})})
-    return _remaining_work(unseeded, epochs_done)
+    return _work(Schedule.of(spec, steps_per_epoch(spec)), epochs_done)
 
 
 @cache
-def _remaining_work(spec: RunSpec, epochs_done: int) -> Work:
-    from east.sparse.topology import TOPOLOGIES
-    from east.training.describe import steps_per_epoch
-    from east.training.sparsity import make_timetable
-
-    steps = steps_per_epoch(spec)
-    timetable = make_timetable(spec, steps)
-    rule = TOPOLOGIES[spec.sparsity.topology]
-    updates = iter(_updates(spec, timetable) if rule.grow is not None else ())
-    update = next(updates, None)
-    density = timetable.scheduled_density(0)
+def _work(schedule: Schedule, epochs_done: int) -> Work:
+    """A schedule is the same for every seed, and often for several networks."""
     work = Work()
-    for epoch in range(1, spec.training.epochs + 1):
-        counted = work if epoch > epochs_done else Work()
-        dynamic = spec.phasing is not None and phasing_beta(epoch, spec.phasing.start, spec.phasing.end) > 0
-        position, end = (epoch - 1) * steps, epoch * steps
-        while update is not None and update.step <= end:
-            before = Moment(dynamic, density)
-            counted.steps[before] += update.step - position
-            counted.updates[before] += 1
-            grows = update.density > density or update.kind == "exchange"
-            if rule.needs_gradient and grows:
-                counted.dense_gradients[before] += 1
-            position, density = update.step, update.density
-            update = next(updates, None)
-        counted.steps[Moment(dynamic, density)] += end - position
-        counted.epochs[Moment(dynamic, density)] += 1
+    for phase in Timetable(schedule).phases(epochs_done):
+        moment = Moment(phase.dynamic, phase.density)
+        work.steps[moment] += phase.steps
+        work.dense_gradients[moment] += phase.dense_gradients
+        work.updates[moment] += phase.updates
+        work.epochs[moment] += phase.epochs
     return work
 
 
@@ -140,16 +120,6 @@ def densities(works: Iterable[Work]) -> dict[bool, tuple[float, float]]:
             if steps:
                 found.setdefault(moment.dynamic, set()).add(moment.density)
     return {dynamic: (min(values), max(values)) for dynamic, values in found.items()}
-
-
-def _updates(spec: RunSpec, timetable: Timetable) -> Iterable[MaskUpdate]:
-    """The mask updates of a timetable in order, found without asking about every step: few steps can have one."""
-    periods = [spec.sparsity.update_period] + ([spec.cycle.update_period] if spec.cycle else [])
-    steps = {step for period in periods for step in range(period, timetable.total_steps + 1, period)}
-    for step in sorted(steps | {timetable.cycle_end_step} - {0}):
-        update = timetable.update_at(step)
-        if update is not None:
-            yield update
 
 
 def _first_alike(name: str) -> str:

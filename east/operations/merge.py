@@ -6,12 +6,12 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from east.analysis.summary import Summary
 from east.config import Plan, Run
 from east.errors import EastError
 from east.operations.changes import complaint
 from east.operations.on_disk import FoundRun, find, read_run
 from east.training.folder import KEPT_SUMMARY, METRICS, SUMMARY, is_locked
+from east.training.records import RunSummary
 from east.training.state import STATE
 
 INCOMING = ".incoming-"
@@ -138,7 +138,7 @@ def _numbers(found: FoundRun) -> tuple[object, ...]:
     return scores, (found.folder / METRICS).read_bytes()
 
 
-def _accuracy(summary: Summary) -> str:
+def _accuracy(summary: RunSummary) -> str:
     return summary.status if summary.final_test_accuracy is None else f"{summary.final_test_accuracy:.2f} %"
 
 

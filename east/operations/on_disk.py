@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from east.analysis.summary import Summary, read_summary
 from east.config import Plan
 from east.config.run import with_defaults
 from east.errors import EastError
 from east.training.folder import KEPT_SUMMARY, METRICS, RUN, SUMMARY, TIMING, TRACE, UPDATES, epochs_done
+from east.training.records import RunSummary, read_summary
 
 SMALL_FILES = (METRICS, RUN, SUMMARY, TIMING, TRACE, UPDATES)
 """What a finished run leaves besides its weights; each is small."""
@@ -31,9 +31,9 @@ class FoundRun:
     """
 
     folder: Path
-    summary: Summary | None = None
+    summary: RunSummary | None = None
     damage: str | None = None
-    kept: Summary | None = None
+    kept: RunSummary | None = None
     spec: dict[str, Any] | None = None
     epoch: int | None = None
 
@@ -72,7 +72,7 @@ def find(results: Path, below: str, ending: str = "") -> dict[str, Path]:
     return dict(_find(folder, ending, "", 3))
 
 
-def _summary(path: Path) -> tuple[Summary | None, str | None]:
+def _summary(path: Path) -> tuple[RunSummary | None, str | None]:
     """A summary, or why it cannot be read, or neither where there is none."""
     try:
         return (read_summary(path), None) if path.exists() else (None, None)

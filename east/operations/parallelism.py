@@ -7,7 +7,7 @@ from typing import Literal
 
 import torch
 
-from east.training.loop import choose_device
+from east.training.device import choose_device
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from pydantic import BaseModel
 
 from east.config.run import CycleSpec, DatasetSpec, ModelSpec, OptimizerSpec, SparsitySpec
 from east.data.catalog import DATASETS
-from east.models.build import ACTIVATIONS, NETWORKS
+from east.models.resnet import ACTIVATIONS, NETWORKS
 from east.sparse.distribution import DISTRIBUTIONS
-from east.sparse.schedule import CYCLE_PATTERNS
+from east.sparse.schedule import CYCLE_PATTERNS, LEARNING_RATES
 from east.sparse.topology import TOPOLOGIES
 
 OF_A_MASK_UPDATE = ("drop_fraction", "drop_fraction_end", "update_period", "update_on_last_step")
@@ -44,9 +44,12 @@ def registered() -> Iterator[Part]:
         yield Part("activations", name, {})
     for name in DISTRIBUTIONS:
         yield Part("distributions", name, {})
+    moves = {key: value for key, value in _parameters(SparsitySpec).items() if key in OF_A_MASK_UPDATE}
     for name, rule in TOPOLOGIES.items():
-        moves = {key: value for key, value in _parameters(SparsitySpec).items() if key in OF_A_MASK_UPDATE}
-        yield Part("topologies", name, moves if rule.grow else {}, _summary(rule.grow) if rule.grow else "fixed masks")
+        yield Part("topologies", name, moves, _summary(rule.grow))
+    yield Part("topologies", "fixed", {}, "the random masks of the start, never changed")
+    for name, rate in LEARNING_RATES.items():
+        yield Part("learning rates", name, {}, _summary(rate))
     for name, pattern in CYCLE_PATTERNS.items():
         yield Part("density cycles", name, _parameters(CycleSpec, "pattern"), _summary(pattern))
     for name in get_args(OptimizerSpec.model_fields["name"].annotation):

@@ -9,7 +9,6 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field, ValidationError
 
-from east.analysis.summary import Summary, describe
 from east.config import Plan
 from east.config.run import Frozen
 from east.errors import EastError
@@ -17,6 +16,7 @@ from east.operations.changes import complaint
 from east.operations.on_disk import SMALL_FILES, read_run
 from east.reproducibility import Reproducibility
 from east.training.folder import SUMMARY, repeatable_summary
+from east.training.records import RunSummary, describe
 
 LOCK_FILE = "results.lock.json"
 FORMAT: Final = 2
@@ -175,14 +175,14 @@ def folder_contents(lock: ResultsLock, results: Path) -> Iterator[tuple[str, byt
             yield name, (results / name).read_bytes()
 
 
-def _locked_run(folder: Path, summary: Summary) -> LockedRun:
+def _locked_run(folder: Path, summary: RunSummary) -> LockedRun:
     files = {name: _sha256(folder / name) for name in SMALL_FILES}
     return LockedRun.model_validate({**locked_keys(summary), "files": files})
 
 
-def locked_keys(summary: Summary) -> dict[str, object]:
+def locked_keys(summary: RunSummary) -> dict[str, object]:
     """What a lock takes from a summary."""
-    common = repeatable_summary(summary.model_dump(mode="json", exclude_unset=True))
+    common = repeatable_summary(summary)
     text = json.dumps(common, sort_keys=True, separators=(",", ":"))
     return {
         **summary.model_dump(include=set(LockedRun.model_fields) - {"files", "repeatable"}),
@@ -198,7 +198,7 @@ def sha256(content: bytes) -> str:
 def _contradictions(name: str, content: bytes, lock: ResultsLock) -> list[str]:
     """Keys of a lock that are not what the summary, whose checksum is right, says."""
     try:
-        said = locked_keys(Summary.model_validate_json(content))
+        said = locked_keys(RunSummary.model_validate_json(content))
     except ValidationError as error:
         return [f"{name} is not a summary: {describe(error)}"]
     locked = lock.runs[name.removeprefix("runs/").removesuffix(f"/{SUMMARY}")].model_dump()

@@ -1,6 +1,5 @@
 """What a process of `east train` takes besides its epochs, found by starting some that train almost nothing."""
 
-import csv
 import itertools
 import os
 import subprocess
@@ -22,8 +21,9 @@ from east.data.catalog import DATASETS
 from east.data.prepare import store_images
 from east.data.source import SourceImages
 from east.errors import EastError
+from east.training.device import choose_device
 from east.training.folder import TIMING
-from east.training.loop import choose_device
+from east.training.records import TimingRecord, read_records
 
 ROUNDS = 2
 EPOCHS = 2
@@ -117,5 +117,4 @@ def _random_images() -> SourceImages:
 
 
 def _seconds_of_last_epoch(folder: Path) -> float:
-    with (folder / TIMING).open(newline="", encoding="utf-8") as stream:
-        return float(list(csv.DictReader(stream))[-1]["seconds"])
+    return read_records(folder / TIMING, TimingRecord).checked()[-1].seconds

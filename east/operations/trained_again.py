@@ -6,13 +6,12 @@ from statistics import fmean, stdev
 
 from pydantic import ValidationError
 
-from east.analysis.inference import holm, welch
-from east.analysis.samples import Sample
-from east.analysis.summary import Summary
+from east.analysis.inference import Sample, holm, welch
 from east.operations.results_lock import COST, LockedRun, ResultsLock, locked_keys, sha256
 from east.operations.results_lock import verify as verify_files
 from east.reproducibility import Reproducibility, weakest
 from east.training.folder import REPEATABLE, SUMMARY
+from east.training.records import RunSummary
 
 LEVEL = 0.01
 """Rows whose means differ with less than this probability by chance, over all rows together, count as different."""
@@ -81,20 +80,20 @@ def compare(lock: ResultsLock, contents: Iterable[tuple[str, bytes]], *, exact: 
     )
 
 
-def _trained_again(run: str, lock: ResultsLock, found: Mapping[str, bytes]) -> Summary | None:
+def _trained_again(run: str, lock: ResultsLock, found: Mapping[str, bytes]) -> RunSummary | None:
     """The summary of a run of the same settings that is not the locked file; None where there is none."""
     name = f"runs/{run}/{SUMMARY}"
     locked = lock.runs[run]
     if name not in found or sha256(found[name]) == locked.files["summary.json"]:
         return None
     try:
-        summary = Summary.model_validate_json(found[name])
+        summary = RunSummary.model_validate_json(found[name])
     except ValidationError:
         return None
     return summary if summary.fingerprint == locked.fingerprint else None
 
 
-def _is_repeated(run: str, locked: LockedRun, summary: Summary, found: Mapping[str, bytes]) -> bool:
+def _is_repeated(run: str, locked: LockedRun, summary: RunSummary, found: Mapping[str, bytes]) -> bool:
     return locked_keys(summary)["repeatable"] == locked.repeatable and not _other_files(run, locked, found)
 
 
@@ -104,7 +103,7 @@ def _other_files(run: str, locked: LockedRun, found: Mapping[str, bytes]) -> lis
     return [name for name in names if sha256(found[f"runs/{run}/{name}"]) != locked.files[name]]
 
 
-def _why_bits_may_differ(locked: LockedRun, here: Summary) -> str | None:
+def _why_bits_may_differ(locked: LockedRun, here: RunSummary) -> str | None:
     """What of the classes of two trainings allows other bytes, in words; None where they must be the same."""
     if locked.reproducibility is None or here.reproducibility is None:
         return "not to the bit: a class of reproducibility is not recorded"
@@ -117,7 +116,7 @@ def _why_bits_may_differ(locked: LockedRun, here: Summary) -> str | None:
     return f"not to the bit: trained {', '.join(reasons)} by the {here.engine} engine" if reasons else None
 
 
-def _other_surroundings(locked: LockedRun, here: Summary, *, all_versions: bool) -> Iterator[str]:
+def _other_surroundings(locked: LockedRun, here: RunSummary, *, all_versions: bool) -> Iterator[str]:
     if here.device != locked.device:
         yield f"on another processor or GPU ({here.device}, not {locked.device})"
     elif here.instruction_set != locked.instruction_set:
@@ -131,7 +130,7 @@ def _other_surroundings(locked: LockedRun, here: Summary, *, all_versions: bool)
             yield f"with {name} {here.versions.get(name)} instead of {locked.versions.get(name)}"
 
 
-def _unexpected(run: str, locked: LockedRun, here: Summary, found: Mapping[str, bytes]) -> str:
+def _unexpected(run: str, locked: LockedRun, here: RunSummary, found: Mapping[str, bytes]) -> str:
     files = ", ".join(_other_files(run, locked, found)) or SUMMARY
     code = "" if here.code_digest == locked.code_digest else ", by other code"
     return (
@@ -140,7 +139,7 @@ def _unexpected(run: str, locked: LockedRun, here: Summary, found: Mapping[str, 
     )
 
 
-def _accuracies(here: Summary, locked: LockedRun) -> str:
+def _accuracies(here: RunSummary, locked: LockedRun) -> str:
     return f"{_result(here.status, here.final_test_accuracy)} here, " + (
         f"{_result(locked.status, locked.final_test_accuracy)} in the lock"
     )
@@ -150,7 +149,7 @@ def _result(status: str, accuracy: float | None) -> str:
     return status if accuracy is None else f"{accuracy:.2f} %"
 
 
-def _rows(lock: ResultsLock, others: Mapping[str, Summary]) -> Iterator[tuple[str, bool]]:
+def _rows(lock: ResultsLock, others: Mapping[str, RunSummary]) -> Iterator[tuple[str, bool]]:
     """For each row with several such runs, what their means are, and whether chance does not explain the difference."""
     rows: dict[str, list[str]] = {}
     for run in others:

@@ -6,11 +6,13 @@ from typing import get_args
 
 import yaml
 
+from east.analysis.words import listed
 from east.config.plan import METHODS_TABLE, Plan
+from east.config.reference import open_matters, value_text
 from east.config.run import ClipSpec
 from east.config.schema import Config, Recipe
 from east.config.tables import GridTable
-from east.render.names import DATASETS, NETWORKS, enumerate_in_words, table_label
+from east.render.names import DATASETS, NETWORKS, table_label
 from east.render.report.spec import EvidencePart, FigureGroup, Reading, ReportFigure, ReportSection, ReportSpec
 
 FORMATS = ("csv", "md", "tex", "html")
@@ -57,148 +59,47 @@ def hyperparameter_rows(config: Config) -> list[dict[str, str]]:
 
 def readings(plan: Plan) -> tuple[Reading, ...]:
     """Each matter that the paper leaves open, with the reading in force (docs/reproduction-notes.md)."""
-    config = plan.config
-    chosen = config.readings
-    clips = sorted({_clip(run.spec.training.gradient_clip) for run in plan.runs})
-    fits = [row.fit for table in config.tables.values() for row in table.rows]
-    recipes = config.recipes.values()
-    held_out = sorted({run.spec.dataset.validation for run in plan.runs})
-    fifty = sorted(
-        {
-            f"{table.recipe}{' with DCT' if table.components.dct else ''}"
-            for table in config.tables.values()
-            if (table.model or config.recipes[table.recipe].model) == "resnet50"
-        }
+    in_force = plan.config.readings.model_dump() | _readings_of_runs(plan)
+    return tuple(
+        Reading(
+            matter=matter.ambiguity.matter,
+            value=value_text(in_force[matter.key.name]),
+            default=matter.reading,
+            other=matter.other,
+            key=matter.keys,
+            reason=matter.ambiguity.reason,
+        )
+        for matter in open_matters()
     )
-    return (
-        Reading(
-            matter="Learning-rate drops",
-            value=chosen.lr_drops,
-            default="printed",
-            other="as_coded: at 1/2 and 3/4 of the training",
-            key="readings.lr_drops",
-            reason="Table B.1 prints 75 and 150 of 250 epochs; the authors' code and logs drop after 125 and 187.",
-        ),
-        Reading(
-            matter="End of the cyclic phase",
-            value=chosen.cycle_end,
-            default="target",
-            other="as_coded: the density stays where the last update left it",
-            key="readings.cycle_end",
-            reason="Left as coded, a triangular schedule keeps up to 66 % more weights than its row says.",
-        ),
-        Reading(
-            matter="Cycles that do not fit the training",
-            value="refused" if "rescale" not in fits else "rescaled in the rows that say so",
-            default="rescaled in the rows that say so",
-            other="two cycles, as in Tables 2–4",
-            key="tables.*.rows.*.fit",
-            reason="Table 5 prints three cycles of 50, 100 and 200 epochs.",
-        ),
-        Reading(
-            matter="Density",
-            value=_densities(plan),
-            default="0.0005",
-            key="density, recipes.*.density",
-            reason="The example of Section C; the static row of Table 2 equals the paper's 99.95 % result.",
-        ),
-        Reading(
-            matter="Static rows",
-            value=chosen.static_topology,
-            default="rigl",
-            other="fixed random masks",
-            key="readings.static_topology",
-            reason="81.47 % is the paper's RigL result at this density.",
-        ),
-        Reading(
-            matter="ResNet-50 in Tables 4 and 5",
-            value=", ".join(fifty) or "not in this plan",
-            default="resnet34-cifar",
-            other="the DCT+RigL+EAST recipe of Table B.1",
-            key="tables.table4.recipe, tables.table5.recipe",
-            reason="A static row of 30 % looks like plain RigL; the paper does not say.",
-        ),
-        Reading(
-            matter="ERK",
-            value=", ".join(sorted({recipe.distribution for recipe in recipes})),
-            default="erk",
-            other="erk_as_coded: rounded per tensor, nothing redistributed",
-            key="recipes.*.distribution",
-            reason="Exact counts by largest remainder, at least one weight a tensor.",
-        ),
-        Reading(
-            matter="Gradient clip",
-            value=", ".join(clips),
-            default="norm 1 over dense gradients (sketch)",
-            other="exact, as coded; over active weights only; none",
-            key="readings.gradient_clip, recipes.*.gradient_clip",
-            reason="The dense norm is 60 to 180 times the norm over active weights, so it is part of the method. "
-            "A sketch estimates it without computing the gradients of weights that are off.",
-        ),
-        Reading(
-            matter="Exchange on the last step",
-            value=_yes(chosen.update_on_last_step),
-            default="no",
-            other="yes, as coded",
-            key="readings.update_on_last_step",
-            reason="Step 88,000 of 88,000 would swap in weights that are never trained.",
-        ),
-        Reading(
-            matter="Freezing DyReLU when its fade starts",
-            value=_yes(chosen.phasing_freeze),
-            default="no",
-            other="yes, as coded (fires only where that is a whole epoch)",
-            key="readings.phasing_freeze",
-            reason="At 250 epochs the authors' test for the start never fires.",
-        ),
-        Reading(
-            matter="Nesterov momentum",
-            value=_yes(any(recipe.optimizer.nesterov for recipe in recipes)),
-            default="yes",
-            other="no",
-            key="recipes.*.optimizer.nesterov",
-            reason="The paper says SGD(0.9); the code turns Nesterov on.",
-        ),
-        Reading(
-            matter="Validation images",
-            value=", ".join(f"{count:,}" for count in held_out),
-            default="5,000",
-            key="datasets.*.validation",
-            reason="45,000 training images of CIFAR give the 352 steps an epoch that an update period of 350 implies.",
-        ),
-        Reading(
-            matter="Validation images are augmented",
-            value=_yes(chosen.augment_validation),
-            default="yes",
-            other="no",
-            key="readings.augment_validation",
-            reason="As the authors' code has it; test images never are.",
-        ),
-        Reading(
-            matter="Reported accuracy",
-            value=chosen.accuracy,
-            default="final",
-            other="best_validation: test accuracy at the best validation epoch",
-            key="readings.accuracy",
-            reason="The authors' newest code reports the network after the last epoch.",
-        ),
-        Reading(
-            matter="The ± of a table",
-            value=f"{chosen.spread} standard deviation over seeds",
-            default="sample standard deviation over seeds",
-            other="population",
-            key="readings.spread",
-            reason="The paper does not say; with three seeds the two differ by a factor of 1.22.",
-        ),
-        Reading(
-            matter="Numerics on CUDA",
-            value=chosen.numerics,
-            default="tf32",
-            other="fp32, bf16",
-            key="readings.numerics",
-            reason="What PyTorch did on the paper's GPUs unless told otherwise. The CPU computes in fp32.",
-        ),
-    )
+
+
+def _readings_of_runs(plan: Plan) -> dict[str, object]:
+    """The readings that no single key holds, by the last part of the key that is described as theirs."""
+    config, runs = plan.config, [run.spec for run in plan.runs]
+    sgd = {run.training.optimizer.nesterov for run in runs if run.training.optimizer.name == "sgd"}
+    fits = {row.fit for table in config.tables.values() for row in table.rows}
+    fifty = {
+        f"{table.recipe}{' with DCT' if table.components.dct else ''}"
+        for table in config.tables.values()
+        if (table.model or config.recipes[table.recipe].model) == "resnet50"
+    }
+    cycles = {
+        f"{recipe.cyclic.pattern}, {recipe.cyclic.length_multiplier:g}×"
+        for recipe in config.recipes.values()
+        if recipe.cyclic
+    }
+    return {
+        "seeds": ", ".join(map(str, config.seeds)),
+        "density": _densities(plan),
+        "gradient_clip": ", ".join(sorted({_clip(run.training.gradient_clip) for run in runs})),
+        "drop_fraction": f"{config.readings.drop_fraction:g} to {config.readings.drop_fraction_end:g}",
+        "validation": ", ".join(f"{count:,}" for count in sorted({run.dataset.validation for run in runs})),
+        "optimizer": ", ".join(sorted(map(value_text, sgd))) or "no SGD in this plan",
+        "distribution": ", ".join(sorted({recipe.distribution for recipe in config.recipes.values()})),
+        "cyclic": "; ".join(sorted(cycles)) or "no cycles in this plan",
+        "fit": "rescaled in the rows that say so" if "rescale" in fits else "refused",
+        "recipe": ", ".join(sorted(fifty)) or "not in this plan",
+    }
 
 
 def _introduction(plan: Plan) -> str:
@@ -207,8 +108,8 @@ def _introduction(plan: Plan) -> str:
     datasets = [DATASETS[name] for name in plan.datasets()]
     seeds = len(plan.config.seeds)
     return (
-        f"{enumerate_in_words(networks)} of width {enumerate_in_words(list(map(str, widths)))}, trained from scratch "
-        f"on {enumerate_in_words(datasets)} at density {_densities(plan)}, with "
+        f"{listed(networks)} of width {listed(list(map(str, widths)))}, trained from scratch "
+        f"on {listed(datasets)} at density {_densities(plan)}, with "
         f"{seeds} {'seed' if seeds == 1 else 'seeds'} a row. Beside every number stands what the paper prints."
     )
 
@@ -335,7 +236,3 @@ def _clip(clip: ClipSpec | None) -> str:
     if clip.every > 1:
         how.append(f"measured every {clip.every} steps")
     return f"norm {clip.norm:g} over {clip.scope} gradients" + (f" ({', '.join(how)})" if how else "")
-
-
-def _yes(value: bool) -> str:
-    return "yes" if value else "no"

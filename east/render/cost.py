@@ -7,12 +7,12 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from east.analysis.published import PublishedCost, read_published_costs
-from east.analysis.summary import describe
 from east.errors import EastError
 from east.render.numbers import DASH, NOT_AVAILABLE, fixed, quantity, setting_text, thousands
 from east.render.rendered import Rendered, Value, render_views
 from east.render.templating import REPORT_FOLDER, caption
 from east.render.view import Cell, Column, Footnotes, TableView, ViewRow
+from east.training.records import describe
 
 BYTES_PER_MB = 2**20
 BYTES_PER_PARAMETER = 4

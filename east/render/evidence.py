@@ -6,8 +6,7 @@ from pathlib import Path
 from east.analysis.claims import ClaimTest, Support
 from east.analysis.compare import RowComparison, TableComparison
 from east.analysis.evidence import Evidence
-from east.analysis.inference import RankCorrelation
-from east.analysis.samples import Sample
+from east.analysis.inference import RankCorrelation, Sample
 from east.analysis.words import p_text
 from east.render.names import capital, table_label
 from east.render.numbers import DASH, NOT_AVAILABLE, fixed, plus_minus, signed

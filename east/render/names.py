@@ -2,7 +2,7 @@
 
 import re
 
-from east.config.run import ModelName
+from east.config.vocabulary import ModelName
 from east.data import catalog
 
 NETWORKS: dict[ModelName, str] = {
@@ -25,13 +25,6 @@ def table_label(identifier: str) -> str | None:
         return None
     section, number = match.groups()
     return f"Table {section}.{number}" if section else f"Table {number}"
-
-
-def enumerate_in_words(items: list[str]) -> str:
-    """Join with commas and a last "and"."""
-    if len(items) < 2:
-        return "".join(items)
-    return f"{', '.join(items[:-1])} and {items[-1]}"
 
 
 def capital(text: str) -> str:

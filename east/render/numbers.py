@@ -1,5 +1,6 @@
 """How numbers are printed: accuracies, signed differences, counts, sizes and durations."""
 
+from east.analysis import words
 from east.analysis.aggregate import Accuracy
 from east.render.names import sentence
 
@@ -20,8 +21,7 @@ def fixed(value: float | None, digits: int = 2) -> str:
 
 def signed(value: float | None, digits: int = 1) -> str:
     """A difference with its sign (`+2.1`, `−0.3`, `0.0`), and a dash for None."""
-    text = fixed(value, digits)
-    return f"+{text}" if value is not None and float(f"{value:.{digits}f}") > 0 else text
+    return DASH if value is None else words.signed(value, digits)
 
 
 def plus_minus(mean: float | None, std: float | None) -> str:

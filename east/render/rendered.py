@@ -1,7 +1,5 @@
 """One table in the four formats, and the step from its view to each of them."""
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,15 +73,14 @@ def render_views(
 
 def csv_text(columns: Sequence[str], records: Sequence[Mapping[str, Value]]) -> str:
     """A CSV file with a header; None is an empty field, floats have at most six decimals."""
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, columns, lineterminator="\n")
-    writer.writeheader()
-    for record in records:
-        writer.writerow(
-            {key: _plain(round(value, 6)) if isinstance(value, float) else value for key, value in record.items()}
-        )
-    return stream.getvalue()
+    import pandas as pd
+
+    rows = [{name: _plain(record.get(name)) for name in columns} for record in records]
+    text: str = pd.DataFrame(rows, columns=list(columns)).to_csv(index=False, lineterminator="\n")
+    return text
 
 
-def _plain(value: float) -> str:
-    return f"{value:.6f}".rstrip("0").rstrip(".")
+def _plain(value: Value) -> str:
+    if isinstance(value, float):
+        return f"{value:.6f}".rstrip("0").rstrip(".")
+    return "" if value is None else str(value)

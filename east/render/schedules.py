@@ -8,25 +8,17 @@ from east.config.tables import GridTable
 from east.render.numbers import density_text
 
 
-class Schedule(Frozen):
-    """A cyclic schedule of Tables 2-5; schedules with the same panel are drawn together."""
+class DrawnSchedule(Frozen):
+    """A cyclic schedule of Tables 2-5, by a run that has it; schedules with the same panel are drawn together."""
 
     panel: str
-    pattern: str
-    multiplier: float
-    cycles: int
-    cycle_length: float
-    length_multiplier: float
-    target: float
-    epochs: int
-    drop_fraction: float
-    drop_fraction_end: float
+    run: RunSpec
 
 
-SCHEDULES: TypeAdapter[tuple[Schedule, ...]] = TypeAdapter(tuple[Schedule, ...])
+SCHEDULES: TypeAdapter[tuple[DrawnSchedule, ...]] = TypeAdapter(tuple[DrawnSchedule, ...])
 
 
-def distinct_schedules(plan: Plan) -> tuple[Schedule, ...]:
+def distinct_schedules(plan: Plan) -> tuple[DrawnSchedule, ...]:
     """Every different schedule of Tables 2-5, once, in their order.
 
     A panel holds what has a pattern, a multiplier, a target density and a number of epochs in common; its title names
@@ -45,15 +37,12 @@ def distinct_schedules(plan: Plan) -> tuple[Schedule, ...]:
             title += f" of {density_text(spec.sparsity.density)}"
         return f"{title}, {spec.training.epochs} epochs" if len(lengths) > 1 else title
 
-    found = (
-        Schedule(
-            panel=panel(spec, cycle),
-            target=spec.sparsity.density,
-            epochs=spec.training.epochs,
-            drop_fraction=spec.sparsity.drop_fraction,
-            drop_fraction_end=spec.sparsity.drop_fraction_end,
-            **cycle.model_dump(exclude={"update_period", "end"}),
-        )
-        for spec, cycle in cyclic
-    )
-    return tuple(dict.fromkeys(found))
+    found: dict[object, DrawnSchedule] = {}
+    for spec, cycle in cyclic:
+        sparsity = spec.sparsity
+        drops = sparsity.drop_fraction, sparsity.drop_fraction_end
+        # What the figure does not show makes no other schedule.
+        shown = cycle.model_copy(update={"update_period": 1, "end": "target"})
+        key = shown, sparsity.density, drops, spec.training.epochs
+        found.setdefault(key, DrawnSchedule(panel=panel(spec, cycle), run=spec))
+    return tuple(found.values())

@@ -11,7 +11,8 @@ from east.analysis.aggregate import (
     MethodResult,
     PublishedValue,
 )
-from east.render.names import DATASETS, NETWORKS, enumerate_in_words, sentence, table_label
+from east.analysis.words import listed
+from east.render.names import DATASETS, NETWORKS, sentence, table_label
 from east.render.numbers import (
     DASH,
     NOT_AVAILABLE,
@@ -203,7 +204,7 @@ def _summarised(table: AggregatedGrid | AggregatedMethods, accuracies: Sequence[
     return {
         "accuracy": table.summarising.accuracy,
         "spread": table.summarising.spread,
-        "seeds": enumerate_in_words([str(seed) for seed in seeds]),
+        "seeds": listed([str(seed) for seed in seeds]),
         "number_of_seeds": len(seeds),
         "incomplete": any(accuracy.planned and not accuracy.complete for accuracy in accuracies),
     }

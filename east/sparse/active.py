@@ -1,4 +1,4 @@
-"""The active weights of masked layers as vectors, so that work on them costs what the non-zeros cost."""
+"""The active weights of masked layers as vectors, so that work on them costs only what the non-zeros cost."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -10,43 +10,42 @@ from torch import Tensor
 from east.sparse.layers import MaskedLayer
 
 BLOCK = 16
-"""PyTorch's fused steps compute vectors of at most 16 numbers at once, and what is left over by other instructions.
+"""A capacity is a multiple of this, but at most the size of the weight.
 
-A capacity is a whole number of such blocks, unless that is more than the weight has.
+PyTorch's fused steps compute vectors of at most 16 numbers at once, and the remainder with other instructions.
 """
 
 ALIGNMENT = 64
-"""Weights that share memory begin at multiples of so many numbers: 256 bytes, as if each had been allocated."""
+"""Weights in joint memory start at multiples of this many numbers: 256 bytes, as if allocated separately."""
 
 
 class ActiveWeights:
     """The active weights of one masked layer as a vector, in the order of the weight's memory.
 
-    The layer's weight holds the truth: whoever changes `values` calls `write_back`. Off weights are never touched, so
+    The layer's weight is authoritative: after changing `values`, call `write_back`. Off weights are never touched, so
     they stay exactly zero.
 
-    With a capacity, positions and values have the same memory for as long as there is room for the active weights, so
-    that a captured CUDA graph stays right when masks change. The entries that are left over point at some off weight
-    and hold an exact zero, whose gradient is zero as well: wherever they are written, nothing changes.
+    With a capacity, positions and values keep their memory as long as the active weights fit, so that a captured CUDA
+    graph stays valid when masks change. The spare entries point at some off weight and hold an exact zero, whose
+    gradient is zero too, so writing them back changes nothing.
 
     Args:
         layer: the masked layer; its weight may have any memory format, such as channels-last.
-        capacity: how many active weights there must be room for; None for vectors that fit and are made anew with
-            every change of the mask.
+        capacity: how many active weights to leave room for; None for vectors of exact size, reallocated whenever the
+            mask changes.
 
     Attributes:
         layer: the masked layer.
         count: active weights, n.
-        positions: positions (n,) in the weight's memory, ascending, int64; None where every weight is active. With a
+        positions: positions (n,) in the weight's memory, ascending, int64; None if every weight is active. With a
             capacity, those of the padding follow, and it is None only while the mask has always been full.
-        values: the active weights (n,), with a capacity zeros after them; where there are no positions, a view of the
-            weight's memory.
-        padding: with a capacity, which entries stand for no active weight, bool and as long as the positions; else
-            None.
-        gradient: their gradient as an engine leaves it, as long as the values, exactly zero at the padding; None where
-            the loss does not depend on the layer. Where there are no positions, it may be a view of the memory of
+        values: the active weights (n,), with a capacity followed by zeros; without positions, a view of the weight's
+            memory.
+        padding: with a capacity, a bool for each position: whether it is padding; else None.
+        gradient: their gradient as an engine leaves it, as long as the values, exactly zero at the padding; None if the
+            loss does not depend on the layer. Without positions, it may be a view of the memory of
             `layer.weight.grad`.
-        version: goes up when positions and values get other memory.
+        version: increases when positions and values get new memory.
     """
 
     count: int
@@ -67,7 +66,7 @@ class ActiveWeights:
 
     @property
     def is_static(self) -> bool:
-        """Whether the memory is kept when the mask changes."""
+        """Whether memory is kept when the mask changes."""
         return self._capacity is not None
 
     @property
@@ -76,12 +75,12 @@ class ActiveWeights:
         return self.count == self.layer.weight.numel()
 
     def read(self) -> Tensor | None:
-        """Take positions and values anew from mask and weight, after a change of the mask or of the memory format.
+        """Read positions and values from mask and weight, after a change of the mask or of the memory format.
 
-        The gradient is forgotten.
+        The gradient is discarded.
 
         Returns:
-            The positions of the active weights as they were, for `carry_over`.
+            The previous positions of the active weights, for `carry_over`.
         """
         old = None if self.positions is None else self.positions[: self.count]
         found = self._find()
@@ -89,7 +88,7 @@ class ActiveWeights:
             self.positions = None if len(found) == self.layer.weight.numel() else found
             self.version += 1
         else:
-            # A copy, as what it is a view of is about to change.
+            # A copy, because it is a view of memory that is about to change.
             old = None if old is None else old.clone()
             self._place(found)
         self.count = len(found)
@@ -108,14 +107,14 @@ class ActiveWeights:
         self.gradient = None if dense is None else self.select(dense)
 
     def carry_over(self, vector: Tensor, old: Tensor | None) -> Tensor:
-        """What belongs to the weights that are active now, such as their momentum.
+        """Carry per-weight state, such as momentum, over a change of the mask.
 
         Args:
-            vector: what belonged to the weights that were active before, without padding.
-            old: the positions of those, as `read` returned them.
+            vector: a number for each previously active weight, without padding.
+            old: their positions, as returned by `read`.
 
         Returns:
-            A number for each weight that is active now: its old one, or zero if it was not active.
+            A number for each active weight: its old one, or zero if it was not active.
         """
         new = None if self.positions is None else self.positions[: self.count]
         if new is None and old is None:
@@ -126,14 +125,14 @@ class ActiveWeights:
         if new is None:
             carried[old] = vector
         else:
-            # Both are in ascending order, so what they have in common is in the same order in each.
+            # Both are ascending, so what they have in common is in the same order in each.
             carried[torch.isin(new, old)] = vector[torch.isin(old, new)]
         return carried
 
     def to_row_major(self, vector: Tensor) -> Tensor:
-        """A vector in the order of `values`, without padding, sorted by row-major index in the weight.
+        """A vector in the order of `values`, without padding, reordered by row-major index in the weight.
 
-        It does not depend on the weight's memory format.
+        The result does not depend on the weight's memory format.
         """
         if self.positions is None:
             return vector.as_strided(self.layer.weight.shape, self.layer.weight.stride()).flatten()
@@ -149,29 +148,29 @@ class ActiveWeights:
         return sorted_back
 
     def select(self, tensor: Tensor) -> Tensor:
-        """The elements of a tensor of the weight's shape where the weight is active, and zeros at the padding."""
+        """The elements at the active weights of a tensor of the weight's shape, with zeros at the padding."""
         gathered = self.gather(tensor)
-        # Not `torch.where`: on a GPU it waits until its scalar has been copied there.
+        # Not `torch.where`, which waits on a GPU until its scalar has been copied there.
         return gathered if self.padding is None else gathered.masked_fill_(self.padding, 0.0)
 
     def gather(self, tensor: Tensor) -> Tensor:
-        """The elements of a tensor of the weight's shape where the weight is active, and at the padding any others."""
+        """The elements at the active weights of a tensor of the weight's shape, with anything at the padding."""
         memory = _memory(tensor, self.layer.weight)
         return memory if self.positions is None else memory[self.positions]
 
     def _find(self) -> Tensor:
-        """The positions of the mask's weights."""
+        """The positions of the active weights."""
         mask = _memory(self.layer.mask, self.layer.weight)
         if mask.device.type == "cpu":
-            # NumPy skips what is off ten times faster than `torch.nonzero`.
+            # NumPy is ten times as fast as `torch.nonzero` here.
             return torch.from_numpy(np.flatnonzero(mask.numpy()))
         return mask.nonzero().flatten()
 
     def _place(self, found: Tensor) -> None:
-        """Put positions into memory that stays, or into larger memory if they need it."""
+        """Put positions into the memory there is, or into larger memory if they do not fit."""
         numel, size, needed = self.layer.weight.numel(), self._capacity or 0, len(found)
         if self.positions is None and needed == numel:
-            return  # the weight itself serves, as long as all of it is active
+            return  # the weight itself serves as long as all of it is active
         if needed > size:
             size = self._capacity = self._whole_blocks(max(needed, 2 * size))
         positions, padding = self.positions, self.padding
@@ -187,7 +186,7 @@ class ActiveWeights:
             padding[needed:] = True
 
     def _first_off(self, found: Tensor) -> Tensor:
-        """The first position that is not among these ascending ones."""
+        """The first position missing from these ascending ones."""
         places = torch.arange(len(found), device=found.device)
         return (found == places).sum()
 
@@ -205,16 +204,16 @@ class ActiveWeights:
         shape, strides = self.layer.weight.shape, self.layer.weight.stride()
         index = torch.zeros_like(positions)
         for axis, (size, stride) in enumerate(zip(shape, strides, strict=True)):
-            # The stride of an axis of size 1 says nothing.
+            # The stride of an axis of size 1 is arbitrary.
             if size > 1:
                 index += positions // stride % size * math.prod(shape[axis + 1 :])
         return index.argsort()
 
 
 class JointWeights:
-    """The weights of several masked layers side by side in one memory, where one operation writes active ones back.
+    """The weights of several masked layers side by side in one memory, so that one operation writes them all back.
 
-    The weights are moved there, each laid out as it is, and the active weights are read anew.
+    The weights are moved there, each in its current layout, and the active weights are read again.
 
     Args:
         active: the active weights of the layers, all with a capacity, of one dtype and on one device.
@@ -234,7 +233,7 @@ class JointWeights:
         self._positions = self._find()
 
     def masks_changed(self) -> None:
-        """Follow the active weights, which have been read; in memory that stays while they keep theirs."""
+        """Update after the active weights have been read again, in the same memory as long as they keep theirs."""
         found = self._find()
         if found.shape == self._positions.shape:
             self._positions.copy_(found)
@@ -260,16 +259,13 @@ def active_weights(
 
     Args:
         layers: the masked layers.
-        capacities: how many active weights there must be room for in each; None for vectors without padding.
+        capacities: how many active weights to leave room for in each; None for vectors without padding.
     """
     return {name: ActiveWeights(layer, capacities[name] if capacities else None) for name, layer in layers.items()}
 
 
 def take_gradients(active: Iterable[ActiveWeights]) -> None:
-    """Take the gradients of several layers from the dense ones in `layer.weight.grad`, in few operations on a GPU.
-
-    What it leaves is what `take_gradient` does.
-    """
+    """Call `take_gradient` for several layers at once, in few operations on a GPU."""
     padded = []
     for weights in active:
         if weights.padding is None or weights.layer.weight.grad is None:
@@ -286,7 +282,7 @@ def take_gradients(active: Iterable[ActiveWeights]) -> None:
 def _memory(tensor: Tensor, weight: Tensor) -> Tensor:
     """The elements of a tensor of the weight's shape in the order of the weight's memory, without gaps: (numel,).
 
-    It is a view if the tensor is laid out as the weight is, else a copy.
+    A view if the tensor has the weight's layout, else a copy.
     """
     strides = zip(tensor.shape, tensor.stride(), weight.stride(), strict=True)
     if any(size > 1 and own != wanted for size, own, wanted in strides):

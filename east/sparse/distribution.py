@@ -1,4 +1,4 @@
-"""How a budget of non-zeros is spread over the tensors of a network."""
+"""How a budget of non-zeros is distributed over the tensors of a network."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -10,10 +10,10 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 def budget(density: float, weights: int) -> int:
-    """The number of non-zeros of `weights` weights at a density: round(density * weights), exactly.
+    """The number of non-zeros among `weights` weights at a density: round(density * weights), exactly.
 
     Args:
-        density: non-zeros divided by weights, in (0, 1]; read as the decimal number it prints as.
+        density: non-zeros divided by weights, in (0, 1]; taken as the decimal number it prints as.
         weights: total number of weights.
     """
     return round(Fraction(str(density)) * weights)
@@ -23,8 +23,8 @@ def erk(shapes: Shapes, density: float) -> dict[str, int]:
     """Erdős–Rényi-kernel allocation with exact integer counts (Table B.1, "Init").
 
     A tensor's share of the non-zeros is proportional to the sum of its dimensions, kernel included, so its density is
-    proportional to sum(dims) / prod(dims). A tensor whose share exceeds its size is made dense and the excess goes to
-    the others; every tensor keeps at least one weight; fractions are settled by largest remainder.
+    proportional to sum(dims) / prod(dims). A tensor whose share exceeds its size becomes dense and the excess goes to
+    the others; every tensor keeps at least one weight; fractions go to the largest remainders.
 
     Args:
         shapes: name -> shape of each masked tensor.
@@ -36,29 +36,26 @@ def erk(shapes: Shapes, density: float) -> dict[str, int]:
     Raises:
         EastError: the density is outside (0, 1], or gives fewer non-zeros than there are tensors.
     """
-    return erk_counts(shapes, _checked_budget(shapes, density))
+    if not 0 < density <= 1:
+        raise EastError(f"density is {density}, but must be above 0 and at most 1.")
+    return erk_counts(shapes, budget(density, sum(_sizes(shapes).values())))
 
 
 def erk_counts(shapes: Shapes, total: int) -> dict[str, int]:
-    """`erk` for a budget that is already a whole number of weights."""
+    """`erk` for a budget given as a number of weights."""
     return allocate({name: sum(shape) for name, shape in shapes.items()}, _sizes(shapes), total)
 
 
-def uniform(shapes: Shapes, density: float) -> dict[str, int]:
-    """The same density in every tensor, with exact integer counts: arguments, result and errors as for `erk`."""
-    return uniform_counts(shapes, _checked_budget(shapes, density))
-
-
 def uniform_counts(shapes: Shapes, total: int) -> dict[str, int]:
-    """`uniform` for a budget that is already a whole number of weights."""
+    """The same density in every tensor, with exact integer counts that add up to `total`."""
     sizes = _sizes(shapes)
     return allocate(sizes, sizes, total)
 
 
 def erk_as_coded_counts(shapes: Shapes, total: int) -> dict[str, int]:
-    """ERK as the authors' code has it: each tensor rounded on its own and clipped to its size, nothing redistributed.
+    """ERK as in the authors' code: each tensor rounded separately and clipped to its size, nothing redistributed.
 
-    The sum may therefore differ from `total` by a few weights (and by more where a tensor saturates).
+    So the sum may differ from `total` by a few weights, and by more where a tensor saturates.
     """
     sums = {name: sum(shape) for name, shape in shapes.items()}
     sizes = _sizes(shapes)
@@ -75,26 +72,26 @@ DISTRIBUTIONS: dict[str, Callable[[Shapes, int], dict[str, int]]] = {
 
 
 def allocate(shares: Mapping[str, float], capacity: Mapping[str, int], total: int) -> dict[str, int]:
-    """Share out `total` units in proportion to `shares`, each name getting between 1 and its capacity.
+    """Distribute `total` units in proportion to `shares`, between 1 and its capacity to each name.
 
-    Names whose proportional part lies outside these bounds are fixed at the bound and the rest is shared out again;
-    what is left after whole units goes to the largest remainders (ties: to the earlier name).
+    A name whose proportional part is out of bounds is fixed at the bound, and the rest is distributed again. What is
+    left after whole units goes to the largest remainders (ties: to the earlier name).
 
     Args:
-        shares: name -> positive weight of its claim.
+        shares: name -> its positive share.
         capacity: name -> the most it can hold (at least 1).
-        total: units to share out, between the number of names and the sum of the capacities.
+        total: units to distribute, between the number of names and the sum of the capacities.
 
     Returns:
         name -> units, with sum = total.
 
     Raises:
-        EastError: `total` is out of these bounds.
+        EastError: `total` is out of bounds.
     """
     if not len(shares) <= total <= sum(capacity.values()):
         raise EastError(
-            f"{total} non-zeros cannot be spread over {len(shares)} tensors that hold {sum(capacity.values())} weights "
-            f"and keep at least one each. Choose a density of at least {len(shares) / sum(capacity.values()):.2g}."
+            f"{total} non-zeros do not fit {len(shares)} tensors with {sum(capacity.values())} weights, each of which "
+            f"keeps at least one. Choose a density between {len(shares) / sum(capacity.values()):.2g} and 1."
         )
     exact = _bounded_shares(shares, capacity, total)
     counts = {name: math.floor(part) for name, part in exact.items()}
@@ -105,10 +102,10 @@ def allocate(shares: Mapping[str, float], capacity: Mapping[str, int], total: in
 
 
 def _bounded_shares(shares: Mapping[str, float], capacity: Mapping[str, int], total: int) -> dict[str, Fraction]:
-    """Exact proportional parts within [1, capacity], summing to `total`.
+    """Exact proportional parts within [1, capacity] that sum to `total`.
 
-    Names over capacity and names under one are found together; the side with the larger violation is fixed first,
-    as fixing one side can bring a name of the other back within its bounds.
+    Of the names over capacity and those under one, the side with the larger total violation is fixed first, because
+    that can bring names of the other side back within bounds.
     """
     claims = {name: Fraction(share) for name, share in shares.items()}
     fixed: dict[str, Fraction] = {}
@@ -128,9 +125,3 @@ def _bounded_shares(shares: Mapping[str, float], capacity: Mapping[str, int], to
 
 def _sizes(shapes: Shapes) -> dict[str, int]:
     return {name: math.prod(shape) for name, shape in shapes.items()}
-
-
-def _checked_budget(shapes: Shapes, density: float) -> int:
-    if not 0 < density <= 1:
-        raise EastError(f"density {density} is not in (0, 1].")
-    return budget(density, sum(_sizes(shapes).values()))

@@ -1,6 +1,6 @@
-"""Cosines rounded to the nearest float, the same on every machine: those of a C library differ in the last bit.
+"""Correctly rounded cosines, the same on every machine; those of C libraries can differ in the last bit.
 
-Angles are multiples of π, so that they are reduced exactly before anything is rounded.
+Angles are multiples of π, so they are reduced exactly before anything is rounded.
 """
 
 from decimal import Context, Decimal
@@ -18,7 +18,7 @@ def cos_pi(multiple: Fraction) -> float:
     Args:
         multiple: x, exactly; `Fraction(float)` is the exact value of a float.
     """
-    # Folded into [0, 1], as the cosine is even and of period 2.
+    # Folded into [0, 1]: the cosine is even and has period 2.
     folded = multiple % 2
     folded = min(folded, 2 - folded)
     if folded > Fraction(1, 2):
@@ -29,17 +29,17 @@ def cos_pi(multiple: Fraction) -> float:
 
 
 def _cosine(multiple: Fraction) -> Decimal:
-    """cos(π x) to some 48 digits, for x in [0, 1/4]."""
+    """cos(π x) to about 48 digits, for x in [0, 1/4]."""
     return _series(_angle_squared(multiple), first=Decimal(1), index=0)
 
 
 def _sine(multiple: Fraction) -> Decimal:
-    """sin(π x) to some 48 significant digits, for x in [0, 1/4]."""
+    """sin(π x) to about 48 significant digits, for x in [0, 1/4]."""
     return _series(_angle_squared(multiple), first=_angle(multiple), index=1)
 
 
 def _series(squared: Decimal, first: Decimal, index: int) -> Decimal:
-    """The Taylor series whose terms follow from one another by -squared / ((k + 1) (k + 2)), from k = index on."""
+    """The Taylor series in which each term is the last times -squared / ((k + 1) (k + 2)), k = index, index + 2, ..."""
     total, before, term = first, Decimal(0), first
     while total != before:
         term = _DECIMALS.divide(_DECIMALS.multiply(term, squared), Decimal(-(index + 1) * (index + 2)))

@@ -1,6 +1,6 @@
-"""Masked layers: an ordinary layer whose off weights are exactly zero, with its mask beside the weight."""
+"""Masked layers: ordinary layers with a mask beside the weight and exact zeros in the off weights."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 class MaskedConv2d(nn.Conv2d):
     """A convolution without bias whose weight is kept exactly zero wherever `mask` is off.
 
-    The weight is used as it is, never multiplied by the mask: the gradient stays dense, and growth needs it.
+    The weight is never multiplied by the mask, so its gradient stays dense, as growth needs it.
     """
 
     mask: Tensor
@@ -22,7 +22,7 @@ class MaskedConv2d(nn.Conv2d):
         self.register_buffer("mask", torch.ones_like(self.weight, dtype=torch.bool))
 
     def reuse(self, x: Tensor, scale: Tensor) -> Tensor:
-        """Apply this layer's weight, times a scalar, in another place of the network (weight sharing)."""
+        """Apply this layer's weight, times a scalar, elsewhere in the network (weight sharing)."""
         return F.conv2d(x, self.weight * scale, None, self.stride, self.padding)
 
 
@@ -41,19 +41,13 @@ MaskedLayer = MaskedConv2d | MaskedLinear
 
 def masked_layers(model: nn.Module) -> dict[str, MaskedLayer]:
     """The masked layers of a network by name, in the order in which the network registers them."""
-    return dict(_masked_layers(model))
-
-
-def _masked_layers(model: nn.Module) -> Iterator[tuple[str, MaskedLayer]]:
-    for name, module in model.named_modules():
-        if isinstance(module, MaskedConv2d | MaskedLinear):
-            yield name, module
+    return {name: layer for name, layer in model.named_modules() if isinstance(layer, MaskedConv2d | MaskedLinear)}
 
 
 def apply_masks(layers: Mapping[str, MaskedLayer]) -> None:
-    """Set every off weight to exactly 0.0, as it must be after a change of the masks.
+    """Set every off weight to exactly 0.0, after a change of the masks.
 
-    Training touches active weights alone, so that nothing need be masked again between changes.
+    Training touches only active weights, so nothing has to be masked again between changes.
     """
     with torch.no_grad():
         for layer in layers.values():

@@ -1,4 +1,4 @@
-"""The masks of a whole network: drawn at the start, changed by every update of the timetable."""
+"""The masks of a whole network: drawn at the start, changed at every update of the timetable."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,8 +8,9 @@ import torch
 from east.seeding import generator
 from east.sparse.distribution import DISTRIBUTIONS, budget
 from east.sparse.layers import MaskedLayer, apply_masks
-from east.sparse.timetable import MaskUpdate
-from east.sparse.topology import Grow, drop_and_grow, resize
+from east.sparse.schedule import Schedule
+from east.sparse.timetable import MaskUpdate, Timetable
+from east.sparse.topology import TOPOLOGIES, TopologyRule, drop_and_grow, resize
 
 
 @dataclass(frozen=True)
@@ -69,51 +70,112 @@ def update_masks(
     *,
     allocation: Allocation,
     drop_fraction: float,
-    grow: Grow,
-    needs_gradient: bool,
+    rule: TopologyRule,
     seed: int,
 ) -> MaskChange:
     """Change all masks in place as `update` says. Off weights keep their values until masks are applied.
 
     Gradients are those of the batch just trained on, as left in `weight.grad`; a weight without a gradient (nothing
-    of the loss depends on it) counts as having a zero gradient, and so does every weight if growth does not look at it.
+    of the loss depends on it) counts as having a zero gradient, and so does every weight if the rule looks at none.
 
     Args:
         layers: the masked layers by name.
         update: what happens at this step.
         allocation: gives each tensor's count for the resizing kinds.
         drop_fraction: share of a tensor's weights that an exchange drops.
-        grow: growth rule of the topology.
-        needs_gradient: whether it looks at the gradient.
+        rule: what is dropped and grown.
         seed: the run's seed; ties and random growth depend on (seed, tensor, step).
     """
     counts = allocation.counts(update.density) if update.kind != "exchange" else {}
+    looks_at_gradient = rule.needs_gradient(grows=True, drops=True)
     changes = []
     with torch.no_grad():
         for name, layer in layers.items():
             weight = layer.weight
-            gradient = weight.grad if needs_gradient and weight.grad is not None else torch.zeros_like(weight)
+            gradient = weight.grad if looks_at_gradient and weight.grad is not None else torch.zeros_like(weight)
             draw = generator(seed, "topology", name, update.step)
             if update.kind == "exchange":
-                mask = drop_and_grow(weight, gradient, layer.mask, drop_fraction, draw, grow=grow)
+                mask = drop_and_grow(weight, gradient, layer.mask, drop_fraction, draw, rule=rule)
             else:
-                mask = resize(weight, gradient, layer.mask, counts[name], draw, grow=grow)
+                mask = resize(weight, gradient, layer.mask, counts[name], draw, rule=rule)
             grown = mask & ~layer.mask
             dropped = layer.mask & ~mask
-            changes.append(
-                torch.stack(
-                    [
-                        mask.sum(),
-                        dropped.sum(),
-                        grown.sum(),
-                        (gradient[grown] == 0).sum(),
-                        (weight[layer.mask] == 0).sum(),
-                        (~(grown | dropped)).all(),
-                    ]
-                )
-            )
+            blind = (gradient[grown] == 0).sum() if rule.grows_by_gradient else grown.sum()
+            active_zeros = (weight[layer.mask] == 0).sum()
+            frozen = (~(grown | dropped)).all()
+            changes.append(torch.stack([mask.sum(), dropped.sum(), grown.sum(), blind, active_zeros, frozen]))
             layer.mask.copy_(mask)
     return MaskChange(*(int(total) for total in torch.stack(changes).sum(0)))
+
+
+@dataclass(frozen=True)
+class MaskUpdater:
+    """Moves the masks of a network through a training.
+
+    Args:
+        layers: the masked layers by name.
+        allocation: non-zeros of each tensor at a density.
+        timetable: when masks change.
+        seed: the run's seed.
+    """
+
+    layers: Mapping[str, MaskedLayer]
+    allocation: Allocation
+    timetable: Timetable
+    seed: int
+
+    @property
+    def schedule(self) -> Schedule:
+        """The run's schedule."""
+        return self.timetable.schedule
+
+    def initialise(self) -> None:
+        """Draw the masks of the start of training."""
+        initialise_masks(self.layers, self.allocation.counts(self.schedule.density(0)), self.seed)
+
+    def peak_counts(self) -> dict[str, int]:
+        """Active weights of each tensor where the density is highest."""
+        return self.allocation.counts(self.schedule.peak_density)
+
+    def needs_gradient(self, step: int) -> bool:
+        """Whether the masks change after step `step` (counted from 1) by the dense gradients of that step.
+
+        By RigL they do where weights grow. While the density falls weights are only dropped, by their magnitude.
+        """
+        update = self.timetable.at(step)
+        if update is None:
+            return False
+        if update.kind == "exchange":
+            grows = drops = self.schedule.drop_fraction(step) > 0
+        else:
+            counts = self.allocation.counts(update.density)
+            active = {name: int(layer.mask.sum()) for name, layer in self.layers.items()}
+            grows = any(counts[name] > active[name] for name in active)
+            drops = any(counts[name] < active[name] for name in active)
+        return self._rule.needs_gradient(grows=grows, drops=drops)
+
+    def update(self, step: int) -> tuple[MaskUpdate, MaskChange] | None:
+        """Change the masks after step `step` (counted from 1) if the timetable says so; the gradients are that step's.
+
+        Returns:
+            What was done, or None where nothing is due.
+        """
+        update = self.timetable.at(step)
+        if update is None:
+            return None
+        change = update_masks(
+            self.layers,
+            update,
+            allocation=self.allocation,
+            drop_fraction=self.schedule.drop_fraction(step),
+            rule=self._rule,
+            seed=self.seed,
+        )
+        return update, change
+
+    @property
+    def _rule(self) -> TopologyRule:
+        return TOPOLOGIES[self.schedule.sparsity.topology]
 
 
 def nonzeros(layers: Mapping[str, MaskedLayer]) -> int:

@@ -1,10 +1,18 @@
-"""What density and what drop fraction hold at a moment of training: pure functions of time."""
+"""Everything about a run that follows from time alone: density, drop fraction, learning rate, DyReLU's beta.
+
+`Schedule` is the one place that turns a run into numbers of time; `east.sparse.timetable` says when masks change.
+Neither needs PyTorch.
+"""
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from decimal import Decimal
 from fractions import Fraction
+from functools import cached_property
+from typing import Self
 
+from east.config.run import CycleSpec, PhasingSpec, RunSpec, SparsitySpec, TrainingSpec
 from east.errors import EastError
 from east.sparse.exact import cos_pi
 
@@ -136,3 +144,156 @@ def drop_fraction(step: int, total_steps: int, start: float, end: float) -> floa
         end: value at step T.
     """
     return end + (start - end) * (1 + cos_pi(Fraction(step, total_steps))) / 2
+
+
+def phasing_bounds(epochs: int) -> tuple[float, float]:
+    """First and last epoch of DyReLU's fade for a training of `epochs` epochs, as in the authors' code.
+
+    With M = epochs // 2 the fade starts at M / 2 (which need not be whole) and ends at M - 1: (62.5, 124) for 250.
+    """
+    half = epochs // 2
+    return half / 2, float(half - 1)
+
+
+def phasing_beta(epoch: int, start: float, end: float) -> float:
+    """Weight β of the dynamic coefficients against those of ReLU: 1 before the fade, 0 from its end on, linear between.
+
+    Args:
+        epoch: the epoch about to be trained, counted from 1.
+        start: epoch at which the fade starts.
+        end: epoch from which on the unit is a plain ReLU.
+    """
+    if epoch >= end:
+        return 0.0
+    if epoch < start:
+        return 1.0
+    return 1 - (epoch - start) / (end - start)
+
+
+def dropped_rate(epoch: int, training: TrainingSpec) -> float:
+    """The learning rate of Table B.1: `lr` times the drop factor for each drop epoch that is over."""
+    drops = sum(epoch > drop for drop in training.lr_drop_epochs)
+    # In decimals, so that 0.1 dropped twice is 0.001 and not its neighbour.
+    return float(Decimal(str(training.lr)) * Decimal(str(training.lr_drop_factor)) ** drops)
+
+
+LEARNING_RATES: dict[str, Callable[[int, TrainingSpec], float]] = {"drops": dropped_rate}
+"""Name -> (epoch counted from 1, recipe) -> learning rate of that epoch."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """What a run prescribes at each moment of its training, from nothing but its spec.
+
+    Steps count optimizer steps that are done, epochs count from 1.
+
+    Args:
+        sparsity: target density, drop fractions and periods of mask updates.
+        training: the recipe: epochs and learning rate.
+        steps_per_epoch: optimizer steps of an epoch.
+        cycle: the density cycles, if any.
+        phasing: when DyReLU fades, for a network that has it.
+    """
+
+    sparsity: SparsitySpec
+    training: TrainingSpec
+    steps_per_epoch: int
+    cycle: CycleSpec | None = None
+    phasing: PhasingSpec | None = None
+
+    @classmethod
+    def of(cls, spec: RunSpec, steps_per_epoch: int) -> Self:
+        """The schedule of a run, for a data set of this many steps an epoch."""
+        return cls(spec.sparsity, spec.training, steps_per_epoch, spec.cycle, spec.phasing)
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of the whole training."""
+        return self.training.epochs
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of the whole training."""
+        return self.epochs * self.steps_per_epoch
+
+    def epoch_of(self, step: int) -> int:
+        """The epoch that step `step` (counted from 1) belongs to."""
+        return math.ceil(step / self.steps_per_epoch)
+
+    # Density
+
+    @cached_property
+    def cyclic_density(self) -> CyclicDensity | None:
+        """Density as a function of the epoch, for a run with cycles."""
+        if self.cycle is None:
+            return None
+        return CyclicDensity(
+            self.sparsity.density,
+            self.cycle.multiplier,
+            self.cycle.pattern,
+            self.cycle.cycles,
+            self.cycle.cycle_length,
+            self.cycle.length_multiplier,
+        )
+
+    @property
+    def peak_density(self) -> float:
+        """The highest density of the training."""
+        return self.sparsity.density * (self.cycle.multiplier if self.cycle else 1.0)
+
+    @cached_property
+    def cycle_end_step(self) -> int:
+        """The step that ends the last cycle; 0 without cycles."""
+        if self.cyclic_density is None:
+            return 0
+        return min(self.total_steps, round(self.cyclic_density.end * self.steps_per_epoch))
+
+    @property
+    def settled_density(self) -> float:
+        """The density that masks have after the cycles, and all the time without cycles."""
+        if self.cycle is None or self.cycle.end == "target":
+            return self.sparsity.density
+        last_update = self.cycle_end_step // self.cycle.update_period * self.cycle.update_period
+        return self.density(0) if last_update == 0 else self.cycle_density(last_update)
+
+    def density(self, step: int) -> float:
+        """The density that the run asks for after `step` steps, masks updated or not.
+
+        The first step of a cycle stands at its very beginning, as in the authors' code.
+        """
+        if step >= self.cycle_end_step:
+            return self.sparsity.density
+        return self.cycle_density(max(1, step))
+
+    def cycle_density(self, step: int) -> float:
+        """What the cycles give for step `step`, counted from 1; the target density without cycles."""
+        if self.cyclic_density is None:
+            return self.sparsity.density
+        return self.cyclic_density((step - 1) / self.steps_per_epoch)
+
+    # Everything else
+
+    def drop_fraction(self, step: int) -> float:
+        """The drop fraction after `step` steps."""
+        return drop_fraction(step, self.total_steps, self.sparsity.drop_fraction, self.sparsity.drop_fraction_end)
+
+    def learning_rate(self, epoch: int) -> float:
+        """The learning rate of an epoch."""
+        # There is no key for it yet: every recipe has drops.
+        return LEARNING_RATES["drops"](epoch, self.training)
+
+    def beta(self, epoch: int) -> float:
+        """DyReLU's β in an epoch; 0 for a network without DyReLU, and where DyReLU has become a plain ReLU."""
+        return 0.0 if self.phasing is None else phasing_beta(epoch, self.phasing.start, self.phasing.end)
+
+    def freezes_dyrelu(self, epoch: int) -> bool:
+        """Whether DyReLU's parameters are frozen in an epoch.
+
+        The authors' code compares epochs for equality, so a fade that starts between two epochs freezes nothing.
+        """
+        phasing = self.phasing
+        return phasing is not None and phasing.freeze and phasing.start.is_integer() and epoch >= phasing.start
+
+    def is_settled(self, epoch: int) -> bool:
+        """Whether the network at the end of an epoch is of the final kind: cycles are over, DyReLU has faded."""
+        return epoch * self.steps_per_epoch >= self.cycle_end_step and self.beta(epoch) == 0

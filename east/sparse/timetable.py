@@ -1,10 +1,12 @@
 """At which optimizer steps the masks change, and to what density."""
 
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Literal
 
-from east.sparse.schedule import CyclicDensity
+from east.sparse.schedule import Schedule
 
 UpdateKind = Literal["cycle", "return", "exchange"]
 
@@ -26,85 +28,114 @@ class MaskUpdate:
 
 
 @dataclass(frozen=True)
-class Timetable:
-    """All mask updates of a training (Section C, Table B.1).
-
-    Inside the cyclic phase the masks follow the scheduled density every `cycle_period` steps and nothing is exchanged;
-    outside, weights are exchanged every `update_period` steps.
+class Phase:
+    """A stretch of a training in which density and kind of network stay the same.
 
     Args:
-        density: the target density.
-        total_steps: optimizer steps of the whole training.
-        steps_per_epoch: optimizer steps of an epoch.
-        update_period: ΔT_dst, steps between exchanges outside cycles.
-        update_on_last_step: whether the last step of training may exchange weights that can no longer be trained.
-        cycle: the cyclic schedule, if any.
-        cycle_period: ΔT_cs, steps between updates inside cycles.
-        return_to_target: force the exact target density at the end of the last cycle. If not (as the authors' code
-            has it), the density stays where the last update inside the cycles left it, and one extra exchange happens
-            at the first multiple of `cycle_period` after the cycles.
+        density: of the masks.
+        dynamic: whether DyReLU is active.
+        steps: optimizer steps.
+        updates: mask updates, the one that ends the phase included.
+        dense_gradients: steps that need the gradients of off weights for their update.
+        epochs: epochs that end in it.
     """
 
     density: float
-    total_steps: int
-    steps_per_epoch: int
-    update_period: int
-    update_on_last_step: bool = False
-    cycle: CyclicDensity | None = None
-    cycle_period: int = 1
-    return_to_target: bool = True
+    dynamic: bool
+    steps: int = 0
+    updates: int = 0
+    dense_gradients: int = 0
+    epochs: int = 0
 
-    @property
-    def cycle_end_step(self) -> int:
-        """The step that ends the last cycle; 0 without cycles."""
-        if self.cycle is None:
-            return 0
-        return min(self.total_steps, round(self.cycle.end * self.steps_per_epoch))
 
-    @property
-    def settled_density(self) -> float:
-        """The density that masks have after the cycles, and all the time without cycles."""
-        if self.cycle is None or self.return_to_target:
-            return self.density
-        last_update = self.cycle_end_step // self.cycle_period * self.cycle_period
-        return self.scheduled_density(0) if last_update == 0 else self._cycle_density(last_update)
+@dataclass(frozen=True)
+class Timetable:
+    """All mask updates of a run (Section C, Table B.1).
 
-    def scheduled_density(self, step: int) -> float:
-        """The density that the schedule asks for after `step` steps, masks updated or not.
+    Inside the cycles the masks follow the scheduled density every `cycle.update_period` steps (ΔT_cs) and nothing is
+    exchanged; outside, weights are exchanged every `sparsity.update_period` steps (ΔT_dst). At the end of the last
+    cycle the masks return to the exact target density. If they do not (`cycle.end: as_coded`, as the authors' code has
+    it), the density stays where the last update inside the cycles left it, and one extra exchange happens at the first
+    multiple of ΔT_cs after the cycles. Fixed masks never change.
 
-        The first step of a cycle stands at its very beginning, as in the authors' code.
-        """
-        if self.cycle is None or step >= self.cycle_end_step:
-            return self.density
-        return self._cycle_density(max(1, step))
+    Args:
+        schedule: of the run.
+    """
 
-    def update_at(self, step: int) -> MaskUpdate | None:
+    schedule: Schedule
+
+    def at(self, step: int) -> MaskUpdate | None:
         """The mask update after step `step` (counted from 1), if there is one."""
-        if self.cycle is not None and step <= self.cycle_end_step:
-            if step == self.cycle_end_step and self.return_to_target:
-                return MaskUpdate(step, "return", self.density)
-            if step % self.cycle_period == 0:
-                return MaskUpdate(step, "cycle", self._cycle_density(step))
+        schedule = self.schedule
+        sparsity, cycle = schedule.sparsity, schedule.cycle
+        if sparsity.topology == "fixed":
             return None
-        if step == self.total_steps and not self.update_on_last_step:
+        if cycle is not None and step <= schedule.cycle_end_step:
+            if step == schedule.cycle_end_step and cycle.end == "target":
+                return MaskUpdate(step, "return", sparsity.density)
+            if step % cycle.update_period == 0:
+                return MaskUpdate(step, "cycle", schedule.cycle_density(step))
             return None
-        if step % self.update_period == 0 or step == self._extra_exchange_step:
-            return MaskUpdate(step, "exchange", self.settled_density)
+        if step == schedule.total_steps and not sparsity.update_on_last_step:
+            return None
+        if step % sparsity.update_period == 0 or step == self._extra_exchange_step:
+            return MaskUpdate(step, "exchange", schedule.settled_density)
         return None
 
     def __iter__(self) -> Iterator[MaskUpdate]:
-        """All updates in order."""
-        for step in range(1, self.total_steps + 1):
-            update = self.update_at(step)
-            if update is not None:
-                yield update
+        """All updates in order; only steps that can have one are looked at."""
+        schedule, last = self.schedule, self.schedule.total_steps
+        period = schedule.sparsity.update_period
+        steps = set(range(period, last + 1, period))
+        if schedule.cycle is not None:
+            period = schedule.cycle.update_period
+            steps |= {schedule.cycle_end_step, *range(period, last + 1, period)}
+        return (update for update in map(self.at, sorted(steps - {0})) if update is not None)
 
-    def _cycle_density(self, step: int) -> float:
-        """What the cycles give for step `step`, counted from 1; the target density without cycles."""
-        return self.density if self.cycle is None else self.cycle((step - 1) / self.steps_per_epoch)
+    def phases(self, epochs_done: int = 0) -> Iterator[Phase]:
+        """What the training consists of, in order.
+
+        Args:
+            epochs_done: leave out what happens in this many epochs from the start.
+        """
+        left = (piece for epoch, piece in self._pieces() if epoch > epochs_done)
+        for (density, dynamic), group in groupby(left, key=lambda piece: (piece.density, piece.dynamic)):
+            pieces = list(group)
+            yield Phase(
+                density,
+                dynamic,
+                steps=sum(piece.steps for piece in pieces),
+                updates=sum(piece.updates for piece in pieces),
+                dense_gradients=sum(piece.dense_gradients for piece in pieces),
+                epochs=sum(piece.epochs for piece in pieces),
+            )
+
+    def _pieces(self) -> Iterator[tuple[int, Phase]]:
+        """The training cut at every update and at the end of every epoch, each piece with its epoch."""
+        schedule, updates, density, position = self.schedule, deque(self), self.schedule.density(0), 0
+        for epoch in range(1, schedule.epochs + 1):
+            dynamic, end = schedule.beta(epoch) > 0, epoch * schedule.steps_per_epoch
+            while updates and updates[0].step <= end:
+                update = updates.popleft()
+                dense = self._needs_gradient(update, density)
+                yield epoch, Phase(density, dynamic, update.step - position, updates=1, dense_gradients=int(dense))
+                position, density = update.step, update.density
+            yield epoch, Phase(density, dynamic, end - position, epochs=1)
+            position = end
+
+    def _needs_gradient(self, update: MaskUpdate, density: float) -> bool:
+        """Whether an update of masks of this density looks at gradients of off weights."""
+        from east.sparse.topology import TOPOLOGIES  # not at the top: it imports PyTorch
+
+        sparsity = self.schedule.sparsity
+        exchanges = update.kind == "exchange" and max(sparsity.drop_fraction, sparsity.drop_fraction_end) > 0
+        return TOPOLOGIES[sparsity.topology].needs_gradient(
+            grows=exchanges or update.density > density, drops=exchanges or update.density < density
+        )
 
     @property
     def _extra_exchange_step(self) -> int | None:
-        if self.cycle is None or self.return_to_target:
+        cycle = self.schedule.cycle
+        if cycle is None or cycle.end == "target":
             return None
-        return (self.cycle_end_step // self.cycle_period + 1) * self.cycle_period
+        return (self.schedule.cycle_end_step // cycle.update_period + 1) * cycle.update_period

@@ -1,9 +1,8 @@
 """Which weights leave a mask and which enter it: drop by magnitude, grow by gradient or at random.
 
-Counts are exact, only active weights compete to stay and only inactive ones to grow, and ties are broken by a random
-generator. At the paper's density most gradients are exactly zero, so a tie broken by index would grow the first filter.
-Magnitudes are compared as numbers: both zeros are equal, infinity is the largest, and what is no number (NaN) ranks
-below all of them, equal among itself, so that no weight or gradient can break a count.
+Counts are exact. Only active weights compete to stay and only inactive ones to grow. Ties are broken at random: at the
+paper's density most gradients are exactly zero, so breaking ties by index would grow the first filters. Both zeros are
+equal, infinity is the largest magnitude, and all NaNs rank equal below every number, so no value can break a count.
 """
 
 import math
@@ -18,7 +17,32 @@ from east.seeding import RandomBits, as_random_bits
 Generator = RandomBits | torch.Generator | None
 """What ties and random growth are drawn from: random bits, or a CPU generator of PyTorch; its default one if None."""
 
+Keep = Callable[[Tensor, Tensor, Tensor, int, Generator], Tensor]
+"""A drop rule: (weight, gradient, mask, count, generator) -> the mask of the `count` active weights that stay."""
+
 Grow = Callable[[Tensor, Tensor, int, Generator], Tensor]
+"""A growth rule: (gradient, candidates, count, generator) -> the mask of `count` of the candidates."""
+
+
+@dataclass(frozen=True)
+class TopologyRule:
+    """How the masks of a method move.
+
+    Args:
+        keep: which active weights stay.
+        grow: which inactive weights enter.
+        grows_by_gradient: whether growth looks at the dense gradient; if not, it gets zeros.
+        drops_by_gradient: whether dropping does.
+    """
+
+    keep: Keep
+    grow: Grow
+    grows_by_gradient: bool = False
+    drops_by_gradient: bool = False
+
+    def needs_gradient(self, *, grows: bool, drops: bool) -> bool:
+        """Whether an update that grows or drops weights needs the dense gradient."""
+        return (grows and self.grows_by_gradient) or (drops and self.drops_by_gradient)
 
 
 def drop_and_grow(
@@ -28,12 +52,12 @@ def drop_and_grow(
     fraction: float,
     generator: Generator = None,
     *,
-    grow: "Grow | None" = None,
+    rule: TopologyRule | None = None,
 ) -> Tensor:
-    """Exchange a fraction of a tensor's active weights (RigL with the default growth; Section A.1).
+    """Exchange a fraction of a tensor's active weights (Section A.1).
 
-    The ceil(fraction * n) active weights of smallest magnitude are dropped and as many inactive ones grown. A weight
-    dropped here is inactive and may be grown again at once; the caller then finds its value unchanged.
+    By RigL, the ceil(fraction * n) active weights of smallest magnitude are dropped and as many inactive ones grown. A
+    weight dropped here is inactive and may be grown again at once; the caller then finds its value unchanged.
 
     Args:
         weight: the tensor, any shape.
@@ -41,15 +65,16 @@ def drop_and_grow(
         mask: boolean, same shape, with n active weights.
         fraction: drop fraction in [0, 1].
         generator: breaks ties.
-        grow: how inactive weights are chosen; by gradient if None.
+        rule: what is dropped and grown; RigL if None.
 
     Returns:
         The new boolean mask, with n active weights. Nothing is changed in place.
     """
+    rule = rule or TOPOLOGIES["rigl"]
     active = int(mask.sum())
     dropped = min(active, math.ceil(fraction * active))
-    kept = keep_largest(weight, mask, active - dropped, generator)
-    return kept | (grow or grow_by_gradient)(gradient, ~kept, dropped, generator)
+    kept = rule.keep(weight, gradient, mask, active - dropped, generator)
+    return kept | rule.grow(gradient, ~kept, dropped, generator)
 
 
 def resize(
@@ -59,19 +84,20 @@ def resize(
     count: int,
     generator: Generator = None,
     *,
-    grow: "Grow | None" = None,
+    rule: TopologyRule | None = None,
 ) -> Tensor:
     """Grow or prune a tensor to `count` active weights, as the cyclic schedule does; nothing else changes.
 
     Args and result are as for `drop_and_grow`; `count` lies between 0 and the size of the tensor.
     """
+    rule = rule or TOPOLOGIES["rigl"]
     active = int(mask.sum())
     if count < active:
-        return keep_largest(weight, mask, count, generator)
-    return mask | (grow or grow_by_gradient)(gradient, ~mask, count - active, generator)
+        return rule.keep(weight, gradient, mask, count, generator)
+    return mask | rule.grow(gradient, ~mask, count - active, generator)
 
 
-def keep_largest(weight: Tensor, mask: Tensor, count: int, generator: Generator = None) -> Tensor:
+def keep_largest(weight: Tensor, gradient: Tensor, mask: Tensor, count: int, generator: Generator = None) -> Tensor:
     """The mask of the `count` active weights of largest magnitude; active zeros compete like any other value."""
     return _largest(weight, mask, count, generator)
 
@@ -87,25 +113,11 @@ def grow_at_random(gradient: Tensor, candidates: Tensor, count: int, generator: 
     return _mask_of(positions[_choose(len(positions), count, generator, gradient.device)], candidates)
 
 
-@dataclass(frozen=True)
-class TopologyRule:
-    """How the masks of a method move.
-
-    Args:
-        grow: how inactive weights are chosen; None keeps the masks fixed.
-        needs_gradient: whether growth looks at the dense gradient.
-    """
-
-    grow: Grow | None
-    needs_gradient: bool
-
-
 TOPOLOGIES: dict[str, TopologyRule] = {
-    "rigl": TopologyRule(grow_by_gradient, needs_gradient=True),
-    "set": TopologyRule(grow_at_random, needs_gradient=False),
-    "fixed": TopologyRule(None, needs_gradient=False),
+    "rigl": TopologyRule(keep_largest, grow_by_gradient, grows_by_gradient=True),
+    "set": TopologyRule(keep_largest, grow_at_random),
 }
-"""Topology name in the config -> rule."""
+"""Topology name in the config -> rule. There is none for `fixed`: those masks never change."""
 
 
 def _largest(values: Tensor, among: Tensor, count: int, generator: Generator) -> Tensor:

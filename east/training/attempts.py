@@ -1,10 +1,20 @@
-"""What executed a run, a record for each attempt at it, and how far that makes its bytes repeatable."""
+"""The attempts at a run: what each computed and how long it took, and how far that makes the run's bytes repeatable."""
 
+import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
+import torch
+
+from east.config.run import RunSpec
 from east.reproducibility import Reproducibility, weakest
+from east.training.assembly import Training
+from east.training.describe import engine_of_run
+from east.training.hooks import Ending, Hook
+from east.training.provenance import Origin, device_name
+from east.training.records import EpochRecord, TimingRecord, UpdateRecord, as_dicts
 
 _CODE_AND_DATA = ("code_digest", "dataset_digest")
 _PROCESSOR = ("device", "instruction_set", "threads", "torch")
@@ -73,6 +83,12 @@ def class_of_data(dataset: str) -> Reproducibility:
     return Reproducibility.THIS_PROCESSOR if images_are_decoded else Reproducibility.ANY_PROCESSOR
 
 
+def class_on_cpu(spec: RunSpec) -> Reproducibility:
+    """How far the bytes of a run can be repeated that `auto` trains on a CPU with a compiler."""
+    of_engine = {"sparse": Reproducibility.ANY_PROCESSOR, "dense": Reproducibility.THIS_PROCESSOR}[engine_of_run(spec)]
+    return weakest([of_engine, class_of_data(spec.dataset.name)])
+
+
 def class_of_run(attempts: Sequence[AttemptRecord], dataset: str) -> Reproducibility:
     """The class of a whole run: the weakest of its data and attempts.
 
@@ -95,3 +111,102 @@ def class_of_run(attempts: Sequence[AttemptRecord], dataset: str) -> Reproducibi
 def _agree(attempts: Sequence[AttemptRecord], names: Sequence[str]) -> bool:
     facts = [record.as_dict() | {"torch": record.versions.get("torch")} for record in attempts]
     return all(fact[name] == facts[0][name] for fact in facts for name in names)
+
+
+class AttemptLog(Hook):
+    """Keeps the records of all attempts at a run, this process's among them once it has computed something of the run.
+
+    Args:
+        origin: the program of this process.
+        device: where it computes.
+        threads: CPU threads of PyTorch.
+        runs_per_device: trainings that may share the device with this one, itself included.
+        state: what `state_dict` gave in the attempt before; None for the first one.
+
+    Attributes:
+        device: where this process computes.
+        attempt: number of this attempt, counted from 1.
+        records: of the attempts that computed something.
+        timing: seconds that each spent on each epoch.
+        runs_per_device: the most trainings that may have shared a device in any attempt.
+    """
+
+    def __init__(
+        self,
+        origin: Origin,
+        device: torch.device,
+        threads: int,
+        runs_per_device: int,
+        state: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._origin, self._threads = origin, threads
+        self.device = device
+        self._has_computed = False
+        self._epoch_started = 0.0
+        self.attempt = 1 if state is None else state["attempt"] + 1
+        self.runs_per_device = runs_per_device if state is None else max(runs_per_device, state["runs_per_device"])
+        self.records = [] if state is None else [AttemptRecord.load(row) for row in state["attempts"]]
+        self.timing = [] if state is None else [TimingRecord(**row) for row in state["timing"]]
+
+    def before_epoch(self, training: Training) -> None:
+        """Start the clock."""
+        self._epoch_started = time.perf_counter()
+
+    def after_step(self, training: Training, update: UpdateRecord | None) -> None:
+        """Note the first step."""
+        if not self._has_computed:
+            self._note(training, first_step=training.steps_done)
+
+    def after_epoch(self, training: Training, record: EpochRecord) -> None:
+        """Note the time; an attempt that only evaluated has computed something as well."""
+        self._stop_clock(record.epoch)
+        self._note(training, first_step=training.steps_done + 1)
+
+    def on_end(self, training: Training, ending: Ending) -> None:
+        """Note what this attempt has done of an epoch that is cut."""
+        if training.sums.steps:
+            self._stop_clock(training.epoch + 1)
+            if self._has_computed:
+                self._note(training, first_step=training.steps_done)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of training and evaluation over all attempts, as far as they led to a checkpoint."""
+        return math.fsum(row.seconds for row in self.timing)
+
+    def seconds_of(self, epoch: int) -> float | None:
+        """Seconds of an epoch over all attempts at it; None where none was spent on it."""
+        found = [row.seconds for row in self.timing if row.epoch == epoch]
+        return math.fsum(found) if found else None
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the next attempt goes on from."""
+        return {
+            "attempt": self.attempt,
+            "runs_per_device": self.runs_per_device,
+            "attempts": [record.as_dict() for record in self.records],
+            "timing": as_dicts(self.timing),
+        }
+
+    def _stop_clock(self, epoch: int) -> None:
+        elapsed = time.perf_counter() - self._epoch_started
+        self.timing.append(TimingRecord(epoch, round(elapsed, 4), self.attempt))
+
+    def _note(self, training: Training, first_step: int) -> None:
+        """Record what this process has computed so far; its first step is known after the first time."""
+        if self._has_computed:
+            first_step = self.records.pop().first_step
+        self._has_computed = True
+        self.records.append(
+            AttemptRecord(
+                attempt=self.attempt,
+                first_step=first_step,
+                last_step=training.steps_done,
+                choice=training.parts.engine.name,
+                **vars(training.parts.engine.executed()),
+                threads=self._threads,
+                device=device_name(self.device),
+                **vars(self._origin),
+                dataset_digest=training.data.digest,
+            )
+        )

@@ -51,8 +51,8 @@ class Checkpoints:
         for old in self._files()[:-KEPT]:
             old.unlink()
 
-    def load_latest(self) -> tuple[int, dict[str, Any]] | None:
-        """Epochs done and state of the newest usable checkpoint of this run, or None.
+    def load_latest(self) -> dict[str, Any] | None:
+        """State of the newest usable checkpoint of this run, or None.
 
         A damaged file is set aside as `*.damaged` with a warning, and the one before it is tried. Checkpoints of
         another run (its configuration changed) are removed, with a warning as well.
@@ -69,7 +69,8 @@ class Checkpoints:
                 _warn(f"{path.name} belongs to another configuration of this run and was removed.")
                 path.unlink()
                 continue
-            return content["epoch"], unpack(content["state"])
+            state: dict[str, Any] = unpack(content["state"])
+            return state | {"epoch": content["epoch"]}
         return None
 
     def clear(self) -> None:

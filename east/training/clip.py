@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from east.config.run import ClipSpec
-from east.data.transfer import staged
+from east.data.batches import staged
 from east.engine import Arithmetic, GradientRequest
 from east.seeding import generator
 from east.sparse.active import ActiveWeights

@@ -1,33 +1,51 @@
-"""What a run will be, told before it is trained: its masked tensors and its mask updates."""
+"""What a run will be, from its spec alone: shapes of its network, sizes of its masks, the engine that trains it."""
 
 import math
-from typing import Any
+from collections import Counter
+from functools import lru_cache
+from typing import Any, Literal
 
 import torch
+from torch import nn
 
-from east.config.run import ModelSpec, RunSpec
-from east.data.catalog import DATASETS
+from east.config.run import ModelSpec, RunSpec, TrainingSpec
+from east.data.catalog import DATASETS, steps_per_epoch
+from east.engine import Workload
+from east.engine.cpu.cost import is_sparse_cheaper
+from east.engine.graph.network import Network, describe
 from east.models import ResNet, build_model
 from east.models.parameters import count_parameters
-from east.sparse.phasing import phasing_beta
-from east.training.recipe import learning_rate
-from east.training.sparsity import SparseTraining
+from east.models.sharing import owned_weights, stored_nonzeros, virtual_weights
+from east.sparse.layers import masked_layers
+from east.sparse.masks import Allocation, MaskUpdater
+from east.sparse.schedule import Schedule
+from east.sparse.timetable import Timetable
 
-
-def steps_per_epoch(spec: RunSpec) -> int:
-    """Optimizer steps of an epoch; the last, smaller batch counts."""
-    return math.ceil((DATASETS[spec.dataset.name].train_images - spec.dataset.validation) / spec.training.batch_size)
+MOMENTS = 32
+"""Moments of a training, evenly spread, at which its density is looked at."""
 
 
 def network_shape(spec: RunSpec) -> ResNet:
     """A run's network on the meta device: every shape and no number, at no cost."""
-    return meta_network(spec.model, DATASETS[spec.dataset.name].num_classes)
+    return _meta_network(spec.model, DATASETS[spec.dataset.name].num_classes)
 
 
-def meta_network(model: ModelSpec, num_classes: int) -> ResNet:
-    """A network on the meta device."""
-    with torch.device("meta"):
-        return build_model(model.name, num_classes, **model.model_dump(exclude={"name"}))
+def make_allocation(model: nn.Module, distribution: str) -> Allocation:
+    """How a budget is spread over the masked layers of a network; densities refer to its dense size."""
+    shapes = {name: tuple(layer.weight.shape) for name, layer in masked_layers(model).items()}
+    return Allocation(shapes, distribution, owned_weights(model) + virtual_weights(model))
+
+
+def mask_updater(model: nn.Module, spec: RunSpec, steps_per_epoch: int) -> MaskUpdater:
+    """What moves the masks of a run on its network, for a data set of this many steps an epoch.
+
+    Raises:
+        EastError: the peak density asks for more weights than a network with weight sharing stores.
+    """
+    schedule = Schedule.of(spec, steps_per_epoch)
+    stored_nonzeros(model, schedule.peak_density)
+    allocation = make_allocation(model, spec.sparsity.distribution)
+    return MaskUpdater(masked_layers(model), allocation, Timetable(schedule), spec.seed)
 
 
 def describe_network(spec: RunSpec) -> dict[str, Any]:
@@ -38,20 +56,19 @@ def describe_network(spec: RunSpec) -> dict[str, Any]:
         the parameters that are never masked.
     """
     model = network_shape(spec)
-    sparsity = SparseTraining.of(model, spec, steps_per_epoch(spec))
-    counts = sparsity.allocation.counts(spec.sparsity.density)
+    allocation = mask_updater(model, spec, steps_per_epoch(spec)).allocation
+    counts = allocation.counts(spec.sparsity.density)
     tensors = [
         {"name": name, "shape": list(shape), "density": counts[name] / math.prod(shape), "nonzeros": counts[name]}
-        for name, shape in sparsity.allocation.shapes.items()
+        for name, shape in allocation.shapes.items()
     ]
-    stored = sum(math.prod(shape) for shape in sparsity.allocation.shapes.values())
     unmasked = count_parameters(model, sum(counts.values()))
     return {
         "tensors": tensors,
         "totals": {
             "density": spec.sparsity.density,
-            "dense_weights": sparsity.allocation.dense_weights,
-            "stored_weights": stored,
+            "dense_weights": allocation.dense_weights,
+            "stored_weights": sum(math.prod(shape) for shape in allocation.shapes.values()),
             "nonzeros": sum(counts.values()),
             "batch_norm_parameters": unmasked.batch_norm,
             "dyrelu_parameters": unmasked.dyrelu,
@@ -60,21 +77,46 @@ def describe_network(spec: RunSpec) -> dict[str, Any]:
     }
 
 
-def mask_updates(spec: RunSpec) -> list[dict[str, float]]:
-    """Step, epoch, density, drop fraction, learning rate and β at each mask update of a run, in order."""
-    steps = steps_per_epoch(spec)
-    sparsity = SparseTraining.of(network_shape(spec), spec, steps)
-    rows = []
-    for update in sparsity.timetable:
-        epoch = math.ceil(update.step / steps)
-        rows.append(
-            {
-                "step": update.step,
-                "epoch": epoch,
-                "density": update.density,
-                "drop_fraction": sparsity.drop_fraction(update.step),
-                "lr": learning_rate(epoch, spec.training),
-                "beta": phasing_beta(epoch, spec.phasing.start, spec.phasing.end) if spec.phasing else 0.0,
-            }
-        )
-    return rows
+def expected_workload(training: TrainingSpec) -> Workload:
+    """An average step of a training: its batch, and what the clip measures. Updates of masks are too rare to count."""
+    clip = training.gradient_clip
+    if clip is None or clip.scope == "active":
+        return Workload(training.batch_size)
+    if clip.estimator == "exact":
+        return Workload(training.batch_size, dense=1 / clip.every)
+    return Workload(training.batch_size, probes=clip.probes / clip.every)
+
+
+def engine_of_run(spec: RunSpec) -> Literal["sparse", "dense"]:
+    """The engine that `auto` stands for on a CPU, from the first step to the last: by counted work.
+
+    Networks with DCT layers have a dense part everywhere, so that no zero could be left out.
+    """
+    # Nothing that differs between seeds counts.
+    return _engine_of(spec.model_copy(update={"seed": 0}).canonical_json())
+
+
+@lru_cache(maxsize=1024)
+def _engine_of(canonical: str) -> Literal["sparse", "dense"]:
+    spec = RunSpec.model_validate_json(canonical)
+    if spec.model.dct:
+        return "dense"
+    model, network = _described_network(spec.model, spec.dataset.name)
+    masks = mask_updater(model, spec, steps_per_epoch(spec))
+    steps = masks.schedule.total_steps
+    densities = Counter(masks.schedule.density((2 * k + 1) * steps // (2 * MOMENTS)) for k in range(MOMENTS))
+    phases = [(count / MOMENTS, masks.allocation.counts(density)) for density, count in densities.items()]
+    return "sparse" if is_sparse_cheaper(network, phases, expected_workload(spec.training)) else "dense"
+
+
+@lru_cache(maxsize=32)
+def _described_network(model: ModelSpec, dataset: str) -> tuple[ResNet, Network]:
+    """The network's shapes and its description, which are only read."""
+    info = DATASETS[dataset]
+    shapes = _meta_network(model, info.num_classes)
+    return shapes, describe(shapes, info.image_shape)
+
+
+def _meta_network(model: ModelSpec, num_classes: int) -> ResNet:
+    with torch.device("meta"):
+        return build_model(model.name, num_classes, **model.model_dump(exclude={"name"}))

@@ -1,22 +1,32 @@
 """The folder of a run: the names of what is in it, and the lock by which one process at a time works there."""
 
 import fcntl
-import json
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from east.files import temporaries, write_atomically
+from east.training.records import (
+    FILES,
+    EpochRecord,
+    RunSummary,
+    TimingRecord,
+    TraceRecord,
+    UpdateRecord,
+    columns,
+)
 from east.training.state import STATE
 
 RUN = "run.json"
-METRICS = "metrics.csv"
-UPDATES = "updates.csv"
-TRACE = "trace.csv"
-TIMING = "timing.csv"
+METRICS = FILES[EpochRecord]
+UPDATES = FILES[UpdateRecord]
+TRACE = FILES[TraceRecord]
+TIMING = FILES[TimingRecord]
 WEIGHTS = "weights.safetensors"
 SUMMARY = "summary.json"
 KEPT_SUMMARY = "summary.kept.json"
@@ -35,25 +45,6 @@ digests of the tensors themselves.
 
 WRITTEN = (*REPEATABLE, TIMING, SUMMARY, KEPT_SUMMARY, STATE, CHECKPOINTS)
 """What a trainer writes here, checkpoints as a pattern."""
-
-_OF_THE_TRAINING = (
-    "seconds",
-    "attempts",
-    "attempt_records",
-    "peak_memory_mb",
-    "engine",
-    "executions",
-    "instruction_set",
-    "reproducibility",
-    "threads",
-    "runs_per_device",
-    "commit",
-    "code_digest",
-    "versions",
-    "device",
-    "platform",
-)
-"""Keys of a summary that tell of the training and not of the run; and `id` is the place of its folder."""
 
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)(-\d+)?\.pt")
 
@@ -74,11 +65,10 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def write_summary(folder: Path, summary: dict[str, Any]) -> None:
+def write_summary(folder: Path, summary: RunSummary) -> None:
     """Write the summary of a run that has ended, and before it the copy that stays when the summary is removed."""
-    text = json.dumps(summary, indent=2, allow_nan=False) + "\n"
     for name in (KEPT_SUMMARY, SUMMARY):
-        write_atomically(folder / name, text)
+        write_atomically(folder / name, summary.json_text())
 
 
 def is_locked(folder: Path) -> bool:
@@ -122,12 +112,14 @@ def discard_temporaries(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def repeatable_summary(summary: Mapping[str, Any]) -> dict[str, Any]:
+def repeatable_summary(summary: RunSummary) -> dict[str, Any]:
     """What two trainings of a run have in common in their summaries, where their files of `REPEATABLE` are the same.
 
     That is all but seconds, memory, and what says by which program and on which machine it was trained.
     """
-    return {key: value for key, value in summary.items() if key not in _OF_THE_TRAINING and key != "id"}
+    # The id is the place of the folder.
+    differing = {"id", *(column.name for column in columns(RunSummary) if not column.meaning.repeatable)}
+    return summary.model_dump(mode="json", exclude_unset=True, exclude=differing)
 
 
 def discard_summary(folder: Path) -> None:
@@ -136,22 +128,19 @@ def discard_summary(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
-def finished_summary(folder: Path, fingerprint: str) -> dict[str, Any] | None:
+def finished_summary(folder: Path, fingerprint: str) -> RunSummary | None:
     """The summary in a run's folder if it is whole and of this very run, else None; put back if only its copy is left.
 
     So a job that is repeated for no reason of the run's own (data to be prepared anew, records lost) trains nothing.
     """
-    summary = _summary_of(folder / SUMMARY, fingerprint)
-    if summary is None:
-        summary = _summary_of(folder / KEPT_SUMMARY, fingerprint)
-        if summary is not None:
-            write_summary(folder, summary)
-    return summary
-
-
-def _summary_of(path: Path, fingerprint: str) -> dict[str, Any] | None:
-    try:
-        summary: Any = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return summary if isinstance(summary, dict) and summary.get("fingerprint") == fingerprint else None
+    for name in (SUMMARY, KEPT_SUMMARY):
+        try:
+            content = (folder / name).read_bytes()
+            summary = RunSummary.model_validate_json(content)
+        except (OSError, ValidationError):
+            continue
+        if summary.fingerprint == fingerprint:
+            if name == KEPT_SUMMARY:
+                write_atomically(folder / SUMMARY, content)
+            return summary
+    return None

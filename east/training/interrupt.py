@@ -8,6 +8,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import TYPE_CHECKING
+
+from east.training.hooks import Ending, Hook
+
+if TYPE_CHECKING:
+    from east.training.assembly import Training
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 """Ctrl-C; the end of a job's time, its cancellation or preemption; a scheduler's warning before that."""
@@ -31,17 +37,17 @@ class Stopped(SystemExit):
         self.signal = signal.Signals(number)
 
 
-class Interruption:
+class Interruption(Hook):
     """What signals ask of this process.
 
-    The first one raises `Stopped` in the main thread, or where that is in a `postponed` block, at the end of it. A
+    The first one raises `Stopped` in the main thread: at once, or within the training loop before the next batch. A
     second one ends the process at once, whatever it is doing. Nobody asks anything as long as nothing is `listening`.
     """
 
     def __init__(self) -> None:
         self._process = os.getpid()
         self._requested: int | None = None
-        self._postponed = False
+        self._in_loop = False
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -66,26 +72,28 @@ class Interruption:
             os.close(reader)
             os.close(writer)
 
-    @contextmanager
-    def postponed(self) -> Iterator[None]:
-        """A block that is finished before a request is obeyed. Such blocks do not nest."""
-        self._postponed = True
-        try:
-            yield
-        finally:
-            self._postponed = False
+    def on_begin(self, training: "Training") -> None:
+        """From now on a request waits for the next batch."""
+        self._in_loop = True
+
+    def before_batch(self, training: "Training") -> None:
+        """Obey a request."""
         if self._requested is not None:
             raise Stopped(self._requested)
+
+    def on_end(self, training: "Training", ending: Ending) -> None:
+        """A request that came too late to stop anything is not obeyed."""
+        self._in_loop = False
 
     def request(self, number: int) -> None:
         """Ask for a stop, as a signal of this number does; later requests change nothing.
 
         Raises:
-            Stopped: unless that is postponed.
+            Stopped: outside of the loop.
         """
         if self._requested is None:
             self._requested = number
-            if not self._postponed:
+            if not self._in_loop:
                 raise Stopped(number)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:

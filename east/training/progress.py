@@ -1,26 +1,42 @@
 """How a training shows where it is: a bar on a terminal, a line an epoch in a log, one line at the end."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from east.training.assembly import Training
 from east.training.folder import SUMMARY
-from east.training.loop import Summary
-from east.training.records import EpochRecord
+from east.training.hooks import Hook
+from east.training.records import EpochRecord, RunSummary
 
-Report = Callable[[EpochRecord], None]
+
+class _Lines(Hook):
+    """Writes a line for every finished epoch."""
+
+    def after_epoch(self, training: Training, record: EpochRecord) -> None:
+        print(_epoch_line(record, training.schedule.epochs), file=sys.stderr, flush=True)
+
+
+class _Bar(Hook):
+    """Moves a bar with every finished epoch."""
+
+    def __init__(self, progress: Progress, task: TaskID) -> None:
+        self._progress, self._task = progress, task
+
+    def after_epoch(self, training: Training, record: EpochRecord) -> None:
+        self._progress.update(self._task, completed=record.epoch, accuracy=f"{record.test_acc:.2f} %")
 
 
 @contextmanager
-def epoch_reporter(title: str, epochs: int) -> Iterator[Report]:
-    """A function to call with every finished epoch; it draws a bar on a terminal and writes lines elsewhere."""
+def epoch_reporter(title: str, epochs: int) -> Iterator[Hook]:
+    """Shows every finished epoch: by a bar on a terminal, by lines elsewhere."""
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield lambda record: print(_epoch_line(record, epochs), file=sys.stderr, flush=True)
+        yield _Lines()
         return
     columns = (
         TextColumn("{task.description}"),
@@ -30,11 +46,10 @@ def epoch_reporter(title: str, epochs: int) -> Iterator[Report]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console) as progress:
-        task = progress.add_task(title, total=epochs, accuracy="")
-        yield lambda record: progress.update(task, completed=record.epoch, accuracy=f"{record.test_acc:.2f} %")
+        yield _Bar(progress, progress.add_task(title, total=epochs, accuracy=""))
 
 
-def finished_line(summary: Summary, folder: Path, total: int | None) -> str:
+def finished_line(summary: RunSummary, folder: Path, total: int | None) -> str:
     """One readable line about a run that has ended, with the share of the plan that is done.
 
     Args:
@@ -42,11 +57,11 @@ def finished_line(summary: Summary, folder: Path, total: int | None) -> str:
         folder: of the run: results/<name>/runs/<table>/<row>/<seed>.
         total: runs of the whole plan, if known.
     """
-    accuracy = summary["final_test_accuracy"]
+    accuracy = summary.final_test_accuracy
     result = "diverged" if accuracy is None else f"test {accuracy:6.2f} %"
-    runs = summary.get("runs_per_device", 1)
+    runs = summary.runs_per_device or 1
     shared = f" ({runs} trainings a GPU)" if runs > 1 else ""
-    line = f"{summary['id']:<52} {result}  {summary['seconds']:7.1f} s{shared}"
+    line = f"{summary.id:<52} {result}  {summary.seconds or 0:7.1f} s{shared}"
     if total is None:
         return line
     done = len(list(folder.absolute().parents[2].glob(f"*/*/*/{SUMMARY}")))

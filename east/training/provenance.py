@@ -6,6 +6,7 @@ import os
 import platform
 import re
 import subprocess
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
@@ -14,10 +15,13 @@ from pathlib import Path
 import torch
 
 import east
-from east.engine.processor import processor_name
+from east.engine.machine import processor_name
 
-NUMERIC_PARTS = ("config/run.py", "data", "engine", "models", "seeding.py", "sparse", "training")
-"""The parts of the package that decide a run's numbers."""
+NUMERIC_ROOT = "training/loop.py"
+"""What decides a run's numbers is this module and all that it imports: steps, masks, engines, data, networks."""
+
+NUMERIC_BESIDE = ("training/run.py", "training/checkpoint.py")
+"""And what takes numbers to files and back. What these import besides only shows them, or keeps them apart."""
 
 CODE = (".py", ".cpp", ".h")
 """How the names of the package's sources end."""
@@ -77,18 +81,38 @@ def commit(package: Path = Path(east.__file__).parent) -> str | None:
 @cache
 def code_digest() -> str:
     """A digest of the code that decides numbers: comments, docstrings and layout leave it as it is."""
-    root = Path(east.__file__).parent
-    files = [
-        file
-        for part in NUMERIC_PARTS
-        for file in ([root / part] if part.endswith(".py") else root.glob(f"{part}/**/*"))
-        if file.suffix in CODE
-    ]
+    return digest_of_sources(Path(east.__file__).parent)
+
+
+def digest_of_sources(package: Path) -> str:
+    """See `code_digest`.
+
+    Args:
+        package: the package's folder.
+    """
     digest = hashlib.sha256()
-    for file in sorted(files):
-        digest.update(file.relative_to(root).as_posix().encode())
+    for file in numeric_sources(package):
+        digest.update(file.relative_to(package).as_posix().encode())
         digest.update(_meaning(file).encode())
     return digest.hexdigest()[:16]
+
+
+def numeric_sources(package: Path) -> list[Path]:
+    """The sources that decide a run's numbers, found by following imports; compiled kernels among them.
+
+    Args:
+        package: the package's folder.
+    """
+    found: set[Path] = set()
+    waiting = [package / NUMERIC_ROOT]
+    while waiting:
+        file = waiting.pop()
+        if file not in found:
+            found.add(file)
+            waiting += _imported(file, package)
+    beside = [package / name for name in NUMERIC_BESIDE]
+    kernels = [file for file in package.rglob("*") if file.suffix in CODE and file.suffix != ".py"]
+    return sorted({*found, *beside, *kernels})
 
 
 def device_name(device: torch.device) -> str:
@@ -117,12 +141,41 @@ def _git(root: Path, *arguments: str, given: str | None = None) -> str:
     return done.stdout.strip()
 
 
+def _imported(file: Path, package: Path) -> list[Path]:
+    """The modules of the package that a module imports when it runs, anywhere in it, each by its own name."""
+    names: list[str] = []
+    for node in _executed(_tree(file)):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    places = [package.joinpath(*name.split(".")[1:]) for name in names if name.startswith("east.")]
+    files = [module for place in places for module in (place.with_suffix(".py"), place / "__init__.py")]
+    return [module for module in files if module.is_file()]
+
+
+def _executed(tree: ast.AST) -> Iterator[ast.AST]:
+    """The statements of a tree but for those that are there for a type checker alone."""
+    waiting = [tree]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            continue
+        yield node
+        parts = ast.iter_child_nodes(node)
+        waiting += (part for part in parts if isinstance(part, ast.stmt | ast.ExceptHandler | ast.match_case))
+
+
+@cache
+def _tree(file: Path) -> ast.Module:
+    return ast.parse(file.read_text(encoding="utf-8"))
+
+
 def _meaning(file: Path) -> str:
     """What a file of Python or C++ says, without comments and layout."""
-    text = file.read_text(encoding="utf-8")
     if file.suffix == ".py":
-        return ast.dump(_without_docstrings(ast.parse(text)))
-    return " ".join(re.sub("//.*", "", text).split())
+        return ast.dump(_without_docstrings(_tree(file)))
+    return " ".join(re.sub("//.*", "", file.read_text(encoding="utf-8")).split())
 
 
 def _without_docstrings(tree: ast.Module) -> ast.Module:

@@ -9,58 +9,48 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from east.errors import EastError
 from east.files import write_atomically
+from east.training.hooks import Ending, Hook
+from east.training.records import Meaning
+
+if TYPE_CHECKING:
+    from east.training.assembly import Training
+    from east.training.attempts import AttemptLog
+    from east.training.records import EpochRecord
 
 STATE = "state.json"
 
 
 class RunState(BaseModel):
-    """One attempt at a run, as its process last wrote it.
-
-    Attributes:
-        state: `running`; `stopped` by a signal, with a checkpoint; `failed`, see `message`; `ended` with a summary.
-        attempt: which attempt this is, counted from 1.
-        epoch: epochs that are done.
-        epochs: epochs of the whole training.
-        step: steps that are done.
-        test_accuracy: after the last epoch that is done, in percent.
-        seconds_per_epoch: of the last epoch that is done, evaluation included.
-        started: of this attempt.
-        updated: when this was written.
-        host: name of the machine.
-        pid: the process there.
-        job: the scheduler's number of the job, if one started the process.
-        device: name of the processor or GPU; before that is known, what was asked for.
-        gpu: the GPU leased for the process, as CUDA_VISIBLE_DEVICES names it.
-        runs_per_device: trainings that may share the device with this one, itself included.
-        threads: CPU threads.
-        message: the error in one line, where it failed.
-    """
+    """state.json: one attempt at a run, as its process last wrote it."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    state: Literal["running", "stopped", "failed", "ended"]
-    attempt: int
-    epoch: int
-    epochs: int
-    step: int
-    test_accuracy: float | None = None
-    seconds_per_epoch: float | None = None
-    started: datetime
-    updated: datetime
-    host: str
-    pid: int
-    job: str | None = None
-    device: str
-    gpu: str | None = None
-    runs_per_device: int = 1
-    threads: int
-    message: str | None = None
+    state: Annotated[
+        Literal["running", "stopped", "failed", "ended"],
+        Meaning("`running`; `stopped` by a signal, with a checkpoint; `failed`, see `message`; `ended` with a summary"),
+    ]
+    attempt: Annotated[int, Meaning("which attempt this is, counted from 1")]
+    epoch: Annotated[int, Meaning("epochs that are done")]
+    epochs: Annotated[int, Meaning("epochs of the whole training")]
+    step: Annotated[int, Meaning("optimizer steps that are done")]
+    test_accuracy: Annotated[float | None, Meaning("after the last epoch that is done", "%")] = None
+    seconds_per_epoch: Annotated[float | None, Meaning("of the last epoch that is done, with evaluation", "s")] = None
+    started: Annotated[datetime, Meaning("when this attempt began")]
+    updated: Annotated[datetime, Meaning("when this was written")]
+    host: Annotated[str, Meaning("name of the machine")]
+    pid: Annotated[int, Meaning("the process there")]
+    job: Annotated[str | None, Meaning("the scheduler's number of the job, if one started the process")] = None
+    device: Annotated[str, Meaning("name of the processor or GPU; before that is known, what was asked for")]
+    gpu: Annotated[str | None, Meaning("the GPU leased for the process, as CUDA_VISIBLE_DEVICES names it")] = None
+    runs_per_device: Annotated[int, Meaning("trainings that may share the device with this one, itself included")] = 1
+    threads: Annotated[int, Meaning("CPU threads")]
+    message: Annotated[str | None, Meaning("the error in one line, where it failed")] = None
 
     @classmethod
     def begin(
@@ -144,6 +134,41 @@ class StateFile:
             with suppress(OSError):
                 self.write(state="failed", message=" ".join(f"{name}{error}".split()))
             raise
+
+
+class Watched(Hook):
+    """Tells those who watch how far the run is.
+
+    Args:
+        file: where it is told.
+        attempts: at the run.
+    """
+
+    def __init__(self, file: StateFile, attempts: "AttemptLog") -> None:
+        self._file = file
+        self._attempts = attempts
+
+    def on_begin(self, training: "Training") -> None:
+        """The run goes on."""
+        self._write(training, "running")
+
+    def after_epoch(self, training: "Training", record: "EpochRecord") -> None:
+        """Likewise, one epoch further."""
+        self._write(training, "running")
+
+    def on_end(self, training: "Training", ending: Ending) -> None:
+        """The run has ended, or waits to go on."""
+        self._write(training, "ended" if training.is_over else "stopped")
+
+    def _write(self, training: "Training", state: Literal["running", "stopped", "ended"]) -> None:
+        self._file.write(
+            state=state,
+            attempt=self._attempts.attempt,
+            epoch=training.epoch,
+            step=training.steps_done,
+            test_accuracy=training.epochs[-1].test_acc if training.epochs else None,
+            seconds_per_epoch=self._attempts.seconds_of(training.epoch),
+        )
 
 
 def read_state(folder: Path) -> RunState | None:

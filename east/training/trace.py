@@ -1,11 +1,11 @@
 """trace.csv: digests of a training's whole state at fixed steps, so that two runs compare by their first difference."""
 
-import csv
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,45 +14,16 @@ from torch import Tensor, nn
 from east.errors import EastError
 from east.sparse.active import ActiveWeights
 from east.training.clip import GradientClip
-from east.training.folder import TRACE
+from east.training.hooks import Hook
 from east.training.optimizer import Optimizer
+from east.training.records import PARTS, TraceRecord, read_records
 
-PARTS = ("weights", "masks", "statistics", "optimizer", "clip")
-"""The parts of the state that have a digest of their own, the first to look at first."""
+if TYPE_CHECKING:
+    from east.training.assembly import Training
+    from east.training.records import UpdateRecord
 
 DIGITS = 32
 """Hexadecimal digits of a digest: 128 bits of SHA-256."""
-
-
-@dataclass(frozen=True)
-class TraceRecord:
-    """A row of trace.csv: the state after an optimizer step and what goes with it.
-
-    A digest is one of tensors: their names in order, types, shapes, and numbers in row-major order, in which -0.0
-    counts as 0.0 and every NaN as the same. So it depends neither on how memory is laid out nor on any file format.
-
-    Attributes:
-        step: optimizer steps that are done.
-        epoch: the epoch of that step.
-        event: why there is a row: `start`, `step` (1, 2, 4, 8, ...), `update` of the masks, end of an `epoch`; several
-            are joined by a plus sign.
-        state: digest of all of the following.
-        weights: of all parameters; of masked ones the active weights.
-        masks: of the places of active weights.
-        statistics: of batch norm's running mean and variance, and whatever else is no parameter.
-        optimizer: of its state.
-        clip: of the norm that the clip holds.
-    """
-
-    step: int
-    epoch: int
-    event: str
-    state: str
-    weights: str
-    masks: str
-    statistics: str
-    optimizer: str
-    clip: str
 
 
 def is_traced(step: int) -> bool:
@@ -110,6 +81,33 @@ class Tracer:
         return {f"{names[owner]}.{slot}": value for owner, slots in states for slot, value in slots.items()}
 
 
+class Tracing(Hook):
+    """Records the state at the start, after steps 1, 2, 4, 8, ..., after mask updates and at the end of epochs.
+
+    Args:
+        rows: of the attempts before.
+    """
+
+    def __init__(self, rows: Sequence[TraceRecord] = ()) -> None:
+        self.rows = list(rows)
+        self._tracer: Tracer | None = None
+
+    def on_begin(self, training: "Training") -> None:
+        """Record the start of the run."""
+        parts = training.parts
+        self._tracer = Tracer(training.model, parts.active, parts.optimizer, parts.clip)
+        if not self.rows:
+            self.rows.append(self._tracer.record(0, 0, ["start"]))
+
+    def after_step(self, training: "Training", update: "UpdateRecord | None") -> None:
+        """Record a step after which there is a row."""
+        step, ends = training.steps_done, training.sums.steps == training.schedule.steps_per_epoch
+        happened = {"step": is_traced(step), "update": update is not None, "epoch": ends}
+        events = [event for event, has_happened in happened.items() if has_happened]
+        if events and self._tracer is not None:
+            self.rows.append(self._tracer.record(step, training.epoch + 1, events))
+
+
 def active_positions(weights: ActiveWeights) -> Tensor:
     """Row-major indices of a layer's active weights in ascending order, after the weight's shape; int64.
 
@@ -130,25 +128,17 @@ def active_positions(weights: ActiveWeights) -> Tensor:
     return torch.cat((shape, positions))
 
 
-def read_trace(path: Path) -> list[TraceRecord]:
+def read_trace(path: Path) -> tuple[TraceRecord, ...]:
     """The rows of a trace.csv, at least one.
 
     Raises:
-        EastError: the file is missing, or is none.
+        EastError: the file is missing, damaged, or another one.
     """
-    names = [field.name for field in fields(TraceRecord)]
-    try:
-        with path.open(newline="", encoding="utf-8") as stream:
-            rows = list(csv.DictReader(stream))
-        found = [TraceRecord(int(row["step"]), int(row["epoch"]), *(row[name] for name in names[2:])) for row in rows]
-    except OSError as error:
-        raise EastError(
-            f"{path} cannot be read: {error.strerror}. A training writes it from its first epoch on."
-        ) from None
-    except (KeyError, ValueError, TypeError):
-        raise EastError(f"{path} is no {TRACE}, or damaged.") from None
+    if not path.exists():
+        raise EastError(f"{path} is missing. A training writes it from its first epoch on.")
+    found = read_records(path, TraceRecord).checked()
     if not found:
-        raise EastError(f"{path} is no {TRACE}: it has no rows.")
+        raise EastError(f"{path} has no rows.")
     return found
 
 

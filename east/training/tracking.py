@@ -1,17 +1,18 @@
 """TensorBoard event files of a run, for those who ask for them; off by default."""
 
-import csv
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from east.errors import EastError
-from east.training.records import EpochRecord
+from east.training.assembly import Training
+from east.training.folder import METRICS, TIMING
+from east.training.hooks import Hook
+from east.training.records import EpochRecord, TimingRecord, read_records
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -35,8 +36,8 @@ TAGS = {
 
 
 @contextmanager
-def epoch_tracker(tracking: str, folder: Path) -> Iterator[Callable[[EpochRecord], None]]:
-    """A function to call with every finished epoch, while the run's lock is held and after metrics.csv is written.
+def epoch_tracker(tracking: str, folder: Path) -> Iterator[Hook]:
+    """Adds every finished epoch, while the run's lock is held and after metrics.csv is written.
 
     Args:
         tracking: `none` or `tensorboard`.
@@ -46,18 +47,18 @@ def epoch_tracker(tracking: str, folder: Path) -> Iterator[Callable[[EpochRecord
         EastError: there is no such tracking, or the package that it needs is not installed.
     """
     if tracking == "none":
-        yield lambda record: None
+        yield Hook()
         return
     if tracking != "tensorboard":
         raise EastError(f"execution.tracking: there is no '{tracking}'. Choose none or tensorboard.")
     events = _EventFiles(folder, _summary_writer())
     try:
-        yield events.add
+        yield events
     finally:
         events.close()
 
 
-class _EventFiles:
+class _EventFiles(Hook):
     """The event files of a run, in which TensorBoard finds each of its epochs once, in order.
 
     What a killed attempt left may lack its last epochs or hold some that are trained again. So every attempt takes
@@ -69,11 +70,11 @@ class _EventFiles:
         self.make_writer = make_writer
         self.writer: SummaryWriter | None = None
 
-    def add(self, record: EpochRecord) -> None:
+    def after_epoch(self, training: Training, record: EpochRecord) -> None:
         """Add an epoch that is done."""
         if self.writer is None:
             self.writer = self._begin(record.epoch)
-        _add_scalars(self.writer, asdict(record), time.time())
+        _add_scalars(self.writer, record, time.time())
         self.writer.flush()
 
     def close(self) -> None:
@@ -86,33 +87,26 @@ class _EventFiles:
         # Readers drop what older files hold. The files stay: a TensorBoard that is watching one waits for it forever.
         writer = self.make_writer(str(self.folder / FOLDER), purge_step=0)
         # Times as if the training had never been interrupted, so that the axis of time is one of training.
-        done = _seconds_of_training(self.folder / "timing.csv")
+        done = _seconds_of_training(self.folder / TIMING)
         now, total = time.time(), max(done.values(), default=0.0)
-        for row in _rows(self.folder / "metrics.csv"):
-            if int(row["epoch"]) < epoch:
-                _add_scalars(writer, row, now - total + done.get(int(row["epoch"]), total))
+        for row in read_records(self.folder / METRICS, EpochRecord).checked():
+            if row.epoch < epoch:
+                _add_scalars(writer, row, now - total + done.get(row.epoch, total))
         return writer
 
 
-def _add_scalars(writer: "SummaryWriter", row: Mapping[str, Any], when: float) -> None:
+def _add_scalars(writer: "SummaryWriter", row: EpochRecord, when: float) -> None:
     for tag, column in TAGS.items():
-        value = row[column]
-        if value not in (None, ""):
-            writer.add_scalar(tag, float(value), int(row["step"]), when)
-
-
-def _rows(path: Path) -> list[dict[str, str]]:
-    if not path.exists():
-        return []
-    with path.open(newline="", encoding="utf-8") as stream:
-        return list(csv.DictReader(stream))
+        value = getattr(row, column)
+        if value is not None:
+            writer.add_scalar(tag, value, row.step, when)
 
 
 def _seconds_of_training(path: Path) -> dict[int, float]:
     """Epoch -> seconds of training up to its end, from timing.csv."""
-    rows = _rows(path)
-    totals = accumulate(float(row["seconds"]) for row in rows)
-    return {int(row["epoch"]): total for row, total in zip(rows, totals, strict=True)}
+    rows = read_records(path, TimingRecord).checked()
+    totals = accumulate(row.seconds for row in rows)
+    return {row.epoch: total for row, total in zip(rows, totals, strict=True)}
 
 
 def _summary_writer() -> "type[SummaryWriter]":

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from east.engine.cpu import kernels
+from east.engine.cpu import bindings as kernels
 
 WORD = 4
 """Bytes of the numbers that memory is compared by."""

@@ -8,9 +8,8 @@ import torch
 
 from east.config import RunSpec
 from east.models.dyrelu import retire_dyrelu, set_beta
-from east.training.assembly import assemble
-from east.training.loop import initial_model
-from east.training.sparsity import SparseTraining
+from east.training.assembly import assemble, initial_model
+from east.training.describe import mask_updater
 from tests.arm64.tape import Recorder
 from tests.unit.test_training_loop import changed
 
@@ -98,7 +97,7 @@ def _record(recorder: Recorder, training: Training, plan: RunSpec) -> None:
     images = torch.randn(len(training.betas) + 1, training.batch, 3, *training.size, generator=random)
     labels = torch.randint(CLASSES, images.shape[:2], generator=random)
     model = initial_model(spec, CLASSES)
-    sparsity = SparseTraining.of(model, spec, steps_per_epoch=20)
+    sparsity = mask_updater(model, spec, steps_per_epoch=20)
     sparsity.initialise()
     with recorder.recording():
         parts = assemble(spec, model, sparsity, device=torch.device("cpu"), engine="sparse", kind="eager")

@@ -13,7 +13,7 @@ from east.config.run import (
     TrainingSpec,
 )
 from east.data.catalog import DATASETS
-from east.sparse.phasing import phasing_bounds
+from east.sparse.schedule import phasing_bounds
 
 
 def make_spec(

@@ -18,9 +18,11 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from east.engine.cuda import backward, dyrelu, forward
-from east.engine.cuda.lists import Consumer, Geometry, Lists, Norm, Output, Source
+from east.engine.cuda.operands import Consumer, Norm, Output, Source
 from east.engine.cuda.sketch import sketched
 from east.engine.cuda.tiles import accumulation_type, parts_of
+from east.engine.graph.index import Grouped
+from east.engine.graph.network import Window
 
 H100 = GPUTarget("cuda", 90, 32)
 TOOL = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
@@ -77,7 +79,7 @@ class Compiler:
 
 def lists_of(groups, capacity=100):
     vectors = [torch.empty(size, dtype=torch.int32, device=META) for size in (groups + 1, *[capacity] * 3)]
-    return Lists(*vectors)
+    return Grouped(*vectors)
 
 
 def launch_everything(compiler, channels, size, batch, dtype):
@@ -91,14 +93,14 @@ def launch_everything(compiler, channels, size, batch, dtype):
         return torch.empty(sizes, dtype=own, device=META)
 
     norm = Norm.of(nn.BatchNorm2d(channels, device=META, dtype=own), shape, dtype)
-    lists, values, three = lists_of(channels), numbers(100), Geometry(3, 1, 1)
+    lists, values, three = lists_of(channels), numbers(100), Window(3, 1, 1)
     pending = Source(planes(), norm.scale, norm.shift, True, lists.start)
     normalised = Source(planes(), norm.scale, norm.shift, False, lists.start)
     products, gradient = numbers(100, parts_of(shape, dtype)), numbers(100)
     consumer = Consumer(lists, values, three, planes(), products, gradient)
     half = planes(channels, size // 2, size // 2, batch)
     downsampling = [
-        Consumer(lists, values, Geometry(kernel, 2, kernel // 2), half, products, gradient) for kernel in (3, 1)
+        Consumer(lists, values, Window(kernel, 2, kernel // 2), half, products, gradient) for kernel in (3, 1)
     ]
     inner = Output(planes(), lists.start, norm, True)
     last = Output(planes(), lists.start, norm, True, planes())
@@ -115,7 +117,7 @@ def launch_everything(compiler, channels, size, batch, dtype):
     forward.convolve(Source(planes()), lists, values, three, planes(), norm, True)
     compiler.variant = "convolve: stride 2"
     larger = Source(planes(channels, 2 * size, 2 * size, batch))
-    forward.convolve(larger, lists, values, Geometry(3, 2, 1), planes(), norm, True)
+    forward.convolve(larger, lists, values, Window(3, 2, 1), planes(), norm, True)
     compiler.variant = "normalise"
     forward.normalise(planes(), norm, True)
     compiler.variant = "block: stored residual"

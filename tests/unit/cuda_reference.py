@@ -3,8 +3,10 @@
 import torch
 import torch.nn.functional as F
 
-from east.engine.cuda.lists import Geometry, Lists, Source
+from east.engine.cuda.operands import Source
 from east.engine.cuda.tiles import accumulation_type
+from east.engine.graph.index import Grouped
+from east.engine.graph.network import Window
 
 POISON = -(10**6)
 """An entry that no kernel may read."""
@@ -23,7 +25,7 @@ def lists_of(weight, capacity, by):
         return F.pad(vector, (0, capacity - len(vector)), value=filler)
 
     entries = [padded(vector[order].int(), POISON) for vector in (other, positions % kernel**2)]
-    lists = Lists(start.int(), *entries, place=padded(order.int(), POISON))
+    lists = Grouped(start.int(), *entries, place=padded(order.int(), POISON))
     values = padded(weight.flatten()[positions], float("nan"))
     return lists, values
 
@@ -75,9 +77,9 @@ def activation(source):
     return value.relu() if source.rectify else value
 
 
-def convolve(x, weight, geometry: Geometry):
+def convolve(x, weight, window: Window):
     """The convolution of planes (Ci, H, W, N) with a dense weight: (Co, Ho, Wo, N)."""
-    return planes(F.conv2d(images(x), weight.double(), None, geometry.stride, geometry.padding))
+    return planes(F.conv2d(images(x), weight.double(), None, window.stride, window.padding))
 
 
 def batch_norm(z, weight, bias, epsilon, running=None):

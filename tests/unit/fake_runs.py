@@ -7,6 +7,7 @@ from typing import Any
 
 from east.config import Run
 from east.config.tables import GridRow, GridTable, MethodRow, MethodsTable, RunReference, Summarising
+from east.training.records import FILES, EpochRecord, TimingRecord, TraceRecord, UpdateRecord, columns, write_records
 
 PUBLISHED = Path(__file__).parents[2] / "report" / "published"
 DIVERGED = "diverged"
@@ -42,11 +43,21 @@ def write_run(runs_dir: Path, run: str, outcome: float | str, /, **keys: Any) ->
     return path
 
 
-def write_curve(folder: Path, accuracies: Sequence[float]) -> None:
+def record(kind: type, /, **values: Any) -> Any:
+    """A row of one of a run's files: zero, or empty, where nothing else is said."""
+    return kind(**{column.name: column.kind() for column in columns(kind)} | values)
+
+
+def write_rows(folder: Path, kind: type, *rows: Mapping[str, Any]) -> Path:
+    """One of the files of a run."""
+    write_records(folder / FILES[kind], kind, [record(kind, **row) for row in rows])
+    return folder / FILES[kind]
+
+
+def write_curve(folder: Path, accuracies: Sequence[float], steps: int = 10) -> Path:
     """The learning curve of a run, which need not have ended."""
-    folder.mkdir(parents=True, exist_ok=True)
-    rows = "".join(f"{epoch},{accuracy}\n" for epoch, accuracy in enumerate(accuracies, start=1))
-    (folder / "metrics.csv").write_text(f"epoch,test_acc\n{rows}")
+    rows = [{"epoch": i, "step": steps * i, "test_acc": accuracy} for i, accuracy in enumerate(accuracies, start=1)]
+    return write_rows(folder, EpochRecord, *rows)
 
 
 def write_planned_run(runs_dir: Path, run: Run, accuracy: float = 50.0, /, **keys: Any) -> Path:
@@ -55,11 +66,10 @@ def write_planned_run(runs_dir: Path, run: Run, accuracy: float = 50.0, /, **key
     said = {"run": run.spec.model_dump(mode="json"), "fingerprint": run.fingerprint, "epochs": epochs} | keys
     folder = write_run(runs_dir, run.id, accuracy, **said).parent
     (folder / "run.json").write_text(json.dumps(said["run"]))
-    rows = "".join(f"{epoch},{accuracy if epoch == epochs else 10.0}\n" for epoch in range(1, epochs + 1))
-    (folder / "metrics.csv").write_text(f"epoch,test_acc\n{rows}")
-    (folder / "updates.csv").write_text("step,epoch\n0,0\n")
-    (folder / "trace.csv").write_text("step,epoch\n0,0\n")
-    (folder / "timing.csv").write_text("epoch,seconds\n1,2.5\n")
+    write_curve(folder, [10.0] * (epochs - 1) + [accuracy])
+    write_rows(folder, UpdateRecord, {"kind": "initial"})
+    write_rows(folder, TraceRecord, {"event": "start"})
+    write_rows(folder, TimingRecord, {"epoch": 1, "seconds": 2.5, "attempt": 1})
     return folder
 
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from east.engine.cpu import kernels as k
+from east.engine.cpu import bindings as k
 
 UNSET = float("nan")
 

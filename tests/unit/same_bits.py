@@ -8,16 +8,16 @@ import hashlib
 import json
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from east.config import load_plan
 from east.config.run import RunSpec
+from east.training.assembly import Training
 from east.training.folder import REPEATABLE
 from east.training.interrupt import Interruption, Stopped
-from east.training.loop import Resources, train
+from east.training.records import UpdateRecord
+from east.training.run import Resources, train
 
 CHECKSUMS = Path(__file__).with_name("same_bits.json")
 """Run -> checksum: what every processor must give."""
@@ -33,8 +33,8 @@ DIGITS = {
 }
 """The data set of short runs."""
 
-STOP_AFTER = 9
-"""Steps and epochs' ends after which the stopped run is stopped; it stands within its second epoch then."""
+STOP_AFTER = 8
+"""Steps after which the stopped run is stopped; it stands within its second epoch then."""
 
 
 def specs() -> dict[str, RunSpec]:
@@ -75,20 +75,17 @@ def _spec(changes: dict[str, Any], clip: dict[str, Any]) -> RunSpec:
     return RunSpec.model_validate(content)
 
 
-class StopOnce(Interruption):
-    """Asks for a stop after so many pieces of work that are not to be interrupted."""
+class StopAfter(Interruption):
+    """Asks for a stop after so many steps of the training."""
 
-    def __init__(self, after: int) -> None:
+    def __init__(self, steps: int) -> None:
         super().__init__()
-        self._left = after
+        self._steps = steps
 
-    @contextmanager
-    def postponed(self) -> Iterator[None]:
-        """One piece of work."""
-        yield
-        self._left -= 1
-        if self._left == 0:
-            raise Stopped(signal.SIGTERM)
+    def after_step(self, training: Training, update: UpdateRecord | None) -> None:
+        """One more step."""
+        if training.steps_done == self._steps:
+            self.request(signal.SIGTERM)
 
 
 def checksum(folder: Path) -> str:
@@ -105,7 +102,7 @@ def train_once(spec: RunSpec, folder: Path, data_dir: Path, threads: int, *, sto
     resources = Resources(device="cpu", engine="sparse", threads=threads, data_dir=data_dir)
     if stop:
         try:
-            train(spec, folder, resources, interruption=StopOnce(STOP_AFTER))
+            train(spec, folder, resources, [StopAfter(STOP_AFTER)])
         except Stopped:
             pass
         else:

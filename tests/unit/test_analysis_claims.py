@@ -15,8 +15,7 @@ from east.analysis.claims import (
     support,
     two_cycles_beat_one,
 )
-from east.analysis.inference import holm
-from east.analysis.samples import printed_sample
+from east.analysis.inference import holm, printed_sample
 from east.config.tables import Comparing
 
 CLAIMS_BY_ID = {claim.id: claim for claim in CLAIMS}

@@ -1,19 +1,22 @@
 import numpy as np
 import pytest
-from fake_runs import PUBLISHED, grid
+from fake_runs import PUBLISHED, grid, write_rows
 from safetensors.numpy import save_file
 
 from east.analysis.aggregate import aggregate
 from east.analysis.layers import read_layers, runs_to_show
 from east.errors import EastError
 from east.sparse.distribution import erk_counts
+from east.training.records import UpdateRecord
 
-UPDATES = "step,nonzeros\n0,{start}\n5,{peak}\n9,{start}\n"
+
+def write_updates(folder, *nonzeros):
+    write_rows(folder, UpdateRecord, *({"step": step, "nonzeros": count} for step, count in enumerate(nonzeros)))
 
 
 def write_masks(folder, masks, start, peak):
     save_file({f"{name}.mask": mask for name, mask in masks.items()}, folder / "weights.safetensors")
-    (folder / "updates.csv").write_text(UPDATES.format(start=start, peak=peak))
+    write_updates(folder, start, peak, start)
 
 
 def masks():
@@ -53,13 +56,13 @@ def test_a_layer_with_all_weights_connects_every_channel(tmp_path):
 
 
 def test_without_weights_on_disk_there_are_no_layers(tmp_path):
-    (tmp_path / "updates.csv").write_text(UPDATES.format(start=4, peak=4))
+    write_updates(tmp_path, 4)
     assert read_layers(tmp_path, erk_counts) == ()
     assert read_layers(tmp_path / "nowhere", erk_counts) == ()
 
 
 def test_damaged_weights_are_named(tmp_path):
-    (tmp_path / "updates.csv").write_text(UPDATES.format(start=4, peak=4))
+    write_updates(tmp_path, 4)
     (tmp_path / "weights.safetensors").write_bytes(b"half a file")
     with pytest.raises(EastError, match=r"weights\.safetensors cannot be read"):
         read_layers(tmp_path, erk_counts)

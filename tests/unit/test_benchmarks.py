@@ -1,12 +1,15 @@
+from functools import partial
+
 import pytest
 import torch
 
 from benchmarks.floor import FLOAT_BYTES, PARAMETER_MOVES, bytes_per_step, copy_bandwidth
-from benchmarks.networks import timed_networks
-from benchmarks.results import Cell, Floor, Machine, Peak, Results, Timing, ratio, spread
-from benchmarks.step import run, save
-from benchmarks.table import render
-from benchmarks.variants import MAKE_DENSE, SparseSteps
+from benchmarks.paired import Pairs, judge
+from benchmarks.results import RESULTS_FOLDER, in_turn, ratio, spread
+from benchmarks.scale import Scale, as_markdown
+from benchmarks.step import run, save_step
+from benchmarks.step_results import Cell, Floor, Machine, Peak, Results, Timing, render
+from benchmarks.variants import MAKE_DENSE, SparseSteps, timed_networks
 from east.engine.cpu.library import availability
 from east.errors import EastError
 from east.models import build_model
@@ -105,11 +108,49 @@ def test_copying_has_a_bandwidth():
     assert copy_bandwidth() > 0
 
 
-def test_a_ratio_compares_steps_of_the_same_round():
-    slow = Timing(variant="pytorch", clip=False, density=None, seconds=(4.0, 10.0, 9.0))
-    fast = Timing(variant="sparse", clip=False, density=0.1, seconds=(1.0, 2.0, 1.0))
-    assert ratio(slow, fast) == spread((4.0, 5.0, 9.0))
-    assert (ratio(slow, fast).lower, ratio(slow, fast).median, ratio(slow, fast).upper) == (4.5, 5.0, 7.0)
+def test_a_round_is_one_turn_of_everything_and_a_ratio_is_of_one_round():
+    seconds = {"slow": [4.0, 10.0, 9.0], "fast": [1.0, 2.0, 1.0]}
+    order = []
+
+    def turn(name, number):
+        order.append((number, name))
+        return {name: seconds[name][number - 1]}
+
+    assert in_turn([partial(turn, name) for name in seconds], 3) == seconds
+    assert order == [(number, name) for number in (1, 2, 3) for name in seconds]
+    assert ratio(seconds["slow"], seconds["fast"]) == spread((4.0, 5.0, 9.0))
+    assert str(ratio(seconds["slow"], seconds["fast"])) == "5 (4.5–7)"
+
+
+@pytest.mark.parametrize(
+    ("results", "kind", "text"),
+    [("amd-epyc-2026-11-22", Results, render), ("scale-amd-epyc-2026-11-23", Scale, as_markdown)],
+)
+def test_committed_results_are_read_and_give_the_committed_tables(results, kind, text):
+    path = RESULTS_FOLDER / f"{results}.json"
+    assert text(kind.model_validate_json(path.read_text())) == path.with_suffix(".md").read_text()
+
+
+def test_committed_pairs_are_read():
+    pairs = Pairs.model_validate_json((RESULTS_FOLDER / "clip-estimators.json").read_text())
+    verdict = judge([pair for row in pairs.accuracies.values() for pair in row], 0.5, 0.95)
+    # docs/reproduction-notes.md: +2.45 ± 3.98.
+    assert (round(verdict.mean, 2), round(verdict.high - verdict.mean, 2)) == (2.45, 3.98)
+
+
+def test_the_paired_test_accepts_small_differences_only():
+    def verdict(*differences, margin=0.5):
+        return judge([(90.0 + i, 90.0 + i + d) for i, d in enumerate(differences)], margin, 0.95)
+
+    same = verdict(0.1, -0.1, 0.05, -0.05, 0.0)
+    assert same.accepted
+    # t of 0.975 with 4 degrees of freedom is 2.776, the standard error 0.0791 / sqrt(5).
+    assert same.high == pytest.approx(2.776 * 0.0790569 / 5**0.5, rel=1e-3)
+    assert not verdict(0.1, -0.1, 0.05, -0.05, 0.0, margin=0.05).accepted
+    assert not verdict(-1.0, -1.1, -0.9).accepted
+    assert not verdict(0.5, -0.5).accepted  # two pairs that happen to agree say little
+    assert not judge([(90.0, 90.0)] * 4 + [(90.0, None)], 0.5, 0.95).accepted
+    assert not judge([(90.0, 90.0)], 0.5, 0.95).accepted
 
 
 def make_results():
@@ -169,7 +210,7 @@ def test_the_table_holds_times_ratios_floor_and_memory():
 
 def test_results_are_written_as_json_and_markdown(tmp_path):
     results = make_results()
-    path = save(results, tmp_path)
+    path = save_step(results, tmp_path)
     assert path == tmp_path / "a-processor-2026-01-02.md"
     assert path.read_text() == render(results)
     assert Results.model_validate_json(path.with_suffix(".json").read_text()) == results

@@ -1,26 +1,30 @@
 import json
 
 import pytest
-from fake_runs import write_planned_run
+from fake_runs import write_planned_run, write_rows
 
 from east.cli.plot import bars, curve
 from east.config import load_plan
+from east.training.records import UpdateRecord
 from tests.unit.in_process import east
 
 RUN = "table2/cosine-m10-n2-g2/seed17"
-UPDATES = (
-    "step,epoch,kind,density,nonzeros,dropped,grown,blind_growth,active_zeros,live_channels,channels\n"
-    "0,0,initial,0.0005,10633,0,0,0,0,4000,8512\n"
-    "350,1,cycle,0.001,21265,0,10632,33,7,4100,8512\n"
-    "700,2,cycle,0.0008,17000,4265,0,0,12,4256,8512\n"
-)
+NAMES = ("step", "epoch", "kind", "density", "nonzeros", "dropped", "grown", "blind_growth", "active_zeros")
+UPDATES = [
+    dict(zip((*NAMES, "live_channels"), row, strict=True)) | {"channels": 8512}
+    for row in (
+        (0, 0, "initial", 0.0005, 10633, 0, 0, 0, 0, 4000),
+        (350, 1, "cycle", 0.001, 21265, 0, 10632, 33, 7, 4100),
+        (700, 2, "cycle", 0.0008, 17000, 4265, 0, 0, 12, 4256),
+    )
+]
 
 
 @pytest.fixture
 def folder(tmp_path):
     planned = next(run for run in load_plan() if run.id == RUN)
     path = write_planned_run(tmp_path / "runs", planned, 85.43, nonzeros=10_633, masked_weights=21_265_088)
-    (path / "updates.csv").write_text(UPDATES)
+    write_rows(path, UpdateRecord, *UPDATES)
     return path
 
 
@@ -48,9 +52,8 @@ def test_eighty_columns_suffice_and_no_colour_is_sent_to_a_file(tmp_path, folder
 
 
 def test_many_updates_are_sampled_unless_all_are_asked_for(tmp_path, folder):
-    row = "{step},{epoch},exchange,0.0005,10633,5,5,0,0,4000,8512\n"
-    rows = "".join(row.format(step=350 * i, epoch=i) for i in range(1, 100))
-    (folder / "updates.csv").write_text(UPDATES.splitlines()[0] + "\n" + rows)
+    row = UPDATES[0] | {"kind": "exchange"}
+    write_rows(folder, UpdateRecord, *(row | {"step": 350 * i, "epoch": i} for i in range(1, 100)))
     few, every = show(tmp_path).stdout, show(tmp_path, "--all").stdout
     assert (few.count("exchange"), every.count("exchange")) == (12, 99)
     assert "12 of 99 mask updates; --all lists them." in few
@@ -61,7 +64,7 @@ def test_text_from_files_is_neither_markup_nor_control(tmp_path, folder):
     summary = json.loads(path.read_text())
     summary |= {"device": "[bold red]GPU[/] \x1b[31m\u202e", "versions": {"[blink]x": "1\n2"}}
     path.write_text(json.dumps(summary))
-    (folder / "updates.csv").write_text(UPDATES.replace("initial", "[b]\x1b[2J"))
+    write_rows(folder, UpdateRecord, UPDATES[0] | {"kind": "[b]\x1b[2J"})
     out = show(tmp_path).stdout
     assert "[bold red]GPU[/] [U+001B][31m[U+202E]" in out
     assert "[blink]x 1 2" in out

@@ -9,15 +9,16 @@ from test_cuda_kernels_forward import BLOCKS, ONE_BLOCK, close, norm_of, output_
 from torch import Tensor
 
 from east.engine.cuda import backward
-from east.engine.cuda.lists import Consumer, Geometry, Output
+from east.engine.cuda.operands import Consumer, Output
 from east.engine.cuda.tiles import accumulation_type, parts_of
+from east.engine.graph.network import Window
 
 READERS = {
     "none": [],
-    "1x1": [Geometry(1, 1, 0)],
-    "3x3": [Geometry(3, 1, 1)],
-    "7x7, stride 2": [Geometry(7, 2, 3)],
-    "3x3 and 1x1, stride 2": [Geometry(3, 2, 1), Geometry(1, 2, 0)],
+    "1x1": [Window(1, 1, 0)],
+    "3x3": [Window(3, 1, 1)],
+    "7x7, stride 2": [Window(7, 2, 3)],
+    "3x3 and 1x1, stride 2": [Window(3, 2, 1), Window(1, 2, 0)],
 }
 
 
@@ -67,19 +68,19 @@ def case_of(shape, dtype, device, *, rectify, residual, training=True):
     return Case(output, leaves, y, z.stored.diff() > 0)
 
 
-def consumers_of(y, geometries, dtype, device):
+def consumers_of(y, windows, dtype, device):
     """Sparse convolutions that read y: what the kernels are given, and a loss to be differentiated by y and weights."""
     consumers, weights, loss = [], [], y.new_zeros(())
-    for number, geometry in enumerate(geometries):
-        weight = reference.sparse_weight((5, len(y), geometry.kernel, geometry.kernel), 12, 20 + number, dtype, device)
+    for number, window in enumerate(windows):
+        weight = reference.sparse_weight((5, len(y), window.kernel, window.kernel), 12, 20 + number, dtype, device)
         lists, values = reference.lists_of(weight, 15, "input")
-        dz = planes(output_shape(y.shape, 5, geometry), dtype, device, 30 + number)
+        dz = planes(output_shape(y.shape, 5, window), dtype, device, 30 + number)
         leaf = weight.double().clone().requires_grad_()
-        loss = loss + (reference.convolve(y, leaf, geometry) * dz.double().clone()).sum()
+        loss = loss + (reference.convolve(y, leaf, window) * dz.double().clone()).sum()
         dz[weight.flatten(1).count_nonzero(1) == 0] = float("nan")
         products = poisoned((15, parts_of(y.shape, dtype)), accumulation_type(dtype), device)
         gradient = poisoned((18,), accumulation_type(dtype), device)
-        consumers.append(Consumer(lists, values, geometry, dz, products, gradient))
+        consumers.append(Consumer(lists, values, window, dz, products, gradient))
         weights.append((weight, leaf))
     return consumers, weights, loss
 
@@ -180,18 +181,18 @@ def test_the_gradient_at_a_stored_activation(with_direct, shape, dtype, device):
     check_values(consumers, weights, dtype)
 
 
-@pytest.mark.parametrize(("geometry", "pending"), [(Geometry(3, 1, 1), True), (Geometry(7, 2, 3), False)])
-def test_the_gradients_of_nonzeros_alone(geometry, pending, dtype, device):
+@pytest.mark.parametrize(("window", "pending"), [(Window(3, 1, 1), True), (Window(7, 2, 3), False)])
+def test_the_gradients_of_nonzeros_alone(window, pending, dtype, device):
     source = reference.random_source(BLOCKS, dtype, device, pending=pending, rectify=pending, seed=60)
-    weight = reference.sparse_weight((5, len(source.data), geometry.kernel, geometry.kernel), 12, 61, dtype, device)
+    weight = reference.sparse_weight((5, len(source.data), window.kernel, window.kernel), 12, 61, dtype, device)
     lists, _ = reference.lists_of(weight, 15, "output")
-    dz = planes(output_shape(BLOCKS, 5, geometry), dtype, device, 62)
+    dz = planes(output_shape(BLOCKS, 5, window), dtype, device, 62)
     leaf = weight.double().clone().requires_grad_()
-    (reference.convolve(reference.activation(source), leaf, geometry) * dz.double().clone()).sum().backward()
+    (reference.convolve(reference.activation(source), leaf, window) * dz.double().clone()).sum().backward()
     dz[-1] = float("nan")
     products = poisoned((15, parts_of(dz.shape, dtype)), accumulation_type(dtype), device)
     gradient = poisoned((18,), accumulation_type(dtype), device)
-    backward.value_gradients(source, lists, geometry, dz, products, gradient)
+    backward.value_gradients(source, lists, window, dz, products, gradient)
     wanted = leaf.grad[weight != 0]
     tolerance = torch.float32 if dtype == torch.bfloat16 else dtype
     close(gradient[: len(wanted)], wanted, tolerance)

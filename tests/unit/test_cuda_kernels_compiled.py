@@ -12,15 +12,15 @@ import torch
 from test_cuda_kernels_forward import BLOCKS, ONE_BLOCK, close, norm_of
 
 from east.engine.cuda import forward
-from east.engine.cuda.lists import Geometry
+from east.engine.graph.network import Window
 
 CASES = ["bf16,64,32,128", "bf16,64,32,72", "bf16,256,8,128", "fp32,64,32,128"]
 """Type, channels, height and width, batch: of a ResNet-34 on small images, with the smaller last batch of an epoch."""
 
-SUMS = {"finish", "finish_statistics"}
+SUMS = {"finish_kernel", "finish_statistics_kernel"}
 """Kernels that read sums over parts, and no planes."""
 
-PRODUCTS = {"combine", "correlate"}
+PRODUCTS = {"combine_kernel", "correlate_kernel"}
 """Kernels whose loads go through shared memory to the matrix units, without waiting."""
 
 
@@ -60,7 +60,7 @@ def test_an_activation_of_more_numbers_than_32_bits_count(device):
 @needs_gpu
 @pytest.mark.parametrize("shape", [ONE_BLOCK, BLOCKS], ids=str)
 def test_a_captured_convolution_follows_its_lists(shape, device):
-    dtype, geometry = torch.float32, Geometry(3, 1, 1)
+    dtype, window = torch.float32, Window(3, 1, 1)
     weights = [reference.sparse_weight((4, shape[0], 3, 3), count, count, dtype, device) for count in (9, 14)]
     (lists, values), (new_lists, new_values) = (reference.lists_of(weight, 20, "output") for weight in weights)
     source = reference.random_source(shape, dtype, device, pending=True, rectify=True, seed=2)
@@ -69,7 +69,7 @@ def test_a_captured_convolution_follows_its_lists(shape, device):
 
     def step():
         z.zero_()
-        forward.convolve(source, lists, values, geometry, z, norm, training=True)
+        forward.convolve(source, lists, values, window, z, norm, training=True)
 
     step()
     graph = torch.cuda.CUDAGraph()
@@ -79,4 +79,4 @@ def test_a_captured_convolution_follows_its_lists(shape, device):
         getattr(lists, name).copy_(getattr(new_lists, name))
     values.copy_(new_values)
     graph.replay()
-    close(z, reference.convolve(reference.activation(source), weights[1], geometry), dtype)
+    close(z, reference.convolve(reference.activation(source), weights[1], window), dtype)

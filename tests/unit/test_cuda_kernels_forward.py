@@ -8,18 +8,19 @@ import torch
 from torch import nn
 
 from east.engine.cuda import forward
-from east.engine.cuda.lists import Geometry, Norm, Source
+from east.engine.cuda.operands import Norm, Source
 from east.engine.cuda.tiles import accumulation_type, blocks_of
+from east.engine.graph.network import Window
 
 TOLERANCES = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 1e-2}
 
-GEOMETRIES = {
-    "1x1": Geometry(1, 1, 0),
-    "1x1, stride 2": Geometry(1, 2, 0),
-    "3x3": Geometry(3, 1, 1),
-    "3x3, stride 2": Geometry(3, 2, 1),
-    "3x3, no padding": Geometry(3, 1, 0),
-    "7x7, stride 2": Geometry(7, 2, 3),
+WINDOWS = {
+    "1x1": Window(1, 1, 0),
+    "1x1, stride 2": Window(1, 2, 0),
+    "3x3": Window(3, 1, 1),
+    "3x3, stride 2": Window(3, 2, 1),
+    "3x3, no padding": Window(3, 1, 0),
+    "7x7, stride 2": Window(7, 2, 3),
 }
 
 ONE_BLOCK, BLOCKS = (4, 5, 7, 3), (3, 9, 10, 100)
@@ -37,8 +38,8 @@ def close(actual, wanted, dtype):
     torch.testing.assert_close(actual.double(), wanted, rtol=tolerance, atol=tolerance * largest)
 
 
-def output_shape(shape, channels, geometry):
-    sizes = [(size + 2 * geometry.padding - geometry.kernel) // geometry.stride + 1 for size in shape[1:3]]
+def output_shape(shape, channels, window):
+    sizes = [(size + 2 * window.padding - window.kernel) // window.stride + 1 for size in shape[1:3]]
     return channels, *sizes, shape[3]
 
 
@@ -84,17 +85,17 @@ def check_norm(module, norm, z, running, dtype):
 
 
 @pytest.mark.parametrize("shape", [ONE_BLOCK, BLOCKS], ids=str)
-@pytest.mark.parametrize("geometry", GEOMETRIES.values(), ids=GEOMETRIES)
-def test_a_sparse_convolution_with_its_statistics(geometry, shape, dtype, device):
-    weight = reference.sparse_weight((4, shape[0], geometry.kernel, geometry.kernel), 9, 1, dtype, device)
+@pytest.mark.parametrize("window", WINDOWS.values(), ids=WINDOWS)
+def test_a_sparse_convolution_with_its_statistics(window, shape, dtype, device):
+    weight = reference.sparse_weight((4, shape[0], window.kernel, window.kernel), 9, 1, dtype, device)
     lists, values = reference.lists_of(weight, 12, "output")
     source = reference.random_source(shape, dtype, device, pending=True, rectify=True, seed=2)
-    z = poisoned(output_shape(shape, 4, geometry), dtype, device)
+    z = poisoned(output_shape(shape, 4, window), dtype, device)
     module, norm = norm_of(z.shape, dtype, device)
     running = {"running_mean": module.running_mean.clone(), "running_var": module.running_var.clone()}
-    forward.convolve(source, lists, values, geometry, z, norm, training=True)
+    forward.convolve(source, lists, values, window, z, norm, training=True)
     written = lists.start.diff() > 0
-    close(z[written], reference.convolve(reference.activation(source), weight, geometry)[written], dtype)
+    close(z[written], reference.convolve(reference.activation(source), weight, window)[written], dtype)
     assert z[~written].isnan().all()
     assert not written.all()
     check_norm(module, norm, torch.where(written[:, None, None, None], z, 0.0), running, dtype)
@@ -112,18 +113,18 @@ def test_every_kind_of_input_can_be_read(pending, rectify, dead, device):
     source = reference.random_source(
         shape, torch.float32, device, pending=pending, rectify=rectify, seed=4, weight=before
     )
-    geometry = Geometry(3, 1, 1)
+    window = Window(3, 1, 1)
     weight = reference.sparse_weight((5, 4, 3, 3), 25, 5, torch.float32, device)
     lists, values = reference.lists_of(weight, 30, "output")
     z = poisoned((5, *shape[1:]), torch.float32, device)
     _, norm = norm_of(z.shape, torch.float32, device)
-    forward.convolve(source, lists, values, geometry, z, norm, training=True)
-    close(z[:-1], reference.convolve(reference.activation(source), weight, geometry)[:-1], torch.float32)
+    forward.convolve(source, lists, values, window, z, norm, training=True)
+    close(z[:-1], reference.convolve(reference.activation(source), weight, window)[:-1], torch.float32)
 
 
 @pytest.mark.parametrize("shape", [ONE_BLOCK, BLOCKS], ids=str)
 def test_evaluation_normalises_with_running_statistics(shape, device):
-    dtype, geometry = torch.float32, Geometry(1, 1, 0)
+    dtype, window = torch.float32, Window(1, 1, 0)
     weight = reference.sparse_weight((4, shape[0], 1, 1), 9, 1, dtype, device)
     lists, values = reference.lists_of(weight, 12, "output")
     z = poisoned((4, *shape[1:]), dtype, device)
@@ -131,7 +132,7 @@ def test_evaluation_normalises_with_running_statistics(shape, device):
     module.eval()
     running = {"running_mean": module.running_mean.clone(), "running_var": module.running_var.clone()}
     source = reference.random_source(shape, dtype, device, pending=False, rectify=False, seed=2)
-    forward.convolve(source, lists, values, geometry, z, norm, training=False)
+    forward.convolve(source, lists, values, window, z, norm, training=False)
     check_norm(module, norm, z.nan_to_num(0), running, dtype)
     torch.testing.assert_close(module.running_mean, running["running_mean"], rtol=0, atol=0)
 

@@ -140,7 +140,7 @@ def test_unreadable_image_is_named_without_a_worker_s_traceback(tmp_path, worker
     place.mkdir(parents=True)
     picture(60, 60, seed=1).save(place / "cut.jpg")
     (place / "cut.jpg").write_bytes((place / "cut.jpg").read_bytes()[:300])
-    with pytest.raises(EastError, match=r"cut\.jpg cannot be read") as caught:
+    with pytest.raises(EastError, match=r"cut\.jpg") as caught:
         list(training(tmp_path, workers=workers).epoch(0))
     assert "Traceback" not in str(caught.value)
 
@@ -148,12 +148,12 @@ def test_unreadable_image_is_named_without_a_worker_s_traceback(tmp_path, worker
 @pytest.mark.parametrize(
     ("parts", "message"),
     [
-        ({}, "train is missing"),
-        ({"train/a/1.png": 1}, "val is missing"),
-        ({"train/x.txt": 0, "val/x.txt": 0}, "not an image folder"),
-        ({"train/a/x.txt": 0, "val/a/1.png": 1}, "not an image folder"),
-        ({"train/a/1.png": 1, "val/b/1.png": 1}, "same classes"),
-        ({"train/a/1.png": 1, "val/a/1.png": 1}, "has 1 classes, but ImageNet has 1000"),
+        ({}, "images/train is missing"),
+        ({"train/a/1.png": 1}, "images/val is missing"),
+        ({"train/x.txt": 0, "val/x.txt": 0}, "images/train must hold"),
+        ({"train/a/x.txt": 0, "val/a/1.png": 1}, "images/train must hold"),
+        ({"train/a/1.png": 1, "val/b/1.png": 1}, "example 'a'"),
+        ({"train/a/1.png": 1, "val/a/1.png": 1}, r"images .*\b1 .*\b1000\b"),
     ],
 )
 def test_malformed_folders_are_refused(tmp_path, parts, message):
@@ -167,7 +167,7 @@ def test_malformed_folders_are_refused(tmp_path, parts, message):
 
 
 def test_imagenet_without_a_folder_is_refused(tmp_path):
-    with pytest.raises(EastError, match="train/ and val/"):
+    with pytest.raises(EastError, match=r"datasets\.imagenet\.folder"):
         prepare("imagenet", tmp_path)
 
 
@@ -198,13 +198,13 @@ def test_imagenet_is_described_opened_and_checked(tmp_path, thousand):
     assert (len(splits.train), len(splits.validation), len(splits.test)) == (6, 2, 4)
     assert splits.num_classes == 1000
     assert open_dataset(imagenet_spec(), 128, 17, tmp_path, CPU, thousand).validation is None
-    with pytest.raises(EastError, match="whole classes"):
+    with pytest.raises(EastError, match=r"validation_choice"):
         open_dataset(imagenet_spec(validation=300, validation_choice="last"), 128, 17, tmp_path, CPU, thousand)
 
     extra = thousand / "val" / "n0003" / "b.png"
     os.link(thousand / "one.png", extra)
     try:
-        with pytest.raises(EastError, match="has changed"):
+        with pytest.raises(EastError, match=str(thousand)):
             open_dataset(imagenet_spec(), 128, 17, tmp_path, CPU, thousand)
     finally:
         extra.unlink()

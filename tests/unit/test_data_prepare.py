@@ -175,7 +175,7 @@ def test_without_network_the_error_is_one_for_people(tmp_path):
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         cls.url = f"http://127.0.0.1:{unused.getsockname()[1]}/{CIFAR10.filename}"
-        with pytest.raises(EastError, match="could not be downloaded"):
+        with pytest.raises(EastError, match=cls.url):
             small_cifar10(tmp_path / "data", cls)
 
 
@@ -185,7 +185,7 @@ def test_damaged_archive_is_refused_by_name_and_left_as_it_is(tmp_path, spoil):
     path = tmp_path / "raw" / CIFAR10.filename
     spoiled = spoil(path.read_bytes())
     path.write_bytes(spoiled)
-    with pytest.raises(EastError, match="damaged or incomplete") as caught:
+    with pytest.raises(EastError, match=cls.tgz_md5) as caught:
         small_cifar10(tmp_path, cls)
     assert str(path) in str(caught.value)
     assert path.read_bytes() == spoiled
@@ -246,7 +246,7 @@ def test_failed_preparation_leaves_no_manifest_beside_the_old_tensor_file(tmp_pa
 
     with pytest.raises(EastError, match="no source"):
         store_images("digits", tmp_path, fail)
-    with pytest.raises(EastError, match="damaged"):
+    with pytest.raises(EastError, match=r"images\.safetensors"):
         load_images("digits", tmp_path)
 
 
@@ -384,13 +384,13 @@ def test_embedded_data_are_the_same_bytes_with_other_instructions(tmp_path, capa
 def test_other_images_under_the_name_of_a_shipped_set_are_never_stored_or_opened(tmp_path, monkeypatch):
     source = read_digits()
     source.train_images[0, 0, 0, 0] += 1
-    with pytest.raises(EastError, match=r"not the images of Digits .*make setup"):
+    with pytest.raises(EastError, match=r"Digits.*make setup"):
         store_images("digits", tmp_path, lambda: source)
     assert not (tmp_path / "digits" / "manifest.json").exists()
     with monkeypatch.context() as before:
         before.setitem(DATASETS, "digits", replace(DATASETS["digits"], digest=None))
         store_images("digits", tmp_path, lambda: source)
-    with pytest.raises(EastError, match=r"not the images of Digits .*snakemake"):
+    with pytest.raises(EastError, match=r"Digits.*snakemake"):
         load_images("digits", tmp_path)
     prepare("digits", tmp_path)
     assert load_images("digits", tmp_path).digest == DATASETS["digits"].digest

@@ -5,7 +5,7 @@ import torch
 
 from east.engine.arithmetic import PyTorchArithmetic
 from east.engine.cpu.arithmetic import KernelArithmetic, power
-from east.engine.cpu.kernels import KernelSet
+from east.engine.cpu.bindings import KernelSet
 from tests.unit.planes import on_threads
 
 SIZES = ((3,), (40, 7), (0,), (1,), (200, 100))

@@ -8,8 +8,7 @@ import torch.nn.functional as F
 from torch._dynamo.testing import CompileCounter
 
 from east.engine import GradientRequest
-from east.engine.compiled import CACHE_VARIABLE, CompiledNetwork
-from east.engine.dense import DenseEngine
+from east.engine.dense import CACHE_VARIABLE, CompiledNetwork, DenseEngine
 from east.models.blocks import BASIC, Parts
 from east.models.dyrelu import retire_dyrelu, set_beta
 from east.models.resnet import ResNet

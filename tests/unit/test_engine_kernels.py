@@ -1,4 +1,4 @@
-"""The kernels of one unit (convolution, batch norm, residual, activation) against autograd, and bit against bit."""
+"""The kernels of a unit (convolution, batch norm, residual, activation) and of a convolution, against autograd."""
 
 from dataclasses import dataclass, field, replace
 
@@ -6,9 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from east.engine.cpu import kernels as k
-from east.engine.cpu.index import NonzeroIndex
-from east.engine.cpu.sketch import contracted, parts_of
+from east.engine.cpu import bindings as k
+from east.engine.cpu.units import contracted, sketch_parts
+from east.engine.graph.index import NonzeroIndex
 from east.seeding import torch_generator as generator
 from east.sparse.active import ActiveWeights
 from east.sparse.layers import MaskedConv2d
@@ -207,6 +207,7 @@ class Unit:
             "weight_gradient": gamma.grad,
             "bias_gradient": beta.grad,
             "value_gradient": weight.grad[conv.mask],
+            "dense_gradient": weight.grad,
             "sketch": torch.einsum("po,nohw->pnhw", self.signs.double(), z.grad),
             "products": torch.einsum("po,oiab->ipab", self.signs.double(), weight.grad).flatten(2),
         }
@@ -244,7 +245,7 @@ class Unit:
             self.x_kind[channel], self.x_constants[channel] = k.CONSTANT, self.x[0, channel, 0, 0]
             self.x_planes[channel] = UNSET
         self.planes = k.Planes(*map(k.address, (self.x_planes, self.x_kind, self.x_constants)))
-        self.lists, self.values = self.bound.index.by_output.lists, k.address(self.bound.weights.values)
+        self.lists, self.values = k.Lists.of(self.bound.index.by_output), k.address(self.bound.weights.values)
         outputs, size = len(case.nonzeros), self.bound.out_size
         self.z = unset(outputs, *size, case.batch, case.dtype) if way.rows else None
         if self.z is not None:
@@ -301,7 +302,7 @@ class Unit:
         outputs, values = len(case.nonzeros), len(self.bound.weights.values)
         sizes = {"weight_gradient": outputs, "bias_gradient": outputs, "value_gradient": values}
         self.gradients = {name: self.gamma.new_full((size,), UNSET) for name, size in sizes.items()}
-        shape = (parts_of(outputs), max(case.probes, 1), *self.y.shape[1:])
+        shape = (sketch_parts(outputs), max(case.probes, 1), *self.y.shape[1:])
         self.sketches = self.gamma.new_full(shape, UNSET)
         coefficients, pooled = to_lanes(self.coefficients), to_lanes(self.pooled)
         backward = k.Backward(
@@ -327,18 +328,30 @@ class Unit:
         )
         for place, (bound, dz) in enumerate([] if way.pushed else readers):
             values = k.address(bound.weights.values)
-            backward.consumers[place] = k.Consumer(bound.geometry, bound.index.by_input.lists, values, k.address(dz))
+            backward.consumers[place] = k.Reader(
+                bound.geometry, k.Lists.of(bound.index.by_input), values, k.address(dz)
+            )
         self.kernels("backward", backward)
         if way.rows:
             dz, gradient = k.address(self.dz), k.address(self.gradients["value_gradient"])
             arguments = (geometry, self.lists, self.planes, dz, gradient, k.FEW + 1)
             self.kernels("weight_gradient", k.WeightGradient(*arguments))
+        if case.everything:
+            dense = self.gradients["dense_gradient"] = torch.full_like(self.bound.conv.weight.detach(), UNSET)
+            structure = k.DenseGradient(geometry, self.planes, k.address(self.dz), k.address(dense))
+            self.kernels("dense_gradient", structure)
+            assert torch.equal(dense[self.bound.conv.mask], self.gradients["value_gradient"])
 
     def _pushed(self, readers, direct):
         """The gradient at the output after the readers have added to it, one after the other."""
         to = copy_of(self.y).fill_(UNSET) if direct is None else direct
         for number, (bound, dz) in enumerate(readers):
-            arguments = (bound.index.by_input.lists, k.address(bound.weights.values), k.address(dz), k.address(to))
+            arguments = (
+                k.Lists.of(bound.index.by_input),
+                k.address(bound.weights.values),
+                k.address(dz),
+                k.address(to),
+            )
             accumulate = int(direct is not None or number > 0)
             self.kernels("input_gradient", k.InputGradient(bound.geometry, *arguments, accumulate))
         return to
@@ -370,7 +383,7 @@ class Unit:
         defined, expected = self.defined(found), self.defined(expected)
         amplified = float(expected["inverse"].max())  # errors of z, where it hardly varies
         for name, tensor in defined.items():
-            agree(tensor, expected[name], self.case.dtype, name, amplified)
+            agree(tensor, expected[name], TOLERANCE[self.case.dtype], name, amplified)
         for way in ways:
             assert_same_bits(self.defined(self.run(way)), defined)
         self.kind = kind
@@ -382,10 +395,10 @@ def each(channels):
     return channels[:, None, None]
 
 
-def agree(found, expected, dtype, name, amplified=1.0):
+def agree(found, expected, tolerance, name, amplified=1.0):
     scale = max(1.0, amplified, float(expected.abs().max())) if expected.numel() else 1.0
     torch.testing.assert_close(
-        found.double(), expected, rtol=0, atol=TOLERANCE[dtype] * scale, msg=lambda text: f"{name}: {text}"
+        found.double(), expected, rtol=0, atol=tolerance * scale, msg=lambda text: f"{name}: {text}"
     )
 
 
@@ -613,7 +626,7 @@ def check_correlate(shape, probes=1, parts=1, height=6, width=5, batch=5, consta
     weight = torch.nn.grad.conv2d_weight(
         x.double(), size, sketches.double().sum(0), stride=shape.stride, padding=shape.padding
     )
-    agree(found, weight.transpose(0, 1).flatten(2), dtype, "products")
+    agree(found, weight.transpose(0, 1).flatten(2), TOLERANCE[dtype], "products")
 
 
 @pytest.mark.parametrize("kernel", [1, 3, 7])
@@ -637,3 +650,194 @@ def test_parts_of_sketches_are_added(probes, parts, dtype):
 def test_products_with_constant_channels_and_of_every_width(shape, width, dtype):
     for height in (1, 2, 4):
         check_correlate(shape, 2, height=height, width=width, constant=True, dtype=dtype)
+
+
+# A convolution by itself, row by row, and the gradients of all its weights
+
+
+class Convolution(Bound):
+    """Random x and dz (N, C, H, W) of a convolution, and a mask; none of it depends on the batch but x and dz."""
+
+    def __init__(self, shape, size, batch, channels=(6, 5), dtype=torch.float64, mask=0.3):
+        conv = MaskedConv2d(*channels, shape.kernel, stride=shape.stride, padding=shape.padding).to(dtype)
+        draw = generator(1, "convolution")
+        if isinstance(mask, float):
+            mask = torch.rand(conv.weight.shape, generator=draw) < mask
+        conv.mask.copy_(mask)
+        with torch.no_grad():
+            conv.weight.copy_(torch.randn(mask.shape, generator=draw, dtype=dtype) * mask)
+        super().__init__(conv, size, batch)
+        self.mask, self.dtype, self.batch, self.kernels = mask, dtype, batch, k.KernelSet(dtype)
+        self.x = torch.randn(batch, channels[0], *size, generator=draw, dtype=dtype)
+        self.dz = torch.randn(batch, channels[1], *self.out_size, generator=draw, dtype=dtype)
+        self.read, self.live = (lists.occupied.bool() for lists in (self.index.by_input, self.index.by_output))
+
+    def planes(self):
+        return to_planes(self.x), to_planes(self.dz)
+
+    def convolve(self, x, z=None):
+        z = unset(*self.dz.shape[1:], self.batch, self.dtype) if z is None else z
+        addresses = map(k.address, (self.weights.values, x, z))
+        self.kernels("convolve", k.Convolve(self.geometry, k.Lists.of(self.index.by_output), *addresses))
+        return to_images(z, self.batch)
+
+    def input_gradient(self, dz, before=None):
+        to = unset(*self.x.shape[1:], self.batch, self.dtype) if before is None else copy_of(before)
+        lists, addresses = k.Lists.of(self.index.by_input), map(k.address, (self.weights.values, dz, to))
+        self.kernels("input_gradient", k.InputGradient(self.geometry, lists, *addresses, int(before is not None)))
+        return to_images(to, self.batch)
+
+    def weight_gradient(self, x, dz, least=0):
+        gradient = torch.full_like(self.weights.values, UNSET)
+        arguments = (k.Planes(k.address(x)), k.address(dz), k.address(gradient), least)
+        self.kernels("weight_gradient", k.WeightGradient(self.geometry, k.Lists.of(self.index.by_output), *arguments))
+        return gradient
+
+    def dense_gradient(self, x, dz, kind=None, constants=None):
+        gradient = torch.full(self.mask.shape, UNSET, dtype=self.dtype)
+        planes = k.Planes(*map(k.address, (x, kind, constants)))
+        self.kernels("dense_gradient", k.DenseGradient(self.geometry, planes, k.address(dz), k.address(gradient)))
+        return gradient
+
+    def sparse_results(self, x, dz):
+        return {"z": self.convolve(x), "dx": self.input_gradient(dz), "gradient": self.weight_gradient(x, dz)}
+
+    def results(self):
+        return self.sparse_results(*self.planes()) | {"dense gradient": self.dense_gradient(*self.planes())}
+
+    def check(self, run=results):
+        """Compare with PyTorch, and all weights' gradients with the non-zeros' bit for bit."""
+        found = run(self)
+        x, weight = (tensor.double().requires_grad_() for tensor in (self.x, self.conv.weight.detach()))
+        z = self(x, weight)
+        z.backward(self.dz.double())
+        assert found["z"][:, ~self.live].isnan().all()
+        tolerance = {torch.float32: 1e-5, torch.float64: 1e-12}[self.dtype]
+        agree(found["z"][:, self.live], z.detach()[:, self.live], tolerance, "z")
+        agree(found["dx"], x.grad, tolerance, "dx")
+        agree(found["dense gradient"], weight.grad, tolerance, "dense gradient")
+        assert torch.equal(found["dense gradient"][self.mask], found["gradient"])
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_random_convolutions_equal_pytorch_on_any_number_of_threads(seed):
+    draws = generator(seed, "shape")
+
+    def draw(low, high):
+        return int(torch.randint(low, high + 1, (), generator=draws))
+
+    kernel = (1, 3, 7)[draw(0, 2)]
+    padding = draw(0, kernel - 1)
+    least, shape = max(1, kernel - 2 * padding), Shape(kernel, draw(1, 3), padding)
+    size, channels = (draw(least, 20), draw(least, 20)), (draw(1, 9), draw(1, 9))
+    dtype = (torch.float32, torch.float64)[draw(0, 1)]
+    convolution = Convolution(shape, size, draw(1, 40), channels, dtype, draw(1, 10) / 10)
+    convolution.check(lambda own: on_threads(own.results) if seed % 6 == 0 else own.results())
+
+
+STRIDED = Shape(3, 2, 1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    ("shape", "size", "batch", "channels"),
+    [
+        pytest.param(NEAR, (3, 50), 9, (70, 4), id="rows in several tiles"),
+        pytest.param(STRIDED, (4, 90), 9, (5, 70), id="strided rows, several blocks of channels"),
+        pytest.param(Shape(1, 1, 0), (1, 1), 128, (40, 10), id="linear layer"),
+        pytest.param(NEAR, (1, 1), 20, (6, 5), id="one position"),
+        pytest.param(NEAR, (70, 2), 16, (6, 5), id="high and narrow"),
+        pytest.param(NEAR, (2, 1), 16, (6, 5), id="one column"),
+        pytest.param(STRIDED, (1, 2), 16, (6, 5), id="one row, strided"),
+        pytest.param(Shape(7, 2, 3), (17, 19), 33, (6, 5), id="7x7"),
+        pytest.param(NEAR, (33, 9), 40, (6, 5), id="several groups"),
+        *(
+            pytest.param(shape, (6, 7), 33, channels, id=f"{channels} channels, stride {shape.stride}")
+            for shape in (NEAR, STRIDED)
+            for channels in ((1, 1), (3, 64), (70, 13), (5, 6))
+        ),
+    ],
+)
+def test_every_division_equals_pytorch_on_any_number_of_threads(shape, size, batch, channels, dtype):
+    """Tiles go over rows and channels; the last ones are narrower."""
+    Convolution(shape, size, batch, channels, dtype).check(lambda own: on_threads(own.results, (1, 3)))
+
+
+def mask_of(name):
+    density = {"none": 0.0, "one": 0.0, "every": 1.0}.get(name, 0.3)
+    mask = torch.rand(5, 6, 3, 3, generator=generator(1, "mask")) < density
+    if name == "one":
+        mask[1, 2, 0, 2] = True
+    if name == "empty rows":
+        mask[[0, 2, 4]] = False
+    if name == "empty columns":
+        mask[:, [0, 3, 5]] = False
+    return mask
+
+
+@pytest.mark.parametrize("shape", [NEAR, STRIDED], ids=["stride 1", "stride 2"])
+@pytest.mark.parametrize("name", ["none", "one", "every", "empty rows", "empty columns"])
+def test_every_mask_equals_pytorch_and_reads_only_what_it_needs(name, shape):
+    convolution = Convolution(shape, (9, 6), 17, mask=mask_of(name))
+    convolution.check()
+    x, dz = convolution.planes()
+    expected = convolution.sparse_results(x, dz)
+    x[~convolution.read], dz[~convolution.live] = UNSET, UNSET
+    assert_same_bits(convolution.sparse_results(x, dz), expected)
+
+
+@pytest.mark.parametrize("batch", [32, 5])
+def test_an_input_gradient_is_added_to_what_is_there(batch):
+    convolution = Convolution(STRIDED, (8, 8), batch, mask=mask_of("empty columns"))
+    before = torch.randn(convolution.x.shape, generator=generator(0, "before"), dtype=torch.float64)
+    dz = to_planes(convolution.dz)
+    found = convolution.input_gradient(dz, to_planes(before))
+    torch.testing.assert_close(found, before + convolution.input_gradient(dz), rtol=0, atol=1e-12)
+
+
+def test_channels_with_fewer_nonzeros_than_asked_for_are_left_out():
+    mask = mask_of("some")
+    mask[0] = False
+    mask[0, :3, 1, 1] = True
+    convolution = Convolution(NEAR, (5, 5), 3, mask=mask)
+    x, dz = convolution.planes()
+    found, every = convolution.weight_gradient(x, dz, least=4), convolution.weight_gradient(x, dz)
+    assert found[:3].isnan().all()
+    assert torch.equal(found[3:], every[3:])
+
+
+def test_an_images_output_depends_on_no_other_image():
+    """Evaluation may divide images as it likes."""
+    whole = Convolution(NEAR, (9, 9), 70, dtype=torch.float32)
+    z = whole.convolve(to_planes(whole.x))
+    for first, count in ((0, 1), (31, 2), (5, 64)):
+        part = Convolution(NEAR, (9, 9), count, dtype=torch.float32)
+        found = part.convolve(to_planes(whole.x[first : first + count]))
+        assert torch.equal(found[:, part.live], z[first : first + count, part.live])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_memory_need_not_be_aligned(dtype):
+    convolution = Convolution(NEAR, (5, 5), 32, dtype=dtype)
+
+    def shifted(planes):
+        """The same one number further on in memory."""
+        channels, stride = len(planes), planes.stride(0)
+        memory = torch.full((channels * stride + 1,), UNSET, dtype=dtype)
+        return memory[1:].view(channels, stride)[:, : planes[0].numel()].view(planes.shape).copy_(planes)
+
+    x, dz = convolution.planes()
+    assert_same_bits(convolution.sparse_results(shifted(x), shifted(dz)), convolution.sparse_results(x, dz))
+    z = shifted(unset(*convolution.dz.shape[1:], 32, dtype))
+    assert_same_bits({"z": convolution.convolve(x, z)}, {"z": convolution.convolve(x)})
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_all_weights_gradients_read_constant_channels_as_if_they_were_stored(dtype):
+    convolution = Convolution(NEAR, (6, 7), 33, dtype=dtype)
+    convolution.x[:, [0, 4]] = 0.7
+    x, dz = convolution.planes()
+    expected = convolution.dense_gradient(x, dz)
+    kind, constants = torch.zeros(6, dtype=torch.uint8), torch.full((6,), UNSET, dtype=dtype)
+    kind[[0, 4]], constants[[0, 4]], x[[0, 4]] = k.CONSTANT, 0.7, UNSET
+    assert torch.equal(convolution.dense_gradient(x, dz, kind, constants), expected)

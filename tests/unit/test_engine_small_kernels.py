@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from east.engine.cpu import kernels as k
-from east.engine.cpu.sketch import parts_of
+from east.engine.cpu import bindings as k
+from east.engine.cpu.units import sketch_parts
 from tests.unit.planes import UNSET, from_lanes, on_threads, to_images, to_lanes, to_planes, unset
 
 CASES = [(1, torch.float32), (7, torch.float64), (128, torch.float32), (70, torch.float64)]
@@ -258,7 +258,7 @@ def cross_entropy(logits, labels):
     lanes = to_lanes(logits)
     loss, gradient = torch.full((1,), UNSET, dtype=torch.float64), torch.full_like(lanes, UNSET)
     at = map(k.address, (lanes, labels, loss, gradient))
-    k.KernelSet(logits.dtype)("cross_entropy", k.CrossEntropy(logits.shape[1], len(labels), *at))
+    k.KernelSet(logits.dtype)("cross_entropy", k.CrossEntropyLoss(logits.shape[1], len(labels), *at))
     assert (gradient.flatten(1)[:, len(labels) :] == 0).all()
     return loss[0], from_lanes(gradient, len(labels))
 
@@ -316,10 +316,10 @@ def test_squared_norms_of_projections_are_found_probe_by_probe():
 def test_sketches_without_batch_norm_are_sums_over_eight_channels(batch, dtype, channels):
     dz, signs = integers(channels, batch, dtype=dtype), 2 * torch.randint(2, (3, channels)).to(dtype) - 1
     lanes = to_lanes(dz.T.contiguous())
-    sketches = torch.empty(parts_of(channels), 3, *lanes.shape[1:], dtype=dtype)
+    sketches = torch.empty(sketch_parts(channels), 3, *lanes.shape[1:], dtype=dtype)
     sizes = (channels, lanes[0].numel(), 3)
     run("project", k.Project(*sizes, *map(k.address, (lanes, signs, sketches))), sketches)
-    for part in range(parts_of(channels)):
+    for part in range(sketch_parts(channels)):
         within = slice(8 * part, 8 * part + 8)
         found = sketches[part].flatten(1)[:, :batch]
         assert torch.equal(found, signs[:, within] @ dz[within])

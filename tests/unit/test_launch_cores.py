@@ -1,10 +1,22 @@
-"""Threads of a training, so that the whole plan ends soonest."""
+"""Threads of a training, so that the whole plan ends soonest; and how they wait."""
+
+import os
+import subprocess
+import sys
 
 import pytest
 
 from east.cli import main
 from east.errors import EastError
-from east.launch.cores import SPEED_UP_OF_TWO, check_threads, plan_time, speed_up, threads_per_run
+from east.launch.cores import (
+    CHOSEN_BY_USERS,
+    SPEED_UP_OF_TWO,
+    check_threads,
+    let_idle_threads_sleep,
+    plan_time,
+    speed_up,
+    threads_per_run,
+)
 
 
 @pytest.mark.parametrize(
@@ -77,3 +89,37 @@ def test_the_command_refuses_such_threads_in_a_plain_sentence(capsys, monkeypatc
         main()
     assert ended.value.code == 1
     assert capsys.readouterr().err.startswith("error: 40000 threads are more than this machine")
+
+
+# How threads without work wait
+
+
+def test_threads_sleep_soon():
+    environment = {"PATH": "/bin"}
+    let_idle_threads_sleep(environment)
+    assert environment == {"PATH": "/bin", "GOMP_SPINCOUNT": "1000", "KMP_BLOCKTIME": "0"}
+
+
+@pytest.mark.parametrize("name", CHOSEN_BY_USERS)
+def test_what_the_user_has_chosen_stays(name):
+    let_idle_threads_sleep(environment := {name: "any"})
+    assert environment == {name: "any"}
+
+
+def test_the_command_says_so_before_it_imports_pytorch():
+    """By an import hook: PyTorch's OpenMP runtime reads the environment when it is loaded."""
+    code = (
+        "import os, sys\n"
+        "class Watch:\n"
+        "    def find_spec(self, name, *rest):\n"
+        "        if name == 'torch':\n"
+        "            print(os.environ.get('GOMP_SPINCOUNT'), flush=True)\n"
+        "            os._exit(0)\n"
+        "sys.meta_path.insert(0, Watch())\n"
+        "sys.argv = ['east', 'prepare', 'digits']\n"
+        "from east.cli import main\n"
+        "main()\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if name not in CHOSEN_BY_USERS}
+    found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert found.stdout.splitlines()[-1:] == ["1000"], found.stderr

@@ -12,8 +12,7 @@ from contextlib import ExitStack
 import pytest
 
 from east.errors import EastError
-from east.launch.lease import Lease, gpu_alone, installed_gpus, leased_gpu, listed_gpus, visible_gpus
-from east.launch.mps import mps_runs
+from east.launch.lease import Lease, gpu_alone, installed_gpus, leased_gpu, listed_gpus, mps_runs, visible_gpus
 from tests.conftest import ROOT
 
 

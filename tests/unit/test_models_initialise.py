@@ -91,5 +91,5 @@ def test_dct_layers_start_at_their_fixed_matrix():
 
 
 def test_a_parameter_without_a_law_is_refused():
-    with pytest.raises(EastError, match=r"parameter 0\.weight .* no law"):
+    with pytest.raises(EastError, match=r"\b0\.weight\b"):
         initialise(nn.Sequential(nn.PReLU()), 1)

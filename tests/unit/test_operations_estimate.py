@@ -13,7 +13,7 @@ from safetensors.torch import save
 from east.config import load_plan, make_plan, read_config
 from east.cost.parts import Conditions, KindTimes, PartSeconds, at_density, time_kind
 from east.cost.timed_training import TimedTraining
-from east.data.catalog import DATASETS
+from east.data.catalog import DATASETS, steps_per_epoch
 from east.models import build_model
 from east.operations import disk
 from east.operations.disk import data_bytes, run_bytes
@@ -21,8 +21,8 @@ from east.operations.estimate import costs, runs_left
 from east.operations.kind_seconds import KindSeconds, timed_densities
 from east.operations.kinds import Moment, Work, densities, kind_of, remaining_work
 from east.operations.parallelism import find_parallelism, wall_seconds
-from east.training.describe import steps_per_epoch
-from east.training.sparsity import make_timetable
+from east.sparse.schedule import Schedule
+from east.sparse.timetable import Timetable
 from tests.conftest import ROOT
 from tests.unit.cost_specs import make_spec
 from tests.unit.fake_runs import write_planned_run
@@ -70,20 +70,20 @@ def test_seed_and_schedule_make_no_other_kind():
 def test_the_work_of_a_run_is_that_of_its_timetable(run):
     spec = paper_run(run)
     work = remaining_work(spec)
-    timetable = make_timetable(spec, steps_per_epoch(spec))
-    updates = list(timetable)
-    assert work.steps.total() == timetable.total_steps == 250 * 352
+    schedule = Schedule.of(spec, steps_per_epoch(spec))
+    updates = list(Timetable(schedule))
+    assert work.steps.total() == schedule.total_steps == 250 * 352
     assert work.epochs.total() == 250
     assert work.updates.total() == len(updates)
-    before = [timetable.scheduled_density(0), *(update.density for update in updates)]
+    before = [schedule.density(0), *(update.density for update in updates)]
     growing = [new.density > old or new.kind == "exchange" for old, new in zip(before, updates, strict=False)]
     assert work.dense_gradients.total() == sum(growing)
     # The density of every step: what the update before it has set.
-    mean = sum(moment.density * steps for moment, steps in work.steps.items()) / timetable.total_steps
-    ends = [*(update.step for update in updates), timetable.total_steps]
+    mean = sum(moment.density * steps for moment, steps in work.steps.items()) / schedule.total_steps
+    ends = [*(update.step for update in updates), schedule.total_steps]
     begins = [0, *ends]
     expected = sum(density * (end - begin) for density, begin, end in zip(before, begins, ends, strict=False))
-    assert mean == pytest.approx(expected / timetable.total_steps)
+    assert mean == pytest.approx(expected / schedule.total_steps)
 
 
 def test_dyrelu_is_active_until_it_has_faded():

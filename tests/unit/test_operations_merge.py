@@ -7,7 +7,7 @@ from east.config import load_plan
 from east.operations.on_disk import SMALL_FILES
 from east.training.folder import locked
 from tests.conftest import ROOT
-from tests.unit.fake_runs import write_planned_run
+from tests.unit.fake_runs import write_curve, write_planned_run
 from tests.unit.in_process import east
 
 TEST_CONFIG = ROOT / "config" / "test.yaml"
@@ -123,11 +123,11 @@ BROKEN = {
     "another run in its summary": (another_run_in("summary.json"), "describes another run than the fingerprint says"),
     "another run in its run.json": (another_run_in("run.json"), "describes another run than the fingerprint says"),
     "metrics that stop early": (
-        lambda folder: (folder / "metrics.csv").write_text("epoch,test_acc\n1,10.0\n"),
+        lambda folder: write_curve(folder, [10.0]),
         "its metrics.csv does not end as its summary.json says",
     ),
     "metrics of other numbers": (
-        lambda folder: (folder / "metrics.csv").write_text("epoch,test_acc\n1,10.0\n2,51.0\n"),
+        lambda folder: write_curve(folder, [10.0, 51.0]),
         "its metrics.csv does not end as its summary.json says",
     ),
     "metrics that are none": (

@@ -13,7 +13,7 @@ from torch import nn
 from east.config.run import ClipSpec, OptimizerSpec, TrainingSpec
 from east.engine.arithmetic import PyTorchArithmetic
 from east.engine.base import CrossEntropy, GradientRequest
-from east.engine.cpu.engine import SparseEngine
+from east.engine.cpu.engine import CpuEngine
 from east.models.blocks import BASIC, BOTTLENECK, Design, Parts
 from east.models.dyrelu import set_beta
 from east.models.resnet import ResNet
@@ -143,7 +143,7 @@ def recipes(case):
 
 
 def sparse_engine(model, active, execution):
-    return SparseEngine(model, active, device=torch.device("cpu"), choose=executed(execution))
+    return CpuEngine(model, active, device=torch.device("cpu"), choose=executed(execution))
 
 
 def same(found, wanted):

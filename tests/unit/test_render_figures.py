@@ -1,10 +1,9 @@
-import csv
 import xml.etree.ElementTree as ET
 from itertools import pairwise
 
 import matplotlib as mpl
 import pytest
-from fake_runs import DIVERGED, PUBLISHED, grid, methods
+from fake_runs import DIVERGED, PUBLISHED, grid, methods, write_curve, write_rows
 from fake_tables import MISSING, around, paper, summarised
 from PIL import Image
 
@@ -28,6 +27,7 @@ from east.render.figures.cost import printed_hours
 from east.render.figures.style import MOST_PANELS, look, new_figure
 from east.render.palette import GRID, INK, MUTED
 from east.render.templating import REPORT_FOLDER
+from east.training.records import UpdateRecord
 
 HOSTILE = "<b> $x_\\frac{}\u202e & \x00"
 UPDATES = ("step", "epoch", "nonzeros", "dropped", "grown", "blind_growth", "active_zeros")
@@ -44,12 +44,9 @@ COST = CostRecord(
 
 def write_epochs(runs_dir, run, epochs=3, steps=10):
     folder = runs_dir / run
-    folder.mkdir(parents=True, exist_ok=True)
-    rows = "".join(f"{epoch},{epoch * steps},{50 + 5 * epoch}\n" for epoch in range(1, epochs + 1))
-    (folder / "metrics.csv").write_text(f"epoch,step,test_acc\n{rows}")
-    with (folder / "updates.csv").open("w", newline="") as stream:
-        writer = csv.writer(stream)
-        writer.writerows([UPDATES, (0, 0, 100, 0, 0, 0, 0), (5, 1, 100, 40, 40, 10, 8), (15, 2, 100, 20, 20, 0, 4)])
+    write_curve(folder, [50 + 5 * epoch for epoch in range(1, epochs + 1)], steps)
+    updates = [(0, 0, 100, 0, 0, 0, 0), (5, 1, 100, 40, 40, 10, 8), (15, 2, 100, 20, 20, 0, 4)]
+    write_rows(folder, UpdateRecord, *(dict(zip(UPDATES, row, strict=True)) for row in updates))
 
 
 def make_table(runs_dir):
@@ -149,7 +146,7 @@ def test_series_differ_without_colour():
 def test_curves_differ_with_what_was_measured(tmp_path, table):
     before = accuracy_curves(table, tmp_path, tmp_path / "figure").svg.read_text()
     diverged = table.rows[1].accuracy.seeds[1].run
-    (tmp_path / diverged / "metrics.csv").write_text("epoch,test_acc\n1,50\n2,10\n")
+    write_curve(tmp_path / diverged, [50, 10])
     assert accuracy_curves(table, tmp_path, tmp_path / "figure").svg.read_text() != before
 
 

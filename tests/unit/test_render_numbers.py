@@ -1,7 +1,8 @@
 import pytest
 
 from east.analysis.aggregate import Accuracy, SeedValue
-from east.render.names import enumerate_in_words, table_label
+from east.analysis.words import listed
+from east.render.names import table_label
 from east.render.numbers import (
     accuracy_text,
     density_text,
@@ -101,7 +102,16 @@ def test_quantities_have_three_digits(value, text):
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0, "0 s"), (59.4, "59 s"), (59.6, "1 min"), (3599, "1 h 00 min"), (11100, "3 h 05 min"), (187200, "2 d 4 h")],
+    [
+        (0, "0 s"),
+        (59.4, "59 s"),
+        (59.6, "1 min"),
+        (3599, "1 h 00 min"),
+        (11100, "3 h 05 min"),
+        (172740, "47 h 59 min"),
+        (172800, "2 d 0 h"),
+        (187200, "2 d 4 h"),
+    ],
 )
 def test_durations(seconds, text):
     assert duration(seconds) == text
@@ -109,4 +119,4 @@ def test_durations(seconds, text):
 
 def test_names():
     assert [table_label(name) for name in ("table2", "tableB1", "tablemethods")] == ["Table 2", "Table B.1", None]
-    assert [enumerate_in_words(list(text)) for text in ("", "a", "ab", "abc")] == ["", "a", "a and b", "a, b and c"]
+    assert [listed(text) for text in ("", "a", "ab", "abc")] == ["", "a", "a and b", "a, b and c"]

@@ -9,7 +9,8 @@ import pytest
 from fake_runs import DIVERGED, PUBLISHED, grid, methods
 
 from east.analysis.aggregate import aggregate
-from east.render.tables import render_table
+from east.render.rendered import csv_text
+from east.render.tables import grid_view, render_table
 from east.render.view import Column, Footnotes, TableView, letter
 
 HOSTILE = "<script>alert(1)</script> \\input{x} 5% & $a_b$ [z] *|* \u202etxt ש \u0000"
@@ -60,6 +61,20 @@ def test_csv_has_the_unrounded_numbers_and_every_seed(tmp_path):
     assert cyclic["seed_values"] == "17:85.0000 18:diverged 19:missing"
     counts = [cyclic[f"seeds_{kind}"] for kind in ("planned", "used", "diverged", "missing")]
     assert counts == ["3", "1", "1", "1"]
+
+
+def test_a_csv_file_has_six_decimals_and_no_needless_digit():
+    record = {"a": 2 / 3, "b": 2.5, "c": 1e-7, "d": None, "e": 5, "f": 'x, "y"'}
+    assert csv_text([*record, "g"], [record]) == 'a,b,c,d,e,f,g\n0.666667,2.5,0,,5,"x, ""y""",\n'
+    assert csv_text(["a"], []) == "a\n"
+
+
+def test_the_static_row_is_set_apart_and_a_line_parts_the_patterns(tmp_path):
+    summarised = aggregate(grid(tmp_path, [80.0], [85.0]), tmp_path, published_dir=PUBLISHED)
+    static, cyclic = summarised.rows
+    table = summarised.model_copy(update={"rows": (static, cyclic, cyclic)})
+    rows = grid_view(table).rows
+    assert [(row.reference, row.rule) for row in rows] == [(True, False), (False, True), (False, False)]
 
 
 def test_a_row_without_a_number_says_why(tmp_path):

@@ -55,7 +55,7 @@ def test_integers_are_the_exact_upper_half_of_the_product(below, words):
 
 @pytest.mark.parametrize("below", [0, -1, 2**32 + 1])
 def test_integers_beyond_their_range_are_refused(below):
-    with pytest.raises(ValueError, match="between 1 and"):
+    with pytest.raises(ValueError, match=rf"{below}:.*2\^32"):
         generator(1, "x").integers(below, 1)
 
 
@@ -89,17 +89,15 @@ def test_every_number_is_chosen_as_often_as_any_other():
 
 @pytest.mark.parametrize("count", [-1, 4])
 def test_a_subset_larger_than_the_whole_is_refused(count):
-    with pytest.raises(ValueError, match="cannot be chosen"):
+    with pytest.raises(ValueError, match=f"{count} of 3"):
         generator(1, "x").choose(3, count)
 
 
-def test_coins_and_octets_are_the_bits_of_words_from_the_lowest_up():
+def test_coins_are_the_bits_of_words_from_the_lowest_up():
     words = words_of(3, "c")
     bits = [word >> bit & 1 for word in words for bit in range(64)]
     assert generator(17, "c").coins(130).tolist() == [bool(bit) for bit in bits[:130]]
     assert generator(17, "c").signs(130).tolist() == [2.0 * bit - 1 for bit in bits[:130]]
-    octets = [word >> 8 * place & 255 for word in words for place in range(8)]
-    assert generator(17, "c").octets(20).tolist() == octets[:20]
 
 
 @pytest.mark.parametrize(
@@ -112,7 +110,6 @@ def test_coins_and_octets_are_the_bits_of_words_from_the_lowest_up():
         (lambda random: random.choose(10, 10), 10),
         (lambda random: random.coins(65), 2),
         (lambda random: random.signs(64), 1),
-        (lambda random: random.octets(9), 2),
     ],
 )
 def test_what_is_drawn_never_decides_how_many_words_are_taken(draw, words):

@@ -11,7 +11,7 @@ from east.sparse.distribution import (
     erk,
     erk_as_coded_counts,
     erk_counts,
-    uniform,
+    uniform_counts,
 )
 
 STAGES = [(64, 3, 64), (128, 4, 64), (256, 6, 128), (512, 3, 256)]
@@ -100,7 +100,7 @@ def test_a_fraction_goes_to_the_largest_remainder():
 
 
 def test_uniform_gives_every_tensor_the_same_density():
-    assert uniform({"a": (10, 10), "b": (30, 10)}, 0.1) == {"a": 10, "b": 30}
+    assert uniform_counts({"a": (10, 10), "b": (30, 10)}, 40) == {"a": 10, "b": 30}
 
 
 def test_budget_reads_the_density_as_the_decimal_it_prints_as():
@@ -115,7 +115,7 @@ def test_a_density_outside_its_range_is_refused(density):
 
 
 def test_a_budget_smaller_than_the_number_of_tensors_is_refused_with_the_smallest_density():
-    with pytest.raises(EastError, match=r"at least one each.*at least 0.0011"):
+    with pytest.raises(EastError, match=r"\b0\.0011\b"):
         erk({"a": (30, 30), "b": (30, 30)}, 0.0001)
 
 

@@ -2,14 +2,20 @@ import pytest
 import torch
 from torch import nn
 
+from east.config.run import CycleSpec
 from east.engine.arithmetic import PyTorchArithmetic
 from east.seeding import torch_generator as generator
 from east.sparse.active import active_weights
 from east.sparse.layers import MaskedConv2d, MaskedLinear, apply_masks, masked_layers
 from east.sparse.masks import Allocation, initialise_masks, nonzeros, update_masks
 from east.sparse.timetable import MaskUpdate
-from east.sparse.topology import TOPOLOGIES, grow_by_gradient
+from east.sparse.topology import TOPOLOGIES
+from east.training.assembly import initial_model
+from east.training.describe import mask_updater
 from east.training.optimizer import Adam, Sgd
+from tests.unit.cost_specs import make_spec
+
+RIGL = TOPOLOGIES["rigl"]
 
 
 def small_network():
@@ -86,8 +92,6 @@ def test_invariants_hold_through_hundreds_of_steps_of_cycles_and_exchanges(make_
     initialise_masks(layers, allocation.counts(0.1), seed=1)
     active = active_weights(layers)
     optimizer = make_optimizer(model, active)
-    settings = {"allocation": allocation, "drop_fraction": 0.4, "seed": 1}
-    settings |= {"grow": rule.grow, "needs_gradient": rule.needs_gradient}
     for step in range(1, 241):
         train_step(model, active, optimizer, step)
         assert_off_weights_are_clean(layers)
@@ -97,7 +101,7 @@ def test_invariants_hold_through_hundreds_of_steps_of_cycles_and_exchanges(make_
         cyclic = step <= 120
         density = 0.1 + 0.004 * min(step, 120 - step) if cyclic else 0.1
         update = MaskUpdate(step, "cycle" if cyclic else "exchange", density)
-        change = update_masks(layers, update, **settings)
+        change = update_masks(layers, update, allocation=allocation, drop_fraction=0.4, rule=rule, seed=1)
         apply_masks(layers)
         optimizer.masks_changed()
         after = {name: int(layer.mask.sum()) for name, layer in layers.items()}
@@ -118,15 +122,7 @@ def test_a_grown_weight_starts_at_zero_with_a_clean_state_and_one_that_stays_kee
     for step in range(5):
         train_step(model, active, optimizer, step)
     old = {name: (layer.mask.clone(), layer.weight.detach().clone()) for name, layer in layers.items()}
-    update_masks(
-        layers,
-        MaskUpdate(5, "exchange", 0.2),
-        allocation=allocation,
-        drop_fraction=0.5,
-        grow=grow_by_gradient,
-        needs_gradient=True,
-        seed=1,
-    )
+    update_masks(layers, MaskUpdate(5, "exchange", 0.2), allocation=allocation, drop_fraction=0.5, rule=RIGL, seed=1)
     apply_masks(layers)
     optimizer.masks_changed()
     grown = 0
@@ -142,46 +138,132 @@ def test_a_grown_weight_starts_at_zero_with_a_clean_state_and_one_that_stays_kee
     assert grown > 0
 
 
-def test_growth_where_no_gradient_flows_is_counted_as_blind():
-    layer = MaskedLinear(10, 10)
-    layers = {"layer": layer}
-    initialise_masks(layers, {"layer": 20}, seed=0)
-    layer.weight.grad = torch.zeros(10, 10)
-    allocation = Allocation({"layer": (10, 10)}, "uniform", 100)
-    settings = {"allocation": allocation, "drop_fraction": 0.5, "grow": grow_by_gradient, "seed": 0}
-    change = update_masks(layers, MaskUpdate(1, "exchange", 0.2), needs_gradient=True, **settings)
-    assert change.grown == change.dropped == change.blind_growth > 0
-    assert change.frozen_layers == 0
+def linear(gradient=None, size=10, active=20):
+    """A layer with random masks, by name, and how a density is spread over it."""
+    layers = {"layer": MaskedLinear(size, size)}
+    initialise_masks(layers, {"layer": active}, seed=0)
+    layers["layer"].weight.grad = None if gradient is None else torch.full((size, size), gradient)
+    return layers, Allocation({"layer": (size, size)}, "uniform", size**2)
 
 
-def test_a_weight_without_a_gradient_counts_as_having_a_zero_one():
-    layers = {"layer": MaskedLinear(4, 4)}
-    initialise_masks(layers, {"layer": 4}, seed=0)
-    allocation = Allocation({"layer": (4, 4)}, "uniform", 16)
+EXCHANGE = MaskUpdate(1, "exchange", 0.2)
+
+
+@pytest.mark.parametrize(
+    ("rule", "gradient", "blind"),
+    [("rigl", 0.0, True), ("rigl", None, True), ("rigl", 1.0, False), ("set", 1.0, True)],
+    ids=["no gradient flows", "no gradient", "a gradient", "not looked at"],
+)
+def test_growth_without_a_gradient_is_counted_as_blind(rule, gradient, blind):
+    layers, allocation = linear(gradient)
+    change = update_masks(layers, EXCHANGE, allocation=allocation, drop_fraction=0.5, rule=TOPOLOGIES[rule], seed=0)
+    # Of the ten that are dropped some may grow again at once.
+    assert (change.nonzeros, change.frozen_layers) == (20, 0)
+    assert change.grown == change.dropped > 0
+    assert change.blind_growth == change.grown * blind
+
+
+def test_active_zeros_are_those_before_the_update():
+    layers, allocation = linear(1.0)
+    with torch.no_grad():
+        layers["layer"].weight[layers["layer"].mask] = torch.tensor([0.0] * 3 + [1.0] * 17)
+    # Twenty weights more, all of them zero: they are off before it.
     change = update_masks(
-        layers,
-        MaskUpdate(1, "cycle", 0.5),
-        allocation=allocation,
-        drop_fraction=0.5,
-        grow=grow_by_gradient,
-        needs_gradient=True,
-        seed=0,
+        layers, MaskUpdate(1, "cycle", 0.4), allocation=allocation, drop_fraction=0.5, rule=RIGL, seed=0
     )
-    assert (change.nonzeros, change.grown, change.blind_growth) == (8, 4, 4)
+    assert (change.active_zeros, change.grown) == (3, 20)
 
 
-def test_random_growth_is_blind_whatever_gradient_an_engine_has_left():
-    layers = {"layer": MaskedLinear(10, 10)}
-    initialise_masks(layers, {"layer": 20}, seed=0)
-    layers["layer"].weight.grad = torch.ones(10, 10)
-    rule = TOPOLOGIES["set"]
-    change = update_masks(
-        layers,
-        MaskUpdate(1, "exchange", 0.2),
-        allocation=Allocation({"layer": (10, 10)}, "uniform", 100),
-        drop_fraction=0.5,
-        grow=rule.grow,
-        needs_gradient=rule.needs_gradient,
-        seed=0,
-    )
-    assert change.blind_growth == change.grown > 0
+def test_ties_are_drawn_for_every_tensor_and_step_anew():
+    """Without a gradient everything is a tie, so masks differ by nothing but what they are drawn from."""
+
+    def masks_after(step, seed=0):
+        layers = {name: MaskedLinear(20, 20) for name in ("one", "other")}
+        for layer in layers.values():
+            torch.nn.init.ones_(layer.weight)
+            layer.mask.copy_(torch.arange(400).view(20, 20) < 40)
+        allocation = Allocation(dict.fromkeys(layers, (20, 20)), "uniform", 800)
+        update_masks(
+            layers, MaskUpdate(step, "exchange", 0.1), allocation=allocation, drop_fraction=0.5, rule=RIGL, seed=seed
+        )
+        return [layer.mask for layer in layers.values()]
+
+    one, other = masks_after(1)
+    assert not torch.equal(one, other)
+    assert not torch.equal(one, masks_after(2)[0])
+    assert not torch.equal(one, masks_after(1, seed=1)[0])
+    assert torch.equal(one, masks_after(1)[0])
+
+
+# The masks of a run
+
+
+def updater_of(spec, steps_per_epoch=10):
+    masks = mask_updater(initial_model(spec, 10), spec, steps_per_epoch)
+    masks.initialise()
+    return masks
+
+
+def exchanging(**changes):
+    spec = make_spec(width=4, density=0.05, update_period=10)
+    return spec.model_copy(update={"sparsity": spec.sparsity.model_copy(update=changes)})
+
+
+def cycling():
+    cycle = CycleSpec(pattern="triangular", multiplier=4, cycles=1, cycle_length=2, update_period=2)
+    return exchanging().model_copy(update={"cycle": cycle})
+
+
+@pytest.mark.parametrize(
+    ("changes", "steps"),
+    [
+        ({}, [10, 20, 30]),
+        ({"topology": "set"}, []),
+        ({"topology": "fixed"}, []),
+        ({"drop_fraction": 0.0, "drop_fraction_end": 0.0}, []),
+        ({"update_on_last_step": True}, [10, 20, 30, 40]),
+    ],
+    ids=["rigl", "set", "fixed", "nothing dropped", "last step"],
+)
+def test_exchanges_need_the_gradient_where_weights_grow_by_it(changes, steps):
+    masks = updater_of(exchanging(**changes))
+    assert [step for step in range(1, 41) if masks.needs_gradient(step)] == steps
+
+
+def test_a_cycle_needs_the_gradient_while_the_density_rises_and_not_while_it_falls():
+    masks = updater_of(cycling())
+    needed = []
+    for step in range(1, 21):
+        asked = masks.needs_gradient(step)
+        before = {name: layer.mask.clone() for name, layer in masks.layers.items()}
+        masks.update(step)
+        grown = any((layer.mask & ~before[name]).any() for name, layer in masks.layers.items())
+        assert asked == grown
+        needed += [step] * asked
+    assert needed == [2, 4, 6, 8, 10]
+    assert sum(phase.dense_gradients for phase in masks.timetable.phases()) == len(needed) + 1  # and one exchange
+
+
+def test_random_growth_does_not_depend_on_the_gradient_that_is_there():
+    masks = []
+    for fill in (None, 1.0):
+        updater = updater_of(exchanging(topology="set"))
+        for layer in updater.layers.values():
+            layer.weight.grad = None if fill is None else torch.full_like(layer.weight, fill)
+        _, change = updater.update(10)
+        masks.append((change, [layer.mask for layer in updater.layers.values()]))
+    assert masks[0][0] == masks[1][0]
+    assert all(torch.equal(a, b) for a, b in zip(masks[0][1], masks[1][1], strict=True))
+
+
+@pytest.mark.parametrize("spec", [exchanging(), cycling()], ids=["exchange", "cycle"])
+def test_no_tensor_ever_has_more_active_weights_than_at_the_peak(spec):
+    masks = updater_of(spec)
+    most = {name: int(layer.mask.sum()) for name, layer in masks.layers.items()}
+    for step in range(1, 41):
+        for layer in masks.layers.values():
+            layer.weight.grad = torch.ones_like(layer.weight)
+        masks.update(step)
+        most = {name: max(most[name], int(layer.mask.sum())) for name, layer in masks.layers.items()}
+    peak = masks.peak_counts()
+    assert all(0.9 * peak[name] <= count <= peak[name] for name, count in most.items())

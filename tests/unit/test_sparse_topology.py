@@ -6,7 +6,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from east.seeding import generator, torch_generator
-from east.sparse.topology import TOPOLOGIES, drop_and_grow, grow_at_random, grow_by_gradient, keep_largest, resize
+from east.sparse.topology import (
+    TOPOLOGIES,
+    TopologyRule,
+    drop_and_grow,
+    grow_at_random,
+    grow_by_gradient,
+    keep_largest,
+    resize,
+)
 
 
 def tensor(*values):
@@ -31,6 +39,32 @@ def test_a_dropped_weight_may_grow_again_at_once():
     assert on(drop_and_grow(weight, gradient, mask, 0.5)) == [0, 1]
 
 
+def keep_by_saliency(weight, gradient, mask, count, generator=None):
+    return keep_largest(weight * gradient, gradient, mask, count, generator)
+
+
+def test_a_rule_of_another_kind_drops_and_grows_by_its_own_measure():
+    rule = TopologyRule(keep_by_saliency, grow_by_gradient, grows_by_gradient=True, drops_by_gradient=True)
+    weight, gradient = tensor(0.1, 9.0, 1.0, 0.0), tensor(50.0, 0.1, 1.0, 0.0)
+    mask = tensor(1, 1, 1, 0).bool()
+    assert on(resize(weight, gradient, mask, 2, rule=rule)) == [0, 2]
+    assert on(resize(weight, gradient, mask, 2)) == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("rule", "grows", "drops"),
+    [
+        (TOPOLOGIES["rigl"], True, False),
+        (TOPOLOGIES["set"], False, False),
+        (TopologyRule(keep_by_saliency, grow_at_random, drops_by_gradient=True), False, True),
+    ],
+)
+def test_a_rule_says_when_it_looks_at_the_gradient(rule, grows, drops):
+    assert rule.needs_gradient(grows=True, drops=False) == grows
+    assert rule.needs_gradient(grows=False, drops=True) == drops
+    assert not rule.needs_gradient(grows=False, drops=False)
+
+
 def test_at_least_one_weight_is_exchanged_however_small_the_fraction():
     weight, gradient = tensor(1.0, 2.0, 3.0, 0.0), tensor(0.0, 0.0, 0.0, 1.0)
     assert on(drop_and_grow(weight, gradient, tensor(1, 1, 1, 0).bool(), 0.005)) == [1, 2, 3]
@@ -39,7 +73,7 @@ def test_at_least_one_weight_is_exchanged_however_small_the_fraction():
 def test_an_active_zero_counts_like_any_other_weight():
     weight = tensor(0.0, 0.0, 0.0, 7.0, 0.0, 0.0)
     mask = tensor(1, 1, 1, 1, 0, 0).bool()
-    kept = keep_largest(weight, mask, 2)
+    kept = keep_largest(weight, weight, mask, 2)
     assert kept[3]
     assert int(kept.sum()) == 2
     assert not (kept & ~mask).any()
@@ -78,10 +112,6 @@ def test_resize_prunes_by_magnitude_and_grows_by_gradient(count, expected):
     assert on(resize(weight, gradient, tensor(1, 0, 1, 0, 0).bool(), count)) == expected
 
 
-def test_fixed_masks_have_no_growth():
-    assert TOPOLOGIES["fixed"].grow is None
-
-
 def slow_drop_and_grow(weight, gradient, mask, fraction):
     """One weight at a time, for values without ties."""
     active = [i for i, m in enumerate(mask) if m]
@@ -110,8 +140,8 @@ def test_counts_are_exact_whatever_the_ties(size, fraction, seed, levels):
     mask = torch.rand(size, generator=draw) < 0.5
     weight = torch.randint(0, levels, (size,), generator=draw).float() * mask
     gradient = torch.randint(0, levels, (size,), generator=draw).float()
-    for grow in (grow_by_gradient, grow_at_random):
-        new = drop_and_grow(weight, gradient, mask, fraction, draw, grow=grow)
+    for rule in TOPOLOGIES.values():
+        new = drop_and_grow(weight, gradient, mask, fraction, draw, rule=rule)
         assert int(new.sum()) == int(mask.sum())
 
 
@@ -141,7 +171,11 @@ def test_any_generator_of_pytorch_breaks_ties_and_none_is_its_default():
 NAN, INFINITY = math.nan, math.inf
 
 
-@pytest.mark.parametrize("choose", [grow_by_gradient, keep_largest])
+def keep_by_weight(values, mask, count, generator):
+    return keep_largest(values, torch.zeros_like(values), mask, count, generator)
+
+
+@pytest.mark.parametrize("choose", [grow_by_gradient, keep_by_weight])
 @pytest.mark.parametrize(
     ("count", "certain", "possible"),
     [(1, [1], []), (2, [1, 4], []), (3, [1, 4], [3, 5]), (4, [1, 3, 4, 5], []), (5, [1, 3, 4, 5], [0, 2])],

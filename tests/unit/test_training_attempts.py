@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 
-from east.engine.executed import ExecutionLog
+from east.engine.base import ExecutionLog
 from east.reproducibility import Reproducibility, weakest
 from east.training.attempts import AttemptRecord, class_of_run
 

@@ -5,8 +5,7 @@ import torch
 
 from east.config.run import ClipSpec
 from east.data.batches import TensorBatches
-from east.engine.compiled import CompiledNetwork
-from east.engine.dense import DenseEngine
+from east.engine.dense import CompiledNetwork, DenseEngine
 from east.errors import EastError
 from east.models.blocks import BASIC, Parts
 from east.models.dyrelu import dyrelu_units, retire_dyrelu, set_beta
@@ -15,12 +14,11 @@ from east.seeding import torch_generator as generator
 from east.sparse.active import active_weights
 from east.sparse.layers import masked_layers
 from east.sparse.masks import initialise_masks
-from east.training import assembly, loop
+from east.training import assembly, run
 from east.training.captured import STEPS, CapturedStep, CudaGraphs, choose_step
 from east.training.clip import GradientClip
 from east.training.optimizer import Adam, Sgd
-from east.training.step import TrainingStep
-from east.training.sums import EpochSums
+from east.training.step import EpochSums, TrainingStep
 from tests.unit.recorders import Tapes
 from tests.unit.test_training_loop import Interrupted, changed, interrupt_at, results, rows
 
@@ -259,8 +257,8 @@ def test_a_run_of_recorded_steps_leaves_the_files_of_an_eager_one_even_if_it_is_
     tmp_path, tiny_spec, data_dir, monkeypatch, phasing
 ):
     spec = changed(tiny_spec, model={"activation": "dyrelu" if phasing else "relu"}, phasing=phasing)
-    resources = loop.Resources(device="cpu", engine="dense", threads=1, data_dir=data_dir)
-    expected = loop.train(spec, tmp_path / "eager", resources)
+    resources = run.Resources(device="cpu", engine="dense", threads=1, data_dir=data_dir)
+    expected = run.train(spec, tmp_path / "eager", resources)
     recorders = []
 
     def make_step(kind, *parts):
@@ -275,8 +273,8 @@ def test_a_run_of_recorded_steps_leaves_the_files_of_an_eager_one_even_if_it_is_
     monkeypatch.setattr(assembly, "active_weights", make_active)
     for last in (1, 3):
         with pytest.raises(Interrupted):
-            loop.train(spec, tmp_path / "recorded", resources, interrupt_at(last))
-    found = loop.train(spec, tmp_path / "recorded", resources)
+            run.train(spec, tmp_path / "recorded", resources, interrupt_at(last))
+    found = run.train(spec, tmp_path / "recorded", resources)
     assert (found["attempts"], found["nonzeros"]) == (3, expected["nonzeros"])
     assert len(rows(tmp_path / "recorded" / "updates.csv")) > 3
     assert sum(len(recorder.tapes) for recorder in recorders) >= 2
@@ -340,9 +338,9 @@ def test_no_step_waits_for_the_gpu(compiled):
 @pytest.mark.slow
 @pytest.mark.parametrize("step", ["eager", "captured", "compiled"])
 def test_a_run_on_a_gpu_that_is_cut_goes_on(tmp_path, tiny_spec, data_dir, step):
-    resources = loop.Resources(device="cuda", engine="dense", data_dir=data_dir, step=step)
+    resources = run.Resources(device="cuda", engine="dense", data_dir=data_dir, step=step)
     with pytest.raises(Interrupted):
-        loop.train(tiny_spec, tmp_path, resources, interrupt_at(2))
-    summary = loop.train(tiny_spec, tmp_path, resources)
-    assert (summary["status"], summary["attempts"]) == ("finished", 2)
-    assert summary["final_test_accuracy"] > 20
+        run.train(tiny_spec, tmp_path, resources, interrupt_at(2))
+    summary = run.train(tiny_spec, tmp_path, resources)
+    assert (summary.status, summary.attempts) == ("finished", 2)
+    assert summary.final_test_accuracy > 20

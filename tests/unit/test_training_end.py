@@ -1,6 +1,5 @@
 """A run that is killed between any two file operations of its end, and resumed, leaves what one never killed does."""
 
-import json
 import os
 import shutil
 from pathlib import Path
@@ -9,7 +8,8 @@ from unittest import mock
 import pytest
 
 from east.training.folder import CHECKPOINTS, REPEATABLE, SUMMARY, discard_temporaries, repeatable_summary
-from east.training.loop import Resources, train
+from east.training.records import read_summary
+from east.training.run import Resources, train
 from tests.unit.test_training_loop import Interrupted, changed, interrupt_at, results
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -71,7 +71,7 @@ def train_until(operation, spec, folder, settings):
 
 
 def summary(folder):
-    return repeatable_summary(json.loads((folder / SUMMARY).read_text()))
+    return repeatable_summary(read_summary(folder / SUMMARY))
 
 
 @pytest.mark.slow

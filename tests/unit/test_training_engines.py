@@ -6,11 +6,11 @@ import torch
 from east.data.open import open_dataset
 from east.engine import CrossEntropy, GradientRequest, make_engine
 from east.sparse.active import active_weights
+from east.training.assembly import initial_model
 from east.training.clip import GradientClip
-from east.training.loop import Resources, initial_model, train
+from east.training.describe import mask_updater
 from east.training.optimizer import make_optimizer
-from east.training.recipe import learning_rate
-from east.training.sparsity import SparseTraining
+from east.training.run import Resources, train
 from east.training.step import TrainingStep
 from tests.unit.test_training_loop import Interrupted, changed, combined, interrupt_at, results, rows
 
@@ -36,7 +36,7 @@ class Training:
         self.spec, self.dtype = spec, dtype
         self.batches = open_dataset(spec.dataset, spec.training.batch_size, spec.seed, data_dir, CPU).train
         self.model = initial_model(spec, 10).to(dtype)
-        self.sparsity = SparseTraining.of(self.model, spec, len(self.batches))
+        self.sparsity = mask_updater(self.model, spec, len(self.batches))
         self.sparsity.initialise()
         self.active = active_weights(self.sparsity.layers)
         self.engine = make_engine(engine, self.model, self.active, numerics="fp32", device=CPU)
@@ -48,7 +48,9 @@ class Training:
     def run(self, most=1_000):
         """Train to the end, or for so many steps."""
         epochs = range(1, self.spec.training.epochs + 1)
-        batches = ((learning_rate(epoch, self.spec.training), batch) for epoch in epochs for batch in self.epoch(epoch))
+        batches = (
+            (self.sparsity.schedule.learning_rate(epoch), batch) for epoch in epochs for batch in self.epoch(epoch)
+        )
         for number, (rate, (images, labels)) in zip(range(1, most + 1), batches, strict=False):
             dense = self.sparsity.needs_gradient(number)
             loss, _ = self.step(images, labels, rate, number, dense_gradients=dense)
@@ -120,7 +122,7 @@ def check_resuming(spec, folder, data_dir, epochs, expected, threads=1):
         with pytest.raises(Interrupted):
             train(spec, folder, resources(data_dir, threads=threads), interrupt_at(epoch))
     summary = train(spec, folder, resources(data_dir, threads=threads))
-    assert (summary["engine"], summary["attempts"]) == ("sparse", len(epochs) + 1)
+    assert (summary.engine, summary.attempts) == ("sparse", len(epochs) + 1)
     assert results(folder) == results(expected)
 
 
@@ -153,9 +155,9 @@ def test_a_run_may_be_resumed_under_the_other_engine(whole, tmp_path, short_spec
     with pytest.raises(Interrupted):
         train(short_spec, tmp_path, resources(data_dir, first), interrupt_at(2))
     summary = train(short_spec, tmp_path, resources(data_dir, second))
-    assert (summary["engine"], summary["attempts"]) == (second, 2)
-    assert [record["engine"] for record in summary["attempt_records"]] == [first, second]
-    assert summary["reproducibility"] == "statistical"
+    assert (summary.engine, summary.attempts) == (second, 2)
+    assert [record["engine"] for record in summary.attempt_records] == [first, second]
+    assert summary.reproducibility == "statistical"
     found, expected = (rows(folder / "metrics.csv") for folder in (tmp_path, whole / first))
     assert found[:2] == expected[:2]
     assert found[2]["nonzeros"] == expected[2]["nonzeros"]
@@ -177,7 +179,7 @@ def test_accuracies_are_close_under_both_engines(tmp_path, tiny_spec, data_dir):
     def mean_accuracy(engine):
         specs = [changed(with_updates(tiny_spec, 40, 15), seed=seed) for seed in (1, 2, 3)]
         runs = [train(spec, tmp_path / engine / str(spec.seed), resources(data_dir, engine)) for spec in specs]
-        return sum(run["final_test_accuracy"] for run in runs) / len(runs)
+        return sum(run.final_test_accuracy for run in runs) / len(runs)
 
     dense, sparse = mean_accuracy("dense"), mean_accuracy("sparse")
     assert min(dense, sparse) > 70
@@ -195,14 +197,14 @@ def test_masks_may_change_at_the_last_step_of_an_epoch(tmp_path, tiny_spec, data
         training={"epochs": 2, "batch_size": batch_size, "lr_drop_epochs": [1]},
     )
     summary = train(spec, tmp_path, resources(data_dir))
-    assert summary["status"] == "finished"
+    assert summary.status == "finished"
     assert [int(row["step"]) for row in rows(tmp_path / "updates.csv")] == [0, steps]
 
 
 def test_a_diverged_run_ends_as_such(tmp_path, tiny_spec, data_dir):
     spec = changed(tiny_spec, training={"lr": 1e30, "gradient_clip": None})
     summary = train(spec, tmp_path, resources(data_dir))
-    assert (summary["engine"], summary["status"]) == ("sparse", "diverged")
+    assert (summary.engine, summary.status) == ("sparse", "diverged")
 
 
 # The clip's sketch on a trained network

@@ -1,11 +1,11 @@
-import json
-
 import pytest
 
 from east.training.folder import KEPT_SUMMARY, SUMMARY, discard_summary, finished_summary, write_summary
-from east.training.loop import Resources, train
+from east.training.records import RunSummary, read_summary
+from east.training.run import Resources, train
+from tests.unit.test_training_loop import Interrupted, interrupt_at
 
-RESULT = {"fingerprint": "a", "status": "finished"}
+RESULT = RunSummary(id="table2/static/seed17", fingerprint="a", status="finished", final_test_accuracy=81.5)
 
 
 def test_a_summary_that_was_removed_is_put_back(tmp_path):
@@ -23,7 +23,7 @@ def test_a_summary_that_is_not_whole_or_of_another_run_gives_way_to_the_kept_one
         (tmp_path / SUMMARY).unlink()
     else:
         (tmp_path / SUMMARY).write_text(content)
-    assert finished_summary(tmp_path, "a") == json.loads((tmp_path / SUMMARY).read_text()) == RESULT
+    assert finished_summary(tmp_path, "a") == read_summary(tmp_path / SUMMARY) == RESULT
 
 
 def test_nothing_is_put_back_for_another_run(tmp_path):
@@ -40,18 +40,11 @@ def test_discarding_leaves_neither(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-class Interrupted(Exception):
-    pass
-
-
 def test_a_summary_is_not_put_back_once_another_run_has_begun_in_its_folder(tmp_path, tiny_spec, data_dir):
     """The records beside it would be those of the other run."""
-    write_summary(tmp_path, RESULT | {"fingerprint": "of older settings"})
-
-    def interrupt(record):
-        raise Interrupted
+    write_summary(tmp_path, RESULT.model_copy(update={"fingerprint": "of older settings"}))
 
     with pytest.raises(Interrupted):
-        train(tiny_spec, tmp_path, Resources(device="cpu", data_dir=data_dir), interrupt)
+        train(tiny_spec, tmp_path, Resources(device="cpu", data_dir=data_dir), interrupt_at(1))
     assert not (tmp_path / SUMMARY).exists()
     assert not (tmp_path / KEPT_SUMMARY).exists()

@@ -12,9 +12,9 @@ from east.data.batches import EvaluationBatches
 from east.errors import EastError
 from east.training.folder import locked
 from east.training.interrupt import SIGNALS, Interruption, Stopped
-from east.training.loop import Resources, train
+from east.training.run import Resources, train
 from east.training.state import read_state
-from tests.unit.test_training_loop import changed, combined, results, rows
+from tests.unit.test_training_loop import AtEpoch, changed, combined, results, rows
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -22,28 +22,24 @@ STEPS = 6
 """Steps of an epoch of the tiny run: 1,438 - 144 images in batches of 256. Its masks change at every second one."""
 
 
-class StopAfter(Interruption):
-    """Asks for a stop in the n-th block that is not to be interrupted.
+class StopAt(Interruption):
+    """Asks for a stop after a step of the training, counted from 1, or after an epoch; 0 stands for the beginning."""
 
-    An epoch has 1 + STEPS + 1 of them: its beginning, its steps, and its end after the evaluation.
-    """
-
-    def __init__(self, blocks):
+    def __init__(self, step=None, epoch=None):
         super().__init__()
-        self.left = blocks
+        self.step, self.epoch = step, epoch
 
-    @contextmanager
-    def postponed(self):
-        with super().postponed():
-            yield
-            self.left -= 1
-            if self.left == 0:
-                self.request(signal.SIGTERM)
+    def before_epoch(self, training):
+        if self.step == 0:
+            self.request(signal.SIGTERM)
 
+    def after_step(self, training, update):
+        if training.steps_done == self.step:
+            self.request(signal.SIGTERM)
 
-def at_step(step):
-    """After a step of the training that is counted from 1."""
-    return StopAfter(step + 1 + 2 * ((step - 1) // STEPS))
+    def after_epoch(self, training, record):
+        if training.epoch == self.epoch:
+            self.request(signal.SIGTERM)
 
 
 def resources(data_dir, engine):
@@ -52,7 +48,7 @@ def resources(data_dir, engine):
 
 def stop(spec, folder, settings, interruption):
     with pytest.raises(Stopped) as stopped:
-        train(spec, folder, settings, interruption=interruption)
+        train(spec, folder, settings, hooks=[interruption])
     assert stopped.value.code == 128 + signal.SIGTERM
     return read_state(folder)
 
@@ -64,23 +60,22 @@ def stop(spec, folder, settings, interruption):
 def test_a_run_stopped_within_an_epoch_resumes_to_the_same_files(whole, tmp_path, short_spec, data_dir, engine, steps):
     settings = resources(data_dir, engine)
     first = steps[0]
-    state = stop(short_spec, tmp_path, settings, at_step(first))
+    state = stop(short_spec, tmp_path, settings, StopAt(first))
     assert (state.state, state.step, state.epoch) == ("stopped", first, (first - 1) // STEPS)
     assert (tmp_path / f"checkpoint-{state.epoch + 1:06d}-{first - state.epoch * STEPS:06d}.pt").exists()
     for step in steps[1:]:
-        # The beginning of the epoch, then the steps that are left of it.
-        assert stop(short_spec, tmp_path, settings, StopAfter(1 + step - first)).step == step
+        assert stop(short_spec, tmp_path, settings, StopAt(step)).step == step
     summary = train(short_spec, tmp_path, settings)
-    assert (summary["engine"], summary["attempts"]) == (engine, len(steps) + 1)
+    assert (summary.engine, summary.attempts) == (engine, len(steps) + 1)
     assert results(tmp_path) == results(whole / engine)
     assert read_state(tmp_path).state == "ended"
     assert not list(tmp_path.glob("checkpoint*"))
 
 
-@pytest.mark.parametrize("blocks", [1, 1 + STEPS + 1], ids=["before the first step", "between two epochs"])
-def test_a_run_stopped_outside_of_an_epoch_resumes_to_the_same_files(whole, tmp_path, short_spec, data_dir, blocks):
+@pytest.mark.parametrize("place", [{"step": 0}, {"epoch": 1}], ids=["before the first step", "between two epochs"])
+def test_a_run_stopped_outside_of_an_epoch_resumes_to_the_same_files(whole, tmp_path, short_spec, data_dir, place):
     settings = resources(data_dir, "sparse")
-    stop(short_spec, tmp_path, settings, StopAfter(blocks))
+    stop(short_spec, tmp_path, settings, StopAt(**place))
     train(short_spec, tmp_path, settings)
     assert results(tmp_path) == results(whole / "sparse")
 
@@ -90,8 +85,9 @@ def test_a_stop_in_the_evaluation_keeps_the_epoch(whole, tmp_path, short_spec, d
     interruption = Interruption()
 
     def epoch(self, number=0, start=0):
-        yield from plain(self, number, start)
-        interruption.request(signal.SIGTERM)
+        for batch in plain(self, number, start):
+            interruption.request(signal.SIGTERM)
+            yield batch
 
     settings = resources(data_dir, engine)
     plain = EvaluationBatches.epoch
@@ -125,7 +121,7 @@ def test_a_run_stopped_while_dyrelu_fades_resumes_to_the_same_files(
     )
     settings = resources(data_dir, engine)
     train(spec, tmp_path / "whole", settings)
-    stop(spec, tmp_path / "parts", settings, at_step(step))
+    stop(spec, tmp_path / "parts", settings, StopAt(step))
     train(spec, tmp_path / "parts", settings)
     assert results(tmp_path / "parts") == results(tmp_path / "whole")
     assert [row["beta"] for row in rows(tmp_path / "parts" / "metrics.csv")] == ["1.0", "0.5", "0.0"]
@@ -133,19 +129,19 @@ def test_a_run_stopped_while_dyrelu_fades_resumes_to_the_same_files(
 
 def test_both_parts_of_a_split_epoch_are_timed(tmp_path, short_spec, data_dir):
     settings = resources(data_dir, "dense")
-    stop(short_spec, tmp_path, settings, at_step(STEPS + 4))
+    stop(short_spec, tmp_path, settings, StopAt(STEPS + 4))
     summary = train(short_spec, tmp_path, settings)
     timing = rows(tmp_path / "timing.csv")
     assert [(row["epoch"], row["attempt"]) for row in timing] == [("1", "1"), ("2", "1"), ("2", "2"), ("3", "2")]
     assert all(float(row["seconds"]) > 0 for row in timing)
-    assert summary["seconds"] == pytest.approx(sum(float(row["seconds"]) for row in timing), abs=0.01)
+    assert summary.seconds == pytest.approx(sum(float(row["seconds"]) for row in timing), abs=0.01)
 
 
 def test_a_damaged_checkpoint_within_an_epoch_gives_way_to_that_of_the_epoch_before(
     whole, tmp_path, short_spec, data_dir, capsys
 ):
     settings = resources(data_dir, "dense")
-    stop(short_spec, tmp_path, settings, at_step(STEPS + 2))
+    stop(short_spec, tmp_path, settings, StopAt(STEPS + 2))
     newest = tmp_path / "checkpoint-000002-000002.pt"
     newest.write_bytes(newest.read_bytes()[:1000])
     train(short_spec, tmp_path, settings)
@@ -169,11 +165,11 @@ def test_the_state_follows_the_run_and_names_its_place(whole, short_spec):
 
 
 def test_a_failed_run_says_why(tmp_path, short_spec, data_dir):
-    def report(record):
+    def fail():
         raise ValueError("no\nspace")
 
     with pytest.raises(ValueError, match="space"):
-        train(short_spec, tmp_path, resources(data_dir, "dense"), report)
+        train(short_spec, tmp_path, resources(data_dir, "dense"), [AtEpoch(fail)])
     state = read_state(tmp_path)
     assert (state.state, state.message, state.epoch) == ("failed", "ValueError: no space", 1)
 
@@ -197,17 +193,15 @@ def listening():
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_a_signal_stops_at_once_or_at_the_end_of_what_is_not_to_be_interrupted(listening, number, capsys):
+def test_a_signal_stops_at_once_or_in_the_loop_before_the_next_batch(listening, number, capsys):
     done = []
 
-    def finish_block():
-        with listening.postponed():
-            os.kill(os.getpid(), number)
-            done.append("block")
-
+    listening.on_begin(None)
+    listening.before_batch(None)
+    os.kill(os.getpid(), number)
+    done.append("step")
     with pytest.raises(Stopped) as stopped:
-        finish_block()
-    assert done
+        listening.before_batch(None)
     assert stopped.value.code == 128 + number
 
     def be_stopped():
@@ -217,7 +211,7 @@ def test_a_signal_stops_at_once_or_at_the_end_of_what_is_not_to_be_interrupted(l
 
     with pytest.raises(Stopped):
         be_stopped()
-    assert done == ["block"]
+    assert done == ["step"]
     assert f"stopped by {number.name}; the same command goes on from here." in capsys.readouterr().err
 
 
@@ -231,17 +225,19 @@ def test_handlers_are_those_of_before_when_nothing_listens_any_more():
 BUSY = """
 import hashlib, sys
 from east.training import interrupt
-interrupt.ECHO_SECONDS = float(sys.argv[1])
+interrupt.ECHO_SECONDS = float(sys.argv[1] or interrupt.ECHO_SECONDS)
 interruption = interrupt.Interruption()
-with interruption.listening(), interruption.postponed():
+with interruption.listening():
+    interruption.on_begin(None)
     print("busy", flush=True)
     # One instruction for Python, minutes for the processor: no handler can run.
     hashlib.pbkdf2_hmac("sha256", b"", b"", int(sys.argv[2]))
+    interruption.before_batch(None)
 """
 
 
 @contextmanager
-def busy(echo_seconds, rounds=10**9):
+def busy(echo_seconds="", rounds=10**9):
     """A process that is in the middle of a long computation."""
     command = [sys.executable, "-c", BUSY, str(echo_seconds), str(rounds)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -254,17 +250,17 @@ def busy(echo_seconds, rounds=10**9):
 
 
 def test_a_second_signal_exits_at_once():
-    with busy(echo_seconds=1) as process:
+    with busy() as process:
         process.send_signal(signal.SIGTERM)
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=5) in (130, 143)
 
 
 def test_the_same_signal_again_exits_at_once_unless_it_is_an_echo():
-    with busy(echo_seconds=0) as process:
+    with busy() as process:
         process.send_signal(signal.SIGTERM)
         with pytest.raises(subprocess.TimeoutExpired):
-            process.wait(timeout=0.3)
+            process.wait(timeout=1.5)
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=5) == 143
     with busy(echo_seconds=60, rounds=10**6) as process:

@@ -13,8 +13,13 @@ from safetensors.torch import load_file
 from east.config import RunSpec
 from east.errors import EastError
 from east.training import loop, provenance
+from east.training.assembly import initial_model
+from east.training.device import choose_device
 from east.training.folder import REPEATABLE, locked, repeatable_summary
-from east.training.loop import Resources, choose_device, initial_model, is_finite, train
+from east.training.hooks import Hook
+from east.training.loop import is_finite
+from east.training.records import read_summary
+from east.training.run import Resources, train
 
 
 def changed(spec, **sections):
@@ -33,12 +38,23 @@ class Interrupted(Exception):
     """Stands for whatever ends a process between two epochs."""
 
 
-def interrupt_at(epoch):
-    def report(record):
-        if record.epoch == epoch:
-            raise Interrupted
+class AtEpoch(Hook):
+    """Does something after an epoch."""
 
-    return report
+    def __init__(self, act, epoch=None):
+        self.act, self.epoch = act, epoch
+
+    def after_epoch(self, training, record):
+        if self.epoch in (None, record.epoch):
+            self.act()
+
+
+def interrupt():
+    raise Interrupted
+
+
+def interrupt_at(epoch):
+    return [AtEpoch(interrupt, epoch)]
 
 
 def results(folder):
@@ -59,26 +75,25 @@ def finished(tmp_path_factory, tiny_spec, data_dir):
 
 def test_a_run_leaves_its_summary_records_and_weights(finished, tiny_spec):
     folder, summary = finished
-    assert summary == json.loads((folder / "summary.json").read_text())
-    assert summary["status"] == "finished"
-    assert summary["fingerprint"] == tiny_spec.fingerprint
-    assert summary["id"] == "table2/cosine/seed17"
-    assert summary["run"] == tiny_spec.model_dump(mode="json")
+    assert (folder / "summary.json").read_text() == json.dumps(summary.model_dump(mode="json"), indent=2) + "\n"
+    assert summary == read_summary(folder / "summary.json")
+    assert summary.status == "finished"
+    assert summary.fingerprint == tiny_spec.fingerprint
+    assert summary.id == "table2/cosine/seed17"
+    assert summary.run == tiny_spec.model_dump(mode="json")
     metrics = rows(folder / "metrics.csv")
     assert [row["epoch"] for row in metrics] == ["1", "2", "3", "4"]
-    assert float(metrics[-1]["test_acc"]) == summary["final_test_accuracy"]
+    assert float(metrics[-1]["test_acc"]) == summary.final_test_accuracy
     assert [float(row["lr"]) for row in metrics] == [0.1, 0.1, 0.1, 0.01]
-    assert summary["seconds"] == pytest.approx(
-        sum(float(row["seconds"]) for row in rows(folder / "timing.csv")), abs=0.01
-    )
+    assert summary.seconds == pytest.approx(sum(float(row["seconds"]) for row in rows(folder / "timing.csv")), abs=0.01)
     assert not list(folder.glob("checkpoint*"))
 
 
 def test_the_density_follows_the_cycle_and_ends_exactly_at_the_target(finished):
     folder, summary = finished
     updates = rows(folder / "updates.csv")
-    total = summary["masked_weights"]
-    assert summary["nonzeros"] == round(0.03 * total) == int(updates[-1]["nonzeros"])
+    total = summary.masked_weights
+    assert summary.nonzeros == round(0.03 * total) == int(updates[-1]["nonzeros"])
     # 1,438 - 144 images in batches of 256: 6 steps an epoch, a cycle of 12 steps, updates at every second step
     assert [(row["kind"], int(row["step"])) for row in updates] == [
         ("initial", 0),
@@ -89,14 +104,14 @@ def test_the_density_follows_the_cycle_and_ends_exactly_at_the_target(finished):
     for row in updates:
         assert int(row["nonzeros"]) == round(float(row["density"]) * total)
     peak = max(int(row["nonzeros"]) for row in updates)
-    assert 2.5 * summary["nonzeros"] < peak <= 3 * summary["nonzeros"]
+    assert 2.5 * summary.nonzeros < peak <= 3 * summary.nonzeros
 
 
 def test_saved_weights_are_zero_where_their_mask_is_off(finished):
     folder, summary = finished
     weights = load_file(folder / "weights.safetensors")
     masks = {name: tensor for name, tensor in weights.items() if name.endswith(".mask")}
-    assert sum(int(mask.sum()) for mask in masks.values()) == summary["nonzeros"]
+    assert sum(int(mask.sum()) for mask in masks.values()) == summary.nonzeros
     for name, mask in masks.items():
         assert (weights[name.removesuffix("mask") + "weight"][~mask] == 0).all()
 
@@ -108,7 +123,7 @@ def test_the_same_run_twice_gives_the_same_files(finished, tmp_path, tiny_spec, 
 
 def test_another_seed_gives_another_run(finished, tmp_path, tiny_spec, resources):
     other = train(tiny_spec.model_copy(update={"seed": 5}), tmp_path / "run", resources)
-    assert other["fingerprint"] != finished[1]["fingerprint"]
+    assert other.fingerprint != finished[1].fingerprint
     assert (tmp_path / "run" / "metrics.csv").read_bytes() != (finished[0] / "metrics.csv").read_bytes()
 
 
@@ -119,12 +134,12 @@ def test_an_interrupted_run_resumes_to_the_same_files(finished, tmp_path, tiny_s
             train(tiny_spec, tmp_path, resources, interrupt_at(epoch))
     summary = train(tiny_spec, tmp_path, resources)
     assert results(tmp_path) == results(finished[0])
-    assert summary["attempts"] == len(epochs) + 1
+    assert summary.attempts == len(epochs) + 1
     assert repeatable_summary(summary) == repeatable_summary(finished[1])
     # The last attempt at a run that was interrupted after its last epoch computes nothing of it.
     begins = [1] + [6 * epoch + 1 for epoch in epochs if epoch < 4]
-    assert [record["first_step"] for record in summary["attempt_records"]] == begins
-    assert [record["last_step"] for record in summary["attempt_records"]] == [first - 1 for first in begins[1:]] + [24]
+    assert [record["first_step"] for record in summary.attempt_records] == begins
+    assert [record["last_step"] for record in summary.attempt_records] == [first - 1 for first in begins[1:]] + [24]
 
 
 def test_what_computed_each_part_is_recorded_as_it_was_when_its_process_began(
@@ -139,21 +154,21 @@ def test_what_computed_each_part_is_recorded_as_it_was_when_its_process_began(
 
     edit("A")
 
-    def edited_and_interrupted(record):
+    def edit_and_interrupt():
         edit("B")
         raise Interrupted
 
     with pytest.raises(Interrupted):
-        train(spec, tmp_path, resources, edited_and_interrupted)
-    summary = train(spec, tmp_path, resources, lambda record: edit("C"))
-    records = summary["attempt_records"]
+        train(spec, tmp_path, resources, [AtEpoch(edit_and_interrupt)])
+    summary = train(spec, tmp_path, resources, [AtEpoch(lambda: edit("C"))])
+    records = summary.attempt_records
     assert [(row["attempt"], row["commit"], row["code_digest"]) for row in records] == [
         (1, "commit A", "digest A"),
         (2, "commit B", "digest B"),
     ]
-    assert (summary["commit"], summary["code_digest"]) == ("commit B", "digest B")
-    assert summary["reproducibility"] == "statistical"
-    assert summary["dataset_digest"] == records[0]["dataset_digest"] is not None
+    assert (summary.commit, summary.code_digest) == ("commit B", "digest B")
+    assert summary.reproducibility == "statistical"
+    assert summary.dataset_digest == records[0]["dataset_digest"] is not None
 
 
 @pytest.mark.parametrize("estimator", ["sketch", "exact"])
@@ -187,7 +202,7 @@ def test_the_composition_of_all_resumes_to_the_same_files(tmp_path, tiny_spec, r
         train(spec, tmp_path / "parts", resources, interrupt_at(epoch))
     train(spec, tmp_path / "parts", resources)
     assert results(tmp_path / "parts") == results(tmp_path / "whole")
-    assert whole["parameters"]["dyrelu"] == 0
+    assert whole.parameters["dyrelu"] == 0
     assert not any("act" in name for name in load_file(tmp_path / "whole" / "weights.safetensors"))
 
 
@@ -239,10 +254,10 @@ def test_a_checkpoint_of_another_configuration_is_not_resumed(finished, tmp_path
 def test_a_finished_run_is_not_trained_again(finished, tiny_spec, resources):
     folder, summary = finished
 
-    def fail(record):
+    def fail():
         raise AssertionError("trained again")
 
-    assert train(tiny_spec, folder, resources, fail) == summary
+    assert train(tiny_spec, folder, resources, [AtEpoch(fail)]) == summary
 
 
 def test_a_second_trainer_waits_for_the_first_and_trains_nothing(finished, tmp_path, tiny_spec, data_dir):
@@ -266,10 +281,10 @@ def test_a_diverged_run_ends_as_such_with_its_rows_kept(tmp_path, tiny_spec, res
         with pytest.raises(Interrupted):
             train(spec, tmp_path, resources, interrupt_at(1))
     summary = train(spec, tmp_path, resources)
-    assert summary["status"] == "diverged"
-    assert summary["final_test_accuracy"] is None
-    assert summary["diverged_at_epoch"] == len(rows(tmp_path / "metrics.csv")) == 1
-    assert summary["diverged_at_step"] == 6
+    assert summary.status == "diverged"
+    assert summary.final_test_accuracy is None
+    assert summary.diverged_at_epoch == len(rows(tmp_path / "metrics.csv")) == 1
+    assert summary.diverged_at_step == 6
 
 
 @pytest.mark.parametrize("seen_in", ["logits", "network"])
@@ -293,8 +308,8 @@ def test_a_network_that_is_not_finite_after_the_last_step_has_diverged(
     summary = train(spec, tmp_path, resources)
     (last,) = rows(tmp_path / "metrics.csv")
     assert math.isfinite(float(last["train_loss"]))
-    assert (summary["status"], summary["diverged_at_epoch"], summary["diverged_at_step"]) == ("diverged", 1, 1)
-    assert summary["final_test_accuracy"] is None
+    assert (summary.status, summary.diverged_at_epoch, summary.diverged_at_step) == ("diverged", 1, 1)
+    assert summary.final_test_accuracy is None
 
 
 @pytest.mark.parametrize("name", ["conv1.weight", "classifier.weight", "bn1.running_var"])

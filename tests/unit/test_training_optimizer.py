@@ -6,7 +6,7 @@ from torch import nn
 
 from east.engine.arithmetic import PyTorchArithmetic
 from east.engine.cpu.arithmetic import KernelArithmetic
-from east.engine.cpu.kernels import KernelSet
+from east.engine.cpu.bindings import KernelSet
 from east.seeding import torch_generator as generator
 from east.sparse.active import active_weights
 from east.sparse.layers import MaskedConv2d, MaskedLinear, apply_masks, masked_layers
@@ -65,7 +65,7 @@ def change_masks(model, step):
     for name, layer in masked_layers(model).items():
         draw = generator(0, "exchange", name, step)
         old = layer.mask.clone()
-        kept = keep_largest(layer.weight.detach(), old, int(old.sum()) // 2)
+        kept = keep_largest(layer.weight.detach(), layer.weight.grad, old, int(old.sum()) // 2)
         layer.mask.copy_(drop_and_grow(layer.weight.detach(), layer.weight.grad, old, 0.5, draw))
         at_once += int((layer.mask & old & ~kept).sum())
         dropped[name], grown[name] = old & ~layer.mask, layer.mask & ~old

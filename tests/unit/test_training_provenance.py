@@ -1,12 +1,15 @@
 import os
 import shutil
 import subprocess
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from east.training.provenance import commit
+import east
+from east.training.provenance import commit, digest_of_sources
 
+PACKAGE = Path(east.__file__).parent
 IDENTITY = {"GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@b", "GIT_COMMITTER_NAME": "a", "GIT_COMMITTER_EMAIL": "a@b"}
 
 
@@ -101,3 +104,46 @@ def test_a_package_that_is_reached_by_a_link_has_the_commit_of_its_checkout(chec
 def test_without_git_there_is_no_commit(checkout, monkeypatch):
     monkeypatch.setenv("PATH", "")
     assert commit(checkout.package) is None
+
+
+DECIDES = [
+    "training/loop.py",
+    "training/step.py",
+    "training/optimizer.py",
+    "training/clip.py",
+    "training/checkpoint.py",
+    "sparse/masks.py",
+    "sparse/topology.py",
+    "config/run.py",
+    "data/batches.py",
+    "models/blocks.py",
+    "engine/dense.py",
+    "engine/cpu/kernels/loss.cpp",
+    "seeding.py",
+]
+SHOWS = [
+    "training/progress.py",
+    "training/state.py",
+    "training/tracking.py",
+    "training/interrupt.py",
+    "config/plan.py",
+    "cli/runs.py",
+    "render/tables.py",
+]
+
+
+@pytest.mark.parametrize(("name", "counts"), [*((name, True) for name in DECIDES), *((name, False) for name in SHOWS)])
+def test_the_digest_of_the_code_changes_with_what_decides_numbers_and_with_nothing_else(tmp_path, name, counts):
+    package = shutil.copytree(PACKAGE, tmp_path / "east", ignore=shutil.ignore_patterns("__pycache__"))
+    changed = package / name
+    changed.write_text(changed.read_text() + ("\nint added;\n" if name.endswith("cpp") else "\nadded = 1\n"))
+    assert (digest_of_sources(package) != digest_of_sources(PACKAGE)) == counts
+
+
+def test_comments_docstrings_and_layout_change_no_digest(tmp_path):
+    package = shutil.copytree(PACKAGE, tmp_path / "east", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("training/loop.py", "engine/cpu/kernels/loss.cpp"):
+        source = package / name
+        mark = "//" if name.endswith("cpp") else "#"
+        source.write_text(source.read_text().replace("\n\n", f"\n\n{mark} said\n\n", 1))
+    assert digest_of_sources(package) == digest_of_sources(PACKAGE)

@@ -7,10 +7,10 @@ import torch
 
 from east.errors import EastError
 from east.sparse.active import ActiveWeights
-from east.training.assembly import assemble
-from east.training.loop import initial_model
-from east.training.sparsity import SparseTraining
-from east.training.trace import PARTS, Tracer, TraceRecord, compare_traces, is_traced, read_trace
+from east.training.assembly import assemble, initial_model
+from east.training.describe import mask_updater
+from east.training.records import PARTS, TraceRecord
+from east.training.trace import Tracer, compare_traces, is_traced, read_trace
 from tests.unit.in_process import east
 from tests.unit.test_training_loop import changed
 
@@ -19,7 +19,7 @@ ROW = TraceRecord(1, 1, "step", *"swmnoc")
 
 def training(spec, engine="dense"):
     model = initial_model(spec, 10)
-    sparsity = SparseTraining.of(model, spec, 6)
+    sparsity = mask_updater(model, spec, 6)
     sparsity.initialise()
     return model, assemble(spec, model, sparsity, device=torch.device("cpu"), engine=engine, kind="eager")
 

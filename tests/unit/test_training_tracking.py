@@ -5,13 +5,10 @@ import pytest
 
 from east.config import load_plan
 from east.errors import EastError
-from east.training.loop import Resources, train
+from east.training.run import Resources, train
 from east.training.tracking import TAGS, epoch_tracker
 from tests.unit.test_cli import east
-
-
-class Interrupted(Exception):
-    """Stands for whatever ends a process between two epochs."""
+from tests.unit.test_training_loop import Interrupted, interrupt_at
 
 
 @pytest.fixture
@@ -22,13 +19,7 @@ def resources(data_dir):
 def attempt(spec, folder, resources, *, until=None, tracking="tensorboard"):
     """Train with tracking; end after epoch `until`."""
     with epoch_tracker(tracking, folder) as track:
-
-        def report(record):
-            track(record)
-            if record.epoch == until:
-                raise Interrupted
-
-        train(spec, folder, resources, report)
+        train(spec, folder, resources, [track, *interrupt_at(until or 0)])
 
 
 def tensorboard(folder):

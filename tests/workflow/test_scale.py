@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from benchmarks.pretend import write_runs
-from benchmarks.synthetic import overlay
+from benchmarks.scale import overlay
 from east.config import make_plan, read_config
 from tests.workflow.conftest import TEST_CONFIG, snakemake
 

@@ -5,8 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
+from east import load_results
+from east.analysis.results import dtypes, row_columns, run_columns
+from east.training.records import EpochRecord
 from tests.workflow.conftest import ROOT, TEST_CONFIG, snakemake
 from tests.workflow.dag import planned_jobs
 
@@ -63,6 +67,13 @@ def test_the_whole_workflow_leaves_tables_figures_cost_and_report(finished):
     assert not re.search(r'(src|href)="https?:', page)
     for run in RUNS:
         assert json.loads((results / "runs" / run / "summary.json").read_text())["status"] == "finished"
+    found = load_results(results, TEST_CONFIG)
+    assert found.runs["id"].is_unique
+    assert set(found.runs["id"]) == set(RUNS)
+    assert found.epochs.groupby("id")["epoch"].max().to_dict() == dict.fromkeys(RUNS, 2)
+    for name, columns in (("runs", run_columns()), ("epochs", row_columns(EpochRecord))):
+        written = pd.read_csv(results / "tables" / f"{name}.csv", dtype=dtypes(columns))
+        pd.testing.assert_frame_equal(written, getattr(found, name))
     costs = json.loads((results / "cost" / "cost.json").read_text())
     assert [row["method"] for row in costs] == ["RigL"]
     assert costs[0]["seconds_per_step"] > 0
@@ -99,23 +110,23 @@ CHANGES = {
     "a row's label": (
         "tables: {table2: {rows: [{static: true, label: Plain}, {pattern: cosine, multiplier: 3, cycles: 1}]}}",
         [],
-        {"aggregate", "table", "figures_grid", *EVIDENCE},
+        {"aggregate", "frames", "table", "figures_grid", *EVIDENCE},
     ),
     "a row's multiplier": (
         "tables: {table3: {rows: [{pattern: triangular, multiplier: 4, cycles: 1}]}}",
         ["table3/triangular-m4-n1/seed1", "table3/triangular-m4-n1/seed2"],
-        {"aggregate", "table", "figures_grid", "figures_plan", *EVIDENCE},
+        {"aggregate", "frames", "table", "figures_grid", "figures_plan", *EVIDENCE},
     ),
     "another seed": (
         "seeds: [1, 2, 3]",
         ["table2/cosine-m3-n1/seed3", "table2/static/seed3", "table3/triangular-m3-n1/seed3"],
-        SUMMARISED,
+        {*SUMMARISED, "frames"},
     ),
-    "a seed less": ("seeds: [1]", [], SUMMARISED),
+    "a seed less": ("seeds: [1]", [], {*SUMMARISED, "frames"}),
     "the recipe": (
         "recipes: {resnet34-digits: {lr: 0.2}}",
         RUNS,
-        {*SUMMARISED, "table_b1", "measure_cost", "table_6", "figures_plan"},
+        {*SUMMARISED, "frames", "table_b1", "measure_cost", "table_6", "figures_plan"},
     ),
     "how seeds are summarised": (
         "readings: {spread: population}",

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from east.engine.cpu import kernels as k
+from east.engine.cpu import bindings as k
 
 
 class KernelArithmetic:
-    """What a step does with vectors, see `east.engine.base.Arithmetic`.
+    """What a step does with vectors, see `east.engine.arithmetic.Arithmetic`.
 
     Args:
         kernels: the compiled kernels for the parameters' type.
@@ -22,8 +22,8 @@ class KernelArithmetic:
     def sum_of_squares(self, tensors: Sequence[Tensor]) -> Tensor:
         """The sum of squares of all elements, 0-d in float64: tensor by tensor, then their sums in order."""
         sums = torch.zeros(len(tensors), dtype=torch.float64)
-        with _Vectors(tensors) as vectors:
-            self._kernels("sum_of_squares", k.SumOfSquares(vectors.structure, k.address(sums)))
+        vectors = _Vectors(tensors)
+        self._kernels("sum_of_squares", k.SumOfSquares(vectors.structure, k.address(sums)))
         total = 0.0
         for part in sums.tolist():
             total += part
@@ -45,9 +45,9 @@ class KernelArithmetic:
         weight_decay: float,
     ) -> None:
         """One step of SGD in place."""
-        with _Vectors(values) as at, _Vectors(gradients) as found, _Vectors(momenta) as state:
-            constants = (float(lr), momentum, weight_decay, int(nesterov))
-            self._kernels("sgd", k.Sgd(at.structure, found.addresses, state.addresses, *constants))
+        at, found, state = map(_Vectors, (values, gradients, momenta))
+        constants = (float(lr), momentum, weight_decay, int(nesterov))
+        self._kernels("sgd", k.Sgd(at.structure, found.addresses, state.addresses, *constants))
 
     def adam(
         self,
@@ -70,15 +70,11 @@ class KernelArithmetic:
             chosen = [place for place, own in enumerate(counts) if own == count]
             corrected = float(lr) / (1 - power(betas[0], count))
             factor = 1 / math.sqrt(1 - power(betas[1], count))
-            with (
-                _Vectors([values[place] for place in chosen]) as at,
-                _Vectors([gradients[place] for place in chosen]) as found,
-                _Vectors([means[place] for place in chosen]) as first,
-                _Vectors([mean_squares[place] for place in chosen]) as second,
-            ):
-                addresses = (found.addresses, first.addresses, second.addresses)
-                constants = (*betas, weight_decay, epsilon, corrected, factor)
-                self._kernels("adam", k.Adam(at.structure, *addresses, *constants))
+            at, *others = (
+                _Vectors([tensors[place] for place in chosen]) for tensors in (values, gradients, means, mean_squares)
+            )
+            constants = (*betas, weight_decay, epsilon, corrected, factor)
+            self._kernels("adam", k.Adam(at.structure, *(other.addresses for other in others), *constants))
 
 
 def power(base: float, exponent: int) -> float:
@@ -98,19 +94,13 @@ def power(base: float, exponent: int) -> float:
 
 
 class _Vectors:
-    """The addresses and lengths of contiguous tensors, as kernels take them, for as long as the block lasts."""
+    """The addresses and lengths of contiguous tensors, as kernels take them, for as long as this lives."""
 
     def __init__(self, tensors: Sequence[Tensor]) -> None:
         self._held = [_contiguous(tensor) for tensor in tensors]
         self._at = torch.tensor([tensor.data_ptr() for tensor in self._held], dtype=torch.int64)
         self._lengths = torch.tensor([tensor.numel() for tensor in self._held], dtype=torch.int64)
         self.structure = k.Vectors(len(self._held), k.address(self._at), k.address(self._lengths))
-
-    def __enter__(self) -> "_Vectors":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._held = []
 
     @property
     def addresses(self) -> int | None:

@@ -20,6 +20,8 @@ from pathlib import Path
 
 import torch
 
+from east.engine.base import KernelsUnavailable
+from east.engine.machine import cache_folder
 from east.errors import EastError
 from east.files import write_atomically
 
@@ -69,8 +71,29 @@ CPUINFO = Path("/proc/cpuinfo")
 DIGEST_BYTES = hashlib.sha256().digest_size
 
 
-class KernelsUnavailable(EastError):  # noqa: N818 - it says a state, as in "the kernels are unavailable"
-    """The kernels cannot be compiled or loaded here; the message names the cause in one line."""
+@dataclass(frozen=True)
+class Toolchain:
+    """Everything that decides the compiled library except the sources.
+
+    Attributes:
+        command: the compiler, with its full path, and the arguments that `CXX` gives it.
+        version: what it prints when asked for its version.
+        vector: the vector level.
+        openmp: the OpenMP runtime to link against, PyTorch's; None compiles for one thread.
+        extra_flags: appended to all other flags.
+    """
+
+    command: tuple[str, ...]
+    version: str
+    vector: str
+    openmp: Path | None
+    extra_flags: tuple[str, ...] = ()
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """The flags that compiling and linking share."""
+        own = ZIG_FLAGS if "ziglang" in self.command or Path(self.command[0]).name == "zig" else ()
+        return FLAGS + own + VECTOR_FLAGS[self.vector] + self.extra_flags
 
 
 @dataclass(frozen=True)
@@ -80,20 +103,22 @@ class Kernels:
     Attributes:
         library: gives the C functions by name.
         path: the shared library's file.
-        compiler: the command that compiled it, with the arguments that `CXX` gave it.
-        version: the first line that the compiler says of itself.
-        vector: its vector level.
-        extra_flags: those of `EAST_KERNEL_FLAGS`.
-        threads: whether it runs on the threads of PyTorch's OpenMP runtime; otherwise on one.
+        toolchain: what compiled it.
     """
 
     library: ctypes.CDLL
     path: Path
-    compiler: str
-    version: str
-    vector: str
-    extra_flags: tuple[str, ...]
-    threads: bool
+    toolchain: Toolchain
+
+    @property
+    def compiler(self) -> str:
+        """The command that compiled it, with the arguments that `CXX` gave it."""
+        return shlex.join(self.toolchain.command)
+
+    @property
+    def vector(self) -> str:
+        """Its vector level."""
+        return self.toolchain.vector
 
 
 @dataclass(frozen=True)
@@ -113,31 +138,6 @@ class Availability:
     compiler: str | None
     vector: str
     cached: bool
-
-
-@dataclass(frozen=True)
-class Toolchain:
-    """Everything that decides the compiled library except the sources.
-
-    Attributes:
-        command: the compiler, with its full path, and the arguments that `CXX` gives it.
-        version: what it prints when asked for its version.
-        vector: the vector level.
-        openmp: the OpenMP runtime to link against; None compiles for one thread.
-        extra_flags: appended to all other flags.
-    """
-
-    command: tuple[str, ...]
-    version: str
-    vector: str
-    openmp: Path | None
-    extra_flags: tuple[str, ...] = ()
-
-    @property
-    def flags(self) -> tuple[str, ...]:
-        """The flags that compiling and linking share."""
-        own = ZIG_FLAGS if "ziglang" in self.command or Path(self.command[0]).name == "zig" else ()
-        return FLAGS + own + VECTOR_FLAGS[self.vector] + self.extra_flags
 
 
 def load_kernels() -> Kernels:
@@ -184,7 +184,7 @@ def availability() -> Availability:
         return Availability(False, str(error), compiler, vector_level(), cached=False)
     except EastError as error:
         return Availability(False, str(error), compiler, os.environ.get("EAST_VECTOR", ""), cached=False)
-    reason = "" if kernels.threads else f"one thread: {compiler} cannot use PyTorch's OpenMP runtime"
+    reason = "" if kernels.toolchain.openmp else f"one thread: {compiler} cannot use PyTorch's OpenMP runtime"
     return Availability(True, reason, kernels.compiler, kernels.vector, cached=kernels.path.parent == cache_folder())
 
 
@@ -203,13 +203,13 @@ def build(sources: Path, cache_dir: Path | None, toolchain: Toolchain) -> Kernel
     name = f"kernels-{toolchain.vector}-{_digest(sources, toolchain)}.so"
     if cache_dir is not None and _is_whole(cache_dir / name):
         try:
-            return _load(cache_dir / name, toolchain)
+            return Kernels(ctypes.CDLL(str(cache_dir / name)), cache_dir / name, toolchain)
         except OSError:
             # It was made under another system library, as happens in a home folder that several machines share.
             pass
     path = _keep(cache_dir, name, _compile(sources, cache_dir, toolchain))
     try:
-        return _load(path, toolchain)
+        return Kernels(ctypes.CDLL(str(path)), path, toolchain)
     except OSError as error:
         raise KernelsUnavailable(
             f"the compiled kernels do not load: {error}. If their folder forbids execution, name another one in "
@@ -332,18 +332,6 @@ def openmp_runtime(entry: str) -> Path | None:
     return Path(os.fsdecode(found[0])).resolve() if found[0] else None
 
 
-def cache_folder() -> Path | None:
-    """Where compiled kernels are kept: `EAST_CACHE_DIR`, else `east` in the user's cache; None for a homeless user."""
-    if chosen := os.environ.get("EAST_CACHE_DIR"):
-        return Path(chosen).absolute()
-    if shared := os.environ.get("XDG_CACHE_HOME"):
-        return Path(shared).absolute() / "east"
-    try:
-        return Path.home() / ".cache" / "east"
-    except RuntimeError:
-        return None
-
-
 def _digest(sources: Path, toolchain: Toolchain) -> str:
     """The first 16 hex digits of a SHA-256 of everything that decides the library."""
     parts = [
@@ -445,15 +433,3 @@ def _is_whole(path: Path) -> bool:
     except OSError:
         return False
     return hashlib.sha256(content[:-DIGEST_BYTES]).digest() == content[-DIGEST_BYTES:]
-
-
-def _load(path: Path, toolchain: Toolchain) -> Kernels:
-    return Kernels(
-        library=ctypes.CDLL(str(path)),
-        path=path,
-        compiler=shlex.join(toolchain.command),
-        version=toolchain.version.partition("\n")[0].strip(),
-        extra_flags=toolchain.extra_flags,
-        vector=toolchain.vector,
-        threads=toolchain.openmp is not None,
-    )

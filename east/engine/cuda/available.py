@@ -14,7 +14,7 @@ INSTALL_COMPILER = (
 
 
 @dataclass(frozen=True)
-class Availability:
+class TritonStatus:
     """Whether the sparse engine runs on a GPU.
 
     Attributes:
@@ -29,7 +29,7 @@ class Availability:
 
 
 @cache
-def availability(device: torch.device) -> Availability:
+def triton_status(device: torch.device) -> TritonStatus:
     """Whether Triton kernels run on a device, found out by running one. Remembered in this process.
 
     Args:
@@ -38,18 +38,27 @@ def availability(device: torch.device) -> Availability:
     try:
         version: str = importlib.import_module("triton").__version__
     except Exception as error:
-        return Availability(False, f"Triton cannot be imported: {_one_line(error)}.", None)
+        return TritonStatus(False, f"Triton cannot be imported: {_one_line(error)}.", None)
     try:
-        trial = importlib.import_module("east.engine.cuda.trial")
-        if trial.computes(device):
-            return Availability(True, "", version)
+        if _computes(device):
+            return TritonStatus(True, "", version)
         reason = "a kernel that Triton compiled computes something else than it should."
     except Exception as error:
         # Whatever compiler, driver or assembler lacks is raised as whatever comes to hand there.
         reason = f"Triton {version} cannot run a kernel: {_one_line(error)}."
         if isinstance(error, subprocess.CalledProcessError) or "C compiler" in str(error):
             reason += f" {INSTALL_COMPILER}"
-    return Availability(False, reason, version)
+    return TritonStatus(False, reason, version)
+
+
+def _computes(device: torch.device) -> bool:
+    """Whether a kernel that adds one to some numbers does so."""
+    from east.engine.cuda.kernels.common import add_one
+
+    numbers = torch.arange(16, device=device, dtype=torch.float32)
+    sums = torch.empty_like(numbers)
+    add_one[(1,)](numbers, sums, COUNT=len(numbers))
+    return torch.equal(sums, numbers + 1)
 
 
 def _one_line(error: Exception) -> str:

@@ -7,8 +7,10 @@ from torch import Tensor
 
 from east.engine.cuda import launch
 from east.engine.cuda.kernels import backward as kernels
-from east.engine.cuda.lists import Consumer, Geometry, Lists, Norm, Output, Source
+from east.engine.cuda.operands import Consumer, Norm, Output, Source
 from east.engine.cuda.tiles import PositionTiling, blocks_of
+from east.engine.graph.index import Grouped
+from east.engine.graph.network import Window
 
 ROWS = 4
 """Non-zeros whose gradients a program finishes."""
@@ -56,7 +58,7 @@ def through_unit(
     else:
         store = blocks > 1 and not unchanged
     a, b = _pair(consumers)
-    kernels.gather[blocks, len(g)](
+    kernels.gather_kernel[blocks, len(g)](
         **_gathering(output.z, a, b),
         **launch.backward_of(output.norm, training=training),
         y=output.y,
@@ -108,7 +110,7 @@ def gather(y: Tensor, consumers: Sequence[Consumer], direct: Tensor | None, g: T
     """
     blocks = blocks_of(y.shape, y.dtype)
     nothing = dict.fromkeys(("z", "stored", "mean", "scale", "shift", "dz_to"))
-    kernels.gather[blocks, len(y)](
+    kernels.gather_kernel[blocks, len(y)](
         **_gathering(y, *_pair(consumers)),
         **launch.backward_of(None, training=False),
         **nothing,
@@ -125,14 +127,14 @@ def gather(y: Tensor, consumers: Sequence[Consumer], direct: Tensor | None, g: T
 
 
 def value_gradients(
-    source: Source, lists: Lists, geometry: Geometry, dz: Tensor, products: Tensor, value_gradient: Tensor
+    source: Source, lists: Grouped, window: Window, dz: Tensor, products: Tensor, value_gradient: Tensor
 ) -> None:
     """The gradients of the non-zeros of a convolution whose input needs none, such as the images.
 
     Args:
         source: the input (Ci, H, W, N).
         lists: the non-zeros by output channel.
-        geometry: of the convolution.
+        window: of the convolution.
         dz: (Co, Ho, Wo, N) the gradient at its output; channels without non-zeros are not read.
         products: (capacity, parts_of(shape of dz, dtype)) memory for parts of them.
         value_gradient: (at least capacity,) where they go, in the order of places; 0 beyond the non-zeros.
@@ -140,10 +142,10 @@ def value_gradients(
     channels, out_height, out_width, _ = dz.shape
     _, height, width, _ = source.data.shape
     blocks = blocks_of(dz.shape, dz.dtype)
-    kernels.value_products[blocks, channels](
+    kernels.value_products_kernel[blocks, channels](
         **launch.read_as("x", source),
         **launch.walk(lists),
-        **launch.shape_of(geometry),
+        **launch.shape_of(window),
         **launch.cut_of(dz),
         dz=dz,
         products=products,
@@ -177,7 +179,7 @@ def _finish(plane: Tensor, norm: Norm | None, blocks: int, products: Sequence[la
     a, b, *_ = *products, None, None
     programs = 0 if norm is None else channels
     programs += sum(math.ceil(len(one.value_gradient) / ROWS) for one in products)
-    kernels.finish[(programs,)](
+    kernels.finish_kernel[(programs,)](
         **launch.backward_of(norm, training=training),
         **launch.summed_up("a", a),
         **launch.summed_up("b", b),
@@ -197,7 +199,7 @@ def _apply_gradient(
     output: Output, starts: Sequence[Tensor | None], direct: bool, g: Tensor, dz: Tensor, everything: bool
 ) -> None:
     grid, arguments = launch.cut_anyhow(dz)
-    kernels.apply_gradient[grid](
+    kernels.apply_gradient_kernel[grid](
         **arguments,
         g=g,
         z=output.z,

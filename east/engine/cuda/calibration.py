@@ -1,24 +1,39 @@
-"""The cost model of a GPU, from steps of small networks that are timed on it."""
+"""The cost model of a GPU, fitted to steps of small networks that are timed on it, and kept beside the kernels."""
 
+import hashlib
+import json
+import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from statistics import median
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
-from east.engine.base import Engine
-from east.engine.costs.cache import kept, sources_digest
-from east.engine.costs.calibration import Case, SmallNetwork, fitted_model
-from east.engine.costs.model import KINDS, CostModel, Execution, Work
-from east.engine.cpu.library import cache_folder
-from east.engine.cuda.available import availability
-from east.engine.cuda.engine import CudaSparseEngine
+from east.engine.base import Engine, GradientRequest, Workload
+from east.engine.cuda.available import triton_status
+from east.engine.cuda.cost import KINDS, CostModel, Kind, Work, dense_work, sparse_work
+from east.engine.cuda.engine import CudaEngine
 from east.engine.dense import DenseEngine
-from east.engine.workload import Workload
+from east.engine.graph.network import describe
+from east.engine.graph.program import Execution
+from east.engine.machine import cache_folder
+from east.files import write_atomically
+from east.locks import locked
+from east.models.blocks import BASIC, Parts
+from east.models.resnet import ResNet
 from east.sparse.active import ActiveWeights, active_weights
-from east.sparse.layers import MaskedLayer
+from east.sparse.layers import MaskedLayer, masked_layers
+from east.sparse.masks import initialise_masks
+
+CLASSES = 10
 
 WARM_UP = 3
 """Steps before a step is captured: they compile kernels, and libraries choose their algorithms."""
@@ -41,63 +56,76 @@ def cost_model(device: torch.device, numerics: str, compiled: bool) -> CostModel
         numerics: `tf32`, `fp32` or `bf16`; each has a model of its own.
         compiled: whether PyTorch compiles the network for the dense engine; likewise.
     """
-    machine = machine_of(torch.cuda.get_device_name(device), str(availability(device).version), numerics, compiled)
-    return kept(cache_folder(), machine, KINDS, lambda: calibrate(device, numerics, compiled=compiled))
+    machine = machine_of(torch.cuda.get_device_name(device), str(triton_status(device).version), numerics, compiled)
+    return kept(cache_folder(), machine, lambda: calibrate(device, numerics, compiled=compiled))
 
 
-def calibrate(
-    device: torch.device,
-    numerics: str,
-    *,
-    compiled: bool = False,
-    time_step: TimeStep | None = None,
-    cases: Sequence[Case] | None = None,
-) -> CostModel:
-    """The cost model of a device. Takes a few seconds, and more where something must be compiled first.
+# What is timed
+
+
+@dataclass(frozen=True)
+class Case:
+    """A step of a small network: a stem and a block of two convolutions.
 
     Args:
-        device: where steps execute.
-        numerics: `tf32`, `fp32` or `bf16`.
-        compiled: whether PyTorch compiles the network for the dense engine.
-        time_step: how they are timed; captured in a CUDA graph, by the device's clock, if None.
-        cases: what is timed; each kind of work occurs in some case. Networks that keep a GPU busy if None.
+        width: channels.
+        size: height and width of images.
+        workload: images, and what is asked for beyond gradients of active weights.
+        execution: of every layer in the sparse engine; None for the dense engine.
+        per_channel: non-zeros for each output channel of a layer.
     """
-    clock = time_step or partial(seconds_of_replay, device=device)
-    with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        timed = [_time_case(case, device, numerics, compiled, clock) for case in cases or gpu_cases()]
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-    return fitted_model(timed, KINDS)
+
+    width: int
+    size: int
+    workload: Workload
+    execution: Execution | None
+    per_channel: int = 1
 
 
-def seconds_of_replay(step: Callable[[], None], device: torch.device) -> float:
-    """Median seconds of a step that is captured in a CUDA graph and replayed, by the device's clock.
+@dataclass(frozen=True, eq=False)
+class SmallNetwork:
+    """The network of a case, with random masks, and a batch for it.
 
-    Python's launches do not count, as they do not where steps of a training are captured. A step that cannot be
-    captured is made anew each time, as in a training.
+    Args:
+        model: the network.
+        active: the active weights of its masked layers, by name, in memory that stays, as a training has them.
+        images: random ones, (N, 3, size, size).
+        request: what a step asks for.
+        work: what a step of it comes to.
     """
-    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-    stream.wait_stream(torch.cuda.current_stream(device))
-    with torch.cuda.device(device), torch.cuda.stream(stream):
-        for _ in range(WARM_UP):
-            step()
-        graph, repeat = torch.cuda.CUDAGraph(), step
-        with suppress(RuntimeError):
-            with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
-                step()
-            repeat = graph.replay
-        samples: list[float] = []
-        while len(samples) < LEAST_SAMPLES or REPLAYS * sum(samples) < SECONDS_A_CASE:
-            began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
-            repeat()  # so that the device is busy while the first replay that counts is launched
-            began.record()
-            for _ in range(REPLAYS):
-                repeat()
-            ended.record()
-            ended.synchronize()
-            samples.append(began.elapsed_time(ended) / 1000 / REPLAYS)
-    return median(samples)
+
+    model: ResNet
+    active: dict[str, ActiveWeights]
+    images: Tensor
+    request: GradientRequest
+    work: Work
+
+    @classmethod
+    def of(cls, case: Case, device: torch.device) -> "SmallNetwork":
+        """The network of a case, on a device."""
+        model = ResNet(BASIC, (1,), CLASSES, width=case.width, parts=Parts(dct=False, dyrelu=False)).to(device)
+        layers = masked_layers(model)
+        counts = {
+            name: min(case.per_channel * len(layer.weight), layer.weight.numel()) for name, layer in layers.items()
+        }
+        initialise_masks(layers, counts, seed=0)
+        image_shape = (model.in_channels, case.size, case.size)
+        work: dict[Kind, float] = {}
+        for unit in describe(model, image_shape).units:
+            if case.execution is None:
+                found = dense_work(unit, case.workload)
+            else:
+                found = sparse_work(unit, case.execution, counts[unit.layer], case.workload)
+            for kind, amount in found.items():
+                work[kind] = work.get(kind, 0.0) + amount
+        images = torch.randn(case.workload.batch, *image_shape).to(device)
+        request = GradientRequest(dense=case.workload.dense > 0, signs=_signs(layers, int(case.workload.probes)))
+        return cls(model, active_weights(layers, counts), images, request, work)
+
+    def step(self, engine: Engine) -> None:
+        """Forward and backward pass, as an engine executes them."""
+        self.model.zero_grad()
+        engine.gradients(self.images, lambda logits: logits.square().mean(), self.request)
 
 
 def gpu_cases() -> list[Case]:
@@ -123,13 +151,104 @@ def gpu_cases() -> list[Case]:
     ]
 
 
-def _time_case(
-    case: Case, device: torch.device, numerics: str, compiled: bool, time_step: TimeStep
-) -> tuple[Work, float]:
-    """The work of a case's step, and its seconds."""
-    network = SmallNetwork.of(case, device, _with_room)
-    engine = _engine(case.execution, network, numerics, compiled, device)
-    return network.work, time_step(lambda: network.step(engine))
+# How it is timed
+
+
+def calibrate(
+    device: torch.device,
+    numerics: str,
+    *,
+    compiled: bool = False,
+    time_step: TimeStep | None = None,
+    cases: Sequence[Case] | None = None,
+) -> CostModel:
+    """The cost model of a device. Takes a few seconds, and more where something must be compiled first.
+
+    Args:
+        device: where steps execute.
+        numerics: `tf32`, `fp32` or `bf16`.
+        compiled: whether PyTorch compiles the network for the dense engine.
+        time_step: how they are timed; captured in a CUDA graph, by the device's clock, if None.
+        cases: what is timed; each kind of work occurs in some case. Networks that keep a GPU busy if None.
+    """
+    clock = time_step or partial(seconds_of_replay, device=device)
+    works: list[list[float]] = []
+    seconds: list[float] = []
+    with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        for case in cases or gpu_cases():
+            network = SmallNetwork.of(case, device)
+            engine = _engine(case.execution, network, numerics, compiled, device)
+            works.append([network.work.get(kind, 0.0) for kind in KINDS])
+            seconds.append(clock(partial(network.step, engine)))
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    return CostModel(dict(zip(KINDS, fit(np.array(works), np.array(seconds)).tolist(), strict=True)))
+
+
+def seconds_of_replay(step: Callable[[], None], device: torch.device) -> float:
+    """Median seconds of a step that is captured in a CUDA graph and replayed, by the device's clock.
+
+    Python's launches do not count, as they do not where steps of a training are captured. A step that cannot be
+    captured is launched each time, as in a training.
+    """
+    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    stream.wait_stream(torch.cuda.current_stream(device))
+    with torch.cuda.device(device), torch.cuda.stream(stream):
+        for _ in range(WARM_UP):
+            step()
+        graph, repeat = torch.cuda.CUDAGraph(), step
+        with suppress(RuntimeError):
+            with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+                step()
+            repeat = graph.replay
+        samples: list[float] = []
+        while len(samples) < LEAST_SAMPLES or REPLAYS * sum(samples) < SECONDS_A_CASE:
+            began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+            repeat()  # so that the device is busy while the first replay that counts is launched
+            began.record()
+            for _ in range(REPLAYS):
+                repeat()
+            ended.record()
+            ended.synchronize()
+            samples.append(began.elapsed_time(ended) / 1000 / REPLAYS)
+    return median(samples)
+
+
+def fit(work: NDArray[np.float64], seconds: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Coefficients x >= 0 that minimise the sum of squares of the relative errors, (work x - seconds) / seconds.
+
+    Args:
+        work: (steps, kinds), >= 0; each kind occurs somewhere.
+        seconds: (steps,), > 0.
+    """
+    # Not at the top: it takes long to import, and only where there is no cost model yet.
+    from scipy.optimize import nnls
+
+    rows = work / seconds[:, None]
+    scale = np.linalg.norm(rows, axis=0)
+    fitted: NDArray[np.float64] = nnls(rows / scale, np.ones(len(rows)))[0] / scale
+    return fitted
+
+
+def _engine(
+    execution: Execution | None, network: SmallNetwork, numerics: str, compiled: bool, device: torch.device
+) -> Engine:
+    model, active = network.model, network.active
+    if execution is None:
+        # Laid out as `auto` has it, whose dense engine takes the weights as they are.
+        return DenseEngine(model, active, numerics=numerics, device=device, lay_out=False, compiled=compiled)
+    executions: dict[str, Execution] = dict.fromkeys(active, execution) | {"classifier": "dense"}
+    return CudaEngine(model, active, numerics=numerics, device=device, choose=lambda network, nonzeros: executions)
+
+
+def _signs(layers: Mapping[str, MaskedLayer], probes: int) -> dict[str, Tensor] | None:
+    if probes == 0:
+        return None
+    return {name: torch.ones(probes, len(layer.weight), device=layer.weight.device) for name, layer in layers.items()}
+
+
+# Where it is kept
 
 
 def machine_of(gpu: str, triton: str, numerics: str, compiled: bool) -> dict[str, str]:
@@ -145,23 +264,69 @@ def machine_of(gpu: str, triton: str, numerics: str, compiled: bool) -> dict[str
         "device": gpu,
         "torch": torch.__version__,
         "triton": triton,
-        "kernels": sources_digest(Path(__file__).parent),
+        "sources": sources_digest(Path(__file__).parent),
         "numerics": numerics,
         "dense engine": "compiled" if compiled else "as it is",
     }
 
 
-def _with_room(layers: Mapping[str, MaskedLayer]) -> dict[str, ActiveWeights]:
-    """The active weights in memory that stays, as a training has them on a GPU."""
-    return active_weights(layers, {name: int(layer.mask.sum()) for name, layer in layers.items()})
+def kept(folder: Path | None, machine: Mapping[str, str], fit: Callable[[], CostModel]) -> CostModel:
+    """The cost model of a machine, from a file in the folder, or fitted and kept there.
+
+    It decides how layers are executed, and with that the rounding of results. The file makes these decisions the same
+    in every process: a second one waits for the first to write it. Another machine, or this one with another cache,
+    may decide otherwise. Where the folder is None or cannot be written, the model is fitted for this process alone,
+    and a line says so.
+
+    Args:
+        folder: of the cache.
+        machine: everything that decides the model.
+        fit: gives the model.
+    """
+    if folder is None:
+        return _unkept("there is no home folder", fit)
+    digest = hashlib.sha256(json.dumps(machine, sort_keys=True).encode()).hexdigest()[:16]
+    path = folder / f"costs-{digest}.json"
+    if (model := _read(path, machine)) is not None:
+        return model
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with locked(path.with_suffix(".lock")):
+            if (model := _read(path, machine)) is not None:
+                return model
+            model = fit()
+            write_atomically(path, json.dumps({"machine": machine, "seconds": model.seconds}, indent=2) + "\n")
+            return model
+    except OSError as error:
+        return _unkept(str(error), fit)
 
 
-def _engine(
-    execution: Execution | None, network: SmallNetwork, numerics: str, compiled: bool, device: torch.device
-) -> Engine:
-    model, active = network.model, network.active
-    if execution is None:
-        # Laid out as `auto` has it, whose dense engine takes the weights as they are.
-        return DenseEngine(model, active, numerics=numerics, device=device, lay_out=False, compiled=compiled)
-    executions: dict[str, Execution] = dict.fromkeys(active, execution) | {"classifier": "dense"}
-    return CudaSparseEngine(model, active, numerics=numerics, device=device, choose=lambda network, active: executions)
+def sources_digest(folder: Path) -> str:
+    """The first 16 hex digits of a SHA-256 of all Python sources in a folder."""
+    digest = hashlib.sha256()
+    for source in sorted(folder.rglob("*.py")):
+        # Each part is preceded by its length, so that text cannot move from one to the next unseen.
+        for part in (str(source.relative_to(folder)).encode(), source.read_bytes()):
+            digest.update(b"%d:%b" % (len(part), part))
+    return digest.hexdigest()[:16]
+
+
+def _unkept(reason: str, fit: Callable[[], CostModel]) -> CostModel:
+    print(
+        f"warning: the costs of engines cannot be kept: {reason}. Each process measures them and may decide "
+        "otherwise, so a resumed run may differ by rounding. Name a folder in the environment variable EAST_CACHE_DIR.",
+        file=sys.stderr,
+        flush=True,
+    )
+    return fit()
+
+
+def _read(path: Path, machine: Mapping[str, str]) -> CostModel | None:
+    """The model in a file; None if there is none, or not a whole one of this machine."""
+    try:
+        content: Any = json.loads(path.read_text(encoding="utf-8"))
+        seconds = {kind: float(content["seconds"][kind]) for kind in KINDS}
+        sound = content["machine"] == machine and all(0 <= value < math.inf for value in seconds.values())
+    except (OSError, ValueError, TypeError, LookupError):
+        return None
+    return CostModel(seconds) if sound else None

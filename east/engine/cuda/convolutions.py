@@ -1,20 +1,70 @@
 """The ways to execute one use of a masked convolution: its non-zeros alone, or by PyTorch with all weights."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from east.engine.cpu.buffers import Pass
-from east.engine.cpu.network import Unit
 from east.engine.cuda import backward, forward
-from east.engine.cuda.index import ResidentIndex
-from east.engine.cuda.lists import Consumer, Geometry, Norm, Source
-from east.engine.cuda.memory import Buffer
+from east.engine.cuda.operands import Consumer, Norm, Source, SourceBuffer
 from east.engine.cuda.sketch import sketched
 from east.engine.cuda.tiles import parts_of
 from east.engine.formats import as_convolved
+from east.engine.graph.index import Grouped, NonzeroIndex
+from east.engine.graph.network import Unit
+from east.engine.graph.program import Pass
+from east.sparse.active import ActiveWeights
+
+ENTRIES_ALIGNED = 4
+"""Each list begins at a multiple of so many numbers, which are 16 bytes."""
+
+
+class ResidentIndex:
+    """The non-zeros of a layer by output and by input channel, as kernels walk over them.
+
+    Args:
+        weights: the layer's active weights; the weight is contiguous.
+
+    Attributes:
+        weights: those.
+        capacity: how many non-zeros there is room for: as many as `weights.values` has numbers.
+        by_output, by_input: the lists.
+    """
+
+    def __init__(self, weights: ActiveWeights) -> None:
+        self.weights = weights
+        self.capacity = len(weights.values)
+        self._version = weights.version
+        out_channels, in_channels = weights.layer.weight.shape[:2]
+        sizes = [size for groups in (out_channels, in_channels) for size in (groups + 1, *3 * (max(1, self.capacity),))]
+        starts = [0]
+        for size in sizes:
+            starts.append(starts[-1] + -(-size // ENTRIES_ALIGNED) * ENTRIES_ALIGNED)
+        self._memory = torch.zeros(starts[-1], dtype=torch.int32, device=weights.values.device)
+        parts = [self._memory[start : start + size] for start, size in zip(starts, sizes, strict=False)]
+        self.by_output, self.by_input = Grouped(*parts[:4]), Grouped(*parts[4:])
+        self._host = torch.zeros_like(self._memory, device="cpu")
+        self._host_parts = [self._host[start : start + size] for start, size in zip(starts, sizes, strict=False)]
+        self.refill()
+
+    def refill(self) -> None:
+        """Write the lists of the non-zeros of the moment."""
+        index = NonzeroIndex.of(self.weights)
+        for part, new in zip(self._host_parts, (*_lists(index.by_output), *_lists(index.by_input)), strict=True):
+            part[: len(new)] = new
+        self._memory.copy_(self._host)
+
+    @property
+    def still_fits(self) -> bool:
+        """Whether the active weights are in the memory in which they were when this was made."""
+        same = (self.capacity, self._version) == (len(self.weights.values), self.weights.version)
+        return self.weights.is_static and same
+
+
+def _lists(grouped: Grouped) -> Iterator[Tensor]:
+    yield from (grouped.start, grouped.channel, grouped.tap, grouped.place)
 
 
 class Convolution(ABC):
@@ -32,10 +82,9 @@ class Convolution(ABC):
 
     stored: Tensor | None
 
-    def __init__(self, unit: Unit, index: ResidentIndex, x: Buffer, z: Tensor) -> None:
+    def __init__(self, unit: Unit, index: ResidentIndex, x: SourceBuffer, z: Tensor) -> None:
         self.unit, self.index, self.x, self.z = unit, index, x, z
-        conv = unit.conv
-        self.geometry = Geometry(conv.kernel_size[0], conv.stride[0], int(conv.padding[0]))
+        self.window = unit.window
 
     @abstractmethod
     def forward(self, norm: Norm, training: bool) -> None:
@@ -74,7 +123,7 @@ class SparseConvolution(Convolution):
         products: memory for sums of products, `products_needed` numbers; may be that of other uses.
     """
 
-    def __init__(self, unit: Unit, index: ResidentIndex, x: Buffer, z: Tensor, products: Tensor) -> None:
+    def __init__(self, unit: Unit, index: ResidentIndex, x: SourceBuffer, z: Tensor, products: Tensor) -> None:
         super().__init__(unit, index, x, z)
         self.stored = index.by_output.start
         values = index.weights.values
@@ -94,30 +143,29 @@ class SparseConvolution(Convolution):
         """Convolve the non-zeros."""
         if self.unit.scale is not None and self._scaled is not None:
             torch.mul(self.index.weights.values, self.unit.scale.detach(), out=self._scaled)
-        forward.convolve(self.x.source, self.index.by_output, self.values, self.geometry, self.z, norm, training)
+        forward.convolve(self.x.source, self.index.by_output, self.values, self.window, self.z, norm, training)
 
     def backward(self, this: Pass) -> None:
-        """Find what the request asks for beyond the gradients of non-zeros."""
+        """Find what the request asks for beyond the gradients of non-zeros, and those too where nothing else will."""
         if this.request.dense:
             self._add(this, dense=self._differentiate(self.unit.conv.weight.detach(), of_input=False)[1])
         if this.request.signs is not None:
             signs = this.request.signs[self.unit.layer]
-            self._add(this, products=sketched(self.x.source, self.z, signs, self.geometry))
+            self._add(this, products=sketched(self.x.source, self.z, signs, self.window))
+        if self.unit.x.producer is None:
+            backward.value_gradients(
+                *(self.x.source, self.index.by_output, self.window, self.z, self._products, self._value_gradient)
+            )
+            self.add_values(this)
 
     @property
     def consumer(self) -> Consumer:
         """What the input's producer needs to know."""
-        return Consumer(self.index.by_input, self.values, self.geometry, self.z, self._products, self._value_gradient)
+        return Consumer(self.index.by_input, self.values, self.window, self.z, self._products, self._value_gradient)
 
     def add_values(self, this: Pass) -> None:
         """Add the gradients of the non-zeros, once the input's producer has found them."""
         self._add(this, values=self._value_gradient)
-
-    def find_values(self) -> None:
-        """Find the gradients of the non-zeros where the input has no producer."""
-        backward.value_gradients(
-            *(self.x.source, self.index.by_output, self.geometry, self.z, self._products, self._value_gradient)
-        )
 
 
 class DenseConvolution(Convolution):

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from east.engine.cuda import launch
 from east.engine.cuda.kernels import dyrelu as kernels
-from east.engine.cuda.lists import Norm, Source
+from east.engine.cuda.operands import Norm, Source
 from east.engine.cuda.tiles import PositionTiling, accumulation_type
 
 
@@ -20,7 +20,7 @@ def finish_input(source: Source, residual: Source | None, u: Tensor, means: Tens
     """
     cut = PositionTiling.of(u.shape)
     partial = u.new_empty(len(u), cut.rows, u.shape[-1], dtype=accumulation_type(u.dtype))
-    kernels.finish_input[cut.blocks, len(u)](
+    kernels.finish_input_kernel[cut.blocks, len(u)](
         **launch.read_as("x", source),
         **launch.read_as("residual", residual),
         **launch.cut_by_images(u),
@@ -39,7 +39,7 @@ def apply(u: Tensor, coefficients: Tensor, y: Tensor) -> None:
         y: (C, H, W, N), all of it written; may be the memory of `u`.
     """
     cut = PositionTiling.of(u.shape)
-    kernels.apply[cut.blocks, len(u)](u=u, coefficients=coefficients, y=y, **launch.cut_by_images(u))
+    kernels.apply_kernel[cut.blocks, len(u)](u=u, coefficients=coefficients, y=y, **launch.cut_by_images(u))
 
 
 def gradient_of_coefficients(u: Tensor, coefficients: Tensor, dy: Tensor, out: Tensor) -> None:
@@ -53,7 +53,7 @@ def gradient_of_coefficients(u: Tensor, coefficients: Tensor, dy: Tensor, out: T
     """
     cut = PositionTiling.of(u.shape)
     partial = out.new_empty(len(u), cut.rows, *out.shape[1:])
-    kernels.gradient_of_coefficients[cut.blocks, len(u)](
+    kernels.gradient_of_coefficients_kernel[cut.blocks, len(u)](
         u=u, coefficients=coefficients, dy=dy, partial=partial, **launch.cut_by_images(u)
     )
     torch.sum(partial, dim=1, out=out)
@@ -82,7 +82,7 @@ def gradient_of_input(
         g: (C, H, W, N), all of it written; may be the memory of `dy`, or of `u`.
     """
     cut = PositionTiling.of(u.shape)
-    kernels.gradient_of_input[cut.blocks, len(u)](
+    kernels.gradient_of_input_kernel[cut.blocks, len(u)](
         **launch.cut_by_images(u),
         u=u,
         coefficients=coefficients,

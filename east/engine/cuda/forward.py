@@ -4,15 +4,17 @@ from torch import Tensor
 
 from east.engine.cuda import launch
 from east.engine.cuda.kernels import forward as kernels
-from east.engine.cuda.lists import Geometry, Lists, Norm, Source
+from east.engine.cuda.operands import Norm, Source
 from east.engine.cuda.tiles import blocks_of
+from east.engine.graph.index import Grouped
+from east.engine.graph.network import Window
 
 CHUNK = 128
 """Blocks whose statistics are combined at once."""
 
 
 def convolve(
-    source: Source, lists: Lists, values: Tensor, geometry: Geometry, z: Tensor, norm: Norm, training: bool
+    source: Source, lists: Grouped, values: Tensor, window: Window, z: Tensor, norm: Norm, training: bool
 ) -> None:
     """Convolve the non-zeros, and find what the batch norm behind makes of the output.
 
@@ -20,7 +22,7 @@ def convolve(
         source: the input (Ci, H, W, N).
         lists: the non-zeros by output channel.
         values: (at least capacity,) the weights in the order of places.
-        geometry: of the convolution.
+        window: of the convolution.
         z: (Co, Ho, Wo, N) the output; channels without non-zeros are not written, and count as 0.
         norm: `mean`, `inverse_deviation`, `scale` and `shift` are written; `partial` is used.
         training: whether statistics are those of the batch, and running ones are updated.
@@ -28,10 +30,10 @@ def convolve(
     channels, out_height, out_width, _ = z.shape
     _, height, width, _ = source.data.shape
     blocks = blocks_of(z.shape, z.dtype)
-    kernels.convolve[blocks, channels](
+    kernels.convolve_kernel[blocks, channels](
         **launch.read_as("x", source),
         **launch.walk(lists),
-        **launch.shape_of(geometry),
+        **launch.shape_of(window),
         **launch.cut_of(z),
         **launch.forward_of(norm, training=training),
         values=values,
@@ -56,7 +58,7 @@ def normalise(z: Tensor, norm: Norm, training: bool) -> None:
     """
     if training:
         channels, height, width, _ = z.shape
-        kernels.statistics[blocks_of(z.shape, z.dtype), channels](
+        kernels.statistics_kernel[blocks_of(z.shape, z.dtype), channels](
             **launch.cut_of(z), z=z, partial=norm.partial, stride=norm.partial.stride(0), height=height, width=width
         )
     _finish_statistics(z, None, norm, training)
@@ -72,14 +74,14 @@ def finish_block(source: Source, residual: Source | None, y: Tensor, rectify: bo
         rectify: whether negative values become 0.
     """
     grid, arguments = launch.cut_anyhow(y)
-    kernels.finish_block[grid](
+    kernels.finish_block_kernel[grid](
         **launch.read_as("x", source), **launch.read_as("residual", residual), **arguments, y=y, RECTIFY=rectify
     )
 
 
 def _finish_statistics(z: Tensor, stored: Tensor | None, norm: Norm, training: bool) -> None:
     channels, height, width, _ = z.shape
-    kernels.finish_statistics[(channels,)](
+    kernels.finish_statistics_kernel[(channels,)](
         **launch.cut_of(z) | {"num_warps": 1},
         **launch.forward_of(norm, training=training),
         stored=stored,

@@ -7,8 +7,10 @@ import torch
 import triton.language as tl
 from torch import Tensor
 
-from east.engine.cuda.lists import Consumer, Geometry, Lists, Norm, Source
+from east.engine.cuda.operands import Consumer, Norm, Source
 from east.engine.cuda.tiles import BLOCK, PositionTiling, parts_of, power_of_two, tiling, warps_of
+from east.engine.graph.index import Grouped
+from east.engine.graph.network import Window
 
 Arguments = dict[str, Any]
 
@@ -31,14 +33,14 @@ def read_as(prefix: str, source: Source | None) -> Arguments:
     return dict(zip(names, values, strict=True)) | {f"{prefix.upper()}_RECTIFY": rectify}
 
 
-def walk(lists: Lists) -> Arguments:
+def walk(lists: Grouped) -> Arguments:
     """The non-zeros of a convolution."""
     return {"start": lists.start, "ends": lists.channel, "taps": lists.tap, "places": lists.place}
 
 
-def shape_of(geometry: Geometry) -> Arguments:
+def shape_of(window: Window) -> Arguments:
     """Kernel size, stride and padding."""
-    return {"KERNEL": geometry.kernel, "STRIDE": geometry.stride, "PADDING": geometry.padding}
+    return {"KERNEL": window.kernel, "STRIDE": window.stride, "PADDING": window.padding}
 
 
 def cut_of(plane: Tensor) -> Arguments:
@@ -104,8 +106,8 @@ def backward_of(norm: Norm | None, *, training: bool) -> Arguments:
 
 def reader_of(name: str, consumer: Consumer | None) -> Arguments:
     """A convolution that reads an activation, or that there is none: `name` is a or b."""
-    geometry = Geometry(1, 1, 0) if consumer is None else consumer.geometry
-    arguments: Arguments = {f"{name.upper()}_{key}": value for key, value in shape_of(geometry).items()}
+    window = Window(1, 1, 0) if consumer is None else consumer.window
+    arguments: Arguments = {f"{name.upper()}_{key}": value for key, value in shape_of(window).items()}
     arguments |= dict.fromkeys(f"{name}_{key}" for key in ("ends", "taps", "places", "values", "dz"))
     arguments |= {f"{name}_height": 0, f"{name}_width": 0} | summed_up(name, None)
     if consumer is None:

@@ -1,15 +1,15 @@
 """Dense gradients contracted with random signs over output channels, without the dense gradients."""
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from east.engine.cuda import launch
 from east.engine.cuda.kernels import sketch as kernels
-from east.engine.cuda.lists import Geometry, Source
+from east.engine.cuda.operands import Source
 from east.engine.cuda.tiles import accumulation_type, power_of_two
+from east.engine.graph.network import Window
 
 LEAST = 16
 """The smallest side of the matrices that matrix units multiply."""
@@ -28,7 +28,7 @@ PRECISIONS = {torch.bfloat16: "tf32", torch.float32: "tf32x3", torch.float64: "i
 about as exact as float32."""
 
 
-def sketched(source: Source, dz: Tensor, signs: Tensor, geometry: Geometry) -> Tensor:
+def sketched(source: Source, dz: Tensor, signs: Tensor, window: Window) -> Tensor:
     """The dense gradient of a convolution, contracted with signs.
 
     As the signs are summed up first, this is the gradient of a convolution with as many outputs as there are probes.
@@ -37,12 +37,12 @@ def sketched(source: Source, dz: Tensor, signs: Tensor, geometry: Geometry) -> T
         source: its input (Ci, H, W, N).
         dz: (Co, Ho, Wo, N) the gradient at its output, all of it written.
         signs: (probes, Co) each +1 or -1.
-        geometry: of the convolution.
+        window: of the convolution.
 
     Returns:
         (Ci, probes, taps) in float64.
     """
-    return _correlate(source, _combine(dz, signs.contiguous()), geometry).view(len(source.data), len(signs), -1)
+    return _correlate(source, _combine(dz, signs.contiguous()), window).view(len(source.data), len(signs), -1)
 
 
 def _combine(dz: Tensor, signs: Tensor) -> Tensor:
@@ -50,7 +50,7 @@ def _combine(dz: Tensor, signs: Tensor) -> Tensor:
     channels, plane = len(dz), dz[0].numel()
     maps = dz.new_empty(len(signs), *dz.shape[1:], dtype=accumulation_type(dz.dtype))
     numbers = min(NUMBERS, max(LEAST, power_of_two(plane // PROGRAMS)))
-    kernels.combine[(math.ceil(plane / numbers),)](
+    kernels.combine_kernel[(math.ceil(plane / numbers),)](
         dz=dz,
         signs=signs,
         maps=maps,
@@ -67,19 +67,19 @@ def _combine(dz: Tensor, signs: Tensor) -> Tensor:
     return maps
 
 
-def _correlate(source: Source, maps: Tensor, geometry: Geometry) -> Tensor:
+def _correlate(source: Source, maps: Tensor, window: Window) -> Tensor:
     """Products of a convolution's input with maps at its output, seen through each tap: (Ci, probes * taps)."""
     x, (probes, out_height, out_width, batch) = source.data, maps.shape
     channels, _, width, _ = x.shape
-    plane, columns = x[0].numel(), probes * geometry.kernel**2
+    plane, columns = x[0].numel(), probes * window.kernel**2
     channels_of_group = min(CHANNELS, max(LEAST, power_of_two(channels)))
     groups = math.ceil(channels / channels_of_group)
     steps = max(1, plane * groups // (NUMBERS * PROGRAMS))
     parts = math.ceil(plane / (NUMBERS * steps))
     products = maps.new_empty(parts, channels, columns)
-    kernels.correlate[parts, groups](
+    kernels.correlate_kernel[parts, groups](
         **launch.read_as("x", source),
-        **launch.shape_of(geometry),
+        **launch.shape_of(window),
         maps=maps,
         products=products,
         channels=channels,
@@ -98,10 +98,3 @@ def _correlate(source: Source, maps: Tensor, geometry: Geometry) -> Tensor:
         num_warps=4,
     )
     return products.sum(0, dtype=torch.float64)
-
-
-def sum_of_squares(products: Sequence[Tensor]) -> Tensor | None:
-    """For each probe the sum of the squares of products (in, probes, taps); None if there are none."""
-    if not products:
-        return None
-    return torch.cat([one.movedim(1, 0).flatten(1) for one in products], dim=1).square().sum(1)

@@ -1,22 +1,22 @@
-"""Units and pools of a network, bound to memory: their forward and backward pass."""
+"""Units and pools of a network bound to memory on a GPU: their forward and backward pass."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from east.engine.cpu.buffers import Pass
-from east.engine.cpu.network import Pool, Unit
-from east.engine.cuda import backward, forward
+from east.engine.cuda import backward, dyrelu, forward
 from east.engine.cuda.convolutions import Convolution, SparseConvolution
-from east.engine.cuda.dynamic import Dynamic
-from east.engine.cuda.lists import Norm, Output, Source
-from east.engine.cuda.memory import Buffer, Piece
+from east.engine.cuda.operands import Norm, Output, Source, SourceBuffer
+from east.engine.cuda.tiles import accumulation_type
+from east.engine.graph.memory import Piece
+from east.engine.graph.network import Pool, Unit
+from east.engine.graph.program import BoundNode, Pass
+from east.models.dyrelu import DyReLU
 
 
-class NodeProgram(ABC):
+class CudaNode(BoundNode):
     """A unit or a pool bound to memory.
 
     Args:
@@ -28,20 +28,12 @@ class NodeProgram(ABC):
     """
 
     def __init__(self, source: Source, gradient: Tensor) -> None:
-        self.buffer = Buffer(source, gradient)
+        self.buffer = SourceBuffer(source, gradient)
         self._readers: list[SparseConvolution] = []
 
     def gather_from(self, readers: Sequence[Convolution]) -> None:
         """Take the gradient at the output from these convolutions, as far as they do not push it."""
         self._readers = [reader for reader in readers if isinstance(reader, SparseConvolution)]
-
-    @abstractmethod
-    def forward(self, *, training: bool, learns: bool) -> None:
-        """Write the output and, in training, update the running statistics; `learns` if a backward pass follows."""
-
-    @abstractmethod
-    def backward(self, this: Pass) -> None:
-        """Leave the gradients of the parameters, and what the nodes before this one need."""
 
     def _gather(self) -> None:
         """Find the gradient at the output, which is stored, and those of the non-zeros of what reads it."""
@@ -54,7 +46,7 @@ class NodeProgram(ABC):
         self.buffer.has_gradient = True
 
 
-class UnitProgram(NodeProgram):
+class CudaUnit(CudaNode):
     """A unit bound to memory.
 
     Args:
@@ -65,12 +57,12 @@ class UnitProgram(NodeProgram):
     """
 
     def __init__(
-        self, unit: Unit, convolution: Convolution, residual: Buffer | None, memory: Mapping[Piece, Tensor]
+        self, unit: Unit, convolution: Convolution, residual: SourceBuffer | None, memory: Mapping[Piece, Tensor]
     ) -> None:
         self.unit, self.convolution, self.residual = unit, convolution, residual
         z, y = convolution.z, memory.get(("y", unit.y))
         self.norm = Norm.of(unit.norm, (*unit.y.shape, z.shape[-1]), z.dtype)
-        self.dynamic = None if unit.dynamic is None else Dynamic(unit.dynamic, memory["u", unit.y])
+        self.dynamic = None if unit.dynamic is None else CudaDyReLU(unit.dynamic, memory["u", unit.y])
         self.normalised = Source(z, self.norm.scale, self.norm.shift, stored=self.convolution.stored)
         rectify = unit.rectify and self.dynamic is None
         source = replace(self.normalised, rectify=rectify) if y is None else Source(y)
@@ -79,14 +71,14 @@ class UnitProgram(NodeProgram):
         self._y = y
         super().__init__(source, memory["gradient", unit.y.gradient_key])
 
-    def forward(self, *, training: bool, learns: bool) -> None:
+    def forward(self, this: Pass) -> None:
         """Convolve, normalise, add the residual and activate."""
-        self.convolution.forward(self.norm, training)
+        self.convolution.forward(self.norm, this.training)
         if self._y is None:
             return
         residual = None if self.residual is None else self.residual.source
         if self.dynamic is not None:
-            self.dynamic.forward(self.normalised, residual, self._y, learns=learns)
+            self.dynamic.forward(self.normalised, residual, self._y, learns=this.learns)
         else:
             forward.finish_block(self.normalised, residual, self._y, self.output.rectify)
 
@@ -116,14 +108,14 @@ class UnitProgram(NodeProgram):
             training=this.training,
         )
 
-    def _through_dynamic(self, this: Pass, dynamic: Dynamic) -> None:
+    def _through_dynamic(self, this: Pass, dynamic: "CudaDyReLU") -> None:
         self._gather()
         gradient = self.buffer.gradient_memory
         dynamic.backward(self.output, gradient)
         backward.through_norm(self.output, gradient, self.output.z, everything=this.everything, training=this.training)
 
 
-class PoolProgram(NodeProgram):
+class CudaPool(CudaNode):
     """A max-pool bound to memory, which PyTorch executes: (C, N, H, W) is channels-last there, N being the channels.
 
     Args:
@@ -132,13 +124,13 @@ class PoolProgram(NodeProgram):
         memory: where everything is kept.
     """
 
-    def __init__(self, pool: Pool, x: Buffer, memory: Mapping[Piece, Tensor]) -> None:
-        self._window = ([pool.kernel] * 2, [pool.stride] * 2, [pool.padding] * 2)
+    def __init__(self, pool: Pool, x: SourceBuffer, memory: Mapping[Piece, Tensor]) -> None:
+        self._window = [[length] * 2 for length in pool.window]
         self._x, self._y = x, memory["y", pool.y]
         self._indices: Tensor | None = None
         super().__init__(Source(self._y), memory["gradient", pool.y.gradient_key])
 
-    def forward(self, *, training: bool, learns: bool) -> None:
+    def forward(self, this: Pass) -> None:
         """Write the output."""
         x = self._x.source.data.permute(0, 3, 1, 2)
         y, self._indices = torch.ops.aten.max_pool2d_with_indices(x, *self._window)
@@ -155,3 +147,62 @@ class PoolProgram(NodeProgram):
         )
         self._x.gradient_memory.copy_(at_input.permute(0, 2, 3, 1))
         self._x.has_gradient = True
+
+
+class CudaDyReLU:
+    """A DyReLU bound to memory.
+
+    Args:
+        unit: the DyReLU.
+        u: (C, H, W, N) memory for its input.
+    """
+
+    def __init__(self, unit: DyReLU, u: Tensor) -> None:
+        self.unit, self.u = unit, u
+        self._means_of_u = u.new_empty(u.shape[0], u.shape[-1], dtype=accumulation_type(u.dtype))
+        self._means: Tensor | None = None
+        self._coefficients: Tensor | None = None
+
+    def forward(self, source: Source, residual: Source | None, y: Tensor, *, learns: bool) -> None:
+        """Write the output y (C, H, W, N) for the input source + residual.
+
+        Args:
+            source: the input without the residual.
+            residual: what is added to it.
+            y: the output.
+            learns: whether a backward pass follows.
+        """
+        dyrelu.finish_input(source, residual, self.u, self._means_of_u)
+        with torch.set_grad_enabled(learns):
+            means = self._means_of_u.T.contiguous().requires_grad_(learns)
+            coefficients = self.unit.coefficients(means).permute(1, 2, 0).contiguous()
+        if learns:
+            self._means, self._coefficients = means, coefficients
+        dyrelu.apply(self.u, coefficients.detach(), y)
+
+    def backward(self, output: Output, gradient: Tensor) -> None:
+        """From the gradient at the DyReLU's output to that at batch norm's, in place.
+
+        The gradients of the DyReLU's parameters are left in their `.grad`, and the sums that batch norm needs where
+        `backward.through_norm` looks for them.
+
+        Args:
+            output: the output of the unit before its DyReLU.
+            gradient: (C, H, W, N).
+        """
+        coefficients, means = self._coefficients, self._means
+        if coefficients is None or means is None:
+            raise RuntimeError("the backward pass of a DyReLU follows its forward pass in training")
+        # PyTorch's graph must not outlive the step: what it keeps belongs to the stream on which it was recorded.
+        self._coefficients = self._means = None
+        values = coefficients.detach()
+        of_coefficients = torch.empty_like(values)
+        dyrelu.gradient_of_coefficients(self.u, values, gradient, of_coefficients)
+        coefficients.backward(of_coefficients)  # type: ignore[no-untyped-call]
+        at_means = means.grad
+        assert at_means is not None  # noqa: S101
+        _, height, width, _ = self.u.shape
+        at_positions = (at_means.T / (height * width)).contiguous()
+        dyrelu.gradient_of_input(
+            *(self.u, values, gradient, at_positions, output.z, output.stored, output.norm, gradient)
+        )

@@ -7,8 +7,7 @@ from urllib.parse import urlsplit
 from safetensors import SafetensorError, safe_open
 
 from east.data.catalog import DATASETS
-from east.data.manifest import MANIFEST_FILE, TENSOR_FILE, FolderManifest, ImagesManifest, read_manifest
-from east.data.storage import md5
+from east.data.manifest import MANIFEST_FILE, TENSOR_FILE, FolderManifest, ImagesManifest, md5, read_manifest
 from east.errors import EastError
 from east.operations.doctor.surroundings import Finding, Surroundings
 

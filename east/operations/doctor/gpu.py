@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from east.launch.mps import START, mps_runs
+from east.launch.lease import START_MPS, mps_runs
 from east.operations.doctor.surroundings import Finding, Surroundings
 
 _ENGINES = {
@@ -105,7 +105,7 @@ def sharing(here: Surroundings) -> Iterator[Finding]:
         "note",
         f"{runs} trainings share a GPU without MPS, which would let it work for them at once",
         why="The GPU turns from one to the other, and none of them fills the gaps of another.",
-        fix=START if here.ask.which("nvidia-cuda-mps-control") else "docs/workstation.md says how to set MPS up.",
+        fix=START_MPS if here.ask.which("nvidia-cuda-mps-control") else "docs/workstation.md says how to set MPS up.",
     )
 
 

@@ -52,9 +52,9 @@ def probe_triton() -> dict[str, Any]:
 
     facts: dict[str, Any] = {"version": importlib.import_module("triton").__version__}
     if torch.cuda.is_available():
-        from east.engine.cuda.available import availability
+        from east.engine.cuda.available import triton_status
 
-        found = availability(torch.device("cuda"))
+        found = triton_status(torch.device("cuda"))
         facts |= {"available": found.available, "reason": found.reason}
     return facts
 
@@ -79,7 +79,9 @@ def probe_step(name: str) -> dict[str, Any]:
 
 def probe_kernels() -> dict[str, Any]:
     """Whether the kernels of the sparse engine compile and load, and where they are kept."""
-    from east.engine.cpu.library import KernelsUnavailable, availability, cache_folder, find_toolchain
+    from east.engine.base import KernelsUnavailable
+    from east.engine.cpu.library import availability, find_toolchain
+    from east.engine.machine import cache_folder
     from east.errors import EastError
 
     cache = cache_folder()

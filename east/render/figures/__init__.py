@@ -6,7 +6,7 @@ from east.render.figures.curves import accuracy_curves
 from east.render.figures.differences import differences_from_the_paper
 from east.render.figures.layers import layer_densities
 from east.render.figures.multiplier import accuracy_by_multiplier
-from east.render.figures.schedules import Line, SchedulePanel, density_schedules
+from east.render.figures.schedules import Line, SchedulePanel, density_schedules, schedule_lines
 from east.render.figures.style import Drawing
 
 __all__ = [
@@ -19,5 +19,6 @@ __all__ = [
     "differences_from_the_paper",
     "layer_densities",
     "mask_churn",
+    "schedule_lines",
     "time_against_memory",
 ]

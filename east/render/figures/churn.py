@@ -11,7 +11,7 @@ from matplotlib.colors import LinearSegmentedColormap, PowerNorm
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from east.analysis.aggregate import AggregatedGrid, AggregatedMethods, GridResult, MethodResult
-from east.analysis.churn import Churn, Shares, row_churn
+from east.analysis.curves import Churn, Shares, row_churn
 from east.render.figures.rows import row_name, table_title
 from east.render.figures.style import (
     FULL,

@@ -7,7 +7,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter
 
-from east.render.figures.rows import variants
+from east.render.figures.rows import cycles_text, variants
 from east.render.figures.style import (
     FULL,
     MOST_PANELS,
@@ -22,7 +22,12 @@ from east.render.figures.style import (
 )
 from east.render.numbers import density_text
 from east.render.palette import INK
+from east.render.schedules import DrawnSchedule
 from east.render.templating import visible
+from east.sparse.schedule import Schedule
+
+POINTS = 400
+"""Of a line that a schedule is drawn with."""
 
 _TITLE = "Density and drop fraction against epoch"
 _APART = 1.7
@@ -44,6 +49,25 @@ class SchedulePanel:
 
     title: str
     lines: Sequence[Line]
+
+
+def schedule_lines(drawn: Sequence[DrawnSchedule]) -> tuple[list[SchedulePanel], list[Line]]:
+    """The densities of some schedules, panel by panel, and each different course of the drop fraction once."""
+    panels: dict[str, list[Line]] = {}
+    drop_fractions: dict[str, Line] = {}
+    for one in drawn:
+        # With so many steps an epoch, every point stands at a whole step.
+        schedule = Schedule.of(one.run, POINTS)
+        cycle, density, sparsity = schedule.cycle, schedule.cyclic_density, schedule.sparsity
+        if cycle is None or density is None:
+            continue
+        epochs = [schedule.epochs * point / POINTS for point in range(POINTS + 1)]
+        label = cycles_text(cycle.cycles, cycle.length_multiplier if cycle.cycles > 1 else None)
+        panels.setdefault(one.panel, []).append(Line(label, epochs, [density(epoch) for epoch in epochs]))
+        course = f"{schedule.epochs} epochs, {sparsity.drop_fraction:g} to {sparsity.drop_fraction_end:g}"
+        steps = range(0, schedule.total_steps + 1, schedule.epochs)
+        drop_fractions[course] = Line(course, epochs, [schedule.drop_fraction(step) for step in steps])
+    return [SchedulePanel(title, lines) for title, lines in panels.items()], list(drop_fractions.values())
 
 
 def density_schedules(density: Sequence[SchedulePanel], drop_fractions: Sequence[Line], stem: Path) -> Drawing:

@@ -9,7 +9,8 @@ from markupsafe import Markup
 from east.analysis.aggregate import AggregatedGrid, AggregatedMethods
 from east.analysis.compare import TableComparison, TableVerdict
 from east.analysis.provenance import Coverage, Provenance, table_coverage
-from east.render.names import DATASETS, NETWORKS, capital, enumerate_in_words, table_label
+from east.analysis.words import listed
+from east.render.names import DATASETS, NETWORKS, capital, table_label
 from east.render.numbers import duration
 from east.render.report.drawing import bar_drawing
 
@@ -119,7 +120,7 @@ def _headline(verdicts: Sequence[Verdict]) -> str:
     parts = [
         f"{counts[key]} {'is' if counts[key] == 1 else 'are'} {words}" for key, words in _SOME.items() if counts[key]
     ]
-    return f"Of {len(verdicts)} tables, {enumerate_in_words(parts)}."
+    return f"Of {len(verdicts)} tables, {listed(parts)}."
 
 
 def _lost(coverage: Coverage) -> str:
@@ -141,7 +142,7 @@ def _facts(provenance: Provenance) -> list[tuple[str, str]]:
     if provenance.seeds:
         facts.append(("Seeds", ", ".join(map(str, provenance.seeds))))
     if provenance.devices:
-        facts.append(("Trained on", enumerate_in_words(list(provenance.devices))))
+        facts.append(("Trained on", listed(list(provenance.devices))))
     return facts
 
 
@@ -151,7 +152,7 @@ def _cautions(
     cautions = []
     other = [table for table in tables if isinstance(table, AggregatedGrid) and not table.comparable]
     if other:
-        names = enumerate_in_words([table_label(table.id) or table.title for table in other])
+        names = listed([table_label(table.id) or table.title for table in other])
         cautions.append(
             f"{names} ran with another network, width, density or other images than the paper’s: they show that the "
             "pipeline works, and test none of the paper’s numbers."
@@ -167,9 +168,7 @@ def _cautions(
             "says so."
         )
     if len(provenance.code_digests) > 1:
-        versions = enumerate_in_words(
-            [f"{counted_runs(count)} by {digest}" for digest, count in provenance.code_digests.items()]
-        )
+        versions = listed([f"{counted_runs(count)} by {digest}" for digest, count in provenance.code_digests.items()])
         cautions.append(
             f"The runs were trained by {len(provenance.code_digests)} different versions of the code: {versions}. "
             "If a change between them can alter numbers, raise REVISION and train again."

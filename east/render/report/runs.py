@@ -5,14 +5,14 @@ from pathlib import Path
 
 from east.analysis.curves import Curve, read_curve
 from east.analysis.provenance import Provenance, provenance_of
-from east.analysis.summary import Summary, read_summary, summary_path
 from east.config.run import Frozen
+from east.training.records import RunSummary, read_summary, summary_path
 
 
 class RunOutcome(Frozen):
     """What there is of a run; a run that has not finished may have a curve, and one without epochs has none."""
 
-    summary: Summary | None
+    summary: RunSummary | None
     curve: Curve | None
 
 

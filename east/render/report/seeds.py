@@ -10,12 +10,12 @@ from markupsafe import Markup
 
 from east.analysis.aggregate import Accuracy, AggregatedGrid, AggregatedMethods, GridResult, MethodResult, SeedValue
 from east.analysis.compare import RowComparison
-from east.analysis.summary import Summary
 from east.analysis.words import schedule_text, sharing_text
 from east.render.names import DATASETS, NETWORKS, capital, table_label
 from east.render.numbers import accuracy_text, duration, fixed, plus_minus, thousands
 from east.render.report.drawing import curve_drawing
 from east.render.report.runs import RunOutcome
+from east.training.records import RunSummary
 
 COMMIT_DIGITS = 12
 
@@ -125,7 +125,7 @@ def _result(seed: SeedValue, epochs: int | None) -> str:
     return f"not finished, {epochs} epochs so far" if epochs else "not run"
 
 
-def _facts(summary: Summary) -> Sequence[tuple[str, str]]:
+def _facts(summary: RunSummary) -> Sequence[tuple[str, str]]:
     facts = []
     if summary.best_test_accuracy is not None and summary.best_epoch is not None:
         best = f"{fixed(summary.best_test_accuracy)} % after epoch {summary.best_epoch}"

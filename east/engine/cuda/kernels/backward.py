@@ -81,7 +81,7 @@ def finish_channel(
 
 
 @kernel
-def gather(
+def gather_kernel(
     y, z, stored, direct, g_to, dz_to, partial,
     weight, mean, inverse_deviation, scale, shift, weight_gradient, bias_gradient,
     a_start, a_ends, a_taps, a_places, a_values, a_dz, a_products, a_value_gradient, a_height, a_width, a_size,
@@ -177,7 +177,7 @@ def finish_values(
 
 
 @kernel
-def finish(
+def finish_kernel(
     partial, weight, inverse_deviation, weight_gradient, bias_gradient, factors,
     a_start, a_products, a_value_gradient, a_size, b_start, b_products, b_value_gradient, b_size,
     numbers, channels, blocks, parts, stride,
@@ -214,7 +214,7 @@ def finish(
 
 
 @kernel
-def apply_gradient(
+def apply_gradient_kernel(
     g, z, stored, dz, mean, factors, a_start, b_start, channels, plane,
     DIRECT: tl.constexpr, EVERYTHING: tl.constexpr, ACC: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
@@ -236,7 +236,7 @@ def apply_gradient(
 
 
 @kernel
-def value_products(
+def value_products_kernel(
     x, x_scale, x_shift, x_stored, start, ends, taps, places, dz, products,
     height, width, out_height, out_width, segments_of_row, segments, parts,
     N: tl.constexpr, SEGMENT: tl.constexpr, SEGMENTS: tl.constexpr,

@@ -29,6 +29,13 @@ kernel = triton.jit(do_not_specialize=SIZES, do_not_specialize_on_alignment=VECT
 """Makes a kernel of a function."""
 
 
+@kernel
+def add_one(numbers, sums, COUNT: tl.constexpr):
+    """Add one to some numbers: shows whether kernels can be compiled and run here."""
+    places = tl.arange(0, COUNT)
+    tl.store(sums + places, tl.load(numbers + places) + 1)
+
+
 @triton.jit
 def tile_of(block, width, segments_of_row, segments, N: tl.constexpr, SEGMENT: tl.constexpr, SEGMENTS: tl.constexpr):
     """The numbers of a block of a plane (H, W, N), see `tiles.Tiling`.

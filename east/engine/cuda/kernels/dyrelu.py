@@ -7,7 +7,7 @@ from east.engine.cuda.kernels.common import activate, is_stored, kernel
 
 
 @triton.jit
-def tile_of(block, positions, N: tl.constexpr, POSITIONS: tl.constexpr, IMAGES: tl.constexpr):
+def tile_by_images(block, positions, N: tl.constexpr, POSITIONS: tl.constexpr, IMAGES: tl.constexpr):
     """The numbers of a block of a plane (positions, N).
 
     Returns:
@@ -40,14 +40,14 @@ def share_of_first(coefficients, u, channel, image, N: tl.constexpr):
 
 
 @kernel
-def finish_input(
+def finish_input_kernel(
     x, x_scale, x_shift, x_stored, residual, residual_scale, residual_shift, residual_stored, u, partial, positions,
     N: tl.constexpr, POSITIONS: tl.constexpr, IMAGES: tl.constexpr,
     X_RECTIFY: tl.constexpr, RESIDUAL_RECTIFY: tl.constexpr, ACC: tl.constexpr,
 ):  # fmt: skip
     """Source plus residual for one block of one channel, and the sums of each image."""
     block, channel = tl.program_id(0), tl.program_id(1)
-    image, offset, inside = tile_of(block, positions, N, POSITIONS, IMAGES)
+    image, offset, inside = tile_by_images(block, positions, N, POSITIONS, IMAGES)
     at = channel.to(tl.int64) * (positions * N) + offset
     data = tl.load(x + at, mask=inside & is_stored(x_stored, channel), other=0.0).to(ACC)
     sums = activate(data, x_scale, x_shift, channel, X_RECTIFY)
@@ -63,13 +63,13 @@ def finish_input(
 
 
 @kernel
-def apply(
+def apply_kernel(
     u, coefficients, y, positions,
     N: tl.constexpr, POSITIONS: tl.constexpr, IMAGES: tl.constexpr, ACC: tl.constexpr,
 ):  # fmt: skip
     """The larger line for one block of one channel."""
     block, channel = tl.program_id(0), tl.program_id(1)
-    image, offset, inside = tile_of(block, positions, N, POSITIONS, IMAGES)
+    image, offset, inside = tile_by_images(block, positions, N, POSITIONS, IMAGES)
     at = channel.to(tl.int64) * (positions * N) + offset
     data = tl.load(u + at, mask=inside, other=0.0).to(ACC)
     first = line_of(0, coefficients, data, channel, image, N)
@@ -79,13 +79,13 @@ def apply(
 
 
 @kernel
-def gradient_of_coefficients(
+def gradient_of_coefficients_kernel(
     u, coefficients, dy, partial, positions,
     N: tl.constexpr, POSITIONS: tl.constexpr, IMAGES: tl.constexpr, ACC: tl.constexpr,
 ):  # fmt: skip
     """Sums of each image over one block of one channel, for each of the four coefficients."""
     block, channel = tl.program_id(0), tl.program_id(1)
-    image, offset, inside = tile_of(block, positions, N, POSITIONS, IMAGES)
+    image, offset, inside = tile_by_images(block, positions, N, POSITIONS, IMAGES)
     at = channel.to(tl.int64) * (positions * N) + offset
     data = tl.load(u + at, mask=inside, other=0.0).to(ACC)
     incoming = tl.load(dy + at, mask=inside, other=0.0).to(ACC)
@@ -101,13 +101,13 @@ def gradient_of_coefficients(
 
 
 @kernel
-def gradient_of_input(
+def gradient_of_input_kernel(
     u, coefficients, dy, at_means, z, stored, mean, inverse_deviation, g, partial, positions, stride,
     N: tl.constexpr, POSITIONS: tl.constexpr, IMAGES: tl.constexpr, ACC: tl.constexpr,
 ):  # fmt: skip
     """The gradient at the input for one block of one channel, and batch norm's sums of it."""
     block, channel = tl.program_id(0), tl.program_id(1)
-    image, offset, inside = tile_of(block, positions, N, POSITIONS, IMAGES)
+    image, offset, inside = tile_by_images(block, positions, N, POSITIONS, IMAGES)
     at = channel.to(tl.int64) * (positions * N) + offset
     data = tl.load(u + at, mask=inside, other=0.0).to(ACC)
     incoming = tl.load(dy + at, mask=inside, other=0.0).to(ACC)

@@ -58,7 +58,7 @@ def measure(tile, inside, count):
 
 
 @kernel
-def convolve(
+def convolve_kernel(
     x, x_scale, x_shift, x_stored,
     start, ends, taps, places, values,
     z, partial,
@@ -109,7 +109,7 @@ def convolve(
 
 
 @kernel
-def statistics(
+def statistics_kernel(
     z, partial, height, width, segments_of_row, segments, stride,
     N: tl.constexpr, SEGMENT: tl.constexpr, SEGMENTS: tl.constexpr, ACC: tl.constexpr,
 ):  # fmt: skip
@@ -125,7 +125,7 @@ def statistics(
 
 
 @kernel
-def finish_statistics(
+def finish_statistics_kernel(
     partial, stored, weight, bias, running_mean, running_variance, mean, inverse_deviation, scale, shift,
     height, width, segments_of_row, segments, blocks, stride,
     N: tl.constexpr, SEGMENT: tl.constexpr, SEGMENTS: tl.constexpr,
@@ -162,7 +162,7 @@ def finish_statistics(
 
 
 @kernel
-def finish_block(
+def finish_block_kernel(
     x, x_scale, x_shift, x_stored, residual, residual_scale, residual_shift, residual_stored, y, plane,
     X_RECTIFY: tl.constexpr, RESIDUAL_RECTIFY: tl.constexpr, RECTIFY: tl.constexpr,
     ACC: tl.constexpr, BLOCK: tl.constexpr,

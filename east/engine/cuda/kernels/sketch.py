@@ -6,7 +6,7 @@ from east.engine.cuda.kernels.common import kernel
 
 
 @kernel
-def combine(
+def combine_kernel(
     dz, signs, maps,
     channels, probes, plane,
     PROBES: tl.constexpr, CHANNELS: tl.constexpr, NUMBERS: tl.constexpr, ACC: tl.constexpr, PRECISION: tl.constexpr,
@@ -29,7 +29,7 @@ def combine(
 
 
 @kernel
-def correlate(
+def correlate_kernel(
     x, x_scale, x_shift, x_stored, maps, products,
     channels, width, out_height, out_width, plane, columns, steps,
     N: tl.constexpr, KERNEL: tl.constexpr, STRIDE: tl.constexpr, PADDING: tl.constexpr,

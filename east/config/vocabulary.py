@@ -1,0 +1,264 @@
+"""The terms of the configuration: each with its meaning, unit and range, and for a choice what every name stands for.
+
+A term that a configuration and a run share is described here, once. What is generated from it: see
+`east.config.reference`.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import Field
+from pydantic.fields import FieldInfo
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What a number counts: metadata of a type or field."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Choices:
+    """The names of a `Literal` and what each stands for: metadata of the type."""
+
+    meanings: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Ambiguity:
+    """What the paper leaves open and a key settles: metadata of the key's field.
+
+    Args:
+        number: its number in docs/reproduction-notes.md.
+        matter: what is open.
+        paper: what the paper says.
+        as_coded: what the authors' code does.
+        reason: why config.yaml reads it as it does.
+        reading: what config.yaml says, as the report prints it; the key's default if empty.
+        other: what else it can mean; the other names of a choice if empty.
+        overlays: the files of config/ that set another reading.
+        keys: all keys that settle it, where there are several.
+    """
+
+    number: int
+    matter: str
+    paper: str
+    as_coded: str
+    reason: str
+    reading: str = ""
+    other: str = ""
+    overlays: tuple[str, ...] = ()
+    keys: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Retrains:
+    """Which runs train again where a section changes: metadata of the section."""
+
+    what: str
+
+
+def choices(meanings: Mapping[str, str]) -> Choices:
+    """What each name stands for, in the order of the `Literal`."""
+    return Choices(tuple(meanings.items()))
+
+
+def metadata_of(field: FieldInfo) -> Iterator[Any]:
+    """All metadata of a field, the outermost first: its own, then that of the members and items of its type."""
+    yield from field.metadata
+    yield from _metadata(field.annotation)
+
+
+def names_of(annotation: Any) -> tuple[Any, ...]:
+    """The names of an annotated `Literal`."""
+    return tuple(name for found in _metadata(annotation) if isinstance(found, Choices) for name, _ in found.meanings)
+
+
+def _metadata(annotation: Any) -> Iterator[Any]:
+    inner = get_args(annotation)
+    if hasattr(annotation, "__metadata__"):
+        yield from annotation.__metadata__
+        inner = inner[:1]
+    for part in inner:
+        yield from _metadata(part)
+
+
+Positive = Annotated[float, Field(gt=0)]
+PositiveInt = Annotated[int, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Epochs = Annotated[PositiveInt, Unit("epochs")]
+Steps = Annotated[PositiveInt, Unit("steps")]
+
+# Which images, and what is done to them.
+
+DatasetName = Annotated[
+    Literal["cifar10", "cifar100", "imagenet", "digits", "digit_pairs"],
+    choices(
+        {
+            "cifar10": "CIFAR-10",
+            "cifar100": "CIFAR-100",
+            "imagenet": "ImageNet, read from its folder",
+            "digits": "handwritten digits from scikit-learn, ten classes",
+            "digit_pairs": "two digits side by side, 100 classes",
+        }
+    ),
+]
+Margin = Annotated[
+    int,
+    Field(ge=0, description="border added on each side before the random crop; 0 for no crop"),
+    Unit("pixels"),
+]
+Padding = Annotated[
+    Literal["reflect", "zero"],
+    Field(description="what fills the border"),
+    choices({"reflect": "the image, mirrored at its edge", "zero": "black"}),
+]
+Flip = Annotated[bool, Field(description="mirror images at random")]
+HeldOut = Annotated[int, Field(ge=0, description="training images held out for validation"), Unit("images")]
+HeldOutChoice = Annotated[
+    Literal["last", "shuffled"],
+    Field(description="which images are held out"),
+    choices({"last": "the last ones", "shuffled": "drawn by the run's seed"}),
+]
+
+# The network.
+
+ModelName = Annotated[
+    Literal["resnet34", "resnet50", "resnet50_imagenet"],
+    choices(
+        {
+            "resnet34": "ResNet-34 with the stem for small images",
+            "resnet50": "ResNet-50 with the stem for small images",
+            "resnet50_imagenet": "ResNet-50 with ImageNet's stem",
+        }
+    ),
+]
+Width = Annotated[PositiveInt, Field(description="channels of the stem; 64 in the paper"), Unit("channels")]
+Activation = Annotated[
+    Literal["relu", "dyrelu"],
+    Field(description="activation"),
+    choices({"relu": "ReLU", "dyrelu": "DyReLU, which fades into ReLU during training"}),
+]
+SharingRatio = Annotated[
+    int,
+    Field(ge=2, description="blocks of a stage that own weights; later ones reuse those of the last owner"),
+    Unit("blocks"),
+]
+Dct = Annotated[bool, Field(description="add a fixed DCT matrix to every masked layer (DCTpS)")]
+
+# The mask. The density that a key sets is the target density; a cycle's schedule starts from it, rises to the peak
+# density, and returns to it. The density of a layer follows from the target by the distribution.
+
+Density = Annotated[
+    float, Field(gt=0, le=1, description="target density: non-zeros divided by the weights of the dense network")
+]
+Distribution = Annotated[
+    Literal["erk", "uniform", "erk_as_coded"],
+    Field(description="how the target density is spread over layers"),
+    choices(
+        {
+            "erk": "Erdős–Rényi kernel, exact: counts add up to the target, at least one weight a tensor",
+            "uniform": "the same density in every tensor",
+            "erk_as_coded": "Erdős–Rényi kernel, rounded per tensor, nothing redistributed",
+        }
+    ),
+]
+Topology = Annotated[
+    Literal["rigl", "set", "fixed"],
+    Field(description="how a mask update chooses the weights that grow"),
+    choices(
+        {
+            "rigl": "largest dense gradient",
+            "set": "at random",
+            "fixed": "random masks that never change",
+        }
+    ),
+]
+UpdatePeriod = Annotated[Steps, Field(description="between mask updates outside cycles (ΔT_dst)")]
+
+# The cyclic density schedule.
+
+Pattern = Annotated[
+    Literal["cosine", "triangular"],
+    Field(description="shape of a cycle"),
+    choices({"cosine": "(1 - cos 2πp) / 2 at position p", "triangular": "up and down in straight lines"}),
+]
+Multiplier = Annotated[float, Field(gt=1, description="peak density divided by the target density (m)")]
+Cycles = Annotated[PositiveInt, Field(description="number of cycles (n)")]
+CycleLength = Annotated[Positive, Field(description="length of the first cycle (l)"), Unit("epochs")]
+LengthMultiplier = Annotated[
+    Positive, Field(description="length of each cycle divided by that of the one before (g); without effect on one")
+]
+CycleUpdatePeriod = Annotated[Steps, Field(description="between mask updates inside cycles (ΔT_cs)")]
+CycleEnd = Annotated[
+    Literal["target", "as_coded"],
+    Field(description="density after the last cycle"),
+    choices(
+        {
+            "target": "exactly back to the target density",
+            "as_coded": "the density stays where the last update left it",
+        }
+    ),
+]
+
+# The training.
+
+LearningRateDropFactor = Annotated[
+    float, Field(gt=0, le=1, description="the learning rate is multiplied by it at each drop")
+]
+WeightDecay = Annotated[float, Field(ge=0, description="of all parameters")]
+OptimizerName = Annotated[
+    Literal["sgd", "adam"], Field(description="optimizer"), choices({"sgd": "SGD", "adam": "Adam"})
+]
+ClipScope = Annotated[
+    Literal["dense", "active"],
+    Field(description="which gradients of masked layers the norm is over"),
+    choices({"dense": "all, those of weights that are off included", "active": "those of active weights only"}),
+]
+ClipEstimator = Annotated[
+    Literal["exact", "sketch"],
+    Field(description="how the norm over dense gradients is found; that over active weights is always exact"),
+    choices(
+        {
+            "exact": "computed, as in the authors' code",
+            "sketch": "estimated by random projections, without the gradients of weights that are off",
+        }
+    ),
+]
+Numerics = Annotated[
+    Literal["tf32", "fp32", "bf16"],
+    Field(description="arithmetic on CUDA; a CPU computes in fp32"),
+    choices(
+        {
+            "tf32": "TF32 matrix units",
+            "fp32": "32-bit floats throughout",
+            "bf16": "bfloat16 activations and products (refused on a CPU)",
+        }
+    ),
+]
+
+# How seeds become a number of a table.
+
+ReportedAccuracy = Annotated[
+    Literal["final", "best_validation"],
+    Field(description="which test accuracy the tables report"),
+    choices({"final": "after the last epoch", "best_validation": "test accuracy at the best validation epoch"}),
+]
+Spread = Annotated[
+    Literal["sample", "population"],
+    Field(description="which standard deviation over seeds the ± of a table is"),
+    choices({"sample": "over n - 1", "population": "over n"}),
+]
+PublishedSpread = Annotated[
+    Literal["sample", "population", "standard_error"],
+    Field(description="what the paper's ± is taken for; it does not say"),
+    choices(
+        {
+            "sample": "standard deviation with n - 1",
+            "population": "standard deviation with n",
+            "standard_error": "standard error of the mean",
+        }
+    ),
+]

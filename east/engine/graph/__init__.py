@@ -1,0 +1,1 @@
+"""How a network becomes units, buffers and an index of non-zeros, whatever device executes them."""

@@ -1,0 +1,247 @@
+"""One run in its folder: trained from its spec alone, resumed from its last checkpoint, with a summary at the end."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save as save_tensors
+
+from east.config.run import RunSpec
+from east.data.open import open_dataset
+from east.files import write_atomically
+from east.models.liveness import liveness
+from east.models.parameters import count_parameters
+from east.sparse.schedule import Schedule
+from east.training.assembly import Training
+from east.training.attempts import AttemptLog, class_of_run
+from east.training.captured import choose_step
+from east.training.checkpoint import Checkpoints
+from east.training.device import choose_device, keep_freed_memory, peak_memory_mb
+from east.training.folder import (
+    METRICS,
+    RUN,
+    TIMING,
+    TRACE,
+    UPDATES,
+    WEIGHTS,
+    discard_summary,
+    discard_temporaries,
+    finished_summary,
+    locked,
+    write_summary,
+)
+from east.training.hooks import Ending, Hook
+from east.training.loop import run_loop
+from east.training.provenance import Origin, device_name
+from east.training.records import (
+    EpochRecord,
+    RunSummary,
+    TimingRecord,
+    TraceRecord,
+    UpdateRecord,
+    as_dicts,
+    write_records,
+)
+from east.training.state import StateFile, Watched
+from east.training.trace import Tracing
+
+
+@dataclass(frozen=True)
+class Resources:
+    """Where and how a run executes; none of it belongs to the run's identity.
+
+    Args:
+        device: `auto`, `cpu` or `cuda`.
+        engine: `auto` or the name of an engine.
+        threads: CPU threads of PyTorch.
+        data_dir: where prepared data sets are.
+        image_folder: ImageNet's folder, where that is the data set.
+        gpu: the GPU that was leased for this process, as CUDA_VISIBLE_DEVICES names it.
+        runs_per_device: trainings that may share the device with this one, itself included.
+        step: how a step is executed: `auto`, `eager`, `captured` or `compiled`.
+    """
+
+    device: str = "auto"
+    engine: str = "auto"
+    threads: int = 1
+    data_dir: Path = Path("data")
+    image_folder: Path | None = None
+    gpu: str | None = None
+    runs_per_device: int = 1
+    step: str = "auto"
+
+
+def train(spec: RunSpec, folder: Path, resources: Resources, hooks: Sequence[Hook] = ()) -> RunSummary:
+    """Train a run in its folder and return its summary; resume it if the folder holds a checkpoint of the same run.
+
+    Args:
+        spec: the run.
+        folder: gets run.json, state.json, metrics.csv, updates.csv, trace.csv, timing.csv, weights.safetensors and,
+            last, summary.json.
+        resources: device, engine, threads and data.
+        hooks: called after those that write the files.
+
+    Raises:
+        EastError: the device or data are not there, or the network cannot hold the density.
+        SystemExit: a hook stopped the training, which is as it was then in a checkpoint.
+    """
+    # Before this process waits for anything: it goes on with the modules that it has imported.
+    origin = Origin.of_this_process()
+    with locked(folder):
+        discard_temporaries(folder)
+        summary = finished_summary(folder, spec.fingerprint)
+        if summary is None:
+            state = StateFile.begin(
+                folder,
+                epochs=spec.training.epochs,
+                device=resources.device,
+                threads=resources.threads,
+                gpu=resources.gpu,
+                runs_per_device=resources.runs_per_device,
+            )
+            with state.failures_noted():
+                summary = _train(spec, folder, resources, origin, state, hooks)
+        Checkpoints(folder, spec.fingerprint).clear()
+        return summary
+
+
+def open_and_begin(
+    spec: RunSpec, resources: Resources, device: torch.device, state: dict[str, Any] | None = None
+) -> Training:
+    """A run on its own data, at its start or where it was left.
+
+    Args:
+        spec: the run.
+        resources: engine, way of stepping and data.
+        device: where it computes.
+        state: of a checkpoint, to go on from there.
+
+    Raises:
+        EastError: the data or the engine are not there, or the network cannot hold the density.
+    """
+    data = open_dataset(
+        spec.dataset,
+        training_batch=spec.training.batch_size,
+        seed=spec.seed,
+        data_dir=resources.data_dir,
+        device=device,
+        folder=resources.image_folder,
+    )
+    kind = choose_step(resources.step, device)
+    return Training.begin(spec, data, device=device, engine=resources.engine, kind=kind, state=state)
+
+
+def _train(
+    spec: RunSpec, folder: Path, resources: Resources, origin: Origin, state: StateFile, hooks: Sequence[Hook]
+) -> RunSummary:
+    torch.set_num_threads(resources.threads)
+    keep_freed_memory()
+    device = choose_device(resources.device)
+    checkpoints = Checkpoints(folder, spec.fingerprint)
+    saved = checkpoints.load_latest()
+    training = open_and_begin(spec, resources, device, saved)
+    attempts = AttemptLog(origin, device, resources.threads, resources.runs_per_device, saved)
+    tracing = Tracing() if saved is None else Tracing([TraceRecord(**row) for row in saved["trace"]])
+    state.write(device=device_name(device))
+    files = RunFiles(checkpoints, attempts, tracing)
+    run_loop(training, [attempts, tracing, files, Watched(state, attempts), *hooks])
+    return summary_of(training, attempts, folder)
+
+
+class RunFiles(Hook):
+    """Writes what a run leaves in its folder: a checkpoint and records after every epoch; weights and summary at last.
+
+    All of the end follows from the last checkpoint, so whoever resumes it after a kill at any moment writes the same.
+
+    Args:
+        checkpoints: of the run.
+        attempts: at it; called before.
+        tracing: of it; called before.
+    """
+
+    def __init__(self, checkpoints: Checkpoints, attempts: AttemptLog, tracing: Tracing) -> None:
+        self._checkpoints, self._folder = checkpoints, checkpoints.folder
+        self._attempts, self._tracing = attempts, tracing
+
+    def on_begin(self, training: Training) -> None:
+        """Say which run it is."""
+        discard_summary(self._folder)
+        write_atomically(self._folder / RUN, json.dumps(training.spec.model_dump(mode="json"), indent=2) + "\n")
+
+    def after_epoch(self, training: Training, record: EpochRecord) -> None:
+        """Save."""
+        self._save(training)
+
+    def on_end(self, training: Training, ending: Ending) -> None:
+        """Save a run that goes on later; of one that has ended write everything, the summary as the very last act."""
+        if not training.is_over:
+            self._save(training)
+            return
+        self._write_records(training)
+        weights = {name: tensor.contiguous().cpu() for name, tensor in sorted(training.model.state_dict().items())}
+        write_atomically(self._folder / WEIGHTS, save_tensors(weights))
+        write_summary(self._folder, summary_of(training, self._attempts, self._folder))
+
+    def _save(self, training: Training) -> None:
+        """Write a checkpoint, and the records as it has them."""
+        state = training.state_dict() | self._attempts.state_dict() | {"trace": as_dicts(self._tracing.rows)}
+        self._checkpoints.save(training.epoch, state, steps=training.sums.steps)
+        self._write_records(training)
+
+    def _write_records(self, training: Training) -> None:
+        write_records(self._folder / METRICS, EpochRecord, training.epochs)
+        write_records(self._folder / UPDATES, UpdateRecord, training.updates)
+        write_records(self._folder / TRACE, TraceRecord, self._tracing.rows)
+        write_records(self._folder / TIMING, TimingRecord, self._attempts.timing)
+
+
+def summary_of(training: Training, attempts: AttemptLog, folder: Path) -> RunSummary:
+    """The summary of a run that has ended."""
+    spec, last, diverged = training.spec, training.epochs[-1], training.diverged_at_step is not None
+    best, ran = best_epoch(training.epochs, training.schedule), attempts.records[-1]
+    return RunSummary(
+        id="/".join(folder.absolute().parts[-3:]),
+        run=spec.model_dump(mode="json"),
+        fingerprint=spec.fingerprint,
+        status="diverged" if diverged else "finished",
+        diverged_at_epoch=last.epoch if diverged else None,
+        diverged_at_step=training.diverged_at_step,
+        final_test_accuracy=None if diverged else last.test_acc,
+        final_validation_accuracy=None if diverged else last.val_acc,
+        best_test_accuracy=None if diverged or best is None else best.test_acc,
+        best_epoch=None if diverged or best is None else best.epoch,
+        epochs=last.epoch,
+        steps=last.step,
+        nonzeros=last.nonzeros,
+        masked_weights=training.masks.allocation.dense_weights,
+        parameters=asdict(count_parameters(training.model)),
+        liveness=asdict(liveness(training.model)),
+        seconds=round(attempts.seconds, 3),
+        attempts=attempts.attempt,
+        peak_memory_mb=round(peak_memory_mb(attempts.device), 1),
+        runs_per_device=attempts.runs_per_device,
+        reproducibility=class_of_run(attempts.records, spec.dataset.name),
+        dataset_digest=ran.dataset_digest,
+        engine=ran.engine,
+        executions=dict(ran.executions),
+        instruction_set=ran.instruction_set,
+        threads=ran.threads,
+        commit=ran.commit,
+        code_digest=ran.code_digest,
+        versions=dict(ran.versions),
+        device=ran.device,
+        platform=ran.platform,
+        attempt_records=[record.as_dict() for record in attempts.records],
+    )
+
+
+def best_epoch(epochs: Sequence[EpochRecord], schedule: Schedule) -> EpochRecord | None:
+    """The epoch of best validation accuracy among those of the final network: target density, DyReLU faded.
+
+    Of several equal ones it is the last.
+    """
+    settled = [row for row in epochs if row.val_acc is not None and schedule.is_settled(row.epoch)]
+    return max(settled, key=lambda row: (row.val_acc, row.epoch), default=None)
