@@ -20,7 +20,7 @@ from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import pandas as pd
 import typer
@@ -41,10 +41,9 @@ FAST = "not slow and not workflow and not timing"
 REST = 4
 """All other tests may take so many times as long as the nearest ones."""
 
-OTHERS = {"Lt": ("LtE", "Gt"), "LtE": ("Lt", "Gt"), "Gt": ("GtE", "Lt"), "GtE": ("Gt", "Lt")}
-OTHERS |= {"Eq": ("NotEq",), "NotEq": ("Eq",), "Is": ("IsNot",), "IsNot": ("Is",), "In": ("NotIn",), "NotIn": ("In",)}
-OTHERS |= {"Add": ("Sub",), "Sub": ("Add",), "Mult": ("Div",), "Div": ("Mult",), "FloorDiv": ("Mult",)}
-OTHERS |= {"Mod": ("FloorDiv",), "Pow": ("Mult",), "And": ("Or",), "Or": ("And",)}
+OTHERS = {"Lt": "LtE Gt", "LtE": "Lt Gt", "Gt": "GtE Lt", "GtE": "Gt Lt", "Eq": "NotEq", "NotEq": "Eq", "Is": "IsNot"}
+OTHERS |= {"IsNot": "Is", "In": "NotIn", "NotIn": "In", "And": "Or", "Or": "And", "Add": "Sub", "Sub": "Add"}
+OTHERS |= {"Mult": "Div", "Div": "Mult", "FloorDiv": "Mult", "Mod": "FloorDiv", "Pow": "Mult"}
 """Operator -> those that take its place."""
 
 
@@ -103,7 +102,7 @@ def _changes(node: ast.AST) -> Iterator[tuple[str, ast.expr | ast.stmt, str]]:
     """Kind, the code that is replaced, and what takes its place."""
     match node:
         case ast.Compare(ops=[operator]) | ast.BinOp(op=operator) | ast.BoolOp(op=operator):
-            for name in OTHERS.get(type(operator).__name__, ()):
+            for name in OTHERS.get(type(operator).__name__, "").split():
                 kind = {ast.Compare: "comparison", ast.BinOp: "arithmetic", ast.BoolOp: "and, or"}[type(node)]
                 kind = "boundary" if name in (f"{type(operator).__name__}E", type(operator).__name__[:-1]) else kind
                 other = getattr(ast, name)()
@@ -250,7 +249,7 @@ def campaign(root: Path, mutants: Sequence[Mutant], out: Path, *, jobs: int, tim
     Raises:
         EastError: the file has other mutants than these.
     """
-    results = [asdict(mutant) for mutant in mutants]
+    results: list[dict[Any, Any]] = [asdict(mutant) for mutant in mutants]
     if out.exists():
         results = pd.read_csv(out, keep_default_na=False).to_dict("records")
         if any(
