@@ -84,6 +84,7 @@ class OurTraining:
         if setting.where.type == "cpu":
             way = Way(way.engine, "eager", "fp32")
         self._way = way
+        self.resume()
         model = copy.deepcopy(_masked_model(spec, faded=faded)).to(setting.where)
         if double:
             model.double()
