@@ -232,7 +232,7 @@ def test_a_figure_of_hundreds_of_schedules_shows_some_and_says_so(tmp_path):
 
 def test_schedules_are_drawn_between_their_densities(tmp_path):
     drawing = draw("density", plan_data(), tmp_path / "figure")
-    assert "between 0.0005 and 0.005" in drawing.alt
+    assert "between 0.0005 and 0.0015" in drawing.alt
     assert "from 0.5 to 0.005" in drawing.alt
 
 

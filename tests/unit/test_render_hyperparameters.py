@@ -38,7 +38,7 @@ def test_differences_are_marked_in_every_format():
 def test_a_system_that_the_paper_prints_twice_stands_beside_the_one_with_the_same_data(tmp_path):
     published = tmp_path / "tableB1.csv"
     lines = TABLE.read_text().splitlines()
-    published.write_text("\n".join([*lines, lines[1].replace("CIFAR-10/100", "Digits").replace(",250,", ",30,")]))
+    published.write_text("\n".join([*lines, lines[1].replace("CIFAR-10/100", "Digits").replace(",250,", ",30,"), ""]))
     for data, epochs in (("CIFAR-10/100", "250"), ("Digits", "30")):
         _, paper = csv.DictReader(io.StringIO(render_hyperparameters([rows()[0] | {"data": data}], published).csv))
         assert (paper["data"], paper["epochs"]) == (data, epochs)
