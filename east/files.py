@@ -62,9 +62,9 @@ def read_csv(path: Path) -> CsvText:
         whole -= 1
     if whole == len(rows):
         return CsvText(names, tuple(rows))
-    return CsvText(
-        names if whole >= 0 else (), tuple(rows[: max(0, whole)]), f"{path} is whole only up to line {whole + 1}."
-    )
+    if whole < 0:
+        return CsvText(problem=f"{path} ends within its first line.")
+    return CsvText(names, tuple(rows[:whole]), f"{path} is whole only up to line {whole + 1}.")
 
 
 def temporaries(folder: Path, names: Iterable[str]) -> list[Path]:

@@ -30,7 +30,8 @@ def test_rows_are_found_as_printed():
         (lambda text: text.replace("cosine,10,2,2", "cosine,10,2,1"), "line 8: an earlier row has the same settings"),
         (lambda text: text.replace("84.08", "84,08"), "whole only up to line 4"),
         (lambda text: text.replace("84.08", "x"), "line 5: accuracy_mean"),
-        (lambda text: text.splitlines()[0], "it has none"),
+        (lambda text: text.splitlines()[0], "within its first line"),
+        (lambda text: text.splitlines(keepends=True)[0], "it has none"),
     ],
 )
 def test_a_broken_file_is_refused_by_name_and_line(tmp_path, edit, complaint):
