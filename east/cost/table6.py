@@ -1,13 +1,15 @@
 """Table 6: a row a method, in the paper's accounting and in truth."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any, Literal
 
 from east.config.run import RunSpec
+from east.config.tables import CostEntry, CostPlan
+from east.cost.accounting import Memory, torchsummary_memory
 from east.cost.flops import inference_flops, layer_work, training_flops
-from east.cost.measure import Measurement
-from east.cost.summary import Memory, torchsummary_memory
+from east.cost.measure import Measurement, in_fresh_process, measure_training, prepare_costs
 from east.data.catalog import DATASETS, steps_per_epoch
 from east.models.dct import set_fused
 from east.models.dyrelu import retire_dyrelu
@@ -15,27 +17,14 @@ from east.models.parameters import count_parameters
 from east.models.sharing import stored_nonzeros
 from east.sparse.schedule import Schedule
 from east.sparse.timetable import Phase, Timetable
+from east.training.captured import choose_step
 from east.training.describe import make_allocation, network_shape
+from east.training.device import choose_device
 
 SECONDS_PER_HOUR = 3600
 
-Measure = Callable[[RunSpec, bool], Measurement]
-"""(run, whether DyReLU has faded) -> what its training step takes on this machine."""
-
-
-@dataclass(frozen=True)
-class CostMethod:
-    """A method whose cost is asked for.
-
-    Args:
-        name: how the table calls it.
-        spec: a training of it: network, data set, sparsity and recipe.
-        measured_at_beta: DyReLU's beta in the paper's accounting: 0 counts its units as ReLU modules, 1 as they are.
-    """
-
-    name: str
-    spec: RunSpec
-    measured_at_beta: Literal[0, 1]
+Measure = Callable[..., Measurement]
+"""(run, faded=whether DyReLU has faded) -> what its training step takes on this machine."""
 
 
 @dataclass(frozen=True)
@@ -89,18 +78,51 @@ class CostRow:
     hours_estimate: float | None
 
 
-def cost_rows(methods: Iterable[CostMethod], measure: Measure | None = None) -> list[CostRow]:
+def measured_cost(
+    plan: CostPlan, *, device: str, engine: str, threads: int, step: str = "auto", measure: bool = True
+) -> list[dict[str, Any]]:
+    """The rows of Table 6 as plain mappings, in the order of the plan.
+
+    Args:
+        plan: the methods, and how many steps of how many images are timed.
+        device: `auto`, `cpu` or `cuda`.
+        engine: `auto` or the name of an engine.
+        threads: CPU threads of PyTorch.
+        step: `auto` or the name of a way to execute a step.
+        measure: time training steps; without, what has to be measured is None.
+
+    Raises:
+        EastError: the device is not there, a network cannot hold its density, or memory does not suffice.
+    """
+    where = choose_device(device)
+    if measure and where.type == "cuda" and engine == "auto":
+        # In a process of its own, as what that needs is no memory of a step.
+        compiled = choose_step(step, where) == "compiled"
+        for numerics in {entry.spec.training.numerics for entry in plan.entries}:
+            in_fresh_process(partial(prepare_costs, where, numerics, compiled))
+    timed = partial(
+        measure_training,
+        batch_size=plan.measured_batch["cuda" if where.type == "cuda" else "cpu"],
+        steps=plan.measured_steps,
+        device=device,
+        engine=engine,
+        threads=threads,
+        step=step,
+    )
+    return [asdict(row) for row in cost_rows(plan.entries, timed if measure else None)]
+
+
+def cost_rows(entries: Iterable[CostEntry], measure: Measure | None = None) -> list[CostRow]:
     """The rows of Table 6.
 
     Args:
-        methods: what to count, in the table's order.
-        measure: how a training step is measured (`measure_training` with batch size, steps and machine filled in);
-            None leaves out everything that has to be measured.
+        entries: the methods, in the table's order.
+        measure: how a training step is measured; None leaves out everything that has to be measured.
 
     Raises:
         EastError: a network cannot hold its density, or a measured step does not fit into memory.
     """
-    return [_cost_row(method, measure) for method in methods]
+    return [_cost_row(entry, measure) for entry in entries]
 
 
 def paper_memory(spec: RunSpec, beta: Literal[0, 1]) -> Memory:
@@ -135,10 +157,10 @@ def mean_nonzeros(spec: RunSpec) -> tuple[dict[str, float], float]:
     return {name: value / steps for name, value in total.items()}, dense_gradients / steps
 
 
-def _cost_row(method: CostMethod, measure: Measure | None) -> CostRow:
-    spec = method.spec
-    counted = paper_memory(spec, method.measured_at_beta)
-    bypassed = method.measured_at_beta == 0 and spec.model.activation == "dyrelu"
+def _cost_row(entry: CostEntry, measure: Measure | None) -> CostRow:
+    spec = entry.spec
+    counted = paper_memory(spec, entry.measured_at_beta)
+    bypassed = entry.measured_at_beta == 0 and spec.model.activation == "dyrelu"
     active = paper_memory(spec, beta=1) if bypassed else None
 
     dynamic, plain = network_shape(spec), network_shape(spec)
@@ -152,10 +174,10 @@ def _cost_row(method: CostMethod, measure: Measure | None) -> CostRow:
         (dynamic_share, layer_work(dynamic, _image_shape(spec))),
         (1 - dynamic_share, layer_work(plain, _image_shape(spec))),
     )
-    measured = None if measure is None else measure(spec, False)
-    faded = measured if measure is None or dynamic_share == 0 else measure(spec, True)
+    measured = None if measure is None else measure(spec, faded=False)
+    faded = measured if measure is None or dynamic_share == 0 else measure(spec, faded=True)
     return CostRow(
-        method=method.name,
+        method=entry.method,
         param_size_mb=counted.param_mb,
         est_total_mb=counted.total_mb,
         param_size_mb_active=active.param_mb if active else None,

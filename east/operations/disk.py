@@ -9,11 +9,12 @@ import torch
 
 from east.config import RunSpec
 from east.config.run import ModelSpec
-from east.data.catalog import DATASETS
+from east.data.catalog import DATASETS, steps_per_epoch
 from east.data.manifest import MANIFEST_FILE
 from east.models import build_model
 from east.models.dyrelu import retire_dyrelu
-from east.operations.kinds import remaining_work
+from east.sparse.schedule import Schedule
+from east.sparse.timetable import Timetable
 
 RECORDS = 32_000
 EPOCH_RECORDS = 600
@@ -31,7 +32,7 @@ KEPT_AS_FILES = {"imagenet"}
 def run_bytes(spec: RunSpec) -> int:
     """What a run leaves when it has ended: weights, records and log."""
     weights = _weights_bytes(spec.model, DATASETS[spec.dataset.name].num_classes)
-    updates = remaining_work(spec).updates.total()
+    updates = sum(1 for _ in Timetable(Schedule.of(spec, steps_per_epoch(spec))))
     return weights + RECORDS + spec.training.epochs * EPOCH_RECORDS + updates * UPDATE_RECORDS
 
 

@@ -16,7 +16,7 @@ import torch
 
 from east.config import RunSpec
 from east.config.run import DatasetSpec
-from east.cost.parts import Conditions
+from east.cost.timing import Conditions
 from east.data.catalog import DATASETS
 from east.data.prepare import store_images
 from east.data.source import SourceImages
