@@ -6,10 +6,11 @@ import multiprocessing
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 
@@ -26,11 +27,11 @@ from east.cost.measure import (
     random_images,
     seconds_between,
     settling_steps,
+    synchronize,
 )
 from east.cost.worker import workers
 from east.data.batches import EVALUATION_BATCH
 from east.data.catalog import DATASETS
-from east.data.open import Splits
 from east.errors import EastError
 from east.training.assembly import Training
 from east.training.attempts import AttemptLog
@@ -195,98 +196,88 @@ def time_kind(spec: RunSpec, situations: Sequence[Situation], conditions: Condit
     keep_freed_memory()
     device = choose_device(conditions.device)
     kind = choose_step(conditions.step, device)
-    engine = conditions.engine
-    if engine == "auto" or (engine == "sparse" and device.type == "cpu"):
-        # It happens once, not in every run.
-        prepare_costs(device, spec.training.numerics, kind == "compiled")
-    if engine == "auto" and device.type == "cpu":
-        engine = engine_of_run(at_density(spec, situations[0].density))
-    phases = [list(phase) for _, phase in itertools.groupby(situations, key=lambda situation: situation.dynamic)]
-    if engine == "dense":
-        phases = [phase[len(phase) // 2 :][:1] for phase in phases]
-
+    engine = _engine(at_density(spec, situations[0].density), conditions.engine, device, kind)
     full, batch = spec.training.batch_size, timed_batch(spec, engine, device, conditions)
-    small = spec.model_copy(
-        update={"training": spec.training.model_copy(update={"batch_size": batch, "epochs": NEVER})}
-    )
+    training = spec.training.model_copy(update={"batch_size": batch, "epochs": NEVER})
+    small = spec.model_copy(update={"training": training})
     steps = epoch_steps(spec, device, kind)
     evaluated = evaluated_images(spec, device) * batch // full
     data = random_images(small, device, training=steps * batch, evaluation=evaluated)
     sizes = spec.dataset.validation, DATASETS[spec.dataset.name].test_images
     evaluations = sum(sizes) / sum(min(size, evaluated) for size in sizes)
 
+    timed = [*_worth_timing(situations, engine)]
+    settling, window = settling_steps(kind, spec), conditions.seconds / len(timed)
     parts: dict[Situation, PartSeconds] = {}
-    clocked: list[Stopwatch] = []
-    for phase in phases:
-        dense_gradients = update = 0.0
-        for situation in phase:
-            # What an update takes is looking at all positions, whatever the density: one situation of a phase has some.
-            first = situation == phase[0]
-            timed = in_phase(at_density(small, situation.density), dynamic=situation.dynamic)
-            timed = updated_every(timed, steps - 1 if first else NEVER)
-            run = clock_run(
-                timed, data, conditions, device, engine, kind, folder, conditions.seconds / sum(map(len, phases))
-            )
-            step = run.seconds("step")
-            if first:
-                dense_gradients = max(0.0, run.seconds("step before an update") - step)
-                update = run.seconds("update") + max(0.0, run.seconds("step after an update") - step)
-            parts[situation] = PartSeconds(
-                step * full / batch, dense_gradients * full / batch, update, run.seconds("evaluation") * evaluations
-            )
-            clocked.append(run)
+    clocked: list[Clocked] = []
+    for situation in timed:
+        # What an update takes is looking at all positions, whatever the density: it is clocked once, and again without
+        # DyReLU.
+        before = next((parts[other] for other in parts if other.dynamic == situation.dynamic), None)
+        run = in_phase(at_density(small, situation.density), dynamic=situation.dynamic)
+        run = updated_every(run, steps - 1 if before is None else NEVER)
+        begin = partial(Training.begin, run, data, device=device, engine=engine, kind=kind)
+        found = clock(begin, conditions, folder, settling, window)
+        clocked.append(found)
+        seconds = found.seconds
+        parts[situation] = PartSeconds(
+            step=seconds["step"] * full / batch,
+            dense_gradients=before.dense_gradients if before else seconds["dense gradients"] * full / batch,
+            update=before.update if before else seconds["update"],
+            evaluation=seconds["evaluation"] * evaluations,
+        )
     return KindTimes(
-        build=settled_mean([run.seconds("build") for run in clocked]),
-        save=fmean(run.seconds("trace") + run.seconds("save") for run in clocked),
-        checkpoint_bytes=max(run.checkpoint_bytes for run in clocked),
+        build=settled_mean([found.build for found in clocked]),
+        save=fmean(found.seconds["save"] for found in clocked),
+        checkpoint_bytes=max(found.checkpoint_bytes for found in clocked),
         batch=batch,
         parts=parts,
     )
 
 
-def clock_run(
-    spec: RunSpec,
-    data: Splits,
-    conditions: Conditions,
-    device: torch.device,
-    engine: str,
-    kind: StepKind,
-    folder: Path,
-    seconds: float,
-) -> "Stopwatch":
-    """Train a run, with all records that it writes, for about some seconds.
+@dataclass(frozen=True)
+class Clocked:
+    """What a training that was clocked took.
 
     Args:
-        spec: the run.
-        data: its images.
+        build: seconds until its first step could begin.
+        seconds: mean seconds of each part, see `Stopwatch`.
+        checkpoint_bytes: size of the largest checkpoint.
+    """
+
+    build: float
+    seconds: Mapping[str, float]
+    checkpoint_bytes: int
+
+
+def clock(
+    begin: Callable[[], Training], conditions: Conditions, folder: Path, settling: int, seconds: float
+) -> Clocked:
+    """Train, with all records that a run writes, for about some seconds.
+
+    Args:
+        begin: makes the training.
         conditions: threads and processes, for the records.
-        device: where it computes.
-        engine: `auto` or the name of an engine.
-        kind: how steps are executed.
-        folder: for its records, which are removed.
+        folder: where they are written for a while.
+        settling: steps at the start that do not count.
         seconds: the training ends with the epoch in which they have passed.
     """
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        records = recording_hooks(spec, Path(scratch), conditions, device)
-        began = now(device)
-        training = Training.begin(spec, data, device=device, engine=engine, kind=kind)
-        stopwatch = Stopwatch(Hooks(records), training, device, settling_steps(kind, spec), seconds)
-        stopwatch.note("build", began, now(device))
+        home = Path(scratch)
+        started = time.perf_counter()
+        training = begin()
+        device = training.sums.loss.device
+        synchronize(device)
+        build = time.perf_counter() - started
+
+        threads, runs = conditions.threads, conditions.side_by_side
+        attempts, tracing = AttemptLog(Origin.of_this_process(), device, threads, runs), Tracing()
+        files = RunFiles(Checkpoints(home, training.spec.fingerprint), attempts, tracing)
+        state = StateFile.begin(home, epochs=NEVER, device=str(device), threads=threads, gpu=None, runs_per_device=runs)
+        stopwatch = Stopwatch(training, [attempts, tracing, files, Watched(state, attempts)], settling, seconds)
         with suppress(SystemExit):
             run_loop(training, [stopwatch])
-        stopwatch.checkpoint_bytes = max(path.stat().st_size for path in Path(scratch).glob(CHECKPOINTS))
-    return stopwatch
-
-
-def recording_hooks(spec: RunSpec, folder: Path, conditions: Conditions, device: torch.device) -> list[Hook]:
-    """What writes the files of a run, as in a training."""
-    threads, side_by_side = conditions.threads, conditions.side_by_side
-    attempts, tracing = AttemptLog(Origin.of_this_process(), device, threads, side_by_side), Tracing()
-    files = RunFiles(Checkpoints(folder, spec.fingerprint), attempts, tracing)
-    state = StateFile.begin(
-        folder, epochs=NEVER, device=str(device), threads=threads, gpu=None, runs_per_device=side_by_side
-    )
-    return [attempts, tracing, files, Watched(state, attempts)]
+        return Clocked(build, stopwatch.means(), max(path.stat().st_size for path in home.glob(CHECKPOINTS)))
 
 
 class NotingStep:
@@ -325,71 +316,69 @@ class Stopwatch(Hook):
     """Clocks the parts of a training, and stops it at the end of the epoch in which its time is over.
 
     Args:
-        records: hooks that are clocked as well.
         training: at its start; its step is clocked.
-        device: where it computes.
-        settling: steps that do not count, at the start.
+        records: hooks, which are clocked as well.
+        settling: steps at the start that do not count.
         seconds: its time.
-
-    Attributes:
-        checkpoint_bytes: size of the largest checkpoint.
     """
 
-    checkpoint_bytes = 0
-
-    def __init__(self, records: Hook, training: Training, device: torch.device, settling: int, seconds: float) -> None:
-        self._step = NotingStep(training.parts.step, device)
+    def __init__(self, training: Training, records: Sequence[Hook], settling: int, seconds: float) -> None:
+        self._device = training.sums.loss.device
+        self._step = NotingStep(training.parts.step, self._device)
         training.parts = replace(training.parts, step=self._step)
-        self._records, self._device, self._settling = records, device, settling
+        self._records, self._settling = Hooks(records), settling
         self._end = time.perf_counter() + seconds
         self._laps: dict[str, list[tuple[Moment, Moment]]] = defaultdict(list)
-        self._since, self._follows_update = now(device), False
+        self._since, self._follows_update = now(self._device), False
 
-    def note(self, part: str, began: Moment, ended: Moment) -> None:
-        """Note one more time of a part."""
-        self._laps[part].append((began, ended))
-
-    def seconds(self, part: str) -> float:
-        """Mean seconds of a part; 0 where there was none."""
-        laps = self._laps.get(part)
-        return settled_mean([seconds_between(*lap) for lap in laps]) if laps else 0.0
+    def means(self) -> dict[str, float]:
+        """Mean seconds of each part: those of `PartSeconds`, and to `save` an epoch. Without updates, theirs are 0."""
+        found = {part: settled_mean([seconds_between(*lap) for lap in laps]) for part, laps in self._laps.items()}
+        step = found["step"]
+        return {
+            "step": step,
+            "dense gradients": max(0.0, found.get("step before", step) - step),
+            "update": found.get("update", 0.0) + max(0.0, found.get("step after", step) - step),
+            "evaluation": found["evaluation"],
+            "save": found["save"] + found["trace"],
+        }
 
     def on_begin(self, training: Training) -> None:
         """The records begin."""
         self._records.on_begin(training)
 
     def before_epoch(self, training: Training) -> None:
-        """The first batch of an epoch is drawn."""
+        """The first batch of an epoch is about to be drawn."""
         self._records.before_epoch(training)
         self._since = now(self._device)
 
     def before_batch(self, training: Training) -> None:
-        """Stop where a training may be stopped."""
+        """Stop between two epochs."""
         if training.epoch and not training.sums.steps and time.perf_counter() > self._end:
             raise SystemExit
 
     def after_step(self, training: Training, update: UpdateRecord | None) -> None:
         """Clock a step, and what followed it."""
         self._records.after_step(training, update)
-        done, recorded = self._step.done, now(self._device)
+        stepped, recorded = (self._since, self._step.done), (self._step.done, now(self._device))
         position = training.sums.steps
         if update is not None:
-            self.note("step before an update", self._since, done)
-            self.note("update", done, recorded)
+            self._laps["step before"].append(stepped)
+            self._laps["update"].append(recorded)
         elif self._follows_update:
-            self.note("step after an update", self._since, done)
-        elif training.steps_done > self._settling and position > 1:  # the first one of an epoch waits for its order
-            self.note("step", self._since, done)
+            self._laps["step after"].append(stepped)
+        elif training.steps_done > self._settling and position > 1:  # the first of an epoch draws the order of images
+            self._laps["step"].append(stepped)
         if position == training.schedule.steps_per_epoch:
-            self.note("trace", done, recorded)
-        self._since, self._follows_update = recorded, update is not None
+            self._laps["trace"].append(recorded)
+        self._since, self._follows_update = recorded[1], update is not None
 
     def after_epoch(self, training: Training, record: EpochRecord) -> None:
         """Clock the evaluation and the records of an epoch."""
         evaluated = now(self._device)
-        self.note("evaluation", self._since, evaluated)
         self._records.after_epoch(training, record)
-        self.note("save", evaluated, now(self._device))
+        self._laps["evaluation"].append((self._since, evaluated))
+        self._laps["save"].append((evaluated, now(self._device)))
 
 
 def settled_mean(seconds: Sequence[float]) -> float:
@@ -410,6 +399,20 @@ def updated_every(spec: RunSpec, steps: int) -> RunSpec:
 def epoch_steps(spec: RunSpec, device: torch.device, kind: StepKind) -> int:
     """Steps of a timed epoch: some that settle, some that are plain, one before a mask update, and one after it."""
     return max(EPOCH_STEPS[device.type], settling_steps(kind, spec) + 2 * settling_steps("eager", spec) + 1)
+
+
+def _engine(spec: RunSpec, name: str, device: torch.device, kind: StepKind) -> str:
+    """The name of the engine of a run, with what is compiled or measured once and not in every run."""
+    if name == "auto" or (name == "sparse" and device.type == "cpu"):
+        prepare_costs(device, spec.training.numerics, kind == "compiled")
+    return engine_of_run(spec) if name == "auto" and device.type == "cpu" else name
+
+
+def _worth_timing(situations: Sequence[Situation], engine: str) -> Iterator[Situation]:
+    """All situations; of the dense engine, which executes every position at any density, the middle one of a phase."""
+    for _, phase in itertools.groupby(situations, key=lambda situation: situation.dynamic):
+        each = list(phase)
+        yield from each[len(each) // 2 :][:1] if engine == "dense" else each
 
 
 def timed_batch(spec: RunSpec, engine: str, device: torch.device, conditions: Conditions) -> int:
