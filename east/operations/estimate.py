@@ -14,7 +14,7 @@ import torch
 
 from east.config import Plan, Run, RunSpec
 from east.cost.timing import Conditions, PartSeconds, Situation, at_density, time_kinds
-from east.operations.disk import data_bytes, run_bytes
+from east.operations.disk import disk_need
 from east.operations.kinds import KindSeconds, describe_kind, kind_of, remaining_phases, situations
 from east.operations.on_disk import read_run
 from east.operations.start import time_start
@@ -191,8 +191,8 @@ def estimate(
     process = start.seconds - start.epochs * timed[commonest].save - timed[commonest].build
     starts = {kind: max(0.0, process + of_kind.build) for kind, of_kind in timed.items()}
     run_seconds = {item.run.id: starts[item.kind] + timed[item.kind].of(item.phases) for item in left}
-    disk = {item.run.id: run_bytes(item.run.spec) for item in left}
-    tables, total = costs(plan.runs, run_seconds, disk, parallelism.runs)
+    need = disk_need([item.run for item in left], Path(plan.config.execution.data_dir))
+    tables, total = costs(plan.runs, run_seconds, need.runs, parallelism.runs)
     return Estimate(
         tables,
         total,
@@ -201,7 +201,7 @@ def estimate(
         checkpoint_bytes=min(parallelism.runs, len(left))
         * KEPT
         * max(each.checkpoint_bytes for each in timed.values()),
-        data_bytes=data_bytes({item.run.spec.dataset.name for item in left}, Path(plan.config.execution.data_dir)),
+        data_bytes=need.data,
         kinds=tuple(_timed_kind(kind, runs[kind], of_kind) for kind, of_kind in timed.items()),
         warnings=start.warnings,
     )

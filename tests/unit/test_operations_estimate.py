@@ -11,21 +11,36 @@ import torch
 from safetensors.torch import save
 
 from east.config import load_plan, make_plan, read_config
-from east.cost.timing import Conditions, KindTimes, PartSeconds, Situation, time_kind, timed_batch
+from east.cost import timing
+from east.cost.measure import random_images
+from east.cost.timing import (
+    Clocked,
+    Conditions,
+    KindTimes,
+    PartSeconds,
+    Situation,
+    Stopwatch,
+    time_kind,
+    timed_batch,
+)
 from east.data.catalog import steps_per_epoch
 from east.models import build_model
 from east.operations import disk
-from east.operations.disk import data_bytes, run_bytes
+from east.operations.disk import disk_need
 from east.operations.estimate import costs, find_parallelism, runs_left, wall_seconds
 from east.operations.kinds import KindSeconds, kind_of, remaining_phases, situations
 from east.sparse.schedule import Schedule
 from east.sparse.timetable import Phase, Timetable
+from east.training.assembly import Training
+from east.training.hooks import Hook
+from east.training.loop import run_loop
 from tests.conftest import ROOT
 from tests.unit.cost_specs import make_spec
 from tests.unit.fake_runs import write_planned_run
 from tests.unit.in_process import east
 
 CPU = torch.device("cpu")
+NAP = 0.2
 TEST_CONFIG = ROOT / "config" / "test.yaml"
 PAPER = load_plan()
 PARTS = PartSeconds(step=1.0, dense_gradients=10.0, update=100.0, evaluation=1000.0)
@@ -201,7 +216,11 @@ def test_costs_of_tables_and_of_all(plan):
     assert (total.runs, total.left, total.seconds) == (6, 4, 40)
 
 
-def test_disk_is_that_of_the_final_weights_and_the_records():
+def test_disk_is_that_of_the_final_weights_and_the_records(plan, tmp_path):
+    def run_bytes(spec):
+        [found] = disk_need([plan.runs[0].model_copy(update={"spec": spec})], tmp_path).runs.values()
+        return found
+
     spec, longer = (make_spec(activation="dyrelu", width=8, epochs=epochs) for epochs in (4, 8))
     weights = len(save(build_model("resnet34", 10, width=8).state_dict()))
     assert run_bytes(spec) == pytest.approx(weights, rel=0.1)
@@ -209,11 +228,15 @@ def test_disk_is_that_of_the_final_weights_and_the_records():
     assert run_bytes(longer) - run_bytes(spec) == 4 * disk.EPOCH_RECORDS + updates * disk.UPDATE_RECORDS
 
 
-def test_data_that_are_not_prepared_need_disk(tmp_path):
+@pytest.mark.parametrize(
+    ("dataset", "expected"),
+    [("digits", 0), ("imagenet", 0), ("cifar10", 60_000 * (3 * 32 * 32 + 8) + 170_498_071)],
+)
+def test_data_that_are_not_prepared_need_disk(plan, tmp_path, dataset, expected):
     (tmp_path / "digits").mkdir()
     (tmp_path / "digits" / "manifest.json").touch()
-    assert data_bytes(["digits", "imagenet"], tmp_path) == 0
-    assert data_bytes(["cifar10"], tmp_path) == 60_000 * (3 * 32 * 32 + 8) + 170_498_071
+    runs = [plan.runs[0].model_copy(update={"spec": make_spec(dataset=dataset)})]
+    assert disk_need([*runs, *runs], tmp_path).data == expected
 
 
 def conditions(seconds, engine="dense"):
@@ -233,6 +256,39 @@ def test_every_part_of_a_kind_is_timed(tmp_path, one_thread, engine):
     assert list(found.parts) == ([timed[0], timed[2]] if engine == "dense" else timed)
     assert all(parts.step > 0 and parts.evaluation > 0 and parts.update > 0 for parts in found.parts.values())
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_loop_and_its_records_are_clocked_by_part(one_thread):
+    class Naps(Hook):
+        def after_step(self, training, update):
+            time.sleep(NAP if update is not None else 0)
+
+        def after_epoch(self, training, record):
+            time.sleep(2 * NAP)
+
+    spec = make_spec(width=4, density=0.05, update_period=5, batch_size=2, epochs=50)
+    training = Training.begin(spec, random_images(spec, CPU, training=12, evaluation=4), device=CPU, engine="dense")
+    stopwatch = Stopwatch(training, [Naps()], settling=1, seconds=0.0)
+    with pytest.raises(SystemExit):
+        run_loop(training, [stopwatch])
+    assert training.epoch == 1  # its time was over at once
+    found = stopwatch.means()
+    assert NAP <= found["update"] < 2 * NAP
+    assert 2 * NAP <= found["save"] < 3 * NAP
+    assert 0 < found["step"] < NAP
+    assert 0 < found["evaluation"] < NAP
+    assert 0 <= found["dense gradients"] < NAP
+
+
+def test_seconds_are_those_of_whole_batches_and_data_sets(monkeypatch, tmp_path, one_thread):
+    seconds = {"step": 1.0, "dense gradients": 2.0, "update": 3.0, "evaluation": 5.0, "save": 7.0}
+    monkeypatch.setattr(timing, "clock", lambda *_: Clocked(11.0, seconds, 13))
+    spec = kind_of(make_spec(width=4, batch_size=128))
+    found = time_kind(spec, [Situation(False, 0.05)], conditions(1e-4), tmp_path)
+    assert (found.build, found.save, found.checkpoint_bytes, found.batch) == (11.0, 7.0, 13, 32)
+    # A quarter of a batch was timed, and an evaluation of 125 images of each part.
+    expected = PartSeconds(4.0, 8.0, 3.0, 5.0 * (143 + 359) / (125 + 125))
+    assert found.parts == {Situation(False, 0.05): expected}
 
 
 def test_slow_steps_are_timed_on_few_images():
