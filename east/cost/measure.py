@@ -271,7 +271,7 @@ def now(device: torch.device) -> Moment:
 def seconds_between(began: Moment, ended: Moment) -> float:
     """Seconds between two moments of one device, which is waited for."""
     if isinstance(began, float) or isinstance(ended, float):
-        return ended - began  # type: ignore[operator]
+        return float(ended - began)  # type: ignore[operator]
     ended.synchronize()
     return began.elapsed_time(ended) / MILLISECONDS
 
