@@ -75,13 +75,14 @@ campaign: .venv/dev.stamp
 	timeout 2h $(BIN)/python -m benchmarks.same_bits
 	timeout 8h $(BIN)/python -m benchmarks.mutants --seed $(SEED)
 
+# That no rule names a container is meant: users build the image of the Containerfile, and it is published nowhere.
 lint: .venv/dev.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/deptry .
 	$(BIN)/snakefmt --check Snakefile rules
-	$(BIN)/snakemake --lint
+	! $(BIN)/snakemake --lint 2>&1 | grep -E '^    \* |Error|Exception' | grep -v 'Specify a conda environment or container'
 
 format: .venv/dev.stamp
 	$(BIN)/ruff check --fix .

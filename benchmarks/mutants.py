@@ -20,7 +20,7 @@ from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import pandas as pd
 import typer
@@ -38,13 +38,13 @@ IGNORED |= {"encoding", "flush", "strict", "stacklevel", "newline"}
 """Keywords of texts, and those that change nothing on the machines that run the tests."""
 
 FAST = "not slow and not workflow and not timing"
-REST = 4
+TIMEOUT = "timeout"
+REST = 6
 """All other tests may take so many times as long as the nearest ones."""
 
-OTHERS = {"Lt": ("LtE", "Gt"), "LtE": ("Lt", "Gt"), "Gt": ("GtE", "Lt"), "GtE": ("Gt", "Lt")}
-OTHERS |= {"Eq": ("NotEq",), "NotEq": ("Eq",), "Is": ("IsNot",), "IsNot": ("Is",), "In": ("NotIn",), "NotIn": ("In",)}
-OTHERS |= {"Add": ("Sub",), "Sub": ("Add",), "Mult": ("Div",), "Div": ("Mult",), "FloorDiv": ("Mult",)}
-OTHERS |= {"Mod": ("FloorDiv",), "Pow": ("Mult",), "And": ("Or",), "Or": ("And",)}
+OTHERS = {"Lt": "LtE Gt", "LtE": "Lt Gt", "Gt": "GtE Lt", "GtE": "Gt Lt", "Eq": "NotEq", "NotEq": "Eq", "Is": "IsNot"}
+OTHERS |= {"IsNot": "Is", "In": "NotIn", "NotIn": "In", "And": "Or", "Or": "And", "Add": "Sub", "Sub": "Add"}
+OTHERS |= {"Mult": "Div", "Div": "Mult", "FloorDiv": "Mult", "Mod": "FloorDiv", "Pow": "Mult"}
 """Operator -> those that take its place."""
 
 
@@ -103,7 +103,7 @@ def _changes(node: ast.AST) -> Iterator[tuple[str, ast.expr | ast.stmt, str]]:
     """Kind, the code that is replaced, and what takes its place."""
     match node:
         case ast.Compare(ops=[operator]) | ast.BinOp(op=operator) | ast.BoolOp(op=operator):
-            for name in OTHERS.get(type(operator).__name__, ()):
+            for name in OTHERS.get(type(operator).__name__, "").split():
                 kind = {ast.Compare: "comparison", ast.BinOp: "arithmetic", ast.BoolOp: "and, or"}[type(node)]
                 kind = "boundary" if name in (f"{type(operator).__name__}E", type(operator).__name__[:-1]) else kind
                 other = getattr(ast, name)()
@@ -189,32 +189,33 @@ def _imports(root: Path, path: Path) -> frozenset[Path]:
 
 
 def examine(mutant: Mutant, clone: Path, timeout: float) -> Mutant:
-    """What the tests say of a mutant in a clone; a test that fails without it as well is left out."""
-    started, path, without = time.monotonic(), clone / "east" / mutant.file, list[str]()
-    content = path.read_bytes()
+    """What the tests say of a mutant in a clone; a test that fails without it as well is left out.
 
-    def failing(files: Sequence[str], seconds: float) -> str | None:
-        while True:
+    Raises:
+        EastError: the tests do not end in time without the mutant either.
+    """
+    started, path, without = time.monotonic(), clone / "east" / mutant.file, list[str]()
+    content, by = path.read_bytes(), None
+    for files, seconds in zip(nearest_tests(clone, mutant.file), (timeout, REST * timeout), strict=True):
+        while not by:
             path.write_bytes(mutate(content, mutant))
             failed = _failing(clone, files, without, seconds)
             path.write_bytes(content)
-            if failed is None or _failing(clone, [failed], [], seconds) is None:
-                return failed
-            without.append(failed)
-
-    found, by = "survived", None
-    try:
-        nearest, others = nearest_tests(clone, mutant.file)
-        by = failing(nearest, timeout) or failing(others, REST * timeout)
-        found = "killed" if by else found
-    except subprocess.TimeoutExpired:
-        found = "timeout"
-    path.write_bytes(content)
+            if failed is None:
+                break
+            again = _failing(clone, files if failed == TIMEOUT else [failed], without, seconds)
+            if again == TIMEOUT:
+                raise EastError(f"the tests of {mutant.file} take more than {seconds:.0f} s by themselves: --timeout.")
+            if again is None or failed == TIMEOUT:
+                by = failed
+            else:
+                without.append(failed)
+    found = "survived" if by is None else "timeout" if by == TIMEOUT else "killed"
     return replace(mutant, found=found, by=by or "", seconds=round(time.monotonic() - started, 1))
 
 
 def _failing(clone: Path, tests: Sequence[str], without: Sequence[str], timeout: float) -> str | None:
-    """The first test that fails, its parameters left out; or None."""
+    """The first test that fails, its parameters left out, or `TIMEOUT`; None if all pass."""
     command = [
         sys.executable,
         "-m",
@@ -238,7 +239,7 @@ def _failing(clone: Path, tests: Sequence[str], without: Sequence[str], timeout:
             output, _ = process.communicate(timeout=timeout)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
-            raise
+            return TIMEOUT
     failed = re.findall(r"^(?:FAILED|ERROR) ([^\s\[]+)", output, re.MULTILINE)
     # 5: none of them is fast.
     return None if process.returncode in (0, 5) else str((*failed, tests[0])[0])
@@ -250,7 +251,7 @@ def campaign(root: Path, mutants: Sequence[Mutant], out: Path, *, jobs: int, tim
     Raises:
         EastError: the file has other mutants than these.
     """
-    results = [asdict(mutant) for mutant in mutants]
+    results: list[dict[Any, Any]] = [asdict(mutant) for mutant in mutants]
     if out.exists():
         results = pd.read_csv(out, keep_default_na=False).to_dict("records")
         if any(
@@ -277,9 +278,7 @@ def main(
     seed: Annotated[int, typer.Option(help="Decides which mutants are drawn.")],
     count: Annotated[int, typer.Option(min=1, help="Mutants.")] = 100,
     jobs: Annotated[int, typer.Option(min=1, help="Mutants at once.")] = 2,
-    timeout: Annotated[
-        float, typer.Option(min=1, help="Seconds for the nearest tests; four times for the rest.")
-    ] = 300,
+    timeout: Annotated[float, typer.Option(min=1, help="Seconds for the nearest tests; six times for the rest.")] = 300,
     out: Annotated[Path, typer.Option(help="The folder of the results.", show_default=False)] = RESULTS_FOLDER,
 ) -> None:
     """Draw mutants of the last commit, run the tests on each, and say which share they notice.

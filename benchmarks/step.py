@@ -134,8 +134,10 @@ def time_network(
 
     def time_dense(variant: VariantName, step: DenseStep, number: int) -> dict[Series, float]:
         plain = _seconds(step.step, number + 1)
-        clipped = {} if step.clip is None else {(variant, True, None): plain + _seconds(step.clip, number + 1)}
-        return {(variant, False, None): plain, **clipped}
+        found: dict[Series, float] = {(variant, False, None): plain}
+        if step.clip is not None:
+            found[variant, True, None] = plain + _seconds(step.clip, number + 1)
+        return found
 
     def time_sparse(density: float, number: int) -> dict[Series, float]:
         sparse.use(density)

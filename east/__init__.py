@@ -3,16 +3,12 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from east.version import REVISION, REVISION_REASON, __version__
+
 if TYPE_CHECKING:
     from east.analysis.results import ResultFrames
 
-__version__ = "0.1.0"
-
-REVISION = 3
-"""Raised by hand when a code change alters any reported number; it is part of every run's identity."""
-
-REVISION_REASON = "the arithmetic changed"
-"""Why the results of earlier revisions are no longer those of this one, for those whose results are refused."""
+__all__ = ["REVISION", "REVISION_REASON", "__version__", "load_results"]
 
 
 def load_results(results: str | Path, *configfiles: str | Path) -> "ResultFrames":

@@ -42,7 +42,7 @@
   for (const table of document.querySelectorAll("table.sortable")) {
     const rows = Array.from(table.tBodies[0].rows);
     for (const header of table.tHead.rows[table.tHead.rows.length - 1].cells) {
-      if (rows.length < 2 || header.classList.contains("unsorted") || !header.textContent.trim()) {
+      if (rows.length < 2 || !header.textContent.trim()) {
         continue;
       }
       const button = document.createElement("button");

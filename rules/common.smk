@@ -12,8 +12,7 @@ from east.config.tables import GridTable
 from east.errors import EastError
 from east.launch.cores import FIXED_THREADS, training_threads
 from east.launch.lease import visible_gpus
-from east.render.contents import report_contents
-from east.render.names import GRID_FIGURES, METHODS_FIGURES
+from east.render import contents
 
 try:
     PLAN = make_plan(validate(config, workflow.configfiles))
@@ -43,9 +42,9 @@ TABLE_FILES = [
     for table in [*TABLES_BY_ID, "table6", "tableB1"]
     for form in ["csv", "md", "tex", "html"]
 ]
-PLAN_FIGURES = ["density", "cost"]
-if any(table.comparable and table.published for table in map(TABLES_BY_ID.get, GRIDS)):
-    PLAN_FIGURES.append("differences")
+GRID_FIGURES = contents.grid_figures()
+METHODS_FIGURES = contents.methods_figures()
+PLAN_FIGURES = contents.plan_figures(PLAN)
 FIGURE_FILES = [
     f"{FIGURES}/{figure}.{form}"
     for figure in [
@@ -172,4 +171,4 @@ def report_description():
         (os.path.relpath(file, PROJECT) for file in workflow.configfiles),
         key="config.yaml".__ne__,
     )
-    return report_contents(PLAN, Path(RESULTS), files).model_dump_json()
+    return contents.report_contents(PLAN, Path(RESULTS), files).model_dump_json()

@@ -3,58 +3,39 @@
 from east.render.schedules import SCHEDULES, distinct_schedules
 
 
-rule figures_grid:
-    input:
-        aggregated=f"{RESULTS}/aggregate/{{table}}.json",
-        style=STYLE,
-    output:
-        svg=figures_of_a_table(GRID_FIGURES, "svg"),
-        png=report(
-            figures_of_a_table(GRID_FIGURES, "png"),
-            caption="../report/figure.rst",
-            category="Figures",
-            subcategory="{table}",
-        ),
-    log:
-        f"{LOGS}/figures/{{table}}.log",
-    wildcard_constraints:
-        table="|".join(GRIDS),
-    # The longest of the jobs without training: the short ones fill the gaps beside them.
-    priority: 1
-    resources:
-        mem_mb=1000,
-        runtime=10,
-    params:
-        runs=RUNS,
-    shell:
-        'east figures {input.aggregated:q} --runs {params.runs:q} --stem "$(dirname {output.png[0]:q})/{wildcards.table}"'
-        " 2> {log:q}"
+for kind, tables, drawn in [
+    ("grid", GRIDS, GRID_FIGURES),
+    ("methods", [METHODS_TABLE], METHODS_FIGURES),
+]:
 
-
-rule figures_methods:
-    input:
-        aggregated=f"{RESULTS}/aggregate/{{table}}.json",
-        style=STYLE,
-    output:
-        svg=figures_of_a_table(METHODS_FIGURES, "svg"),
-        png=report(
-            figures_of_a_table(METHODS_FIGURES, "png"),
-            caption="../report/figure.rst",
-            category="Figures",
-            subcategory="{table}",
-        ),
-    log:
-        f"{LOGS}/figures/{{table}}.log",
-    wildcard_constraints:
-        table="tablemethods",
-    resources:
-        mem_mb=1000,
-        runtime=10,
-    params:
-        runs=RUNS,
-    shell:
-        'east figures {input.aggregated:q} --runs {params.runs:q} --stem "$(dirname {output.png[0]:q})/{wildcards.table}"'
-        " 2> {log:q}"
+    rule:
+        name:
+            f"figures_{kind}"
+        input:
+            aggregated=f"{RESULTS}/aggregate/{{table}}.json",
+            style=STYLE,
+        output:
+            svg=figures_of_a_table(drawn, "svg"),
+            png=report(
+                figures_of_a_table(drawn, "png"),
+                caption="../report/figure.rst",
+                category="Figures",
+                subcategory="{table}",
+            ),
+        log:
+            f"{LOGS}/figures/{{table}}.log",
+        wildcard_constraints:
+            table="|".join(tables),
+        # The longest of the jobs without training: the short ones fill the gaps beside them.
+        priority: 1
+        resources:
+            mem_mb=1000,
+            runtime=10,
+        params:
+            runs=RUNS,
+        shell:
+            'east figures {input.aggregated:q} --runs {params.runs:q} --stem "$(dirname {output.png[0]:q})/{wildcards.table}"'
+            " 2> {log:q}"
 
 
 rule figures_plan:

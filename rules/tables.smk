@@ -2,7 +2,7 @@
 
 import json
 
-from east.render.contents import hyperparameter_rows
+from east.render.hyperparameters import hyperparameter_rows
 
 
 PLANNED_SUMMARIES = [f"{RUNS}/{run.id}/summary.json" for run in PLAN.runs]

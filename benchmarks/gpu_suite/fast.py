@@ -75,8 +75,9 @@ class Floors:
 
     def decide(self, rows: pd.DataFrame, others: Mapping[str, pd.DataFrame]) -> str:
         """The floors."""
-        found = rows[rows["what"] == FLOOR].itertuples()
-        return "; ".join(f"{row.network}, {row.engine}, {row.numerics}: {1e3 * row.value:.3g} ms" for row in found)
+        found = rows[rows["what"] == FLOOR].to_dict("records")
+        named = [(f"{row['network']}, {row['engine']}, {row['numerics']}", row["value"]) for row in found]
+        return "; ".join(f"{name}: {1e3 * seconds:.3g} ms" for name, seconds in named)
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ class Times:
         """Group by group."""
         for group in self.groups[:: 10 if setting.small else 1]:
             spec = spec_of(setting, NETWORKS[group.network], group.method, group.density)
-            about = {"network": group.network, "method": group.method + (", faded" if group.faded else "")}
+            about: Row = {"network": group.network, "method": group.method + (", faded" if group.faded else "")}
             about |= {"density": spec.sparsity.density, "batch": setting.batches[group.last]}
             yield from each(setting, [(about, partial(_time, group, spec, setting))])
             gc.collect()
@@ -128,24 +129,21 @@ class Times:
 
     def decide(self, rows: pd.DataFrame, others: Mapping[str, pd.DataFrame]) -> str:
         """For each group the fastest way, against the authors' and the floor, and whether `auto` is as fast."""
-        key = ["network", "engine", "numerics"]
-        floors = others.get("floors", pd.DataFrame(columns=[*key, "value"])).set_index(key)["value"]
+        by = ["network", "engine", "numerics"]
+        floors = others["floors"].set_index(by)["value"].to_dict() if "floors" in others else {}
         answers = []
-        for (network, method, density, batch), group in measured(rows).groupby(GROUP, sort=False):
+        for _, group in measured(rows).groupby(GROUP, sort=False):
             seconds = dict(zip(group["way"], group["seconds"], strict=True))
-            steps = group.assign(median=group["seconds"].map(median))
-            ours = steps[~steps["way"].str.startswith("authors")]
-            best = ours.loc[ours["median"].idxmin()]
-            text = f"{network}, {method}, density {density:g}, batch {batch}: {best['way']}"
+            best = min((way for way in seconds if not way.startswith("authors")), key=lambda way: median(seconds[way]))
+            network, method, density, batch = group[GROUP].iloc[0]
+            text = f"{network}, {method}, density {density:g}, batch {batch}: {best}"
             if (authors := seconds.get(str(ways.AUTHORS[0]))) is not None:
-                text += f", {ratio(authors, seconds[best['way']])} times as fast as the authors' way"
-            engine, _, numerics = best["way"].split(", ")
-            if method == PLAIN and (network, engine, numerics) in floors.index:
-                text += f", {best['median'] / floors[network, engine, numerics]:.3g} times its floor"
-            for way in map(str, ways.AUTO):
-                if way in seconds and median(seconds[way]) > AUTO_MARGIN * best["median"] and way.endswith(numerics):
-                    text += "; auto is slower than that"
-            answers.append(text)
+                text += f", {ratio(authors, seconds[best])} times as fast as the authors' way"
+            engine, _, numerics = best.split(", ")
+            if method == PLAIN and (floor := floors.get((network, engine, numerics))):
+                text += f", {median(seconds[best]) / floor:.3g} times its floor"
+            auto = seconds.get(f"auto, captured, {numerics}", seconds[best])
+            answers.append(text + ("; auto is slower" if median(auto) > AUTO_MARGIN * median(seconds[best]) else ""))
         return "; ".join(answers)
 
 
@@ -179,9 +177,10 @@ class Epochs:
 
     def decide(self, rows: pd.DataFrame, others: Mapping[str, pd.DataFrame]) -> str:
         """Each way's quotient."""
-        authors, *ours = rows.itertuples()
-        faster = [f"{one.way}: {ratio(authors.seconds, one.seconds)} times as fast" for one in ours]
-        return f"an epoch of ResNet-34 takes {median(authors.seconds):.3g} s in the authors' way; {'; '.join(faster)}"
+        seconds = dict(zip(rows["way"], rows["seconds"], strict=True))
+        authors = seconds.pop(str(ways.AUTHORS[0]))
+        faster = [f"{way}: {ratio(authors, own)} times as fast" for way, own in seconds.items()]
+        return f"an epoch of ResNet-34 takes {median(authors):.3g} s in the authors' way; {'; '.join(faster)}"
 
 
 def _time(group: Group, spec: RunSpec, setting: Setting) -> Iterator[Row]:

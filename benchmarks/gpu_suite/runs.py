@@ -12,6 +12,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import pandas as pd
 import yaml
@@ -183,7 +184,7 @@ def _estimate(
     command = ["estimate", "--json", "--configfile", ROOT / "config" / "test.yaml" if setting.small else path]
     command += ["--device", setting.device, "--step", "captured", "--results", setting.scratch / "results"]
     process = _east([*command, "--seconds", 0.1 if setting.small else 1, *options], variables)
-    return json.loads(_output(process))
+    return cast(dict[str, Row], json.loads(_output(process)))
 
 
 def _east(arguments: Sequence[object], variables: Mapping[str, str] = NO_VARIABLES) -> "subprocess.Popen[str]":
@@ -200,7 +201,7 @@ def _output(process: "subprocess.Popen[str]", *fine: int) -> str:
     """
     output, errors = process.communicate()
     if process.returncode not in (0, *fine):
-        raise EastError(f"`east {process.args[3]}` ended with {process.returncode}: {errors.strip()[-300:]}")
+        raise EastError(f"`east` ended with {process.returncode}: {errors.strip()[-300:]}")
     return output
 
 

@@ -164,7 +164,8 @@ def stem(results: Results) -> str:
 def run_part(part: Part, limit: float, *, small: bool) -> Record:
     """Run a part in a process of its own, and stop it, with all that it started, soon after `limit` seconds."""
     rows: list[Row] = []
-    started, state, error = time.monotonic(), "cut off", "time was up"
+    started = time.monotonic()
+    ended: tuple[State, str | None] = ("cut off", "time was up")
     if limit >= LEAST or small:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload([__name__])
@@ -175,14 +176,14 @@ def run_part(part: Part, limit: float, *, small: bool) -> Record:
             process.start()
             sender.close()
             try:
-                state, error = _collect(receiver, rows, started + limit + GRACE)
+                ended = _collect(receiver, rows, started + limit + GRACE)
             finally:
                 process.kill()
                 # It may not have got so far as to make a group of its own.
                 with suppress(ProcessLookupError):
                     os.killpg(process.pid or 0, signal.SIGKILL)
                 process.join()
-    seconds = time.monotonic() - started
+    seconds, (state, error) = time.monotonic() - started, ended
     return Record(decides=decides(part), state=state, seconds=seconds, error=error, verdict=None, rows=tuple(rows))
 
 

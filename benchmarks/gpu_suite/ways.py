@@ -82,10 +82,10 @@ class OurTraining:
     """
 
     def __init__(self, way: Way, spec: RunSpec, setting: Setting, *, faded: bool = False, double: bool = False) -> None:
-        _set_switches("tf32", benchmark=False, deterministic=False)
         if setting.where.type == "cpu":
             way = Way(way.engine, "eager", "fp32")
         self._way = way
+        self.resume()
         model = copy.deepcopy(_masked_model(spec, faded=faded)).to(setting.where)
         if double:
             model.double()
@@ -93,11 +93,10 @@ class OurTraining:
         masks = mask_updater(model, own, steps_per_epoch=1)
         kind = cast(StepKind, way.stepping)
         self._made = assemble(own, model, masks, device=setting.where, engine=way.engine, kind=kind)
-        self._switches = _switches()
 
     def resume(self) -> None:
-        """Set the switches of the process as this training found them."""
-        _set_switches(*self._switches)
+        """Set the switches of the process as ours are."""
+        _set_switches(self._way.numerics, benchmark=False, deterministic=False)
 
     def train(self, images: Tensor, labels: Tensor, number: int, lr: float) -> Tensor:
         """One step on a batch on the device; `number` counts from 1. Returns the summed loss, 0-d."""
@@ -140,7 +139,7 @@ class AuthorsTraining:
     """
 
     def __init__(self, way: Way, spec: RunSpec, setting: Setting, *, faded: bool = False) -> None:
-        self._precision = "ieee" if way.numerics == "fp32" else "tf32"
+        self._way = way
         self.model = copy.deepcopy(_masked_model(spec, faded=faded)).to(setting.where)
         recipe = spec.training
         self._clip = recipe.gradient_clip
@@ -157,7 +156,7 @@ class AuthorsTraining:
 
     def resume(self) -> None:
         """Set the switches of the process as the authors' code does."""
-        _set_switches(self._precision, benchmark=True, deterministic=True)
+        _set_switches(self._way.numerics, benchmark=True, deterministic=True)
 
     def train(self, images: Tensor, labels: Tensor, number: int, lr: float) -> Tensor:
         """One step as `OurTraining` takes it, at the learning rate that the optimizer has."""
@@ -246,12 +245,8 @@ def _random_images(spec: RunSpec, count: int) -> tuple[Tensor, Tensor]:
     return pixels, torch.randint(info.num_classes, (count,), generator=draw)
 
 
-def _switches() -> tuple[str, bool, bool]:
+def _set_switches(numerics: str, *, benchmark: bool, deterministic: bool) -> None:
     """What PyTorch keeps for the whole process and ways set differently."""
     cudnn: Any = torch.backends.cudnn
-    return cudnn.conv.fp32_precision, cudnn.benchmark, cudnn.deterministic
-
-
-def _set_switches(precision: str, benchmark: bool, deterministic: bool) -> None:
-    cudnn: Any = torch.backends.cudnn
-    cudnn.conv.fp32_precision, cudnn.benchmark, cudnn.deterministic = precision, benchmark, deterministic
+    cudnn.conv.fp32_precision = "ieee" if numerics == "fp32" else "tf32"
+    cudnn.benchmark, cudnn.deterministic = benchmark, deterministic

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, overload
 
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
-from east import REVISION
 from east.analysis.published import PublishedGrid, PublishedRow, ScheduleColumns, read_published_grid
 from east.config.run import Frozen, of_another_revision
 from east.config.tables import Comparing, GridRow, GridTable, MethodsTable, RunReference, Summarising, Table
@@ -17,6 +16,7 @@ from east.config.vocabulary import DatasetName, ModelName
 from east.errors import EastError
 from east.files import write_atomically
 from east.training.records import Inputs, RunInput, describe, summary_path
+from east.version import REVISION
 
 if TYPE_CHECKING:
     import pandas as pd

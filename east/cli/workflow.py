@@ -86,13 +86,13 @@ def table_6(
 ) -> None:
     """Print Table 6 as CSV, Markdown, LaTeX and HTML."""
     from east.config.tables import CostPlan
-    from east.render.cost import render_cost
+    from east.render.cost import read_costs, render_cost
     from east.render.names import DATASETS, NETWORKS
     from east.render.templating import REPORT_FOLDER
 
     what = parsed("--plan", CostPlan.model_validate_json, plan)
     render_cost(
-        json.loads(costs.read_text(encoding="utf-8")),
+        read_costs(costs),
         REPORT_FOLDER / "published" / what.published if what.published else None,
         network=NETWORKS[what.model],
         dataset=DATASETS[what.dataset],
@@ -106,12 +106,10 @@ def evidence_tables(
 ) -> None:
     """Print the comparison with the paper, its claims and the audit as CSV, Markdown, LaTeX and HTML."""
     from east.analysis.evidence import read_evidence
-    from east.render.evidence import render_audit, render_claims, render_comparison
+    from east.render.evidence import evidence_tables
 
-    found = read_evidence(evidence)
-    render_comparison(found).write(folder / "comparison")
-    render_claims(found).write(folder / "claims")
-    render_audit(found).write(folder / "audit")
+    for printed in evidence_tables(read_evidence(evidence)):
+        printed.render().write(folder / printed.name)
 
 
 def report(
@@ -120,8 +118,8 @@ def report(
     out: Annotated[Path, typer.Option(help="The page.")],
 ) -> None:
     """Write the report as one self-contained page."""
-    from east.render.report.page import write_report
-    from east.render.report.spec import ReportSpec
+    from east.render.contents import ReportSpec
+    from east.render.page import write_report
 
     write_report(out, parsed("--spec", ReportSpec.model_validate_json, spec), runs)
 
@@ -133,6 +131,6 @@ def appendix(
 ) -> None:
     """Write every table and figure as one LaTeX document."""
     from east.render.appendix import write_appendix
-    from east.render.report.spec import ReportSpec
+    from east.render.contents import ReportSpec
 
     write_appendix(out, parsed("--spec", ReportSpec.model_validate_json, spec), runs)

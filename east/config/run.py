@@ -12,7 +12,6 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from east import REVISION, REVISION_REASON
 from east.config.vocabulary import (
     Activation,
     ClipEstimator,
@@ -48,6 +47,7 @@ from east.config.vocabulary import (
     WeightDecay,
     Width,
 )
+from east.version import REVISION, REVISION_REASON
 
 
 class Frozen(BaseModel):

@@ -23,6 +23,10 @@ class Arithmetic(Protocol):
         """The mean of a vector in float64, 0-d."""
         ...
 
+    def square_root(self, number: Tensor) -> Tensor:
+        """The square root of a number, 0-d in float64."""
+        ...
+
     def sgd(
         self,
         values: Sequence[Tensor],
@@ -64,6 +68,10 @@ class PyTorchArithmetic:
     def mean(self, numbers: Tensor) -> Tensor:
         """The mean of a vector in float64, 0-d."""
         return numbers.mean()
+
+    def square_root(self, number: Tensor) -> Tensor:
+        """The square root of a number, 0-d in float64."""
+        return number.sqrt()
 
     def sgd(
         self,

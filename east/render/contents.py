@@ -1,21 +1,156 @@
-"""What goes where in the report of a plan: its tables, figures, readings and hyperparameters."""
+"""What goes where in the report of a plan: its tables, figures and readings. The rules hand it over as JSON."""
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from typing import Literal
 
 import yaml
+from pydantic import Field
 
-from east.analysis.words import listed
+from east.analysis.words import counted, listed
 from east.config.plan import METHODS_TABLE, Plan
 from east.config.reference import open_matters, value_text
-from east.config.run import ClipSpec
-from east.config.schema import Config, Recipe
+from east.config.run import ClipSpec, Frozen
 from east.config.tables import GridTable
 from east.render.names import DATASETS, NETWORKS, table_label
-from east.render.report.spec import EvidencePart, FigureGroup, Reading, ReportFigure, ReportSection, ReportSpec
 
 FORMATS = ("csv", "md", "tex", "html")
+EVIDENCE = ("comparison", "claims", "audit")
+"""Names of the tables that `east evidence-tables` writes."""
+
+
+class ReportFigure(Frozen):
+    """A figure: its SVG file, which describes it in words as well, and its caption."""
+
+    svg: Path
+    caption: str
+
+
+class FigureGroup(Frozen):
+    """Figures under one heading."""
+
+    heading: str
+    figures: tuple[ReportFigure, ...]
+
+
+class ReportSection(Frozen):
+    """A table under a heading: either a summarised one, whose cells open their runs, or one that is there as HTML."""
+
+    id: str = Field(description="name of the table, which links lead to")
+    heading: str
+    aggregated: Path | None = Field(default=None, description="a summarised table (JSON)")
+    table: Path | None = Field(default=None, description="a table that is there as an HTML document")
+    downloads: tuple[Path, ...] = Field(default=(), description="the same in other formats, put into the page")
+    figures: tuple[ReportFigure, ...] = ()
+
+
+class Reading(Frozen):
+    """A matter that the paper leaves open, and how this plan reads it."""
+
+    matter: str
+    value: str = Field(description="the reading in force")
+    default: str = Field(description="the project's reading unless the config says otherwise")
+    other: str = Field(default="", description="what else it can mean")
+    key: str = Field(default="", description="the config key that sets it")
+    reason: str = ""
+
+    @property
+    def changed(self) -> bool:
+        """Whether the plan departs from the default."""
+        return self.value != self.default
+
+
+class ReportSpec(Frozen):
+    """All that goes into a report but the runs."""
+
+    title: str
+    name: str = Field(description="the plan's name, such as `demo`")
+    introduction: str = Field(default="", description="under the title")
+    tables: tuple[ReportSection, ...] = ()
+    evidence: Path | None = Field(default=None, description="comparison, claims and audit, as `east analyse` writes")
+    evidence_files: dict[str, tuple[Path, ...]] = Field(
+        default_factory=dict, description="the same as tables in other formats, put into the page"
+    )
+    figures: tuple[FigureGroup, ...] = ()
+    cost: ReportSection | None = None
+    readings: tuple[Reading, ...] = ()
+    facts: dict[str, str] = Field(default_factory=dict, description="provenance in words: config files, command, ...")
+    logs: Path | None = Field(default=None, description="folder of the logs, which are named by run")
+    config: str | None = Field(default=None, description="the resolved config, shown as it is")
+
+
+FigureOf = Literal["grid", "methods", "plan"]
+"""What a figure shows: one of Tables 2-5, the methods table, or the whole plan."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure of the report.
+
+    Attributes:
+        name: Its file in `figures/`: `<table>-<name>` if it shows a table, `<name>` if it shows the plan.
+        of: What there is one of it for.
+        heading: What it is about; the report has the figures under their headings, in the order of `FIGURES`.
+        caption: What it shows; that of a table begins with the table's name.
+    """
+
+    name: str
+    of: tuple[FigureOf, ...]
+    heading: str
+    caption: str
+
+
+FIGURES = (
+    Figure(
+        "differences",
+        ("plan",),
+        "Differences from the paper",
+        "Our mean minus the paper's, with its interval, one line per row. The band is the equivalence margin.",
+    ),
+    Figure(
+        "multiplier",
+        ("grid",),
+        "Accuracy against multiplier and cycles",
+        "test accuracy against the density multiplier. Open markers are the paper's.",
+    ),
+    Figure(
+        "curves",
+        ("grid", "methods"),
+        "Accuracy during training",
+        "test accuracy per epoch, mean over seeds. Bands are one standard deviation wide on either side.",
+    ),
+    Figure("density", ("plan",), "Schedules", "Density and drop fraction per epoch, for every schedule in the tables."),
+    Figure(
+        "churn",
+        ("grid", "methods"),
+        "Mask churn",
+        "share of the weights that each mask update drops and grows, and how much of the growth is blind "
+        "(the weight had no gradient).",
+    ),
+    Figure("layers", ("grid",), "Layers", "density of each layer before, during and after training."),
+    Figure("cost", ("plan",), "Training cost", "Time against memory of each method. Open markers are the paper's."),
+)
+"""Every figure, in the order of the report. To add one: an entry here, and its module in `east/render/figures`."""
+
+
+def grid_figures() -> tuple[str, ...]:
+    """Names of the figures of each of Tables 2-5."""
+    return _figures_of("grid")
+
+
+def methods_figures() -> tuple[str, ...]:
+    """Names of the figures of the methods table."""
+    return _figures_of("methods")
+
+
+def plan_figures(plan: Plan) -> tuple[str, ...]:
+    """Names of the figures of a plan; differences from the paper are drawn only if a table can be compared."""
+    compared = any(isinstance(table, GridTable) and _compared(table) for table in plan.tables)
+    return tuple(name for name in _figures_of("plan") if compared or name != "differences")
+
+
+def _figures_of(what: FigureOf) -> tuple[str, ...]:
+    return tuple(figure.name for figure in FIGURES if what in figure.of)
 
 
 def report_contents(plan: Plan, results: Path, config_files: list[str]) -> ReportSpec:
@@ -27,20 +162,21 @@ def report_contents(plan: Plan, results: Path, config_files: list[str]) -> Repor
         config_files: the files that the configuration was read from.
     """
     config = plan.config
-    grids = [table for table in plan.tables if isinstance(table, GridTable)]
+    caption = next(figure.caption for figure in FIGURES if figure.name == "cost")
+    cost = ReportFigure(svg=results / "figures" / "cost.svg", caption=caption)
     return ReportSpec(
         title=config.title,
         name=config.name,
-        introduction=(_introduction(plan),),
+        introduction=_introduction(plan),
         tables=(
-            *(_summarised(table.id, _grid_heading(table), results) for table in grids),
+            *(_summarised(table.id, _grid_heading(table), results) for table in _grids(plan)),
             _summarised(METHODS_TABLE, "Methods", results),
             _section("tableB1", "Table B.1: hyperparameters", results),
         ),
         evidence=results / "analysis" / "evidence.json",
-        evidence_files={part: _downloads(part, results) for part in get_args(EvidencePart)},
-        figures=_figures(grids, results / "figures"),
-        cost=_section("table6", "Table 6: training cost", results, figures=(_cost_figure(results / "figures"),)),
+        evidence_files={part: _downloads(part, results) for part in EVIDENCE},
+        figures=_figure_groups(plan, results / "figures"),
+        cost=_section("table6", "Table 6: training cost", results, cost),
         readings=readings(plan),
         facts={
             "Configuration": ", ".join(config_files),
@@ -50,11 +186,6 @@ def report_contents(plan: Plan, results: Path, config_files: list[str]) -> Repor
         logs=results / "logs" / "train",
         config=yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110),
     )
-
-
-def hyperparameter_rows(config: Config) -> list[dict[str, str]]:
-    """The recipes of a configuration in the columns of Table B.1."""
-    return [_hyperparameters(recipe) for recipe in config.recipes.values()]
 
 
 def readings(plan: Plan) -> tuple[Reading, ...]:
@@ -106,11 +237,10 @@ def _introduction(plan: Plan) -> str:
     networks = sorted({NETWORKS[run.spec.model.name] for run in plan.runs})
     widths = sorted({run.spec.model.width for run in plan.runs})
     datasets = [DATASETS[name] for name in plan.datasets()]
-    seeds = len(plan.config.seeds)
     return (
         f"{listed(networks)} of width {listed(list(map(str, widths)))}, trained from scratch "
-        f"on {listed(datasets)} at density {_densities(plan)}, with "
-        f"{seeds} {'seed' if seeds == 1 else 'seeds'} a row. Beside every number stands what the paper prints."
+        f"on {listed(datasets)} at density {_densities(plan)}, "
+        f"{counted(len(plan.config.seeds), 'seed')} per row, next to the numbers that the paper prints."
     )
 
 
@@ -122,43 +252,26 @@ def _setting(table: GridTable) -> str:
     return f"{NETWORKS[table.model]} on {DATASETS[table.dataset]}"
 
 
-def _figures(grids: Sequence[GridTable], folder: Path) -> tuple[FigureGroup, ...]:
-    """The figures by the question that they answer, those that need a table or a comparison only where there is one."""
+def _figure_groups(plan: Plan, folder: Path) -> tuple[FigureGroup, ...]:
+    """The figures under their headings; that of the cost stands beside Table 6."""
+    names = {table.id: f"{table_label(table.id) or table.title}, {_setting(table)}" for table in _grids(plan)}
+    drawn = plan_figures(plan)
+    groups = []
+    for figure in FIGURES:
+        shown = [
+            ReportFigure(svg=folder / f"{table}-{figure.name}.svg", caption=f"{name}: {figure.caption}")
+            for table, name in [*names.items(), (METHODS_TABLE, "The methods")]
+            if ("methods" if table == METHODS_TABLE else "grid") in figure.of
+        ]
+        if figure.name in drawn and figure.name != "cost":
+            shown.append(ReportFigure(svg=folder / f"{figure.name}.svg", caption=figure.caption))
+        if shown:
+            groups.append(FigureGroup(heading=figure.heading, figures=tuple(shown)))
+    return tuple(groups)
 
-    def of_tables(figure: str, caption: str, *, methods: bool = False) -> tuple[ReportFigure, ...]:
-        settings = [(grid.id, f"{table_label(grid.id) or grid.title}, {_setting(grid)}") for grid in grids]
-        settings += [(METHODS_TABLE, "The methods")] if methods else []
-        return tuple(
-            ReportFigure(svg=folder / f"{table}-{figure}.svg", caption=f"{setting}: {caption}")
-            for table, setting in settings
-        )
 
-    differences = ReportFigure(
-        svg=folder / "differences.svg",
-        caption="Our mean minus the paper's with its interval, a row each; the band is the margin of equivalence.",
-    )
-    density = ReportFigure(
-        svg=folder / "density.svg",
-        caption="Density and drop fraction against the epoch, for every schedule of the tables.",
-    )
-    groups = (
-        ("Differences from the paper", (differences,) if any(map(_compared, grids)) else ()),
-        (
-            "Accuracy against multiplier and cycles",
-            of_tables("multiplier", "test accuracy against the density multiplier; open markers are the paper's."),
-        ),
-        (
-            "Accuracy against the epoch",
-            of_tables("curves", "mean over seeds, and a band of one standard deviation.", methods=True),
-        ),
-        ("Schedules", (density,)),
-        (
-            "Mask churn",
-            of_tables("churn", "what the mask updates drop and grow, and how much of it blindly.", methods=True),
-        ),
-        ("Layers", of_tables("layers", "density of each layer before, during and after training.")),
-    )
-    return tuple(FigureGroup(heading=heading, figures=figures) for heading, figures in groups if figures)
+def _grids(plan: Plan) -> list[GridTable]:
+    return [table for table in plan.tables if isinstance(table, GridTable)]
 
 
 def _compared(grid: GridTable) -> bool:
@@ -166,61 +279,19 @@ def _compared(grid: GridTable) -> bool:
 
 
 def _summarised(table_id: str, heading: str, results: Path) -> ReportSection:
+    aggregated = results / "aggregate" / f"{table_id}.json"
+    return ReportSection(id=table_id, heading=heading, aggregated=aggregated, downloads=_downloads(table_id, results))
+
+
+def _section(table_id: str, heading: str, results: Path, *figures: ReportFigure) -> ReportSection:
+    table = results / "tables" / f"{table_id}.html"
     return ReportSection(
-        id=table_id,
-        heading=heading,
-        aggregated=results / "aggregate" / f"{table_id}.json",
-        downloads=_downloads(table_id, results),
-    )
-
-
-def _section(table_id: str, heading: str, results: Path, *, figures: tuple[ReportFigure, ...] = ()) -> ReportSection:
-    return ReportSection(
-        id=table_id,
-        heading=heading,
-        table=results / "tables" / f"{table_id}.html",
-        downloads=_downloads(table_id, results),
-        figures=figures,
-    )
-
-
-def _cost_figure(folder: Path) -> ReportFigure:
-    return ReportFigure(
-        svg=folder / "cost.svg", caption="Time against memory of each method; open markers are the paper's."
+        id=table_id, heading=heading, table=table, downloads=_downloads(table_id, results), figures=figures
     )
 
 
 def _downloads(table_id: str, results: Path) -> tuple[Path, ...]:
     return tuple(results / "tables" / f"{table_id}.{ending}" for ending in FORMATS if ending != "html")
-
-
-def _hyperparameters(recipe: Recipe) -> dict[str, str]:
-    cyclic = recipe.cyclic
-    drops = ",".join(map(str, recipe.lr_drop_epochs))
-    optimizer = "Adam" if recipe.optimizer.name == "adam" else f"SGD({recipe.optimizer.momentum:g})"
-    return {
-        "model": NETWORKS[recipe.model].split(" (")[0],
-        "method": recipe.system,
-        "data": _data(recipe),
-        "batch_size": str(recipe.batch_size),
-        "epochs": str(recipe.epochs),
-        "lr": f"{recipe.lr:g}",
-        "lr_drop_epochs": f"{1 / recipe.lr_drop_factor:g}x[{drops}]" if drops else "-",
-        "optimizer": optimizer,
-        "weight_decay": f"{recipe.weight_decay:.1e}",
-        "init": recipe.distribution.split("_")[0].upper(),
-        "cyclic_n": str(cyclic.cycles) if cyclic else "-",
-        "cyclic_l": f"{cyclic.cycle_length:g}" if cyclic else "-",
-        "cyclic_m": f"{cyclic.multiplier:g}" if cyclic else "-",
-        "delta_t_cs": str(cyclic.update_period) if cyclic else "-",
-        "delta_t_dst": str(recipe.update_period),
-    }
-
-
-def _data(recipe: Recipe) -> str:
-    if set(recipe.datasets) == {"cifar10", "cifar100"}:
-        return "CIFAR-10/100"
-    return ", ".join(DATASETS[name] for name in recipe.datasets)
 
 
 def _densities(plan: Plan) -> str:

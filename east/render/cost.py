@@ -3,14 +3,15 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from east.analysis.published import PublishedCost, read_published_costs
 from east.errors import EastError
 from east.render.numbers import DASH, NOT_AVAILABLE, fixed, quantity, setting_text, thousands
-from east.render.rendered import Rendered, Value, render_views
-from east.render.templating import REPORT_FOLDER, caption
+from east.render.rendered import Quantity, Rendered, Value, numeric, render_views, view_of
+from east.render.templating import caption
 from east.render.view import Cell, Column, Footnotes, TableView, ViewRow
 from east.training.records import describe
 
@@ -48,51 +49,36 @@ class CostRecord(BaseModel):
 
 
 def render_cost(
-    rows: Sequence[Mapping[str, object]],
-    published: Path | None,
-    *,
-    network: str,
-    dataset: str,
-    comparable: bool = True,
-    title: str = "Training cost",
-    report_folder: Path = REPORT_FOLDER,
+    rows: Sequence[CostRecord], published: Path | None, *, network: str, dataset: str, comparable: bool = True
 ) -> Rendered:
     """Print Table 6 in two parts: the paper's accounting beside the printed numbers, and what was measured.
 
     Args:
-        rows: A mapping a method, with the keys of `CostRecord`; what was not measured may be left out.
+        rows: What each method costs.
         published: `report/published/table6.csv`; rows are matched by method. None sets nothing beside.
         network: How the network is called, such as `ResNet-34`.
         dataset: How the data set is called.
         comparable: Whether both are the paper's.
-        title: How the captions begin.
-        report_folder: The folder `report`.
 
     Raises:
-        EastError: A row lacks a key or has a value of the wrong kind, or the published file cannot be read.
+        EastError: The published file cannot be read.
     """
-    ours = [_validated(row) for row in rows]
     theirs = {row.method: row for row in read_published_costs(published)} if published else {}
-    pairs = [(row, theirs.get(row.method)) for row in ours]
-
-    def text_of(part: str) -> str:
-        return caption(
-            "cost",
-            report_folder,
-            part=part,
-            title=title,
-            network=network,
-            dataset=dataset,
-            comparable=comparable or not theirs,
-        )
-
-    views = [
-        _accounting_view(pairs, text_of("paper"), beside=bool(theirs), comparable=comparable),
-        _measured_view(ours, text_of("measured")),
-    ]
-    keys = [*CostRecord.model_fields]
-    columns = [*keys, "published_train_time", "published_param_size_mb", "published_est_total_mb"]
-    return render_views(views, columns, [_record(row, other) for row, other in pairs], report_folder)
+    pairs = [(row, theirs.get(row.method)) for row in rows]
+    what: dict[str, Any] = {"network": network, "dataset": dataset, "comparable": comparable or not theirs}
+    machines = list(dict.fromkeys(row.measured_on for row in rows if row.measured_on))
+    measured = view_of(
+        _MEASURED,
+        rows,
+        id="table6-measured",
+        caption=caption("table-6", part="measured", **what),
+        remarks=(f"Measured on {'; '.join(machines)}." if machines else "Nothing was timed.",),
+    )
+    counted = _accounting_view(
+        pairs, caption("table-6", part="paper", **what), beside=bool(theirs), comparable=comparable
+    )
+    columns = [*CostRecord.model_fields, "published_train_time", "published_param_size_mb", "published_est_total_mb"]
+    return render_views([counted, measured], columns, [_record(row, other) for row, other in pairs])
 
 
 def read_costs(path: Path) -> list[CostRecord]:
@@ -122,19 +108,16 @@ def explain_differences(row: CostRecord, published: PublishedCost | None) -> lis
         active = f"{fixed(row.param_size_mb_active)} MB of parameters and {fixed(row.est_total_mb_active)} MB in total"
         if published is not None and _agrees(row.est_total_mb, published.est_total_mb):
             sentences.append(
-                f"{row.method}: the paper's numbers are those of a network whose DyReLU is off; "
-                f"while it is active there are {active}."
+                f"{row.method}: the paper's numbers match a network with DyReLU off; with DyReLU on there are {active}."
             )
         else:
-            sentences.append(f"{row.method}: counted with DyReLU off; while it is active there are {active}.")
+            sentences.append(f"{row.method}: counted with DyReLU off; with it on there are {active}.")
     trainable = _trainable_mb(row)
     if trainable is not None and row.param_size_mb - trainable > 0.01 * row.param_size_mb:
+        frozen = "DCT matrices" if "DCT" in row.method.upper() else "tensors"
         sentences.append(
-            f"{row.method}: the {fixed(row.param_size_mb)} MB count frozen DCT matrices as parameters; "
-            f"{fixed(trainable)} MB of them are trained."
-            if "DCT" in row.method.upper()
-            else f"{row.method}: the {fixed(row.param_size_mb)} MB count frozen tensors as parameters; "
-            f"{fixed(trainable)} MB of them are trained."
+            f"{row.method}: the {fixed(row.param_size_mb)} MB include frozen {frozen}; "
+            f"{fixed(trainable)} MB are trained."
         )
     return sentences
 
@@ -177,45 +160,21 @@ def _accounting_view(
     )
 
 
-def _measured_view(rows: Sequence[CostRecord], text: str) -> TableView:
-    columns = (
-        Column(label="Method"),
-        Column(label="Trainable", group="Parameters", align="right"),
-        Column(label="Non-zeros", group="Parameters", align="right"),
-        Column(label="Batch norm", group="Parameters", align="right"),
-        Column(label="DyReLU", group="Parameters", align="right"),
-        Column(label="Other", group="Parameters", align="right"),
-        Column(label="dense", group="Inference FLOPs", align="right"),
-        Column(label="sparse", group="Inference FLOPs", align="right"),
-        Column(label="dense", group="Training FLOPs", align="right"),
-        Column(label="sparse", group="Training FLOPs", align="right"),
-        Column(label="Memory (MB)", align="right"),
-        Column(label="s / step", align="right"),
-        Column(label="Batch", align="right"),
-    )
-    view_rows = tuple(
-        ViewRow(
-            cells=(
-                Cell(text=row.method),
-                Cell(text=thousands(row.trainable_parameters)),
-                Cell(text=thousands(row.nonzeros)),
-                Cell(text=thousands(row.batch_norm_parameters)),
-                Cell(text=thousands(row.dyrelu_parameters)),
-                Cell(text=thousands(row.other_parameters)),
-                Cell(text=quantity(row.flops_inference_dense)),
-                Cell(text=quantity(row.flops_inference_sparse)),
-                Cell(text=quantity(row.flops_training_dense)),
-                Cell(text=quantity(row.flops_training_sparse)),
-                Cell(text=fixed(row.peak_memory_mb, 0)),
-                Cell(text=quantity(row.seconds_per_step)),
-                Cell(text=setting_text(row.measured_batch_size)),
-            )
-        )
-        for row in rows
-    )
-    machines = list(dict.fromkeys(row.measured_on for row in rows if row.measured_on))
-    remarks = (f"Measured on {'; '.join(machines)}.",) if machines else ("Nothing was timed.",)
-    return TableView(id="table6-measured", caption=text, columns=columns, rows=view_rows, remarks=remarks)
+_MEASURED: tuple[Quantity[CostRecord], ...] = (
+    Quantity(Column(label="Method"), lambda row: row.method),
+    Quantity(numeric("Trainable", "Parameters"), lambda row: thousands(row.trainable_parameters)),
+    Quantity(numeric("Non-zeros", "Parameters"), lambda row: thousands(row.nonzeros)),
+    Quantity(numeric("Batch norm", "Parameters"), lambda row: thousands(row.batch_norm_parameters)),
+    Quantity(numeric("DyReLU", "Parameters"), lambda row: thousands(row.dyrelu_parameters)),
+    Quantity(numeric("Other", "Parameters"), lambda row: thousands(row.other_parameters)),
+    Quantity(numeric("dense", "Inference FLOPs"), lambda row: quantity(row.flops_inference_dense)),
+    Quantity(numeric("sparse", "Inference FLOPs"), lambda row: quantity(row.flops_inference_sparse)),
+    Quantity(numeric("dense", "Training FLOPs"), lambda row: quantity(row.flops_training_dense)),
+    Quantity(numeric("sparse", "Training FLOPs"), lambda row: quantity(row.flops_training_sparse)),
+    Quantity(numeric("Memory (MB)"), lambda row: fixed(row.peak_memory_mb, 0)),
+    Quantity(numeric("s / step"), lambda row: quantity(row.seconds_per_step)),
+    Quantity(numeric("Batch"), lambda row: setting_text(row.measured_batch_size)),
+)
 
 
 def _trainable_mb(row: CostRecord) -> float | None:

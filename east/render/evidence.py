@@ -1,226 +1,318 @@
-"""How the reproduction stands to the paper, as tables: the comparison, the claims, and the audit of what is printed."""
+"""How the reproduction stands to the paper, as tables: comparison, claims, and an audit of the paper's own tables.
 
-from collections.abc import Sequence
-from pathlib import Path
+Each table is described once, by its quantities: what a row shows in print, and the unrounded values behind it.
+Markdown, LaTeX, HTML and CSV follow from that, and the report and the appendix embed the same tables.
+"""
 
-from east.analysis.claims import ClaimTest, Support
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from east.analysis.audit import Finding
+from east.analysis.claims import ClaimTest, Pair, Support
 from east.analysis.compare import RowComparison, TableComparison
 from east.analysis.evidence import Evidence
-from east.analysis.inference import RankCorrelation, Sample
+from east.analysis.inference import MeanInterval, RankCorrelation, Sample, Welch
 from east.analysis.words import p_text
 from east.render.names import capital, table_label
 from east.render.numbers import DASH, NOT_AVAILABLE, fixed, plus_minus, signed
-from east.render.rendered import Rendered, Value, render_views
-from east.render.templating import REPORT_FOLDER, caption
-from east.render.view import Cell, Column, TableView, ViewRow
+from east.render.rendered import Quantity, Rendered, Row, Value, numeric, render_views, view_of
+from east.render.templating import caption
+from east.render.view import Cell, Column, Interval, TableView, Tone
 
-COMPARISON_CSV = (
-    *("table", "published_table", "row", "settings"),
-    *("accuracy_mean", "accuracy_std", "runs", "diverged", "missing"),
-    *("published_accuracy_mean", "published_accuracy_std", "published_runs"),
-    *("difference", "interval_low", "interval_high", "standard_errors"),
-    *("p", "p_corrected", "p_equivalent", "p_equivalent_corrected", "margin", "level", "verdict", "reason"),
+FARTHEST = 10.0
+"""Points at which the drawing of an interval ends at the latest; wide margins extend it."""
+
+
+@dataclass(frozen=True)
+class EvidenceTable:
+    """One kind of evidence.
+
+    Attributes:
+        name: Of its files, and of its place in the report.
+        heading: In the report and in the appendix.
+        views: What is printed, by heading; the heading is empty where there is only one view.
+        columns: Of the CSV file.
+        records: Rows of the CSV file.
+        details: What the report alone shows, folded up, by heading.
+    """
+
+    name: str
+    heading: str
+    views: Mapping[str, TableView]
+    columns: Sequence[str]
+    records: Sequence[Mapping[str, Value]]
+    details: Mapping[str, TableView] = field(default_factory=dict)
+
+    def render(self) -> Rendered:
+        """The table in every format."""
+        return render_views(list(self.views.values()), self.columns, self.records)
+
+
+def evidence_tables(evidence: Evidence) -> tuple[EvidenceTable, ...]:
+    """Comparison, claims and audit, in the order in which they are read."""
+    return _comparison(evidence), _claims(evidence), _audit(evidence)
+
+
+def _table(
+    name: str,
+    heading: str,
+    views: Mapping[str, TableView],
+    quantities: Sequence[Quantity[Row]],
+    rows: Sequence[Row],
+    details: Mapping[str, TableView] | None = None,
+) -> EvidenceTable:
+    columns = [name for quantity in quantities for name in quantity.data]
+    records = [{name: value for each in quantities for name, value in each.record(row).items()} for row in rows]
+    return EvidenceTable(name, heading, views, columns, records, details or {})
+
+
+_VERDICTS: tuple[Quantity[TableComparison], ...] = (
+    Quantity(Column(label="Table"), lambda table: _label(table.table)),
+    Quantity(Column(label="Verdict"), lambda table: _verdict(table.verdict, missing=table.verdict == "not comparable")),
+    Quantity(numeric("Equivalent"), lambda table: _count(table, "equivalent")),
+    Quantity(numeric("Different"), lambda table: _count(table, "different")),
+    Quantity(numeric("Undecided"), lambda table: _count(table, "undecided")),
+    Quantity(numeric("No verdict"), lambda table: _count(table, "too few seeds", "not comparable")),
+    Quantity(
+        numeric("Mean difference"),
+        lambda table: _mean(table.shift.difference if table.shift else None, table.shift),
+    ),
+    Quantity(numeric("Rank correlation"), lambda table: _rank(table.rank)),
 )
-CLAIMS_CSV = (
-    *("claim", "statement", "of", "verdict", "agree", "pairs", "ties", "beyond_noise", "sign_p"),
-    *("mean_difference", "interval_low", "interval_high"),
-)
-AUDIT_CSV = ("table", "row", "rule", "numbers", "finding")
 
 
-def render_comparison(evidence: Evidence, report_folder: Path = REPORT_FOLDER) -> Rendered:
-    """Every table's verdict, then each table that can be compared row by row; the CSV file has all rows of all."""
-    compared = [table for table in evidence.comparisons if any(row.difference is not None for row in table.rows)]
-    views = [_verdicts(evidence, report_folder), *(_table(table, report_folder) for table in compared)]
-    records = [_comparison_record(table, row) for table in evidence.comparisons for row in table.rows]
-    return render_views(views, COMPARISON_CSV, records, report_folder)
+@dataclass(frozen=True)
+class _Compared:
+    """A row beside the paper's, and the table that it stands in."""
+
+    table: TableComparison
+    row: RowComparison
+
+    @property
+    def runs(self) -> int:
+        """Our finished seeds."""
+        return self.row.ours.runs if self.row.ours else 0
 
 
-def render_claims(evidence: Evidence, report_folder: Path = REPORT_FOLDER) -> Rendered:
-    """The paper's claims, tested on its tables and on ours."""
-    columns = [Column(label="Claim", align="text")]
-    for group in ("Paper", "This run"):
-        columns += [
-            Column(label="Agree", group=group, align="right"),
-            Column(label="Sign test", group=group, align="right"),
-            Column(label="Mean difference", group=group, align="right"),
-            Column(label="Verdict", group=group),
-        ]
-    view = TableView(
-        id="claims",
-        caption=caption("claims", report_folder, level=_percent(evidence.comparing.level)),
-        columns=tuple(columns),
-        rows=tuple(
-            ViewRow(cells=(Cell(text=claim.statement), *_support_cells(claim.published), *_support_cells(claim.ours)))
-            for claim in evidence.claims
-        ),
-    )
-    records = [record for claim in evidence.claims for record in _claim_records(claim)]
-    return render_views([view], CLAIMS_CSV, records, report_folder)
-
-
-def render_audit(evidence: Evidence, report_folder: Path = REPORT_FOLDER) -> Rendered:
-    """What does not fit together in the paper's own tables."""
-    view = TableView(
-        id="audit",
-        caption=caption("audit", report_folder, findings=len(evidence.audit)),
-        columns=(Column(label="Table"), Column(label="Rule"), Column(label="Finding", align="text")),
-        rows=tuple(
-            ViewRow(cells=(Cell(text=finding.table), Cell(text=capital(finding.rule)), Cell(text=finding.text)))
-            for finding in evidence.audit
-        ),
-    )
-    records: list[dict[str, Value]] = [
+_COMPARED: tuple[Quantity[_Compared], ...] = (
+    Quantity(None, data={"table": "table.table", "published_table": "table.published_table", "row": "row.row"}),
+    Quantity(Column(label="Row"), lambda of: capital(of.row.settings), {"settings": "row.settings"}),
+    Quantity(Column(label="Verdict"), lambda of: _verdict(of.row.verdict, row=of.row.row)),
+    Quantity(
+        numeric("This run (%)"),
+        lambda of: Cell(text=_sample(of.row.ours, lost=of.row.diverged + of.row.missing), row=of.row.row),
         {
-            "table": finding.table,
-            "row": finding.row,
-            "rule": finding.rule,
-            "numbers": " ".join(f"{name}={number:g}" for name, number in finding.numbers.items()),
-            "finding": finding.text,
-        }
-        for finding in evidence.audit
-    ]
-    return render_views([view], AUDIT_CSV, records, report_folder)
+            "accuracy_mean": "row.ours.mean",
+            "accuracy_std": "row.ours.std",
+            "runs": "runs",
+            "diverged": "row.diverged",
+            "missing": "row.missing",
+        },
+    ),
+    Quantity(
+        numeric("Paper (%)"),
+        lambda of: _sample(of.row.published),
+        {
+            "published_accuracy_mean": "row.published.mean",
+            "published_accuracy_std": "row.published.std",
+            "published_runs": "row.published.runs",
+        },
+    ),
+    Quantity(numeric("Difference"), lambda of: signed(of.row.difference, 2), {"difference": "row.difference"}),
+    Quantity(
+        numeric("Interval"),
+        lambda of: _interval_cell(of.table, of.row.test),
+        {
+            "interval_low": "row.test.low",
+            "interval_high": "row.test.high",
+            "standard_errors": "row.test.standard_errors",
+        },
+    ),
+    Quantity(
+        numeric("no difference", "Corrected p"),
+        lambda of: _p(of.row.p_corrected),
+        {"p": "row.test.p", "p_corrected": "row.p_corrected"},
+    ),
+    Quantity(
+        numeric("beyond margin", "Corrected p"),
+        lambda of: _p(of.row.p_equivalent_corrected),
+        {
+            "p_equivalent": "row.p_equivalent",
+            "p_equivalent_corrected": "row.p_equivalent_corrected",
+            "margin": "table.comparing.margin",
+            "level": "table.comparing.level",
+        },
+    ),
+    Quantity(None, data={"verdict": "row.verdict", "reason": "row.reason"}),
+)
 
 
-def _verdicts(evidence: Evidence, report_folder: Path) -> TableView:
-    return TableView(
-        id="comparison",
-        caption=caption("comparison", report_folder, part="tables", **_settings(evidence.comparisons)),
-        columns=(
-            Column(label="Table"),
-            Column(label="Verdict"),
-            Column(label="Equivalent", align="right"),
-            Column(label="Different", align="right"),
-            Column(label="Undecided", align="right"),
-            Column(label="No verdict", align="right"),
-            Column(label="Mean difference", align="right"),
-            Column(label="Rank correlation", align="right"),
-        ),
-        rows=tuple(_verdict_row(table) for table in evidence.comparisons),
-        remarks=tuple(
-            dict.fromkeys(table.summary for table in evidence.comparisons if table.verdict == "not comparable")
-        ),
-    )
+@dataclass(frozen=True)
+class _Side:
+    """What the tables of one side say to a claim."""
+
+    claim: ClaimTest
+    name: str
+    support: Support
+
+    @property
+    def pairs(self) -> int:
+        """Pairs of rows that the claim compares."""
+        return len(self.support.pairs)
 
 
-def _verdict_row(table: TableComparison) -> ViewRow:
-    counts = table.counts
-    without = counts.get("too few seeds", 0) + counts.get("not comparable", 0)
-    numbers = (counts.get("equivalent", 0), counts.get("different", 0), counts.get("undecided", 0), without)
-    shift = table.shift
-    return ViewRow(
-        cells=(
-            Cell(text=table_label(table.table) or table.table),
-            Cell(text=capital(table.verdict), tone="missing" if table.verdict == "not comparable" else "plain"),
-            *(Cell(text=str(number) if number else DASH) for number in numbers),
-            Cell(text=_with_interval(signed(shift.difference, 2), shift.low, shift.high) if shift else NOT_AVAILABLE),
-            Cell(text=_rank(table.rank)),
+_CLAIMS: tuple[Quantity[_Side], ...] = (
+    Quantity(
+        Column(label="Claim", align="text"),
+        # Ours stands under the paper's, and the statement goes for both.
+        lambda side: side.claim.statement if side.name == "paper" else "",
+        {"claim": "claim.id", "statement": "claim.statement"},
+    ),
+    Quantity(Column(label="Tables"), lambda side: capital(side.name), {"of": "name"}),
+    Quantity(
+        Column(label="Verdict"),
+        lambda side: _verdict(side.support.verdict, missing=not side.pairs),
+        {"verdict": "support.verdict"},
+    ),
+    Quantity(
+        numeric("agree", "Pairs"),
+        lambda side: f"{side.support.agree} of {side.pairs}" if side.pairs else DASH,
+        {"agree": "support.agree", "pairs": "pairs", "ties": "support.ties"},
+    ),
+    Quantity(
+        numeric("beyond noise", "Pairs"),
+        lambda side: str(side.support.beyond_noise) if side.pairs else DASH,
+        {"beyond_noise": "support.beyond_noise"},
+    ),
+    Quantity(numeric("Sign test p"), lambda side: _p(side.support.sign_p), {"sign_p": "support.sign_p"}),
+    Quantity(
+        numeric("Mean difference"),
+        lambda side: _mean(side.support.effect.mean if side.support.effect else None, side.support.effect),
+        {
+            "mean_difference": "support.effect.mean",
+            "interval_low": "support.effect.low",
+            "interval_high": "support.effect.high",
+        },
+    ),
+)
+
+
+@dataclass(frozen=True)
+class _Matched:
+    """A pair of rows that a claim compares, on either side."""
+
+    table: str
+    higher: str
+    lower: str
+    published: Pair | None
+    ours: Pair | None
+
+
+_PAIRS: tuple[Quantity[_Matched], ...] = (
+    Quantity(Column(label="Table"), lambda pair: _label(pair.table).removeprefix("Table ")),
+    Quantity(Column(label="Expected higher"), lambda pair: pair.higher),
+    Quantity(Column(label="Expected lower"), lambda pair: pair.lower),
+    Quantity(numeric("Paper", "Difference"), lambda pair: _pair_difference(pair.published)),
+    Quantity(numeric("This run", "Difference"), lambda pair: _pair_difference(pair.ours)),
+)
+
+_FINDINGS: tuple[Quantity[Finding], ...] = (
+    Quantity(Column(label="Table"), lambda finding: finding.table, {"table": "table", "row": "row"}),
+    Quantity(Column(label="Rule"), lambda finding: capital(finding.rule), {"rule": "rule"}),
+    Quantity(
+        None,
+        data={"numbers": lambda finding: " ".join(f"{name}={value:g}" for name, value in finding.numbers.items())},
+    ),
+    Quantity(Column(label="Finding", align="text"), lambda finding: finding.text, {"finding": "text"}),
+)
+
+
+def _comparison(evidence: Evidence) -> EvidenceTable:
+    """Every table's verdict, then each table that can be compared row by row; the data has all rows of all tables."""
+    tables = evidence.comparisons
+    views = {
+        "": view_of(
+            _VERDICTS,
+            tables,
+            id="comparison",
+            caption=caption("comparison", part="tables", **_margin_and_level(tables)),
+            remarks=tuple(dict.fromkeys(table.summary for table in tables if table.verdict == "not comparable")),
         )
-    )
-
-
-def _table(table: TableComparison, report_folder: Path) -> TableView:
-    return TableView(
-        id=f"comparison-{table.table}",
-        caption=caption(
-            "comparison", report_folder, part=table_label(table.table) or table.table, **_settings([table])
-        ),
-        columns=(
-            Column(label="Row"),
-            Column(label="This run (%)", align="right"),
-            Column(label="Paper (%)", align="right"),
-            Column(label="Difference", align="right"),
-            Column(label="Interval", align="right"),
-            Column(label="Std. errors", align="right"),
-            Column(label="different", group="Corrected p", align="right"),
-            Column(label="equivalent", group="Corrected p", align="right"),
-            Column(label="Verdict"),
-        ),
-        rows=tuple(_comparison_row(row) for row in table.rows),
-        remarks=(table.summary, table.reading),
-    )
-
-
-def _comparison_row(row: RowComparison) -> ViewRow:
-    test = row.test
-    return ViewRow(
-        cells=(
-            Cell(text=capital(row.settings)),
-            Cell(text=_sample(row.ours)),
-            Cell(text=_sample(row.published)),
-            Cell(text=signed(row.difference, 2)),
-            Cell(text=_interval(test.low, test.high) if test else DASH),
-            Cell(text=signed(test.standard_errors, 1) if test else DASH),
-            Cell(text=_p(row.p_corrected)),
-            Cell(text=_p(row.p_equivalent_corrected)),
-            Cell(text=capital(row.verdict), tone="differs" if row.verdict == "different" else "plain"),
-        )
-    )
-
-
-def _support_cells(support: Support) -> tuple[Cell, ...]:
-    effect = support.effect
-    pairs = len(support.pairs)
-    return (
-        Cell(text=f"{support.agree}/{pairs}" if pairs else DASH),
-        Cell(text=_p(support.sign_p)),
-        Cell(text=_with_interval(signed(effect.mean, 2), effect.low, effect.high) if effect else DASH),
-        Cell(text=capital(support.verdict), tone="plain" if pairs else "missing"),
-    )
-
-
-def _comparison_record(table: TableComparison, row: RowComparison) -> dict[str, Value]:
-    ours, published, test = row.ours, row.published, row.test
-    return {
-        "table": table.table,
-        "published_table": table.published_table,
-        "row": row.row,
-        "settings": row.settings,
-        "accuracy_mean": ours.mean if ours else None,
-        "accuracy_std": ours.std if ours else None,
-        "runs": ours.runs if ours else 0,
-        "diverged": row.diverged,
-        "missing": row.missing,
-        "published_accuracy_mean": published.mean if published else None,
-        "published_accuracy_std": published.std if published else None,
-        "published_runs": published.runs if published else None,
-        "difference": row.difference,
-        "interval_low": test.low if test else None,
-        "interval_high": test.high if test else None,
-        "standard_errors": test.standard_errors if test else None,
-        "p": test.p if test else None,
-        "p_corrected": row.p_corrected,
-        "p_equivalent": row.p_equivalent,
-        "p_equivalent_corrected": row.p_equivalent_corrected,
-        "margin": table.comparing.margin,
-        "level": table.comparing.level,
-        "verdict": row.verdict,
-        "reason": row.reason,
     }
+    for table in tables:
+        if any(row.difference is not None for row in table.rows):
+            views[_label(table.table)] = view_of(
+                _COMPARED,
+                [_Compared(table, row) for row in table.rows],
+                id=f"comparison-{table.table}",
+                caption=caption(
+                    "comparison", part=_label(table.table), summary=table.summary, **_margin_and_level([table])
+                ),
+                remarks=_remarks(table),
+            )
+    rows = [_Compared(table, row) for table in tables for row in table.rows]
+    return _table("comparison", "Comparison with the paper", views, _COMPARED, rows)
 
 
-def _claim_records(claim: ClaimTest) -> list[dict[str, Value]]:
-    return [
-        {
-            "claim": claim.id,
-            "statement": claim.statement,
-            "of": whose,
-            "verdict": support.verdict,
-            "agree": support.agree,
-            "pairs": len(support.pairs),
-            "ties": support.ties,
-            "beyond_noise": support.beyond_noise,
-            "sign_p": support.sign_p,
-            "mean_difference": support.effect.mean if support.effect else None,
-            "interval_low": support.effect.low if support.effect else None,
-            "interval_high": support.effect.high if support.effect else None,
-        }
-        for whose, support in (("paper", claim.published), ("this run", claim.ours))
+def _remarks(table: TableComparison) -> tuple[str, ...]:
+    order = absent = ""
+    if rank := table.rank:
+        interval = ""
+        if rank.low is not None and rank.high is not None:
+            interval = f", {_percent(table.comparing.level)} interval {fixed(rank.low)} to {fixed(rank.high)}"
+        order = (
+            f"Kendall's τ of our {rank.rows} means with the paper's: {fixed(rank.tau)} ({p_text(rank.p)}{interval})."
+        )
+    if table.absent:
+        absent = f"In the paper but not run here: {'; '.join(table.absent)}."
+    return tuple(filter(None, (order, absent, table.reading)))
+
+
+def _claims(evidence: Evidence) -> EvidenceTable:
+    """The paper's claims, tested on its tables and on ours, and every pair of rows behind that."""
+    sides = [
+        _Side(claim, name, support)
+        for claim in evidence.claims
+        for name, support in (("paper", claim.published), ("this run", claim.ours))
     ]
+    view = view_of(
+        _CLAIMS,
+        sides,
+        rule_every=2,
+        id="claims",
+        caption=caption("claims", level=_percent(evidence.comparing.level)),
+        sortable=False,
+    )
+    pairs = {claim.statement: _pairs(claim) for claim in evidence.claims if claim.published.pairs or claim.ours.pairs}
+    return _table("claims", "The paper's claims", {"": view}, _CLAIMS, sides, pairs)
 
 
-def _settings(tables: Sequence[TableComparison]) -> dict[str, str]:
+def _pairs(claim: ClaimTest) -> TableView:
+    """The pairs of both sides, those of the paper first."""
+    theirs, ours = (
+        {(pair.table, pair.higher, pair.lower): pair for pair in side.pairs} for side in (claim.published, claim.ours)
+    )
+    matched = [_Matched(*place, theirs.get(place), ours.get(place)) for place in theirs | ours]
+    shares = [
+        f"{name}: {', '.join(f'{share.agree} of {share.pairs} in {_label(share.table)}' for share in side.by_table)}."
+        for name, side in (("Pairs that agree in the paper", claim.published), ("In this run", claim.ours))
+        if side.by_table
+    ]
+    return view_of(_PAIRS, matched, id=f"pairs-{claim.id}", caption=" ".join(shares))
+
+
+def _audit(evidence: Evidence) -> EvidenceTable:
+    """What does not fit together in the paper's own tables."""
+    view = view_of(_FINDINGS, evidence.audit, id="audit", caption=caption("audit", findings=len(evidence.audit)))
+    return _table("audit", "Audit of the published tables", {"": view}, _FINDINGS, evidence.audit)
+
+
+def _label(table: str) -> str:
+    return table_label(table) or table
+
+
+def _margin_and_level(tables: Sequence[TableComparison]) -> dict[str, Any]:
     """Margin and level of some tables in words."""
     return {
         "margin": " or ".join(dict.fromkeys(f"±{table.comparing.margin:g}" for table in tables)),
@@ -232,12 +324,29 @@ def _percent(level: float) -> str:
     return f"{100 * level:g} %"
 
 
-def _sample(sample: Sample | None) -> str:
-    return NOT_AVAILABLE if sample is None else plus_minus(sample.mean, sample.std)
+def _verdict(verdict: str, *, missing: bool = False, row: str | None = None) -> Cell:
+    tone: Tone = "differs" if verdict == "different" else "missing" if missing else "plain"
+    return Cell(text=capital(verdict), verdict=True, tone=tone, row=row)
+
+
+def _count(table: TableComparison, *verdicts: str) -> str:
+    number = sum(count for verdict, count in table.counts.items() if verdict in verdicts)
+    return str(number) if number else DASH
+
+
+def _sample(sample: Sample | None, lost: int = 0) -> str:
+    if sample is None:
+        return NOT_AVAILABLE
+    text = plus_minus(sample.mean, sample.std)
+    return f"{text} ({sample.runs} of {sample.runs + lost} seeds)" if lost else text
 
 
 def _p(p: float | None) -> str:
     return DASH if p is None else p_text(p).removeprefix("p = ").removeprefix("p ")
+
+
+def _pair_difference(pair: Pair | None) -> str:
+    return DASH if pair is None else f"{signed(pair.difference, 2)}{'' if pair.complete else ' (seeds missing)'}"
 
 
 def _rank(rank: RankCorrelation | None) -> str:
@@ -248,9 +357,27 @@ def _rank(rank: RankCorrelation | None) -> str:
     return f"{fixed(rank.tau)} ({fixed(rank.low)} to {fixed(rank.high)})"
 
 
+def _mean(mean: float | None, ends: Welch | MeanInterval | None) -> str:
+    """A mean difference with its interval, where it has one."""
+    if ends is None or ends.low is None or ends.high is None:
+        return signed(mean, 2)
+    return f"{signed(mean, 2)} ({_interval(ends.low, ends.high)})"
+
+
+def _interval_cell(table: TableComparison, test: Welch | None) -> Cell:
+    if test is None:
+        return Cell(text=DASH)
+    margin, reach = table.comparing.margin, _reach(table)
+    drawn = Interval(difference=test.difference, low=test.low, high=test.high, margin=margin, reach=reach)
+    return Cell(text=_interval(test.low, test.high), interval=drawn)
+
+
 def _interval(low: float, high: float) -> str:
     return f"{signed(low, 2)} to {signed(high, 2)}"
 
 
-def _with_interval(text: str, low: float | None, high: float | None) -> str:
-    return text if low is None or high is None else f"{text} ({_interval(low, high)})"
+def _reach(table: TableComparison) -> float:
+    """Half the width of the drawings of a table: room for its intervals, and for twice the margin at least."""
+    ends = [abs(end) for row in table.rows if row.test for end in (row.test.low, row.test.high)]
+    margin = table.comparing.margin
+    return max(2 * margin, min(max(ends, default=0.0) * 1.05, max(FARTHEST, 4 * margin)))

@@ -1,13 +1,15 @@
-"""Table B.1: what each system of the plan trains with, above what the paper prints."""
+"""Table B.1: the settings that each system of the plan trains with, above the paper's."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from east.analysis.published import read_published_rows
+from east.config.schema import Config, Recipe
 from east.errors import EastError
+from east.render.names import DATASETS, NETWORKS
 from east.render.numbers import DASH
 from east.render.rendered import Rendered, Value, render_views
-from east.render.templating import REPORT_FOLDER, caption
+from east.render.templating import caption
 from east.render.view import Cell, Column, Footnotes, TableView, ViewRow
 
 _COLUMNS = {
@@ -29,12 +31,14 @@ _COLUMNS = {
 }
 
 
+def hyperparameter_rows(config: Config) -> list[dict[str, str]]:
+    """The recipes of a configuration in the columns of Table B.1."""
+    return [_hyperparameters(recipe) for recipe in config.recipes.values()]
+
+
 def render_hyperparameters(
     rows: Sequence[Mapping[str, object]],
     published: Path,
-    *,
-    title: str = "Experiment hyperparameters",
-    report_folder: Path = REPORT_FOLDER,
 ) -> Rendered:
     """Print Table B.1 with the plan's settings above the paper's.
 
@@ -44,8 +48,6 @@ def render_hyperparameters(
     Args:
         rows: The systems of the plan; the keys are the columns of the published file.
         published: `report/published/tableB1.csv`.
-        title: How the caption begins.
-        report_folder: The folder `report`.
 
     Raises:
         EastError: A row lacks a column or has one too many, or the published file cannot be read.
@@ -78,13 +80,13 @@ def render_hyperparameters(
     view = TableView(
         id="tableB1",
         label="Table B.1",
-        caption=caption("hyperparameters", report_folder, title=title),
+        caption=caption("table-B1"),
         columns=(Column(label=""), *_COLUMNS.values()),
         rows=tuple(view_rows),
         footnotes=footnotes.collected(),
         sortable=False,
     )
-    return render_views([view], ["source", *_COLUMNS, "differs"], records, report_folder)
+    return render_views([view], ["source", *_COLUMNS, "differs"], records)
 
 
 def _texts(row: Mapping[str, object]) -> dict[str, str]:
@@ -115,3 +117,32 @@ def _same(first: str, second: str) -> bool:
 def _normalized(text: str) -> str:
     compact = "".join(text.split()).casefold()
     return "" if compact in {"-", DASH} else compact
+
+
+def _hyperparameters(recipe: Recipe) -> dict[str, str]:
+    cyclic = recipe.cyclic
+    drops = ",".join(map(str, recipe.lr_drop_epochs))
+    optimizer = "Adam" if recipe.optimizer.name == "adam" else f"SGD({recipe.optimizer.momentum:g})"
+    return {
+        "model": NETWORKS[recipe.model].split(" (")[0],
+        "method": recipe.system,
+        "data": _data(recipe),
+        "batch_size": str(recipe.batch_size),
+        "epochs": str(recipe.epochs),
+        "lr": f"{recipe.lr:g}",
+        "lr_drop_epochs": f"{1 / recipe.lr_drop_factor:g}x[{drops}]" if drops else "-",
+        "optimizer": optimizer,
+        "weight_decay": f"{recipe.weight_decay:.1e}",
+        "init": recipe.distribution.split("_")[0].upper(),
+        "cyclic_n": str(cyclic.cycles) if cyclic else "-",
+        "cyclic_l": f"{cyclic.cycle_length:g}" if cyclic else "-",
+        "cyclic_m": f"{cyclic.multiplier:g}" if cyclic else "-",
+        "delta_t_cs": str(cyclic.update_period) if cyclic else "-",
+        "delta_t_dst": str(recipe.update_period),
+    }
+
+
+def _data(recipe: Recipe) -> str:
+    if set(recipe.datasets) == {"cifar10", "cifar100"}:
+        return "CIFAR-10/100"
+    return ", ".join(DATASETS[name] for name in recipe.datasets)

@@ -1,21 +1,23 @@
 """One table in the four formats, and the step from its view to each of them."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Generic, TypeVar
 
 from east.files import write_atomically
-from east.render.document import table_document
 from east.render.templating import (
     REPORT_FOLDER,
     html_environment,
     latex_environment,
     markdown_environment,
     render,
+    table_document,
 )
-from east.render.view import TableView
+from east.render.view import Cell, Column, TableView, ViewRow
 
 Value = str | int | float | None
+Row = TypeVar("Row")
 
 
 @dataclass(frozen=True)
@@ -84,3 +86,59 @@ def _plain(value: Value) -> str:
     if isinstance(value, float):
         return f"{value:.6f}".rstrip("0").rstrip(".")
     return "" if value is None else str(value)
+
+
+@dataclass(frozen=True)
+class Quantity(Generic[Row]):
+    """What a table says of each of its rows.
+
+    Attributes:
+        column: Its heading in print; None for what stands in the data alone.
+        cell: What is printed of a row.
+        data: Columns of the CSV file, each with the unrounded value of a row: a path of attributes, which gives None
+            where one on the way is None, or a function.
+    """
+
+    column: Column | None
+    cell: Callable[[Row], Cell | str] = lambda row: ""
+    data: Mapping[str, str | Callable[[Row], Value]] = field(default_factory=dict)
+
+    def record(self, row: Row) -> dict[str, Value]:
+        """The data of a row."""
+        return {name: _at(row, value) if isinstance(value, str) else value(row) for name, value in self.data.items()}
+
+
+def view_of(
+    quantities: Sequence[Quantity[Row]], rows: Sequence[Row], *, rule_every: int = 0, **keys: object
+) -> TableView:
+    """The printed quantities of some rows.
+
+    Args:
+        quantities: All of the table's.
+        rows: What it is about.
+        rule_every: A line is drawn after so many rows each; 0 draws none.
+        **keys: Further fields of the view.
+    """
+    printed = [(quantity.column, quantity.cell) for quantity in quantities if quantity.column]
+    view_rows = []
+    for place, row in enumerate(rows):
+        cells = [cell(row) for _, cell in printed]
+        view_rows.append(
+            ViewRow(
+                cells=tuple(Cell(text=cell) if isinstance(cell, str) else cell for cell in cells),
+                rule=bool(rule_every and place and place % rule_every == 0),
+            )
+        )
+    columns = tuple(column for column, _ in printed)
+    return TableView.model_validate({"columns": columns, "rows": tuple(view_rows), **keys})
+
+
+def numeric(label: str, group: str = "") -> Column:
+    """A column of numbers."""
+    return Column(label=label, group=group, align="right")
+
+
+def _at(value: Any, path: str) -> Any:
+    for name in path.split("."):
+        value = None if value is None else getattr(value, name)
+    return value

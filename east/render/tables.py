@@ -124,7 +124,7 @@ def methods_view(table: AggregatedMethods, report_folder: Path = REPORT_FOLDER) 
         id=table.id,
         label=table_label(table.id),
         caption=caption(
-            "methods",
+            "table-methods",
             report_folder,
             title=table.title,
             density=density_text(table.density),
@@ -185,7 +185,7 @@ def _published_cells(row: GridResult, published: PublishedValue | None, footnote
 def _grid_caption(table: AggregatedGrid, report_folder: Path) -> str:
     static = table.static
     return caption(
-        "grid",
+        "tables-2-to-5",
         report_folder,
         title=table.title,
         network=NETWORKS[table.model],

@@ -1,5 +1,7 @@
-"""Jinja2 environments for HTML, LaTeX and Markdown, each of which escapes every value by itself."""
+"""The templates of the folder `report`: environments that escape every value, captions, and HTML documents."""
 
+import base64
+import hashlib
 import re
 import unicodedata
 from pathlib import Path
@@ -9,6 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateNotFo
 from markupsafe import Markup
 
 from east.errors import EastError
+from east.render.drawing import interval_drawing
 
 REPORT_FOLDER = Path(__file__).resolve().parents[2] / "report"
 
@@ -116,9 +119,23 @@ def escape_markdown(text: str) -> str:
     return re.sub(r"([\\`*_\[\]|~#$])", r"\\\1", entities)
 
 
+def read_text(path: Path) -> str:
+    """The text of a file that goes into the report.
+
+    Raises:
+        EastError: It cannot be read.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise EastError(f"{path} cannot be read, and the report needs it: {error}.") from error
+
+
 def html_environment(report_folder: Path = REPORT_FOLDER) -> Environment:
     """Templates for HTML; every value is escaped unless it is `Markup`."""
-    return Environment(autoescape=True, finalize=_finalize_html, **_common(report_folder / "templates"))
+    environment = Environment(autoescape=True, finalize=_finalize_html, **_common(report_folder / "templates"))
+    environment.filters["drawn"] = interval_drawing
+    return environment
 
 
 def latex_environment(report_folder: Path = REPORT_FOLDER) -> Environment:
@@ -170,6 +187,48 @@ def render(environment: Environment, name: str, /, **values: Any) -> str:
     return template.render(**values)
 
 
+def content_security_policy(style: str, script: str | None = None) -> str:
+    """The policy of a document that has this one style sheet, this script or none, and may load nothing."""
+    scripts = f"script-src {_hash(script)}; " if script is not None else ""
+    return f"default-src 'none'; img-src data:; style-src {_hash(style)}; {scripts}base-uri 'none'; form-action 'none'"
+
+
+def table_document(fragment: str, title: str, report_folder: Path = REPORT_FOLDER) -> str:
+    """A table as a document that can be opened and looks as it does in the report.
+
+    Args:
+        fragment: The table, from our own templates.
+        title: What the window is called.
+        report_folder: The folder `report` with the templates and the style sheet.
+    """
+    style = (report_folder / "style.css").read_text(encoding="utf-8")
+    return render(
+        html_environment(report_folder),
+        "document.html.j2",
+        title=title,
+        policy=content_security_policy(style),
+        # Our own style sheet, and a fragment whose template has escaped every value in it.
+        style=Markup(style),  # noqa: S704
+        fragment=Markup(fragment),  # noqa: S704
+    )
+
+
+def table_in(document: str, path: Path) -> str:
+    """The table of what `table_document` made.
+
+    Args:
+        document: The text.
+        path: Where it was read, for the message.
+
+    Raises:
+        EastError: It is something else.
+    """
+    found = re.search(r"<main>\n(.*)</main>", document, flags=re.DOTALL)
+    if found is None:
+        raise EastError(f"{path} is not a table that this version writes. Delete it, and render the tables again.")
+    return found.group(1)
+
+
 def _finalize_html(value: object) -> object:
     return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
@@ -182,3 +241,7 @@ def _common(folder: Path) -> dict[str, Any]:
         "lstrip_blocks": True,
         "keep_trailing_newline": True,
     }
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

@@ -25,6 +25,16 @@ class Column(Frozen):
         return f"{self.group}: {self.label}" if self.group else self.label
 
 
+class Interval(Frozen):
+    """A difference with its interval, in percentage points, which HTML draws over the band of the margin."""
+
+    difference: float
+    low: float
+    high: float
+    margin: float = Field(gt=0, description="half the width of the band")
+    reach: float = Field(gt=0, description="where the drawing ends on either side; an interval beyond it is cut there")
+
+
 class Cell(Frozen):
     """A cell: its text, the marks of its footnotes, and whether something is the matter with it."""
 
@@ -32,6 +42,8 @@ class Cell(Frozen):
     marks: tuple[str, ...] = ()
     tone: Tone = "plain"
     row: str | None = Field(default=None, description="id of the row whose runs the cell sums up, if it does")
+    verdict: bool = Field(default=False, description="whether the text is a verdict, which HTML shows with a mark")
+    interval: Interval | None = Field(default=None, description="drawn beside the text where drawing is possible")
 
 
 class ViewRow(Frozen):

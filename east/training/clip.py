@@ -96,7 +96,7 @@ class GradientClip:
         squared = self._arithmetic.sum_of_squares([*plain, *masked])
         if squared_norms is not None:
             squared = squared + self._arithmetic.mean(squared_norms)
-        return squared.sqrt()
+        return self._arithmetic.square_root(squared)
 
     def _draw_signs(self, step: int) -> dict[str, Tensor]:
         """Signs (probes, out) for each masked layer, all of one draw."""

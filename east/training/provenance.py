@@ -14,8 +14,10 @@ from pathlib import Path
 
 import torch
 
-import east
 from east.engine.machine import processor_name
+from east.version import __version__
+
+PACKAGE = Path(__file__).parents[1]
 
 NUMERIC_ROOT = "training/loop.py"
 """What decides a run's numbers is this module and all that it imports: steps, masks, engines, data, networks."""
@@ -50,12 +52,12 @@ class Origin:
         return cls(
             commit=commit(),
             code_digest=code_digest(),
-            versions={"python": platform.python_version()} | versions | {"east": east.__version__},
+            versions={"python": platform.python_version()} | versions | {"east": __version__},
             platform=platform.platform(),
         )
 
 
-def commit(package: Path = Path(east.__file__).parent) -> str | None:
+def commit(package: Path = PACKAGE) -> str | None:
     """The commit of the checkout that holds this package, with `+changes` if anything there is not as committed.
 
     A copy of the package that lies within another repository (installed there, or unpacked) has no commit: it is the
@@ -81,7 +83,7 @@ def commit(package: Path = Path(east.__file__).parent) -> str | None:
 @cache
 def code_digest() -> str:
     """A digest of the code that decides numbers: comments, docstrings and layout leave it as it is."""
-    return digest_of_sources(Path(east.__file__).parent)
+    return digest_of_sources(PACKAGE)
 
 
 def digest_of_sources(package: Path) -> str:

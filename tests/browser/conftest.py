@@ -7,13 +7,11 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from east.analysis.aggregate import aggregate, write_json
-from east.analysis.evidence import gather, write_evidence
-from east.render.figures import accuracy_by_multiplier
-from east.render.report.page import write_report
-from east.render.report.spec import FigureGroup, Reading, ReportFigure, ReportSection, ReportSpec
-from east.render.tables import render_table
-from tests.unit.fake_runs import DIVERGED, PUBLISHED, grid, methods, write_curve, write_run
+from east.analysis.aggregate import read_json
+from east.render.figures import TableData, draw
+from east.render.page import write_report
+from tests.unit.fake_report import make_report
+from tests.unit.fake_runs import write_curve
 
 HOSTILE = "</style></script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'> \u202eabc &\""
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -36,43 +34,11 @@ def browser() -> Iterator[Browser]:
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A report with finished, diverged and missing runs, a figure, and hostile texts wherever there are any."""
     folder = tmp_path_factory.mktemp("report")
-    runs = folder / "runs"
-    tables = [
-        grid(runs, [81.2, 81.6, 81.5], [85.6, DIVERGED, None], cyclic_keys={"method": HOSTILE, "footnote": HOSTILE}),
-        methods(runs, [70.0], method=HOSTILE),
-    ]
+    spec = make_report(folder, HOSTILE)
     for run in ("static/seed17", "static/seed18", "cosine-m10-n2-g2/seed17", "cosine-m10-n2-g2/seed19"):
-        write_curve(runs / "table2" / run, [20.0 + 0.25 * epoch for epoch in range(250)])
-    write_run(runs, "table2/static/seed17", 81.2, commit=HOSTILE, device=HOSTILE, code_digest=HOSTILE)
-    summarised = [aggregate(table, runs, published_dir=PUBLISHED, partial=True) for table in tables]
-    for table in summarised:
-        write_json(table, folder / f"{table.id}.json")
-        render_table(table).write(folder / table.id)
-    write_evidence(gather(summarised[:1], PUBLISHED), folder / "evidence.json")
-    accuracy_by_multiplier(summarised[0], folder / "multiplier")
-    spec = ReportSpec(
-        title=f"A title {HOSTILE}",
-        name=HOSTILE,
-        introduction=(HOSTILE,),
-        tables=tuple(
-            ReportSection(
-                id=table.id,
-                heading=f"{table.id}: {HOSTILE}",
-                aggregated=folder / f"{table.id}.json",
-                downloads=(folder / f"{table.id}.csv",),
-            )
-            for table in summarised
-        ),
-        evidence=folder / "evidence.json",
-        figures=(
-            FigureGroup(heading="Figures", figures=(ReportFigure(svg=folder / "multiplier.svg", caption=HOSTILE),)),
-        ),
-        readings=(Reading(matter=HOSTILE, value=HOSTILE, default="", other=HOSTILE, key=HOSTILE, reason=HOSTILE),),
-        facts={HOSTILE: HOSTILE},
-        logs=folder / "logs",
-        config=HOSTILE,
-    )
-    write_report(folder / "index.html", spec, runs)
+        write_curve(folder / "runs" / "table2" / run, [20.0 + 0.25 * epoch for epoch in range(250)])
+    draw("multiplier", TableData(read_json(folder / "table2.json"), folder), folder / "figures/table2-multiplier")
+    write_report(folder / "index.html", spec, folder / "runs")
     return folder / "index.html"
 
 

@@ -3,22 +3,21 @@
 import os
 import signal
 import subprocess
-import sys
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import typer
 
-from benchmarks.gpu import PARTS
+from benchmarks.gpu import PARTS, main
 from benchmarks.gpu_suite.fast import FLOOR
 from benchmarks.gpu_suite.right import relative
 from benchmarks.gpu_suite.suite import PROBLEM, Record, Results, Setting, decides, run_part
 from benchmarks.gpu_suite.ways import AUTHORS, AUTO, CAPTURED, AuthorsTraining, OurTraining, Way, changed, spec_of
 from benchmarks.variants import random_batch
-from tests.conftest import ROOT
+from east.errors import EastError
 
 DENSE, SPARSE = (str(way) for way in CAPTURED[2:])  # bf16
 
@@ -139,23 +138,28 @@ def test_a_part_that_ends_badly_says_so_and_keeps_what_it_found(end, state, erro
     assert error in str(record.error)
 
 
-def suite(*arguments):
-    command = [sys.executable, "-m", "benchmarks.gpu", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-
-
 @pytest.mark.slow
-def test_the_rehearsal_answers_every_question_and_goes_on_where_it_was_cut(tmp_path: Path):
-    assert suite("--dry-run").returncode == 1
-    if not torch.cuda.is_available():
-        assert suite().returncode == 2
-    first = suite("--dry-run", "--parts", "floors", "--out", tmp_path)
-    done = suite("--dry-run", "--minutes", 30, "--out", tmp_path)
-    assert done.returncode == 0, first.stdout + done.stdout + done.stderr
-    assert "Done already: floors." in done.stdout
+def test_the_rehearsal_answers_every_question_and_goes_on_where_it_was_cut(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    main(dry_run=True, parts=["floors"], out=tmp_path)
+    main(dry_run=True, minutes=30, out=tmp_path)
+    printed = capsys.readouterr().out
+    assert "Done already: floors." in printed
     (path,) = tmp_path.glob("gpu-rehearsal-*.json")
     results = Results.model_validate_json(path.read_text())
-    assert {name: record.state for name, record in results.parts.items()} == dict.fromkeys(PARTS, "done"), done.stdout
+    assert {name: record.state for name, record in results.parts.items()} == dict.fromkeys(PARTS, "done"), printed
     assert all(record.verdict for record in results.parts.values())
     assert not [row for record in results.parts.values() for row in record.rows if row.get(PROBLEM)]
     assert "measures anything" in path.with_suffix(".md").read_text()
+
+
+def test_what_measures_nothing_is_refused(monkeypatch, capsys):
+    with pytest.raises(EastError, match="--out"):
+        main(dry_run=True)
+    with pytest.raises(EastError, match="no part 'speed'"):
+        main(parts=["speed"])
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(typer.Exit):
+        main()
+    assert "no GPU" in capsys.readouterr().err

@@ -1,5 +1,7 @@
 """Sums of squares and optimizer steps by the kernels against PyTorch's, in double precision."""
 
+import math
+
 import pytest
 import torch
 
@@ -33,6 +35,14 @@ def test_the_sum_of_squares_is_in_double_whatever_the_threads(dtype):
     assert found.dtype == torch.float64
     assert float(found) == pytest.approx(expected, rel=1e-13)
     assert arithmetic(dtype).sum_of_squares([]) == 0
+
+
+def test_a_square_root_is_correctly_rounded():
+    """PyTorch's, of one number, is not on every processor."""
+    numbers = [1.0 + i / 977 for i in range(2000)]
+    found = [float(arithmetic().square_root(torch.tensor(number, dtype=torch.float64))) for number in numbers]
+    assert found == [math.sqrt(number) for number in numbers]
+    assert math.isnan(arithmetic().square_root(torch.tensor(math.nan)))
 
 
 def test_a_mean_is_of_a_sum_that_is_rounded_once():

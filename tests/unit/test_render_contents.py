@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from east.config import make_plan, read_config
-from east.render.contents import hyperparameter_rows, readings, report_contents
+from east.render.contents import FIGURES, plan_figures, readings, report_contents
+from east.render.hyperparameters import hyperparameter_rows
 from east.render.schedules import SCHEDULES, distinct_schedules
 
 
@@ -92,12 +93,30 @@ def test_the_report_names_every_table_and_survives_json():
     assert type(spec).model_validate_json(spec.model_dump_json()) == spec
     headings = [section.heading for section in spec.tables]
     assert headings[:2] == ["Table 2: ResNet-34 on CIFAR-10", "Table 3: ResNet-34 on CIFAR-100"]
-    assert headings[-1] == "Table B.1: hyperparameters"
+    assert [section.id for section in spec.tables[-2:]] == ["tablemethods", "tableB1"]
+    assert spec.cost.id == "table6"
+
+
+def test_every_table_can_be_saved_in_every_format_that_is_not_the_page():
+    spec = report_contents(make_plan(read_config()), Path("results/paper"), ["config.yaml"])
+    saved = {section.id: section.downloads for section in (*spec.tables, spec.cost)} | spec.evidence_files
+    for name, files in saved.items():
+        assert [file.name for file in files] == [f"{name}.csv", f"{name}.md", f"{name}.tex"]
+
+
+def test_every_figure_stands_in_the_report_under_its_heading():
+    spec = report_contents(make_plan(read_config()), Path("results/paper"), ["config.yaml"])
+    shown = {group.heading: {figure.svg.name for figure in group.figures} for group in spec.figures}
+    shown["Training cost"] = {figure.svg.name for figure in spec.cost.figures}
+    tables = {"grid": ["table2", "table3", "table4", "table5"], "methods": ["tablemethods"]}
+    for figure in FIGURES:
+        names = [f"{table}-{figure.name}.svg" for what in figure.of for table in tables.get(what, [])]
+        assert shown[figure.heading] == set(names or [f"{figure.name}.svg"])
 
 
 @pytest.mark.parametrize(("overlays", "drawn"), [((), True), (("config/demo.yaml",), False)])
 def test_differences_are_shown_only_where_a_table_can_be_compared(overlays, drawn):
-    spec = report_contents(make_plan(read_config(*overlays)), Path("results/any"), ["config.yaml"])
-    shown = {figure.svg.name for group in spec.figures for figure in group.figures}
-    assert ("differences.svg" in shown) == drawn
-    assert {"density.svg", "table2-multiplier.svg", "tablemethods-curves.svg", "tablemethods-churn.svg"} <= shown
+    plan = make_plan(read_config(*overlays))
+    spec = report_contents(plan, Path("results/any"), ["config.yaml"])
+    shown = {figure.svg.stem for group in spec.figures for figure in group.figures}
+    assert ("differences" in shown) == ("differences" in plan_figures(plan)) == drawn

@@ -2,21 +2,15 @@ import re
 import shutil
 import subprocess
 import unicodedata
-from itertools import chain
 
 import pytest
-from fake_runs import DIVERGED, PUBLISHED, grid, methods, write_run
-from fake_tables import around, paper, summarised
+from fake_report import make_report
 
-from east.analysis.aggregate import aggregate, write_json
-from east.analysis.evidence import gather, write_evidence
+from east.analysis.aggregate import read_json
 from east.errors import EastError
 from east.render.appendix import write_appendix
-from east.render.cost import render_cost
-from east.render.evidence import render_audit, render_claims, render_comparison
-from east.render.figures import accuracy_by_multiplier
-from east.render.report.spec import FigureGroup, Reading, ReportFigure, ReportSection, ReportSpec
-from east.render.tables import render_table
+from east.render.contents import FigureGroup, ReportFigure, ReportSection, ReportSpec
+from east.render.figures import TableData, draw
 from east.render.templating import escape_latex
 
 HOSTILE = (
@@ -44,60 +38,25 @@ def standalone(folder, body):
     (folder / "appendix.tex").write_text(text, encoding="utf-8")
 
 
-def hostile_table(runs_dir):
-    """Missing, diverged and single seeds, and hostile text wherever a configuration or a run can put some."""
-    hostile = {"method": HOSTILE, "footnote": HOSTILE}
-    rows = grid(runs_dir, [80.0, DIVERGED, None], [85.0], static_keys=hostile, cyclic_keys=hostile, title=HOSTILE)
-    return aggregate(rows, runs_dir, published_dir=PUBLISHED, partial=True)
-
-
-def hostile_spec(folder):
-    """Everything that a report has, with hostile text in every field that is text."""
-    runs_dir, tables, figures = folder / "runs", folder / "tables", folder / "figures"
-    table = hostile_table(runs_dir)
-    write_run(runs_dir, "table2/static/seed17", 80.0, commit=HOSTILE, device=HOSTILE, versions={HOSTILE: HOSTILE})
-    method_rows = methods(runs_dir, [80.0], method=HOSTILE, recipe=HOSTILE, note=HOSTILE, runs=())
-    summarised_methods = aggregate(method_rows, runs_dir, published_dir=PUBLISHED)
-    render_table(table).write(tables / "table2")
-    render_table(summarised_methods).write(tables / "tablemethods")
-    costs = [{"method": HOSTILE, "param_size_mb": 1, "est_total_mb": 2, "measured_on": HOSTILE}]
-    render_cost(costs, None, network=HOSTILE, dataset=HOSTILE).write(tables / "table6")
-    write_json(table, folder / "table2.json")
-    write_evidence(
-        gather([table, summarised(paper("3"), around(), title=HOSTILE)], PUBLISHED), folder / "evidence.json"
-    )
-    svg = accuracy_by_multiplier(table, figures / "table2-multiplier").svg
-    shown = (ReportFigure(svg=svg, caption=HOSTILE, alt=HOSTILE), ReportFigure(svg=figures / "none.svg", caption="x"))
-
-    def section(name, **keys):
-        return ReportSection(
-            id=name, heading=HOSTILE, downloads=(tables / f"{name}.csv", tables / f"{name}.tex"), **keys
-        )
-
-    return ReportSpec(
-        title=HOSTILE,
-        name=HOSTILE,
-        introduction=(HOSTILE, HOSTILE),
-        tables=(section("table2", aggregated=folder / "table2.json"), section("tablemethods")),
-        evidence=folder / "evidence.json",
-        figures=(FigureGroup(heading=HOSTILE, text=HOSTILE, figures=shown),),
-        cost=section("table6", figures=shown),
-        readings=(Reading(matter=HOSTILE, value=HOSTILE, default="x", other=HOSTILE, key=HOSTILE, reason=HOSTILE),),
-        facts={HOSTILE: HOSTILE},
-        config=HOSTILE,
-    )
+@pytest.fixture
+def spec(tmp_path):
+    """Everything that a report has, with hostile text in every field that is text, and a figure that is missing."""
+    spec = make_report(tmp_path, HOSTILE)
+    draw("multiplier", TableData(read_json(tmp_path / "table2.json"), tmp_path), tmp_path / "figures/table2-multiplier")
+    missing = ReportFigure(svg=tmp_path / "figures" / "none.svg", caption="x")
+    return spec.model_copy(update={"figures": (*spec.figures, FigureGroup(heading=HOSTILE, figures=(missing,)))})
 
 
 @pytest.fixture
-def appendix(tmp_path):
+def appendix(tmp_path, spec):
     out = tmp_path / "tables" / "appendix.tex"
-    write_appendix(out, hostile_spec(tmp_path), tmp_path / "runs")
+    write_appendix(out, spec, tmp_path / "runs")
     return out
 
 
 def test_no_hostile_text_becomes_a_command(appendix):
     text = appendix.read_text(encoding="utf-8")
-    assert text.count(escape_latex(HOSTILE)) > 20
+    assert text.count(escape_latex(HOSTILE)) > 15
     assert "\\input" not in text
     assert text.count("\\end{document}") == 1
     assert not [
@@ -115,11 +74,10 @@ def test_only_packages_of_a_basic_tex_are_used(appendix):
 
 def test_figures_that_are_there_are_included_beside_the_document(appendix):
     included = re.findall(r"\\includegraphics\[.*?\]\{(.*?)\}", appendix.read_text(encoding="utf-8"))
-    assert included == ["../figures/table2-multiplier.png"] * 2
+    assert included == ["../figures/table2-multiplier.png"]
 
 
-def test_a_pdf_that_somebody_has_made_of_a_figure_is_taken_first(tmp_path):
-    spec = hostile_spec(tmp_path)
+def test_a_pdf_that_somebody_has_made_of_a_figure_is_taken_first(tmp_path, spec):
     (tmp_path / "figures" / "table2-multiplier.pdf").touch()
     write_appendix(tmp_path / "a.tex", spec, tmp_path / "runs")
     assert "{figures/table2-multiplier.pdf}" in (tmp_path / "a.tex").read_text(encoding="utf-8")
@@ -140,7 +98,7 @@ def test_tables_have_the_papers_numbers(appendix):
 
 def test_a_table_that_is_missing_is_named(tmp_path):
     section = ReportSection(id="table2", heading="x", downloads=(tmp_path / "table2.tex",))
-    with pytest.raises(EastError, match=r"needs .*table2\.tex"):
+    with pytest.raises(EastError, match=r"table2\.tex"):
         write_appendix(tmp_path / "a.tex", ReportSpec(title="x", name="x", tables=(section,)), tmp_path)
 
 
@@ -150,8 +108,8 @@ def test_the_whole_appendix_compiles_whatever_its_fields_say(appendix):
 
 
 @needs_tex
-def test_a_table_alone_drops_into_a_paper(tmp_path):
-    standalone(tmp_path, render_table(hostile_table(tmp_path)).tex)
+def test_a_table_alone_drops_into_a_paper(tmp_path, spec):
+    standalone(tmp_path, (tmp_path / "tables" / "table2.tex").read_text(encoding="utf-8"))
     compiled(tmp_path)
 
 
@@ -170,50 +128,3 @@ def test_nothing_that_a_text_says_is_read_or_run(tmp_path):
     standalone(tmp_path, escape_latex(r"\input{secret} \immediate\write18{touch ran} \openout15=ran"))
     assert "secret.tex" not in compiled(tmp_path)
     assert not (tmp_path / "ran").exists()
-
-
-def evidence():
-    tables = [summarised(paper("2"), around(0.1, 0.05)), summarised(paper("4"), around(20.0, 0.1), comparable=False)]
-    return gather(tables, PUBLISHED)
-
-
-def test_the_comparison_is_printed_row_by_row_and_as_data():
-    printed = render_comparison(evidence())
-    rows = printed.csv.splitlines()
-    assert len(rows) == 1 + 17 + 17
-    assert rows[1].startswith("table2,2,None-None-None-None,static,81.57,0.05,3,0,0,81.47,0.47,3,0.1,")
-    assert "equivalent" in rows[1]
-    assert ",not comparable," in rows[-1]
-    assert "| Table 2 | Reproduced | 17 |" in printed.md
-    assert "| Table 4 | Not comparable |" in printed.md
-    assert printed.html.count('<figure class="table"') == 2  # the verdicts, and Table 2
-
-
-def test_claims_show_the_papers_numbers_beside_ours():
-    printed = render_claims(evidence())
-    assert "24/24" in printed.md
-    assert "28/32" in printed.md
-    assert "20/24" in printed.md
-    assert len(printed.csv.splitlines()) == 1 + 2 * 5
-
-
-def test_the_audit_is_printed_with_all_findings():
-    found = evidence()
-    printed = render_audit(found)
-    assert len(printed.csv.splitlines()) == 1 + len(found.audit)
-    assert all(finding.text.split(",")[0] in printed.csv for finding in found.audit)
-    assert "p{0.62\\linewidth}" in printed.tex
-
-
-def test_hostile_findings_and_claims_are_escaped_in_every_format():
-    found = evidence()
-    hostile = found.model_copy(
-        update={
-            "audit": (found.audit[0].model_copy(update={"text": HOSTILE, "row": HOSTILE}),),
-            "claims": (found.claims[0].model_copy(update={"statement": HOSTILE}),),
-        }
-    )
-    for printed in chain([render_audit(hostile)], [render_claims(hostile)]):
-        assert "\\input" not in printed.tex
-        assert "<script>" not in printed.html + printed.md
-        assert "\u202e" not in printed.tex + printed.html + printed.md

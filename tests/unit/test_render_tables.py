@@ -43,7 +43,7 @@ def test_latex_of_a_small_table(tmp_path):
     assert latex == (
         "\\begin{table}[tbp]\n\\centering\n"
         "\\caption{50\\% \\& more: ResNet-34 of width 64 on CIFAR-10 at density 0.0005. "
-        "Test accuracy after the last epoch, of the one seed 17. Change is against the static row.}\n"
+        "Test accuracy after the last epoch, seed 17 only. Change is relative to the static row.}\n"
         "\\label{tab:table2}\n\\medskip\n\\small\n\\makebox[\\linewidth][c]{%\n"
         "\\begin{tabular}{@{}llrrrrr@{}}\n\\toprule\n"
         "Method & Pattern & Multiplier & Cycles & Length Mult. & Test Accuracy (\\%) & Change (\\%) \\\\\n\\midrule\n"
@@ -84,7 +84,7 @@ def test_a_row_without_a_number_says_why(tmp_path):
 
 
 def test_the_caption_says_when_the_difference_is_no_test(tmp_path):
-    sentence = "the difference is no test of the paper's numbers"
+    sentence = "does not test the paper's numbers"
     assert sentence in rendered(grid(tmp_path, [80.0], comparable=False), tmp_path).md
     assert sentence not in rendered(grid(tmp_path, [80.0]), tmp_path).md
 

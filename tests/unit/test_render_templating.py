@@ -60,8 +60,8 @@ def test_latex_of_our_own_templates_is_not_escaped_again():
 
 
 def test_captions_are_one_line_of_plain_text():
-    text = caption("hyperparameters", title="<Experiment>  hyperparameters")
-    assert text.startswith("<Experiment> hyperparameters. For each system")
+    text = caption("table-methods", title="<The>  methods", density="0.1", number_of_seeds=0, incomplete=False)
+    assert text.startswith("<The> methods at density 0.1.")
     assert "\n" not in text
 
 

@@ -31,6 +31,14 @@ def _sizes(*names: str) -> list[tuple[str, type[c_int64]]]:
     return [(name, c_int64) for name in names]
 
 
+def _flags(*names: str) -> list[tuple[str, type[c_int32]]]:
+    return [(name, c_int32) for name in names]
+
+
+def _numbers(*names: str) -> list[tuple[str, type[c_double]]]:
+    return [(name, c_double) for name in names]
+
+
 def _addresses(*names: str) -> list[tuple[str, type[c_void_p]]]:
     return [(name, c_void_p) for name in names]
 
@@ -49,19 +57,15 @@ class Geometry(Structure):
     """Sizes of a convolution and of its batch."""
 
     _fields_ = [
-        (name, c_int32)
-        for name in (
-            *("in_channels", "in_height", "in_width"),
-            *("out_channels", "out_height", "out_width"),
-            *("kernel", "stride", "padding", "batch"),
-        )
+        *_flags("in_channels", "in_height", "in_width", "out_channels", "out_height", "out_width"),
+        *_flags("kernel", "stride", "padding", "batch"),
     ]
 
 
 class Lists(Structure):
     """The non-zeros of a convolution, grouped by output or by input channel."""
 
-    _fields_ = [(name, c_void_p) for name in ("start", "channel", "tap", "value")]
+    _fields_ = _addresses("start", "channel", "tap", "value")
 
     @classmethod
     def of(cls, nonzeros: Grouped) -> "Lists":
@@ -72,22 +76,16 @@ class Lists(Structure):
 class Planes(Structure):
     """An activation: its channels, and how each is kept."""
 
-    _fields_ = [(name, c_void_p) for name in ("data", "kind", "constants")]
+    _fields_ = _addresses("data", "kind", "constants")
 
 
 class Reader(Structure):
     """A convolution that reads an activation, and the gradient at its output: `Consumer` in kernels/backward.cpp."""
 
-    _fields_ = [("geometry", Geometry), ("by_input", Lists), ("values", c_void_p), ("dz", c_void_p)]
+    _fields_ = [("geometry", Geometry), ("by_input", Lists), *_addresses("values", "dz")]
 
 
-_UNIT = (
-    ("geometry", Geometry),
-    ("by_output", Lists),
-    ("values", c_void_p),
-    ("x", Planes),
-    ("z", c_void_p),
-)
+_UNIT = (("geometry", Geometry), ("by_output", Lists), ("values", c_void_p), ("x", Planes), ("z", c_void_p))
 """What both passes through a unit begin with."""
 
 
@@ -96,22 +94,10 @@ class Forward(Structure):
 
     _fields_ = [
         *_UNIT,
-        ("weight", c_void_p),
-        ("bias", c_void_p),
-        ("running_mean", c_void_p),
-        ("running_variance", c_void_p),
-        ("epsilon", c_double),
-        ("momentum", c_double),
-        ("training", c_int32),
-        ("rectify", c_int32),
-        ("constants", c_int32),
-        ("residual", c_void_p),
-        ("wanted", c_void_p),
-        ("normalization", c_void_p),
-        ("y", c_void_p),
-        ("kind", c_void_p),
-        ("constant", c_void_p),
-        ("pooled", c_void_p),
+        *_addresses("weight", "bias", "running_mean", "running_variance"),
+        *_numbers("epsilon", "momentum"),
+        *_flags("training", "rectify", "constants"),
+        *_addresses("residual", "wanted", "normalization", "y", "kind", "constant", "pooled"),
     ]
 
 
@@ -126,23 +112,15 @@ class Backward(Structure):
 
     _fields_ = [
         *_UNIT,
-        ("normalization", c_void_p),
+        *_addresses("normalization"),
         ("consumers", Reader * 2),
-        ("direct", c_void_p),
-        ("activation", c_int32),
-        ("y", c_void_p),
-        ("coefficients", c_void_p),
-        ("pooled", c_void_p),
-        ("read", c_void_p),
-        ("g", c_void_p),
-        ("dz", c_void_p),
-        ("dz_of_dead", c_int32),
-        ("weight_gradient", c_void_p),
-        ("bias_gradient", c_void_p),
-        ("value_gradient", c_void_p),
-        ("probes", c_int32),
-        ("signs", c_void_p),
-        ("sketches", c_void_p),
+        *_addresses("direct"),
+        *_flags("activation"),
+        *_addresses("y", "coefficients", "pooled", "read", "g", "dz"),
+        *_flags("dz_of_dead"),
+        *_addresses("weight_gradient", "bias_gradient", "value_gradient"),
+        *_flags("probes"),
+        *_addresses("signs", "sketches"),
     ]
 
 
@@ -152,10 +130,8 @@ class Correlate(Structure):
     _fields_ = [
         ("geometry", Geometry),
         ("x", Planes),
-        ("probes", c_int32),
-        ("parts", c_int32),
-        ("sketches", c_void_p),
-        ("products", c_void_p),
+        *_flags("probes", "parts"),
+        *_addresses("sketches", "products"),
     ]
 
 
@@ -178,7 +154,7 @@ class InputGradient(Structure):
         ("geometry", Geometry),
         ("by_input", Lists),
         *_addresses("values", "dz", "to"),
-        ("accumulate", c_int32),
+        *_flags("accumulate"),
     ]
 
 
@@ -190,8 +166,8 @@ class WeightGradient(Structure):
         ("by_output", Lists),
         ("x", Planes),
         *_addresses("dz", "gradient"),
-        ("least", c_int32),
-        ("read", c_void_p),
+        *_flags("least"),
+        *_addresses("read"),
     ]
 
 
@@ -228,7 +204,7 @@ class Linear(Structure):
     _fields_ = [
         *_sizes("inputs", "outputs", "batch"),
         *_addresses("weight", "bias", "x", "y"),
-        ("rectify", c_int32),
+        *_flags("rectify"),
     ]
 
 
@@ -244,13 +220,13 @@ class LinearBackward(Structure):
 class Coefficients(Structure):
     """The coefficients of a DyReLU: kernels/dyrelu.cpp."""
 
-    _fields_ = [*_sizes("channels", "batch"), ("beta", c_double), *_addresses("code", "coefficients")]
+    _fields_ = [*_sizes("channels", "batch"), *_numbers("beta"), *_addresses("code", "coefficients")]
 
 
 class CoefficientsBackward(Structure):
     """From the gradient at the coefficients of a DyReLU to that at its linear layers: kernels/dyrelu.cpp."""
 
-    _fields_ = [*_sizes("channels", "batch"), ("beta", c_double), *_addresses("code", "gradient")]
+    _fields_ = [*_sizes("channels", "batch"), *_numbers("beta"), *_addresses("code", "gradient")]
 
 
 class DyReLUApply(Structure):
@@ -305,8 +281,8 @@ class Sgd(Structure):
     _fields_ = [
         ("values", Vectors),
         *_addresses("gradients", "momenta"),
-        *((name, c_double) for name in ("lr", "momentum", "weight_decay")),
-        ("nesterov", c_int32),
+        *_numbers("lr", "momentum", "weight_decay"),
+        *_flags("nesterov"),
     ]
 
 
@@ -316,10 +292,7 @@ class Adam(Structure):
     _fields_ = [
         ("values", Vectors),
         *_addresses("gradients", "means", "mean_squares"),
-        *(
-            (name, c_double)
-            for name in ("mean_decay", "square_decay", "weight_decay", "epsilon", "step", "square_factor")
-        ),
+        *_numbers("mean_decay", "square_decay", "weight_decay", "epsilon", "step", "square_factor"),
     ]
 
 

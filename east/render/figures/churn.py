@@ -12,14 +12,15 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from east.analysis.aggregate import AggregatedGrid, AggregatedMethods, GridResult, MethodResult
 from east.analysis.curves import Churn, Shares, row_churn
-from east.render.figures.rows import row_name, table_title
+from east.render.figures import Drawing, TableData
 from east.render.figures.style import (
     FULL,
-    Drawing,
     new_figure,
+    row_name,
     save,
     say_that_nothing_is_there,
     say_what_is_left_out,
+    table_title,
 )
 from east.render.names import DATASETS, NETWORKS
 from east.render.palette import PAPER, SHADES
@@ -37,23 +38,23 @@ _TIMES = 240
 _MOST_ROWS = 60
 
 
-def mask_churn(table: AggregatedGrid | AggregatedMethods, runs_dir: Path, stem: Path) -> Drawing:
-    """Draw the shares of weights that mask updates drop and grow, a panel a quantity and a strip a row.
+def draw(data: TableData, stem: Path) -> Drawing:
+    """Draw the shares of weights that mask updates drop and grow, one panel per quantity and one strip per row.
 
     Each strip holds the mean over finished seeds of the last update before each moment. Nothing is drawn where there
     is nothing to take a share of, such as blind growth while an update grows no weight.
 
     Args:
-        table: What `aggregate` returned.
-        runs_dir: The folder with the runs, whose `updates.csv` are read.
+        data: A table, and its runs, whose `updates.csv` are read.
         stem: Folder and name without an ending.
 
     Raises:
         EastError: A file of a run cannot be read.
     """
+    table = data.table
     rows = [row for row in table.rows if row.accuracy.planned]
     left_out, rows = len(rows[_MOST_ROWS:]), rows[:_MOST_ROWS]
-    churns = [row_churn(runs_dir, [seed.run for seed in row.accuracy.with_status("finished")]) for row in rows]
+    churns = [row_churn(data.runs_dir, [seed.run for seed in row.accuracy.with_status("finished")]) for row in rows]
     end = max((churn.epochs[-1] for churn in churns if churn), default=1.0)
     with new_figure(FULL, max(1.6, 0.13 * len(rows) + 0.75)) as figure:
         axes = list(figure.subplots(1, len(_QUANTITIES), sharex=True, sharey=True))

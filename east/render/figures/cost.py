@@ -7,11 +7,11 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from east.analysis.published import PublishedCost
+from east.analysis.published import PublishedCost, read_published_costs
 from east.render.cost import CostRecord
+from east.render.figures import Drawing, PlanData
 from east.render.figures.style import (
     FULL,
-    Drawing,
     Look,
     legend,
     look,
@@ -20,23 +20,26 @@ from east.render.figures.style import (
     save,
     say_that_nothing_is_there,
 )
+from east.render.names import DATASETS, NETWORKS
 from east.render.numbers import fixed, quantity
 from east.render.palette import MUTED
+from east.render.templating import REPORT_FOLDER
 
 _HERE, _PRINTED = 5.0, 6.5
 
 
-def time_against_memory(
-    rows: Sequence[CostRecord], published: Sequence[PublishedCost], stem: Path, *, setting: str
-) -> Drawing:
+def draw(data: PlanData, stem: Path) -> Drawing:
     """Draw the methods of Table 6, a marker each: seconds and memory of a step, then hours and the counted memory.
 
+    The printed rows are hollow, and have an arrow where the paper prints an upper bound of the time.
+
     Args:
-        rows: What `east cost` measured.
-        published: The printed rows; hollow, and with an arrow where the paper prints an upper bound of the time.
+        data: What `east cost` measured, and of what.
         stem: Folder and name without an ending.
-        setting: Network and data set.
     """
+    rows, plan = data.costs, data.cost_plan
+    setting = f"{NETWORKS[plan.model]} on {DATASETS[plan.dataset]}"
+    published = read_published_costs(REPORT_FOLDER / "published" / plan.published) if plan.published else []
     looks = {row.method: look(index) for index, row in enumerate(rows)}
     with new_figure(FULL, 2.6) as figure:
         measured, counted = figure.subplots(1, 2)

@@ -9,13 +9,12 @@ from matplotlib.ticker import MaxNLocator
 
 from east.analysis.aggregate import AggregatedGrid, AggregatedMethods, GridResult, MethodResult
 from east.analysis.curves import Curve, mean_curve, read_curve
-from east.render.figures.rows import setting, setting_title, table_title, variant, variants
+from east.render.figures import Drawing, TableData
 from east.render.figures.style import (
     DIVERGED,
     FULL,
     MOST_PANELS,
     STATIC,
-    Drawing,
     Look,
     legend,
     line_handle,
@@ -26,6 +25,11 @@ from east.render.figures.style import (
     save,
     say_that_nothing_is_there,
     say_what_is_left_out,
+    setting,
+    setting_title,
+    table_title,
+    variant,
+    variants,
 )
 from east.render.names import DATASETS, NETWORKS
 from east.render.numbers import fixed
@@ -52,20 +56,20 @@ class _Panel:
     lines: tuple[_Line, ...]
 
 
-def accuracy_curves(table: AggregatedGrid | AggregatedMethods, runs_dir: Path, stem: Path) -> Drawing:
-    """Draw test accuracy by epoch: mean over finished seeds, a band of one standard deviation, a line a row.
+def draw(data: TableData, stem: Path) -> Drawing:
+    """Draw test accuracy by epoch: mean over finished seeds, a band of one standard deviation, one line per row.
 
     Grids have a panel for each pattern and multiplier with the static row in each; the methods table has a panel
     for each network and data set. Diverged seeds are drawn thin, up to a cross where they end.
 
     Args:
-        table: What `aggregate` returned.
-        runs_dir: The folder with the runs, whose `metrics.csv` are read.
+        data: A table, and its runs, whose `metrics.csv` are read.
         stem: Folder and name without an ending.
 
     Raises:
         EastError: A `metrics.csv` cannot be read.
     """
+    table, runs_dir = data.table, data.runs_dir
     found = _grid_panels(table, runs_dir) if isinstance(table, AggregatedGrid) else _method_panels(table, runs_dir)
     left_out, found = len(found[MOST_PANELS:]), found[:MOST_PANELS]
     columns = _columns(table, len(found))

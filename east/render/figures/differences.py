@@ -10,9 +10,9 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from east.analysis.compare import RowComparison, TableComparison, Verdict
+from east.render.figures import Drawing, PlanData
 from east.render.figures.style import (
     FULL,
-    Drawing,
     Look,
     legend,
     new_figure,
@@ -38,16 +38,16 @@ _MOST_ROWS = 60
 _MEAN = "Mean difference"
 
 
-def differences_from_the_paper(comparisons: Sequence[TableComparison], stem: Path) -> Drawing:
+def draw(data: PlanData, stem: Path) -> Drawing:
     """Draw our mean minus the paper's for every row that can be compared, with its interval and the margin.
 
     Rows of the same settings stand on one line in all panels. Tables that cannot be compared are left out.
 
     Args:
-        comparisons: Tables beside the paper's.
+        data: Tables beside the paper's.
         stem: Folder and name without an ending.
     """
-    shown = [table for table in comparisons if any(row.difference is not None for row in table.rows)]
+    shown = [table for table in data.comparisons or () if any(row.difference is not None for row in table.rows)]
     names = _names(shown)
     left_out, names = len(names[_MOST_ROWS:]), names[:_MOST_ROWS]
     with new_figure(FULL, 0.15 * len(names) + 1.1 if shown else 1.2) as figure:

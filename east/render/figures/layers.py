@@ -9,21 +9,25 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, PercentFormatter
 
 from east.analysis.aggregate import AggregatedGrid
-from east.analysis.layers import LayerMask
-from east.render.figures.rows import row_name, table_title
+from east.analysis.layers import LayerMask, read_layers, runs_to_show
+from east.render.figures import Drawing, TableData
 from east.render.figures.style import (
     FULL,
-    Drawing,
     Look,
+    grid_of,
     legend,
     line_handle,
     new_figure,
+    row_name,
     save,
     say_that_nothing_is_there,
+    table_title,
 )
 from east.render.numbers import density_text
 from east.render.palette import GRID, PAPER, SERIES
 from east.render.templating import visible
+from east.sparse.distribution import DISTRIBUTIONS
+from east.training.records import read_summary, summary_path
 
 _BEFORE = Look(SERIES[4], "-", "s")
 _PEAK = Look(SERIES[2], (0, (1.4, 1.2)), "")
@@ -46,15 +50,18 @@ def _panels(table: AggregatedGrid, layers: Mapping[str, Sequence[LayerMask]]) ->
     ]
 
 
-def layer_densities(table: AggregatedGrid, layers: Mapping[str, Sequence[LayerMask]], stem: Path) -> Drawing:
+def draw(data: TableData, stem: Path) -> Drawing:
     """Draw the density of every masked layer, and the share of its output channels that have any weight.
 
     Args:
-        table: One of Tables 2-5.
-        layers: Run id -> layers, for the runs that are shown, a panel each; runs without any are left out.
+        data: One of Tables 2-5, and its runs, of which two are shown; without their weights nothing is.
         stem: Folder and name without an ending.
+
+    Raises:
+        EastError: A file of a run cannot be read.
     """
-    panels = _panels(table, layers)
+    table = grid_of(data)
+    panels = _panels(table, {run: _layers(data.runs_dir, run) for run in runs_to_show(table)})
     columns = max(1, len(panels))
     with new_figure(FULL, 3.4 if panels else 1.6) as figure:
         if panels:
@@ -72,6 +79,13 @@ def layer_densities(table: AggregatedGrid, layers: Mapping[str, Sequence[LayerMa
         else:
             say_that_nothing_is_there(figure.subplots(), "No weights on disk")
         return save(figure, stem, f"{table_title(table)}: density of each layer", _alt(table, panels))
+
+
+def _layers(runs_dir: Path, run: str) -> tuple[LayerMask, ...]:
+    """The masked layers of a run; the rule that drew its first masks is the run's."""
+    spec = read_summary(summary_path(runs_dir, run)).run
+    distribution = spec.get("sparsity", {}).get("distribution", "erk")
+    return read_layers(runs_dir / run, DISTRIBUTIONS[distribution])
 
 
 def _draw_densities(axis: Axes, panel: _Panel) -> None:

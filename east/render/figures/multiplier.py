@@ -7,18 +7,22 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from east.analysis.aggregate import AggregatedGrid, GridResult
-from east.render.figures.rows import row_name, table_title, variant, variants
+from east.render.figures import Drawing, TableData
 from east.render.figures.style import (
     FULL,
     STATIC,
-    Drawing,
     Look,
+    grid_of,
     legend,
     new_figure,
     panels,
     point_handle,
+    row_name,
     save,
     say_that_nothing_is_there,
+    table_title,
+    variant,
+    variants,
 )
 from east.render.numbers import fixed
 from east.render.palette import INK, MUTED, PAPER
@@ -27,13 +31,14 @@ _PUBLISHED = (0, (4, 2))
 _MOST_MULTIPLIERS = 24
 
 
-def accuracy_by_multiplier(table: AggregatedGrid, stem: Path) -> Drawing:
-    """Draw accuracy against the multiplier, a panel a pattern, a marker for each number and growth of cycles.
+def draw(data: TableData, stem: Path) -> Drawing:
+    """Draw accuracy against the multiplier, one panel per pattern, a marker for each number and growth of cycles.
 
     Args:
-        table: One of Tables 2-5.
+        data: One of Tables 2-5.
         stem: Folder and name without an ending.
     """
+    table = grid_of(data)
     cyclic = [row for row in table.rows if row.pattern is not None and row.multiplier is not None]
     patterns = list(dict.fromkeys(row.pattern for row in cyclic)) or [None]
     multipliers = sorted({row.multiplier for row in cyclic if row.multiplier is not None})

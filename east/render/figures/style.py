@@ -1,4 +1,4 @@
-"""How every figure looks and is written: one style file, marks that differ without colour, PNG and SVG."""
+"""How every figure looks and is written: marks that differ without colour, names of rows, panels, PNG and SVG."""
 
 import io
 from collections.abc import Iterator, Sequence
@@ -16,7 +16,11 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from east.analysis.aggregate import AggregatedGrid, AggregatedMethods, GridResult, MethodResult
+from east.analysis.words import counted, schedule_text
 from east.files import write_atomically
+from east.render.figures import Drawing, TableData
+from east.render.names import DATASETS, NETWORKS, capital, table_label
 from east.render.palette import INK, MUTED, PAPER, SERIES
 from east.render.templating import REPORT_FOLDER, visible
 
@@ -43,19 +47,63 @@ DIVERGED = Look(MUTED, "-", "X")
 """The end of a run that diverged, in the colour of its row."""
 
 
-@dataclass(frozen=True)
-class Drawing:
-    """A figure on disk, and what it shows in words, for those who cannot see it."""
-
-    png: Path
-    svg: Path
-    alt: str
-
-
 def look(index: int) -> Look:
     """The look of the series with this place in the legend, counted from 0; 24 of them differ."""
     dashes = _DASHES[(index + index // len(SERIES)) % len(_DASHES)]
     return Look(SERIES[index % len(SERIES)], dashes, _MARKERS[index % len(_MARKERS)])
+
+
+Setting = tuple[str | None, float | None]
+
+
+def setting(row: GridResult) -> Setting:
+    """Pattern and multiplier: the rows that share a panel."""
+    return row.pattern, row.multiplier
+
+
+def setting_title(setting: Setting) -> str:
+    """Such as `Cosine, 10×`."""
+    pattern, multiplier = setting
+    return (pattern or "").capitalize() + ("" if multiplier is None else f", {multiplier:g}×")
+
+
+def variant(row: GridResult) -> str:
+    """What tells the rows of a panel apart, such as `2 cycles, length 2×`."""
+    text = cycles_text(row.cycles, row.length_multiplier)
+    return text if row.printed else f"{row.method}, {text}"
+
+
+def cycles_text(cycles: int | None, length_multiplier: float | None) -> str:
+    """How many cycles a schedule has, and how they grow."""
+    text = counted(cycles or 0, "cycle")
+    return text if length_multiplier is None else f"{text}, length {length_multiplier:g}×"
+
+
+def variants(labels: Sequence[str]) -> dict[str, Look]:
+    """The look of each different label, in the order of their names: fewer cycles look the same in every table."""
+    return {label: look(index) for index, label in enumerate(sorted(set(labels)))}
+
+
+def row_name(row: GridResult | MethodResult) -> str:
+    """A row of either kind of table on one line, such as `Cosine, 10×, 2 cycles, 2×`, or the method."""
+    if isinstance(row, MethodResult) or row.pattern is None:
+        return row.method
+    name = schedule_text(row.pattern, row.multiplier, row.cycles, row.length_multiplier)
+    return capital(name) if row.printed else f"{row.method}, {name}"
+
+
+def grid_of(data: TableData) -> AggregatedGrid:
+    """The table of a figure that only Tables 2-5 have."""
+    if not isinstance(data.table, AggregatedGrid):
+        raise TypeError(f"{data.table.id} is not one of Tables 2-5.")
+    return data.table
+
+
+def table_title(table: AggregatedGrid | AggregatedMethods) -> str:
+    """A table and what it is about, such as `Table 2, ResNet-34 on CIFAR-10`."""
+    if isinstance(table, AggregatedMethods):
+        return "The methods"
+    return f"{table_label(table.id) or table.id}, {NETWORKS[table.model]} on {DATASETS[table.dataset]}"
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from markupsafe import Markup
 
 from east.analysis.curves import Curve
 from east.render.numbers import fixed
+from east.render.view import Interval
 
 MOST_POINTS = 60
 """Of a curve that is as wide as a few words."""
@@ -51,20 +52,12 @@ def curve_drawing(curve: Curve, *, epochs: int, highest: float) -> Markup:
     )
 
 
-def interval_drawing(difference: float, low: float, high: float, *, margin: float, reach: float) -> Markup:
-    """A difference with its interval, over the band in which it counts as none. The numbers stand beside it.
-
-    Args:
-        difference: In percentage points, as all the others.
-        low: Lower end of the interval.
-        high: Upper end of the interval.
-        margin: Half the width of the band.
-        reach: Where the drawing ends on either side; an interval that goes on beyond it is cut there.
-    """
+def interval_drawing(interval: Interval) -> Markup:
+    """A difference with its interval, over the band in which it counts as none. The numbers stand beside it."""
 
     def across(points: float) -> str:
-        held = max(-reach, min(reach, points))
-        return _short(_INTERVAL_WIDTH / 2 * (1 + held / reach))
+        held = max(-interval.reach, min(interval.reach, points))
+        return _short(_INTERVAL_WIDTH / 2 * (1 + held / interval.reach))
 
     middle = _short(_INTERVAL_HEIGHT / 2)
     return Markup(
@@ -74,12 +67,12 @@ def interval_drawing(difference: float, low: float, high: float, *, margin: floa
     ).format(
         width=_short(_INTERVAL_WIDTH),
         height=_short(_INTERVAL_HEIGHT),
-        left=across(-margin),
-        band=_short(float(across(margin)) - float(across(-margin))),
+        left=across(-interval.margin),
+        band=_short(float(across(interval.margin)) - float(across(-interval.margin))),
         zero=across(0),
-        low=across(low),
-        high=across(high),
-        at=across(difference),
+        low=across(interval.low),
+        high=across(interval.high),
+        at=across(interval.difference),
         middle=middle,
     )
 

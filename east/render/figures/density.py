@@ -7,18 +7,19 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter
 
-from east.render.figures.rows import cycles_text, variants
+from east.render.figures import Drawing, PlanData
 from east.render.figures.style import (
     FULL,
     MOST_PANELS,
-    Drawing,
     Look,
+    cycles_text,
     legend,
     line_handle,
     new_figure,
     save,
     say_that_nothing_is_there,
     say_what_is_left_out,
+    variants,
 )
 from east.render.numbers import density_text
 from east.render.palette import INK
@@ -51,33 +52,14 @@ class SchedulePanel:
     lines: Sequence[Line]
 
 
-def schedule_lines(drawn: Sequence[DrawnSchedule]) -> tuple[list[SchedulePanel], list[Line]]:
-    """The densities of some schedules, panel by panel, and each different course of the drop fraction once."""
-    panels: dict[str, list[Line]] = {}
-    drop_fractions: dict[str, Line] = {}
-    for one in drawn:
-        # With so many steps an epoch, every point stands at a whole step.
-        schedule = Schedule.of(one.run, POINTS)
-        cycle, density, sparsity = schedule.cycle, schedule.cyclic_density, schedule.sparsity
-        if cycle is None or density is None:
-            continue
-        epochs = [schedule.epochs * point / POINTS for point in range(POINTS + 1)]
-        label = cycles_text(cycle.cycles, cycle.length_multiplier if cycle.cycles > 1 else None)
-        panels.setdefault(one.panel, []).append(Line(label, epochs, [density(epoch) for epoch in epochs]))
-        course = f"{schedule.epochs} epochs, {sparsity.drop_fraction:g} to {sparsity.drop_fraction_end:g}"
-        steps = range(0, schedule.total_steps + 1, schedule.epochs)
-        drop_fractions[course] = Line(course, epochs, [schedule.drop_fraction(step) for step in steps])
-    return [SchedulePanel(title, lines) for title, lines in panels.items()], list(drop_fractions.values())
-
-
-def density_schedules(density: Sequence[SchedulePanel], drop_fractions: Sequence[Line], stem: Path) -> Drawing:
-    """Draw densities on logarithmic axes, a panel each, and below them the drop fraction of mask updates.
+def draw(data: PlanData, stem: Path) -> Drawing:
+    """Draw densities on logarithmic axes, one panel per pattern and multiplier, and below them the drop fraction.
 
     Args:
-        density: The panels, three a row.
-        drop_fractions: A line for each different course of the drop fraction.
+        data: Every schedule of the plan.
         stem: Folder and name without an ending.
     """
+    density, drop_fractions = _lines(data.schedules)
     left_out, shown = len(density[MOST_PANELS:]), density[:MOST_PANELS]
     columns = min(3, max(1, len(shown)))
     rows = -(-len(shown) // columns)
@@ -103,6 +85,25 @@ def density_schedules(density: Sequence[SchedulePanel], drop_fractions: Sequence
         legend(figure, [line_handle(label, Look(line.color, line.dashes, "")) for label, line in looks.items()])
         say_what_is_left_out(figure, left_out)
         return save(figure, stem, _TITLE, _alt(shown, drop_fractions))
+
+
+def _lines(drawn: Sequence[DrawnSchedule]) -> tuple[list[SchedulePanel], list[Line]]:
+    """The densities of some schedules, panel by panel, and each different course of the drop fraction once."""
+    panels: dict[str, list[Line]] = {}
+    drop_fractions: dict[str, Line] = {}
+    for one in drawn:
+        # With so many steps an epoch, every point stands at a whole step.
+        schedule = Schedule.of(one.run, POINTS)
+        cycle, density, sparsity = schedule.cycle, schedule.cyclic_density, schedule.sparsity
+        if cycle is None or density is None:
+            continue
+        epochs = [schedule.epochs * point / POINTS for point in range(POINTS + 1)]
+        label = cycles_text(cycle.cycles, cycle.length_multiplier if cycle.cycles > 1 else None)
+        panels.setdefault(one.panel, []).append(Line(label, epochs, [density(epoch) for epoch in epochs]))
+        course = f"{schedule.epochs} epochs, {sparsity.drop_fraction:g} to {sparsity.drop_fraction_end:g}"
+        steps = range(0, schedule.total_steps + 1, schedule.epochs)
+        drop_fractions[course] = Line(course, epochs, [schedule.drop_fraction(step) for step in steps])
+    return [SchedulePanel(title, lines) for title, lines in panels.items()], list(drop_fractions.values())
 
 
 def _draw_density(axis: Axes, panel: SchedulePanel, looks: dict[str, Look], *, first: bool) -> None:

@@ -1,8 +1,8 @@
-"""The runs behind a row of a table, as its cells open them: value, curve, time, code and files of every seed."""
+"""The runs behind a row of a table, as its cells open them: value, curve, time, code and files of each seed."""
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,14 +10,48 @@ from markupsafe import Markup
 
 from east.analysis.aggregate import Accuracy, AggregatedGrid, AggregatedMethods, GridResult, MethodResult, SeedValue
 from east.analysis.compare import RowComparison
+from east.analysis.curves import Curve, read_curve
 from east.analysis.words import schedule_text, sharing_text
+from east.render.drawing import curve_drawing
 from east.render.names import DATASETS, NETWORKS, capital, table_label
 from east.render.numbers import accuracy_text, duration, fixed, plus_minus, thousands
-from east.render.report.drawing import curve_drawing
-from east.render.report.runs import RunOutcome
-from east.training.records import RunSummary
+from east.training.records import RunSummary, read_summary, summary_path
 
 COMMIT_DIGITS = 12
+
+
+@dataclass(frozen=True)
+class RunOutcome:
+    """What there is of a run; a run that has not finished may have a curve, and one without epochs has none."""
+
+    summary: RunSummary | None
+    curve: Curve | None
+
+
+def run_ids(tables: Iterable[AggregatedGrid | AggregatedMethods]) -> Iterator[str]:
+    """The runs behind some tables; a run that several rows show comes several times."""
+    for table in tables:
+        for row in table.rows:
+            yield from (seed.run for seed in row.accuracy.seeds)
+
+
+def read_runs(runs: Iterable[str], runs_dir: Path) -> dict[str, RunOutcome]:
+    """Read what there is of some runs, by id.
+
+    Args:
+        runs: Ids; a run that is named twice is read once.
+        runs_dir: The folder in which each run has a folder named by its id.
+
+    Raises:
+        EastError: A file is there and cannot be read.
+    """
+    return {run: _read_run(summary_path(runs_dir, run)) for run in dict.fromkeys(runs)}
+
+
+def _read_run(summary: Path) -> RunOutcome:
+    return RunOutcome(
+        summary=read_summary(summary) if summary.exists() else None, curve=read_curve(summary.parent / "metrics.csv")
+    )
 
 
 @dataclass(frozen=True)

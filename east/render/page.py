@@ -1,0 +1,156 @@
+"""The report: one self-contained HTML page with what was run, how it stands to the paper, and where it comes from."""
+
+import base64
+import re
+from dataclasses import dataclass
+from html import unescape
+from pathlib import Path
+from urllib.parse import quote
+
+from markupsafe import Markup
+
+from east.analysis.aggregate import AggregatedGrid, read_json
+from east.analysis.evidence import read_evidence
+from east.analysis.provenance import provenance_of
+from east.files import write_atomically
+from east.render.contents import ReportFigure, ReportSection, ReportSpec
+from east.render.evidence import evidence_tables
+from east.render.overview import overview, provenance_rows
+from east.render.palette import DARK
+from east.render.runs import read_runs, row_details, run_ids
+from east.render.tables import grid_view, methods_view
+from east.render.templating import (
+    REPORT_FOLDER,
+    content_security_policy,
+    html_environment,
+    read_text,
+    render,
+    table_in,
+)
+from east.render.view import TableView
+
+_MEDIA = {
+    ".csv": "text/csv;charset=utf-8",
+    ".md": "text/markdown;charset=utf-8",
+    ".tex": "application/x-tex;charset=utf-8",
+}
+
+
+@dataclass(frozen=True)
+class Image:
+    """A figure inside the page; its width and height, in any unit, keep its place while it is decoded."""
+
+    uri: Markup
+    caption: str
+    alt: str
+    width: str
+    height: str
+
+
+@dataclass(frozen=True)
+class Download:
+    """A file inside the page, to be saved under its name."""
+
+    uri: Markup
+    name: str
+    kind: str
+
+
+def write_report(out: Path, spec: ReportSpec, runs_dir: Path) -> None:
+    """Write the report as one file, which loads nothing and runs no script but its own.
+
+    Args:
+        out: The page, such as `results/demo/report/index.html`.
+        spec: What goes into it.
+        runs_dir: The folder in which each run has a folder named by its id.
+
+    Raises:
+        EastError: A file that the spec names, or one of a run, cannot be read.
+    """
+    tables = {section.id: read_json(section.aggregated) for section in spec.tables if section.aggregated}
+    evidence = read_evidence(spec.evidence) if spec.evidence else None
+    comparisons = evidence.comparisons if evidence else ()
+    compared = {comparison.table: {row.row: row for row in comparison.rows} for comparison in comparisons}
+    outcomes = read_runs(run_ids(tables.values()), runs_dir)
+    trained = provenance_of([outcome.summary for outcome in outcomes.values() if outcome.summary])
+    details = {
+        place: row_details(table, outcomes, compared.get(place, {}), runs_dir=runs_dir, logs_dir=spec.logs)
+        for place, table in tables.items()
+    }
+    environment = html_environment()
+
+    def table_html(view: TableView) -> Markup:
+        opened = details.get(view.id.removeprefix("comparison-"), {})
+        # The template has escaped every value.
+        return Markup(render(environment, "table.html.j2", views=[view], details=opened))  # noqa: S704
+
+    def section_html(section: ReportSection) -> Markup:
+        if section.id in tables:
+            table = tables[section.id]
+            return table_html(grid_view(table) if isinstance(table, AggregatedGrid) else methods_view(table))
+        # Written by the same template.
+        return Markup(table_in(read_text(section.table), section.table) if section.table else "")  # noqa: S704
+
+    style, script = read_text(REPORT_FOLDER / "style.css"), read_text(REPORT_FOLDER / "script.js")
+    page = render(
+        environment,
+        "report.html.j2",
+        spec=spec,
+        policy=content_security_policy(style, script),
+        # Our own files, whose text the policy names.
+        style=Markup(style),  # noqa: S704
+        script=Markup(script),  # noqa: S704
+        overview=overview(list(tables.values()), comparisons, trained),
+        details=details,
+        evidence=evidence_tables(evidence) if evidence else (),
+        provenance=provenance_rows(spec.facts, trained),
+        table_html=table_html,
+        section_html=section_html,
+        download=download,
+        image=image,
+    )
+    write_atomically(out, page)
+
+
+def image(figure: ReportFigure) -> Image:
+    """A figure as an image: so its file can neither run scripts nor load anything, and its ids cannot clash."""
+    svg = read_text(figure.svg)
+    size = re.search(r'\bviewBox="\s*[-\d.]+[\s,]+[-\d.]+[\s,]+([\d.]+)[\s,]+([\d.]+)\s*"', svg)
+    described = re.search(r"<dc:description>(.*?)</dc:description>", svg, flags=re.DOTALL)
+    width, height = size.groups() if size else ("", "")
+    return Image(
+        uri=_svg_uri(_with_dark_mode(_short(svg))),
+        caption=figure.caption,
+        alt=unescape(described.group(1)) if described else figure.caption,
+        width=width.partition(".")[0],
+        height=height.partition(".")[0],
+    )
+
+
+def download(path: Path) -> Download:
+    """A file to be saved from the page."""
+    data = base64.b64encode(read_text(path).encode()).decode()
+    media = _MEDIA.get(path.suffix, "application/octet-stream")
+    # Neither part has a character that HTML would read as anything else.
+    return Download(uri=Markup(f"data:{media};base64,{data}"), name=path.name, kind=path.suffix.lstrip("."))  # noqa: S704
+
+
+def _with_dark_mode(svg: str) -> str:
+    rules = "".join(
+        f'[style*="{kind}: {light}"]{{{kind}:{dark}!important}}'
+        for light, dark in DARK.items()
+        for kind in ("fill", "stroke")
+    )
+    style = f"<style>@media screen and (prefers-color-scheme:dark){{{rules}}}</style>"
+    return re.sub(r"(<svg\b[^>]*>)", lambda match: match.group(1) + style, svg, count=1)
+
+
+def _short(svg: str) -> str:
+    """A drawing with coordinates to a hundredth of a point; more cannot be seen, and is half of a curve's size."""
+    return re.sub(r'(?<= d=")[^"]+', lambda path: re.sub(r"(\.\d\d)\d+", r"\1", path.group()), svg)
+
+
+def _svg_uri(svg: str) -> Markup:
+    # Most of a drawing is digits, which percent-encoding leaves alone; Base64 would add a third.
+    text = quote(" ".join(svg.split()), safe=" !$()*+,-./:;=?@")
+    return Markup(f"data:image/svg+xml;charset=utf-8,{text}")  # noqa: S704 - nothing is left to escape
