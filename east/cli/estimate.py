@@ -133,7 +133,7 @@ def _explanation(
             "No GPU was free: others used this one while steps were timed there, so all times are too long. Repeat it "
             "when nothing else runs."
         )
-    extrapolated = sum(kind.timed_batch < kind.batch for kind in found.kinds)
+    extrapolated = sum(timed.batch < kind.training.batch_size for kind, (_, timed) in found.kinds.items())
     if extrapolated:
         yield (
             f"Steps of {counted(extrapolated, 'kind')} take so long that their time was extrapolated from steps on "
@@ -176,6 +176,8 @@ def _hours(hours: float) -> str:
 
 
 def _as_json(found: "Estimate", at_once: "Parallelism", conditions: "Conditions", lease: Lease) -> dict[str, Any]:
+    from east.operations.kinds import describe_kind
+
     def row(cost: "Cost") -> dict[str, Any]:
         hours = cost.seconds * at_once.units_per_run / SECONDS_PER_HOUR
         return asdict(cost) | {"done": cost.runs - cost.left, "hours": hours}
@@ -196,8 +198,16 @@ def _as_json(found: "Estimate", at_once: "Parallelism", conditions: "Conditions"
         "data_bytes": found.data_bytes,
         "run_seconds": found.run_seconds,
         "kinds": [
-            asdict(kind) | {"parts": [asdict(situation) | asdict(parts) for situation, parts in kind.parts]}
-            for kind in found.kinds
+            {
+                "name": describe_kind(kind),
+                "runs": runs,
+                "batch": kind.training.batch_size,
+                "timed_batch": timed.batch,
+                "build": timed.build,
+                "save": timed.save,
+                "parts": [asdict(situation) | asdict(parts) for situation, parts in timed.timed.items()],
+            }
+            for kind, (runs, timed) in found.kinds.items()
         ],
         "warnings": found.warnings,
     }

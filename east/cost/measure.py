@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -271,9 +271,9 @@ def now(device: torch.device) -> Moment:
 def seconds_between(began: Moment, ended: Moment) -> float:
     """Seconds between two moments of one device, which is waited for."""
     if isinstance(began, float) or isinstance(ended, float):
-        return float(ended - began)  # type: ignore[operator]
+        return cast(float, ended) - cast(float, began)
     ended.synchronize()
-    return began.elapsed_time(ended) / MILLISECONDS
+    return float(began.elapsed_time(ended)) / MILLISECONDS
 
 
 def seconds_of_each(step: Callable[[int], object], numbers: Iterable[int], device: torch.device) -> list[float]:

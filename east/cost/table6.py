@@ -1,7 +1,6 @@
 """Table 6: a row a method, in the paper's accounting and in truth."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, Literal
 
@@ -10,6 +9,7 @@ from east.config.tables import CostEntry, CostPlan
 from east.cost.accounting import Memory, torchsummary_memory
 from east.cost.flops import inference_flops, layer_work, training_flops
 from east.cost.measure import Measurement, in_fresh_process, measure_training, prepare_costs
+from east.cost.record import CostRecord
 from east.data.catalog import DATASETS, steps_per_epoch
 from east.models.dct import set_fused
 from east.models.dyrelu import retire_dyrelu
@@ -25,57 +25,6 @@ SECONDS_PER_HOUR = 3600
 
 Measure = Callable[..., Measurement]
 """(run, faded=whether DyReLU has faded) -> what its training step takes on this machine."""
-
-
-@dataclass(frozen=True)
-class CostRow:
-    """What one method costs. Sizes are in MB of 2^20 bytes, FLOPs are of one image.
-
-    Args:
-        method: its name.
-        param_size_mb: "Param Size" in the paper's accounting.
-        est_total_mb: "Est. Total" in the paper's accounting.
-        param_size_mb_active: the former with DyReLU active, where the row has it off; else None.
-        est_total_mb_active: the latter likewise.
-        trainable_parameters: trainable numbers at the start of training, off weights included.
-        nonzeros: active weights at the target density.
-        batch_norm_parameters: scales and shifts of batch norm.
-        dyrelu_parameters: parameters of DyReLU, which leave the network when it has faded.
-        other_parameters: sharing scales, DCT factors and biases.
-        flops_inference_dense: one image through the trained network, all weights executed.
-        flops_inference_sparse: the same, active weights only.
-        flops_training_dense: one image in a training step, all weights executed and DyReLU active.
-        flops_training_sparse: mean over the training, with the density schedule, active weights only, dense gradients
-            where growth needs them, and DyReLU until it has faded.
-        peak_memory_mb: measured; None if nothing was.
-        seconds_per_step: measured, with DyReLU active.
-        seconds_spread: difference between the quartiles of the measured steps.
-        measured_batch_size: images of a measured step, which may be fewer than the recipe's.
-        measured_on: the machine.
-        hours_estimate: an estimate of the whole training: measured seconds, in proportion to the recipe's batch
-            size and times its steps, with and without DyReLU in their shares. Evaluation is not included.
-    """
-
-    method: str
-    param_size_mb: float
-    est_total_mb: float
-    param_size_mb_active: float | None
-    est_total_mb_active: float | None
-    trainable_parameters: int
-    nonzeros: int
-    batch_norm_parameters: int
-    dyrelu_parameters: int
-    other_parameters: int
-    flops_inference_dense: float
-    flops_inference_sparse: float
-    flops_training_dense: float
-    flops_training_sparse: float
-    peak_memory_mb: float | None
-    seconds_per_step: float | None
-    seconds_spread: float | None
-    measured_batch_size: int | None
-    measured_on: str | None
-    hours_estimate: float | None
 
 
 def measured_cost(
@@ -109,10 +58,10 @@ def measured_cost(
         threads=threads,
         step=step,
     )
-    return [asdict(row) for row in cost_rows(plan.entries, timed if measure else None)]
+    return [row.model_dump() for row in cost_rows(plan.entries, timed if measure else None)]
 
 
-def cost_rows(entries: Iterable[CostEntry], measure: Measure | None = None) -> list[CostRow]:
+def cost_rows(entries: Iterable[CostEntry], measure: Measure | None = None) -> list[CostRecord]:
     """The rows of Table 6.
 
     Args:
@@ -157,7 +106,7 @@ def mean_nonzeros(spec: RunSpec) -> tuple[dict[str, float], float]:
     return {name: value / steps for name, value in total.items()}, dense_gradients / steps
 
 
-def _cost_row(entry: CostEntry, measure: Measure | None) -> CostRow:
+def _cost_row(entry: CostEntry, measure: Measure | None) -> CostRecord:
     spec = entry.spec
     counted = paper_memory(spec, entry.measured_at_beta)
     bypassed = entry.measured_at_beta == 0 and spec.model.activation == "dyrelu"
@@ -176,7 +125,7 @@ def _cost_row(entry: CostEntry, measure: Measure | None) -> CostRow:
     )
     measured = None if measure is None else measure(spec, faded=False)
     faded = measured if measure is None or dynamic_share == 0 else measure(spec, faded=True)
-    return CostRow(
+    return CostRecord(
         method=entry.method,
         param_size_mb=counted.param_mb,
         est_total_mb=counted.total_mb,

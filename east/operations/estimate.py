@@ -13,9 +13,9 @@ from typing import Literal
 import torch
 
 from east.config import Plan, Run, RunSpec
-from east.cost.timing import Conditions, PartSeconds, Situation, at_density, time_kinds
+from east.cost.timing import Conditions, at_density, time_kinds
 from east.operations.disk import disk_need
-from east.operations.kinds import KindSeconds, describe_kind, kind_of, remaining_phases, situations
+from east.operations.kinds import KindSeconds, kind_of, remaining_phases, situations
 from east.operations.on_disk import read_run
 from east.operations.start import time_start
 from east.sparse.timetable import Phase
@@ -97,29 +97,6 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class TimedKind:
-    """A kind of run, with what was timed of it.
-
-    Args:
-        name: for people.
-        runs: that are left of it.
-        batch: images of a step.
-        timed_batch: images of the steps that were timed; if fewer, the time of a step was extrapolated from theirs.
-        build: seconds to make network, masks, engine and optimizer.
-        save: seconds to write a checkpoint.
-        parts: when, and what was found.
-    """
-
-    name: str
-    runs: int
-    batch: int
-    timed_batch: int
-    build: float
-    save: float
-    parts: tuple[tuple[Situation, PartSeconds], ...]
-
-
-@dataclass(frozen=True)
 class Estimate:
     """The cost of what is left of a plan.
 
@@ -130,7 +107,7 @@ class Estimate:
         start_seconds: those of them before the first step and after the last, on average.
         checkpoint_bytes: that runs hold while they go on, at most.
         data_bytes: of data sets that are not prepared yet.
-        kinds: what was timed.
+        kinds: a run of each kind -> how many are left of it, and what was timed.
         warnings: of the processes that were timed.
     """
 
@@ -140,7 +117,7 @@ class Estimate:
     start_seconds: float = 0.0
     checkpoint_bytes: int = 0
     data_bytes: int = 0
-    kinds: tuple[TimedKind, ...] = ()
+    kinds: Mapping[RunSpec, tuple[int, KindSeconds]] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
 
@@ -202,7 +179,7 @@ def estimate(
         * KEPT
         * max(each.checkpoint_bytes for each in timed.values()),
         data_bytes=need.data,
-        kinds=tuple(_timed_kind(kind, runs[kind], of_kind) for kind, of_kind in timed.items()),
+        kinds={kind: (runs[kind], of_kind) for kind, of_kind in timed.items()},
         warnings=start.warnings,
     )
 
@@ -262,8 +239,3 @@ def _time_kinds(
         lambda: report(f"timing {len(kinds)} kinds of run, {min(next(done), len(kinds))} done"),
     )
     return {kind: KindSeconds(times) for kind, times in found.items()}
-
-
-def _timed_kind(kind: RunSpec, runs: int, timed: KindSeconds) -> TimedKind:
-    parts = tuple(timed.timed.items())
-    return TimedKind(describe_kind(kind), runs, kind.training.batch_size, timed.batch, timed.build, timed.save, parts)
