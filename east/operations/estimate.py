@@ -162,7 +162,7 @@ def estimate(
     timed = _time_kinds(left, conditions, results, report)
     report("timing the start of a run")
     [(commonest, _)] = runs.most_common(1)
-    lowest = min(phase.density for item in left if item.kind == commonest for phase in item.phases)
+    lowest = min(situation.density for situation in timed[commonest].timed)
     start = time_start(at_density(commonest, lowest), conditions)
     # What the start of the commonest kind takes, without what depends on the kind.
     process = start.seconds - start.epochs * timed[commonest].save - timed[commonest].build
