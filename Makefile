@@ -73,6 +73,7 @@ campaign: .venv/dev.stamp
 	timeout 1h $(BIN)/python -m benchmarks.kills
 	timeout 1h $(BIN)/python -m benchmarks.chaos
 	timeout 2h $(BIN)/python -m benchmarks.same_bits
+	timeout 1h $(BIN)/python -m benchmarks.gpu --dry-run --minutes 50 --out .campaign
 	timeout 8h $(BIN)/python -m benchmarks.mutants --seed $(SEED)
 
 # That no rule names a container is meant: users build the image of the Containerfile, and it is published nowhere.
