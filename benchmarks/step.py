@@ -29,8 +29,7 @@ from benchmarks.variants import (
     make_step,
     timed_networks,
 )
-from east.cost.clock import seconds_of
-from east.cost.measure import measure_steps
+from east.cost.measure import measure_steps, seconds_of
 from east.data.catalog import DATASETS
 from east.engine.cpu.library import load_kernels
 from east.errors import EastError

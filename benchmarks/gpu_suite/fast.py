@@ -16,8 +16,8 @@ from benchmarks.gpu_suite.ways import EVERYTHING, NETWORKS, PLAIN, Training, Way
 from benchmarks.results import in_turn, ratio
 from benchmarks.variants import masked_model, random_batch
 from east.config.run import RunSpec
-from east.cost.clock import seconds_of, seconds_of_each
 from east.cost.flops import layer_work, training_flops
+from east.cost.measure import seconds_of, seconds_of_each
 from east.data.catalog import DATASETS
 from east.training.describe import network_shape
 

@@ -27,9 +27,8 @@ from east.launch.cores import training_threads
 from east.launch.lease import Lease, gpu_alone, visible_gpus
 
 if TYPE_CHECKING:
-    from east.cost.parts import Conditions
-    from east.operations.estimate import Cost, Estimate
-    from east.operations.parallelism import Parallelism
+    from east.cost.timing import Conditions
+    from east.operations.estimate import Cost, Estimate, Parallelism
 
 SECONDS_PER_HOUR = 3600
 WIDTH = 100
@@ -78,10 +77,10 @@ def estimate(
     # All of them count, though steps are timed on one.
     gpus = gpus or len(visible_gpus(os.environ)) or None
     with nullcontext(Lease()) if device == "cpu" else gpu_alone(runs_per_gpu, wait=False) as lease:
-        from east.cost.parts import Conditions
+        from east.cost.timing import Conditions
         from east.operations.estimate import estimate as estimate_plan
+        from east.operations.estimate import find_parallelism
         from east.operations.on_disk import results_folder
-        from east.operations.parallelism import find_parallelism
 
         at_once = find_parallelism(
             device, cores=cores, threads=threads, gpus=gpus, runs_per_gpu=runs_per_gpu, jobs=jobs
@@ -134,7 +133,7 @@ def _explanation(
             "No GPU was free: others used this one while steps were timed there, so all times are too long. Repeat it "
             "when nothing else runs."
         )
-    extrapolated = sum(kind.timed_batch < kind.batch for kind in found.kinds)
+    extrapolated = sum(timed.batch < kind.training.batch_size for kind, (_, timed) in found.kinds.items())
     if extrapolated:
         yield (
             f"Steps of {counted(extrapolated, 'kind')} take so long that their time was extrapolated from steps on "
@@ -177,6 +176,8 @@ def _hours(hours: float) -> str:
 
 
 def _as_json(found: "Estimate", at_once: "Parallelism", conditions: "Conditions", lease: Lease) -> dict[str, Any]:
+    from east.operations.kinds import describe_kind
+
     def row(cost: "Cost") -> dict[str, Any]:
         hours = cost.seconds * at_once.units_per_run / SECONDS_PER_HOUR
         return asdict(cost) | {"done": cost.runs - cost.left, "hours": hours}
@@ -197,8 +198,16 @@ def _as_json(found: "Estimate", at_once: "Parallelism", conditions: "Conditions"
         "data_bytes": found.data_bytes,
         "run_seconds": found.run_seconds,
         "kinds": [
-            asdict(kind) | {"parts": [asdict(moment) | asdict(parts) for moment, parts in kind.parts]}
-            for kind in found.kinds
+            {
+                "name": describe_kind(kind),
+                "runs": runs,
+                "batch": kind.training.batch_size,
+                "timed_batch": timed.batch,
+                "build": timed.build,
+                "save": timed.save,
+                "parts": [asdict(situation) | asdict(parts) for situation, parts in timed.timed.items()],
+            }
+            for kind, (runs, timed) in found.kinds.items()
         ],
         "warnings": found.warnings,
     }

@@ -122,7 +122,7 @@ def cost(
     )
     on_gpu = measure and device != "cpu"
     with gpu_alone(runs_per_gpu, wait=True) if on_gpu else nullcontext(Lease()) as lease:
-        from east.cost.report import measured_cost
+        from east.cost.table6 import measured_cost
 
         if lease.is_shared:
             logging.getLogger(__name__).warning("no steps are timed: %s", PARTS_OF_A_GPU)

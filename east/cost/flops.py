@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from east.cost.trace import trace_outputs
+from east.cost.accounting import trace_outputs
 from east.models.dct import DCTConv2d, DCTLinear
 from east.models.sharing import reuse_counts
 from east.sparse.layers import MaskedConv2d, MaskedLinear

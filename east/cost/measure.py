@@ -1,30 +1,50 @@
-"""Time and memory of real training steps on this machine, in a process of their own."""
+"""Time and memory of real training steps on this machine, on random images, in a process of their own."""
 
 import multiprocessing
 import statistics
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from itertools import pairwise
+from typing import Any, TypeVar, cast
 
 import torch
+from torch import Tensor
 
-from east.config.run import RunSpec
-from east.cost.clock import seconds_of_each, settling_steps
+from east.config.run import PhasingSpec, RunSpec
 from east.cost.worker import workers
 from east.data.catalog import DATASETS
+from east.data.images import Images
+from east.data.open import Splits, split_images
+from east.engine.base import KernelsUnavailable
+from east.engine.choose import machine_costs
+from east.engine.cpu.library import load_kernels
 from east.errors import EastError
-from east.models.dyrelu import retire_dyrelu
 from east.seeding import torch_generator
-from east.training.assembly import assemble, initial_model
+from east.training.assembly import Training
 from east.training.captured import StepKind, choose_step
-from east.training.describe import mask_updater
 from east.training.device import choose_device, forget_peak, keep_freed_memory, peak_memory_mb, resident_memory_mb
+from east.training.loop import fade_dyrelu
 from east.training.provenance import device_name
 
 WARM_UP_STEPS = 2
 """Least steps before the clock starts: they allocate gradients and momentum and let libraries choose algorithms."""
+
+SETTLING_TURNS = {"eager": 1, "captured": 3, "compiled": 3}
+"""Way to execute a step -> how often each kind of step is made before its time counts: it takes memory and lets
+libraries choose their algorithms, then it is recorded, then repeated for the first time."""
+
+MILLISECONDS = 1000
+"""In a second."""
+
+MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
+"""Of the pixels of random images; any will do."""
+
+Moment = float | torch.cuda.Event
+"""See `now`."""
 
 T = TypeVar("T")
 
@@ -82,8 +102,7 @@ def measure_training(
     where = choose_device(device)
     kind = choose_step(step, where)
     make = partial(make_training_step, spec, batch_size=batch_size, device=where, engine=engine, kind=kind, faded=faded)
-    clip = spec.training.gradient_clip
-    warm_up = max(WARM_UP_STEPS, settling_steps(kind, 1 if clip is None else clip.every))
+    warm_up = max(WARM_UP_STEPS, settling_steps(kind, spec))
     seconds, peak = measure_steps(make, steps=steps, device=where, threads=threads, warm_up=warm_up)
     lower, _, upper = statistics.quantiles(seconds, n=4, method="inclusive") if steps > 1 else (0.0, 0.0, 0.0)
     machine = device_name(where)
@@ -105,21 +124,57 @@ def make_training_step(
     spec: RunSpec, *, batch_size: int, device: torch.device, engine: str, faded: bool, kind: StepKind = "eager"
 ) -> Callable[[int], object]:
     """The step of a run as the trainer makes it between mask updates, bound to one random batch; takes its number."""
+    training_spec = spec.training.model_copy(update={"batch_size": batch_size})
+    own = in_phase(spec.model_copy(update={"training": training_spec}), dynamic=not faded)
+    data = random_images(own, device, training=batch_size, evaluation=1)
+    training = Training.begin(own, data, device=device, engine=engine, kind=kind)
+    fade_dyrelu(training, epoch=1)
+    images, labels = next(iter(data.train.epoch(1)))
+    return partial(training.parts.step, images, labels, spec.training.lr, dense_gradients=False)
+
+
+def in_phase(spec: RunSpec, *, dynamic: bool) -> RunSpec:
+    """The run with DyReLU, if it has any, active all the time, or a plain ReLU from the first epoch on."""
+    return spec.model_copy(update={"phasing": None if dynamic else PhasingSpec(start=0, end=0)})
+
+
+def random_images(spec: RunSpec, device: torch.device, *, training: int, evaluation: int) -> Splits:
+    """Random images of the shape of a run's, served like those.
+
+    Args:
+        spec: the run.
+        device: where batches are made.
+        training: how many are trained on.
+        evaluation: how many are held out for validation, and for testing, at most.
+    """
     info = DATASETS[spec.dataset.name]
-    model = initial_model(spec, info.num_classes)
-    if faded:
-        retire_dyrelu(model)
-    model.to(device)
-    # The length of an epoch only times mask updates, and none falls into the measured steps.
-    masks = mask_updater(model, spec, steps_per_epoch=1)
-    masks.initialise()
-    training = spec.training.model_copy(update={"batch_size": batch_size})
-    own = spec.model_copy(update={"training": training})
-    step = assemble(own, model, masks, device=device, engine=engine, kind=kind).step
+    held_out, tested = min(spec.dataset.validation, evaluation), min(info.test_images, evaluation)
     draw = torch_generator(spec.seed, "cost")
-    images = torch.randn(batch_size, *info.image_shape, generator=draw)
-    labels = torch.randint(info.num_classes, (batch_size,), generator=draw)
-    return partial(step, images.to(device), labels.to(device), spec.training.lr, dense_gradients=False)
+
+    def images(count: int) -> tuple[Tensor, Tensor]:
+        pixels = torch.randint(256, (count, *info.image_shape), generator=draw, dtype=torch.uint8)
+        return pixels, torch.randint(info.num_classes, (count,), generator=draw)
+
+    data = Images(
+        spec.dataset.name, *images(training + held_out), *images(tested), MEAN, STD, info.num_classes, digest="random"
+    )
+    dataset = spec.dataset.model_copy(update={"validation": held_out})
+    return split_images(data, dataset, spec.training.batch_size, spec.seed, device)
+
+
+def prepare_costs(device: torch.device, numerics: str, compiled: bool) -> None:
+    """Compile kernels and, for a GPU, fit the cost model, where that was not done yet.
+
+    Args:
+        device: on which steps execute.
+        numerics: `tf32`, `fp32` or `bf16`.
+        compiled: whether PyTorch compiles the network for the dense engine.
+    """
+    with suppress(KernelsUnavailable):
+        if device.type == "cpu":
+            load_kernels()
+        else:
+            machine_costs(device, numerics, compiled=compiled)
 
 
 def measure_steps(
@@ -173,3 +228,65 @@ def _run_steps(
         step(number)
     seconds = seconds_of_each(step, range(warm_up + 1, warm_up + steps + 1), device)
     return seconds, peak_memory_mb(device) - memory_before
+
+
+def settling_steps(kind: StepKind, spec: RunSpec) -> int:
+    """Steps of a run before the clock starts: of as many as its clip says one measures the norm, and is another kind.
+
+    Args:
+        kind: how steps are executed.
+        spec: the run.
+    """
+    clip = spec.training.gradient_clip
+    return SETTLING_TURNS[kind] * (1 if clip is None else clip.every)
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has done all that it was given; a CPU always has."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def seconds_of(run: Callable[[], object], device: torch.device) -> float:
+    """Seconds of wall time until something is done, on the device as well."""
+    synchronize(device)
+    started = time.perf_counter()
+    run()
+    synchronize(device)
+    return time.perf_counter() - started
+
+
+def now(device: torch.device) -> Moment:
+    """This moment: of the clock on the wall, or on a GPU when the device has done all that it was given.
+
+    Nothing waits: the CPU runs ahead of a GPU, as it does in a training.
+    """
+    if device.type != "cuda":
+        return time.perf_counter()
+    event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+    event.record(torch.cuda.current_stream(device))
+    return event
+
+
+def seconds_between(began: Moment, ended: Moment) -> float:
+    """Seconds between two moments of one device, which is waited for."""
+    if isinstance(began, float) or isinstance(ended, float):
+        return cast(float, ended) - cast(float, began)
+    ended.synchronize()
+    return float(began.elapsed_time(ended)) / MILLISECONDS
+
+
+def seconds_of_each(step: Callable[[int], object], numbers: Iterable[int], device: torch.device) -> list[float]:
+    """Seconds of each of some steps, made one after the other as in a training.
+
+    Args:
+        step: takes its number.
+        numbers: of the steps.
+        device: where they compute.
+    """
+    synchronize(device)
+    moments = [now(device)]
+    for number in numbers:
+        step(number)
+        moments.append(now(device))
+    return [seconds_between(began, ended) for began, ended in pairwise(moments)]

@@ -1,13 +1,15 @@
 """Table 6: a row a method, in the paper's accounting and in truth."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Literal
+from functools import partial
+from typing import Any, Literal
 
 from east.config.run import RunSpec
+from east.config.tables import CostEntry, CostPlan
+from east.cost.accounting import Memory, torchsummary_memory
 from east.cost.flops import inference_flops, layer_work, training_flops
-from east.cost.measure import Measurement
-from east.cost.summary import Memory, torchsummary_memory
+from east.cost.measure import Measurement, in_fresh_process, measure_training, prepare_costs
+from east.cost.record import CostRecord
 from east.data.catalog import DATASETS, steps_per_epoch
 from east.models.dct import set_fused
 from east.models.dyrelu import retire_dyrelu
@@ -15,92 +17,61 @@ from east.models.parameters import count_parameters
 from east.models.sharing import stored_nonzeros
 from east.sparse.schedule import Schedule
 from east.sparse.timetable import Phase, Timetable
+from east.training.captured import choose_step
 from east.training.describe import make_allocation, network_shape
+from east.training.device import choose_device
 
 SECONDS_PER_HOUR = 3600
 
-Measure = Callable[[RunSpec, bool], Measurement]
-"""(run, whether DyReLU has faded) -> what its training step takes on this machine."""
+Measure = Callable[..., Measurement]
+"""(run, faded=whether DyReLU has faded) -> what its training step takes on this machine."""
 
 
-@dataclass(frozen=True)
-class CostMethod:
-    """A method whose cost is asked for.
-
-    Args:
-        name: how the table calls it.
-        spec: a training of it: network, data set, sparsity and recipe.
-        measured_at_beta: DyReLU's beta in the paper's accounting: 0 counts its units as ReLU modules, 1 as they are.
-    """
-
-    name: str
-    spec: RunSpec
-    measured_at_beta: Literal[0, 1]
-
-
-@dataclass(frozen=True)
-class CostRow:
-    """What one method costs. Sizes are in MB of 2^20 bytes, FLOPs are of one image.
+def measured_cost(
+    plan: CostPlan, *, device: str, engine: str, threads: int, step: str = "auto", measure: bool = True
+) -> list[dict[str, Any]]:
+    """The rows of Table 6 as plain mappings, in the order of the plan.
 
     Args:
-        method: its name.
-        param_size_mb: "Param Size" in the paper's accounting.
-        est_total_mb: "Est. Total" in the paper's accounting.
-        param_size_mb_active: the former with DyReLU active, where the row has it off; else None.
-        est_total_mb_active: the latter likewise.
-        trainable_parameters: trainable numbers at the start of training, off weights included.
-        nonzeros: active weights at the target density.
-        batch_norm_parameters: scales and shifts of batch norm.
-        dyrelu_parameters: parameters of DyReLU, which leave the network when it has faded.
-        other_parameters: sharing scales, DCT factors and biases.
-        flops_inference_dense: one image through the trained network, all weights executed.
-        flops_inference_sparse: the same, active weights only.
-        flops_training_dense: one image in a training step, all weights executed and DyReLU active.
-        flops_training_sparse: mean over the training, with the density schedule, active weights only, dense gradients
-            where growth needs them, and DyReLU until it has faded.
-        peak_memory_mb: measured; None if nothing was.
-        seconds_per_step: measured, with DyReLU active.
-        seconds_spread: difference between the quartiles of the measured steps.
-        measured_batch_size: images of a measured step, which may be fewer than the recipe's.
-        measured_on: the machine.
-        hours_estimate: an estimate of the whole training: measured seconds, in proportion to the recipe's batch
-            size and times its steps, with and without DyReLU in their shares. Evaluation is not included.
+        plan: the methods, and how many steps of how many images are timed.
+        device: `auto`, `cpu` or `cuda`.
+        engine: `auto` or the name of an engine.
+        threads: CPU threads of PyTorch.
+        step: `auto` or the name of a way to execute a step.
+        measure: time training steps; without, what has to be measured is None.
+
+    Raises:
+        EastError: the device is not there, a network cannot hold its density, or memory does not suffice.
     """
-
-    method: str
-    param_size_mb: float
-    est_total_mb: float
-    param_size_mb_active: float | None
-    est_total_mb_active: float | None
-    trainable_parameters: int
-    nonzeros: int
-    batch_norm_parameters: int
-    dyrelu_parameters: int
-    other_parameters: int
-    flops_inference_dense: float
-    flops_inference_sparse: float
-    flops_training_dense: float
-    flops_training_sparse: float
-    peak_memory_mb: float | None
-    seconds_per_step: float | None
-    seconds_spread: float | None
-    measured_batch_size: int | None
-    measured_on: str | None
-    hours_estimate: float | None
+    where = choose_device(device)
+    if measure and where.type == "cuda" and engine == "auto":
+        # In a process of its own, as what that needs is no memory of a step.
+        compiled = choose_step(step, where) == "compiled"
+        for numerics in {entry.spec.training.numerics for entry in plan.entries}:
+            in_fresh_process(partial(prepare_costs, where, numerics, compiled))
+    timed = partial(
+        measure_training,
+        batch_size=plan.measured_batch["cuda" if where.type == "cuda" else "cpu"],
+        steps=plan.measured_steps,
+        device=device,
+        engine=engine,
+        threads=threads,
+        step=step,
+    )
+    return [row.model_dump() for row in cost_rows(plan.entries, timed if measure else None)]
 
 
-def cost_rows(methods: Iterable[CostMethod], measure: Measure | None = None) -> list[CostRow]:
+def cost_rows(entries: Iterable[CostEntry], measure: Measure | None = None) -> list[CostRecord]:
     """The rows of Table 6.
 
     Args:
-        methods: what to count, in the table's order.
-        measure: how a training step is measured (`measure_training` with batch size, steps and machine filled in);
-            None leaves out everything that has to be measured.
+        entries: the methods, in the table's order.
+        measure: how a training step is measured; None leaves out everything that has to be measured.
 
     Raises:
         EastError: a network cannot hold its density, or a measured step does not fit into memory.
     """
-    return [_cost_row(method, measure) for method in methods]
+    return [_cost_row(entry, measure) for entry in entries]
 
 
 def paper_memory(spec: RunSpec, beta: Literal[0, 1]) -> Memory:
@@ -135,10 +106,10 @@ def mean_nonzeros(spec: RunSpec) -> tuple[dict[str, float], float]:
     return {name: value / steps for name, value in total.items()}, dense_gradients / steps
 
 
-def _cost_row(method: CostMethod, measure: Measure | None) -> CostRow:
-    spec = method.spec
-    counted = paper_memory(spec, method.measured_at_beta)
-    bypassed = method.measured_at_beta == 0 and spec.model.activation == "dyrelu"
+def _cost_row(entry: CostEntry, measure: Measure | None) -> CostRecord:
+    spec = entry.spec
+    counted = paper_memory(spec, entry.measured_at_beta)
+    bypassed = entry.measured_at_beta == 0 and spec.model.activation == "dyrelu"
     active = paper_memory(spec, beta=1) if bypassed else None
 
     dynamic, plain = network_shape(spec), network_shape(spec)
@@ -152,10 +123,10 @@ def _cost_row(method: CostMethod, measure: Measure | None) -> CostRow:
         (dynamic_share, layer_work(dynamic, _image_shape(spec))),
         (1 - dynamic_share, layer_work(plain, _image_shape(spec))),
     )
-    measured = None if measure is None else measure(spec, False)
-    faded = measured if measure is None or dynamic_share == 0 else measure(spec, True)
-    return CostRow(
-        method=method.name,
+    measured = None if measure is None else measure(spec, faded=False)
+    faded = measured if measure is None or dynamic_share == 0 else measure(spec, faded=True)
+    return CostRecord(
+        method=entry.method,
         param_size_mb=counted.param_mb,
         est_total_mb=counted.total_mb,
         param_size_mb_active=active.param_mb if active else None,

@@ -11,7 +11,7 @@ from torch import Tensor
 from east.config.run import DatasetSpec
 from east.data.batches import EVALUATION_BATCH, Batches, EvaluationBatches, TensorBatches
 from east.data.catalog import DATASETS
-from east.data.images import load_images
+from east.data.images import Images, load_images
 from east.data.manifest import MANIFEST_FILE, FolderManifest, read_manifest
 from east.data.source import require_torchvision
 from east.errors import EastError
@@ -60,7 +60,7 @@ def open_dataset(
     """
     if spec.name == "imagenet":
         return _open_folder(spec, training_batch, seed, data_dir, device, folder)
-    return _open_images(spec, training_batch, seed, data_dir, device)
+    return split_images(load_images(spec.name, data_dir), spec, training_batch, seed, device)
 
 
 def split_indices(count: int, validation: int, choice: Literal["last", "shuffled"], seed: int) -> tuple[Tensor, Tensor]:
@@ -85,8 +85,19 @@ def split_indices(count: int, validation: int, choice: Literal["last", "shuffled
     return order[:kept].sort().values, order[kept:].sort().values
 
 
-def _open_images(spec: DatasetSpec, training_batch: int, seed: int, data_dir: Path, device: torch.device) -> Splits:
-    data = load_images(spec.name, data_dir)
+def split_images(data: Images, spec: DatasetSpec, training_batch: int, seed: int, device: torch.device) -> Splits:
+    """The parts of a data set that fits in memory.
+
+    Args:
+        data: all its images.
+        spec: which of them are held out, and how they are augmented.
+        training_batch: images per training step.
+        seed: the run's seed.
+        device: where batches are made.
+
+    Raises:
+        EastError: no image would be left to train on.
+    """
     train, held_out = split_indices(len(data.train_labels), spec.validation, spec.validation_choice, seed)
 
     def augmented(indices: Tensor, *, training: bool) -> TensorBatches:

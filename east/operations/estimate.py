@@ -1,21 +1,80 @@
 """What the rest of a plan will cost in hours, wall time and disk, from parts of its runs that are timed here."""
 
+import heapq
 import itertools
 import math
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
+from typing import Literal
+
+import torch
 
 from east.config import Plan, Run, RunSpec
-from east.cost.parts import Conditions, PartSeconds, at_density, time_kinds
-from east.operations.disk import data_bytes, run_bytes
-from east.operations.kind_seconds import KindSeconds, timed_densities
-from east.operations.kinds import Moment, Work, densities, describe_kind, kind_of, remaining_work
+from east.cost.timing import Conditions, at_density, time_kinds
+from east.operations.disk import disk_need
+from east.operations.kinds import KindSeconds, kind_of, remaining_phases, situations
 from east.operations.on_disk import read_run
-from east.operations.parallelism import Parallelism, wall_seconds
 from east.operations.start import time_start
+from east.sparse.timetable import Phase
 from east.training.checkpoint import KEPT
+from east.training.device import choose_device
+
+
+@dataclass(frozen=True)
+class Parallelism:
+    """How many runs go on at once.
+
+    Args:
+        runs: at once.
+        unit: what their time is counted in.
+        units_per_run: cores of a run, or the share of a GPU that it has.
+        sharing: runs that share a processor, or a GPU, and slow each other down.
+    """
+
+    runs: int
+    unit: Literal["core", "GPU"]
+    units_per_run: float
+    sharing: int
+
+
+def find_parallelism(
+    device: str, *, cores: int, threads: int, gpus: int | None, runs_per_gpu: int, jobs: int | None
+) -> Parallelism:
+    """As many runs at once as this machine takes, by its cores or its GPUs, or as many as a scheduler is told.
+
+    Args:
+        device: `auto`, `cpu` or `cuda`.
+        cores: that runs may use.
+        threads: CPU threads of a run; it gets no more cores than there are.
+        gpus: that runs may use; None for all there are.
+        runs_per_gpu: that share a GPU.
+        jobs: runs at once on several machines like this one; None for this one alone.
+
+    Raises:
+        EastError: CUDA is asked for and there is no GPU.
+    """
+    if choose_device(device).type == "cuda":
+        runs = jobs or runs_per_gpu * (gpus or torch.cuda.device_count())
+        return Parallelism(runs, "GPU", 1 / runs_per_gpu, min(runs, runs_per_gpu))
+    fitting = max(1, cores // threads)
+    runs = jobs or fitting
+    return Parallelism(runs, "core", min(threads, cores), min(runs, fitting))
+
+
+def wall_seconds(seconds: Iterable[float], at_once: int) -> float:
+    """Seconds until jobs are done that begin in this order, each as soon as a place is free.
+
+    Args:
+        seconds: of each job.
+        at_once: places.
+    """
+    places = [0.0] * at_once
+    for job in seconds:
+        heapq.heapreplace(places, places[0] + job)
+    return max(places)
 
 
 @dataclass(frozen=True)
@@ -38,29 +97,6 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class TimedKind:
-    """A kind of run, with what was timed of it.
-
-    Args:
-        name: for people.
-        runs: that are left of it.
-        batch: images of a step.
-        timed_batch: images of the steps that were timed; if fewer, the time of a step was extrapolated from theirs.
-        build: seconds to make network, masks, engine and optimizer.
-        save: seconds to write a checkpoint.
-        parts: when, and what was found.
-    """
-
-    name: str
-    runs: int
-    batch: int
-    timed_batch: int
-    build: float
-    save: float
-    parts: tuple[tuple[Moment, PartSeconds], ...]
-
-
-@dataclass(frozen=True)
 class Estimate:
     """The cost of what is left of a plan.
 
@@ -71,7 +107,7 @@ class Estimate:
         start_seconds: those of them before the first step and after the last, on average.
         checkpoint_bytes: that runs hold while they go on, at most.
         data_bytes: of data sets that are not prepared yet.
-        kinds: what was timed.
+        kinds: a run of each kind -> how many are left of it, and what was timed.
         warnings: of the processes that were timed.
     """
 
@@ -81,7 +117,7 @@ class Estimate:
     start_seconds: float = 0.0
     checkpoint_bytes: int = 0
     data_bytes: int = 0
-    kinds: tuple[TimedKind, ...] = ()
+    kinds: Mapping[RunSpec, tuple[int, KindSeconds]] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
 
@@ -92,12 +128,12 @@ class RunLeft:
     Args:
         run: the run.
         kind: see `kind_of`.
-        work: what is left of it.
+        phases: what is left of it.
     """
 
     run: Run
     kind: RunSpec
-    work: Work
+    phases: tuple[Phase, ...]
 
 
 def estimate(
@@ -122,20 +158,18 @@ def estimate(
     left = runs_left(plan, results)
     if not left:
         return Estimate(*costs(plan.runs, {}, {}, parallelism.runs))
-    works: dict[RunSpec, list[Work]] = {}
-    for item in left:
-        works.setdefault(item.kind, []).append(remaining_work(item.run.spec))
-    moments = {kind: _moments(work) for kind, work in works.items()}
-    timed = _time_kinds(moments, conditions, results, report)
+    runs = Counter(item.kind for item in left)
+    timed = _time_kinds(left, conditions, results, report)
     report("timing the start of a run")
-    commonest = max(works, key=lambda kind: len(works[kind]))
-    start = time_start(at_density(commonest, min(itertools.chain(*moments[commonest].values()))), conditions)
+    [(commonest, _)] = runs.most_common(1)
+    lowest = min(situation.density for situation in timed[commonest].timed)
+    start = time_start(at_density(commonest, lowest), conditions)
     # What the start of the commonest kind takes, without what depends on the kind.
     process = start.seconds - start.epochs * timed[commonest].save - timed[commonest].build
     starts = {kind: max(0.0, process + of_kind.build) for kind, of_kind in timed.items()}
-    run_seconds = {item.run.id: starts[item.kind] + timed[item.kind].of(item.work) for item in left}
-    disk = {item.run.id: run_bytes(item.run.spec) for item in left}
-    tables, total = costs(plan.runs, run_seconds, disk, parallelism.runs)
+    run_seconds = {item.run.id: starts[item.kind] + timed[item.kind].of(item.phases) for item in left}
+    need = disk_need([item.run for item in left], Path(plan.config.execution.data_dir))
+    tables, total = costs(plan.runs, run_seconds, need.runs, parallelism.runs)
     return Estimate(
         tables,
         total,
@@ -144,8 +178,8 @@ def estimate(
         checkpoint_bytes=min(parallelism.runs, len(left))
         * KEPT
         * max(each.checkpoint_bytes for each in timed.values()),
-        data_bytes=data_bytes({item.run.spec.dataset.name for item in left}, Path(plan.config.execution.data_dir)),
-        kinds=tuple(_timed_kind(kind, len(works[kind]), of_kind) for kind, of_kind in timed.items()),
+        data_bytes=need.data,
+        kinds={kind: (runs[kind], of_kind) for kind, of_kind in timed.items()},
         warnings=start.warnings,
     )
 
@@ -159,7 +193,7 @@ def runs_left(plan: Plan, results: Path) -> list[RunLeft]:
             continue
         begun = found.epoch is not None and found.spec == run.spec.model_dump(mode="json")
         epochs_done = (found.epoch or 0) if begun else 0
-        left.append(RunLeft(run, kind_of(run.spec), remaining_work(run.spec, epochs_done)))
+        left.append(RunLeft(run, kind_of(run.spec), remaining_phases(run.spec, epochs_done)))
     return left
 
 
@@ -186,30 +220,22 @@ def costs(
     return {table: cost(some) for table, some in tables.items()}, cost(list(itertools.chain(*tables.values())))
 
 
-def _moments(works: Iterable[Work]) -> dict[bool, tuple[float, ...]]:
-    """When a kind of run is timed."""
-    return {dynamic: timed_densities(*bounds) for dynamic, bounds in densities(works).items()}
-
-
 def _time_kinds(
-    moments: Mapping[RunSpec, Mapping[bool, tuple[float, ...]]],
-    conditions: Conditions,
-    results: Path,
-    report: Callable[[str], None],
+    left: Iterable[RunLeft], conditions: Conditions, results: Path, report: Callable[[str], None]
 ) -> dict[RunSpec, KindSeconds]:
+    phases: dict[RunSpec, list[Phase]] = defaultdict(list)
+    for item in left:
+        # Of whole trainings, so that what is timed does not go with how far they are.
+        phases[item.kind] += remaining_phases(item.run.spec)
+    kinds = {kind: situations(found) for kind, found in phases.items()}
     # Checkpoints are written where those of runs will be.
     folder = next(path for path in (results, *results.absolute().parents) if path.is_dir())
     done = itertools.count(1)
-    report(f"timing {len(moments)} kinds of run")
+    report(f"timing {len(kinds)} kinds of run")
     found = time_kinds(
-        list(moments.items()),
+        kinds,
         conditions,
         folder,
-        lambda: report(f"timing {len(moments)} kinds of run, {min(next(done), len(moments))} done"),
+        lambda: report(f"timing {len(kinds)} kinds of run, {min(next(done), len(kinds))} done"),
     )
-    return {kind: KindSeconds(times) for kind, times in zip(moments, found, strict=True)}
-
-
-def _timed_kind(kind: RunSpec, runs: int, timed: KindSeconds) -> TimedKind:
-    parts = tuple(timed.timed.items())
-    return TimedKind(describe_kind(kind), runs, kind.training.batch_size, timed.batch, timed.build, timed.save, parts)
+    return {kind: KindSeconds(times) for kind, times in found.items()}

@@ -1,44 +1,26 @@
-"""Kinds of run, whose steps take equally long at equal density, and what a run does at each density."""
+"""Kinds of run, whose steps take equally long at equal density, and how long a run of a kind takes."""
 
-from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import fields
 from functools import cache
+from statistics import fmean
+
+import numpy as np
 
 from east.config import RunSpec
+from east.cost.timing import KindTimes, PartSeconds, Situation
 from east.data.catalog import DATASETS, DatasetInfo, steps_per_epoch
 from east.sparse.schedule import Schedule
-from east.sparse.timetable import Timetable
+from east.sparse.timetable import Phase, Timetable
 
+SAME_DENSITY = 1.5
+"""Densities that differ by no more than this factor are timed as one."""
 
-@dataclass(frozen=True)
-class Moment:
-    """What decides how long a step of a kind of run takes.
+PARTS = tuple(field.name for field in fields(PartSeconds))
 
-    Args:
-        dynamic: whether DyReLU is active; False for networks without it.
-        density: of the network.
-    """
-
-    dynamic: bool
-    density: float
-
-
-@dataclass(frozen=True)
-class Work:
-    """What a training does, counted at each moment.
-
-    Args:
-        steps: optimizer steps.
-        dense_gradients: those of them that need the gradients of off weights as well.
-        updates: changes of the masks.
-        epochs: epochs that end there, each with an evaluation and a checkpoint.
-    """
-
-    steps: Counter[Moment] = field(default_factory=Counter)
-    dense_gradients: Counter[Moment] = field(default_factory=Counter)
-    updates: Counter[Moment] = field(default_factory=Counter)
-    epochs: Counter[Moment] = field(default_factory=Counter)
+TINY = 1e-6
+"""A learning rate at which no training diverges."""
 
 
 def kind_of(spec: RunSpec) -> RunSpec:
@@ -70,7 +52,7 @@ def kind_of(spec: RunSpec) -> RunSpec:
             "training": spec.training.model_copy(
                 update={
                     "epochs": 1,
-                    "lr": 1.0,
+                    "lr": TINY,
                     "lr_drop_epochs": (),
                     "lr_drop_factor": 1.0,
                     "weight_decay": 0.0,
@@ -94,32 +76,91 @@ def describe_kind(kind: RunSpec) -> str:
     return f"{model.name} of width {model.width}{added}, {kind.training.batch_size} images of {height} x {width}"
 
 
-def remaining_work(spec: RunSpec, epochs_done: int = 0) -> Work:
+def remaining_phases(spec: RunSpec, epochs_done: int = 0) -> tuple[Phase, ...]:
     """What is left of a training after some of its epochs."""
-    return _work(Schedule.of(spec, steps_per_epoch(spec)), epochs_done)
+    return _phases(Schedule.of(spec, steps_per_epoch(spec)), epochs_done)
 
 
 @cache
-def _work(schedule: Schedule, epochs_done: int) -> Work:
+def _phases(schedule: Schedule, epochs_done: int) -> tuple[Phase, ...]:
     """A schedule is the same for every seed, and often for several networks."""
-    work = Work()
-    for phase in Timetable(schedule).phases(epochs_done):
-        moment = Moment(phase.dynamic, phase.density)
-        work.steps[moment] += phase.steps
-        work.dense_gradients[moment] += phase.dense_gradients
-        work.updates[moment] += phase.updates
-        work.epochs[moment] += phase.epochs
-    return work
+    return tuple(Timetable(schedule).phases(epochs_done))
 
 
-def densities(works: Iterable[Work]) -> dict[bool, tuple[float, float]]:
-    """With DyReLU active and without: the lowest and the highest density at which there is anything to do."""
-    found: dict[bool, set[float]] = {}
-    for work in works:
-        for moment, steps in work.steps.items():
-            if steps:
-                found.setdefault(moment.dynamic, set()).add(moment.density)
-    return {dynamic: (min(values), max(values)) for dynamic, values in found.items()}
+def situations(phases: Iterable[Phase]) -> list[Situation]:
+    """When a kind of run is timed: at both ends and in the middle (by logarithm) of the densities of its steps.
+
+    With DyReLU active first, from low to high; at the middle alone where they differ little.
+
+    Args:
+        phases: of all runs of the kind.
+    """
+    found = {Situation(phase.dynamic, phase.density) for phase in phases if phase.steps}
+    return [
+        Situation(dynamic, density)
+        for dynamic in (True, False)
+        if (densities := [each.density for each in found if each.dynamic == dynamic])
+        for density in timed_densities(min(densities), max(densities))
+    ]
+
+
+def timed_densities(lowest: float, highest: float) -> tuple[float, ...]:
+    """Where a kind of run is timed whose densities are in this range: at both ends and in the middle, by logarithm."""
+    middle = math.sqrt(lowest * highest)
+    return (lowest, middle, highest) if highest > SAME_DENSITY * lowest else (middle,)
+
+
+class KindSeconds:
+    """Seconds of what runs of a kind consist of.
+
+    Between two densities, seconds are taken to be linear in the logarithm of the density. They grow more slowly than
+    the density itself, as the sparse engine chooses other kernels where there are more weights.
+
+    Args:
+        found: what processes found of the kind; their means count.
+
+    Attributes:
+        build: seconds to make network, masks, engine and optimizer.
+        save: seconds to write a checkpoint and the records of an epoch.
+        checkpoint_bytes: size of the largest checkpoint.
+        batch: images that the timed steps had, the fewest.
+        timed: what was found in each situation.
+    """
+
+    def __init__(self, found: Sequence[KindTimes]) -> None:
+        self.build = fmean(times.build for times in found)
+        self.save = fmean(times.save for times in found)
+        self.checkpoint_bytes = max(times.checkpoint_bytes for times in found)
+        self.batch = min(times.batch for times in found)
+        self.timed = {
+            situation: _mean(times.parts[situation] for times in found) for situation in sorted(found[0].parts)
+        }
+
+    def at(self, situation: Situation) -> PartSeconds:
+        """The parts in a situation; outside the densities that were timed, those of the nearest one."""
+        known = {timed.density: parts for timed, parts in self.timed.items() if timed.dynamic == situation.dynamic}
+        where, places = math.log(situation.density), np.log(list(known))
+
+        def between(part: str) -> float:
+            return float(np.interp(where, places, [getattr(parts, part) for parts in known.values()]))
+
+        return PartSeconds(**{part: between(part) for part in PARTS})
+
+    def of(self, phases: Iterable[Phase]) -> float:
+        """Seconds of a training, with an evaluation and a checkpoint after each epoch."""
+        seconds = 0.0
+        for phase in phases:
+            parts = self.at(Situation(phase.dynamic, phase.density))
+            seconds += phase.steps * parts.step
+            seconds += phase.dense_gradients * parts.dense_gradients
+            seconds += phase.updates * parts.update
+            seconds += phase.epochs * (parts.evaluation + self.save)
+        return seconds
+
+
+def _mean(found: Iterable[PartSeconds]) -> PartSeconds:
+    several = list(found)
+    return PartSeconds(**{part: fmean(getattr(parts, part) for parts in several) for part in PARTS})
 
 
 def _first_alike(name: str) -> str:

@@ -12,14 +12,11 @@ from functools import partial
 from pathlib import Path
 from statistics import fmean
 
-import torch
-
 from east.config import RunSpec
 from east.config.run import DatasetSpec
-from east.cost.parts import Conditions
+from east.cost.timing import Conditions
 from east.data.catalog import DATASETS
-from east.data.prepare import store_images
-from east.data.source import SourceImages
+from east.data.prepare import prepare
 from east.errors import EastError
 from east.training.device import choose_device
 from east.training.folder import TIMING
@@ -30,15 +27,15 @@ EPOCHS = 2
 BATCH = 32
 
 DATASET = DatasetSpec(
-    name="cifar10",
+    name="digits",
     margin=1,
     padding="zero",
     flip=False,
-    validation=0,
+    validation=DATASETS["digits"].train_images - BATCH,
     validation_choice="last",
     augment_validation=False,
 )
-"""Random images, under the name of a data set whose images no digest is known of."""
+"""Embedded images, of which a batch is trained on."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +71,7 @@ def time_start(spec: RunSpec, conditions: Conditions) -> Start:
     )
     with tempfile.TemporaryDirectory(prefix="east-estimate-") as scratch:
         data = Path(scratch) / "data"
-        store_images(DATASET.name, data, _random_images)
+        prepare(DATASET.name, data)
         folders = [[Path(scratch) / f"{i}-{j}" for i in range(conditions.side_by_side)] for j in range(ROUNDS)]
         begin = partial(_start, short, conditions, data)
         with ThreadPoolExecutor(conditions.side_by_side) as threads:
@@ -106,14 +103,6 @@ def _start(spec: RunSpec, conditions: Conditions, data: Path, folder: Path) -> t
         words = done.stderr.strip().splitlines()[-1:] or ["it said nothing"]
         raise EastError(f"a training that was started to be timed failed: {words[0].removeprefix('error: ')}")
     return folder, seconds, done.stderr
-
-
-def _random_images() -> SourceImages:
-    info = DATASETS[DATASET.name]
-    draw = torch.Generator().manual_seed(0)
-    images = torch.randint(256, (2 * BATCH, *info.image_shape), generator=draw, dtype=torch.uint8)
-    labels = torch.randint(info.num_classes, (2 * BATCH,), generator=draw)
-    return SourceImages(images[:BATCH], labels[:BATCH], images[BATCH:], labels[BATCH:], ())
 
 
 def _seconds_of_last_epoch(folder: Path) -> float:

@@ -5,9 +5,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
 from east.analysis.published import PublishedCost, read_published_costs
+from east.cost.record import CostRecord
 from east.errors import EastError
 from east.render.numbers import DASH, NOT_AVAILABLE, fixed, quantity, setting_text, thousands
 from east.render.rendered import Quantity, Rendered, Value, numeric, render_views, view_of
@@ -17,35 +18,6 @@ from east.training.records import describe
 
 BYTES_PER_MB = 2**20
 BYTES_PER_PARAMETER = 4
-
-
-class CostRecord(BaseModel):
-    """What one method costs. Sizes are in units of 2^20 bytes, FLOPs are of one image."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
-
-    method: str
-    param_size_mb: float = Field(ge=0, description="as torchsummary counts")
-    est_total_mb: float = Field(ge=0, description="as torchsummary counts, with activations")
-    param_size_mb_active: float | None = Field(
-        default=None, description="the same with DyReLU active, where the paper's row has it off"
-    )
-    est_total_mb_active: float | None = None
-    trainable_parameters: int | None = Field(default=None, ge=0)
-    nonzeros: int | None = Field(default=None, ge=0)
-    batch_norm_parameters: int | None = Field(default=None, ge=0)
-    dyrelu_parameters: int | None = Field(default=None, ge=0)
-    other_parameters: int | None = Field(default=None, ge=0)
-    flops_inference_dense: float | None = None
-    flops_inference_sparse: float | None = None
-    flops_training_dense: float | None = None
-    flops_training_sparse: float | None = None
-    peak_memory_mb: float | None = None
-    seconds_per_step: float | None = None
-    seconds_spread: float | None = None
-    hours_estimate: float | None = None
-    measured_batch_size: int | None = None
-    measured_on: str | None = None
 
 
 def render_cost(

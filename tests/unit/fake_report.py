@@ -6,8 +6,9 @@ from typing import Any
 from east.analysis.aggregate import AggregatedGrid, AggregatedMethods, aggregate, write_json
 from east.analysis.evidence import gather, write_evidence
 from east.config.tables import Table
+from east.cost.record import CostRecord
 from east.render.contents import FigureGroup, Reading, ReportFigure, ReportSection, ReportSpec
-from east.render.cost import CostRecord, render_cost
+from east.render.cost import render_cost
 from east.render.tables import render_table
 from tests.unit.fake_runs import DIVERGED, PUBLISHED, grid, methods, write_curve, write_run
 

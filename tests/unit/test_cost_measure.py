@@ -5,11 +5,13 @@ import pytest
 import torch
 from cost_specs import make_spec
 
-from east.cost.measure import make_training_step, measure_steps, measure_training
+from east.config.run import ClipSpec
+from east.cost.measure import make_training_step, measure_steps, measure_training, seconds_of_each, settling_steps
 from east.data.catalog import DATASETS
 from east.errors import EastError
 
 CPU = torch.device("cpu")
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 NAP = 0.02
 HELD_MB = 96
 
@@ -67,3 +69,27 @@ def test_the_measured_step_trains_the_runs_sparse_network(faded):
     assert 0 < int(mask.sum()) < mask.numel()
     assert torch.equal(weight != 0, mask)
     assert any("fc1" in name for name, _ in training_step.engine.model.named_parameters()) is not faded
+
+
+def test_a_recorded_step_is_executed_recorded_and_repeated_before_it_counts():
+    spec = make_spec()
+    assert settling_steps("eager", spec) == 1
+    assert settling_steps("captured", spec) == settling_steps("compiled", spec) == 3
+    # Of four steps one measures the norm, and makes a kind of its own.
+    clip = ClipSpec(norm=1.0, scope="dense", every=4)
+    clipped = spec.model_copy(update={"training": spec.training.model_copy(update={"gradient_clip": clip})})
+    assert settling_steps("captured", clipped) == 12
+
+
+def test_each_step_gets_its_number_and_its_time():
+    made = []
+
+    def step(number):
+        made.append(number)
+        time.sleep(NAP * number)
+
+    seconds = seconds_of_each(step, range(1, 4), DEVICE)
+    assert made == [1, 2, 3]
+    assert len(seconds) == 3
+    if DEVICE.type == "cpu":
+        assert all(NAP * number <= found for number, found in zip(made, seconds, strict=True))

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from east.config import make_plan, read_config
-from east.operations.disk import run_bytes
+from east.operations.disk import disk_need
 from east.operations.doctor import data, gpu, machine, packages, results, slurm
 from east.operations.doctor.ask import Asker
 from east.operations.doctor.checks import can_run, run
@@ -315,7 +315,7 @@ def test_kernels_that_are_slower_than_they_might_be_are_a_warning(surroundings, 
 
 
 def test_space_is_compared_with_what_runs_that_are_not_done_and_their_data_need(surroundings):
-    need = sum(run_bytes(run.spec) for run in SMALL.runs) + (1_438 + 359) * (3 * 12 * 12 + 8)
+    need = sum(disk_need(SMALL.runs, Path()).runs.values()) + (1_438 + 359) * (3 * 12 * 12 + 8)
     levels = {}
     for free in (need - 1, need, int(need * 1.25) - 1, int(need * 1.25) + 1):
         levels[free] = only(machine.space(surroundings(facts={}, free_bytes=lambda folder, free=free: free))).level

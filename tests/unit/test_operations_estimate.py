@@ -11,24 +11,36 @@ import torch
 from safetensors.torch import save
 
 from east.config import load_plan, make_plan, read_config
-from east.cost.parts import Conditions, KindTimes, PartSeconds, at_density, time_kind
-from east.cost.timed_training import TimedTraining
-from east.data.catalog import DATASETS, steps_per_epoch
+from east.cost import timing
+from east.cost.measure import random_images
+from east.cost.timing import (
+    Clocked,
+    Conditions,
+    KindTimes,
+    PartSeconds,
+    Situation,
+    Stopwatch,
+    time_kind,
+    timed_batch,
+)
+from east.data.catalog import steps_per_epoch
 from east.models import build_model
 from east.operations import disk
-from east.operations.disk import data_bytes, run_bytes
-from east.operations.estimate import costs, runs_left
-from east.operations.kind_seconds import KindSeconds, timed_densities
-from east.operations.kinds import Moment, Work, densities, kind_of, remaining_work
-from east.operations.parallelism import find_parallelism, wall_seconds
+from east.operations.disk import disk_need
+from east.operations.estimate import costs, find_parallelism, runs_left, wall_seconds
+from east.operations.kinds import KindSeconds, kind_of, remaining_phases, situations
 from east.sparse.schedule import Schedule
-from east.sparse.timetable import Timetable
+from east.sparse.timetable import Phase, Timetable
+from east.training.assembly import Training
+from east.training.hooks import Hook
+from east.training.loop import run_loop
 from tests.conftest import ROOT
 from tests.unit.cost_specs import make_spec
 from tests.unit.fake_runs import write_planned_run
 from tests.unit.in_process import east
 
 CPU = torch.device("cpu")
+NAP = 0.2
 TEST_CONFIG = ROOT / "config" / "test.yaml"
 PAPER = load_plan()
 PARTS = PartSeconds(step=1.0, dense_gradients=10.0, update=100.0, evaluation=1000.0)
@@ -36,6 +48,10 @@ PARTS = PartSeconds(step=1.0, dense_gradients=10.0, update=100.0, evaluation=100
 
 def paper_run(run_id):
     return next(run for run in PAPER if run.id == run_id).spec
+
+
+def total(phases, what):
+    return sum(getattr(phase, what) for phase in phases)
 
 
 def test_the_papers_runs_are_of_seven_kinds():
@@ -67,19 +83,19 @@ def test_seed_and_schedule_make_no_other_kind():
 
 
 @pytest.mark.parametrize("run", ["table2/static/seed17", "table3/triangular-m30-n2-g2/seed17"])
-def test_the_work_of_a_run_is_that_of_its_timetable(run):
+def test_what_a_run_does_is_what_its_timetable_has(run):
     spec = paper_run(run)
-    work = remaining_work(spec)
+    phases = remaining_phases(spec)
     schedule = Schedule.of(spec, steps_per_epoch(spec))
     updates = list(Timetable(schedule))
-    assert work.steps.total() == schedule.total_steps == 250 * 352
-    assert work.epochs.total() == 250
-    assert work.updates.total() == len(updates)
+    assert total(phases, "steps") == schedule.total_steps == 250 * 352
+    assert total(phases, "epochs") == 250
+    assert total(phases, "updates") == len(updates)
     before = [schedule.density(0), *(update.density for update in updates)]
     growing = [new.density > old or new.kind == "exchange" for old, new in zip(before, updates, strict=False)]
-    assert work.dense_gradients.total() == sum(growing)
+    assert total(phases, "dense_gradients") == sum(growing)
     # The density of every step: what the update before it has set.
-    mean = sum(moment.density * steps for moment, steps in work.steps.items()) / schedule.total_steps
+    mean = sum(phase.density * phase.steps for phase in phases) / schedule.total_steps
     ends = [*(update.step for update in updates), schedule.total_steps]
     begins = [0, *ends]
     expected = sum(density * (end - begin) for density, begin, end in zip(before, begins, ends, strict=False))
@@ -87,69 +103,65 @@ def test_the_work_of_a_run_is_that_of_its_timetable(run):
 
 
 def test_dyrelu_is_active_until_it_has_faded():
-    work = remaining_work(paper_run("tablemethods/east-w-dyrelu-resnet34-cifar10/seed17"))
-    dynamic = sum(epochs for moment, epochs in work.epochs.items() if moment.dynamic)
-    assert dynamic == 123  # β is zero from epoch 124 on
+    phases = remaining_phases(paper_run("tablemethods/east-w-dyrelu-resnet34-cifar10/seed17"))
+    assert sum(phase.epochs for phase in phases if phase.dynamic) == 123  # β is zero from epoch 124 on
+    assert situations(phases)[0].dynamic  # DyReLU retires for good
+    assert not situations(phases)[-1].dynamic
 
 
-def test_fixed_masks_are_never_updated():
-    assert remaining_work(make_spec(topology="fixed")).updates.total() == 0
+def test_masks_and_gradients_are_looked_at_where_the_rule_does():
+    assert total(remaining_phases(make_spec(topology="fixed")), "updates") == 0
+    random = remaining_phases(make_spec(topology="set", epochs=4))
+    assert total(random, "updates") > 0
+    assert total(random, "dense_gradients") == 0
 
 
-def test_random_growth_needs_no_gradient():
-    work = remaining_work(make_spec(topology="set", epochs=4))
-    assert work.updates.total() > 0
-    assert work.dense_gradients.total() == 0
-
-
-def test_a_resumed_run_has_the_work_of_its_last_epochs():
+def test_a_resumed_run_does_its_last_epochs():
     spec = make_spec(cyclic=True, epochs=100)
-    whole, begun = remaining_work(spec), remaining_work(spec, 60)
-    assert begun.epochs.total() == 40
-    assert begun.steps.total() == whole.steps.total() * 40 // 100
-    assert begun.updates.total() < whole.updates.total()
-    assert begun.steps <= whole.steps
-    assert remaining_work(spec, 100) == Work()
+    whole, begun = remaining_phases(spec), remaining_phases(spec, 60)
+    assert total(begun, "epochs") == 40
+    assert total(begun, "steps") == total(whole, "steps") * 40 // 100
+    assert 0 < total(begun, "updates") < total(whole, "updates")
+    assert remaining_phases(spec, 100) == ()
 
 
-def test_densities_are_those_at_which_there_is_work():
-    constant, cyclic = (remaining_work(paper_run(f"table2/{row}/seed17")) for row in ("static", "cosine-m10-n1"))
-    assert densities([constant])[False] == (0.0005, 0.0005)
-    assert densities([constant, cyclic])[False] == pytest.approx((0.0005, 0.005), rel=0.01)
-    assert densities([]) == {}
+def test_a_kind_is_timed_where_its_densities_lie():
+    constant, cyclic = (remaining_phases(paper_run(f"table2/{row}/seed17")) for row in ("static", "cosine-m10-n1"))
+    assert situations(constant) == [Situation(False, pytest.approx(0.0005))]
+    assert [each.density for each in situations([*constant, *cyclic])] == pytest.approx(
+        [0.0005, 0.00158, 0.005], rel=0.01
+    )
+    # A narrow range is timed once.
+    narrow = [Phase(density, False, steps=1) for density in (0.01, 0.012)]
+    assert [each.density for each in situations(narrow)] == pytest.approx([0.01095], rel=1e-3)
+    assert situations([]) == []
 
 
-def test_a_narrow_range_of_densities_is_timed_once():
-    assert timed_densities(0.01, 0.012) == pytest.approx([0.01095], rel=1e-3)
-    assert timed_densities(0.01, 0.1) == pytest.approx([0.01, 0.0316, 0.1], rel=1e-2)
-
-
-def kind_times(**parts):
-    return KindTimes(
-        build=1.0, save=2.0, checkpoint_bytes=10, batch=4, parts={(False, d): p for d, p in parts.get("at", {}).items()}
+def kind_seconds(*found):
+    """Of a kind that each process has timed at these densities."""
+    return KindSeconds(
+        [
+            KindTimes(1.0, 2.0, 10, batch=4, parts={Situation(False, density): parts for density, parts in one.items()})
+            for one in found
+        ]
     )
 
 
 def test_seconds_between_two_densities_follow_the_logarithm():
-    timed = KindSeconds([kind_times(at={0.01: PARTS, 1.0: replace(PARTS, step=3.0)})])
-    assert timed.at(Moment(False, 0.1)).step == pytest.approx(2.0)
-    assert timed.at(Moment(False, 0.01)) == PARTS
-    assert timed.at(Moment(False, 0.001)).step == pytest.approx(1.0)
+    timed = kind_seconds({0.01: PARTS, 1.0: replace(PARTS, step=3.0)})
+    assert timed.at(Situation(False, 0.1)).step == pytest.approx(2.0)
+    assert timed.at(Situation(False, 0.01)) == PARTS
+    assert timed.at(Situation(False, 0.001)).step == pytest.approx(1.0)
 
 
 def test_seconds_are_the_means_of_processes():
-    timed = KindSeconds([kind_times(at={0.1: PARTS}), kind_times(at={0.1: replace(PARTS, update=300.0)})])
-    assert timed.at(Moment(False, 0.1)) == replace(PARTS, update=200.0)
+    timed = kind_seconds({0.1: PARTS}, {0.1: replace(PARTS, update=300.0)})
+    assert timed.at(Situation(False, 0.1)) == replace(PARTS, update=200.0)
 
 
-def test_every_part_of_the_work_counts():
-    moment = Moment(False, 0.1)
-    work = Work()
-    work.steps[moment] += 7
-    work.dense_gradients[moment] += 3
-    work.updates[moment] += 5
-    work.epochs[moment] += 2
-    assert KindSeconds([kind_times(at={0.1: PARTS})]).of(work) == 7 + 30 + 500 + 2 * (1000 + 2)
+def test_every_part_of_a_run_counts():
+    phases = [Phase(0.1, False, steps=7, updates=5), Phase(0.1, False, dense_gradients=3, epochs=2)]
+    assert kind_seconds({0.1: PARTS}).of(phases) == 7 + 30 + 500 + 2 * (1000 + 2)
 
 
 def test_jobs_begin_in_order_as_places_become_free():
@@ -191,8 +203,8 @@ def test_a_checkpoint_of_the_same_run_counts(plan, tmp_path):
         spec = run.spec if run is begun else run.spec.model_copy(update={"seed": 99})
         (folder / "run.json").write_text(json.dumps(spec.model_dump(mode="json")))
         (folder / f"checkpoint-{epochs:06d}.pt").touch()
-    works = [item.work.epochs.total() for item in runs_left(plan, tmp_path)]
-    assert works[:3] == [1, 2, 2]
+    epochs = [total(item.phases, "epochs") for item in runs_left(plan, tmp_path)]
+    assert epochs[:3] == [1, 2, 2]
 
 
 def test_costs_of_tables_and_of_all(plan):
@@ -204,19 +216,27 @@ def test_costs_of_tables_and_of_all(plan):
     assert (total.runs, total.left, total.seconds) == (6, 4, 40)
 
 
-def test_disk_is_that_of_the_final_weights_and_the_records():
+def test_disk_is_that_of_the_final_weights_and_the_records(plan, tmp_path):
+    def run_bytes(spec):
+        [found] = disk_need([plan.runs[0].model_copy(update={"spec": spec})], tmp_path).runs.values()
+        return found
+
     spec, longer = (make_spec(activation="dyrelu", width=8, epochs=epochs) for epochs in (4, 8))
     weights = len(save(build_model("resnet34", 10, width=8).state_dict()))
     assert run_bytes(spec) == pytest.approx(weights, rel=0.1)
-    updates = remaining_work(longer).updates.total() - remaining_work(spec).updates.total()
+    updates = total(remaining_phases(longer), "updates") - total(remaining_phases(spec), "updates")
     assert run_bytes(longer) - run_bytes(spec) == 4 * disk.EPOCH_RECORDS + updates * disk.UPDATE_RECORDS
 
 
-def test_data_that_are_not_prepared_need_disk(tmp_path):
+@pytest.mark.parametrize(
+    ("dataset", "expected"),
+    [("digits", 0), ("imagenet", 0), ("cifar10", 60_000 * (3 * 32 * 32 + 8) + 170_498_071)],
+)
+def test_data_that_are_not_prepared_need_disk(plan, tmp_path, dataset, expected):
     (tmp_path / "digits").mkdir()
     (tmp_path / "digits" / "manifest.json").touch()
-    assert data_bytes(["digits", "imagenet"], tmp_path) == 0
-    assert data_bytes(["cifar10"], tmp_path) == 60_000 * (3 * 32 * 32 + 8) + 170_498_071
+    runs = [plan.runs[0].model_copy(update={"spec": make_spec(dataset=dataset)})]
+    assert disk_need([*runs, *runs], tmp_path).data == expected
 
 
 def conditions(seconds, engine="dense"):
@@ -226,47 +246,58 @@ def conditions(seconds, engine="dense"):
 @pytest.mark.parametrize("engine", ["dense", "auto"])
 def test_every_part_of_a_kind_is_timed(tmp_path, one_thread, engine):
     spec = make_spec(activation="dyrelu", width=4, dataset="digits", batch_size=16)
-    moments = {True: (0.05,), False: (0.05, 0.1, 0.2)}
-    found = time_kind(kind_of(spec), moments, conditions(0.2, engine), tmp_path)
+    timed = [Situation(True, 0.05), *(Situation(False, density) for density in (0.05, 0.1, 0.2))]
+    found = time_kind(kind_of(spec), timed, conditions(0.2, engine), tmp_path)
     assert found.build > 0
     assert found.save > 0
     assert found.checkpoint_bytes > 1000
+    assert found.batch == 16
     # The dense engine takes as long at any density.
-    expected = {(True, 0.05), (False, 0.1)} | ({(False, 0.05), (False, 0.2)} if engine == "auto" else set())
-    assert found.parts.keys() == expected
+    assert list(found.parts) == ([timed[0], timed[2]] if engine == "dense" else timed)
     assert all(parts.step > 0 and parts.evaluation > 0 and parts.update > 0 for parts in found.parts.values())
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_slow_step_is_told_from_few_images(one_thread, monkeypatch):
-    training = TimedTraining(at_density(kind_of(make_spec(width=4, batch_size=128)), 0.05), CPU, "dense")
+def test_the_loop_and_its_records_are_clocked_by_part(one_thread):
+    class Naps(Hook):
+        def after_step(self, training, update):
+            time.sleep(NAP if update is not None else 0)
 
-    def steps(images, window):
-        training.batch = images
-        return 2.0 + images / 4
+        def after_epoch(self, training, record):
+            time.sleep(2 * NAP)
 
-    monkeypatch.setattr(training, "_time_steps", steps)
-    assert training.time_step(window=1.0, affordable=16.0) == pytest.approx(2 + 128 / 4)
-    assert training.batch < 128
-
-
-def test_steps_that_can_be_afforded_are_timed_whole(one_thread, monkeypatch):
-    training = TimedTraining(at_density(kind_of(make_spec(width=4, batch_size=128)), 0.05), CPU, "dense")
-
-    def steps(images, window):
-        training.batch = images
-        return 0.01
-
-    monkeypatch.setattr(training, "_time_steps", steps)
-    assert training.time_step(window=1.0, affordable=16.0) == 0.01
-    assert training.batch == 128
+    spec = make_spec(width=4, density=0.05, update_period=5, batch_size=2, epochs=50)
+    training = Training.begin(spec, random_images(spec, CPU, training=12, evaluation=4), device=CPU, engine="dense")
+    stopwatch = Stopwatch(training, [Naps()], settling=1, seconds=0.0)
+    with pytest.raises(SystemExit):
+        run_loop(training, [stopwatch])
+    assert training.epoch == 1  # its time was over at once
+    found = stopwatch.means()
+    assert NAP <= found["update"] < 2 * NAP
+    assert 2 * NAP <= found["save"] < 3 * NAP
+    assert 0 < found["step"] < NAP
+    assert 0 < found["evaluation"] < NAP
+    assert 0 <= found["dense gradients"] < NAP
 
 
-def test_timing_draws_images_of_the_runs_shape(one_thread):
-    training = TimedTraining(at_density(kind_of(make_spec(dataset="digit_pairs", width=4)), 0.05), CPU, "dense")
-    images, labels = next(training._endless_batches(5))
-    assert images.shape == (5, *DATASETS["digit_pairs"].image_shape)
-    assert labels.shape == (5,)
+def test_seconds_are_those_of_whole_batches_and_data_sets(monkeypatch, tmp_path, one_thread):
+    seconds = {"step": 1.0, "dense gradients": 2.0, "update": 3.0, "evaluation": 5.0, "save": 7.0}
+    monkeypatch.setattr(timing, "clock", lambda *_: Clocked(11.0, seconds, 13))
+    spec = kind_of(make_spec(width=4, batch_size=128))
+    found = time_kind(spec, [Situation(False, 0.05)], conditions(1e-4), tmp_path)
+    assert (found.build, found.save, found.checkpoint_bytes, found.batch) == (11.0, 7.0, 13, 32)
+    # A quarter of a batch was timed, and an evaluation of 125 images of each part.
+    expected = PartSeconds(4.0, 8.0, 3.0, 5.0 * (143 + 359) / (125 + 125))
+    assert found.parts == {Situation(False, 0.05): expected}
+
+
+def test_slow_steps_are_timed_on_few_images():
+    small, large = make_spec(width=4, batch_size=128), make_spec(width=64, dataset="cifar10", batch_size=128)
+    assert timed_batch(small, "dense", CPU, conditions(3.0)) == 128
+    assert timed_batch(large, "sparse", CPU, conditions(3.0)) == 128
+    few = timed_batch(large, "dense", CPU, conditions(3.0))
+    assert 32 <= few < 128
+    assert timed_batch(large, "dense", CPU, conditions(30.0)) == 128
 
 
 def test_a_finished_plan_costs_nothing(plan, tmp_path):

@@ -5,8 +5,9 @@ import json
 import pytest
 from fake_runs import PUBLISHED
 
+from east.cost.record import CostRecord
 from east.errors import EastError
-from east.render.cost import CostRecord, PublishedCost, explain_differences, read_costs, render_cost
+from east.render.cost import PublishedCost, explain_differences, read_costs, render_cost
 
 TABLE = PUBLISHED / "table6.csv"
 RIGL = {

@@ -15,8 +15,8 @@ from east.analysis.compare import compare
 from east.config import load_plan
 from east.config.files import read_config
 from east.config.plan import cost_plan
+from east.cost.record import CostRecord
 from east.render.contents import FIGURES, grid_figures, methods_figures
-from east.render.cost import CostRecord
 from east.render.figures import PlanData, TableData, draw, draw_plan, draw_table
 from east.render.figures.cost import printed_hours
 from east.render.figures.style import MOST_PANELS, look, new_figure

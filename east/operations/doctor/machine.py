@@ -96,12 +96,13 @@ def space(here: Surroundings) -> Iterator[Finding]:
     if not here.has_torch:
         yield Finding("note", "what the plan needs on disk cannot be counted until PyTorch can be imported")
         return
-    from east.operations.disk import data_bytes, run_bytes
+    from east.operations.disk import disk_need
 
-    left = [run.spec for run in here.plan.runs if not (here.results / "runs" / run.id / SUMMARY).is_file()]
+    left = [run for run in here.plan.runs if not (here.results / "runs" / run.id / SUMMARY).is_file()]
+    disk = disk_need(left, here.data)
     needs = {
-        "results": (here.results, sum(map(run_bytes, left))),
-        "data": (here.data, data_bytes(here.plan.datasets(), here.data)),
+        "results": (here.results, sum(disk.runs.values())),
+        "data": (here.data, disk.data),
     }
     if cache := here.ask.probe("kernels").get("cache"):
         needs["compiled kernels"] = (Path(cache), KERNELS)

@@ -12,8 +12,8 @@ from pathlib import Path
 from east.analysis.aggregate import AggregatedGrid, AggregatedMethods
 from east.analysis.compare import TableComparison
 from east.config.tables import CostPlan
+from east.cost.record import CostRecord
 from east.render.contents import FIGURES, grid_figures, methods_figures
-from east.render.cost import CostRecord
 from east.render.schedules import DrawnSchedule
 
 

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from east.analysis.published import PublishedCost, read_published_costs
-from east.render.cost import CostRecord
+from east.cost.record import CostRecord
 from east.render.figures import Drawing, PlanData
 from east.render.figures.style import (
     FULL,

@@ -2,8 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from east.cost.summary import torchsummary_memory
-from east.cost.trace import trace_outputs
+from east.cost.accounting import torchsummary_memory, trace_outputs
 from east.models import build_model
 from east.models.dct import set_fused
 from east.models.dyrelu import retire_dyrelu
