@@ -2,7 +2,6 @@
 
 from east.render.schedules import SCHEDULES, distinct_schedules
 
-
 for kind, tables, drawn in [
     ("grid", GRIDS, GRID_FIGURES),
     ("methods", [METHODS_TABLE], METHODS_FIGURES),

@@ -4,7 +4,6 @@ import json
 
 from east.render.hyperparameters import hyperparameter_rows
 
-
 PLANNED_SUMMARIES = [f"{RUNS}/{run.id}/summary.json" for run in PLAN.runs]
 
 
