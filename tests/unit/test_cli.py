@@ -182,7 +182,7 @@ def test_every_part_that_a_configuration_may_name_is_listed_with_its_parameters(
         "density cycles": Pattern,
         "data sets": DatasetName,
     }.items():
-        assert {name for found, name in parts if found == kind} == set(get_args(names))
+        assert {name for found, name in parts if found == kind} == set(get_args(get_args(names)[0]))
     assert parts["optimizers", "sgd"]["parameters"] == {"momentum": 0.0, "nesterov": False}
     assert parts["topologies", "fixed"]["parameters"] == {}
     printed = run_in_process("list").stdout
