@@ -55,7 +55,7 @@ EPOCH_STEPS = {"cpu": 6, "cuda": 32}
 NEVER = 10**9
 """More steps, or epochs, than will be made."""
 
-FLOPS_PER_SECOND = 2e11
+FLOPS_PER_SECOND = 1e11
 """Of a core; decides how many images a dense step is timed on."""
 
 LEAST_BATCH = 32

@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "training": COMMON | {"config", "sparse", "data", "models", "engine"},
     "cost": COMMON | {"config", "sparse", "data", "models", "engine", "training"},
     "analysis": COMMON | {"config", "sparse", "training"},
-    "render": COMMON | {"config", "sparse", "analysis", "data", "training"},
+    "render": COMMON | {"config", "sparse", "analysis", "cost", "data", "training"},
     "launch": COMMON,
     "operations": COMMON
     | {"config", "sparse", "data", "models", "engine", "training", "cost", "analysis", "launch", "render"},
