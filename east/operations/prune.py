@@ -16,7 +16,7 @@ from east.files import is_temporary
 from east.locks import claimed
 from east.operations.merge import INCOMING
 from east.operations.on_disk import find, read_run
-from east.render.names import GRID_FIGURES, METHODS_FIGURES
+from east.render.contents import grid_figures, methods_figures
 from east.training.folder import CHECKPOINTS, LOCK, is_locked
 
 Kind = Literal[
@@ -28,7 +28,7 @@ CONSTANT_TABLES = frozenset({"table6", "tableB1"})
 """Tables that every plan has, whatever its grids."""
 
 _TABLE_FILES = ("aggregate/*.json", "tables/*", "figures/*", "logs/aggregate/*", "logs/table/*", "logs/figures/*")
-_FIGURES = "|".join({*GRID_FIGURES, *METHODS_FIGURES})
+_FIGURES = "|".join({*grid_figures(), *methods_figures()})
 _TABLE_NAME = re.compile(rf"(table[A-Za-z0-9]+)(-({_FIGURES}))?\.(json|csv|md|tex|html|png|svg|log)")
 
 

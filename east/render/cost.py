@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -37,7 +36,7 @@ def render_cost(
     """
     theirs = {row.method: row for row in read_published_costs(published)} if published else {}
     pairs = [(row, theirs.get(row.method)) for row in rows]
-    what: dict[str, Any] = {"network": network, "dataset": dataset, "comparable": comparable or not theirs}
+    what = {"network": network, "dataset": dataset, "comparable": comparable or not theirs}
     machines = list(dict.fromkeys(row.measured_on for row in rows if row.measured_on))
     measured = view_of(
         _MEASURED,

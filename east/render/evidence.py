@@ -6,7 +6,6 @@ Markdown, LaTeX, HTML and CSV follow from that, and the report and the appendix 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from east.analysis.audit import Finding
 from east.analysis.claims import ClaimTest, Pair, Support
@@ -74,10 +73,7 @@ _VERDICTS: tuple[Quantity[TableComparison], ...] = (
     Quantity(numeric("Different"), lambda table: _count(table, "different")),
     Quantity(numeric("Undecided"), lambda table: _count(table, "undecided")),
     Quantity(numeric("No verdict"), lambda table: _count(table, "too few seeds", "not comparable")),
-    Quantity(
-        numeric("Mean difference"),
-        lambda table: _mean(table.shift.difference if table.shift else None, table.shift),
-    ),
+    Quantity(numeric("Mean difference"), lambda table: _mean(table.shift)),
     Quantity(numeric("Rank correlation"), lambda table: _rank(table.rank)),
 )
 
@@ -188,7 +184,7 @@ _CLAIMS: tuple[Quantity[_Side], ...] = (
     Quantity(numeric("Sign test p"), lambda side: _p(side.support.sign_p), {"sign_p": "support.sign_p"}),
     Quantity(
         numeric("Mean difference"),
-        lambda side: _mean(side.support.effect.mean if side.support.effect else None, side.support.effect),
+        lambda side: _mean(side.support.effect),
         {
             "mean_difference": "support.effect.mean",
             "interval_low": "support.effect.low",
@@ -312,7 +308,7 @@ def _label(table: str) -> str:
     return table_label(table) or table
 
 
-def _margin_and_level(tables: Sequence[TableComparison]) -> dict[str, Any]:
+def _margin_and_level(tables: Sequence[TableComparison]) -> dict[str, str]:
     """Margin and level of some tables in words."""
     return {
         "margin": " or ".join(dict.fromkeys(f"±{table.comparing.margin:g}" for table in tables)),
@@ -357,11 +353,12 @@ def _rank(rank: RankCorrelation | None) -> str:
     return f"{fixed(rank.tau)} ({fixed(rank.low)} to {fixed(rank.high)})"
 
 
-def _mean(mean: float | None, ends: Welch | MeanInterval | None) -> str:
+def _mean(found: Welch | MeanInterval | None) -> str:
     """A mean difference with its interval, where it has one."""
-    if ends is None or ends.low is None or ends.high is None:
-        return signed(mean, 2)
-    return f"{signed(mean, 2)} ({_interval(ends.low, ends.high)})"
+    if found is None:
+        return DASH
+    mean = signed(found.difference if isinstance(found, Welch) else found.mean, 2)
+    return mean if found.low is None or found.high is None else f"{mean} ({_interval(found.low, found.high)})"
 
 
 def _interval_cell(table: TableComparison, test: Welch | None) -> Cell:

@@ -13,10 +13,6 @@ NETWORKS: dict[ModelName, str] = {
 
 DATASETS: dict[str, str] = {name: info.label for name, info in catalog.DATASETS.items()}
 
-GRID_FIGURES = ("curves", "multiplier", "churn", "layers")
-METHODS_FIGURES = ("curves", "churn")
-"""Figures of a table, as their files are named after it: of one of Tables 2-5, and of that of the methods."""
-
 
 def table_label(identifier: str) -> str | None:
     """The number of a paper's table from its id: `table2` is "Table 2", `tableB1` "Table B.1"; otherwise None."""

@@ -7,7 +7,6 @@ from typing import Any, Generic, TypeVar
 
 from east.files import write_atomically
 from east.render.templating import (
-    REPORT_FOLDER,
     html_environment,
     latex_environment,
     markdown_environment,
@@ -52,7 +51,6 @@ def render_views(
     views: Sequence[TableView],
     columns: Sequence[str],
     records: Sequence[Mapping[str, Value]],
-    report_folder: Path = REPORT_FOLDER,
 ) -> Rendered:
     """Print a table, which may have several parts, in every format.
 
@@ -60,16 +58,15 @@ def render_views(
         views: The parts, one under the other.
         columns: The columns of the CSV file.
         records: The rows of the CSV file, unrounded where the printed ones are rounded.
-        report_folder: The folder `report`.
     """
     parts = list(views)
-    html = render(html_environment(report_folder), "table.html.j2", views=parts)
+    html = render(html_environment(), "table.html.j2", views=parts)
     return Rendered(
         csv=csv_text(columns, records),
-        md=render(markdown_environment(report_folder), "table.md.j2", views=parts),
-        tex=render(latex_environment(report_folder), "table.tex.j2", views=parts),
+        md=render(markdown_environment(), "table.md.j2", views=parts),
+        tex=render(latex_environment(), "table.tex.j2", views=parts),
         html=html,
-        document=table_document(html, parts[0].label or parts[0].id, report_folder),
+        document=table_document(html, parts[0].label or parts[0].id),
     )
 
 

@@ -1,7 +1,6 @@
 """Tables 2-5 and the methods table, beside the published numbers."""
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 from east.analysis.aggregate import (
     Accuracy,
@@ -25,7 +24,7 @@ from east.render.numbers import (
     signed,
 )
 from east.render.rendered import Rendered, Value, render_views
-from east.render.templating import REPORT_FOLDER, caption
+from east.render.templating import caption
 from east.render.view import Cell, Column, Footnotes, TableView, ViewRow
 
 _SEED_COLUMNS = ("seeds_planned", "seeds_used", "seeds_diverged", "seeds_missing", "seed_values", "footnote")
@@ -43,21 +42,20 @@ METHODS_CSV = (
 )
 
 
-def render_table(aggregated: AggregatedGrid | AggregatedMethods, report_folder: Path = REPORT_FOLDER) -> Rendered:
+def render_table(aggregated: AggregatedGrid | AggregatedMethods) -> Rendered:
     """Print a summarised table in every format.
 
     Args:
         aggregated: What `aggregate` returned.
-        report_folder: The folder `report` with the templates and captions.
     """
     if isinstance(aggregated, AggregatedGrid):
         records: list[dict[str, Value]] = [_grid_record(aggregated, row) for row in aggregated.rows]
-        return render_views([grid_view(aggregated, report_folder)], GRID_CSV, records, report_folder)
+        return render_views([grid_view(aggregated)], GRID_CSV, records)
     records = [_method_record(aggregated, row) for row in aggregated.rows]
-    return render_views([methods_view(aggregated, report_folder)], METHODS_CSV, records, report_folder)
+    return render_views([methods_view(aggregated)], METHODS_CSV, records)
 
 
-def grid_view(table: AggregatedGrid, report_folder: Path = REPORT_FOLDER) -> TableView:
+def grid_view(table: AggregatedGrid) -> TableView:
     """One of Tables 2-5 with the paper's columns, and the published numbers where the table has them."""
     beside = table.published_table is not None
     here = "This run" if beside else ""
@@ -94,14 +92,14 @@ def grid_view(table: AggregatedGrid, report_folder: Path = REPORT_FOLDER) -> Tab
     return TableView(
         id=table.id,
         label=table_label(table.id),
-        caption=_grid_caption(table, report_folder),
+        caption=_grid_caption(table),
         columns=tuple(columns),
         rows=tuple(rows),
         footnotes=footnotes.collected(),
     )
 
 
-def methods_view(table: AggregatedMethods, report_folder: Path = REPORT_FOLDER) -> TableView:
+def methods_view(table: AggregatedMethods) -> TableView:
     """The methods table: every method on every network and data set of the plan."""
     footnotes = Footnotes()
     rows = []
@@ -125,7 +123,6 @@ def methods_view(table: AggregatedMethods, report_folder: Path = REPORT_FOLDER) 
         label=table_label(table.id),
         caption=caption(
             "table-methods",
-            report_folder,
             title=table.title,
             density=density_text(table.density),
             **_summarised(table, [row.accuracy for row in table.rows]),
@@ -182,11 +179,10 @@ def _published_cells(row: GridResult, published: PublishedValue | None, footnote
     ]
 
 
-def _grid_caption(table: AggregatedGrid, report_folder: Path) -> str:
+def _grid_caption(table: AggregatedGrid) -> str:
     static = table.static
     return caption(
         "tables-2-to-5",
-        report_folder,
         title=table.title,
         network=NETWORKS[table.model],
         dataset=DATASETS[table.dataset],

@@ -131,14 +131,14 @@ def read_text(path: Path) -> str:
         raise EastError(f"{path} cannot be read, and the report needs it: {error}.") from error
 
 
-def html_environment(report_folder: Path = REPORT_FOLDER) -> Environment:
+def html_environment() -> Environment:
     """Templates for HTML; every value is escaped unless it is `Markup`."""
-    environment = Environment(autoescape=True, finalize=_finalize_html, **_common(report_folder / "templates"))
+    environment = Environment(autoescape=True, finalize=_finalize_html, **_common("templates"))
     environment.filters["drawn"] = interval_drawing
     return environment
 
 
-def latex_environment(report_folder: Path = REPORT_FOLDER) -> Environment:
+def latex_environment() -> Environment:
     """Templates for LaTeX, with `<< value >>` and `<% statement %>`; every value is escaped unless it is `Tex`."""
     return Environment(
         autoescape=False,  # noqa: S701 - the escaping of LaTeX is done by `finalize`
@@ -149,28 +149,27 @@ def latex_environment(report_folder: Path = REPORT_FOLDER) -> Environment:
         block_end_string="%>",
         comment_start_string="<#",
         comment_end_string="#>",
-        **_common(report_folder / "templates"),
+        **_common("templates"),
     )
 
 
-def markdown_environment(report_folder: Path = REPORT_FOLDER) -> Environment:
+def markdown_environment() -> Environment:
     """Templates for Markdown; every value is escaped."""
     return Environment(
         autoescape=False,  # noqa: S701 - the escaping of Markdown is done by `finalize`
         finalize=lambda value: escape_markdown(str(value)),
-        **_common(report_folder / "templates"),
+        **_common("templates"),
     )
 
 
-def caption(name: str, report_folder: Path = REPORT_FOLDER, **values: Any) -> str:
+def caption(name: str, **values: Any) -> str:
     """Fill a caption of `report/captions`: plain text on one line, which the table's template escapes.
 
     Args:
         name: The file without `.j2`.
-        report_folder: The folder `report`.
         **values: What the caption speaks about.
     """
-    environment = Environment(autoescape=False, **_common(report_folder / "captions"))  # noqa: S701 - plain text
+    environment = Environment(autoescape=False, **_common("captions"))  # noqa: S701 - plain text
     return " ".join(render(environment, f"{name}.j2", **values).split())
 
 
@@ -193,17 +192,16 @@ def content_security_policy(style: str, script: str | None = None) -> str:
     return f"default-src 'none'; img-src data:; style-src {_hash(style)}; {scripts}base-uri 'none'; form-action 'none'"
 
 
-def table_document(fragment: str, title: str, report_folder: Path = REPORT_FOLDER) -> str:
+def table_document(fragment: str, title: str) -> str:
     """A table as a document that can be opened and looks as it does in the report.
 
     Args:
         fragment: The table, from our own templates.
         title: What the window is called.
-        report_folder: The folder `report` with the templates and the style sheet.
     """
-    style = (report_folder / "style.css").read_text(encoding="utf-8")
+    style = (REPORT_FOLDER / "style.css").read_text(encoding="utf-8")
     return render(
-        html_environment(report_folder),
+        html_environment(),
         "document.html.j2",
         title=title,
         policy=content_security_policy(style),
@@ -233,9 +231,9 @@ def _finalize_html(value: object) -> object:
     return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
-def _common(folder: Path) -> dict[str, Any]:
+def _common(folder: str) -> dict[str, Any]:
     return {
-        "loader": FileSystemLoader(folder),
+        "loader": FileSystemLoader(REPORT_FOLDER / folder),
         "undefined": StrictUndefined,
         "trim_blocks": True,
         "lstrip_blocks": True,
