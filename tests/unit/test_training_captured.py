@@ -275,7 +275,7 @@ def test_a_run_of_recorded_steps_leaves_the_files_of_an_eager_one_even_if_it_is_
         with pytest.raises(Interrupted):
             run.train(spec, tmp_path / "recorded", resources, interrupt_at(last))
     found = run.train(spec, tmp_path / "recorded", resources)
-    assert (found["attempts"], found["nonzeros"]) == (3, expected["nonzeros"])
+    assert (found.attempts, found.nonzeros) == (3, expected.nonzeros)
     assert len(rows(tmp_path / "recorded" / "updates.csv")) > 3
     assert sum(len(recorder.tapes) for recorder in recorders) >= 2
     assert results(tmp_path / "recorded") == results(tmp_path / "eager")
