@@ -197,12 +197,17 @@ def draw_masks(model, density, seed=1):
     return layers
 
 
-def change_masks(engine, density, seed=1):
-    """Random masks, and values for weights that have grown; the engine is told."""
+def draw_weights(model, density, seed=1):
+    """Random masks, and new values for all weights that they leave on."""
     with torch.no_grad():
-        for name, layer in draw_masks(engine.model, density, seed).items():
+        for name, layer in draw_masks(model, density, seed).items():
             drawn = torch.randn(layer.weight.shape, generator=generator(seed, name))
             layer.weight.copy_(drawn.to(layer.weight) * layer.mask)
+
+
+def change_masks(engine, density, seed=1):
+    """Random masks and values, which the engine follows."""
+    draw_weights(engine.model, density, seed)
     for weights in engine.active.values():
         weights.read()
     engine.masks_changed()

@@ -123,7 +123,8 @@ def chosen_for(per_channel, costs, among=("fused", "dense"), **parts):
     }
     chosen = Cheapest(costs, PLAIN, among)(describe(model, (3, 32, 32)), nonzeros)
     assert chosen.keys() == nonzeros.keys()
-    assert chosen.pop("classifier") == "dense"
+    classifiers = [name for name in chosen if name.startswith("classifier")]
+    assert [chosen.pop(name) for name in classifiers] == ["dense"]
     return chosen
 
 
@@ -313,6 +314,17 @@ BY_WORK = CostModel(COSTS.seconds | {"unit": 0.0, "module": 0.0})
 """Networks here are tiny: without launches, what is computed decides."""
 
 
+BY_NUMBERS = {
+    "fused": 4e-10,
+    "fused_products": 5e-10,
+    "layout": 1.5e-9,
+    "convolution": 6e-11,
+    "sketch": 1e-10,
+    "module_numbers": 4e-9,
+}
+"""Made up; what a call costs is left out."""
+
+
 def test_auto_follows_the_masks_and_its_signature_tells_what_it_decided():
     engine = auto_on_gpu(0.05, BY_WORK)
     images, labels = ON_GPU.batch()
@@ -353,9 +365,9 @@ def test_auto_has_the_weakest_class_of_what_it_has_executed_so_far():
 
 
 def test_an_exact_clip_speaks_for_the_dense_engine():
-    costs = CostModel(BY_WORK.seconds | {"convolution": 1e-12})
+    costs = times(**BY_NUMBERS)
     for workload, expected in ((PLAIN, "sparse"), (Workload(probes=1), "sparse"), (Workload(dense=1), "dense")):
-        assert auto_on_cpu(resnet34(0.05), workload, lambda: costs).decide(IMAGES).name == expected
+        assert auto_on_cpu(resnet34(0.11), workload, lambda: costs).decide(IMAGES).name == expected
 
 
 def test_it_decides_once_until_the_masks_change():
@@ -378,7 +390,7 @@ def test_it_decides_once_until_the_masks_change():
 
 def test_the_decision_does_not_depend_on_the_size_of_a_batch():
     """Else a run that is resumed could come out otherwise: the last batch of an epoch is smaller."""
-    costs = times(unit=0.002, module_numbers=4e-9, fused=4e-10)
+    costs = times(**BY_NUMBERS, unit=0.002)
     for images, expected in ((8, "dense"), (128, "sparse")):
         assert auto_on_cpu(resnet34(0.02), Workload(images), lambda: costs).decide(IMAGES).name == expected
 

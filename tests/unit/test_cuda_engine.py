@@ -13,7 +13,7 @@ from east.sparse.layers import masked_layers
 from east.training.clip import GradientClip
 from east.training.optimizer import make_optimizer
 from east.training.step import TrainingStep
-from tests.unit.sparse_engines import ON_GPU, agree, change_masks, gradients
+from tests.unit.sparse_engines import ON_GPU, agree, change_masks, draw_weights, gradients
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -80,7 +80,7 @@ def test_steps_before_and_after_an_update_of_the_masks_equal_the_dense_engine(ti
         for number in (1, 2, 3):
             step(*ON_GPU.batch(number=number), 0.1, number, dense_gradients=False)
             if number == 2:
-                change_masks(engine, 0.2, seed=2)
+                draw_weights(engine.model, 0.2, seed=2)
                 step.masks_changed()
         found.append({name: tensor.double() for name, tensor in engine.model.state_dict().items()})
     agree(*found, 1e-8)

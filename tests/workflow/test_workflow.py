@@ -179,7 +179,7 @@ def dry_run(workdir, package):
 )
 def test_only_the_revision_of_the_code_trains_again(finished, tmp_path, old, new, trainings):
     package = shutil.copytree(ROOT / "east", tmp_path / "east")
-    source = package / "__init__.py"
+    source = package / "version.py"
     source.write_text(source.read_text().replace(old, new))
     assert new in source.read_text()
     assert dry_run(finished, tmp_path).count("'train'") == trainings
