@@ -40,7 +40,7 @@ from tests.unit.fake_runs import write_planned_run
 from tests.unit.in_process import east
 
 CPU = torch.device("cpu")
-NAP = 0.2
+NAP = 0.5
 TEST_CONFIG = ROOT / "config" / "test.yaml"
 PAPER = load_plan()
 PARTS = PartSeconds(step=1.0, dense_gradients=10.0, update=100.0, evaluation=1000.0)
