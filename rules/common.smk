@@ -1,5 +1,6 @@
 # The validated plan, the paths of its results, and every function that a job's inputs or params come from.
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -152,6 +153,24 @@ def table_summaries(wildcards):
 def table_description(wildcards):
     """Rows, labels and the identities that their runs must have, as JSON."""
     return TABLES_BY_ID[wildcards.table].model_dump_json()
+
+
+def planned_runs():
+    """Every run with its identity and its method, as JSON."""
+    runs = [
+        {"id": run.id, "fingerprint": run.fingerprint, "method": run.label}
+        for run in PLAN.runs
+    ]
+    return json.dumps(runs)
+
+
+def planned_summaries(wildcards):
+    """The summaries of all runs; none in a partial report, which must not ask for any training."""
+    return (
+        []
+        if EXECUTION.partial
+        else [f"{RUNS}/{run.id}/summary.json" for run in PLAN.runs]
+    )
 
 
 def summaries_there(wildcards):

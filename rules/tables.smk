@@ -4,23 +4,13 @@ import json
 
 from east.render.hyperparameters import hyperparameter_rows
 
-PLANNED_SUMMARIES = [f"{RUNS}/{run.id}/summary.json" for run in PLAN.runs]
-
-
-def planned_runs():
-    """Every run with its identity and its method, as JSON."""
-    runs = [
-        {"id": run.id, "fingerprint": run.fingerprint, "method": run.label}
-        for run in PLAN.runs
-    ]
-    return json.dumps(runs)
-
 
 rule frames:
     input:
-        [] if EXECUTION.partial else PLANNED_SUMMARIES,
+        planned_summaries,
     output:
-        FRAMES,
+        runs=f"{TABLES}/runs.csv",
+        epochs=f"{TABLES}/epochs.csv",
     log:
         f"{LOGS}/frames.log",
     resources:
@@ -31,7 +21,7 @@ rule frames:
         runs=RUNS,
         there=summaries_there,
     shell:
-        'east frames --planned - --runs {params.runs:q} --folder "$(dirname {output[0]:q})"'
+        'east frames --planned - --runs {params.runs:q} --folder "$(dirname {output.runs:q})"'
         " 2> {log:q} <<< {params.planned:q}"
 
 
