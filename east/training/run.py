@@ -148,7 +148,9 @@ def _train(
     state.write(device=device_name(device))
     files = RunFiles(checkpoints, attempts, tracing)
     run_loop(training, [attempts, tracing, files, Watched(state, attempts), *hooks])
-    return summary_of(training, attempts, folder)
+    if files.summary is None:
+        raise RuntimeError("the loop ended before the run")
+    return files.summary
 
 
 class RunFiles(Hook):
@@ -160,11 +162,15 @@ class RunFiles(Hook):
         checkpoints: of the run.
         attempts: at it; called before.
         tracing: of it; called before.
+
+    Attributes:
+        summary: what was written at the end; None until then.
     """
 
     def __init__(self, checkpoints: Checkpoints, attempts: AttemptLog, tracing: Tracing) -> None:
         self._checkpoints, self._folder = checkpoints, checkpoints.folder
         self._attempts, self._tracing = attempts, tracing
+        self.summary: RunSummary | None = None
 
     def on_begin(self, training: Training) -> None:
         """Say which run it is."""
@@ -183,7 +189,8 @@ class RunFiles(Hook):
         self._write_records(training)
         weights = {name: tensor.contiguous().cpu() for name, tensor in sorted(training.model.state_dict().items())}
         write_atomically(self._folder / WEIGHTS, save_tensors(weights))
-        write_summary(self._folder, summary_of(training, self._attempts, self._folder))
+        self.summary = summary_of(training, self._attempts, self._folder)
+        write_summary(self._folder, self.summary)
 
     def _save(self, training: Training) -> None:
         """Write a checkpoint, and the records as it has them."""
