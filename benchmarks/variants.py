@@ -13,7 +13,7 @@ from torch.optim.sgd import sgd
 
 from east.config import RunSpec, load_plan
 from east.config.run import ClipSpec
-from east.cost.measure import make_training_step
+from east.cost.measure import make_training_step, one_batch, with_batch_size
 from east.data.catalog import DATASETS
 from east.engine.arithmetic import PyTorchArithmetic
 from east.engine.dense import sum_squared_norms
@@ -185,7 +185,7 @@ def pytorch(network: TimedNetwork, density: float, batch_size: int, *, channels_
     model = initial_network(spec, faded=network.faded).to(memory_format=layout)  # type: ignore[call-overload]
     parameters = list(model.parameters())
     optimizer = make_optimizer(parameters, {}, spec.training, PyTorchArithmetic())
-    images, labels = random_batch(spec, batch_size)
+    images, labels = _measured_batch(spec, batch_size)
     images = images.contiguous(memory_format=layout)
 
     def step(number: int) -> None:
@@ -207,7 +207,7 @@ def peer(network: TimedNetwork, density: float, batch_size: int) -> DenseStep:
     parameters: list[Tensor] = list(model.parameters())
     momenta: list[Tensor | None] = [torch.zeros_like(parameter) for parameter in parameters]
     masks: dict[Tensor, Tensor] = {layer.weight: layer.mask.float() for layer in masked_layers(model).values()}
-    images, labels = random_batch(spec, batch_size)
+    images, labels = _measured_batch(spec, batch_size)
     recipe = spec.training
 
     def step(number: int) -> None:
@@ -290,10 +290,15 @@ def _masked_state(network: TimedNetwork, density: float) -> dict[str, Tensor]:
     return masked_model(network.at(density), faded=network.faded).state_dict()
 
 
+def _measured_batch(spec: RunSpec, batch_size: int) -> tuple[Tensor, Tensor]:
+    """The batch of the product's own measured step."""
+    return next(iter(one_batch(with_batch_size(spec, batch_size), CPU).train.epoch(1)))
+
+
 def random_batch(
-    spec: RunSpec, batch_size: int, device: torch.device = CPU, purpose: Sequence[int] = ()
+    spec: RunSpec, batch_size: int, device: torch.device, purpose: Sequence[int] = ()
 ) -> tuple[Tensor, Tensor]:
-    """Normally distributed images and labels, those of the product's own measured step unless there is a purpose."""
+    """Normally distributed images, and labels, drawn for a purpose of one's own."""
     info = DATASETS[spec.dataset.name]
     draw = torch_generator(spec.seed, "cost", *purpose)
     images = torch.randn(batch_size, *info.image_shape, generator=draw)

@@ -124,13 +124,22 @@ def make_training_step(
     spec: RunSpec, *, batch_size: int, device: torch.device, engine: str, faded: bool, kind: StepKind = "eager"
 ) -> Callable[[int], object]:
     """The step of a run as the trainer makes it between mask updates, bound to one random batch; takes its number."""
-    training_spec = spec.training.model_copy(update={"batch_size": batch_size})
-    own = in_phase(spec.model_copy(update={"training": training_spec}), dynamic=not faded)
-    data = random_images(own, device, training=batch_size, evaluation=1)
+    own = in_phase(with_batch_size(spec, batch_size), dynamic=not faded)
+    data = one_batch(own, device)
     training = Training.begin(own, data, device=device, engine=engine, kind=kind)
     fade_dyrelu(training, epoch=1)
     images, labels = next(iter(data.train.epoch(1)))
     return partial(training.parts.step, images, labels, spec.training.lr, dense_gradients=False)
+
+
+def one_batch(spec: RunSpec, device: torch.device) -> Splits:
+    """Random images that make one training batch of the run: the one that measured steps take."""
+    return random_images(spec, device, training=spec.training.batch_size, evaluation=1)
+
+
+def with_batch_size(spec: RunSpec, batch_size: int) -> RunSpec:
+    """The run with batches of another size."""
+    return spec.model_copy(update={"training": spec.training.model_copy(update={"batch_size": batch_size})})
 
 
 def in_phase(spec: RunSpec, *, dynamic: bool) -> RunSpec:

@@ -50,7 +50,7 @@ CUTS = {
     "within the last line": (lambda text: text[:-2], 1, "is whole only up to line 2."),
     "before the end of the last line": (lambda text: text[:-1], 1, "is whole only up to line 2."),
     "a line without its fields": (lambda text: text.replace("\n2,", "\n2\n3,"), 1, "is whole only up to line 2."),
-    "within the header": (lambda text: text[:20], 0, "is whole only up to line 0."),
+    "within the header": (lambda text: text[:20], 0, "ends within its first line."),
     "the header alone": (lambda text: text.splitlines(keepends=True)[0], 0, None),
     "nothing": (lambda text: "", 0, "is empty."),
     "a quote without an end": (lambda text: text + '"5', 0, "is not a CSV file"),
