@@ -17,9 +17,9 @@ HOSTILE = "</style></script><script>window.hacked = 1</script><img src=x onerror
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Chromium of the system."""
+    """Chromium of the system. Its event loop must end with these tests, since Snakemake refuses to run inside one."""
     found = next(filter(None, map(shutil.which, NAMES)), None)
     if found is None:
         pytest.skip("no Chromium on this machine (Debian's package is `chromium`)")
