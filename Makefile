@@ -20,7 +20,7 @@ help:
 	@echo 'make lint       ruff, mypy, deptry, snakefmt, snakemake --lint'
 	@echo 'make format     format Python and Snakemake files'
 	@echo 'make docs       write what is generated from the schema: config/README.md, config/schema.json, the readings, docs/results.md'
-	@echo 'make lock       resolve requirements/ anew from pyproject.toml'
+	@echo 'make lock       resolve requirements/ again from pyproject.toml'
 	@echo 'make clean      remove the environment and caches; results and data stay'
 
 # The stamps hold what was installed, so that a changed lock file installs again.
