@@ -93,19 +93,20 @@ class Worker:
         return float(answer)
 
 
-def compare(checkout: Path, threads: int, rounds: int, densities: Sequence[float]) -> list[Cell]:
-    """Time every kind of step in both checkouts, in turn.
+def compare(checkout: Path, threads: int, rounds: int, densities: Sequence[float], kinds: Sequence[str]) -> list[Cell]:
+    """Time kinds of steps in both checkouts, in turn.
 
     Args:
         checkout: the other one.
         threads: of each process.
         rounds: how often each is timed, after one round that does not count.
         densities: of the network.
+        kinds: keys of `KINDS`.
     """
     cells = []
     with Worker(checkout, threads) as theirs, Worker(ROOT, threads) as ours:
         for density in densities:
-            for kind in KINDS:
+            for kind in kinds:
                 turns = [
                     lambda _, kind=kind, density=density: {"theirs": theirs.seconds(kind, density)},
                     lambda _, kind=kind, density=density: {"ours": ours.seconds(kind, density)},
@@ -133,12 +134,18 @@ def main(
     threads: Annotated[list[int] | None, typer.Option(min=1, help="Numbers of threads; 1 and 2 when left out.")] = None,
     rounds: Annotated[int, typer.Option(min=1, help="How often everything is timed.")] = 3,
     density: Annotated[list[float] | None, typer.Option(help="Densities of the network.")] = None,
+    kind: Annotated[list[str] | None, typer.Option(help=f"What is timed: {', '.join(KINDS)}.")] = None,
 ) -> None:
     """Compare the steps of ResNet-34, batch 128, with those of another checkout."""
     commit = subprocess.run(
         ["git", "-C", str(checkout), "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
     ).stdout.strip()
-    found = [cell for count in threads or [1, 2] for cell in compare(checkout, count, rounds, density or DENSITIES)]
+    kinds = kind or list(KINDS)
+    if unknown := sorted({*kinds} - {*KINDS}):
+        raise EastError(f"--kind {unknown[0]} is not one of {', '.join(KINDS)}.")
+    found = [
+        cell for count in threads or [1, 2] for cell in compare(checkout, count, rounds, density or DENSITIES, kinds)
+    ]
     processor = slug(device_name(torch.device("cpu")))
     path = RESULTS_FOLDER / f"against-{commit or 'checkout'}-{processor}.md"
     write_atomically(path, render(found, commit or "theirs"))
