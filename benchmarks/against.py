@@ -28,7 +28,7 @@ KINDS = {
     "sketch": "step with the default clip",
     "exact": "step with dense gradients",
     "evaluation": "evaluation of a batch",
-    "epoch": "epoch on digits, as a whole",
+    "epoch": "epoch of CIFAR-10's size",
 }
 DENSITIES = (0.0005, 0.005, 0.01)
 

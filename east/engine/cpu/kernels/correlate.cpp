@@ -66,33 +66,42 @@ struct Rows {
 };
 
 // The three columns of one kernel row of a 3x3 convolution of stride 1: x stays in registers from one column to the next.
+// Each sum waits for its own last product, so the sums of two registers take turns.
 template <typename T>
 inline void add_kernel_row(const Geometry& g, const Rows<T>& x, const T* sketch, const Segment& segment, int32_t kernel_row,
                            LaneSums<T>* sums) {
     using V = Vector<T>;
+    constexpr int at_once = V::count < 2 ? 1 : 2;
     const int32_t offset = kernel_row - 1;
     const int32_t begin = std::max(segment.row_begin, -offset), end = std::min(segment.row_end, g.in_height - offset);
-    for (int r = 0; r < V::count; ++r) {
-        auto left = V::zero(), centre = V::zero(), right = V::zero();
+    for (int r = 0; r < V::count; r += at_once) {
+        typename V::Register left[at_once], centre[at_once], right[at_once];
+        for (int i = 0; i < at_once; ++i) left[i] = centre[i] = right[i] = V::zero();
         for (int32_t row = begin; row < end; ++row) {
             const T* from = x[row + offset] + r * V::width;
             const T* at = sketch + (row - segment.row_begin) * g.out_row() + r * V::width;
-            auto before = V::zero(), here = V::load(from);
-            for (int32_t column = 0; column < g.out_width - 1; ++column) {
-                const auto after = V::load(from + (column + 1) * lanes), s = V::load(at + column * lanes);
-                if (column > 0) left = fma(before, s, left);
-                centre = fma(here, s, centre);
-                right = fma(after, s, right);
-                before = here;
-                here = after;
-            }
-            const auto s = V::load(at + (g.out_width - 1) * lanes);
-            if (g.out_width > 1) left = fma(before, s, left);
-            centre = fma(here, s, centre);
+            typename V::Register before[at_once], here[at_once];
+            for (int i = 0; i < at_once; ++i) here[i] = V::load(from + i * V::width);
+            const auto add_column = [&](int32_t column, bool is_first, bool is_last) __attribute__((always_inline)) {
+                for (int i = 0; i < at_once; ++i) {
+                    const auto s = V::load(at + column * lanes + i * V::width);
+                    if (!is_first) left[i] = fma(before[i], s, left[i]);
+                    centre[i] = fma(here[i], s, centre[i]);
+                    before[i] = here[i];
+                    if (is_last) continue;
+                    here[i] = V::load(from + (column + 1) * lanes + i * V::width);
+                    right[i] = fma(here[i], s, right[i]);
+                }
+            };
+            add_column(0, true, g.out_width == 1);
+            for (int32_t column = 1; column < g.out_width - 1; ++column) add_column(column, false, false);
+            if (g.out_width > 1) add_column(g.out_width - 1, false, true);
         }
-        sums[0].part[r] = left;
-        sums[1].part[r] = centre;
-        sums[2].part[r] = right;
+        for (int i = 0; i < at_once; ++i) {
+            sums[0].part[r + i] = left[i];
+            sums[1].part[r + i] = centre[i];
+            sums[2].part[r + i] = right[i];
+        }
     }
 }
 
@@ -124,21 +133,28 @@ void correlate(const Correlate<T>& c) {
     const Geometry& g = c.geometry;
     add_parts(c);
     const Segments segments = out_segments(g);
-    const int32_t taps = g.kernel * g.kernel;
+    const DistinctChannels<T> distinct(c.x, g.in_channels);
+    const int64_t size = int64_t(c.probes) * g.kernel * g.kernel;
     in_parallel([&] {
         T* line = scratch<T, 0>(g.in_row());
 #pragma omp for schedule(dynamic, 1)
-        for (int32_t channel = 0; channel < g.in_channels; ++channel) {
-            double* products = c.products + int64_t(channel) * c.probes * taps;
-            fill(products, 0.0, c.probes * taps);
+        for (int32_t place = 0; place < distinct.count(); ++place) {
+            const int32_t channel = distinct[place];
+            double* products = c.products + channel * size;
+            fill(products, 0.0, size);
             if (!c.x.is_stored(channel)) fill(line, c.x.constants[channel], g.in_row());
             for (int32_t index = 0; index < segments.count(); ++index) {
                 for (int32_t probe = 0; probe < c.probes; ++probe) {
-                    add_segment(c, channel, c.sketches + probe * g.out_numbers(), segments[index], line, products + probe * taps);
+                    const T* sketch = c.sketches + probe * g.out_numbers();
+                    add_segment(c, channel, sketch, segments[index], line, products + probe * g.kernel * g.kernel);
                 }
             }
         }
     });
+    for (int32_t channel = 0; channel < g.in_channels; ++channel) {
+        const int32_t same = distinct[distinct.place_of(channel)];
+        if (same != channel) std::copy_n(c.products + same * size, size, c.products + channel * size);
+    }
 }
 
 }  // namespace

@@ -65,18 +65,19 @@ void tile_products(const TileRows<T>& tile, LaneSums<T> (*sums)[inputs]) {
 template <typename T>
 class Block {
   public:
-    Block(const DenseGradient<T>& call, int32_t begin, int32_t end)
+    Block(const DenseGradient<T>& call, const DistinctChannels<T>& distinct, int32_t begin, int32_t end)
         : c_(call),
+          distinct_(distinct),
           begin_(begin),
           end_(end),
           taps_(call.geometry.kernel * call.geometry.kernel),
-          sums_(scratch<double, 0>(int64_t(end - begin) * call.geometry.in_channels * taps_)),
+          sums_(scratch<double, 0>(int64_t(end - begin) * distinct.count() * taps_)),
           lines_(scratch<T, 1>(inputs * call.geometry.in_row())) {
-        fill(sums_, 0.0, int64_t(end - begin) * call.geometry.in_channels * taps_);
+        fill(sums_, 0.0, int64_t(end - begin) * distinct.count() * taps_);
     }
 
     void add(const Segment& segment) {
-        for (int32_t input = 0; input < c_.geometry.in_channels; input += inputs) {
+        for (int32_t input = 0; input < distinct_.count(); input += inputs) {
             find_inputs(segment, input);
             for (int32_t output = begin_; output < end_; output += outputs) {
                 for (int32_t tap = 0; tap < taps_; ++tap) add_tile(segment, output, input, tap);
@@ -85,8 +86,13 @@ class Block {
     }
 
     void write() const {
-        const int64_t size = int64_t(c_.geometry.in_channels) * taps_;
-        for (int64_t k = 0; k < (end_ - begin_) * size; ++k) c_.gradient[begin_ * size + k] = T(sums_[k]);
+        T* to = c_.gradient + int64_t(begin_) * c_.geometry.in_channels * taps_;
+        for (int32_t output = 0; output < end_ - begin_; ++output) {
+            for (int32_t channel = 0; channel < c_.geometry.in_channels; ++channel) {
+                const double* sums = sums_ + (int64_t(output) * distinct_.count() + distinct_.place_of(channel)) * taps_;
+                for (int32_t tap = 0; tap < taps_; ++tap) *to++ = T(sums[tap]);
+            }
+        }
     }
 
   private:
@@ -94,7 +100,7 @@ class Block {
     void find_inputs(const Segment& segment, int32_t input) {
         const Geometry& g = c_.geometry;
         for (int32_t i = 0; i < inputs; ++i) {
-            const int32_t channel = std::min(input + i, g.in_channels - 1);
+            const int32_t channel = distinct_[std::min(input + i, distinct_.count() - 1)];
             if (c_.x.is_stored(channel)) {
                 x_[i] = c_.x.data + channel * g.in_plane() + segment.group * g.in_image();
                 x_stride_[i] = g.in_row();
@@ -133,14 +139,15 @@ class Block {
         tile_products(tile, products);
         const int32_t images = g.images(segment.group);
         for (int32_t o = 0; o < std::min(outputs, end_ - output); ++o) {
-            double* to = sums_ + (int64_t(output - begin_ + o) * g.in_channels + input) * taps_ + tap;
-            for (int32_t i = 0; i < std::min(inputs, g.in_channels - input); ++i) to[i * taps_] += products[o][i].total(images);
+            double* to = sums_ + (int64_t(output - begin_ + o) * distinct_.count() + input) * taps_ + tap;
+            for (int32_t i = 0; i < std::min(inputs, distinct_.count() - input); ++i) to[i * taps_] += products[o][i].total(images);
         }
     }
 
     const DenseGradient<T>& c_;
+    const DistinctChannels<T>& distinct_;
     const int32_t begin_, end_, taps_;
-    double* sums_;  // [outputs of the block, in_channels, taps]
+    double* sums_;  // [outputs of the block, distinct inputs, taps]
     T* lines_;
     const T* x_[inputs];
     int64_t x_stride_[inputs];
@@ -150,14 +157,15 @@ template <typename T>
 void dense_gradient(const DenseGradient<T>& c) {
     const Geometry& g = c.geometry;
     const Segments segments = out_segments(g);
+    const DistinctChannels<T> distinct(c.x, g.in_channels);
     // What the sums of a block take, and at least two blocks for each of some threads.
-    const int64_t fitting = most_sums / (int64_t(g.in_channels) * g.kernel * g.kernel) / outputs * outputs;
+    const int64_t fitting = most_sums / (int64_t(distinct.count()) * g.kernel * g.kernel) / outputs * outputs;
     const int32_t size = int32_t(std::clamp<int64_t>(fitting, outputs, 4 * outputs));
     const int32_t blocks = (g.out_channels + size - 1) / size;
     in_parallel([&] {
 #pragma omp for schedule(dynamic, 1)
         for (int32_t index = 0; index < blocks; ++index) {
-            Block<T> block(c, index * size, std::min((index + 1) * size, g.out_channels));
+            Block<T> block(c, distinct, index * size, std::min((index + 1) * size, g.out_channels));
             for (int32_t k = 0; k < segments.count(); ++k) block.add(segments[k]);
             block.write();
         }

@@ -9,6 +9,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
+#include <vector>
 
 #include "arithmetic.h"
 
@@ -59,6 +60,30 @@ struct Planes {
     const T* constants;   // [channels]: the value of a constant channel
 
     bool is_stored(int64_t channel) const { return kind == nullptr || kind[channel] == stored; }
+};
+
+// Channels that may differ from one another. Those of which nothing is stored but a zero, most of a very sparse network, are
+// the same: what is computed of the first of them holds for all.
+template <typename T>
+class DistinctChannels {
+  public:
+    DistinctChannels(const Planes<T>& x, int32_t channels) : places_(channels) {
+        int32_t zero = -1;
+        for (int32_t channel = 0; channel < channels; ++channel) {
+            const bool is_zero = !x.is_stored(channel) && x.constants[channel] == 0 && !std::signbit(x.constants[channel]);
+            const int32_t next = count();
+            places_[channel] = is_zero && zero >= 0 ? zero : next;
+            if (is_zero && zero < 0) zero = next;
+            if (places_[channel] == next) channels_.push_back(channel);
+        }
+    }
+
+    int32_t count() const { return int32_t(channels_.size()); }
+    int32_t operator[](int32_t place) const { return channels_[place]; }
+    int32_t place_of(int32_t channel) const { return places_[channel]; }
+
+  private:
+    std::vector<int32_t> channels_, places_;
 };
 
 // Non-zeros of an output channel up to which the gradient of a weight is found from sums of x, x g and x hat: from more,
