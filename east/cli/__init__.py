@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 import east
+from east.checkout import commit
 from east.cli.doctor import doctor
 from east.cli.estimate import estimate
 from east.cli.figures import figures, plan_figures
@@ -82,16 +83,10 @@ for _group, _commands in COMMANDS.items():
 
 
 def _print_version(wanted: bool) -> None:
-    if not wanted:
-        return
-    try:
-        from east.training.provenance import commit
-
+    if wanted:
         found = commit()
-    except (ImportError, OSError):  # PyTorch does not load, which `east doctor` explains
-        found = None
-    print(f"east {east.__version__}" + (f" (commit {found})" if found else ""))
-    raise typer.Exit
+        print(f"east {east.__version__}" + (f" (commit {found})" if found else ""))
+        raise typer.Exit
 
 
 @app.callback()

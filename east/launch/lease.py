@@ -4,12 +4,11 @@ A workflow counts GPUs but does not say which one a job gets. So every training 
 kernel's: it ends with its holder, however that ends.
 """
 
-import fcntl
+import logging
 import os
 import re
 import stat
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -21,6 +20,9 @@ from pathlib import Path
 from urllib.parse import quote
 
 from east.errors import EastError
+from east.locks import take
+
+LOG = logging.getLogger(__name__)
 
 MPS_FOLDER = "tmp/nvidia-mps"
 """Where the sockets of NVIDIA's Multi-Process Service (MPS) are if CUDA_MPS_PIPE_DIRECTORY names no other folder, under
@@ -102,14 +104,14 @@ def gpu_alone(runs_per_gpu: int, *, wait: bool) -> Iterator[Lease]:
         if wait:
             # One at a time, so that no two wait for places that the other one holds.
             timing = held.enter_context(_lock_file(folder, "timing"))
-            fcntl.flock(timing, fcntl.LOCK_EX)
+            take(timing, wait=True)
         gpu, taken = _take_free_places(folder, gpus, runs_per_gpu, held)
         if taken and wait:
-            print(f"waiting for the trainings on GPU {gpu} to end.", file=sys.stderr, flush=True)
+            LOG.info("waiting for the trainings on GPU %s to end.", gpu)
             places = [_lock_file(folder, name) for name in taken]
             _hold(places, held)
             for place in places:
-                fcntl.flock(place, fcntl.LOCK_EX)
+                take(place, wait=True)
             taken = []
         _choose(gpu, gpus)
         yield Lease(gpu, 1 + len(taken))
@@ -205,7 +207,7 @@ def _names(value: str) -> tuple[str, ...]:
 def _choose(gpu: str, gpus: tuple[str, ...]) -> None:
     """Make a GPU the only visible one."""
     os.environ["CUDA_VISIBLE_DEVICES"] = gpu
-    print(f"leased GPU {gpu} of {', '.join(gpus)}", file=sys.stderr, flush=True)
+    LOG.info("leased GPU %s of %s", gpu, ", ".join(gpus))
 
 
 def _hold(places: Iterable[FileIO], held: ExitStack) -> None:
@@ -251,7 +253,7 @@ def _wait_for_place(folder: int, gpus: tuple[str, ...], runs_per_gpu: int) -> tu
     found = _find_place(folder, gpus, runs_per_gpu)
     if found is None:
         places = f"{runs_per_gpu} each on GPU {', '.join(gpus)}"
-        print(f"all places for trainings are taken ({places}); waiting for one.", file=sys.stderr, flush=True)
+        LOG.info("all places for trainings are taken (%s); waiting for one.", places)
     while found is None:
         time.sleep(POLL_SECONDS)
         found = _find_place(folder, gpus, runs_per_gpu)
@@ -262,7 +264,7 @@ def _find_place(folder: int, gpus: tuple[str, ...], runs_per_gpu: int) -> tuple[
     """The GPU with the most free places and one of these, locked; None where there is no free place."""
     # One process looks at a time: a place that another is only trying would seem to be taken.
     with _lock_file(folder, "looking") as looking:
-        fcntl.flock(looking, fcntl.LOCK_EX)
+        take(looking, wait=True)
         free = {gpu: _free_places(folder, _places(gpu, runs_per_gpu)) for gpu in gpus}
         gpu = max(gpus, key=lambda gpu: len(free[gpu]))
         place = free[gpu].popitem()[1] if free[gpu] else None
@@ -278,7 +280,7 @@ def _find_place(folder: int, gpus: tuple[str, ...], runs_per_gpu: int) -> tuple[
 def _take_free_places(folder: int, gpus: tuple[str, ...], runs_per_gpu: int, held: ExitStack) -> tuple[str, list[str]]:
     """Take all free places on the GPU with the fewest that are taken; returns the GPU, and the names of those."""
     with _lock_file(folder, "looking") as looking:
-        fcntl.flock(looking, fcntl.LOCK_EX)
+        take(looking, wait=True)
         # Also those that trainings with another number of runs a GPU may hold.
         wanted = {gpu: {*_places(gpu, runs_per_gpu), *_known_places(folder, gpu)} for gpu in gpus}
         free = {gpu: _free_places(folder, sorted(wanted[gpu])) for gpu in gpus}
@@ -314,12 +316,10 @@ def _free_places(folder: int, names: Iterable[str]) -> dict[str, FileIO]:
     free = {}
     for name in names:
         place = _lock_file(folder, name)
-        try:
-            fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            place.close()
-        else:
+        if take(place):
             free[name] = place
+        else:
+            place.close()
     return free
 
 
