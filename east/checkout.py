@@ -15,8 +15,8 @@ def commit(package: Path = PACKAGE) -> str | None:
 
     A copy of the package that lies within another repository (installed there, or unpacked) has no commit: it is the
     place `east/` at the top of a repository that counts, if that repository tracks it. So worktrees and submodules
-    have theirs. Sources are compared by what they hold, as Git can be told to overlook an edit, and does overlook
-    sources that were never added.
+    have theirs. Sources are compared by what they hold: Git can be asked to overlook an edit, and it overlooks sources
+    that were never added.
 
     Args:
         package: the package's folder.

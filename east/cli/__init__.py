@@ -13,12 +13,23 @@ import east
 from east.checkout import commit
 from east.cli.doctor import doctor
 from east.cli.estimate import estimate
-from east.cli.figures import figures, plan_figures
 from east.cli.plan import inspect, list_parts, plan, schedule
 from east.cli.results import archive, compare, lock, merge, prune, restore, verify
 from east.cli.runs import cost, prepare, train
 from east.cli.status import show, status
-from east.cli.workflow import aggregate, analyse, appendix, evidence_tables, frames, report, table, table_6, table_b1
+from east.cli.workflow import (
+    aggregate,
+    analyse,
+    appendix,
+    evidence_tables,
+    figures,
+    frames,
+    plan_figures,
+    report,
+    table,
+    table_6,
+    table_b1,
+)
 from east.errors import EastError
 from east.launch.cores import let_idle_threads_sleep
 from east.log import configure_logging
