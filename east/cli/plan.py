@@ -142,10 +142,8 @@ def _print_changes(runs: "list[RunChange]", *, every: bool) -> None:
     from east.operations.changes import TRAINS
 
     groups: dict[tuple[str, str], list[str]] = {}
-    for status in TRAINS:
-        for run in runs:
-            if run.status == status:
-                groups.setdefault((status, run.reason), []).append(run.id)
+    for run in sorted((run for run in runs if run.status in TRAINS), key=lambda run: TRAINS.index(run.status)):
+        groups.setdefault((run.status, run.reason), []).append(run.id)
     for (status, reason), ids in groups.items():
         if len(ids) == 1:
             print(f"{status:<10}  {ids[0]}: {reason}")

@@ -83,9 +83,10 @@ def overview(status: PlanStatus, *, everything: bool = False, shown: int = SHOWN
     if total.eta.seconds is not None and not total.finished:
         note = f"Time left is an estimate: {total.counts['running']} at a time, at the pace of runs of the same kind"
         parts.append(Text(f"{note}." if total.eta.complete else f"{note}; > where a kind has none yet.", style="dim"))
-    for state in ("running", *NEXT, *(["done"] if everything else []), "waiting"):
+    states: list[State] = ["running", *NEXT, "done", "waiting"]
+    for state in states:
         runs = [run for run in status.runs if run.state == state]
-        if runs:
+        if runs and (everything or state != "done"):
             limit = len(runs) if everything else SHOWN_WAITING if state == "waiting" else shown
             listed = [_running(runs[:limit])] if state == "running" else _listed(state, len(runs), runs[:limit])
             parts += [Text(), *listed]

@@ -177,7 +177,7 @@ def status_json(status: PlanStatus) -> dict[str, Any]:
     def counted(tally: Tally) -> dict[str, Any]:
         return {
             "runs": tally.runs,
-            **tally.counts,
+            **{str(state): count for state, count in tally.counts.items()},
             "eta_seconds": tally.eta.seconds,
             "eta_complete": tally.eta.complete,
         }
