@@ -16,8 +16,9 @@ from benchmarks.gpu_suite.runs import Hours, Sharing, Trainings
 from benchmarks.gpu_suite.suite import Part, Results, decides, run, stem
 from benchmarks.gpu_suite.ways import AUTHORS, CAPTURED, COMPILED, EAGER, NETWORKS, PLAIN, Way
 from benchmarks.results import RESULTS_FOLDER, run_command, today
+from east.checkout import commit
 from east.errors import EastError
-from east.training.provenance import commit, device_name
+from east.training.provenance import device_name
 
 MINUTES = 8.0
 NO_GPU = 2

@@ -224,7 +224,8 @@ def _on_this_machine(sizes: Sequence[Size], load: float) -> Scale:
     # Imports PyTorch: only now, because a child's peak memory is never less than its parent's at the fork.
     import torch
 
-    from east.training.provenance import commit, device_name
+    from east.checkout import commit
+    from east.training.provenance import device_name
 
     return Scale(
         processor=device_name(torch.device("cpu")),

@@ -29,6 +29,7 @@ from benchmarks.variants import (
     make_step,
     timed_networks,
 )
+from east.checkout import commit
 from east.cost.measure import measure_steps, seconds_of
 from east.data.catalog import DATASETS
 from east.engine.cpu.library import load_kernels
@@ -37,7 +38,7 @@ from east.models import ResNet
 from east.models.dyrelu import dyrelu_units
 from east.sparse.layers import masked_layers
 from east.training.device import keep_freed_memory
-from east.training.provenance import commit, device_name
+from east.training.provenance import device_name
 
 DENSITIES = (0.0005, 0.0001, 0.001, 0.005, 0.01, 0.015, 0.05)
 """The paper's density first: it is that of the masked dense variants."""

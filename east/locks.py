@@ -8,6 +8,7 @@ that is open for writing.
 import fcntl
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from io import FileIO
 from pathlib import Path
 from typing import IO
 
@@ -23,7 +24,7 @@ def locked(file: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[N
     with file.open("a") as stream:
         if not take(stream):
             waiting()
-            fcntl.flock(stream, fcntl.LOCK_EX)
+            take(stream, wait=True)
         yield
 
 
@@ -45,18 +46,19 @@ def claimed(file: Path) -> Iterator[bool]:
         yield free
 
 
-def take(stream: IO[str] | IO[bytes], *, shared: bool = False) -> bool:
+def take(stream: IO[str] | IO[bytes] | FileIO, *, shared: bool = False, wait: bool = False) -> bool:
     """Lock an open file until it is closed, unless another process holds it; whether it is locked now.
 
     Args:
         stream: the file, open for writing unless the lock is shared.
         shared: beside others that share it.
+        wait: until no other process holds it.
 
     Raises:
         OSError: the file system has no locks.
     """
     try:
-        fcntl.flock(stream, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        fcntl.flock(stream, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
         return False
     return True

@@ -35,20 +35,6 @@ class RandomBits:
     def __init__(self, source: Callable[[int], Words]) -> None:
         self._source = source
 
-    @classmethod
-    def of_torch(cls, random: torch.Generator | None) -> "RandomBits":
-        """A stream of words drawn by PyTorch.
-
-        Args:
-            random: a CPU generator; None for PyTorch's default one.
-        """
-
-        def words(count: int) -> Words:
-            drawn = torch.empty(count, dtype=torch.int64).random_(-(2**63), None, generator=random)
-            return drawn.numpy().view(np.uint64)
-
-        return cls(words)
-
     def words(self, count: int) -> Words:
         """The next `count` words (count,), each uniform on 0 .. 2^64 - 1."""
         return self._source(count)
@@ -144,7 +130,14 @@ def torch_generator(seed: int, *purpose: str | int) -> torch.Generator:
 
 def as_random_bits(random: "RandomBits | torch.Generator | None") -> RandomBits:
     """Random bits from any generator; None means PyTorch's default one."""
-    return random if isinstance(random, RandomBits) else RandomBits.of_torch(random)
+    if isinstance(random, RandomBits):
+        return random
+
+    def words(count: int) -> Words:
+        drawn = torch.empty(count, dtype=torch.int64).random_(-(2**63), None, generator=random)
+        return drawn.numpy().view(np.uint64)
+
+    return RandomBits(words)
 
 
 def _key(seed: int, purpose: tuple[str | int, ...], bits: int) -> int:

@@ -10,14 +10,26 @@ import typer
 from typer.core import TyperGroup
 
 import east
+from east.checkout import commit
 from east.cli.doctor import doctor
 from east.cli.estimate import estimate
-from east.cli.figures import figures, plan_figures
 from east.cli.plan import inspect, list_parts, plan, schedule
 from east.cli.results import archive, compare, lock, merge, prune, restore, verify
 from east.cli.runs import cost, prepare, train
 from east.cli.status import show, status
-from east.cli.workflow import aggregate, analyse, appendix, evidence_tables, frames, report, table, table_6, table_b1
+from east.cli.workflow import (
+    aggregate,
+    analyse,
+    appendix,
+    evidence_tables,
+    figures,
+    frames,
+    plan_figures,
+    report,
+    table,
+    table_6,
+    table_b1,
+)
 from east.errors import EastError
 from east.launch.cores import let_idle_threads_sleep
 from east.log import configure_logging
@@ -82,16 +94,10 @@ for _group, _commands in COMMANDS.items():
 
 
 def _print_version(wanted: bool) -> None:
-    if not wanted:
-        return
-    try:
-        from east.training.provenance import commit
-
+    if wanted:
         found = commit()
-    except (ImportError, OSError):  # PyTorch does not load, which `east doctor` explains
-        found = None
-    print(f"east {east.__version__}" + (f" (commit {found})" if found else ""))
-    raise typer.Exit
+        print(f"east {east.__version__}" + (f" (commit {found})" if found else ""))
+        raise typer.Exit
 
 
 @app.callback()

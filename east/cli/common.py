@@ -4,6 +4,8 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
@@ -33,36 +35,27 @@ def read_plan(configfiles: list[Path] | None) -> "Plan":
     return make_plan(read_config(*(configfiles or [])))
 
 
-def complete_run(ctx: typer.Context, incomplete: str) -> list[str]:
-    """The runs of the plan that begin so."""
-    return _beginning(incomplete, lambda: (run.id for run in read_plan(ctx.params.get("configfile")).runs))
+def read_plan_and_results(configfiles: list[Path] | None, results: Path | None) -> "tuple[Plan, Path]":
+    """The plan, and the folder of its results: `results`, or `results/<name>` in the working directory."""
+    plan = read_plan(configfiles)
+    return plan, results or Path("results") / plan.config.name
 
 
-def complete_table(ctx: typer.Context, incomplete: str) -> list[str]:
-    """The tables of the plan that begin so."""
-    return _beginning(incomplete, lambda: (table.id for table in read_plan(ctx.params.get("configfile")).tables))
+def _completer(names: Callable[[list[Path] | None], Iterable[str]]) -> Callable[[typer.Context, str], list[str]]:
+    """Completes what begins so of the names that a plan, or a part of the package, has."""
 
-
-def complete_dataset(incomplete: str) -> list[str]:
-    """The data sets that begin so."""
-    from east.data.catalog import DATASETS
-
-    return _beginning(incomplete, lambda: DATASETS)
-
-
-def complete_network(incomplete: str) -> list[str]:
-    """The networks that begin so."""
-    from east.render.names import NETWORKS
-
-    return _beginning(incomplete, lambda: NETWORKS)
-
-
-def _beginning(incomplete: str, names: Callable[[], Iterable[str]]) -> list[str]:
-    try:
-        return [name for name in names() if name.startswith(incomplete)]
-    except EastError:  # a mistake in the configuration is reported when the command runs
+    def complete(ctx: typer.Context, incomplete: str) -> list[str]:
+        with suppress(EastError):  # a mistake in the configuration is reported when the command runs
+            return [name for name in names(ctx.params.get("configfile")) if name.startswith(incomplete)]
         return []
 
+    return complete
+
+
+complete_run = _completer(lambda files: [run.id for run in read_plan(files).runs])
+complete_table = _completer(lambda files: [table.id for table in read_plan(files).tables])
+complete_dataset = _completer(lambda files: import_module("east.data.catalog").DATASETS)
+complete_network = _completer(lambda files: import_module("east.render.names").NETWORKS)
 
 ConfigFiles = Annotated[
     list[Path] | None,
@@ -115,12 +108,14 @@ def print_json(value: object) -> None:
     print(json.dumps(value, indent=2))
 
 
-def print_table(columns: list[str], rows: list[dict[str, object]]) -> None:
-    """Print some columns of rows, aligned."""
+def print_table(columns: list[str], rows: list[dict[str, object]], left: int | None = None) -> None:
+    """Print some columns of rows, aligned to the left, or only so many of them; the others to the right."""
     cells = [columns, *([str(row[column]) for column in columns] for row in rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(columns))]
     for row in cells:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        aligned = [text.ljust(width) for text, width in zip(row, widths, strict=True)][:left]
+        aligned += [text.rjust(width) for text, width in zip(row, widths, strict=True)][len(aligned) :]
+        print("  ".join(aligned).rstrip())
 
 
 def counted(number: int, what: str) -> str:

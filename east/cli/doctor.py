@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from east.cli.common import AsJson, ConfigFiles, Results, counted, print_json, read_plan
+from east.cli.common import AsJson, ConfigFiles, Results, counted, print_json, read_plan_and_results
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -35,12 +35,11 @@ def doctor(
     from east.operations.doctor.ask import Asker
     from east.operations.doctor.checks import can_run, examine
     from east.operations.doctor.surroundings import Surroundings
-    from east.operations.on_disk import results_folder
 
-    plan = read_plan(configfile)
-    with Asker(os.environ, Path.cwd()) as ask, Console(stderr=True).status("Looking around ..."):
-        place = results_folder(plan, results)
-        findings = examine(Surroundings(plan, ask, place, configfiles=tuple(configfile or ()), thorough=thorough))
+    plan, folder = read_plan_and_results(configfile, results)
+    here = Surroundings(plan, Asker(os.environ, Path.cwd()), folder, tuple(configfile or ()), thorough)
+    with Console(stderr=True).status("Looking around ..."):
+        findings = examine(here)
     if as_json:
         rows = [{"subject": subject} | asdict(finding) for subject, found in findings.items() for finding in found]
         print_json({"plan": plan.config.name, "can_run": can_run(findings), "findings": rows})
@@ -49,10 +48,9 @@ def doctor(
         for subject, found in findings.items():
             _print_subject(console, subject, found)
         counts = Counter(finding.level for found in findings.values() for finding in found)
-        verdict = "can run" if can_run(findings) else "cannot run"
         console.print(
-            f"The plan '{plan.config.name}' {verdict}: {counted(counts['error'], 'error')}, "
-            f"{counted(counts['warning'], 'warning')}, {counted(counts['note'], 'note')}."
+            f"The plan '{plan.config.name}' {'can' if can_run(findings) else 'cannot'} run: "
+            f"{', '.join(counted(counts[level], level) for level in ('error', 'warning', 'note'))}."
         )
     if not can_run(findings):
         raise typer.Exit(1)
@@ -68,8 +66,7 @@ def _print_subject(console: "Console", subject: str, found: "list[Finding]") -> 
     wrapper = textwrap.TextWrapper(width - len(INDENT), break_long_words=False, break_on_hyphens=False)
     console.print(subject, style="bold")
     for finding in found:
-        lines = [finding.found, *filter(None, [finding.why])]
-        wrapped = [row for line in lines for row in wrapper.wrap(line)]
+        wrapped = wrapper.wrap(finding.found) + wrapper.wrap(finding.why)
         label = Text(f"  {finding.level:9}", style=STYLES[finding.level])
         console.print(label + Text(wrapped[0]), soft_wrap=True)
         for row in wrapped[1:]:

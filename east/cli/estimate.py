@@ -3,7 +3,7 @@
 import logging
 import os
 import textwrap
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,7 +21,7 @@ from east.cli.common import (
     counted,
     print_json,
     print_table,
-    read_plan,
+    read_plan_and_results,
 )
 from east.launch.cores import training_threads
 from east.launch.lease import Lease, gpu_alone, visible_gpus
@@ -69,7 +69,7 @@ def estimate(
     """
     from rich.console import Console
 
-    plan = read_plan(configfile)
+    plan, folder = read_plan_and_results(configfile, results)
     execution = plan.config.execution
     device, engine = device or execution.device, engine or execution.engine
     threads = threads or training_threads(execution.threads, runs=len(plan.runs), cores=cores, engine=engine)
@@ -80,34 +80,31 @@ def estimate(
         from east.cost.timing import Conditions
         from east.operations.estimate import estimate as estimate_plan
         from east.operations.estimate import find_parallelism
-        from east.operations.on_disk import results_folder
+        from east.training.device import choose_device
+        from east.training.provenance import device_name
 
         at_once = find_parallelism(
             device, cores=cores, threads=threads, gpus=gpus, runs_per_gpu=runs_per_gpu, jobs=jobs
         )
         conditions = Conditions(device, engine, threads, at_once.sharing, seconds, step or execution.step)
+        measured_on = device_name(choose_device(device))
         with Console(stderr=True).status("looking for what is done") as status:
-            found = estimate_plan(plan, results_folder(plan, results), conditions, at_once, status.update)
+            found = estimate_plan(plan, folder, conditions, at_once, status.update)
     if as_json:
-        print_json(_as_json(found, at_once, conditions, lease))
+        print_json(_as_json(found, at_once, conditions, measured_on, disturbed=lease.is_shared))
     else:
-        _print_tables(found, at_once)
-        for paragraph in _explanation(found, at_once, conditions, plan.datasets(), lease):
+        rows = [_row(name, cost, at_once) for name, cost in (*found.tables.items(), ("total", found.total))]
+        print_table(list(rows[0]), rows, left=1)
+        for paragraph in _explanation(found, at_once, conditions, measured_on, disturbed=lease.is_shared):
             print("\n" + textwrap.fill(paragraph, WIDTH))
+        if "imagenet" in plan.datasets() and found.total.left:
+            print("\nReading ImageNet's files takes time that is not counted.")
     for warning in found.warnings:
         logging.getLogger(__name__).warning(warning.removeprefix("warning: "))
 
 
-def _print_tables(found: "Estimate", at_once: "Parallelism") -> None:
-    hours = f"{at_once.unit}-hours"
-    rows = [_row(table, cost, hours, at_once) for table, cost in found.tables.items()]
-    rows.append(_row("total", found.total, hours, at_once))
-    numbers = [column for column in rows[0] if column != "table"]
-    print_table(["table", *numbers], _right_aligned(rows, numbers))
-
-
 def _explanation(
-    found: "Estimate", at_once: "Parallelism", conditions: "Conditions", datasets: Iterable[str], lease: Lease
+    found: "Estimate", at_once: "Parallelism", conditions: "Conditions", measured_on: str, *, disturbed: bool
 ) -> Iterator[str]:
     """What the numbers mean and how far they can be trusted, in paragraphs."""
     from rich.filesize import decimal
@@ -123,12 +120,11 @@ def _explanation(
     )
     yield (
         f"This is an estimate. Steps, mask updates, evaluations and checkpoints of {counted(len(found.kinds), 'kind')} "
-        f"of run were timed on random images, {counted(at_once.sharing, 'process')} at a time, on "
-        f"{_measured_on(conditions)}, engine {conditions.engine}; so was the start of a run, {found.start_seconds:.1f} "
-        "s on average. How learning moves the masks, and what else the machine will do, nobody knows yet. Data, tables "
-        "and figures come on top."
+        f"of run were timed on random images, {counted(at_once.sharing, 'process')} at a time, on {measured_on}, "
+        f"engine {conditions.engine}; so was the start of a run, {found.start_seconds:.1f} s on average. How learning "
+        "moves the masks, and what else the machine will do, nobody knows yet. Data, tables and figures come on top."
     )
-    if lease.is_shared:
+    if disturbed:
         yield (
             "No GPU was free: others used this one while steps were timed there, so all times are too long. Repeat it "
             "when nothing else runs."
@@ -139,43 +135,28 @@ def _explanation(
             f"Steps of {counted(extrapolated, 'kind')} take so long that their time was extrapolated from steps on "
             "fewer images; --seconds gives them more time."
         )
-    if "imagenet" in datasets:
-        yield "Reading ImageNet's files takes time that is not counted."
 
 
-def _measured_on(conditions: "Conditions") -> str:
-    from east.training.device import choose_device
-    from east.training.provenance import device_name
-
-    return device_name(choose_device(conditions.device))
-
-
-def _row(name: str, cost: "Cost", hours: str, at_once: "Parallelism") -> dict[str, object]:
+def _row(name: str, cost: "Cost", at_once: "Parallelism") -> dict[str, object]:
     from rich.filesize import decimal
 
     from east.render.numbers import duration
 
+    hours = cost.seconds * at_once.units_per_run / SECONDS_PER_HOUR
     return {
         "table": name,
         "runs": cost.runs,
         "done": cost.runs - cost.left,
         "left": cost.left,
-        hours: _hours(cost.seconds * at_once.units_per_run / SECONDS_PER_HOUR),
+        f"{at_once.unit}-hours": f"{hours:,.0f}" if hours >= 100 else f"{hours:.3g}",
         "wall time": duration(cost.wall_seconds),
         "disk": decimal(cost.disk_bytes),
     }
 
 
-def _right_aligned(rows: list[dict[str, object]], columns: list[str]) -> list[dict[str, object]]:
-    widths = {column: max(len(column), *(len(str(row[column])) for row in rows)) for column in columns}
-    return [row | {column: str(row[column]).rjust(width) for column, width in widths.items()} for row in rows]
-
-
-def _hours(hours: float) -> str:
-    return f"{hours:,.0f}" if hours >= 100 else f"{hours:.3g}"
-
-
-def _as_json(found: "Estimate", at_once: "Parallelism", conditions: "Conditions", lease: Lease) -> dict[str, Any]:
+def _as_json(
+    found: "Estimate", at_once: "Parallelism", conditions: "Conditions", measured_on: str, *, disturbed: bool
+) -> dict[str, Any]:
     from east.operations.kinds import describe_kind
 
     def row(cost: "Cost") -> dict[str, Any]:
@@ -189,8 +170,8 @@ def _as_json(found: "Estimate", at_once: "Parallelism", conditions: "Conditions"
         "threads": conditions.threads,
         "engine": conditions.engine,
         "step": conditions.step,
-        "measured_on": _measured_on(conditions),
-        "disturbed": lease.is_shared,
+        "measured_on": measured_on,
+        "disturbed": disturbed,
         "tables": {table: row(cost) for table, cost in found.tables.items()},
         "total": row(found.total),
         "start_seconds": found.start_seconds,

@@ -10,11 +10,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from east.cli.common import AsJson, ConfigFiles, Results, RunId, print_json, print_table, read_plan
+from east.cli.common import (
+    AsJson,
+    ConfigFiles,
+    Results,
+    RunId,
+    print_json,
+    print_table,
+    read_plan,
+    read_plan_and_results,
+)
 
 if TYPE_CHECKING:
-    from east.config import Plan, Run
-    from east.operations.changes import Changes
+    from east.operations.changes import RunChange
 
 SHOWN = 3
 """Runs that are named of those that train again for one reason."""
@@ -34,21 +42,43 @@ def plan(
 ) -> None:
     """List every run of the configuration, or what a change of it trains again."""
     from east.operations.changes import compare
-    from east.operations.on_disk import results_folder
     from east.training.records import summary_path
 
-    planned = read_plan(configfile)
+    planned, folder = read_plan_and_results(configfile, results)
     if changed or unseen:
-        folder = results_folder(planned, results)
-        changes = compare(planned, folder)
+        runs, orphans = compare(planned, folder)
         if unseen:
-            print("\n".join(str(summary_path(folder / "runs", run.id)) for run in changes.runs if run.unseen))
+            print("\n".join(str(summary_path(folder / "runs", run.id)) for run in runs if run.unseen))
         elif as_json:
-            print_json(asdict(changes))
+            print_json({"runs": list(map(asdict, runs)), "orphans": orphans})
         else:
-            _print_changes(changes, planned, configfile or [], every=every)
+            _print_changes(runs, every=every)
+            if orphans:
+                print(f"{len(orphans)} runs on disk are in no plan; `east prune` lists them.")
+            if planned.config.execution.partial:
+                print("With `execution.partial: true` Snakemake trains nothing.")
+            elif any(run.unseen for run in runs):
+                print(_advice(configfile or []))
         return
-    rows = [_plan_row(run) for run in planned.runs]
+    # PyTorch is needed to look at the network, and not for what is printed with --changed.
+    from east.training.attempts import class_on_cpu
+
+    rows: list[dict[str, object]] = [
+        {
+            "id": run.id,
+            "table": run.table,
+            "row": run.row,
+            "method": run.label,
+            "model": run.spec.model.name,
+            "dataset": run.spec.dataset.name,
+            "seed": run.spec.seed,
+            "recipe": run.recipe,
+            "class_on_cpu": str(class_on_cpu(run.spec)),
+            "fingerprint": run.fingerprint,
+            "run": run.spec.model_dump(mode="json"),
+        }
+        for run in planned.runs
+    ]
     if as_json:
         print_json(rows)
         return
@@ -95,27 +125,26 @@ def list_parts(as_json: AsJson = False) -> None:
 
     parts = list(registered())
     if as_json:
-        print_json([asdict(part) for part in parts])
+        print_json(parts)
         return
-    width = max(len(part.name) for part in parts)
-    for kind, members in itertools.groupby(parts, lambda part: part.kind):
+    width = max(len(part["name"]) for part in parts)
+    for kind, members in itertools.groupby(parts, lambda part: part["kind"]):
         print(f"{kind}:")
         for part in members:
-            parameters = ", ".join(itertools.starmap(_parameter, part.parameters.items()))
-            first, *more = [text for text in (part.about, parameters) if text] or [""]
-            print(f"  {part.name:<{width}}  {first}".rstrip())
+            parameters = (name if value is None else f"{name} = {value}" for name, value in part["parameters"].items())
+            first, *more = [text for text in (part["about"], ", ".join(parameters)) if text] or [""]
+            print(f"  {part['name']:<{width}}  {first}".rstrip())
             for line in more:
                 print(f"  {'':<{width}}  {line}")
 
 
-def _parameter(name: str, default: object) -> str:
-    return name if default is None else f"{name} = {default}"
-
-
-def _print_changes(changes: "Changes", planned: "Plan", configfiles: list[Path], *, every: bool) -> None:
+def _print_changes(runs: "list[RunChange]", *, every: bool) -> None:
     from east.operations.changes import TRAINS
 
-    for (status, reason), ids in changes.by_reason(TRAINS).items():
+    groups: dict[tuple[str, str], list[str]] = {}
+    for run in sorted((run for run in runs if run.status in TRAINS), key=lambda run: TRAINS.index(run.status)):
+        groups.setdefault((run.status, run.reason), []).append(run.id)
+    for (status, reason), ids in groups.items():
         if len(ids) == 1:
             print(f"{status:<10}  {ids[0]}: {reason}")
             continue
@@ -124,42 +153,17 @@ def _print_changes(changes: "Changes", planned: "Plan", configfiles: list[Path],
             print(f"              {run_id}")
         if not every and len(ids) > SHOWN:
             print(f"              and {len(ids) - SHOWN} more; --all names them")
-    train = sum(run.status in TRAINS for run in changes.runs)
-    print(f"{train} of {len(changes.runs)} runs would train, {len(changes.runs) - train} are done.")
-    if changes.orphans:
-        print(f"{len(changes.orphans)} runs on disk are in no plan; `east prune` lists them.")
-    if planned.config.execution.partial:
-        print("With `execution.partial: true` Snakemake trains nothing.")
-    elif any(run.unseen for run in changes.runs):
-        print(_advice(configfiles))
+    train = sum(map(len, groups.values()))
+    print(f"{train} of {len(runs)} runs would train, {len(runs) - train} are done.")
 
 
 def _advice(configfiles: list[Path]) -> str:
     """What to do where Snakemake takes such a run for done."""
-    files = [str(file) for file in configfiles]
-    for_snakemake = shlex.join(["--configfile", *files]) if files else ""
-    for_east = shlex.join([word for file in files for word in ("--configfile", file)])
-    command = " ".join(f"snakemake --cores all {for_snakemake} --forcerun $(east plan --unseen {for_east})".split())
+    files = list(map(str, configfiles))
+    for_snakemake = ["--configfile", *files] if files else []
+    for_east = [word for file in files for word in ("--configfile", file)]
+    forced = f"$({shlex.join(['east', 'plan', '--unseen', *for_east])})"
     return (
         "If `snakemake -n` lists fewer trainings, its records in .snakemake are lost or of something else. This trains "
-        f"what is named here:\n  {command}"
+        f"what is named here:\n  {shlex.join(['snakemake', '--cores', 'all', *for_snakemake])} --forcerun {forced}"
     )
-
-
-def _plan_row(run: "Run") -> dict[str, object]:
-    # PyTorch is needed to look at the network, and not for what else is printed here.
-    from east.training.attempts import class_on_cpu
-
-    return {
-        "id": run.id,
-        "table": run.table,
-        "row": run.row,
-        "method": run.label,
-        "model": run.spec.model.name,
-        "dataset": run.spec.dataset.name,
-        "seed": run.spec.seed,
-        "recipe": run.recipe,
-        "class_on_cpu": str(class_on_cpu(run.spec)),
-        "fingerprint": run.fingerprint,
-        "run": run.spec.model_dump(mode="json"),
-    }

@@ -1,6 +1,7 @@
 """Plots made of characters: a curve in Braille dots, and a line of bars; in plain ASCII where nothing else shows."""
 
 from collections.abc import Sequence
+from statistics import fmean
 
 _DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
 """Of a Braille character, by row and column."""
@@ -16,12 +17,12 @@ def curve(
     """A curve with its axes, as lines of text.
 
     Args:
-        xs: From 0 on, ascending; at least one.
-        ys: As many.
-        end: Where the horizontal axis ends, at least the last x.
-        width: Characters of a line, at least 20.
-        height: Lines of the curve itself, at least 2.
-        ascii_only: Draw with asterisks in place of dots.
+        xs: from 0 on, ascending; at least one.
+        ys: as many.
+        end: where the horizontal axis ends, at least the last x.
+        width: characters of a line, at least 20.
+        height: lines of the curve itself, at least 2.
+        ascii_only: draw with asterisks in place of dots.
     """
     columns = width - _LABEL - 2
     low, high = min(ys), max(ys)
@@ -54,24 +55,17 @@ def curve(
     return lines
 
 
-def bars(values: Sequence[float | None], width: int, *, ascii_only: bool) -> str:
-    """A bar of eight heights for each of so many equal parts of a series; a space where a part has no value.
+def bars(values: Sequence[float], width: int, *, ascii_only: bool) -> str:
+    """A bar of eight heights for the mean of each of so many equal parts of a series.
 
     Args:
-        values: The series; fewer values than parts give a bar each.
-        width: Number of parts.
-        ascii_only: Draw with punctuation in place of blocks.
+        values: the series, at least one; fewer values than parts give a bar each.
+        width: number of parts.
+        ascii_only: draw with punctuation in place of blocks.
     """
-    parts = min(width, len(values))
-    means = []
-    for part in range(parts):
-        known = [v for v in values[part * len(values) // parts : (part + 1) * len(values) // parts] if v is not None]
-        means.append(sum(known) / len(known) if known else None)
-    heights = [mean for mean in means if mean is not None]
-    low, high = min(heights, default=0.0), max(heights, default=0.0)
+    parts, count = min(width, len(values)), len(values)
+    means = [fmean(values[part * count // parts : (part + 1) * count // parts]) for part in range(parts)]
+    low, high = min(means), max(means)
     levels = _ASCII_BARS if ascii_only else _BARS
-
-    def level(value: float) -> str:
-        return levels[int((value - low) / (high - low) * (len(levels) - 1) + 0.5)] if high > low else levels[0]
-
-    return "".join(" " if mean is None else level(mean) for mean in means)
+    scale = (len(levels) - 1) / (high - low) if high > low else 0.0
+    return "".join(levels[int((mean - low) * scale + 0.5)] for mean in means)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from east.cli.common import ConfigFiles, Results, read_plan
+from east.cli.common import ConfigFiles, Results, read_plan_and_results
 from east.errors import EastError
 from east.files import write_atomically
 
@@ -42,10 +42,9 @@ def prune(
     """List what the results hold that the plan of this configuration has no use for, and remove it with --delete."""
     from rich.filesize import decimal
 
-    from east.operations.on_disk import results_folder
     from east.operations.prune import leftovers, remove
 
-    folder = results_folder(plan := read_plan(configfile), results)
+    plan, folder = read_plan_and_results(configfile, results)
     found = leftovers(plan, folder)
     kept = [leftover.name for leftover in found if delete and not remove(leftover, folder)]
     kind = None
@@ -74,10 +73,9 @@ def lock(
     ] = None,
 ) -> None:
     """Write the identity, checksums and origin of every finished run into one small file to publish."""
-    from east.operations.on_disk import results_folder
     from east.operations.results_lock import LOCK_FILE, make_lock
 
-    folder = results_folder(plan := read_plan(configfile), results)
+    plan, folder = read_plan_and_results(configfile, results)
     made = make_lock(plan, folder)
     target = out or folder / LOCK_FILE
     write_atomically(target, made.json_text())
@@ -93,10 +91,9 @@ def archive(
     from rich.filesize import decimal
 
     from east.operations.archive import write_archive
-    from east.operations.on_disk import results_folder
     from east.operations.results_lock import make_lock
 
-    folder = results_folder(plan := read_plan(configfile), results)
+    plan, folder = read_plan_and_results(configfile, results)
     made = make_lock(plan, folder)
     write_archive(made, folder, out)
     print(f"{out}: {_count(len(made.runs), made.planned)}, {decimal(out.stat().st_size)}")
@@ -116,7 +113,7 @@ def verify(
     A run that was trained again is compared to the bit where its class of reproducibility allows it; where not, the
     difference in accuracy is printed with the reason.
     """
-    from east.operations.archive import archive_contents
+    from east.operations.archive import read_archive
     from east.operations.results_lock import folder_contents, read_lock
     from east.operations.trained_again import compare as compare_results
 
@@ -124,7 +121,7 @@ def verify(
     source = against or Path("results") / locked.name
     if not source.exists():
         raise EastError(f"there is no {source} to compare with {lock}.")
-    contents = archive_contents(source) if source.is_file() else folder_contents(locked, source)
+    contents = read_archive(source)[0] if source.is_file() else folder_contents(locked, source)
     found = compare_results(locked, contents, exact=exact)
     for line in (*found.wrong, *found.differing):
         print(line)
@@ -153,9 +150,8 @@ def merge(
 ) -> None:
     """Take over the finished runs of the plan from another folder of results; what does not fit is refused by name."""
     from east.operations.merge import merge as merge_runs
-    from east.operations.on_disk import results_folder
 
-    folder = results_folder(plan := read_plan(configfile), results)
+    plan, folder = read_plan_and_results(configfile, results)
     placed = merge_runs(plan, source, folder, dry_run=dry_run)
     _tell(placed, folder, "to take" if dry_run else "taken")
 

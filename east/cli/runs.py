@@ -33,8 +33,6 @@ from east.launch.lease import Lease, gpu_alone, leased_gpu
 if TYPE_CHECKING:
     from east.config import RunSpec
 
-PARTS_OF_A_GPU = "Slurm has given this job a part of a GPU only, and what other jobs do there would count."
-
 
 def prepare(
     dataset: Annotated[str, typer.Argument(help="A data set, see `east list`.", autocompletion=complete_dataset)],
@@ -84,8 +82,10 @@ def train(
         if not (data_dir / spec.dataset.name / MANIFEST_FILE).is_file():
             prepare_dataset(spec.dataset.name, data_dir, folder=image_folder)
         resources = Resources(device, engine, threads, data_dir, image_folder, lease.gpu, lease.runs, step)
-        title = "/".join(out.absolute().parts[-3:])
-        with epoch_reporter(title, spec.training.epochs) as show, epoch_tracker(tracking, out) as track:
+        with (
+            epoch_reporter("/".join(out.absolute().parts[-3:]), spec.training.epochs) as show,
+            epoch_tracker(tracking, out) as track,
+        ):
             summary = train_run(spec, out, resources, [show, track, interruption])
         print(finished_line(summary, out, total), flush=True)
 
@@ -125,7 +125,10 @@ def cost(
         from east.cost.table6 import measured_cost
 
         if lease.is_shared:
-            logging.getLogger(__name__).warning("no steps are timed: %s", PARTS_OF_A_GPU)
+            logging.getLogger(__name__).warning(
+                "no steps are timed: Slurm has given this job a part of a GPU only, and what other jobs do there would "
+                "count."
+            )
         measure = measure and not lease.is_shared
         rows = measured_cost(what, device=device, engine=engine, threads=threads, step=step, measure=measure)
     if out is not None:
@@ -134,7 +137,7 @@ def cost(
         print_json(rows)
     else:
         columns = ["method", "param_size_mb", "est_total_mb", "trainable_parameters", "nonzeros", "seconds_per_step"]
-        print_table(columns, [{**row, **_rounded(row, ("param_size_mb", "est_total_mb"))} for row in rows])
+        print_table(columns, [row | {key: f"{row[key]:.2f}" for key in columns[1:3]} for row in rows])
 
 
 def _place_for(spec: "RunSpec", out: Path, device: str, runs_per_gpu: int) -> AbstractContextManager[Lease]:
@@ -149,7 +152,6 @@ def _place_for(spec: "RunSpec", out: Path, device: str, runs_per_gpu: int) -> Ab
 
 
 def _read_spec(text: str) -> "RunSpec":
-    """A run from JSON or from a file of JSON."""
     from east.config import RunSpec
 
     try:
@@ -157,7 +159,3 @@ def _read_spec(text: str) -> "RunSpec":
     except OSError as error:
         raise EastError(f"--run: {text} cannot be read ({error.strerror}).") from None
     return parsed("--run", RunSpec.model_validate_json, content)
-
-
-def _rounded(row: dict[str, object], keys: tuple[str, ...]) -> dict[str, str]:
-    return {key: f"{row[key]:.2f}" for key in keys}

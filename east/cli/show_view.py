@@ -1,9 +1,9 @@
 """How `east show` prints a run: its curve, its masks over time and its summary, in 80 columns."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from rich.console import Group, RenderableType
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from east.analysis.words import schedule_text, sharing_text
@@ -14,22 +14,16 @@ from east.operations.run_files import RunStatus
 from east.render.names import DATASETS, NETWORKS
 from east.render.numbers import DASH, density_text, duration, fixed
 from east.render.templating import visible
-from east.training.records import EpochRecord, RunRecord, UpdateRecord
+from east.training.records import EpochRecord, RunRecord, RunSummary, UpdateRecord
 
 WIDTH = 80
 """Columns that suffice; of a wider terminal no more is used."""
-CURVE_HEIGHT = 8
 SHOWN_UPDATES = 12
-_BARS = 40
-_COURSES = {
-    "density": "density",
-    "dropped": "dropped",
-    "grown": "grown",
-    "blind growth": "blind_growth",
-    "active zeros": "active_zeros",
-    "live channels": "live_channels",
-}
-"""What is drawn over the mask updates, and its column."""
+_COURSES = ("density", "dropped", "grown", "blind_growth", "active_zeros", "live_channels")
+"""The columns that are drawn over the mask updates."""
+
+_ORIGIN = ("device", "engine", "reproducibility", "commit", "code_digest")
+"""The keys of a summary that are printed as they are."""
 
 
 def run_view(
@@ -44,30 +38,29 @@ def run_view(
     """The whole picture of a run.
 
     Args:
-        run: As planned.
-        status: How far it is.
-        record: What it has left; all of it may be absent.
-        ascii_only: Draw with ASCII characters.
-        everything: List every mask update, and not a few of them.
-        width: Columns of the terminal.
+        run: as planned.
+        status: how far it is.
+        record: what it has left; all of it may be absent.
+        ascii_only: draw with ASCII characters.
+        everything: list every mask update, not just a few of them.
+        width: columns of the terminal.
     """
-    sections: list[list[RenderableType]] = [
-        list(_head(run, status, record)),
-        list(_curve(record.epochs, run.spec.training.epochs, min(WIDTH, max(width, 30)), ascii_only=ascii_only)),
-        list(_courses(record.updates, ascii_only=ascii_only)),
-        list(_updates(record.updates, None if everything else SHOWN_UPDATES)),
-        list(_summary(record)),
+    sections: list[Iterable[RenderableType]] = [
+        _head(run, status, record),
+        _curve(record.epochs, run.spec.training.epochs, min(WIDTH, max(width, 30)), ascii_only=ascii_only),
     ]
-    parts: list[RenderableType] = []
-    for section in filter(None, sections):
-        parts += [Text(), *section] if parts else section
-    return Group(*parts)
+    if record.updates:
+        sections.append(_courses(record.updates, ascii_only=ascii_only))
+        sections.append(_updates(record.updates, None if everything else SHOWN_UPDATES))
+    if record.summary:
+        sections.append(_summary(record.summary))
+    parts = [part for section in sections for part in (Text(), *section)]
+    return Group(*parts[1:])
 
 
 def _head(run: Run, status: RunStatus, record: RunRecord) -> Iterator[RenderableType]:
-    spec = run.spec
+    spec, cycle = run.spec, run.spec.cycle
     yield Text.assemble((status.state, STYLES[status.state]), "  ", visible(run_line(status)))
-    cycle = spec.cycle
     schedule = (
         schedule_text(cycle.pattern, cycle.multiplier, cycle.cycles, cycle.length_multiplier) if cycle else "static"
     )
@@ -93,33 +86,31 @@ def _curve(epochs: Sequence[EpochRecord], end: int, width: int, *, ascii_only: b
         f": {fixed(last)} after {last_epoch}, at most {fixed(best)} after {best_epoch}",
     )
     xs, ys = zip(*sorted(points), strict=True)
-    drawn = curve(xs, ys, end=max(end, *xs), width=width, height=CURVE_HEIGHT, ascii_only=ascii_only)
+    drawn = curve(xs, ys, end=max(end, *xs), width=width, height=8, ascii_only=ascii_only)
     yield from (Text(line, no_wrap=True) for line in drawn)
 
 
 def _courses(updates: Sequence[UpdateRecord], *, ascii_only: bool) -> Iterator[RenderableType]:
-    if not updates:
-        return
-    table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_column(no_wrap=True)
-    table.add_column(no_wrap=True)
-    table.add_column(no_wrap=True)
-    for name, column in _COURSES.items():
+    columns = [Column(no_wrap=True) for _ in range(3)]
+    table = Table(*columns, box=None, pad_edge=False, show_header=False)
+    for column in _COURSES:
         values = [float(getattr(row, column)) for row in updates]
         extent = f"{_short(min(values))} to {_short(max(values))}"
-        table.add_row(Text(name), Text(bars(values, _BARS, ascii_only=ascii_only)), Text(extent))
+        drawn = bars(values, 40, ascii_only=ascii_only)
+        table.add_row(Text(column.replace("_", " ")), Text(drawn), Text(extent))
     yield Text("Masks over the updates", style="bold")
     yield table
 
 
 def _updates(updates: Sequence[UpdateRecord], limit: int | None) -> Iterator[RenderableType]:
-    if not updates:
-        return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("epoch", "kind", "density", "non-zeros", "dropped", "grown", "blind", "zeros", "live"):
         table.add_column(heading, justify="left" if heading == "kind" else "right", no_wrap=True)
-    shown = _spread(len(updates), limit)
-    for row in (updates[i] for i in shown):
+    count = len(updates)
+    # Evenly spread, the first and the last among them.
+    places = {round(i * (count - 1) / (limit - 1)) for i in range(limit)} if limit and limit < count else range(count)
+    shown = [updates[i] for i in sorted(places)]
+    for row in shown:
         numbers = (row.density, row.nonzeros, row.dropped, row.grown, row.blind_growth, row.active_zeros)
         live = f"{100 * row.live_channels / row.channels:.0f} %" if row.channels else DASH
         cells = [str(row.epoch), row.kind, *map(_short, numbers), live]
@@ -129,28 +120,21 @@ def _updates(updates: Sequence[UpdateRecord], limit: int | None) -> Iterator[Ren
         yield Text(f"{len(shown)} of {len(updates)} mask updates; --all lists them.", style="dim")
 
 
-def _summary(record: RunRecord) -> Iterator[RenderableType]:
-    summary = record.summary
-    if summary is None:
-        return
-    parameters = summary.parameters
+def _summary(summary: RunSummary) -> Iterator[RenderableType]:
+    time = [] if summary.seconds is None else [duration(summary.seconds), sharing_text(summary.runs_per_device)]
     facts: list[tuple[str, object]] = [
-        ("final test accuracy", _percent(summary.final_test_accuracy)),
-        ("at the best validation epoch", _percent(summary.best_test_accuracy)),
+        ("final test accuracy", _number(summary.final_test_accuracy, ".2f", " %")),
+        ("at the best validation epoch", _number(summary.best_test_accuracy, ".2f", " %")),
         ("diverged in epoch", summary.diverged_at_epoch),
         ("after step", summary.diverged_at_step),
         ("non-zeros", _of(summary.nonzeros, summary.masked_weights)),
-        ("batch-norm parameters", _count(parameters.get("batch_norm"))),
-        ("DyReLU parameters", _count(parameters.get("dyrelu"))),
+        ("batch-norm parameters", _number(summary.parameters.get("batch_norm"), ",")),
+        ("DyReLU parameters", _number(summary.parameters.get("dyrelu"), ",")),
         ("live channels", _of(summary.liveness.get("live_channels"), summary.liveness.get("channels"))),
-        ("training time", None if summary.seconds is None else _time(summary.seconds, summary.runs_per_device)),
+        ("training time", ", ".join(filter(None, time))),
         ("attempts", summary.attempts),
-        ("peak memory", None if summary.peak_memory_mb is None else f"{fixed(summary.peak_memory_mb, 0)} MB"),
-        ("device", summary.device),
-        ("engine", summary.engine),
-        ("reproducibility", summary.reproducibility),
-        ("commit", summary.commit),
-        ("code digest", summary.code_digest),
+        ("peak memory", _number(summary.peak_memory_mb, ".0f", " MB")),
+        *((name.replace("_", " "), getattr(summary, name)) for name in _ORIGIN),
         ("versions", ", ".join(f"{name} {version}" for name, version in summary.versions.items() if version)),
     ]
     table = Table(box=None, pad_edge=False, show_header=False)
@@ -163,32 +147,15 @@ def _summary(record: RunRecord) -> Iterator[RenderableType]:
     yield table
 
 
-def _spread(count: int, limit: int | None) -> Sequence[int]:
-    """At most so many places among a count, the first and the last among them."""
-    if limit is None or count <= limit:
-        return range(count)
-    return sorted({round(i * (count - 1) / (limit - 1)) for i in range(limit)})
-
-
 def _short(value: float) -> str:
     """A number in a column: counts with commas, shares with three digits."""
     return f"{value:,.0f}" if value == int(value) else f"{value:.3g}"
 
 
-def _time(seconds: float, runs_per_device: int | None) -> str:
-    """Seconds of a training, flagged where others may have shared its device."""
-    return ", ".join(filter(None, (duration(seconds), sharing_text(runs_per_device))))
+def _number(value: float | None, form: str, unit: str = "") -> str | None:
+    return None if value is None else f"{value:{form}}{unit}"
 
 
-def _percent(value: float | None) -> str | None:
-    return None if value is None else f"{fixed(value)} %"
-
-
-def _count(value: object) -> str | None:
-    return f"{value:,}" if isinstance(value, int) else None
-
-
-def _of(part: object, whole: object) -> str | None:
-    if not isinstance(part, int):
-        return None
-    return f"{part:,} of {whole:,} ({100 * part / whole:.3g} %)" if isinstance(whole, int) and whole else f"{part:,}"
+def _of(part: int | None, whole: int | None) -> str | None:
+    share = f" of {whole:,} ({100 * part / whole:.3g} %)" if part is not None and whole else ""
+    return None if part is None else f"{part:,}{share}"

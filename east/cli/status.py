@@ -1,7 +1,5 @@
 """`east status` and `east show`: how far the plan is, and one run of it, read from the files in their folders."""
 
-import io
-import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -9,16 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from east.cli.common import AsJson, ConfigFiles, Results, RunId, complete_table, print_json, read_plan
+from east.cli.common import AsJson, ConfigFiles, Results, RunId, complete_table, print_json, read_plan_and_results
 from east.errors import EastError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from east.operations.status import PlanStatus, StatusReader
-
-INTERRUPTED = 130
-"""Exit status after Ctrl-C, as shells have it."""
 
 
 def status(
@@ -38,17 +31,15 @@ def status(
     """Show which runs of the plan are done, running, failed or waiting, and the time that is left."""
     if watch and as_json:
         raise EastError("--json is one look at the plan, --watch is many. Leave one of them out.")
-    from east.operations.on_disk import results_folder
     from east.operations.status import StatusReader, status_json
 
-    plan = read_plan(configfile)
-    reader = StatusReader(plan, results_folder(plan, results), table or ())
+    reader = StatusReader(*read_plan_and_results(configfile, results), table or ())
     if as_json:
         print_json(status_json(reader.read()))
         return
-    from east.cli.status_view import overview, watch_lines, watch_screen
+    from east.cli.status_view import make_console, overview, watch_lines, watch_screen
 
-    console = _console()
+    console = make_console()
     if not watch:
         console.print(overview(reader.read(), everything=everything), soft_wrap=True)
         return
@@ -58,7 +49,7 @@ def status(
         else:
             watch_lines(_looks(reader, interval))
     except KeyboardInterrupt:
-        raise typer.Exit(INTERRUPTED) from None
+        raise typer.Exit(130) from None  # as shells have it after Ctrl-C
 
 
 def show(
@@ -69,27 +60,17 @@ def show(
 ) -> None:
     """Show a run, finished or not: its curve, its masks over time and its summary."""
     from east.cli.show_view import run_view
-    from east.operations.on_disk import results_folder
+    from east.cli.status_view import make_console
     from east.operations.run_files import RunFiles
     from east.training.records import read_run_record
 
-    plan = read_plan(configfile)
+    plan, folder = read_plan_and_results(configfile, results)
     run = plan.run(run_id)
-    folder = results_folder(plan, results)
     found = RunFiles(folder).status(run.id, run.fingerprint, run.spec.training.epochs, datetime.now(UTC))
-    console = _console()
+    console = make_console()
     ascii_only = not console.encoding.lower().startswith("utf")
     record = read_run_record(folder / "runs", run.id)
     console.print(run_view(run, found, record, ascii_only=ascii_only, everything=everything, width=console.width))
-
-
-def _console() -> "Console":
-    """Standard output; what its encoding lacks of a file's characters is replaced."""
-    from east.cli.status_view import make_console
-
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")
-    return make_console()
 
 
 def _looks(reader: "StatusReader", interval: float) -> "Iterator[PlanStatus]":

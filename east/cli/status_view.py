@@ -1,5 +1,7 @@
 """How `east status` shows a plan to people: a line a table, then the runs that matter now."""
 
+import io
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 
 from rich.console import Console, Group, RenderableType
@@ -38,8 +40,10 @@ PLAIN_WIDTH = 500
 
 
 def make_console() -> Console:
-    """Standard output; text is shown as it is, never taken for markup."""
-    console = Console(markup=False, emoji=False, highlight=False, soft_wrap=False)
+    """Standard output; text is shown as it is, never taken for markup, and what its encoding lacks is replaced."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+    console = Console(markup=False, emoji=False, highlight=False)
     return console if console.is_terminal else Console(markup=False, emoji=False, highlight=False, width=PLAIN_WIDTH)
 
 
@@ -55,37 +59,39 @@ def watch_lines(looks: Iterable[PlanStatus]) -> None:
     """Print how far the plan is at first and at last, and in between a line for every run whose state changes."""
     states: dict[str, State] = {}
     for status in looks:
+        total = status.total
         for run in status.runs:
             if states and states[run.id] != run.state:
                 clock = f"{status.time.astimezone():%H:%M:%S}"
-                share = f"[{status.total.ended}/{status.total.runs}]"
+                share = f"[{total.ended}/{total.runs}]"
                 print(f"{clock}  {run.state:<8}  {run_line(run)}  {share}", flush=True)
-        if not states or status.total.finished:
-            print(total_line(status.total), flush=True)
+        if not states or total.finished:
+            counts = [f"{total.counts[state]} {state}" for state in STATES[1:] if total.counts[state]]
+            left = [] if total.finished or total.eta.seconds is None else [f"{_eta(total)} left"]
+            done = ", ".join([f"{total.counts['done']} of {total.runs} runs done", *counts])
+            print("; ".join([done, *left]), flush=True)
         states = {run.id: run.state for run in status.runs}
 
 
 def overview(status: PlanStatus, *, everything: bool = False, shown: int = SHOWN) -> RenderableType:
-    """The whole picture.
+    """The whole picture: the tables, and every run, or those that run or need a look and some that wait.
 
-    Args:
-        status: of the plan.
-        everything: list every run; else those that run, those that need a look, and some of the waiting ones.
-        shown: runs that a list shows at most, unless everything is listed.
+    Unless everything is listed, a list shows at most so many runs.
     """
-    by_state: dict[State, list[RunStatus]] = {state: [] for state in STATES}
-    for run in status.runs:
-        by_state[run.state].append(run)
-    lists: list[Iterator[RenderableType]] = [_running(by_state["running"], None if everything else shown)]
-    lists += [_attention(state, by_state[state], None if everything else shown) for state in NEXT]
-    if everything:
-        lists.append(_plain("done", by_state["done"], None))
-    lists.append(_plain("waiting", by_state["waiting"], None if everything else SHOWN_WAITING))
-    parts: list[RenderableType] = [_tables(status), *_eta_note(status)]
-    for part in lists:
-        lines = list(part)
-        if lines:
-            parts += [Text(), *lines]
+    parts: list[RenderableType] = [_tables(status)]
+    total = status.total
+    if total.eta.seconds is not None and not total.finished:
+        note = f"Time left is an estimate: {total.counts['running']} at a time, at the pace of runs of the same kind"
+        parts.append(Text(f"{note}." if total.eta.complete else f"{note}; > where a kind has none yet.", style="dim"))
+    states: list[State] = ["running", *NEXT, "done", "waiting"]
+    for state in states:
+        runs = [run for run in status.runs if run.state == state]
+        if runs and (everything or state != "done"):
+            limit = len(runs) if everything else SHOWN_WAITING if state == "waiting" else shown
+            listed = [_running(runs[:limit])] if state == "running" else _listed(state, len(runs), runs[:limit])
+            parts += [Text(), *listed]
+            if len(runs) > limit:
+                parts.append(Text(f"  and {len(runs) - limit} more (--all lists them)", style="dim"))
     return Group(*parts)
 
 
@@ -105,13 +111,6 @@ def run_line(run: RunStatus) -> str:
         facts.append(_place(run) if run.state in ("running", "failed") else None)
     facts.append(run.message)
     return "  ".join(filter(None, [run.id, ", ".join(filter(None, facts))]))
-
-
-def total_line(total: Tally) -> str:
-    """All runs, counted, in one line."""
-    counts = [f"{total.counts[state]} {state}" for state in STATES if total.counts[state] and state != "done"]
-    line = ", ".join([f"{total.counts['done']} of {total.runs} runs done", *counts])
-    return f"{line}; {_eta(total)} left" if total.eta.seconds is not None and not total.finished else line
 
 
 def _tables(status: PlanStatus) -> Table:
@@ -135,62 +134,31 @@ def _eta(tally: Tally) -> str:
     return f"{'~' if tally.eta.complete else '>'} {duration(tally.eta.seconds)}"
 
 
-def _eta_note(status: PlanStatus) -> Iterator[RenderableType]:
-    total = status.total
-    if total.finished or total.eta.seconds is None:
-        return
-    note = f"Time left is an estimate: {total.counts['running']} at a time, at the pace of runs of the same kind"
-    yield Text(f"{note}." if total.eta.complete else f"{note}; > where a kind has none yet.", style="dim")
-
-
-def _running(runs: Sequence[RunStatus], limit: int | None) -> Iterator[RenderableType]:
-    if not runs:
-        return
+def _running(runs: Sequence[RunStatus]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("running", style=STYLES["running"], no_wrap=True)
     for column in ("epoch", "test %", "s/epoch", "time left"):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("where", overflow="fold")
-    for run in runs[:limit]:
+    for run in runs:
+        gpu = run.gpu and f"GPU {run.gpu}"
         table.add_row(
             Text(run.id),
             Text(f"{run.epoch}/{run.epochs}"),
             Text(fixed(run.test_accuracy)),
             Text(fixed(run.seconds_per_epoch, 1)),
             Text(DASH if run.eta_seconds is None else f"~ {duration(run.eta_seconds)}"),
-            Text(", ".join(filter(None, (_place(run), run.device, _gpu(run))))),
+            Text(", ".join(filter(None, (_place(run), run.device, gpu, sharing_text(run.runs_per_device))))),
         )
-    yield table
-    yield from _more(runs, limit)
+    return table
 
 
-def _attention(state: State, runs: Sequence[RunStatus], limit: int | None) -> Iterator[RenderableType]:
-    if not runs:
-        return
-    yield Text(f"{len(runs)} {state}: {NEXT[state]}.", style=STYLES[state])
-    for run in runs[:limit]:
-        yield Text(f"  {run_line(run)}")
+def _listed(state: State, count: int, runs: Sequence[RunStatus]) -> Iterator[Text]:
+    """How many runs are in a state, and some of them, with the logs of those that need a look."""
+    yield Text(f"{count} {state}: {NEXT[state]}." if state in NEXT else f"{count} {state}", style=STYLES[state])
+    for run in runs:
+        yield Text(f"  {run_line(run)}", style="" if state in NEXT else "dim")
         yield from (Text(f"    log: {log}", style="dim") for log in (run.log, run.slurm_log) if log)
-    yield from _more(runs, limit)
-
-
-def _plain(state: State, runs: Sequence[RunStatus], limit: int | None) -> Iterator[RenderableType]:
-    if not runs:
-        return
-    yield Text(f"{len(runs)} {state}", style=STYLES[state])
-    for run in runs[:limit]:
-        yield Text(f"  {run_line(run)}", style="dim")
-    yield from _more(runs, limit)
-
-
-def _more(runs: Sequence[RunStatus], limit: int | None) -> Iterator[RenderableType]:
-    if limit is not None and len(runs) > limit:
-        yield Text(f"  and {len(runs) - limit} more (--all lists them)", style="dim")
-
-
-def _gpu(run: RunStatus) -> str | None:
-    """The GPU of a run, and how many trainings may share it."""
-    return ", ".join(filter(None, (run.gpu and f"GPU {run.gpu}", sharing_text(run.runs_per_device)))) or None
 
 
 def _place(run: RunStatus) -> str | None:

@@ -164,9 +164,7 @@ def random_images(spec: RunSpec, device: torch.device, *, training: int, evaluat
         pixels = torch.randint(256, (count, *info.image_shape), generator=draw, dtype=torch.uint8)
         return pixels, torch.randint(info.num_classes, (count,), generator=draw)
 
-    data = Images(
-        spec.dataset.name, *images(training + held_out), *images(tested), MEAN, STD, info.num_classes, digest="random"
-    )
+    data = Images(*images(training + held_out), *images(tested), MEAN, STD, info.num_classes, digest="random")
     dataset = spec.dataset.model_copy(update={"validation": held_out})
     return split_images(data, dataset, spec.training.batch_size, spec.seed, device)
 

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from multiprocessing.context import BaseContext
 from typing import ParamSpec, TypeVar
 
+from east.log import configure_logging
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -33,7 +35,7 @@ def workers(count: int, context: BaseContext) -> Iterator[Workers]:
         count: as many at most.
         context: how they are started.
     """
-    with Workers(count, context, _end_when_interrupted) as processes:
+    with Workers(count, context, _begin) as processes:
         try:
             yield processes
         except KeyboardInterrupt:
@@ -68,8 +70,9 @@ def interrupts_wait() -> Iterator[None]:
         raise KeyboardInterrupt
 
 
-def _end_when_interrupted() -> None:
-    """End at Ctrl-C: it reaches the other process as well, which says what is to be said."""
+def _begin() -> None:
+    """Log as the command does, and end at Ctrl-C, which reaches the other process as well: that one reports it."""
+    configure_logging()
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})

@@ -1,8 +1,7 @@
 """Batches made on the device: the whole data set is one uint8 tensor, and a batch is one gather."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -34,10 +33,7 @@ def staged(tensor: Tensor, device: torch.device) -> Tensor:
     For a GPU it is a copy in page-locked memory, which PyTorch does not reuse before it has been read. A copy from
     ordinary memory would block the CPU, and then the GPU, until all earlier work is done.
 
-    Args:
-        tensor: on the CPU, already of the dtype it will have on the device: one that is converted on the way is not
-            staged.
-        device: where it goes.
+    The tensor must already have the dtype that it will have on the device: one converted on the way is not staged.
     """
     return tensor.pin_memory() if device.type == "cuda" else tensor
 
@@ -54,8 +50,7 @@ class Normalization:
         return pixels.float().sub_(self._mean).div_(self._std)
 
 
-@dataclass(frozen=True, eq=False)
-class Augmentation:
+class Augmentation(NamedTuple):
     """The random choices of each image in one epoch.
 
     Attributes:

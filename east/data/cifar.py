@@ -8,45 +8,28 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from numpy.typing import NDArray
 
 from east.data.manifest import SourceFile, md5
 from east.data.source import SourceImages
 from east.errors import EastError
 
 
-class CifarPart(Protocol):
-    """The training or test part of an opened archive: `data` is uint8 [N, H, W, C]."""
-
-    data: NDArray[Any]
-    targets: list[int]
-
-
-class CifarArchive(Protocol):
-    """A torchvision CIFAR class: where the archive is, its checksums, and how to read it."""
-
-    url: str
-    filename: str
-    tgz_md5: str
-    train_list: list[list[str]]
-    test_list: list[list[str]]
-
-    def __call__(self, root: Path, *, train: bool, download: bool) -> CifarPart:
-        """Verify and read the unpacked archive under `root`."""
-
-
-def fetch_archive(archive: CifarArchive, raw: Path) -> Path:
+def fetch_archive(archive: Any, raw: Path) -> Path:
     """The verified archive in `raw`, downloaded if it is not there.
 
     An existing file is never replaced: the user may have put it there on a machine without a network.
 
+    Args:
+        archive: a class of torchvision, which says where the archive is and what its checksums are.
+        raw: the folder of downloads.
+
     Raises:
         EastError: the existing file has the wrong checksum, or the archive cannot be downloaded.
     """
-    path = raw / archive.filename
+    path: Path = raw / archive.filename
     if path.exists():
         found = md5(path)
         if found != archive.tgz_md5:
@@ -84,7 +67,7 @@ def scratch_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def read_cifar(archive: CifarArchive, raw: Path) -> SourceImages:
+def read_cifar(archive: Any, raw: Path) -> SourceImages:
     """Read a CIFAR archive, downloading it into `raw` if necessary.
 
     torchvision would unpack the archive trusting every member. Here tarfile's data filter unpacks it first, refusing

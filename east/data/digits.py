@@ -13,13 +13,8 @@ from east.seeding import generator
 SPLIT_SEED = 0
 """Seed of the fixed split and the fixed pairs, which belong to the data, not to a run."""
 
-TEST_FRACTION = 0.2
 SIZE = 12
 """Height and width of single digits: the three strides of a ResNet leave a 2 x 2 map."""
-
-TRAIN_PAIRS = 40
-TEST_PAIRS = 5
-"""Pairs of digits per class and part: 4,000 training and 500 test images of 100 classes."""
 
 
 def native_digits() -> tuple[Tensor, Tensor]:
@@ -38,7 +33,7 @@ def split_digits(labels: Tensor) -> tuple[Tensor, Tensor]:
     for label in range(10):
         members = (labels == label).nonzero().flatten()
         order = generator(SPLIT_SEED, "digits", "split", label).permutation(len(members))
-        held_out = round(TEST_FRACTION * len(members))
+        held_out = round(0.2 * len(members))
         test.append(members[order[:held_out]])
         train.append(members[order[held_out:]])
     return torch.cat(train).sort().values, torch.cat(test).sort().values
@@ -115,8 +110,9 @@ def read_digit_pairs() -> SourceImages:
     """`digit_pairs`: classes 00..99, training pairs made of training digits and test pairs of test digits."""
     images, labels = native_digits()
     train_digits, test_digits = split_digits(labels)
-    train = draw_pairs(labels, train_digits, TRAIN_PAIRS, "train")
-    test = draw_pairs(labels, test_digits, TEST_PAIRS, "test")
+    # 4,000 training and 500 test images of 100 classes.
+    train = draw_pairs(labels, train_digits, 40, "train")
+    test = draw_pairs(labels, test_digits, 5, "test")
     tens_and_units = torch.tensor([10, 1])
     return SourceImages(
         train_images=join_pairs(images, train),

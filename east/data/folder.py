@@ -3,11 +3,11 @@
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, localcontext
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import torch
 from PIL import Image
@@ -23,10 +23,8 @@ from east.errors import EastError
 from east.seeding import RandomBits, generator
 
 CROP_SIZE = 224
-RESIZE = 256
 CROP_AREA = (0.08, 1.0)
 CROP_RATIO = (3 / 4, 4 / 3)
-CROP_ATTEMPTS = 10
 EVALUATION_BATCH = 250
 
 Sample = tuple[str, int]
@@ -82,24 +80,15 @@ def scan_folder(dataset: str, folder: Path) -> FolderManifest:
         dataset=dataset,
         num_classes=info.num_classes,
         classes=tuple(train_classes),
-        train_counts=_counts(train, len(train_classes)),
-        val_counts=_counts(val, len(train_classes)),
+        train_counts=_counts(train, info.num_classes),
+        val_counts=_counts(val, info.num_classes),
         mean=info.mean or (),
         std=info.std or (),
         digest=digest.hexdigest(),
     )
 
 
-class Crop(NamedTuple):
-    """A rectangle of an image, in pixels."""
-
-    top: int
-    left: int
-    height: int
-    width: int
-
-
-def draw_crop(width: int, height: int, random: RandomBits) -> Crop:
+def draw_crop(width: int, height: int, random: RandomBits) -> tuple[int, int, int, int]:
     """Draw a crop of random area, shape and place, distributed like torchvision's RandomResizedCrop.
 
     The share of the image's area is uniform on `CROP_AREA`, the logarithm of width / height is uniform between those of
@@ -110,24 +99,24 @@ def draw_crop(width: int, height: int, random: RandomBits) -> Crop:
         width: of the image.
         height: of the image.
         random: the random bits to draw from.
+
+    Returns:
+        Top, left, height and width, in pixels.
     """
-    for share, exponent in random.uniform(2 * CROP_ATTEMPTS).view(-1, 2).tolist():
+    for share, exponent in random.uniform(20).view(-1, 2).tolist():
         area = width * height * (CROP_AREA[0] + (CROP_AREA[1] - CROP_AREA[0]) * share)
         ratio = _ratio(exponent)
         wide, high = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if 0 < wide <= width and 0 < high <= height:
             top, left = (int(random.integers(room, 1)) for room in (height - high + 1, width - wide + 1))
-            return Crop(top, left, high, wide)
+            return top, left, high, wide
     wide = min(width, round(height * CROP_RATIO[1]))
     high = min(height, round(width / CROP_RATIO[0]))
-    return Crop((height - high) // 2, (width - wide) // 2, high, wide)
+    return (height - high) // 2, (width - wide) // 2, high, wide
 
 
-class View(Protocol):
-    """Turns a color image into what the network is shown: uint8 [3, 224, 224]."""
-
-    def __call__(self, image: Image.Image, epoch: int, index: int) -> Tensor:
-        """The image in an epoch; `index` is its place in the folder's listing."""
+View = Callable[[Image.Image, int, int], Tensor]
+"""From a color image, the epoch, and the image's place in the listing to what the network sees: uint8 [3, 224, 224]."""
 
 
 @dataclass(frozen=True)
@@ -145,8 +134,7 @@ class RandomView:
         """The image in this epoch."""
         random = generator(self.seed, self.purpose, epoch, index)
         mirrored = bool(random.coins(1)) and self.flip
-        crop = draw_crop(image.width, image.height, random)
-        shown = vision.resized_crop(image, crop.top, crop.left, crop.height, crop.width, [CROP_SIZE, CROP_SIZE])
+        shown = vision.resized_crop(image, *draw_crop(image.width, image.height, random), [CROP_SIZE, CROP_SIZE])
         return _pixels(vision.hflip(shown) if mirrored else shown)
 
 
@@ -156,7 +144,7 @@ class CenterView:
 
     def __call__(self, image: Image.Image, epoch: int, index: int) -> Tensor:
         """The image, the same in every epoch."""
-        return _pixels(vision.center_crop(vision.resize(image, [RESIZE]), [CROP_SIZE, CROP_SIZE]))
+        return _pixels(vision.center_crop(vision.resize(image, [256]), [CROP_SIZE, CROP_SIZE]))
 
 
 class FolderBatches:
@@ -208,9 +196,14 @@ class FolderBatches:
         order = self._indices
         if self._order_seed is not None:
             order = order[generator(self._order_seed, "order", number).permutation(len(order))]
+        size = self._batch_size
         loader: DataLoader[Any] = DataLoader(
             self._images,
-            batch_sampler=_Keys(number, order[start * self._batch_size :], self._batch_size),
+            # The keys tell the workers the epoch without shared state.
+            batch_sampler=(
+                [(number, index) for index in order[first : first + size].tolist()]
+                for first in range(start * size, len(order), size)
+            ),
             num_workers=self._workers,
             collate_fn=_collate,
             pin_memory=self._device.type == "cuda",
@@ -225,23 +218,6 @@ class FolderBatches:
                 self._normalize(pixels.to(self._device, non_blocking=True)),
                 labels.to(self._device, non_blocking=True),
             )
-
-
-@dataclass(frozen=True, eq=False)
-class _Keys:
-    """The (epoch, index) keys of each batch, which tell the workers the epoch without shared state."""
-
-    epoch: int
-    order: Tensor
-    batch_size: int
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        for batch in range(len(self)):
-            chosen = self.order[batch * self.batch_size : (batch + 1) * self.batch_size]
-            yield [(self.epoch, index) for index in chosen.tolist()]
-
-    def __len__(self) -> int:
-        return -(-len(self.order) // self.batch_size)
 
 
 class _FolderImages(Dataset[tuple[Tensor, int] | EastError]):
@@ -261,10 +237,8 @@ class _FolderImages(Dataset[tuple[Tensor, int] | EastError]):
 
 
 def _collate(samples: list[tuple[Tensor, int] | EastError]) -> Any:
-    for sample in samples:
-        if isinstance(sample, EastError):
-            return sample
-    return default_collate(samples)
+    failed = next((sample for sample in samples if isinstance(sample, EastError)), None)
+    return failed or default_collate(samples)
 
 
 def _ratio(share: float) -> float:

@@ -1,39 +1,33 @@
 """Opens a prepared data set: maps it into memory and verifies it by its digest."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from east.data.catalog import DATASETS
 from east.data.manifest import MANIFEST_FILE, TENSOR_FILE, ImagesManifest, read_manifest
-from east.digest import digest_tensors
+from east.data.source import Parts
 from east.errors import EastError
 
 
 @dataclass(frozen=True, eq=False)
-class Images:
+class Images(Parts):
     """A data set that fits in memory.
 
     Attributes:
-        name: its key in `DATASETS`.
-        train_images: uint8 [N, C, H, W], validation images included; also test_images.
-        train_labels: int64 [N] in 0..num_classes-1; also test_labels.
         mean: channel means of pixels in [0, 1].
         std: channel standard deviations of the same pixels.
         num_classes: classes.
         digest: `dataset_digest` of all these.
     """
 
-    name: str
-    train_images: Tensor
-    train_labels: Tensor
-    test_images: Tensor
-    test_labels: Tensor
     mean: tuple[float, ...]
     std: tuple[float, ...]
     num_classes: int
@@ -57,6 +51,23 @@ def dataset_digest(
         "num_classes": torch.tensor(num_classes),
     }
     return digest_tensors({**tensors, **facts})
+
+
+def digest_tensors(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of tensors, in hexadecimal.
+
+    What is hashed: for each tensor, sorted by name, a line `name dtype shape`, such as `mean float64 3` or
+    `images uint8 10x3x8x8`, then its elements in row-major order as little-endian bytes.
+
+    Args:
+        tensors: by name, on any device and in any memory layout.
+    """
+    found = hashlib.sha256()
+    for name in sorted(tensors):
+        elements = tensors[name].detach().contiguous().cpu().numpy()
+        found.update(f"{name} {elements.dtype.name} {'x'.join(map(str, elements.shape))}\n".encode())
+        found.update(np.ascontiguousarray(elements.astype(elements.dtype.newbyteorder("<"), copy=False)).data)
+    return found.hexdigest()
 
 
 def load_images(dataset: str, data_dir: Path) -> Images:
@@ -83,20 +94,14 @@ def load_images(dataset: str, data_dir: Path) -> Images:
             f"{manifest.digest}. {fix}"
         )
     refuse_others(dataset, found, f"{path}: ", fix)
-    return Images(name=dataset, digest=found, **tensors, **facts)
+    return Images(digest=found, **tensors, **facts)
 
 
 def refuse_others(dataset: str, digest: str, where: str, fix: str) -> None:
     """Refuse images whose digest is not the catalogue's, if it has one for this data set.
 
-    Args:
-        dataset: a key of `DATASETS`.
-        digest: of the images at hand.
-        where: beginning of the message: where the images are.
-        fix: end of the message: what to do.
-
     Raises:
-        EastError: the digests differ.
+        EastError: the digests differ; the message begins with where the images are and ends with what to do.
     """
     info = DATASETS[dataset]
     if info.digest not in (None, digest):

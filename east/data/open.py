@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -58,9 +59,53 @@ def open_dataset(
     Raises:
         EastError: the data are not prepared, are damaged, or do not fit the spec.
     """
-    if spec.name == "imagenet":
-        return _open_folder(spec, training_batch, seed, data_dir, device, folder)
-    return split_images(load_images(spec.name, data_dir), spec, training_batch, seed, device)
+    if spec.name != "imagenet":
+        return split_images(load_images(spec.name, data_dir), spec, training_batch, seed, device)
+    label = DATASETS[spec.name].label
+    if folder is None:
+        raise EastError(
+            f"{label} is read from its image folder, but none was given. Name it in "
+            f"datasets.{spec.name}.folder or with --image-folder."
+        )
+    if spec.validation and spec.validation_choice == "last":
+        raise EastError(
+            f"dataset.validation_choice is 'last', but {label} is stored class by class, so that would hold out whole "
+            "classes. Use 'shuffled'."
+        )
+    require_torchvision()
+    from east.data import folder as image_folder
+
+    manifest = read_manifest(FolderManifest, spec.name, data_dir)
+    if image_folder.scan_folder(spec.name, folder) != manifest:
+        raise EastError(
+            f"{folder} has changed since it was prepared: its file names or sizes differ from those in "
+            f"{data_dir / spec.name / MANIFEST_FILE}. Restore the folder, or run `snakemake --cores 1 data` again."
+        )
+    _, train_samples = image_folder.list_images(folder, "train")
+    _, test_samples = image_folder.list_images(folder, "val")
+    train, held_out = split_indices(len(train_samples), spec.validation, spec.validation_choice, seed)
+
+    # The cores that a scheduler granted this job; macOS has neither the call nor a scheduler.
+    workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    batches = partial(image_folder.FolderBatches, device=device, mean=manifest.mean, std=manifest.std, workers=workers)
+    plain = partial(batches, view=image_folder.CenterView(), batch_size=image_folder.EVALUATION_BATCH)
+    validation: Batches | None = None
+    if len(held_out):
+        random = image_folder.RandomView(seed, "validation", spec.flip)
+        validation = plain(train_samples, indices=held_out, **({"view": random} if spec.augment_validation else {}))
+    return Splits(
+        train=batches(
+            train_samples,
+            image_folder.RandomView(seed, "augment", spec.flip),
+            batch_size=training_batch,
+            indices=train,
+            order_seed=seed,
+        ),
+        validation=validation,
+        test=plain(test_samples),
+        num_classes=manifest.num_classes,
+        digest=manifest.digest,
+    )
 
 
 def split_indices(count: int, validation: int, choice: Literal["last", "shuffled"], seed: int) -> tuple[Tensor, Tensor]:
@@ -86,123 +131,36 @@ def split_indices(count: int, validation: int, choice: Literal["last", "shuffled
 
 
 def split_images(data: Images, spec: DatasetSpec, training_batch: int, seed: int, device: torch.device) -> Splits:
-    """The parts of a data set that fits in memory.
-
-    Args:
-        data: all its images.
-        spec: which of them are held out, and how they are augmented.
-        training_batch: images per training step.
-        seed: the run's seed.
-        device: where batches are made.
+    """The parts of a data set that fits in memory; arguments as for `open_dataset`.
 
     Raises:
         EastError: no image would be left to train on.
     """
     train, held_out = split_indices(len(data.train_labels), spec.validation, spec.validation_choice, seed)
 
-    def augmented(indices: Tensor, *, training: bool) -> TensorBatches:
-        return TensorBatches(
-            data.train_images[indices],
-            data.train_labels[indices],
-            device=device,
-            mean=data.mean,
-            std=data.std,
-            batch_size=training_batch if training else EVALUATION_BATCH,
-            margin=spec.margin,
-            padding=spec.padding,
-            flip=spec.flip,
-            seed=seed,
-            purpose="augment" if training else "validation",
-            shuffle=training,
-        )
-
-    def plain(images: Tensor, labels: Tensor) -> EvaluationBatches:
-        return EvaluationBatches(images, labels, device=device, mean=data.mean, std=data.std)
-
+    augmented = partial(
+        TensorBatches,
+        device=device,
+        mean=data.mean,
+        std=data.std,
+        margin=spec.margin,
+        padding=spec.padding,
+        flip=spec.flip,
+        seed=seed,
+    )
+    plain = partial(EvaluationBatches, device=device, mean=data.mean, std=data.std)
     validation: Batches | None = None
     if len(held_out):
+        shown = data.train_images[held_out], data.train_labels[held_out]
         validation = (
-            augmented(held_out, training=False)
+            augmented(*shown, batch_size=EVALUATION_BATCH, purpose="validation", shuffle=False)
             if spec.augment_validation
-            else plain(data.train_images[held_out], data.train_labels[held_out])
+            else plain(*shown)
         )
     return Splits(
-        train=augmented(train, training=True),
+        train=augmented(data.train_images[train], data.train_labels[train], batch_size=training_batch),
         validation=validation,
         test=plain(data.test_images, data.test_labels),
         num_classes=data.num_classes,
         digest=data.digest,
     )
-
-
-def _open_folder(
-    spec: DatasetSpec,
-    training_batch: int,
-    seed: int,
-    data_dir: Path,
-    device: torch.device,
-    folder: Path | None,
-) -> Splits:
-    label = DATASETS[spec.name].label
-    if folder is None:
-        raise EastError(
-            f"{label} is read from its image folder, but none was given. Name it in "
-            f"datasets.{spec.name}.folder or with --image-folder."
-        )
-    if spec.validation and spec.validation_choice == "last":
-        raise EastError(
-            f"dataset.validation_choice is 'last', but {label} is stored class by class, so that would hold out whole "
-            "classes. Use 'shuffled'."
-        )
-    require_torchvision()
-    from east.data import folder as image_folder
-
-    manifest = read_manifest(FolderManifest, spec.name, data_dir)
-    if image_folder.scan_folder(spec.name, folder) != manifest:
-        raise EastError(
-            f"{folder} has changed since it was prepared: its file names or sizes differ from those in "
-            f"{data_dir / spec.name / MANIFEST_FILE}. Restore the folder, or run `snakemake --cores 1 data` again."
-        )
-    _, train_samples = image_folder.list_images(folder, "train")
-    _, test_samples = image_folder.list_images(folder, "val")
-    train, held_out = split_indices(len(train_samples), spec.validation, spec.validation_choice, seed)
-
-    def batches(
-        samples: list[image_folder.Sample],
-        view: image_folder.View,
-        *,
-        indices: Tensor | None = None,
-        training: bool = False,
-    ) -> image_folder.FolderBatches:
-        return image_folder.FolderBatches(
-            samples,
-            view,
-            device=device,
-            mean=manifest.mean,
-            std=manifest.std,
-            batch_size=training_batch if training else image_folder.EVALUATION_BATCH,
-            workers=_usable_cores(),
-            indices=indices,
-            order_seed=seed if training else None,
-        )
-
-    validation: Batches | None = None
-    if len(held_out):
-        view: image_folder.View = (
-            image_folder.RandomView(seed, "validation", spec.flip)
-            if spec.augment_validation
-            else image_folder.CenterView()
-        )
-        validation = batches(train_samples, view, indices=held_out)
-    return Splits(
-        train=batches(train_samples, image_folder.RandomView(seed, "augment", spec.flip), indices=train, training=True),
-        validation=validation,
-        test=batches(test_samples, image_folder.CenterView()),
-        num_classes=manifest.num_classes,
-        digest=manifest.digest,
-    )
-
-
-def _usable_cores() -> int:
-    # The cores that a scheduler granted this job; macOS has neither the call nor a scheduler.
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

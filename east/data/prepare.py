@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -34,14 +35,10 @@ def prepare(dataset: str, data_dir: Path, *, folder: Path | None = None) -> Path
     match dataset:
         case "cifar10" | "cifar100":
             return store_images(dataset, data_dir, partial(_read_official_cifar, dataset, data_dir / "raw"))
-        case "digits":
-            from east.data.digits import read_digits
+        case "digits" | "digit_pairs":
+            from east.data.digits import read_digit_pairs, read_digits
 
-            return store_images(dataset, data_dir, read_digits)
-        case "digit_pairs":
-            from east.data.digits import read_digit_pairs
-
-            return store_images(dataset, data_dir, read_digit_pairs)
+            return store_images(dataset, data_dir, read_digits if dataset == "digits" else read_digit_pairs)
         case "imagenet":
             return store_folder(dataset, data_dir, folder)
         case _:
@@ -57,14 +54,7 @@ def store_images(dataset: str, data_dir: Path, read: Callable[[], SourceImages])
         read: reads the source; called only if there is something to write.
     """
     home = data_dir / dataset
-    # Checked before the lock is taken, so that a data folder owned by others may be read-only.
-    if _agrees(dataset, data_dir):
-        return home / MANIFEST_FILE
-    home.mkdir(parents=True, exist_ok=True)
-    with locked(home / ".lock"):
-        if not _agrees(dataset, data_dir):
-            _write_images(dataset, home, read())
-    return home / MANIFEST_FILE
+    return _store(home, lambda: bool(load_images(dataset, data_dir)), lambda: _write_images(dataset, home, read()))
 
 
 def store_folder(dataset: str, data_dir: Path, folder: Path | None) -> Path:
@@ -84,12 +74,11 @@ def store_folder(dataset: str, data_dir: Path, folder: Path | None) -> Path:
 
     home = data_dir / dataset
     manifest = scan_folder(dataset, folder)
-    if _recorded_folder(dataset, data_dir) == manifest:
-        return home / MANIFEST_FILE
-    home.mkdir(parents=True, exist_ok=True)
-    with locked(home / ".lock"):
-        _write_manifest(home, manifest)
-    return home / MANIFEST_FILE
+    return _store(
+        home,
+        lambda: read_manifest(FolderManifest, dataset, data_dir) == manifest,
+        lambda: _write_manifest(home, manifest),
+    )
 
 
 def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -127,19 +116,21 @@ def _read_official_cifar(dataset: str, raw: Path) -> SourceImages:
     return read_cifar({"cifar10": CIFAR10, "cifar100": CIFAR100}[dataset], raw)
 
 
-def _agrees(dataset: str, data_dir: Path) -> bool:
-    try:
-        load_images(dataset, data_dir)
-    except EastError:
+def _store(home: Path, agrees: Callable[[], bool], write: Callable[[], None]) -> Path:
+    """Write what is not stored yet, while others wait; returns the path of the manifest."""
+
+    def is_stored() -> bool:
+        with suppress(EastError):
+            return agrees()
         return False
-    return True
 
-
-def _recorded_folder(dataset: str, data_dir: Path) -> FolderManifest | None:
-    try:
-        return read_manifest(FolderManifest, dataset, data_dir)
-    except EastError:
-        return None
+    # Asked before the lock is taken, so that a data folder owned by others may be read-only.
+    if not is_stored():
+        home.mkdir(parents=True, exist_ok=True)
+        with locked(home / ".lock"):
+            if not is_stored():
+                write()
+    return home / MANIFEST_FILE
 
 
 def _write_images(dataset: str, home: Path, source: SourceImages) -> None:

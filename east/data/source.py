@@ -10,29 +10,25 @@ from east.errors import EastError
 
 
 @dataclass(frozen=True, eq=False)
-class SourceImages:
-    """A data set as read from its source.
-
-    Attributes:
-        train_images: uint8 [N, C, H, W]; also test_images.
-        train_labels: int64 [N]; also test_labels.
-        sources: the files that were read, with the checksums they were verified by.
-    """
+class Parts:
+    """Images, uint8 [N, C, H, W], and labels, int64 [N] in 0..classes-1: to train on or validate, and to test on."""
 
     train_images: Tensor
     train_labels: Tensor
     test_images: Tensor
     test_labels: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class SourceImages(Parts):
+    """A data set as read from its source, and the files that were read, with the checksums they were verified by."""
+
     sources: tuple[SourceFile, ...]
 
     def tensors(self) -> dict[str, Tensor]:
         """The tensors by their names in the tensor file."""
-        return {
-            "train_images": self.train_images.contiguous(),
-            "train_labels": self.train_labels.contiguous(),
-            "test_images": self.test_images.contiguous(),
-            "test_labels": self.test_labels.contiguous(),
-        }
+        names = ("train_images", "train_labels", "test_images", "test_labels")
+        return {name: getattr(self, name).contiguous() for name in names}
 
 
 def require_torchvision() -> None:

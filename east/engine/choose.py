@@ -1,6 +1,6 @@
 """From the engine's name in the config to an engine."""
 
-import sys
+import logging
 from collections.abc import Callable, Mapping
 from functools import partial
 
@@ -20,6 +20,8 @@ from east.errors import EastError
 from east.models.dct import has_dct
 from east.models.resnet import ResNet
 from east.sparse.active import ActiveWeights
+
+LOG = logging.getLogger(__name__)
 
 ENGINES = ("auto", "dense", "sparse")
 """The names in the config. `auto` is the one that is right for the run."""
@@ -74,7 +76,7 @@ def make_engine(
             raise EastError(f"the sparse engine runs on a CPU or on CUDA, not on {device.type}; use engine: dense.")
     except KernelsUnavailable as unavailable:
         lost = "; its numbers will not be the same on other processors" if device.type == "cpu" else ""
-        print(f"warning: engine {name} falls back to dense{lost}: {unavailable}", file=sys.stderr, flush=True)
+        LOG.warning("engine %s falls back to dense%s: %s", name, lost, unavailable)
     return dense()
 
 

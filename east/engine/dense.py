@@ -1,7 +1,7 @@
 """The reference engine: PyTorch's own layers on weights that are zero where the mask is off."""
 
+import logging
 import os
-import sys
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
@@ -14,6 +14,8 @@ from east.engine.formats import in_format, network_format, set_convolution_preci
 from east.engine.machine import cache_folder
 from east.reproducibility import Reproducibility
 from east.sparse.active import ActiveWeights, take_gradients
+
+LOG = logging.getLogger(__name__)
 
 CACHE_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
 MOST_VARIANTS = 64
@@ -133,7 +135,7 @@ class CompiledNetwork:
 
     def _give_up(self, error: Exception) -> None:
         reason = " ".join(str(error).split("\n\n")[0].split())
-        print(f"warning: the network is not compiled: {reason}", file=sys.stderr, flush=True)
+        LOG.warning("the network is not compiled: %s", reason)
         self._compiled = None
 
 

@@ -15,29 +15,17 @@ SPEED_UP_OF_TWO: Mapping[str, float] = {"sparse": 1.4, "dense": 1.8}
 FIXED_THREADS = 2
 """What `auto` means where there is nothing to divide: on a GPU, and in a cluster's job, which has cores of its own."""
 
-MOST_THREADS_PER_CORE = 8
-"""More would only wait for each other; and each takes memory of its own."""
-
-SPINS = "1000"
-"""How often a thread of GNU's OpenMP looks for work before it sleeps: for less than a twentieth of a millisecond."""
-
-BLOCK_MILLISECONDS = "0"
-"""How long a thread of LLVM's or Intel's OpenMP looks for work before it sleeps, in whole milliseconds."""
-
 CHOSEN_BY_USERS = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 
 
 def check_threads(threads: int, cores: int) -> int:
     """A number of threads, as it was asked for.
 
-    Args:
-        threads: of a training.
-        cores: of the machine.
-
     Raises:
         EastError: the machine has not nearly as many cores.
     """
-    most = max(64, MOST_THREADS_PER_CORE * cores)
+    # More would only wait for each other; and each takes memory of its own.
+    most = max(64, 8 * cores)
     if threads > most:
         raise EastError(
             f"{threads} threads are more than this machine of {cores} cores can run: ask for at most {most}."
@@ -61,11 +49,7 @@ def speed_up(threads: int, of_two: float) -> float:
 def plan_time(runs: int, at_once: int, threads: int, of_two: float) -> float:
     """Time until all runs have ended, in times of one run on one thread: ceil(runs / at_once) rounds of 1 / S(threads).
 
-    Args:
-        runs: of about the same length, at least 1.
-        at_once: runs that go on side by side, at least 1.
-        threads: of each.
-        of_two: see `speed_up`.
+    The runs are of about the same length, and so many go on side by side.
     """
     return -(-runs // at_once) / speed_up(threads, of_two)
 
@@ -99,12 +83,7 @@ def training_threads(
 ) -> int:
     """The threads of a training as `execution.threads` wants them.
 
-    Args:
-        wanted: a number, which is taken as it is, or `auto`.
-        runs: see `threads_per_run`.
-        cores: likewise.
-        at_most: likewise.
-        engine: of the runs; `auto` counts as the sparse one.
+    A number is taken as it is; for `auto` see `threads_per_run`. The engine `auto` counts as the sparse one.
     """
     if wanted != "auto":
         return wanted
@@ -122,5 +101,7 @@ def let_idle_threads_sleep(environment: MutableMapping[str, str]) -> None:
     """
     if any(name in environment for name in CHOSEN_BY_USERS):
         return
-    environment["GOMP_SPINCOUNT"] = SPINS
-    environment["KMP_BLOCKTIME"] = BLOCK_MILLISECONDS
+    # How often a thread of GNU's OpenMP looks for work before it sleeps: for less than a twentieth of a millisecond.
+    environment["GOMP_SPINCOUNT"] = "1000"
+    # How long a thread of LLVM's or Intel's OpenMP does so, in whole milliseconds.
+    environment["KMP_BLOCKTIME"] = "0"

@@ -4,12 +4,11 @@ A workflow counts GPUs but does not say which one a job gets. So every training 
 kernel's: it ends with its holder, however that ends.
 """
 
-import fcntl
+import logging
 import os
 import re
 import stat
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -21,19 +20,15 @@ from pathlib import Path
 from urllib.parse import quote
 
 from east.errors import EastError
+from east.locks import take
 
-MPS_FOLDER = "tmp/nvidia-mps"
-"""Where the sockets of NVIDIA's Multi-Process Service (MPS) are if CUDA_MPS_PIPE_DIRECTORY names no other folder, under
-the root."""
+LOG = logging.getLogger(__name__)
 
 START_MPS = (
     "mkdir -p -m 700 /tmp/mps-$USER && export CUDA_MPS_PIPE_DIRECTORY=/tmp/mps-$USER "
     "CUDA_MPS_LOG_DIRECTORY=/tmp/mps-$USER && nvidia-cuda-mps-control -d"
 )
-"""The commands that start the service; trainings find it by the variables that they set."""
-
-POLL_SECONDS = 0.5
-"""Between two looks at GPUs that are all taken."""
+"""The commands that start NVIDIA's Multi-Process Service (MPS); trainings find it by the variables that they set."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +46,7 @@ class Lease:
 
     @property
     def is_shared(self) -> bool:
-        """Whether another process may use the GPU at the same time, so that times taken there are no times of one."""
+        """Whether another process may use the GPU at the same time, so that times taken there are not those of one."""
         return self.runs > 1
 
 
@@ -70,10 +65,11 @@ def leased_gpu(runs_per_gpu: int) -> Iterator[Lease]:
     """
     gpus = visible_gpus(os.environ)
     least = 2 if gpus and gives_parts_of_gpus(os.environ) else 1
-    if not gpus or (len(gpus) == 1 and runs_per_gpu == 1 and _in_slurm_job(os.environ)):
+    if not gpus or (len(gpus) == 1 and runs_per_gpu == 1 and "SLURM_JOB_ID" in os.environ):
         yield Lease(runs=least)
         return
-    with _open_lock_folder() as folder, ExitStack() as held:
+    folder = _lock_folder()
+    with ExitStack() as held:
         gpu, place = _wait_for_place(folder, gpus, runs_per_gpu)
         _hold([place], held)
         _choose(gpu, gpus)
@@ -98,18 +94,27 @@ def gpu_alone(runs_per_gpu: int, *, wait: bool) -> Iterator[Lease]:
     if not gpus or gives_parts_of_gpus(os.environ):
         yield Lease(runs=2 if gpus else 1)
         return
-    with _open_lock_folder() as folder, ExitStack() as held:
+    folder = _lock_folder()
+    with ExitStack() as held:
         if wait:
             # One at a time, so that no two wait for places that the other one holds.
             timing = held.enter_context(_lock_file(folder, "timing"))
-            fcntl.flock(timing, fcntl.LOCK_EX)
-        gpu, taken = _take_free_places(folder, gpus, runs_per_gpu, held)
+            take(timing, wait=True)
+        # Also those that trainings with another number of runs a GPU may hold.
+        names = [file.name for file in folder.iterdir()]
+        known = {gpu: [name for name in names if name.removeprefix(_stem(gpu)).isdecimal()] for gpu in gpus}
+        wanted = {gpu: {*_places(gpu, runs_per_gpu), *known[gpu]} for gpu in gpus}
+        with _free_places(folder, wanted) as free:
+            gpu = min(gpus, key=lambda gpu: len(wanted[gpu]) - len(free[gpu]))
+            own = free.pop(gpu)
+        _hold(own.values(), held)
+        taken = sorted(wanted[gpu] - own.keys())
         if taken and wait:
-            print(f"waiting for the trainings on GPU {gpu} to end.", file=sys.stderr, flush=True)
+            LOG.info("waiting for the trainings on GPU %s to end.", gpu)
             places = [_lock_file(folder, name) for name in taken]
             _hold(places, held)
             for place in places:
-                fcntl.flock(place, fcntl.LOCK_EX)
+                take(place, wait=True)
             taken = []
         _choose(gpu, gpus)
         yield Lease(gpu, 1 + len(taken))
@@ -118,15 +123,11 @@ def gpu_alone(runs_per_gpu: int, *, wait: bool) -> Iterator[Lease]:
 def gives_parts_of_gpus(environment: Mapping[str, str]) -> bool:
     """Whether Slurm has given this job a part of a GPU, whose other parts other jobs may have.
 
-    A job with shards (`--gres=shard:1`) is told their number, one with a share of MPS (`--gres=mps:50`) its percentage.
-
-    Args:
-        environment: variables of the process.
+    A job with shards (`--gres=shard:1`) knows their number, one with a share of MPS (`--gres=mps:50`) its percentage.
     """
-    if not _in_slurm_job(environment):
-        return False
     percentage = environment.get("CUDA_MPS_ACTIVE_THREAD_PERCENTAGE", "").strip()
-    return bool(environment.get("SLURM_SHARDS_ON_NODE")) or percentage not in ("", "100", "100.0")
+    has_part = bool(environment.get("SLURM_SHARDS_ON_NODE")) or percentage not in ("", "100", "100.0")
+    return "SLURM_JOB_ID" in environment and has_part
 
 
 def visible_gpus(environment: Mapping[str, str]) -> tuple[str, ...]:
@@ -134,12 +135,9 @@ def visible_gpus(environment: Mapping[str, str]) -> tuple[str, ...]:
 
     In a Slurm job they are what Slurm has set. Elsewhere the first of these counts that is there: EAST_GPUS,
     CUDA_VISIBLE_DEVICES, all GPUs of the machine.
-
-    Args:
-        environment: variables of the process.
     """
     visible = environment.get("CUDA_VISIBLE_DEVICES")
-    if _in_slurm_job(environment):
+    if "SLURM_JOB_ID" in environment:
         return _names(visible or "")
     if environment.get("EAST_GPUS"):
         return _names(environment["EAST_GPUS"])
@@ -150,14 +148,10 @@ def installed_gpus(devices: Path = Path("/dev")) -> tuple[str, ...]:
     """The NVIDIA GPUs that this process may use, by number, or the MIG devices of a divided one, by UUID.
 
     `nvidia-smi -L` lists them. Where it fails, the driver's files /dev/nvidia0, /dev/nvidia1, ... are counted.
-
-    Args:
-        devices: folder of device files.
     """
-    command = ["nvidia-smi", "-L"]
     with suppress(OSError, subprocess.SubprocessError):
-        done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)  # noqa: S603
-        return listed_gpus(done.stdout)
+        command = ["nvidia-smi", "-L"]
+        return listed_gpus(subprocess.check_output(command, stderr=subprocess.PIPE, text=True, timeout=60))  # noqa: S603
     return tuple(str(number) for number, _ in enumerate(devices.glob("nvidia[0-9]*")))
 
 
@@ -176,24 +170,16 @@ def mps_runs(environment: Mapping[str, str], root: Path = Path("/")) -> bool:
     """Whether NVIDIA's Multi-Process Service is alive, which lets programs of this user compute on a GPU at once.
 
     Without it a GPU turns from one program to the next, however little each has to do. Programs find the service by
-    themselves: nothing is set here, and no daemon is started.
-
-    Args:
-        environment: variables of the programs.
-        root: where /proc and /tmp are.
+    themselves: nothing is set here, and no daemon is started. `root` is where /proc and /tmp are.
     """
     chosen = environment.get("CUDA_MPS_PIPE_DIRECTORY")
-    folder = Path(chosen) if chosen else root / MPS_FOLDER
+    folder = Path(chosen) if chosen else root / "tmp/nvidia-mps"
     try:
         # It removes this file when it ends, but not its sockets.
         number = int((folder / "nvidia-cuda-mps-control.pid").read_text(encoding="ascii"))
     except (OSError, ValueError):
         return False
     return (root / "proc" / str(number)).exists()
-
-
-def _in_slurm_job(environment: Mapping[str, str]) -> bool:
-    return "SLURM_JOB_ID" in environment
 
 
 def _names(value: str) -> tuple[str, ...]:
@@ -205,7 +191,7 @@ def _names(value: str) -> tuple[str, ...]:
 def _choose(gpu: str, gpus: tuple[str, ...]) -> None:
     """Make a GPU the only visible one."""
     os.environ["CUDA_VISIBLE_DEVICES"] = gpu
-    print(f"leased GPU {gpu} of {', '.join(gpus)}", file=sys.stderr, flush=True)
+    LOG.info("leased GPU %s of %s", gpu, ", ".join(gpus))
 
 
 def _hold(places: Iterable[FileIO], held: ExitStack) -> None:
@@ -216,89 +202,65 @@ def _hold(places: Iterable[FileIO], held: ExitStack) -> None:
         os.register_at_fork(after_in_child=place.close)
 
 
-@contextmanager
-def _open_lock_folder() -> Iterator[int]:
-    folder = _lock_folder()
-    try:
-        yield folder
-    finally:
-        os.close(folder)
-
-
-def _lock_folder() -> int:
-    """A descriptor of the folder of this user's locks, on this machine and for nobody else to write to."""
-    path = Path(tempfile.gettempdir()) / f"east-gpus-{os.getuid()}"
+def _lock_folder() -> Path:
+    """The folder of this user's locks, on this machine and for nobody else to write to."""
+    folder = Path(tempfile.gettempdir()) / f"east-gpus-{os.getuid()}"
     try:
         with suppress(FileExistsError):
-            path.mkdir(mode=0o700)
-        folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            folder.mkdir(mode=0o700)
+        status = folder.lstat()
     except OSError as error:
-        raise EastError(
-            f"GPUs are leased by locks in {path}, which is no folder that can be used ({error.strerror}). Remove it, "
-            "or set TMPDIR to another folder of this machine."
-        ) from None
-    status = os.fstat(folder)
-    if status.st_uid != os.getuid() or stat.S_IMODE(status.st_mode) & 0o077:
-        os.close(folder)
-        raise EastError(
-            f"GPUs are leased by locks in {path}, which belongs to somebody else or is open to others (its mode must "
-            "be 0700). Remove it, or set TMPDIR to another folder of this machine."
-        )
-    return folder
+        problem = f"which cannot be used ({error.strerror})"
+    else:
+        if stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not stat.S_IMODE(status.st_mode) & 0o077:
+            return folder
+        problem = "which is not a folder of yours that is closed to others (mode 0700)"
+    raise EastError(
+        f"GPUs are leased by locks in {folder}, {problem}. Remove it, or set TMPDIR to another folder of this machine."
+    )
 
 
-def _wait_for_place(folder: int, gpus: tuple[str, ...], runs_per_gpu: int) -> tuple[str, FileIO]:
-    found = _find_place(folder, gpus, runs_per_gpu)
-    if found is None:
-        places = f"{runs_per_gpu} each on GPU {', '.join(gpus)}"
-        print(f"all places for trainings are taken ({places}); waiting for one.", file=sys.stderr, flush=True)
-    while found is None:
-        time.sleep(POLL_SECONDS)
-        found = _find_place(folder, gpus, runs_per_gpu)
-    return found
+def _wait_for_place(folder: Path, gpus: tuple[str, ...], runs_per_gpu: int) -> tuple[str, FileIO]:
+    """The GPU with the most free places and one of these, locked."""
+    is_waiting = False
+    while True:
+        with _free_places(folder, {gpu: _places(gpu, runs_per_gpu) for gpu in gpus}) as free:
+            gpu = max(gpus, key=lambda gpu: len(free[gpu]))
+            if free[gpu]:
+                _, place = free[gpu].popitem()
+                os.utime(place.fileno())  # what cleans temporary folders up goes by age
+                return gpu, place
+        if not is_waiting:
+            places = f"{runs_per_gpu} each on GPU {', '.join(gpus)}"
+            LOG.info("all places for trainings are taken (%s); waiting for one.", places)
+        is_waiting = True
+        time.sleep(0.5)
 
 
-def _find_place(folder: int, gpus: tuple[str, ...], runs_per_gpu: int) -> tuple[str, FileIO] | None:
-    """The GPU with the most free places and one of these, locked; None where there is no free place."""
-    # One process looks at a time: a place that another is only trying would seem to be taken.
+@contextmanager
+def _free_places(folder: Path, wanted: Mapping[str, Iterable[str]]) -> Iterator[dict[str, dict[str, FileIO]]]:
+    """Those of some places that are free, all locked, by GPU; what is left of them when the block ends is let go.
+
+    One process looks at a time: a place that another is only trying would seem to be taken.
+    """
     with _lock_file(folder, "looking") as looking:
-        fcntl.flock(looking, fcntl.LOCK_EX)
-        free = {gpu: _free_places(folder, _places(gpu, runs_per_gpu)) for gpu in gpus}
-        gpu = max(gpus, key=lambda gpu: len(free[gpu]))
-        place = free[gpu].popitem()[1] if free[gpu] else None
-        for places in free.values():
-            for other in places.values():
-                other.close()
-    if place is None:
-        return None
-    os.utime(place.fileno())  # what cleans temporary folders up goes by age
-    return gpu, place
-
-
-def _take_free_places(folder: int, gpus: tuple[str, ...], runs_per_gpu: int, held: ExitStack) -> tuple[str, list[str]]:
-    """Take all free places on the GPU with the fewest that are taken; returns the GPU, and the names of those."""
-    with _lock_file(folder, "looking") as looking:
-        fcntl.flock(looking, fcntl.LOCK_EX)
-        # Also those that trainings with another number of runs a GPU may hold.
-        wanted = {gpu: {*_places(gpu, runs_per_gpu), *_known_places(folder, gpu)} for gpu in gpus}
-        free = {gpu: _free_places(folder, sorted(wanted[gpu])) for gpu in gpus}
-        gpu = min(gpus, key=lambda gpu: len(wanted[gpu]) - len(free[gpu]))
-        for other in gpus:
-            for place in free[other].values():
-                if other != gpu:
+        take(looking, wait=True)
+        free: dict[str, dict[str, FileIO]] = {gpu: {} for gpu in wanted}
+        for gpu, names in wanted.items():
+            for name in names:
+                place = _lock_file(folder, name)
+                if take(place):
+                    free[gpu][name] = place
+                else:
                     place.close()
-    _hold(free[gpu].values(), held)
-    return gpu, sorted(wanted[gpu] - free[gpu].keys())
+        yield free
+        for places in free.values():
+            for place in places.values():
+                place.close()
 
 
 def _places(gpu: str, runs_per_gpu: int) -> list[str]:
-    """The names of the places on a GPU."""
     return [f"{_stem(gpu)}{number}" for number in range(runs_per_gpu)]
-
-
-def _known_places(folder: int, gpu: str) -> list[str]:
-    """The names of all places on a GPU that were ever looked at."""
-    return [name for name in os.listdir(folder) if name.removeprefix(_stem(gpu)).isdecimal()]
 
 
 def _stem(gpu: str) -> str:
@@ -309,20 +271,6 @@ def _stem(gpu: str) -> str:
     return f"{scope}gpu-{quote(gpu, safe='')}-"
 
 
-def _free_places(folder: int, names: Iterable[str]) -> dict[str, FileIO]:
-    """Those of some places that are free, all locked."""
-    free = {}
-    for name in names:
-        place = _lock_file(folder, name)
-        try:
-            fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            place.close()
-        else:
-            free[name] = place
-    return free
-
-
-def _lock_file(folder: int, name: str) -> FileIO:
+def _lock_file(folder: Path, name: str) -> FileIO:
     """A file to lock; programs that this process starts do not get it."""
-    return FileIO(os.open(name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=folder), "r+")
+    return (folder / name).open("ab", buffering=0)

@@ -5,10 +5,7 @@ import io
 import os
 import tarfile
 import tempfile
-import time
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from east.errors import EastError
@@ -25,30 +22,36 @@ def write_archive(lock: ResultsLock, results: Path, out: Path) -> None:
     Raises:
         EastError: a file has changed since it was locked.
     """
-    found = verify(lock, folder_contents(lock, results))
-    if found.wrong:
-        raise EastError(f"{found.wrong[0]} any more; is something training in {results}?")
+    wrong, _ = verify(lock, folder_contents(lock, results))
+    if wrong:
+        raise EastError(f"{wrong[0]} any more; is something training in {results}?")
     with (
         whole_file(out) as stream,
         gzip.GzipFile("", "wb", fileobj=stream, mtime=0) as compressed,
         tarfile.open(fileobj=compressed, mode="w") as tar,
     ):
-        _add(tar, LOCK_FILE, lock.json_text().encode())
-        for name in sorted(_archived(lock)):
-            _add(tar, name, (results / name).read_bytes())
+        for name in (LOCK_FILE, *sorted(_archived(lock))):
+            content = lock.json_text().encode() if name == LOCK_FILE else (results / name).read_bytes()
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
 
 
-def archive_contents(archive: Path) -> Iterator[tuple[str, bytes]]:
-    """The files of an archive, for `verify`.
+def read_archive(archive: Path) -> tuple[dict[str, bytes], list[str]]:
+    """The files of an archive, for `verify`, and the names of what it holds besides: links and folders.
 
     Raises:
         EastError: the file is not an archive, or damaged.
     """
-    with _open(archive) as tar:
-        for member in tar:
-            stream = tar.extractfile(member) if member.isreg() else None
-            if stream is not None:
-                yield member.name, stream.read()
+    try:
+        with tarfile.open(archive, "r:gz") as tar:
+            files = ((member.name, tar.extractfile(member)) for member in tar if member.isreg())
+            contents = {name: stream.read() for name, stream in files if stream is not None}
+            return contents, [member.name for member in tar if not member.isreg()]
+    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise EastError(f"{archive} is damaged, or not an archive: {error}.") from error
+    except OSError as error:
+        raise EastError(f"{archive} cannot be used: {error}.") from error
 
 
 def restore(archive: Path, results: Path | None = None) -> tuple[Path, Placed]:
@@ -65,18 +68,24 @@ def restore(archive: Path, results: Path | None = None) -> tuple[Path, Placed]:
         EastError: the archive is damaged, holds a link or a file that its lock does not name, or files that are not
             the locked ones; then nothing is put in place.
     """
-    with _open(archive) as tar:
-        lock = _lock_in(tar, archive)
-        results = results or Path("results") / lock.name
-        results.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=results, prefix=INCOMING) as temporary:
-            unpacked = Path(temporary)
-            _unpack(tar, lock, unpacked, archive)
-            found = verify(lock, folder_contents(lock, unpacked))
-            if found.wrong:
-                raise EastError(f"{archive} is not what its own lock says: {'; '.join(found.wrong)}.")
-            os.sync()
-            return results, _place_all(lock, unpacked, results)
+    contents, others = read_archive(archive)
+    if LOCK_FILE not in contents:
+        raise EastError(f"{archive} is not an archive of results: there is no {LOCK_FILE} in it.")
+    lock = parse_lock(contents.pop(LOCK_FILE), f"{LOCK_FILE} in {archive}")
+    for name in (*others, *(contents.keys() - _archived(lock))):
+        raise EastError(f"{archive} holds {name!r}, which its lock does not name. It was not unpacked.")
+    wrong, _ = verify(lock, contents)
+    if wrong:
+        raise EastError(f"{archive} is not what its own lock says: {'; '.join(wrong)}.")
+    results = results or Path("results") / lock.name
+    results.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=results, prefix=INCOMING) as temporary:
+        for name, content in contents.items():
+            path = Path(temporary) / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        os.sync()
+        return results, _place_all(lock, Path(temporary), results)
 
 
 def _place_all(lock: ResultsLock, unpacked: Path, results: Path) -> Placed:
@@ -103,45 +112,6 @@ def _place_all(lock: ResultsLock, unpacked: Path, results: Path) -> Placed:
 
 def _archived(lock: ResultsLock) -> set[str]:
     return {name for name in lock.checksums() if not name.startswith("tables/")}
-
-
-def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
-    member = tarfile.TarInfo(name)
-    member.size = len(content)
-    tar.addfile(member, io.BytesIO(content))
-
-
-def _unpack(tar: tarfile.TarFile, lock: ResultsLock, folder: Path, archive: Path) -> None:
-    allowed = _archived(lock) | {LOCK_FILE}
-    for member in tar.getmembers():
-        if not member.isreg() or member.name not in allowed:
-            raise EastError(f"{archive} holds {member.name!r}, which its lock does not name. It was not unpacked.")
-        tar.extract(member, folder, filter=_as_data_of_today)
-
-
-def _as_data_of_today(member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo | None:
-    """The data filter; a file gets the time of now, so that tables are made again from it."""
-    data = tarfile.data_filter(member, folder)
-    return data and data.replace(mtime=time.time())
-
-
-def _lock_in(tar: tarfile.TarFile, archive: Path) -> ResultsLock:
-    member = next(iter(tar), None)
-    stream = tar.extractfile(member) if member and member.name == LOCK_FILE and member.isreg() else None
-    if stream is None:
-        raise EastError(f"{archive} is not an archive of results: it does not begin with a {LOCK_FILE}.")
-    return parse_lock(stream.read(), f"{LOCK_FILE} in {archive}")
-
-
-@contextmanager
-def _open(archive: Path) -> Iterator[tarfile.TarFile]:
-    try:
-        with tarfile.open(archive, "r:gz") as tar:
-            yield tar
-    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise EastError(f"{archive} is damaged, or not an archive: {error}.") from error
-    except OSError as error:
-        raise EastError(f"{archive} cannot be used: {error}.") from error
 
 
 def _same(one: Path, other: Path) -> bool:

@@ -1,7 +1,7 @@
 """The plan beside what is on disk: which runs would train again and why, and whether a finished run is all there."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -10,10 +10,9 @@ from safetensors import SafetensorError, safe_open
 
 from east.config import Plan, Run
 from east.config.run import of_another_revision, with_defaults
-from east.config.tables import Table
 from east.operations.on_disk import SMALL_FILES, FoundRun, find, read_run
 from east.training.folder import METRICS, WEIGHTS
-from east.training.records import EpochRecord, RunSummary, read_records
+from east.training.records import EpochRecord, read_records
 
 Status = Literal["new", "changed", "damaged", "unfinished", "same"]
 TRAINS: tuple[Status, ...] = ("new", "changed", "damaged", "unfinished")
@@ -30,7 +29,8 @@ class Difference:
     def __str__(self) -> str:
         if self.key == "revision":
             return of_another_revision(self.old)
-        return f"{self.key} {_shown(self.old)} -> {_shown(self.new)}"
+        old, new = (value if isinstance(value, str) else json.dumps(value) for value in (self.old, self.new))
+        return f"{self.key} {old} -> {new}"
 
 
 @dataclass(frozen=True)
@@ -54,49 +54,23 @@ class RunChange:
     unseen: bool = False
 
 
-@dataclass(frozen=True)
-class Changes:
-    """A whole plan beside a folder of results.
+def compare(plan: Plan, results: Path) -> tuple[list[RunChange], list[str]]:
+    """Compare every run of a plan with what a folder of results, which need not exist, holds of it.
 
-    Attributes:
-        runs: of the plan, in its order.
-        orphans: runs on disk that the plan does not name.
+    Returns:
+        The runs of the plan in its order; and the runs on disk that the plan does not name.
     """
-
-    runs: tuple[RunChange, ...]
-    orphans: tuple[str, ...]
-
-    def by_reason(self, statuses: Iterable[Status]) -> dict[tuple[Status, str], list[str]]:
-        """Ids of the runs that have one of these statuses, by status and reason, in the order of the statuses."""
-        groups: dict[tuple[Status, str], list[str]] = {}
-        for status in statuses:
-            for run in self.runs:
-                if run.status == status:
-                    groups.setdefault((status, run.reason), []).append(run.id)
-        return groups
-
-
-def compare(plan: Plan, results: Path) -> Changes:
-    """Compare every run of a plan with what a folder of results holds of it.
-
-    Args:
-        plan: the plan.
-        results: results/<name>, which need not exist.
-    """
-    shown = {run.id for table in plan.tables if _is_made(table, results) for row in table.rows for run in row.runs}
+    # Snakemake makes these from a table's runs, and where they exist it may not look at the runs any more.
+    made = ("report/index.html", "tables/{}.csv", "aggregate/{}.json")
+    tables = [table for table in plan.tables if any((results / name.format(table.id)).exists() for name in made)]
+    shown = {run.id for table in tables for row in table.rows for run in row.runs}
     changes = [_compare_run(run, results / "runs" / run.id, shown=run.id in shown) for run in plan.runs]
     planned = {run.id for run in plan.runs}
-    return Changes(tuple(changes), tuple(run for run in find(results, "runs") if run not in planned))
+    return changes, [run for run in find(results, "runs") if run not in planned]
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> Iterator[Difference]:
-    """The keys in which two specs differ, each as deep as both have it, in the order of the new one.
-
-    Args:
-        old: a spec as JSON has it.
-        new: another.
-        prefix: dotted name of the place that both stand at.
-    """
+    """The keys in which two specs (JSON) differ, each as deep as both have it, in the order of the new one."""
     for key in [*new, *(key for key in old if key not in new)]:
         before, after = old.get(key), new.get(key)
         if isinstance(before, Mapping) and isinstance(after, Mapping):
@@ -119,8 +93,8 @@ def complaint(found: FoundRun, run: Run) -> str | None:
         changes = list(differences(with_defaults(found.summary.run), planned))
         if any(change.key == "revision" for change in changes):
             return f"it was {of_another_revision(found.summary.run.get('revision'))}"
-        shown = ", ".join(map(str, changes))
-        return f"it was trained with other settings{shown and f' ({shown})'}"
+        shown = f" ({', '.join(map(str, changes))})" if changes else ""
+        return f"it was trained with other settings{shown}"
     if any(path.is_symlink() for path in (folder, *folder.rglob("*"))):
         return "there is a link in its folder"
     missing = [name for name in SMALL_FILES if not (folder / name).is_file()]
@@ -128,61 +102,37 @@ def complaint(found: FoundRun, run: Run) -> str | None:
         return f"it has no {', '.join(missing)}"
     if with_defaults(found.summary.run) != planned or found.spec != planned:
         return "its summary.json or run.json describes another run than the fingerprint says"
-    if not _ends_as_summarised(folder / METRICS, found.summary):
+    metrics, accuracy = read_records(folder / METRICS, EpochRecord), found.summary.final_test_accuracy
+    last = metrics.rows[-1] if metrics.rows and not metrics.problem else None
+    if last is None or last.epoch != found.summary.epochs or accuracy not in (None, last.test_acc):
         return "its metrics.csv does not end as its summary.json says"
-    if (folder / WEIGHTS).exists() and not _is_whole(folder / WEIGHTS):
+    try:
+        with safe_open(folder / WEIGHTS, framework="numpy"):
+            return None
+    except FileNotFoundError:
+        return None
+    except (SafetensorError, OSError):
         return f"its {WEIGHTS} is damaged"
-    return None
-
-
-def _is_made(table: Table, results: Path) -> bool:
-    """Whether Snakemake has something that it makes from a table's runs, and may not look at the runs any more."""
-    made = ("report/index.html", f"tables/{table.id}.csv", f"aggregate/{table.id}.json")
-    return any((results / name).exists() for name in made)
 
 
 def _compare_run(run: Run, folder: Path, *, shown: bool) -> RunChange:
+    """What has changed of a run. A summary that is there is of the last run that was begun."""
     found = read_run(folder)
     if found.summary and found.summary.fingerprint == run.fingerprint:
         return RunChange(run.id, "same")
-    status, reason, changes = _why(run, found)
-    return RunChange(run.id, status, reason, changes, unseen=shown or bool(found.summary or found.damage))
-
-
-def _why(run: Run, found: FoundRun) -> tuple[Status, str, tuple[Difference, ...]]:
-    """Why a run that is not done would train. A summary that is there is of the last run that was begun."""
+    unseen = shown or bool(found.summary or found.damage)
     if found.kept and found.kept.fingerprint == run.fingerprint:
-        return "unfinished", "finished; its summary will be put back", ()
+        return RunChange(run.id, "unfinished", "finished; its summary will be put back", unseen=unseen)
     if found.damage:
-        return "damaged", "its summary.json cannot be read", ()
+        return RunChange(run.id, "damaged", "its summary.json cannot be read", unseen=unseen)
     old = with_defaults(found.summary.run) if found.summary else found.spec
-    planned = run.spec.model_dump(mode="json")
     if old is None:
-        return "new", "never trained", ()
-    changes = tuple(differences(old, planned))
+        return RunChange(run.id, "new", "never trained", unseen=unseen)
+    changes = tuple(differences(old, run.spec.model_dump(mode="json")))
     if found.summary and not changes:
         changes = (Difference("fingerprint", found.summary.fingerprint, run.fingerprint),)
     if changes:
-        return "changed", ", ".join(map(str, changes)), changes
+        return RunChange(run.id, "changed", ", ".join(map(str, changes)), changes, unseen)
     epochs = run.spec.training.epochs
-    return "unfinished", "begun" if found.epoch is None else f"resumes after epoch {found.epoch} of {epochs}", ()
-
-
-def _shown(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
-
-
-def _ends_as_summarised(metrics: Path, summary: RunSummary) -> bool:
-    found = read_records(metrics, EpochRecord)
-    if found.problem or not found.rows:
-        return False
-    last = found.rows[-1]
-    return last.epoch == summary.epochs and summary.final_test_accuracy in (None, last.test_acc)
-
-
-def _is_whole(weights: Path) -> bool:
-    try:
-        with safe_open(weights, framework="numpy"):
-            return True
-    except (SafetensorError, OSError):
-        return False
+    begun = "begun" if found.epoch is None else f"resumes after epoch {found.epoch} of {epochs}"
+    return RunChange(run.id, "unfinished", begun, unseen=unseen)

@@ -1,10 +1,10 @@
 """Bytes that runs and data sets will take on disk, for the estimate and the doctor."""
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -22,37 +22,25 @@ EPOCH_RECORDS = 600
 UPDATE_RECORDS = 500
 """What a run leaves besides its weights: at all, for an epoch, and for a mask update; somewhat more than it is."""
 
-LABEL_BYTES = 8
 ARCHIVE_BYTES = {"cifar10": 170_498_071, "cifar100": 169_001_437}
 """What is downloaded, and kept beside the images that are made of it."""
 
-KEPT_AS_FILES = {"imagenet"}
-"""Data sets that stay where they are."""
 
+class DiskNeed(NamedTuple):
+    """Bytes that each run leaves when it has ended, by its id, and of data sets that are not prepared yet."""
 
-@dataclass(frozen=True)
-class DiskNeed:
-    """Bytes that runs will take.
-
-    Args:
-        runs: id of a run -> what it leaves when it has ended: weights, records and log.
-        data: of data sets that are not prepared yet, their downloads included.
-    """
-
-    runs: Mapping[str, int]
+    runs: dict[str, int]
     data: int
 
 
 def disk_need(runs: Sequence[Run], data_dir: Path) -> DiskNeed:
-    """What runs that are not done will take on disk, with their data.
-
-    Args:
-        runs: the runs.
-        data_dir: where prepared data sets are.
-    """
-    datasets = {run.spec.dataset.name for run in runs} - KEPT_AS_FILES
-    missing = [name for name in datasets if not (data_dir / name / MANIFEST_FILE).is_file()]
-    data = sum(_images_bytes(name) + ARCHIVE_BYTES.get(name, 0) for name in missing)
+    """What runs that are not done will take on disk, with their data in the folder of prepared data sets."""
+    data = 0
+    for name in {run.spec.dataset.name for run in runs} - {"imagenet"}:  # which stays where it is
+        if not (data_dir / name / MANIFEST_FILE).is_file():
+            info = DATASETS[name]
+            bytes_per_image = math.prod(info.image_shape) + 8  # those of its label
+            data += (info.train_images + info.test_images) * bytes_per_image + ARCHIVE_BYTES.get(name, 0)
     return DiskNeed({run.id: _run_bytes(run.spec) for run in runs}, data)
 
 
@@ -60,11 +48,6 @@ def _run_bytes(spec: RunSpec) -> int:
     weights = _weights_bytes(spec.model, DATASETS[spec.dataset.name].num_classes)
     updates = sum(1 for _ in Timetable(Schedule.of(spec, steps_per_epoch(spec))))
     return weights + RECORDS + spec.training.epochs * EPOCH_RECORDS + updates * UPDATE_RECORDS
-
-
-def _images_bytes(dataset: str) -> int:
-    info = DATASETS[dataset]
-    return (info.train_images + info.test_images) * (math.prod(info.image_shape) + LABEL_BYTES)
 
 
 @cache

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 
@@ -17,7 +17,7 @@ from east.cost.timing import Conditions, at_density, time_kinds
 from east.operations.disk import disk_need
 from east.operations.kinds import KindSeconds, kind_of, remaining_phases, situations
 from east.operations.on_disk import read_run
-from east.operations.start import time_start
+from east.operations.start import EPOCHS, time_start
 from east.sparse.timetable import Phase
 from east.training.checkpoint import KEPT
 from east.training.device import choose_device
@@ -25,13 +25,9 @@ from east.training.device import choose_device
 
 @dataclass(frozen=True)
 class Parallelism:
-    """How many runs go on at once.
+    """How many runs go on at once, what their time is counted in, and how many units each has.
 
-    Args:
-        runs: at once.
-        unit: what their time is counted in.
-        units_per_run: cores of a run, or the share of a GPU that it has.
-        sharing: runs that share a processor, or a GPU, and slow each other down.
+    `sharing` is the number of runs that share a processor, or a GPU, and slow each other down.
     """
 
     runs: int
@@ -43,12 +39,12 @@ class Parallelism:
 def find_parallelism(
     device: str, *, cores: int, threads: int, gpus: int | None, runs_per_gpu: int, jobs: int | None
 ) -> Parallelism:
-    """As many runs at once as this machine takes, by its cores or its GPUs, or as many as a scheduler is told.
+    """As many runs at once as this machine takes, by its cores or its GPUs, or as many as `jobs` says.
 
     Args:
         device: `auto`, `cpu` or `cuda`.
         cores: that runs may use.
-        threads: CPU threads of a run; it gets no more cores than there are.
+        threads: of a run; it gets no more cores than there are.
         gpus: that runs may use; None for all there are.
         runs_per_gpu: that share a GPU.
         jobs: runs at once on several machines like this one; None for this one alone.
@@ -65,12 +61,7 @@ def find_parallelism(
 
 
 def wall_seconds(seconds: Iterable[float], at_once: int) -> float:
-    """Seconds until jobs are done that begin in this order, each as soon as a place is free.
-
-    Args:
-        seconds: of each job.
-        at_once: places.
-    """
+    """Seconds until jobs are done that begin in this order, each as soon as one of the places is free."""
     places = [0.0] * at_once
     for job in seconds:
         heapq.heapreplace(places, places[0] + job)
@@ -79,14 +70,9 @@ def wall_seconds(seconds: Iterable[float], at_once: int) -> float:
 
 @dataclass(frozen=True)
 class Cost:
-    """What some runs cost.
+    """What some runs cost: how many there are and are left to do, and what those that are left take.
 
-    Args:
-        runs: all of them.
-        left: those that are not done.
-        seconds: of the processes that are left, added up.
-        wall_seconds: until all are done, if nothing else is done meanwhile.
-        disk_bytes: that the runs which are left will leave.
+    Seconds are added up over processes; wall seconds pass until all are done, if nothing else is done meanwhile.
     """
 
     runs: int
@@ -121,15 +107,8 @@ class Estimate:
     warnings: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class RunLeft:
-    """A run that is not done.
-
-    Args:
-        run: the run.
-        kind: see `kind_of`.
-        phases: what is left of it.
-    """
+class RunLeft(NamedTuple):
+    """A run that is not done, its kind (see `kind_of`), and what is left of it."""
 
     run: Run
     kind: RunSpec
@@ -146,7 +125,7 @@ def estimate(
     """Time a few steps of each kind of run that is left, and multiply by the plan.
 
     Args:
-        plan: the plan.
+        plan: all runs.
         results: results/<name>, with what is done already; need not exist.
         conditions: how runs will execute.
         parallelism: how many of them at once.
@@ -159,13 +138,26 @@ def estimate(
     if not left:
         return Estimate(*costs(plan.runs, {}, {}, parallelism.runs))
     runs = Counter(item.kind for item in left)
-    timed = _time_kinds(left, conditions, results, report)
+    # Phases of whole trainings, so that what is timed does not go with how far they are.
+    phases: dict[RunSpec, list[Phase]] = defaultdict(list)
+    for item in left:
+        phases[item.kind] += remaining_phases(item.run.spec)
+    done = itertools.count(1)
+    report(f"timing {len(phases)} kinds of run")
+    times = time_kinds(
+        {kind: situations(found) for kind, found in phases.items()},
+        conditions,
+        # Checkpoints are written where those of runs will be.
+        next(path for path in (results, *results.absolute().parents) if path.is_dir()),
+        lambda: report(f"timing {len(phases)} kinds of run, {min(next(done), len(phases))} done"),
+    )
+    timed = {kind: KindSeconds(found) for kind, found in times.items()}
     report("timing the start of a run")
     [(commonest, _)] = runs.most_common(1)
     lowest = min(situation.density for situation in timed[commonest].timed)
-    start = time_start(at_density(commonest, lowest), conditions)
+    seconds, warnings = time_start(at_density(commonest, lowest), conditions)
     # What the start of the commonest kind takes, without what depends on the kind.
-    process = start.seconds - start.epochs * timed[commonest].save - timed[commonest].build
+    process = seconds - EPOCHS * timed[commonest].save - timed[commonest].build
     starts = {kind: max(0.0, process + of_kind.build) for kind, of_kind in timed.items()}
     run_seconds = {item.run.id: starts[item.kind] + timed[item.kind].of(item.phases) for item in left}
     need = disk_need([item.run for item in left], Path(plan.config.execution.data_dir))
@@ -180,7 +172,7 @@ def estimate(
         * max(each.checkpoint_bytes for each in timed.values()),
         data_bytes=need.data,
         kinds={kind: (runs[kind], of_kind) for kind, of_kind in timed.items()},
-        warnings=start.warnings,
+        warnings=warnings,
     )
 
 
@@ -189,53 +181,22 @@ def runs_left(plan: Plan, results: Path) -> list[RunLeft]:
     left = []
     for run in plan.runs:
         found = read_run(results / "runs" / run.id)
-        if any(ended is not None and ended.fingerprint == run.fingerprint for ended in (found.summary, found.kept)):
-            continue
-        begun = found.epoch is not None and found.spec == run.spec.model_dump(mode="json")
-        epochs_done = (found.epoch or 0) if begun else 0
-        left.append(RunLeft(run, kind_of(run.spec), remaining_phases(run.spec, epochs_done)))
+        if run.fingerprint not in [ended.fingerprint for ended in (found.summary, found.kept) if ended]:
+            begun = found.spec == run.spec.model_dump(mode="json")
+            phases = remaining_phases(run.spec, (found.epoch or 0) if begun else 0)
+            left.append(RunLeft(run, kind_of(run.spec), phases))
     return left
 
 
 def costs(
     runs: Iterable[Run], seconds: Mapping[str, float], disk: Mapping[str, int], at_once: int
 ) -> tuple[dict[str, Cost], Cost]:
-    """The cost of each table and of all runs.
-
-    Args:
-        runs: of the plan.
-        seconds: id of a run that is left -> its seconds.
-        disk: id of a run that is left -> bytes that it will leave.
-        at_once: runs at once.
-    """
+    """The cost of each table and of all runs, from seconds and bytes of those that are left, by their ids."""
 
     def cost(some: Sequence[Run]) -> Cost:
         left = [run.id for run in some if run.id in seconds]
         each = [seconds[run] for run in left]
         return Cost(len(some), len(left), math.fsum(each), wall_seconds(each, at_once), sum(disk[run] for run in left))
 
-    tables: dict[str, list[Run]] = {}
-    for run in runs:
-        tables.setdefault(run.table, []).append(run)
+    tables = {table: list(some) for table, some in itertools.groupby(runs, lambda run: run.table)}
     return {table: cost(some) for table, some in tables.items()}, cost(list(itertools.chain(*tables.values())))
-
-
-def _time_kinds(
-    left: Iterable[RunLeft], conditions: Conditions, results: Path, report: Callable[[str], None]
-) -> dict[RunSpec, KindSeconds]:
-    phases: dict[RunSpec, list[Phase]] = defaultdict(list)
-    for item in left:
-        # Of whole trainings, so that what is timed does not go with how far they are.
-        phases[item.kind] += remaining_phases(item.run.spec)
-    kinds = {kind: situations(found) for kind, found in phases.items()}
-    # Checkpoints are written where those of runs will be.
-    folder = next(path for path in (results, *results.absolute().parents) if path.is_dir())
-    done = itertools.count(1)
-    report(f"timing {len(kinds)} kinds of run")
-    found = time_kinds(
-        kinds,
-        conditions,
-        folder,
-        lambda: report(f"timing {len(kinds)} kinds of run, {min(next(done), len(kinds))} done"),
-    )
-    return {kind: KindSeconds(times) for kind, times in found.items()}

@@ -14,13 +14,7 @@ from east.data.catalog import DATASETS, DatasetInfo, steps_per_epoch
 from east.sparse.schedule import Schedule
 from east.sparse.timetable import Phase, Timetable
 
-SAME_DENSITY = 1.5
-"""Densities that differ by no more than this factor are timed as one."""
-
 PARTS = tuple(field.name for field in fields(PartSeconds))
-
-TINY = 1e-6
-"""A learning rate at which no training diverges."""
 
 
 def kind_of(spec: RunSpec) -> RunSpec:
@@ -30,35 +24,36 @@ def kind_of(spec: RunSpec) -> RunSpec:
     size of images which of them it is: the number of classes changes the classifier alone.
     """
     clip = spec.training.gradient_clip
-    sparsity = spec.sparsity
-    average_drop = (sparsity.drop_fraction + sparsity.drop_fraction_end) / 2
+    average_drop = (spec.sparsity.drop_fraction + spec.sparsity.drop_fraction_end) / 2
+    wanted = _size(DATASETS[spec.dataset.name])
+    dataset = {
+        "name": next(name for name, info in DATASETS.items() if _size(info) == wanted),
+        "padding": "zero",
+        "validation_choice": "last",
+    }
+    sparsity = {
+        "density": 1.0,
+        "drop_fraction": average_drop,
+        "drop_fraction_end": average_drop,
+        "update_period": 1,
+        "update_on_last_step": True,
+    }
+    training = {
+        "epochs": 1,
+        "lr": 1e-6,  # no training diverges
+        "lr_drop_epochs": (),
+        "lr_drop_factor": 1.0,
+        "weight_decay": 0.0,
+        "gradient_clip": clip and clip.model_copy(update={"norm": 1.0}),
+    }
     return spec.model_copy(
         update={
             "seed": 0,
-            "dataset": spec.dataset.model_copy(
-                update={"name": _first_alike(spec.dataset.name), "padding": "zero", "validation_choice": "last"}
-            ),
-            "sparsity": sparsity.model_copy(
-                update={
-                    "density": 1.0,
-                    "drop_fraction": average_drop,
-                    "drop_fraction_end": average_drop,
-                    "update_period": 1,
-                    "update_on_last_step": True,
-                }
-            ),
+            "dataset": spec.dataset.model_copy(update=dataset),
+            "sparsity": spec.sparsity.model_copy(update=sparsity),
             "cycle": None,
             "phasing": None,
-            "training": spec.training.model_copy(
-                update={
-                    "epochs": 1,
-                    "lr": TINY,
-                    "lr_drop_epochs": (),
-                    "lr_drop_factor": 1.0,
-                    "weight_decay": 0.0,
-                    "gradient_clip": None if clip is None else clip.model_copy(update={"norm": 1.0}),
-                }
-            ),
+            "training": spec.training.model_copy(update=training),
         }
     )
 
@@ -66,13 +61,9 @@ def kind_of(spec: RunSpec) -> RunSpec:
 def describe_kind(kind: RunSpec) -> str:
     """A kind in a few words, for people."""
     model = kind.model
-    parts = [
-        "DCT" if model.dct else "",
-        "DyReLU" if model.activation == "dyrelu" else "",
-        f"sharing {model.sharing_ratio}" if model.sharing_ratio else "",
-    ]
     _, height, width = DATASETS[kind.dataset.name].image_shape
-    added = "".join(f" + {part}" for part in parts if part)
+    added = " + DCT" * model.dct + " + DyReLU" * (model.activation == "dyrelu")
+    added += f" + sharing {model.sharing_ratio}" if model.sharing_ratio else ""
     return f"{model.name} of width {model.width}{added}, {kind.training.batch_size} images of {height} x {width}"
 
 
@@ -90,24 +81,18 @@ def _phases(schedule: Schedule, epochs_done: int) -> tuple[Phase, ...]:
 def situations(phases: Iterable[Phase]) -> list[Situation]:
     """When a kind of run is timed: at both ends and in the middle (by logarithm) of the densities of its steps.
 
-    With DyReLU active first, from low to high; at the middle alone where they differ little.
-
-    Args:
-        phases: of all runs of the kind.
+    With DyReLU active first, from low to high; at the middle alone where they differ little. The phases are those of
+    all runs of the kind.
     """
-    found = {Situation(phase.dynamic, phase.density) for phase in phases if phase.steps}
-    return [
-        Situation(dynamic, density)
-        for dynamic in (True, False)
-        if (densities := [each.density for each in found if each.dynamic == dynamic])
-        for density in timed_densities(min(densities), max(densities))
-    ]
-
-
-def timed_densities(lowest: float, highest: float) -> tuple[float, ...]:
-    """Where a kind of run is timed whose densities are in this range: at both ends and in the middle, by logarithm."""
-    middle = math.sqrt(lowest * highest)
-    return (lowest, middle, highest) if highest > SAME_DENSITY * lowest else (middle,)
+    found = []
+    steps = [phase for phase in phases if phase.steps]
+    for dynamic in (True, False):
+        if densities := {phase.density for phase in steps if phase.dynamic == dynamic}:
+            lowest, highest = min(densities), max(densities)
+            middle = math.sqrt(lowest * highest)
+            timed = (lowest, middle, highest) if highest > 1.5 * lowest else (middle,)
+            found += [Situation(dynamic, density) for density in timed]
+    return found
 
 
 class KindSeconds:
@@ -133,7 +118,10 @@ class KindSeconds:
         self.checkpoint_bytes = max(times.checkpoint_bytes for times in found)
         self.batch = min(times.batch for times in found)
         self.timed = {
-            situation: _mean(times.parts[situation] for times in found) for situation in sorted(found[0].parts)
+            situation: PartSeconds(
+                **{part: fmean(getattr(times.parts[situation], part) for times in found) for part in PARTS}
+            )
+            for situation in sorted(found[0].parts)
         }
 
     def at(self, situation: Situation) -> PartSeconds:
@@ -141,10 +129,8 @@ class KindSeconds:
         known = {timed.density: parts for timed, parts in self.timed.items() if timed.dynamic == situation.dynamic}
         where, places = math.log(situation.density), np.log(list(known))
 
-        def between(part: str) -> float:
-            return float(np.interp(where, places, [getattr(parts, part) for parts in known.values()]))
-
-        return PartSeconds(**{part: between(part) for part in PARTS})
+        values = {part: [getattr(parts, part) for parts in known.values()] for part in PARTS}
+        return PartSeconds(**{part: float(np.interp(where, places, of_part)) for part, of_part in values.items()})
 
     def of(self, phases: Iterable[Phase]) -> float:
         """Seconds of a training, with an evaluation and a checkpoint after each epoch."""
@@ -156,17 +142,6 @@ class KindSeconds:
             seconds += phase.updates * parts.update
             seconds += phase.epochs * (parts.evaluation + self.save)
         return seconds
-
-
-def _mean(found: Iterable[PartSeconds]) -> PartSeconds:
-    several = list(found)
-    return PartSeconds(**{part: fmean(getattr(parts, part) for parts in several) for part in PARTS})
-
-
-def _first_alike(name: str) -> str:
-    """The first data set of the catalogue with as many images of the same size."""
-    wanted = _size(DATASETS[name])
-    return next(other for other, info in DATASETS.items() if _size(info) == wanted)
 
 
 def _size(info: DatasetInfo) -> tuple[object, ...]:

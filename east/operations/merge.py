@@ -55,7 +55,7 @@ def merge(plan: Plan, source: Path, results: Path, *, dry_run: bool = False) -> 
     placed = Placed()
     for run in plan.runs:
         found = there.get(run.id)
-        if found is None or not _is_of(found, run):
+        if not (found and found.summary and found.summary.fingerprint == run.fingerprint):
             found = same.get(run.fingerprint, found)
         if found and (found.summary or found.damage):
             _offer(found, run, results, placed, dry_run=dry_run)
@@ -65,21 +65,6 @@ def merge(plan: Plan, source: Path, results: Path, *, dry_run: bool = False) -> 
 def is_free(folder: Path) -> bool:
     """Whether nothing lies where a run's folder would go; Snakemake makes empty folders beforehand."""
     return not folder.is_symlink() and (not folder.exists() or (folder.is_dir() and not any(folder.iterdir())))
-
-
-def copy_run(source: Path, destination: Path, results: Path) -> None:
-    """Copy a finished run's folder to where it belongs in `results`.
-
-    What belongs to one process on one machine stays behind: its lock, checkpoints, state and temporary files.
-
-    Raises:
-        OSError: the destination is no longer free, or there is no space.
-    """
-    with tempfile.TemporaryDirectory(dir=results, prefix=INCOMING) as temporary:
-        folder = Path(temporary) / "run"
-        left_behind = shutil.ignore_patterns(".*", "checkpoint-*", STATE)
-        shutil.copytree(source, folder, ignore=left_behind, copy_function=_copy)
-        move_run(folder, destination)
 
 
 def move_run(folder: Path, destination: Path) -> None:
@@ -102,19 +87,20 @@ def _offer(found: FoundRun, run: Run, results: Path, placed: Placed, *, dry_run:
             placed.already.append(run.id)
             return
     if reason is None and not dry_run:
+        # What belongs to one process on one machine stays behind: its lock, checkpoints, state and temporary files.
+        left_behind = shutil.ignore_patterns(".*", "checkpoint-*", STATE)
         try:
             results.mkdir(parents=True, exist_ok=True)
-            copy_run(found.folder, destination, results)
+            with tempfile.TemporaryDirectory(dir=results, prefix=INCOMING) as temporary:
+                folder = Path(temporary) / "run"
+                shutil.copytree(found.folder, folder, ignore=left_behind, copy_function=_copy)
+                move_run(folder, destination)
         except OSError as error:
             reason = f"it cannot be copied: {error.strerror or error}"
     if reason is None:
         placed.taken.append(run.id)
     else:
         placed.refused[run.id] = reason
-
-
-def _is_of(found: FoundRun, run: Run) -> bool:
-    return found.summary is not None and found.summary.fingerprint == run.fingerprint
 
 
 def _disagreement(here: FoundRun, there: FoundRun, run: Run) -> str | None:
@@ -133,9 +119,8 @@ def _disagreement(here: FoundRun, there: FoundRun, run: Run) -> str | None:
 
 
 def _numbers(found: FoundRun) -> tuple[object, ...]:
-    summary = found.summary
-    scores = summary and (summary.status, summary.final_test_accuracy, summary.best_test_accuracy, summary.nonzeros)
-    return scores, (found.folder / METRICS).read_bytes()
+    keys = ("status", "final_test_accuracy", "best_test_accuracy", "nonzeros")
+    return *(getattr(found.summary, key) for key in keys), (found.folder / METRICS).read_bytes()
 
 
 def _accuracy(summary: RunSummary) -> str:

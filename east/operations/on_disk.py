@@ -1,13 +1,11 @@
 """What is on disk of the runs of a plan: the one reader of all who compare results with the plan."""
 
 import json
-import os
-from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from east.config import Plan
 from east.config.run import with_defaults
 from east.errors import EastError
 from east.training.folder import KEPT_SUMMARY, METRICS, RUN, SUMMARY, TIMING, TRACE, UPDATES, epochs_done
@@ -38,25 +36,15 @@ class FoundRun:
     epoch: int | None = None
 
 
-def results_folder(plan: Plan, results: Path | None) -> Path:
-    """The folder of a plan's results: `results`, or `results/<name>` in the working directory."""
-    return results or Path("results") / plan.config.name
-
-
 def read_run(folder: Path) -> FoundRun:
     """Read what a run's folder holds; what is not there, or cannot be read, is None."""
     summary, damage = _summary(folder / SUMMARY)
     kept = None if summary else _summary(folder / KEPT_SUMMARY)[0]
-    return FoundRun(folder, summary, damage, kept, read_spec(folder / RUN), epochs_done(folder))
-
-
-def read_spec(path: Path) -> dict[str, Any] | None:
-    """The run that a run.json describes, see `with_defaults`; None where there is none that can be read."""
-    try:
-        spec = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return None
-    return with_defaults(spec) if isinstance(spec, dict) else None
+    spec = None
+    with suppress(OSError, ValueError):
+        spec = json.loads((folder / RUN).read_bytes())
+    begun = with_defaults(spec) if isinstance(spec, dict) else None
+    return FoundRun(folder, summary, damage, kept, begun, epochs_done(folder))
 
 
 def find(results: Path, below: str, ending: str = "") -> dict[str, Path]:
@@ -64,12 +52,17 @@ def find(results: Path, below: str, ending: str = "") -> dict[str, Path]:
 
     Links in `results` are not followed, and what begins with a dot is passed over.
     """
-    folder = results
-    for part in below.split("/"):
-        folder /= part
-        if folder.is_symlink():
-            return {}
-    return dict(_find(folder, ending, "", 3))
+    return {
+        path.relative_to(results / below).as_posix().removesuffix(ending): path
+        for path in sorted((results / below).glob(f"*/*/*{ending}"))
+        if is_plain(path, results) and (path.is_file() if ending else path.is_dir())
+    }
+
+
+def is_plain(path: Path, results: Path) -> bool:
+    """Whether neither a path in the results nor a folder between them is a link or hidden."""
+    inside = [path, *path.parents][: len(path.relative_to(results).parts)]
+    return not any(part.is_symlink() or part.name.startswith(".") for part in inside)
 
 
 def _summary(path: Path) -> tuple[RunSummary | None, str | None]:
@@ -78,18 +71,3 @@ def _summary(path: Path) -> tuple[RunSummary | None, str | None]:
         return (read_summary(path), None) if path.exists() else (None, None)
     except EastError as error:
         return None, str(error)
-
-
-def _find(folder: Path, ending: str, prefix: str, depth: int) -> Iterator[tuple[str, Path]]:
-    if not folder.is_dir():
-        return
-    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
-        if entry.name.startswith(".") or entry.is_symlink():
-            continue
-        name, path = prefix + entry.name, Path(entry.path)
-        if depth > 1:
-            yield from _find(path, ending, f"{name}/", depth - 1)
-        elif not ending and entry.is_dir():
-            yield name, path
-        elif ending and entry.name.endswith(ending) and entry.is_file():
-            yield name.removesuffix(ending), path

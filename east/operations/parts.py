@@ -1,8 +1,8 @@
 """What a configuration may name, with its parameters: the contents of the registries."""
 
 import inspect
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, get_args
 
 from pydantic import BaseModel
@@ -17,47 +17,39 @@ from east.sparse.topology import TOPOLOGIES
 OF_A_MASK_UPDATE = ("drop_fraction", "drop_fraction_end", "update_period", "update_on_last_step")
 
 
-@dataclass(frozen=True)
-class Part:
-    """A member of a registry.
+def registered() -> Iterator[dict[str, Any]]:
+    """Every part, by kind: its name in the configuration, what it is (empty where the name says all), and parameters.
 
-    Attributes:
-        kind: of part, in the plural.
-        name: as the configuration names it.
-        parameters: those that a configuration may set beside it -> default; None where one must be given.
-        about: what it is; empty where its name says all.
+    These may be set beside it, and have their defaults; None where one must be given.
     """
-
-    kind: str
-    name: str
-    parameters: dict[str, Any]
-    about: str = ""
-
-
-def registered() -> Iterator[Part]:
-    """Every part, by kind."""
     network = _parameters(ModelSpec, "name", "activation")
     for name, settings in NETWORKS.items():
         kernels = " and ".join(f"{size} x {size}" for size in settings["design"].kernels)
-        yield Part("networks", name, network, f"blocks of {kernels} convolutions")
+        yield _part("networks", name, network, f"blocks of {kernels} convolutions")
     for name in ACTIVATIONS:
-        yield Part("activations", name, {})
+        yield _part("activations", name)
     for name in DISTRIBUTIONS:
-        yield Part("distributions", name, {})
+        yield _part("distributions", name)
     moves = {key: value for key, value in _parameters(SparsitySpec).items() if key in OF_A_MASK_UPDATE}
     for name, rule in TOPOLOGIES.items():
-        yield Part("topologies", name, moves, _summary(rule.grow))
-    yield Part("topologies", "fixed", {}, "the random masks of the start, never changed")
+        yield _part("topologies", name, moves, _summary(rule.grow))
+    yield _part("topologies", "fixed", about="the random masks of the start, never changed")
     for name, rate in LEARNING_RATES.items():
-        yield Part("learning rates", name, {}, _summary(rate))
+        yield _part("learning rates", name, about=_summary(rate))
     for name, pattern in CYCLE_PATTERNS.items():
-        yield Part("density cycles", name, _parameters(CycleSpec, "pattern"), _summary(pattern))
+        yield _part("density cycles", name, _parameters(CycleSpec, "pattern"), _summary(pattern))
     for name in get_args(OptimizerSpec.model_fields["name"].annotation):
-        yield Part("optimizers", name, _parameters(OptimizerSpec, "name") if name == "sgd" else {})
+        yield _part("optimizers", name, _parameters(OptimizerSpec, "name") if name == "sgd" else {})
     for name, info in DATASETS.items():
         size = f"{info.train_images:,} + {info.test_images:,} images of {' x '.join(map(str, info.image_shape))}"
         about = f"{info.label}: {size}, {info.num_classes:,} classes"
-        yield Part("data sets", name, _parameters(DatasetSpec, "name"), about)
+        yield _part("data sets", name, _parameters(DatasetSpec, "name"), about)
+
+
+def _part(
+    kind: str, name: str, parameters: Mapping[str, Any] = MappingProxyType({}), about: str = ""
+) -> dict[str, Any]:
+    return {"kind": kind, "name": name, "parameters": dict(parameters), "about": about}
 
 
 def _parameters(spec: type[BaseModel], *without: str) -> dict[str, Any]:

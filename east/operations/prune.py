@@ -1,6 +1,5 @@
 """What lies in a folder of results and is of no use to its plan: found with its size, removed on request."""
 
-import os
 import re
 import shutil
 import time
@@ -8,24 +7,22 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
 
 from east.config import Plan
 from east.errors import EastError
 from east.files import is_temporary
 from east.locks import claimed
 from east.operations.merge import INCOMING
-from east.operations.on_disk import find, read_run
+from east.operations.on_disk import find, is_plain, read_run
 from east.render.contents import grid_figures, methods_figures
 from east.training.folder import CHECKPOINTS, LOCK, is_locked
 
-Kind = Literal[
-    "runs in no plan", "tables in no plan", "checkpoints of finished runs", "damaged or half-written files of runs"
-]
-KINDS: tuple[Kind, ...] = get_args(Kind)
-DAY = 24 * 3600.0
-CONSTANT_TABLES = frozenset({"table6", "tableB1"})
-"""Tables that every plan has, whatever its grids."""
+KINDS = (
+    "runs in no plan",
+    "tables in no plan",
+    "checkpoints of finished runs",
+    "damaged or half-written files of runs",
+)
 
 _TABLE_FILES = ("aggregate/*.json", "tables/*", "figures/*", "logs/aggregate/*", "logs/table/*", "logs/figures/*")
 _FIGURES = "|".join({*grid_figures(), *methods_figures()})
@@ -45,7 +42,7 @@ class Leftover:
         in_use: whether one did when this was found.
     """
 
-    kind: Kind
+    kind: str
     name: str
     paths: tuple[Path, ...]
     size: int
@@ -66,7 +63,12 @@ def leftovers(plan: Plan, results: Path) -> list[Leftover]:
     if not results.is_dir():
         raise EastError(f"there is no folder {results}, so there is nothing to remove.")
     found = [*_unplanned_runs(plan, results), *_unplanned_tables(plan, results), *_needless_files(plan, results)]
-    found += _abandoned(results)
+    # What a merge that was killed has left; one that still works is younger than a day.
+    found += [
+        _leftover("damaged or half-written files of runs", folder.name, [folder])
+        for folder in results.glob(f"{INCOMING}*")
+        if not folder.is_symlink() and time.time() - folder.stat().st_mtime > 24 * 3600
+    ]
     return sorted(found, key=lambda leftover: (KINDS.index(leftover.kind), leftover.name))
 
 
@@ -108,12 +110,13 @@ def _unplanned_runs(plan: Plan, results: Path) -> Iterator[Leftover]:
 
 
 def _unplanned_tables(plan: Plan, results: Path) -> Iterator[Leftover]:
-    kept = {table.id for table in plan.tables} | CONSTANT_TABLES
+    # Every plan has the last two, whatever its grids.
+    kept = {table.id for table in plan.tables} | {"table6", "tableB1"}
     by_table: dict[str, list[Path]] = {}
     for pattern in _TABLE_FILES:
         for path in sorted(results.glob(pattern)):
             match = _TABLE_NAME.fullmatch(path.name)
-            if match and match[1] not in kept and _is_plain(path, results):
+            if match and match[1] not in kept and path.is_file() and is_plain(path, results):
                 by_table.setdefault(match[1], []).append(path)
     for table, paths in by_table.items():
         yield _leftover("tables in no plan", table, paths)
@@ -136,26 +139,7 @@ def _needless_files(plan: Plan, results: Path) -> Iterator[Leftover]:
             yield _leftover("checkpoints of finished runs", run.id, checkpoints, folder)
 
 
-def _abandoned(results: Path) -> Iterator[Leftover]:
-    """What a merge that was killed has left; one that still works is younger than a day."""
-    for folder in results.glob(f"{INCOMING}*"):
-        if not folder.is_symlink() and time.time() - folder.stat().st_mtime > DAY:
-            yield _leftover("damaged or half-written files of runs", folder.name, [folder])
-
-
-def _leftover(kind: Kind, name: str, paths: list[Path], run: Path | None = None) -> Leftover:
-    in_use = run is not None and is_locked(run)
-    return Leftover(kind, name, tuple(paths), sum(map(_size, paths)), run, in_use)
-
-
-def _is_plain(path: Path, results: Path) -> bool:
-    """Whether a path is a file and not a link, in folders that are not links."""
-    inside = [path, *(folder for folder in path.parents if folder.is_relative_to(results) and folder != results)]
-    return path.is_file() and not any(part.is_symlink() for part in inside)
-
-
-def _size(path: Path) -> int:
-    """Bytes of a file, or of all files in a folder."""
-    if not path.is_dir():
-        return path.lstat().st_size
-    return sum(_size(Path(entry)) for entry in os.scandir(path) if not entry.is_symlink())
+def _leftover(kind: str, name: str, paths: list[Path], run: Path | None = None) -> Leftover:
+    files = (file for path in paths for file in (path, *path.rglob("*")) if file.is_file() and not file.is_symlink())
+    size = sum(file.stat().st_size for file in files)
+    return Leftover(kind, name, tuple(paths), size, run, in_use=run is not None and is_locked(run))

@@ -2,8 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
@@ -71,21 +70,6 @@ class ResultsLock(Frozen):
         return json.dumps(self.model_dump(mode="json"), indent=2, sort_keys=True) + "\n"
 
 
-@dataclass(frozen=True)
-class Verified:
-    """What a comparison with a lock found.
-
-    Attributes:
-        wrong: each file or key that is not as locked, in a sentence.
-        unrendered: tables that are not there; they can be made again.
-        files: how many files were compared.
-    """
-
-    wrong: tuple[str, ...]
-    unrendered: tuple[str, ...]
-    files: int
-
-
 def make_lock(plan: Plan, results: Path) -> ResultsLock:
     """Lock the finished runs of a plan, the measured costs, and the tables made from them.
 
@@ -101,13 +85,20 @@ def make_lock(plan: Plan, results: Path) -> ResultsLock:
     wrong = {run.id: reason for run, f in done.items() if (reason := complaint(f, run))}
     if wrong:
         listed = "; ".join(f"{run}: {reason}" for run, reason in wrong.items())
-        raise EastError(f"not all finished runs are whole, so there is no lock. {listed}. Delete these folders.")
+        raise EastError(f"not all finished runs are whole, so no lock is made. {listed}. Delete these folders.")
     return ResultsLock(
         name=plan.config.name,
         planned=len(plan.runs),
         missing=tuple(sorted(run.id for run in plan.runs if run not in done)),
-        runs={run.id: _locked_run(f.folder, f.summary) for run, f in done.items() if f.summary},
-        files={name: _sha256(results / name) for name in _other_files(plan, results)},
+        runs={
+            run.id: LockedRun.model_validate(
+                locked_keys(f.summary)
+                | {"files": {name: sha256((f.folder / name).read_bytes()) for name in SMALL_FILES}}
+            )
+            for run, f in done.items()
+            if f.summary
+        },
+        files=_other_files(plan, results),
     )
 
 
@@ -144,46 +135,40 @@ def parse_lock(content: bytes, name: str) -> ResultsLock:
         raise EastError(f"{name} is not a {LOCK_FILE}: {describe(error)}.") from error
 
 
-def verify(lock: ResultsLock, contents: Iterable[tuple[str, bytes]]) -> Verified:
+def verify(lock: ResultsLock, contents: Mapping[str, bytes]) -> tuple[list[str], list[str]]:
     """Compare files with a lock, byte by byte: whether they are the very files that were locked.
 
     Args:
         lock: the lock.
         contents: path in the results folder and content of every file there is; those that are not locked are
             passed over.
+
+    Returns:
+        Each file or key that is not as locked, in a sentence; and the tables that are missing, as they can be made
+        again.
     """
-    expected = lock.checksums()
-    wrong, seen = [], set()
-    for name, content in contents:
-        if name not in expected:
-            continue
-        seen.add(name)
-        if sha256(content) != expected[name]:
+    wrong, unrendered = [], []
+    for name, checksum in lock.checksums().items():
+        if name not in contents:
+            if name.startswith("tables/"):
+                unrendered.append(name)
+            else:
+                wrong.append(f"{name} is missing")
+        elif sha256(contents[name]) != checksum:
             wrong.append(f"{name} is not the locked file")
         elif name.endswith(SUMMARY):
-            wrong += _contradictions(name, content, lock)
-    absent = [name for name in expected if name not in seen]
-    tables = tuple(name for name in absent if name.startswith("tables/"))
-    wrong += [f"{name} is missing" for name in absent if name not in tables]
-    return Verified(tuple(sorted(wrong)), tables, len(seen))
+            wrong += _contradictions(name, contents[name], lock)
+    return sorted(wrong), unrendered
 
 
-def folder_contents(lock: ResultsLock, results: Path) -> Iterator[tuple[str, bytes]]:
+def folder_contents(lock: ResultsLock, results: Path) -> dict[str, bytes]:
     """The locked files that a results folder holds, for `verify`."""
-    for name in lock.checksums():
-        if (results / name).is_file():
-            yield name, (results / name).read_bytes()
-
-
-def _locked_run(folder: Path, summary: RunSummary) -> LockedRun:
-    files = {name: _sha256(folder / name) for name in SMALL_FILES}
-    return LockedRun.model_validate({**locked_keys(summary), "files": files})
+    return {name: (results / name).read_bytes() for name in lock.checksums() if (results / name).is_file()}
 
 
 def locked_keys(summary: RunSummary) -> dict[str, object]:
     """What a lock takes from a summary."""
-    common = repeatable_summary(summary)
-    text = json.dumps(common, sort_keys=True, separators=(",", ":"))
+    text = json.dumps(repeatable_summary(summary), sort_keys=True, separators=(",", ":"))
     return {
         **summary.model_dump(include=set(LockedRun.model_fields) - {"files", "repeatable"}),
         "repeatable": sha256(text.encode()),
@@ -205,25 +190,20 @@ def _contradictions(name: str, content: bytes, lock: ResultsLock) -> list[str]:
     return [f"{name} says {key} {value}, the lock {locked[key]}" for key, value in said.items() if locked[key] != value]
 
 
-def _other_files(plan: Plan, results: Path) -> Iterator[str]:
-    if (results / COST).is_file():
-        yield COST
-    for table in plan.tables:
-        runs = {run.id for row in table.rows for run in row.runs}
-        yield from _fresh_table(results, table.id, [f"runs/{run}/{SUMMARY}" for run in sorted(runs)])
-    yield from _fresh_table(results, "table6", [COST])
-    yield from _fresh_table(results, "tableB1", [])
+def _other_files(plan: Plan, results: Path) -> dict[str, str]:
+    """The checksums of the measured costs, and of the tables that are no older than what they are made from."""
+    sources = {
+        f"tables/{table.id}.csv": [f"runs/{run.id}/{SUMMARY}" for row in table.rows for run in row.runs]
+        for table in plan.tables
+    }
+    sources |= {COST: [], "tables/table6.csv": [COST], "tables/tableB1.csv": []}
 
+    def modified(name: str) -> int:
+        path = results / name
+        return path.stat().st_mtime_ns if path.exists() else 0
 
-def _fresh_table(results: Path, table: str, sources: list[str]) -> Iterator[str]:
-    name = f"tables/{table}.csv"
-    if not (results / name).is_file():
-        return
-    made = (results / name).stat().st_mtime_ns
-    times = [(results / source).stat().st_mtime_ns for source in sources if (results / source).exists()]
-    if all(time <= made for time in times):
-        yield name
-
-
-def _sha256(path: Path) -> str:
-    return sha256(path.read_bytes())
+    return {
+        name: sha256((results / name).read_bytes())
+        for name, made_from in sources.items()
+        if (results / name).is_file() and max(map(modified, made_from), default=0) <= modified(name)
+    }

@@ -7,7 +7,6 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import fmean
@@ -22,7 +21,6 @@ from east.training.device import choose_device
 from east.training.folder import TIMING
 from east.training.records import TimingRecord, read_records
 
-ROUNDS = 2
 EPOCHS = 2
 BATCH = 32
 
@@ -38,27 +36,16 @@ DATASET = DatasetSpec(
 """Embedded images, of which a batch is trained on."""
 
 
-@dataclass(frozen=True)
-class Start:
-    """A process of `east train`.
-
-    Args:
-        seconds: all but its epochs, checkpoints included; with what the first epoch takes longer than the second.
-        epochs: that it trained.
-        warnings: what the process warned of.
-    """
-
-    seconds: float
-    epochs: int
-    warnings: tuple[str, ...]
-
-
-def time_start(spec: RunSpec, conditions: Conditions) -> Start:
+def time_start(spec: RunSpec, conditions: Conditions) -> tuple[float, tuple[str, ...]]:
     """Start processes that train one step in each of two epochs, as many at once as runs will share this machine.
 
     Args:
         spec: what they train; its images, epochs and batch do not matter.
         conditions: device, engine, threads and processes.
+
+    Returns:
+        Seconds of a process but for its `EPOCHS` epochs, checkpoints included, with what the first epoch takes longer
+        than the second; and what the process warned of.
 
     Raises:
         EastError: a process fails; with its last words.
@@ -72,20 +59,16 @@ def time_start(spec: RunSpec, conditions: Conditions) -> Start:
     with tempfile.TemporaryDirectory(prefix="east-estimate-") as scratch:
         data = Path(scratch) / "data"
         prepare(DATASET.name, data)
-        folders = [[Path(scratch) / f"{i}-{j}" for i in range(conditions.side_by_side)] for j in range(ROUNDS)]
+        folders = [[Path(scratch) / f"{i}-{j}" for i in range(conditions.side_by_side)] for j in range(2)]
         begin = partial(_start, short, conditions, data)
         with ThreadPoolExecutor(conditions.side_by_side) as threads:
             rounds = [list(threads.map(begin, at_once)) for at_once in folders]
         # On a GPU the first processes compile what later ones find in the cache.
         on_gpu = choose_device(conditions.device).type == "cuda"
         started = rounds[-1] if on_gpu else list(itertools.chain(*rounds))
-        seconds = fmean(wall - EPOCHS * _seconds_of_last_epoch(folder) for folder, wall, _ in started)
-        log = started[0][2]
-        return Start(
-            seconds=seconds,
-            epochs=EPOCHS,
-            warnings=tuple(line for line in log.splitlines() if line.startswith("warning:")),
-        )
+        last = {folder: read_records(folder / TIMING, TimingRecord).checked()[-1].seconds for folder, *_ in started}
+        seconds = fmean(wall - EPOCHS * last[folder] for folder, wall, _ in started)
+        return seconds, tuple(line for line in started[0][2].splitlines() if line.startswith("warning:"))
 
 
 def _start(spec: RunSpec, conditions: Conditions, data: Path, folder: Path) -> tuple[Path, float, str]:
@@ -103,7 +86,3 @@ def _start(spec: RunSpec, conditions: Conditions, data: Path, folder: Path) -> t
         words = done.stderr.strip().splitlines()[-1:] or ["it said nothing"]
         raise EastError(f"a training that was started to be timed failed: {words[0].removeprefix('error: ')}")
     return folder, seconds, done.stderr
-
-
-def _seconds_of_last_epoch(folder: Path) -> float:
-    return read_records(folder / TIMING, TimingRecord).checked()[-1].seconds

@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, get_args
 
-from east.config import Plan, Run
+from east.config import Plan
 from east.errors import EastError
 from east.operations.run_files import RunFiles, RunStatus, State
 
@@ -24,12 +24,10 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class Eta:
-    """An estimate of the time until some runs have ended.
+    """An estimate of the seconds until some runs have ended; None where nothing runs, or nothing is known.
 
-    Attributes:
-        seconds: None where nothing runs, or nothing is known.
-        complete: whether it counts every run that is left; if not, there are kinds of run that nothing is known of yet,
-            and it will take longer.
+    It is complete if it counts every run that is left; if not, nothing is known yet of some kinds of run, and it will
+    take longer.
     """
 
     seconds: float | None
@@ -38,13 +36,7 @@ class Eta:
 
 @dataclass(frozen=True)
 class Tally:
-    """Some runs, counted.
-
-    Attributes:
-        runs: how many there are.
-        counts: how many are in each state.
-        eta: until they have ended.
-    """
+    """Some runs, counted: all of them, those in each state, and the time until they have ended."""
 
     runs: int
     counts: dict[State, int]
@@ -63,15 +55,7 @@ class Tally:
 
 @dataclass(frozen=True)
 class PlanStatus:
-    """How far a plan is.
-
-    Attributes:
-        name: of the configuration.
-        time: of this reading.
-        total: every run once.
-        tables: by table; a run that several tables show counts in each.
-        runs: in the order of the plan.
-    """
+    """How far a plan is: every run once, and by table, where a run that several tables show counts in each."""
 
     name: str
     time: datetime
@@ -84,7 +68,7 @@ class StatusReader:
     """Reads the state of a plan's runs from their files, again and again; of files that stay the same, only once.
 
     Args:
-        plan: the plan.
+        plan: all runs.
         folder: of the plan's results.
         tables: only the runs of these tables; all if empty.
 
@@ -93,7 +77,7 @@ class StatusReader:
     """
 
     def __init__(self, plan: Plan, folder: Path, tables: Sequence[str] = ()) -> None:
-        shown = {table.id: table for table in plan.tables}
+        shown = [table.id for table in plan.tables]
         for table in tables:
             if table not in shown:
                 raise EastError(f"--table: there is no '{table}' in this plan; it has {', '.join(shown)}.")
@@ -106,17 +90,18 @@ class StatusReader:
         }
         self._fingerprints = {run: mark for table in self._tables.values() for run, mark in table.items()}
         self._runs = [run for run in plan.runs if run.id in self._fingerprints]
-        self._kinds = {run.id: _kind(run) for run in self._runs}
+        # What sets the duration of a run, as far as it matters to an estimate.
+        specs = {run.id: run.spec for run in self._runs}
+        self._kinds: Kinds = {
+            run: (spec.dataset.name, spec.model, spec.training.epochs, spec.training.batch_size)
+            for run, spec in specs.items()
+        }
 
     def read(self) -> PlanStatus:
         """The state of this moment."""
         now = datetime.now(UTC)
-        begun = self._files.begun(self._fingerprints)
         found = [
-            self._files.status(run.id, self._fingerprints[run.id], run.spec.training.epochs, now)
-            if run.id in begun
-            else RunStatus(run.id, "waiting", run.spec.training.epochs)
-            for run in self._runs
+            self._files.status(run.id, self._fingerprints[run.id], run.spec.training.epochs, now) for run in self._runs
         ]
         whole = seconds_by_kind(found, self._kinds)
         runs = {run.id: with_eta(run, whole.get(self._kinds[run.id]), now) for run in found}
@@ -135,12 +120,6 @@ class StatusReader:
         )
 
 
-def _kind(run: Run) -> Hashable:
-    """What sets the duration of a run, as far as it matters to an estimate."""
-    spec = run.spec
-    return spec.dataset.name, spec.model, spec.training.epochs, spec.training.batch_size
-
-
 def seconds_by_kind(runs: Iterable[RunStatus], kinds: Kinds) -> dict[Hashable, float]:
     """Seconds of a whole run of each kind: the mean of those that are done, else of those that run, by their pace."""
     done, running = defaultdict(list), defaultdict(list)
@@ -153,12 +132,9 @@ def seconds_by_kind(runs: Iterable[RunStatus], kinds: Kinds) -> dict[Hashable, f
 
 
 def with_eta(run: RunStatus, whole: float | None, now: datetime) -> RunStatus:
-    """A run that is running, with its estimate; any other as it is.
+    """A run that is running, with its estimate from now on; any other as it is.
 
-    Args:
-        run: the run.
-        whole: seconds of a whole run of its kind, if known; used until its own first epoch is done.
-        now: the time to count from.
+    The seconds of a whole run of its kind, if known, are used until its own first epoch is done.
     """
     if run.state != "running" or run.epoch is None or run.updated is None:
         return run
@@ -173,10 +149,7 @@ def with_eta(run: RunStatus, whole: float | None, now: datetime) -> RunStatus:
 def time_left(runs: Iterable[RunStatus], whole: Mapping[Hashable, float], kinds: Kinds) -> Eta:
     """The time until these runs have ended, if as many go on at a time as run now; failed ones are left out.
 
-    Args:
-        runs: of a table or a plan, with the estimates of those that run.
-        whole: seconds of a whole run by kind.
-        kinds: of the runs.
+    It follows from the estimates of those that run, and the seconds of a whole run by kind.
     """
     places: list[float] = []
     waiting: list[float] = []
@@ -200,24 +173,20 @@ def time_left(runs: Iterable[RunStatus], whole: Mapping[Hashable, float], kinds:
 
 def status_json(status: PlanStatus) -> dict[str, Any]:
     """Numbers, texts, lists and mappings; what is unknown is None, and no number is infinite."""
+
+    def counted(tally: Tally) -> dict[str, Any]:
+        return {
+            "runs": tally.runs,
+            **{str(state): count for state, count in tally.counts.items()},
+            "eta_seconds": tally.eta.seconds,
+            "eta_complete": tally.eta.complete,
+        }
+
     return {
         "schema": SCHEMA,
         "name": status.name,
         "time": status.time.isoformat(),
-        "total": _tally(status.total),
-        "tables": [{"id": table, **_tally(tally)} for table, tally in status.tables.items()],
-        "runs": [_run(run) for run in status.runs],
+        "total": counted(status.total),
+        "tables": [{"id": table, **counted(tally)} for table, tally in status.tables.items()],
+        "runs": [asdict(run) | {"updated": run.updated and run.updated.isoformat()} for run in status.runs],
     }
-
-
-def _tally(tally: Tally) -> dict[str, Any]:
-    return {
-        "runs": tally.runs,
-        **{str(state): count for state, count in tally.counts.items()},
-        "eta_seconds": tally.eta.seconds,
-        "eta_complete": tally.eta.complete,
-    }
-
-
-def _run(run: RunStatus) -> dict[str, Any]:
-    return {**asdict(run), "updated": run.updated and run.updated.isoformat()}

@@ -1,6 +1,7 @@
 """Results beside a lock, whoever trained them: to the bit where the classes of both allow it, else by accuracy."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
@@ -15,8 +16,6 @@ from east.training.records import RunSummary
 
 LEVEL = 0.01
 """Rows whose means differ with less than this probability by chance, over all rows together, count as different."""
-
-TIMED_TABLE = "tables/table6.csv"
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class Compared:
     repeated: int
 
 
-def compare(lock: ResultsLock, contents: Iterable[tuple[str, bytes]], *, exact: bool = False) -> Compared:
+def compare(lock: ResultsLock, contents: Mapping[str, bytes], *, exact: bool = False) -> Compared:
     """Compare results with a lock.
 
     A run whose summary is not the locked one was trained again. Times and the machine may differ then, and no more
@@ -50,33 +49,52 @@ def compare(lock: ResultsLock, contents: Iterable[tuple[str, bytes]], *, exact: 
             passed over.
         exact: compare byte by byte whatever was trained again.
     """
-    found = {name: content for name, content in contents if name in lock.checksums()}
+    found = {name: contents[name] for name in lock.checksums() if name in contents}
     runs = () if exact else lock.runs
     again = {run: summary for run in runs if (summary := _trained_again(run, lock, found))}
-    same = {run for run, summary in again.items() if _is_repeated(run, lock.runs[run], summary, found)}
-    other = {run: summary for run, summary in again.items() if run not in same}
+    changed = {
+        run: [
+            name
+            for name, checksum in lock.runs[run].files.items()
+            if name in REPEATABLE and (file := f"runs/{run}/{name}") in found and sha256(found[file]) != checksum
+        ]
+        for run in again
+    }
+    other = {
+        run: summary
+        for run, summary in again.items()
+        if changed[run] or locked_keys(summary)["repeatable"] != lock.runs[run].repeatable
+    }
     reasons = {run: _why_bits_may_differ(lock.runs[run], summary) for run, summary in other.items()}
-    allowed = {run for run, reason in reasons.items() if reason}
-    wrong = [_unexpected(run, lock.runs[run], other[run], found) for run in other if run not in allowed]
-    rows = dict(_rows(lock, {run: other[run] for run in sorted(allowed)}))
-    wrong += [line for line, differs in rows.items() if differs]
-
-    follows = _follows(lock, trained_again=bool(again), numbers_differ=bool(allowed))
+    wrong, allowed = [], {run: other[run] for run in sorted(other) if reasons[run]}
+    for run, summary in other.items():
+        if run not in allowed:
+            code = "" if summary.code_digest == lock.runs[run].code_digest else ", by other code"
+            wrong.append(
+                f"runs/{run} was trained again{code} and is not the same ({', '.join(changed[run]) or SUMMARY}; "
+                f"{_accuracies(summary, lock.runs[run])}), although both are reproducible on {summary.reproducibility}"
+            )
+    rows = dict(_rows(lock, allowed))
+    # What is timed need not be as locked where something was trained, nor tables where numbers differ.
+    follows = [name for name in lock.files if (again if name in (COST, "tables/table6.csv") else allowed)]
     others = {run: entry for run, entry in lock.runs.items() if run not in again}
     files = {name: checksum for name, checksum in lock.files.items() if name not in follows}
-    verified = verify_files(lock.model_copy(update={"runs": others, "files": files}), found.items())
+    differing, unrendered = verify_files(lock.model_copy(update={"runs": others, "files": files}), found)
     needed = [f"runs/{run}/{name}" for run in again for name in lock.runs[run].files]
-    missing = [f"{name} is missing" for name in needed if name not in found]
-    changed = [name for name in follows if name in found and sha256(found[name]) != lock.files[name]]
+    wrong += [line for line, differs in rows.items() if differs]
+    wrong += [*differing, *(f"{name} is missing" for name in needed if name not in found)]
     return Compared(
-        wrong=tuple(sorted([*wrong, *verified.wrong, *missing])),
+        wrong=tuple(sorted(wrong)),
         differing=(
-            *(f"{run}: {_accuracies(other[run], lock.runs[run])}; {reasons[run]}" for run in sorted(allowed)),
+            *(f"{run}: {_accuracies(allowed[run], lock.runs[run])}; {reasons[run]}" for run in allowed),
             *(line for line, differs in rows.items() if not differs),
         ),
-        passed_over=(*verified.unrendered, *changed),
+        passed_over=(
+            *unrendered,
+            *(name for name in follows if name in found and sha256(found[name]) != lock.files[name]),
+        ),
         files=len(found),
-        repeated=len(same),
+        repeated=len(again) - len(other),
     )
 
 
@@ -91,16 +109,6 @@ def _trained_again(run: str, lock: ResultsLock, found: Mapping[str, bytes]) -> R
     except ValidationError:
         return None
     return summary if summary.fingerprint == locked.fingerprint else None
-
-
-def _is_repeated(run: str, locked: LockedRun, summary: RunSummary, found: Mapping[str, bytes]) -> bool:
-    return locked_keys(summary)["repeatable"] == locked.repeatable and not _other_files(run, locked, found)
-
-
-def _other_files(run: str, locked: LockedRun, found: Mapping[str, bytes]) -> list[str]:
-    """The files of a run that are there, and ought to have the locked bytes, and have not."""
-    names = [name for name in locked.files if name in REPEATABLE and f"runs/{run}/{name}" in found]
-    return [name for name in names if sha256(found[f"runs/{run}/{name}"]) != locked.files[name]]
 
 
 def _why_bits_may_differ(locked: LockedRun, here: RunSummary) -> str | None:
@@ -130,50 +138,29 @@ def _other_surroundings(locked: LockedRun, here: RunSummary, *, all_versions: bo
             yield f"with {name} {here.versions.get(name)} instead of {locked.versions.get(name)}"
 
 
-def _unexpected(run: str, locked: LockedRun, here: RunSummary, found: Mapping[str, bytes]) -> str:
-    files = ", ".join(_other_files(run, locked, found)) or SUMMARY
-    code = "" if here.code_digest == locked.code_digest else ", by other code"
-    return (
-        f"runs/{run} was trained again{code} and is not the same ({files}; {_accuracies(here, locked)}), although both "
-        f"are reproducible on {here.reproducibility}"
-    )
-
-
 def _accuracies(here: RunSummary, locked: LockedRun) -> str:
-    return f"{_result(here.status, here.final_test_accuracy)} here, " + (
-        f"{_result(locked.status, locked.final_test_accuracy)} in the lock"
-    )
+    def result(of: RunSummary | LockedRun) -> str:
+        return of.status if of.final_test_accuracy is None else f"{of.final_test_accuracy:.2f} %"
 
-
-def _result(status: str, accuracy: float | None) -> str:
-    return status if accuracy is None else f"{accuracy:.2f} %"
+    return f"{result(here)} here, {result(locked)} in the lock"
 
 
 def _rows(lock: ResultsLock, others: Mapping[str, RunSummary]) -> Iterator[tuple[str, bool]]:
     """For each row with several such runs, what their means are, and whether chance does not explain the difference."""
-    rows: dict[str, list[str]] = {}
-    for run in others:
-        rows.setdefault(run.rpartition("/")[0], []).append(run)
     tests = []
-    for row, runs in rows.items():
+    for row, members in itertools.groupby(sorted(others), lambda run: run.rpartition("/")[0]):
+        runs = list(members)
         here = _sample([others[run].final_test_accuracy for run in runs])
         locked = _sample([lock.runs[run].final_test_accuracy for run in runs])
         test = welch(here, locked, 0.95) if here and locked else None
         if here and locked and test:
             means = f"mean of {here.runs} runs {here.mean:.2f} % here, of {locked.runs} {locked.mean:.2f} % in the lock"
-            tests.append((row, means, test.p))
-    for (row, means, _), p in zip(tests, holm([p for *_, p in tests]), strict=True):
-        differs = p < LEVEL
-        verdict = "more than chance explains" if differs else "no more than chance explains"
-        yield f"{row}: {means}: {verdict} (p = {p:.2g})", differs
+            tests.append((f"{row}: {means}", test.p))
+    for (means, _), p in zip(tests, holm([p for _, p in tests]), strict=True):
+        verdict = "more than chance explains" if p < LEVEL else "no more than chance explains"
+        yield f"{means}: {verdict} (p = {p:.2g})", p < LEVEL
 
 
 def _sample(accuracies: Sequence[float | None]) -> Sample | None:
     values = [value for value in accuracies if value is not None]
     return Sample(mean=fmean(values), std=stdev(values), runs=len(values)) if len(values) > 1 else None
-
-
-def _follows(lock: ResultsLock, *, trained_again: bool, numbers_differ: bool) -> list[str]:
-    """Files that need not be the locked ones: what is timed where something was trained, tables of other numbers."""
-    timed = {COST, TIMED_TABLE}
-    return [name for name in lock.files if (trained_again if name in timed else numbers_differ)]

@@ -1,6 +1,6 @@
 """The step of a training as CUDA graphs: recorded once, then issued as a whole."""
 
-import sys
+import logging
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +16,8 @@ from east.sparse.active import ActiveWeights
 from east.training.clip import GradientClip
 from east.training.optimizer import Optimizer
 from east.training.step import Step, TrainingStep
+
+LOG = logging.getLogger(__name__)
 
 STEPS = ("auto", "eager", "captured", "compiled")
 """The names in the config. `auto` is the fastest one."""
@@ -37,7 +39,7 @@ def choose_step(name: str, device: torch.device) -> StepKind:
         raise EastError(f"there is no step '{name}'. Choose one of {', '.join(STEPS)}.")
     if device.type != "cuda":
         if name in ("captured", "compiled"):
-            print(f"warning: step {name} needs a GPU and falls back to eager", file=sys.stderr, flush=True)
+            LOG.warning("step %s needs a GPU and falls back to eager", name)
         return "eager"
     return "compiled" if name == "auto" else cast(StepKind, name)
 
@@ -203,8 +205,7 @@ class CapturedStep:
         (recording.repeat or work)()
 
     def _give_up(self, error: RuntimeError) -> None:
-        reason = str(error).partition("\n")[0]
-        print(f"warning: step captured falls back to eager: {reason}", file=sys.stderr, flush=True)
+        LOG.warning("step captured falls back to eager: %s", str(error).partition("\n")[0])
         self._recorder = None
         self._recordings.clear()
 

@@ -2,8 +2,8 @@
 
 import hashlib
 import io
+import logging
 import pickle
-import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,8 @@ from torch import Tensor
 
 from east.files import write_atomically
 from east.training.folder import CHECKPOINTS, checkpoint_name
+
+LOG = logging.getLogger(__name__)
 
 KEPT = 2
 PACKED = "packed tensor"
@@ -63,10 +65,12 @@ class Checkpoints:
             except (OSError, ValueError, RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
                 aside = path.with_suffix(".damaged")
                 path.replace(aside)
-                _warn(f"{path.name} is damaged ({error}) and was set aside as {aside.name}; using the one before it.")
+                LOG.warning(
+                    "%s is damaged (%s) and was set aside as %s; using the one before it.", path.name, error, aside.name
+                )
                 continue
             if content["fingerprint"] != self.fingerprint:
-                _warn(f"{path.name} belongs to another configuration of this run and was removed.")
+                LOG.warning("%s belongs to another configuration of this run and was removed.", path.name)
                 path.unlink()
                 continue
             state: dict[str, Any] = unpack(content["state"])
@@ -123,7 +127,3 @@ def _read_verified(path: Path) -> dict[str, Any]:
         raise ValueError("its checksum does not match")
     loaded: dict[str, Any] = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
     return loaded
-
-
-def _warn(message: str) -> None:
-    print(f"warning: {message}", file=sys.stderr, flush=True)

@@ -1,8 +1,7 @@
 """The folder of a run: the names of what is in it, and the lock by which one process at a time works there."""
 
-import fcntl
+import logging
 import re
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from east import locks
 from east.files import temporaries, write_atomically
 from east.training.records import (
     FILES,
@@ -21,6 +21,8 @@ from east.training.records import (
     columns,
 )
 from east.training.state import STATE
+
+LOG = logging.getLogger(__name__)
 
 RUN = "run.json"
 METRICS = FILES[EpochRecord]
@@ -56,12 +58,7 @@ def locked(folder: Path) -> Iterator[None]:
     A second trainer of the same run (a workflow restarted beside an orphaned job) waits here until the first is done.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK).open("w") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"another process trains {folder}; waiting for it to end.", file=sys.stderr, flush=True)
-            fcntl.flock(stream, fcntl.LOCK_EX)
+    with locks.locked(folder / LOCK, lambda: LOG.info("another process trains %s; waiting for it to end.", folder)):
         yield
 
 
@@ -78,12 +75,11 @@ def is_locked(folder: Path) -> bool:
     """
     try:
         with (folder / LOCK).open("rb") as stream:
-            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return not locks.take(stream, shared=True)
     except FileNotFoundError:
         return False
     except OSError:
         return True
-    return False
 
 
 def checkpoint_name(epoch: int, steps: int = 0) -> str:

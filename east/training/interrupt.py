@@ -1,8 +1,8 @@
 """Signals that stop a training: at once before it begins, after the step in hand once it has."""
 
+import logging
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -14,6 +14,8 @@ from east.training.hooks import Ending, Hook
 
 if TYPE_CHECKING:
     from east.training.assembly import Training
+
+LOG = logging.getLogger(__name__)
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 """Ctrl-C; the end of a job's time, its cancellation or preemption; a scheduler's warning before that."""
@@ -61,7 +63,7 @@ class Interruption(Hook):
         try:
             yield
         except Stopped as stopped:
-            print(f"stopped by {stopped.signal.name}; the same command goes on from here.", file=sys.stderr, flush=True)
+            LOG.info("stopped by %s; the same command goes on from here.", stopped.signal.name)
             raise
         finally:
             signal.set_wakeup_fd(woken)

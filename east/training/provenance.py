@@ -2,10 +2,8 @@
 
 import ast
 import hashlib
-import os
 import platform
 import re
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -14,19 +12,15 @@ from pathlib import Path
 
 import torch
 
+from east.checkout import CODE, PACKAGE, commit
 from east.engine.machine import processor_name
 from east.version import __version__
-
-PACKAGE = Path(__file__).parents[1]
 
 NUMERIC_ROOT = "training/loop.py"
 """What decides a run's numbers is this module and all that it imports: steps, masks, engines, data, networks."""
 
 NUMERIC_BESIDE = ("training/run.py", "training/checkpoint.py")
 """And what takes numbers to files and back. What these import besides only shows them, or keeps them apart."""
-
-CODE = (".py", ".cpp", ".h")
-"""How the names of the package's sources end."""
 
 
 @dataclass(frozen=True)
@@ -55,29 +49,6 @@ class Origin:
             versions={"python": platform.python_version()} | versions | {"east": __version__},
             platform=platform.platform(),
         )
-
-
-def commit(package: Path = PACKAGE) -> str | None:
-    """The commit of the checkout that holds this package, with `+changes` if anything there is not as committed.
-
-    A copy of the package that lies within another repository (installed there, or unpacked) has no commit: it is the
-    place `east/` at the top of a repository that counts, if that repository tracks it. So worktrees and submodules
-    have theirs. Sources are compared by what they hold, as Git can be told to overlook an edit, and does overlook
-    sources that were never added.
-
-    Args:
-        package: the package's folder.
-    """
-    package = package.resolve()
-    root = package.parent
-    try:
-        if _git(root, "ls-files", "--full-name", "--error-unmatch", "--", "east/__init__.py") != "east/__init__.py":
-            return None
-        head = _git(root, "rev-parse", "HEAD")
-        same = not _git(root, "status", "--porcelain", "--untracked-files=no") and _is_as_committed(package)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return head if same else f"{head}+changes"
 
 
 @cache
@@ -122,25 +93,6 @@ def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return processor_name()
-
-
-def _is_as_committed(package: Path) -> bool:
-    """Whether the package's folder holds the sources of the commit, all of them and no other."""
-    root = package.parent
-    listed = (line.split("\t", 1) for line in _git(root, "ls-tree", "-r", "-z", "HEAD", "east").split("\0") if line)
-    committed = {name: entry.split()[2] for entry, name in listed if name.endswith(CODE)}
-    files = [file for file in package.rglob("*") if file.suffix in CODE]
-    names = [file.relative_to(root).as_posix() for file in files]
-    found = _git(root, "hash-object", "--stdin-paths", given="".join(f"{name}\n" for name in names)).split()
-    return dict(zip(names, found, strict=True)) == committed
-
-
-def _git(root: Path, *arguments: str, given: str | None = None) -> str:
-    """What Git prints; a repository that the environment names, as hooks do, is not asked."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    command = ["git", "-C", str(root), *arguments]
-    done = subprocess.run(command, check=True, capture_output=True, text=True, input=given, env=environment)  # noqa: S603
-    return done.stdout.strip()
 
 
 def _imported(file: Path, package: Path) -> list[Path]:

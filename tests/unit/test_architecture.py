@@ -10,7 +10,7 @@ import pytest
 import east
 
 ROOT = Path(east.__file__).parent
-COMMON = {"version", "digest", "errors", "files", "locks", "log", "reproducibility", "seeding"}
+COMMON = {"checkout", "version", "errors", "files", "locks", "log", "reproducibility", "seeding"}
 MAY_IMPORT = {
     "sparse": COMMON | {"config"},
     "config": COMMON | {"sparse"},

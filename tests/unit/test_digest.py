@@ -4,7 +4,7 @@ import struct
 import pytest
 import torch
 
-from east.digest import digest_tensors
+from east.data.images import digest_tensors
 
 
 def test_is_the_digest_of_names_types_shapes_and_numbers():

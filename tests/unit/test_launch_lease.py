@@ -228,6 +228,8 @@ def test_a_folder_of_locks_that_cannot_be_trusted_is_refused(tmp_path, monkeypat
 HOLDER = """
 import os, sys, time
 from east.launch.lease import leased_gpu
+from east.log import configure_logging
+configure_logging()
 with leased_gpu(int(sys.argv[1])) as lease:
     print(lease.gpu, os.environ["CUDA_VISIBLE_DEVICES"], flush=True)
     exec(sys.argv[2])
@@ -308,6 +310,8 @@ def test_a_process_that_waits_for_a_gpu_stops_at_once(endless, tmp_path, tiny_sp
 def test_what_is_timed_waits_for_the_trainings_that_are_there_and_for_no_other(endless):
     code = """
 from east.launch.lease import gpu_alone
+from east.log import configure_logging
+configure_logging()
 with gpu_alone(1, wait=True) as lease:
     print(lease.gpu, lease.runs, flush=True)
 """

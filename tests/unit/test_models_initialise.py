@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from east.digest import digest_tensors
+from east.data.images import digest_tensors
 from east.errors import EastError
 from east.models import build_model
 from east.models.initialise import initialise

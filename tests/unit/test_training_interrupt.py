@@ -224,7 +224,9 @@ def test_handlers_are_those_of_before_when_nothing_listens_any_more():
 
 BUSY = """
 import hashlib, sys
+from east.log import configure_logging
 from east.training import interrupt
+configure_logging()
 interrupt.ECHO_SECONDS = float(sys.argv[1] or interrupt.ECHO_SECONDS)
 interruption = interrupt.Interruption()
 with interruption.listening():

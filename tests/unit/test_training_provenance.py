@@ -7,7 +7,8 @@ from types import SimpleNamespace
 import pytest
 
 import east
-from east.training.provenance import commit, digest_of_sources
+from east.checkout import commit
+from east.training.provenance import digest_of_sources
 
 PACKAGE = Path(east.__file__).parent
 IDENTITY = {"GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@b", "GIT_COMMITTER_NAME": "a", "GIT_COMMITTER_EMAIL": "a@b"}

@@ -4,6 +4,7 @@ import atexit
 import ctypes
 import hashlib
 import importlib.util
+import logging
 import os
 import platform
 import re
@@ -24,6 +25,8 @@ from east.engine.base import KernelsUnavailable
 from east.engine.machine import cache_folder
 from east.errors import EastError
 from east.files import write_atomically
+
+LOG = logging.getLogger(__name__)
 
 SOURCES = Path(__file__).parent / "kernels"
 """The C++ sources of the kernels."""
@@ -159,11 +162,8 @@ def _load_once() -> Kernels | str:
     try:
         kernels = build(SOURCES, cache_folder(), find_toolchain())
         if lacks_fused_operations():
-            print(
-                "note: this processor has no fused multiply-add: training gives the same numbers, about 35 times "
-                "slower",
-                file=sys.stderr,
-                flush=True,
+            LOG.info(
+                "note: this processor has no fused multiply-add: training gives the same numbers, about 35 times slower"
             )
         return kernels
     except KernelsUnavailable as error:

@@ -2,8 +2,8 @@
 
 import hashlib
 import json
+import logging
 import math
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -32,6 +32,8 @@ from east.models.resnet import ResNet
 from east.sparse.active import ActiveWeights, active_weights
 from east.sparse.layers import MaskedLayer, masked_layers
 from east.sparse.masks import initialise_masks
+
+LOG = logging.getLogger(__name__)
 
 CLASSES = 10
 
@@ -312,11 +314,10 @@ def sources_digest(folder: Path) -> str:
 
 
 def _unkept(reason: str, fit: Callable[[], CostModel]) -> CostModel:
-    print(
-        f"warning: the costs of engines cannot be kept: {reason}. Each process measures them and may decide "
-        "otherwise, so a resumed run may differ by rounding. Name a folder in the environment variable EAST_CACHE_DIR.",
-        file=sys.stderr,
-        flush=True,
+    LOG.warning(
+        "the costs of engines cannot be kept: %s. Each process measures them and may decide otherwise, so a resumed "
+        "run may differ by rounding. Name a folder in the environment variable EAST_CACHE_DIR.",
+        reason,
     )
     return fit()
 

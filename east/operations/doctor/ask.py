@@ -7,18 +7,13 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple
 
 from east.operations.log_tail import printable
 
-PROBE_SECONDS = 600.0
-"""What a probe may take: the first one compiles the kernels."""
 
-
-@dataclass(frozen=True)
-class Answer:
+class Answer(NamedTuple):
     """What a command printed, or why it failed.
 
     Attributes:
@@ -70,13 +65,19 @@ class Asker:
             return Answer(problem=f"{command[0]} gives no answer within {seconds:g} s")
         except OSError as error:
             return Answer(problem=f"{command[0]} does not start: {error.strerror}")
-        return Answer(done.stdout, "" if done.returncode == 0 else _problem(done))
+        if done.returncode == 0:
+            return Answer(done.stdout)
+        if done.returncode < 0:
+            return Answer(done.stdout, f"it was ended by {signal.Signals(-done.returncode).name}")
+        lines = [line for text in (done.stdout, done.stderr) for line in text.splitlines() if line.strip()]
+        return Answer(done.stdout, printable(lines[-1]) if lines else f"it ended with status {done.returncode}")
 
     def start(self, *probe: str) -> Future[Answer]:
         """Begin a probe (`probe.py`), unless it was begun before."""
         if probe not in self._probes:
             command = [sys.executable, "-m", "east.operations.doctor.probe", *probe]
-            self._probes[probe] = self._pool.submit(self.run, command, PROBE_SECONDS)
+            # The first one compiles the kernels.
+            self._probes[probe] = self._pool.submit(self.run, command, seconds=600)
         return self._probes[probe]
 
     def probe(self, *probe: str) -> dict[str, Any]:
@@ -86,19 +87,3 @@ class Asker:
             return {"problem": answer.problem}
         facts: dict[str, Any] = json.loads(answer.output.splitlines()[-1])
         return facts
-
-    def __enter__(self) -> Self:
-        """Nothing is begun yet."""
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        """Wait for the probes that have begun."""
-        self._pool.shutdown(cancel_futures=True)
-
-
-def _problem(done: subprocess.CompletedProcess[str]) -> str:
-    """Why a command failed: its last line, the signal that ended it, or its status."""
-    if done.returncode < 0:
-        return f"it was ended by {signal.Signals(-done.returncode).name}"
-    lines = [line for text in (done.stdout, done.stderr) for line in text.splitlines() if line.strip()]
-    return printable(lines[-1]) if lines else f"it ended with status {done.returncode}"

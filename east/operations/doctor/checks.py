@@ -25,13 +25,11 @@ CHECKS: dict[str, tuple[Check, ...]] = {
 }
 """Subject -> its checks, in the order of the report."""
 
-PROBES = ("torch", "torchvision", "kernels")
-"""What takes seconds to find out, and is begun before the first check."""
-
 
 def examine(here: Surroundings) -> dict[str, list[Finding]]:
     """What every check finds, by subject."""
-    for probe in PROBES:
+    # What takes seconds to find out is begun before the first check.
+    for probe in ("torch", "torchvision", "kernels"):
         here.ask.start(probe)
     return {subject: [found for check in checks for found in run(check, here)] for subject, checks in CHECKS.items()}
 
@@ -41,12 +39,8 @@ def run(check: Check, here: Surroundings) -> Iterator[Finding]:
     try:
         yield from check(here)
     except Exception as error:
-        yield Finding(
-            "warning",
-            f"the check `{check.__name__}` failed: {type(error).__name__}: {printable(str(error))}",
-            why="Nothing is known of what it looks at.",
-            fix="Report it with this line.",
-        )
+        found = f"the check `{check.__name__}` failed: {type(error).__name__}: {printable(str(error))}"
+        yield Finding("warning", found, "Nothing is known of what it looks at.", "Report it with this line.")
 
 
 def can_run(findings: dict[str, list[Finding]]) -> bool:

@@ -12,7 +12,6 @@ from east.errors import EastError
 from east.operations.doctor.surroundings import Finding, Surroundings
 
 STOPS = "Every run on it would stop when it opens its data."
-GZIP = b"\x1f\x8b"
 
 
 def datasets(here: Surroundings) -> Iterator[Finding]:
@@ -33,31 +32,26 @@ def _prepared(here: Surroundings, name: str) -> Finding:
     label, file = DATASETS[name].label, here.data / name / TENSOR_FILE
     checked = "size"
     try:
-        if _shapes(file) != read_manifest(ImagesManifest, name, here.data).shapes:
+        manifest = read_manifest(ImagesManifest, name, here.data)
+        # The library refuses a file of another size than its tensors need.
+        with safe_open(file, framework="numpy") as tensors:
+            shapes = {key: tuple(tensors.get_slice(key).get_shape()) for key in tensors.keys()}  # noqa: SIM118
+        if shapes != manifest.shapes:
             raise EastError(f"{file} is not what its manifest says.")
         if here.thorough and here.has_torch:
             from east.data.images import load_images
 
             load_images(name, here.data)
             checked = "checksum"
-    except EastError as error:
-        return Finding("error", f"{label}: {_cause(here, error)}", STOPS, _prepare(here, name))
-    return Finding("ok", f"{label}: prepared, {checked} right")
-
-
-def _shapes(file: Path) -> dict[str, tuple[int, ...]]:
-    """The shapes of a tensor file's tensors, by name; the library refuses a file of another size than they need.
-
-    Raises:
-        EastError: it is missing or cannot be read.
-    """
-    if not file.is_file():
-        raise EastError(f"{file} is missing though its manifest is there.")
-    try:
-        with safe_open(file, framework="numpy") as tensors:
-            return {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
+    except FileNotFoundError:
+        problem = f"{here.shown(file)} is missing though its manifest is there"
     except (SafetensorError, OSError) as error:
-        raise EastError(f"{file} is damaged: {error}.") from error
+        problem = f"{here.shown(file)} is damaged: {error}"
+    except EastError as error:
+        problem = _cause(here, error)
+    else:
+        return Finding("ok", f"{label}: prepared, {checked} right")
+    return Finding("error", f"{label}: {problem}", STOPS, _prepare(here, name))
 
 
 def _raw(here: Surroundings, name: str) -> Finding:
@@ -71,84 +65,62 @@ def _raw(here: Surroundings, name: str) -> Finding:
     shown = here.shown(file)
     if not file.is_file():
         host = urlsplit(archive["url"]).hostname
-        return Finding(
-            "note",
-            f"{label}: to be downloaded from {host}, to {shown}",
-            why="That needs network where the job runs. A node without it finds the file if you put it there.",
-            fix=_prepare(here, name),
-        )
+        why = "That needs network where the job runs. A node without it finds the file if you put it there."
+        return Finding("note", f"{label}: to be downloaded from {host}, to {shown}", why, _prepare(here, name))
     with file.open("rb") as stream:
-        whole = stream.read(len(GZIP)) == GZIP
+        whole = stream.read(2) == b"\x1f\x8b"  # as gzip has it
     if whole and here.thorough:
         whole = md5(file) == archive["md5"]
     if not whole:
-        return Finding(
-            "error",
-            f"{label}: {shown} is damaged or incomplete",
-            why="It would be refused when the data are prepared; a file that is there is never replaced.",
-            fix=f"rm {shown} && {_prepare(here, name)}",
-        )
-    return Finding(
-        "ok", f"{label}: its archive is there{', checksum right' if here.thorough else ''}; not yet prepared"
-    )
+        why = "It would be refused when the data are prepared; a file that is there is never replaced."
+        fix = f"rm {shown} && {_prepare(here, name)}"
+        return Finding("error", f"{label}: {shown} is damaged or incomplete", why, fix)
+    checked = ", checksum right" if here.thorough else ""
+    return Finding("ok", f"{label}: its archive is there{checked}; not yet prepared")
 
 
 def _image_folder(here: Surroundings, name: str) -> Finding:
     """ImageNet's folder has its classes, those of the manifest, and if that is asked for the same images."""
     label, folder = DATASETS[name].label, here.image_folder
     if folder is None:
-        return Finding(
-            "error",
-            f"{label}: no image folder is named",
-            why="It cannot be downloaded, and runs of this plan need it.",
-            fix="Set datasets.imagenet.folder to the folder that holds its train/ and val/.",
-        )
-    problem = _wrong_classes(name, folder)
-    if not problem and (here.data / name / MANIFEST_FILE).is_file():
-        problem = _differs(here, name, folder)
+        why = "It cannot be downloaded, and runs of this plan need it."
+        fix = "Set datasets.imagenet.folder to the folder that holds its train/ and val/."
+        return Finding("error", f"{label}: no image folder is named", why, fix)
+    try:
+        problem = _wrong_folder(here, name, folder)
+    except EastError as error:
+        problem = _cause(here, error)
     if not problem:
         return Finding("ok", f"{label}: {folder} has its classes in train/ and val/")
-    return Finding(
-        "error",
-        f"{label}: {problem}",
-        STOPS,
-        fix=f"ls {folder}; when it is whole, {_prepare(here, name)} --image-folder {folder}",
-    )
+    fix = f"ls {folder}; when it is whole, {_prepare(here, name)} --image-folder {folder}"
+    return Finding("error", f"{label}: {problem}", STOPS, fix)
 
 
-def _wrong_classes(name: str, folder: Path) -> str:
-    wanted = DATASETS[name].num_classes
+def _wrong_folder(here: Surroundings, name: str, folder: Path) -> str:
+    """What sets an image folder apart from a whole one, or from the one that was prepared; empty if nothing does."""
+    wanted, classes = DATASETS[name].num_classes, {}
     for part in ("train", "val"):
         if not (folder / part).is_dir():
             return f"{folder / part} is missing"
-        found = sum(entry.is_dir() for entry in (folder / part).iterdir())
-        if found != wanted:
-            return f"{folder / part} has {found:,} classes, not {wanted:,}"
-    return ""
-
-
-def _differs(here: Surroundings, name: str, folder: Path) -> str:
-    """What sets an image folder apart from the one that was prepared; empty if nothing does."""
-    try:
-        manifest = read_manifest(FolderManifest, name, here.data)
-    except EastError as error:
-        return _cause(here, error)
-    if sorted(entry.name for entry in (folder / "train").iterdir() if entry.is_dir()) != list(manifest.classes):
+        classes[part] = sorted(entry.name for entry in (folder / part).iterdir() if entry.is_dir())
+        if len(classes[part]) != wanted:
+            return f"{folder / part} has {len(classes[part]):,} classes, not {wanted:,}"
+    if not (here.data / name / MANIFEST_FILE).is_file():
+        return ""
+    manifest = read_manifest(FolderManifest, name, here.data)
+    if classes["train"] != list(manifest.classes):
         return f"{folder} has other classes than when it was prepared"
     if not here.thorough or "problem" in here.ask.probe("torchvision"):
         return ""
     from east.data.folder import scan_folder
 
-    try:
-        changed = scan_folder(name, folder).digest != manifest.digest
-    except EastError as error:
-        return _cause(here, error)
+    changed = scan_folder(name, folder).digest != manifest.digest
     return f"{folder} has changed since it was prepared" if changed else ""
 
 
 def _cause(here: Surroundings, error: EastError) -> str:
     """The first sentence of an error, with paths as people would write them here; the second says what to do."""
-    return str(error).split(". ")[0].replace(f"{here.folder}/", "")
+    return str(error).split(". ")[0].replace(f"{here.ask.folder}/", "")
 
 
 def _prepare(here: Surroundings, name: str) -> str:

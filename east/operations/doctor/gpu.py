@@ -17,48 +17,39 @@ _STEPS = {
     "compiled": "captured in CUDA graphs, and what the dense engine executes is compiled by PyTorch",
 }
 
-ON_CPU = "--config execution='{device: cpu}'"
-LOGIN_NODE = "That is fine on a login node, if the jobs get a GPU."
 
-
-def gpus(here: Surroundings) -> Iterator[Finding]:
+def gpus(here: Surroundings) -> list[Finding]:
     """PyTorch sees the GPUs of this machine and computes on them."""
     wanted = here.plan.config.execution.device
     facts = here.ask.probe("torch")
     if wanted == "cpu":
-        yield Finding("ok", "trainings run on the CPU, as execution.device says")
-    elif not here.has_torch:
-        yield Finding("note", "GPUs cannot be looked at until PyTorch can be imported")
-    elif facts["gpus"] and "gpu_problem" in facts:
-        yield Finding(
-            "error",
-            f"PyTorch {facts['version']} sees {_names(facts)}, but cannot compute there: {facts['gpu_problem']}",
-            why="Every training would fail.",
-            fix=f"nvidia-smi; if the GPU works but is not supported by this build, {here.reinstall(everything=True)}",
-        )
-    elif facts["gpus"]:
-        yield Finding("ok", f"{_names(facts)}")
-    elif wanted == "cuda" or _driver(here):
-        yield _unseen(here, facts["cuda"], facts["version"], facts.get("gpu_problem", ""))
-    else:
-        yield Finding("note", "no GPU: trainings run on the CPU", "`east estimate` says how long that takes.")
+        return [Finding("ok", "trainings run on the CPU, as execution.device says")]
+    if not here.has_torch:
+        return [Finding("note", "GPUs cannot be looked at until PyTorch can be imported")]
+    if facts["gpus"] and "gpu_problem" in facts:
+        found = f"PyTorch {facts['version']} sees {_names(facts)}, but cannot compute there: {facts['gpu_problem']}"
+        fix = f"nvidia-smi; if the GPU works but is not supported by this build, {here.reinstall(everything=True)}"
+        return [Finding("error", found, "Every training would fail.", fix)]
+    if facts["gpus"]:
+        return [Finding("ok", _names(facts))]
+    if wanted == "cuda" or _driver(here):
+        return [_unseen(here, facts["cuda"], facts["version"], facts.get("gpu_problem", ""))]
+    return [Finding("note", "no GPU: trainings run on the CPU", "`east estimate` says how long that takes.")]
 
 
-def triton(here: Surroundings) -> Iterator[Finding]:
+def triton(here: Surroundings) -> list[Finding]:
     """Triton compiles and runs kernels, where there is a GPU and an engine that needs them."""
     if not here.has_gpu:
-        yield Finding("ok", "Triton is not needed without a GPU")
-        return
+        return [Finding("ok", "Triton is not needed without a GPU")]
     facts = here.ask.probe("triton")
     why = "Without it a GPU executes every weight, active or not, and PyTorch compiles nothing."
     if "problem" in facts:
         found = f"Triton cannot be imported: {facts['problem']}"
-        yield Finding("warning", found, why, here.reinstall(everything=False))
-    elif not facts.get("available"):
+        return [Finding("warning", found, why, here.reinstall(everything=False))]
+    if not facts.get("available"):
         fix = "apt install gcc python3-dev" if "compiler" in facts["reason"] else here.reinstall(everything=True)
-        yield Finding("warning", str(facts["reason"]), why, fix)
-    else:
-        yield Finding("ok", f"Triton {facts['version']} compiles and runs kernels")
+        return [Finding("warning", str(facts["reason"]), why, fix)]
+    return [Finding("ok", f"Triton {facts['version']} compiles and runs kernels")]
 
 
 def numerics(here: Surroundings) -> Iterator[Finding]:
@@ -67,10 +58,7 @@ def numerics(here: Surroundings) -> Iterator[Finding]:
         return
     found = "readings.numerics is bf16, which exists on GPUs alone, and trainings would run on the CPU"
     fix = "Set readings.numerics to tf32 or fp32."
-    if here.has_slurm:
-        yield Finding("warning", found, LOGIN_NODE, fix)
-    else:
-        yield Finding("error", found, "Every training would refuse.", fix)
+    yield _refused(here, found, fix)
 
 
 def steps(here: Surroundings) -> Iterator[Finding]:
@@ -82,36 +70,30 @@ def steps(here: Surroundings) -> Iterator[Finding]:
     facts = here.ask.probe("step", execution.step)
     problem = facts.get("problem") or facts.get("compile_problem")
     if problem:
-        yield Finding(
-            "warning",
-            f"PyTorch cannot compile networks for this GPU: {problem}",
-            why="Steps of the dense engine are captured in CUDA graphs as they are, which makes them slower.",
-            fix=here.reinstall(everything=True) if sparse else "Repair what keeps Triton from running kernels.",
-        )
+        why = "Steps of the dense engine are captured in CUDA graphs as they are, which makes them slower."
+        fix = here.reinstall(everything=True) if sparse else "Repair what keeps Triton from running kernels."
+        yield Finding("warning", f"PyTorch cannot compile networks for this GPU: {problem}", why, fix)
     engine = _ENGINES[execution.engine] if sparse or execution.engine == "dense" else _ENGINES["no Triton"]
     way = _STEPS["captured" if problem else facts["kind"]]
     yield Finding("ok", f"engine {execution.engine}: {engine}; step {execution.step}: {way}")
 
 
-def sharing(here: Surroundings) -> Iterator[Finding]:
+def sharing(here: Surroundings) -> list[Finding]:
     """Trainings that share a GPU do so by NVIDIA's MPS."""
     runs = here.plan.config.execution.runs_per_gpu
     if runs == 1 or not here.has_gpu:
-        return
+        return []
     if mps_runs(here.ask.environment, here.root):
-        yield Finding("ok", f"{runs} trainings share a GPU by MPS, which works for them at once")
-        return
-    yield Finding(
-        "note",
-        f"{runs} trainings share a GPU without MPS, which would let it work for them at once",
-        why="The GPU turns from one to the other, and none of them fills the gaps of another.",
-        fix=START_MPS if here.ask.which("nvidia-cuda-mps-control") else "docs/workstation.md says how to set MPS up.",
-    )
+        return [Finding("ok", f"{runs} trainings share a GPU by MPS, which works for them at once")]
+    found = f"{runs} trainings share a GPU without MPS, which would let it work for them at once"
+    why = "The GPU turns from one to the other, and none of them fills the gaps of another."
+    has_mps = here.ask.which("nvidia-cuda-mps-control")
+    return [Finding("note", found, why, START_MPS if has_mps else "docs/workstation.md says how to set MPS up.")]
 
 
 def _unseen(here: Surroundings, build: str | None, version: str, problem: str) -> Finding:
     """Why PyTorch sees no GPU although there is one, or ought to be."""
-    on_cpu = here.snakemake(f"--cores all {ON_CPU}")
+    on_cpu = here.snakemake("--cores all --config execution='{device: cpu}'")
     if not _driver(here):
         found = "execution.device is cuda, but this machine has no NVIDIA driver"
         fix = f"srun --gpus=1 {here.east('doctor')}" if here.has_slurm else on_cpu
@@ -126,13 +108,17 @@ def _unseen(here: Surroundings, build: str | None, version: str, problem: str) -
         fix = "nvidia-smi"
     if here.plan.config.execution.device != "cuda":
         return Finding("warning", found, "Trainings would run on the CPU.", fix)
+    return _refused(here, found, fix)
+
+
+def _refused(here: Surroundings, found: str, fix: str) -> Finding:
+    """What trainings would refuse on this machine, which may be a login node."""
     if here.has_slurm:
-        return Finding("warning", found, LOGIN_NODE, fix)
+        return Finding("warning", found, "That is fine on a login node, if the jobs get a GPU.", fix)
     return Finding("error", found, "Every training would refuse to start.", fix)
 
 
 def _driver(here: Surroundings) -> bool:
-    """Whether the driver of an NVIDIA GPU is loaded."""
     return (here.root / "proc/driver/nvidia/version").exists() or any((here.root / "dev").glob("nvidia[0-9]*"))
 
 

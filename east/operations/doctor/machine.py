@@ -9,12 +9,6 @@ from east.launch.cores import training_threads
 from east.operations.doctor.surroundings import Finding, Surroundings, existing
 from east.training.folder import SUMMARY
 
-KERNELS = 50 << 20
-"""Bytes of compiled kernels, generously."""
-
-TIGHT = 1.25
-"""Space is tight with less than this many times the need."""
-
 
 def kernels(here: Surroundings) -> Iterator[Finding]:
     """The kernels compile, load, use all threads, and are kept for the next process."""
@@ -49,19 +43,14 @@ def kernels(here: Surroundings) -> Iterator[Finding]:
             yield Finding("warning", found, "Every training compiles them again.", fix)
 
 
-def cores(here: Surroundings) -> Iterator[Finding]:
+def cores(here: Surroundings) -> list[Finding]:
     """There are as many cores as a training asks for."""
-    found = usable_cores(here.cores, here.root)
-    wanted = _threads(here, found)
+    found, wanted = usable_cores(here.cores, here.root), _threads(here)
     if found >= wanted:
-        yield Finding("ok", f"{found} cores; a training takes {wanted} (execution.threads)")
-        return
-    yield Finding(
-        "warning",
-        f"{found} core{'s' * (found > 1)}, but a training asks for {wanted} (execution.threads)",
-        why="Snakemake gives it those that there are, so it takes longer than it might elsewhere.",
-        fix=here.snakemake(f"--cores {found} --config execution='{{threads: {found}}}'"),
-    )
+        return [Finding("ok", f"{found} cores; a training takes {wanted} (execution.threads)")]
+    what = f"{found} core{'s' * (found > 1)}, but a training asks for {wanted} (execution.threads)"
+    why = "Snakemake gives it those that there are, so it takes longer than it might elsewhere."
+    return [Finding("warning", what, why, here.snakemake(f"--cores {found} --config execution='{{threads: {found}}}'"))]
 
 
 def memory(here: Surroundings) -> Iterator[Finding]:
@@ -71,22 +60,15 @@ def memory(here: Surroundings) -> Iterator[Finding]:
     if found is None:
         return
     megabytes, declared = found >> 20, execution.memory_mb
-    found_cores = usable_cores(here.cores, here.root)
-    at_once = found_cores // _threads(here, found_cores)
+    at_once = usable_cores(here.cores, here.root) // _threads(here)
     if megabytes < declared:
-        yield Finding(
-            "warning",
-            f"{megabytes:,} MB of memory, but a training declares {declared:,} (execution.memory_mb)",
-            why="The system ends a process that runs out of memory.",
-            fix="Run the plan on a machine with more, or set execution.memory_mb to what trainings here take.",
-        )
+        what = f"{megabytes:,} MB of memory, but a training declares {declared:,} (execution.memory_mb)"
+        fix = "Run the plan on a machine with more, or set execution.memory_mb to what trainings here take."
+        yield Finding("warning", what, "The system ends a process that runs out of memory.", fix)
     elif execution.gpus == 0 and at_once * declared > megabytes:
-        yield Finding(
-            "note",
-            f"{megabytes:,} MB of memory, less than {at_once} trainings at once declare",
-            why="With `--cores all` the system may end some of them.",
-            fix=here.snakemake(f"--cores all --resources mem_mb={megabytes}"),
-        )
+        what = f"{megabytes:,} MB of memory, less than {at_once} trainings at once declare"
+        fix = here.snakemake(f"--cores all --resources mem_mb={megabytes}")
+        yield Finding("note", what, "With `--cores all` the system may end some of them.", fix)
     else:
         yield Finding("ok", f"{megabytes:,} MB of memory; a training declares {declared:,}")
 
@@ -100,35 +82,27 @@ def space(here: Surroundings) -> Iterator[Finding]:
 
     left = [run for run in here.plan.runs if not (here.results / "runs" / run.id / SUMMARY).is_file()]
     disk = disk_need(left, here.data)
-    needs = {
-        "results": (here.results, sum(disk.runs.values())),
-        "data": (here.data, disk.data),
-    }
+    needs = [("results", here.results, sum(disk.runs.values())), ("data", here.data, disk.data)]
     if cache := here.ask.probe("kernels").get("cache"):
-        needs["compiled kernels"] = (Path(cache), KERNELS)
-    by_device: dict[int, list[str]] = defaultdict(list)
-    for name, (path, _) in needs.items():
-        by_device[existing(path).stat().st_dev].append(name)
-    for names in by_device.values():
-        folder = existing(needs[names[0]][0]).resolve()
-        need, free = sum(needs[name][1] for name in names), here.free_bytes(folder)
+        needs.append(("compiled kernels", Path(cache), 50 << 20))  # bytes, generously
+    by_device = defaultdict(list)
+    for name, path, size in needs:
+        by_device[existing(path).stat().st_dev].append((name, existing(path).resolve(), size))
+    for parts in by_device.values():
+        names, (folder, *_), sizes = zip(*parts, strict=True)
+        need, free = sum(sizes), here.free_bytes(folder)
         found = f"{free / 1e9:.1f} GB free for {' and '.join(names)} in {folder}; the plan may need {need / 1e9:.1f} GB"
         fix = f"du -xh {folder} | sort -h | tail; or move results/ or execution.data_dir to a larger disk"
         if free < need:
             yield Finding("error", found, "The plan would stop when the disk is full.", fix)
-        elif free < need * TIGHT:
+        elif free < need * 1.25:
             yield Finding("warning", found, "Little is left for anything else.", fix)
         else:
             yield Finding("ok", found)
 
 
 def usable_cores(cores: int, root: Path) -> int:
-    """Cores that a process may use, at least 1: those of the machine, or fewer if a control group says so.
-
-    Args:
-        cores: that it may be scheduled on.
-        root: where /proc and /sys are.
-    """
+    """Cores that a process may use, at least 1: those it may be scheduled on, or fewer if a control group says so."""
     shares = [float(cores)]
     for folder in _groups(root, "cpu"):
         quota, _, period = _read(folder / "cpu.max").partition(" ")
@@ -139,11 +113,7 @@ def usable_cores(cores: int, root: Path) -> int:
 
 
 def usable_memory(root: Path) -> int | None:
-    """Bytes of memory that a process may use, None where that cannot be known.
-
-    Args:
-        root: where /proc and /sys are.
-    """
+    """Bytes of memory that a process may use, None where that cannot be known."""
     sizes = [int(line.split()[1]) * 1024 for line in _read(root / "proc/meminfo").splitlines() if "MemTotal" in line]
     for folder in _groups(root, "memory"):
         limits = (_read(folder / name) for name in ("memory.max", "memory.limit_in_bytes"))
@@ -151,9 +121,8 @@ def usable_memory(root: Path) -> int | None:
     return min(sizes, default=None)
 
 
-def _threads(here: Surroundings, cores: int) -> int:
-    """The threads of a training on these cores."""
-    execution = here.plan.config.execution
+def _threads(here: Surroundings) -> int:
+    execution, cores = here.plan.config.execution, usable_cores(here.cores, here.root)
     return training_threads(execution.threads, runs=len(here.plan.runs), cores=cores, engine=execution.engine)
 
 
@@ -162,14 +131,10 @@ def _groups(root: Path, controller: str) -> Iterator[Path]:
     mounted = root / "sys/fs/cgroup"
     for line in _read(root / "proc/self/cgroup").splitlines():
         number, controllers, path = line.split(":", 2)
-        if number == "0":
-            top = mounted
-        elif controller in controllers.split(","):
-            top = mounted / controller
-        else:
-            continue
-        folder = top / path.lstrip("/")
-        yield from (above for above in (folder, *folder.parents) if above.is_relative_to(top))
+        if number == "0" or controller in controllers.split(","):
+            top = mounted if number == "0" else mounted / controller
+            folder = top / path.lstrip("/")
+            yield from (above for above in (folder, *folder.parents) if above.is_relative_to(top))
 
 
 def _read(file: Path) -> str:

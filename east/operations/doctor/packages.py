@@ -10,7 +10,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from east.data.manifest import MANIFEST_FILE
-from east.operations.doctor.surroundings import Finding, Surroundings
+from east.operations.doctor.surroundings import Finding, Level, Surroundings
 
 OPTIONAL = {"snakemake-executor-plugin-slurm": "Only `snakemake --profile profiles/slurm` needs it."}
 """Packages that a plan runs without, and who needs them."""
@@ -18,27 +18,23 @@ OPTIONAL = {"snakemake-executor-plugin-slurm": "Only `snakemake --profile profil
 REFUSING = {"snakemake"}
 """Packages of which the workflow itself refuses another version."""
 
-COMMANDS = ("east", "snakemake")
-"""What the jobs of the workflow call, in the folder of the interpreter."""
-
 SHOWN = 3
 
 
-def python(here: Surroundings) -> Iterator[Finding]:
+def python(here: Surroundings) -> list[Finding]:
     """The interpreter's version."""
     wanted = _requirements(here.project)[0]
     if wanted.contains(here.python_version, prereleases=True):
-        yield Finding("ok", f"Python {here.python_version}")
-        return
+        return [Finding("ok", f"Python {here.python_version}")]
     found = f"Python {here.python_version}, but this project needs {wanted}"
     why = "The packages are locked and tested for those versions."
-    yield Finding("error", found, why, "rm -rf .venv && make setup PYTHON=python3.12")
+    return [Finding("error", found, why, "rm -rf .venv && make setup PYTHON=python3.12")]
 
 
 def commands(here: Surroundings) -> Iterator[Finding]:
     """The commands that the jobs of the workflow call."""
     folder = here.python.parent
-    missing = [name for name in COMMANDS if not os.access(folder / name, os.X_OK)]
+    missing = [name for name in ("east", "snakemake") if not os.access(folder / name, os.X_OK)]
     if missing:
         why = "The workflow calls the commands that lie beside its Python."
         found = f"no command {' and '.join(missing)} in {folder}"
@@ -50,13 +46,9 @@ def requirements(here: Surroundings) -> Iterator[Finding]:
     wanted = _requirements(here.project)[1]
     if here.plan.config.execution.tracking == "tensorboard":
         wanted = [*wanted, Requirement("tensorboard")]
-    fitting = 0
-    for requirement in wanted:
-        found = here.installed(requirement.name)
-        if found is not None and requirement.specifier.contains(found, prereleases=True):
-            fitting += 1
-            continue
-        name = requirement.name
+    misfits = [requirement for requirement in wanted if not _fits(here, requirement)]
+    for requirement in misfits:
+        name, found = requirement.name, here.installed(requirement.name)
         if found is None:
             stops = name not in OPTIONAL
             what = f"{name} is not installed"
@@ -67,70 +59,63 @@ def requirements(here: Surroundings) -> Iterator[Finding]:
         fix = f"{here.python} -m pip install tensorboard" if name == "tensorboard" else here.reinstall(everything=False)
         yield Finding("error" if stops else "warning", what, why, fix)
     shown = [f"{name} {here.installed(name)}" for name in ("snakemake", *OPTIONAL) if here.installed(name)]
+    fitting = len(wanted) - len(misfits)
     yield Finding("ok", ", ".join([f"{fitting} of {len(wanted)} packages in their range", *shown]))
 
 
-def lock(here: Surroundings) -> Iterator[Finding]:
+def lock(here: Surroundings) -> list[Finding]:
     """The versions that are locked."""
     file = here.project / "requirements" / "lock.txt" if here.project else None
     if file is None or not file.is_file():
-        return
+        return []
     locked = [Requirement(line.rstrip(" \\")) for line in file.read_text().splitlines() if line[:1].isalnum()]
     wanted = [requirement for requirement in locked if requirement.marker is None or requirement.marker.evaluate()]
-    other = []
-    for requirement in wanted:
-        found = here.installed(requirement.name)
-        if found is None or not requirement.specifier.contains(found, prereleases=True):
-            other.append(f"{requirement.name} {found or 'missing'} ({str(requirement.specifier).lstrip('=')})")
+    other = [
+        f"{requirement.name} {here.installed(requirement.name) or 'missing'} ({str(requirement.specifier).lstrip('=')})"
+        for requirement in wanted
+        if not _fits(here, requirement)
+    ]
     if not other:
-        yield Finding("ok", f"{len(wanted)} packages are as locked in requirements/lock.txt")
-        return
+        return [Finding("ok", f"{len(wanted)} packages are as locked in requirements/lock.txt")]
     more = f" and {len(other) - SHOWN} more" if len(other) > SHOWN else ""
-    yield Finding(
-        "note",
-        f"{len(other)} of {len(wanted)} packages are not as locked: {', '.join(other[:SHOWN])}{more}",
-        why="Numbers are the same only with the same versions.",
-        fix=here.reinstall(everything=False),
-    )
+    what = f"{len(other)} of {len(wanted)} packages are not as locked: {', '.join(other[:SHOWN])}{more}"
+    why = "Numbers are the same only with the same versions."
+    return [Finding("note", what, why, here.reinstall(everything=False))]
 
 
-def torch(here: Surroundings) -> Iterator[Finding]:
+def torch(here: Surroundings) -> list[Finding]:
     """PyTorch can be imported."""
     facts = here.ask.probe("torch")
     if here.has_torch:
-        yield Finding("ok", f"PyTorch {facts['version']}")
-        return
+        return [Finding("ok", f"PyTorch {facts['version']}")]
     found = f"PyTorch cannot be imported: {facts['problem']}"
-    yield Finding("error", found, "Every training needs it.", here.reinstall(everything=True))
+    return [Finding("error", found, "Every training needs it.", here.reinstall(everything=True))]
 
 
-def torchvision(here: Surroundings) -> Iterator[Finding]:
+def torchvision(here: Surroundings) -> list[Finding]:
     """The builds of torchvision and PyTorch fit each other."""
     facts = here.ask.probe("torchvision")
     build = facts.get("torchvision")
     if "problem" not in facts:
-        yield Finding("ok", f"torchvision {build}")
-        return
+        return [Finding("ok", f"torchvision {build}")]
     if not here.has_torch:
-        yield Finding("note", "torchvision cannot be looked at until PyTorch can be imported")
-        return
-    needing = sorted(_needing_torchvision(here))
-    use = f"{', '.join(needing)} cannot be read without it" if needing else "CIFAR and ImageNet are read through it"
-    yield Finding(
-        "error" if needing else "warning",
-        f"torchvision {build or '(missing)'} does not work beside PyTorch {facts.get('torch')}: {facts['problem']}",
-        why=f"The two must come from the same build (+cpu, +cu...); {use}.",
-        fix=here.reinstall(everything=True),
-    )
-
-
-def _needing_torchvision(here: Surroundings) -> set[str]:
-    """Data sets that are read through torchvision; of prepared CIFAR, PyTorch alone reads the tensors."""
-    return {
+        return [Finding("note", "torchvision cannot be looked at until PyTorch can be imported")]
+    # Of prepared CIFAR, PyTorch alone reads the tensors.
+    needing = [
         name
-        for name in here.plan.datasets()
+        for name in sorted(here.plan.datasets())
         if name == "imagenet" or (name.startswith("cifar") and not (here.data / name / MANIFEST_FILE).is_file())
-    }
+    ]
+    use = f"{', '.join(needing)} cannot be read without it" if needing else "CIFAR and ImageNet are read through it"
+    level: Level = "error" if needing else "warning"
+    what = f"torchvision {build or '(missing)'} does not work beside PyTorch {facts.get('torch')}: {facts['problem']}"
+    why = f"The two must come from the same build (+cpu, +cu...); {use}."
+    return [Finding(level, what, why, here.reinstall(everything=True))]
+
+
+def _fits(here: Surroundings, requirement: Requirement) -> bool:
+    found = here.installed(requirement.name)
+    return found is not None and requirement.specifier.contains(found, prereleases=True)
 
 
 def _requirements(project: Path | None) -> tuple[SpecifierSet, list[Requirement]]:

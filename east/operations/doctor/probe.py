@@ -8,6 +8,7 @@ import json
 import re
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -92,14 +93,7 @@ def probe_kernels() -> dict[str, Any]:
         pass  # reported below, with the rest
     except EastError as error:
         return facts | {"refused": str(error)}
-    found = availability()
-    return facts | {
-        "available": found.available,
-        "reason": found.reason,
-        "compiler": found.compiler,
-        "vector": found.vector,
-        "cached": found.cached,
-    }
+    return facts | asdict(availability())
 
 
 def installed_build(package: str) -> str | None:
@@ -107,12 +101,8 @@ def installed_build(package: str) -> str | None:
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
         return None
-    try:
-        found = re.search(
-            r"""__version__[^=\n]*=\s*["']([^"']+)""", Path(spec.origin).with_name("version.py").read_text()
-        )
-    except OSError:
-        return "of unknown version"
+    file = Path(spec.origin).with_name("version.py")
+    found = re.search(r"""__version__[^=\n]*=\s*["']([^"']+)""", file.read_text() if file.is_file() else "")
     return found[1] if found else "of unknown version"
 
 

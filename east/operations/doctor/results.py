@@ -4,6 +4,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from east import checkout
 from east.locks import take
 from east.operations.doctor.surroundings import Finding, Surroundings, existing
 from east.operations.on_disk import find
@@ -18,9 +19,10 @@ LOCAL_LOCKS = {
 TWICE = "Two jobs could train the same run at once and spoil its files."
 
 
-def writing(here: Surroundings) -> Iterator[Finding]:
+def writing(here: Surroundings) -> list[Finding]:
     """Results can be written, and locks keep two jobs from training the same run."""
     folder = existing(here.results).resolve()
+    fix = f"findmnt -T {folder}"
     try:
         with (
             tempfile.NamedTemporaryFile(dir=folder, prefix=".east-doctor-") as file,
@@ -28,68 +30,43 @@ def writing(here: Surroundings) -> Iterator[Finding]:
         ):
             excludes = take(file) and not take(other)
     except OSError as error:
-        yield Finding(
-            "error",
-            f"nothing can be written and locked in {folder}: {error.strerror}",
-            why="Every run writes its results there, under a lock.",
-            fix=f"ls -ld {folder} && findmnt -T {folder}",
-        )
-        return
+        found, fix = f"nothing can be written and locked in {folder}: {error.strerror}", f"ls -ld {folder} && {fix}"
+        return [Finding("error", found, "Every run writes its results there, under a lock.", fix)]
     kind = _local_locks(folder, here.root / "proc/self/mounts")
     if not excludes:
-        yield Finding("warning", f"locks have no effect in {folder}", TWICE, f"findmnt -T {folder}")
-    elif kind:
-        yield Finding(
-            "warning",
-            f"locks in {folder} hold within one machine only ({kind})",
-            why=f"{TWICE} Restart a workflow only when the jobs of the last one have ended.",
-            fix=f"findmnt -T {folder}",
-        )
-    else:
-        yield Finding("ok", f"results can be written and locked in {folder}")
+        return [Finding("warning", f"locks have no effect in {folder}", TWICE, fix)]
+    if kind:
+        why = f"{TWICE} Restart a workflow only when the jobs of the last one have ended."
+        return [Finding("warning", f"locks in {folder} hold within one machine only ({kind})", why, fix)]
+    return [Finding("ok", f"results can be written and locked in {folder}")]
 
 
 def workflow_lock(here: Surroundings) -> Iterator[Finding]:
     """No Snakemake has left its lock behind."""
-    if any((here.folder / ".snakemake" / "locks").glob("*.lock")):
-        yield Finding(
-            "warning",
-            "Snakemake's lock lies in this folder",
-            why="Either a workflow is running here, or one was killed, and no other starts until the lock is gone.",
-            fix=f"{here.snakemake('--unlock')}   # only if none is running",
-        )
+    if any((here.ask.folder / ".snakemake" / "locks").glob("*.lock")):
+        why = "Either a workflow is running here, or one was killed, and no other starts until the lock is gone."
+        fix = f"{here.snakemake('--unlock')}   # only if none is running"
+        yield Finding("warning", "Snakemake's lock lies in this folder", why, fix)
 
 
 def stale(here: Surroundings) -> Iterator[Finding]:
     """Folders of runs that the plan does not name."""
     found = find(here.results, "runs").keys() - {run.id for run in here.plan.runs}
     if found:
-        yield Finding(
-            "note",
-            f"{len(found)} folder{'s' * (len(found) > 1)} of runs that this plan does not name, such as {min(found)}",
-            why="No table shows them, and they take space.",
-            fix=here.east("prune"),
-        )
+        what = f"{len(found)} folder{'s' * (len(found) > 1)} of runs that this plan does not name"
+        why = "No table shows them, and they take space."
+        yield Finding("note", f"{what}, such as {min(found)}", why, here.east("prune"))
 
 
 def commit(here: Surroundings) -> Iterator[Finding]:
     """The commit that every summary records."""
-    if here.project is None or here.ask.run(["git", "-C", str(here.project), "rev-parse", "HEAD"], 10).problem:
-        yield Finding(
-            "note",
-            "the code is in no git repository that can be read",
-            why="Summaries will not tell which commit trained them; they do tell a digest of the code.",
-            fix="git status",
-        )
-        return
-    changes = ["git", "-C", str(here.project), "status", "--porcelain", "--untracked-files=no"]
-    if here.ask.run(changes, 30).output.strip():
-        yield Finding(
-            "note",
-            "the code has changes that are in no commit",
-            why="Summaries will name the commit with `+changes`, which nobody can check out.",
-            fix="git commit -a",
-        )
+    found = here.project and checkout.commit(here.project / "east")
+    if not found:
+        why = "Summaries will not name the commit that trained them, only a digest of the code."
+        yield Finding("note", "the code is in no git repository that can be read", why, "git status")
+    elif found.endswith("+changes"):
+        why = "Summaries will name the commit with `+changes`, which nobody can check out."
+        yield Finding("note", "the code has changes that are in no commit", why, "git commit -a")
 
 
 def _local_locks(folder: Path, mounts: Path) -> str:

@@ -6,12 +6,12 @@ import shlex
 import shutil
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
-import east
+from east.checkout import PACKAGE
 from east.config import Plan
 from east.operations.doctor.ask import Asker
 
@@ -44,17 +44,6 @@ def installed_version(package: str) -> str | None:
         return None
 
 
-def checkout() -> Path | None:
-    """The project's folder that holds this package, None where it was installed without one."""
-    folder = Path(east.__file__).parents[1]
-    return folder if (folder / "pyproject.toml").is_file() else None
-
-
-def processors() -> int:
-    """Processors that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 @dataclass(frozen=True)
 class Surroundings:
     """What the checks look at; everything that a test may want otherwise has its place here.
@@ -79,30 +68,25 @@ class Surroundings:
     results: Path
     configfiles: tuple[Path, ...] = ()
     thorough: bool = False
-    project: Path | None = field(default_factory=checkout)
+    project: Path | None = PACKAGE.parent if (PACKAGE.parent / "pyproject.toml").is_file() else None
     python: Path = Path(sys.executable)
     python_version: str = platform.python_version()
     installed: Callable[[str], str | None] = installed_version
     free_bytes: Callable[[Path], int] = lambda folder: shutil.disk_usage(folder).free
-    cores: int = field(default_factory=processors)
+    cores: int = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     root: Path = Path("/")
-
-    @property
-    def folder(self) -> Path:
-        """Where the workflow runs; relative paths of the configuration start there."""
-        return self.ask.folder
 
     @property
     def data(self) -> Path:
         """The folder of data sets."""
-        return self.folder / self.plan.config.execution.data_dir
+        return self.ask.folder / self.plan.config.execution.data_dir
 
     @property
     def image_folder(self) -> Path | None:
         """The folder of ImageNet's images."""
         configured = self.plan.config.datasets.get("imagenet")
         chosen = (configured.folder if configured else None) or self.ask.environment.get("EAST_IMAGE_FOLDER")
-        return self.folder / chosen if chosen else None
+        return self.ask.folder / chosen if chosen else None
 
     @property
     def has_slurm(self) -> bool:
@@ -121,7 +105,7 @@ class Surroundings:
 
     def shown(self, path: Path) -> Path:
         """A path as people would write it here."""
-        return path.relative_to(self.folder) if path.is_relative_to(self.folder) else path
+        return path.relative_to(self.ask.folder) if path.is_relative_to(self.ask.folder) else path
 
     def snakemake(self, arguments: str) -> str:
         """A command of Snakemake for this very plan."""
@@ -140,7 +124,7 @@ class Surroundings:
         """
         if self.project is None:
             return "Install the packages of the project's requirements/lock.txt."
-        place = "" if self.project == self.folder else f"cd {shlex.quote(str(self.project))} && "
+        place = "" if self.project == self.ask.folder else f"cd {shlex.quote(str(self.project))} && "
         if self.python.is_relative_to(self.project / ".venv"):
             return f"{place}rm -{'r .venv' if everything else 'f .venv/run.stamp'} && make setup"
         force = " --force-reinstall" if everything else ""
