@@ -15,7 +15,6 @@ from typing import Annotated, Self
 
 import torch
 import typer
-from pydantic import BaseModel
 
 from benchmarks.results import RESULTS_FOLDER, ROOT, in_turn, markdown, run_command, slug
 from east.errors import EastError
@@ -30,29 +29,6 @@ KINDS = {
     "evaluation": "evaluation of a batch",
 }
 DENSITIES = (0.0005, 0.005, 0.01)
-
-
-class Cell(BaseModel):
-    """Seconds of one kind of step, round by round.
-
-    Attributes:
-        kind: a key of `KINDS`.
-        density: of the network.
-        threads: of the process.
-        theirs: seconds in the other checkout.
-        ours: seconds in this one.
-    """
-
-    kind: str
-    density: float
-    threads: int
-    theirs: list[float]
-    ours: list[float]
-
-    @property
-    def ratios(self) -> list[float]:
-        """Ours divided by theirs, round by round."""
-        return [ours / theirs for ours, theirs in zip(self.ours, self.theirs, strict=True)]
 
 
 class Worker:
@@ -92,8 +68,8 @@ class Worker:
         return float(answer)
 
 
-def compare(checkout: Path, threads: int, rounds: int, densities: Sequence[float]) -> list[Cell]:
-    """Time every kind of step in both checkouts, in turn.
+def compare(checkout: Path, threads: int, rounds: int, densities: Sequence[float]) -> list[list[str]]:
+    """Time every kind of step in both checkouts, in turn: a row of the table for each.
 
     Args:
         checkout: the other one.
@@ -101,7 +77,7 @@ def compare(checkout: Path, threads: int, rounds: int, densities: Sequence[float
         rounds: how often each is timed, after one round that does not count.
         densities: of the network.
     """
-    cells = []
+    rows = []
     with Worker(checkout, threads) as theirs, Worker(ROOT, threads) as ours:
         for density in densities:
             for kind in KINDS:
@@ -109,22 +85,14 @@ def compare(checkout: Path, threads: int, rounds: int, densities: Sequence[float
                     lambda _, kind=kind, density=density: {"theirs": theirs.seconds(kind, density)},
                     lambda _, kind=kind, density=density: {"ours": ours.seconds(kind, density)},
                 ]
-                timed = {name: seconds[1:] for name, seconds in in_turn(turns, rounds + 1).items()}
-                cells.append(Cell(kind=kind, density=density, threads=threads, **timed))
-                print(" | ".join(_row(cells[-1])), flush=True)
-    return cells
-
-
-def render(cells: Sequence[Cell], checkout: str) -> str:
-    """The table in Markdown."""
-    header = ["step", "density", "threads", f"{checkout}, ms", "this, ms", "ratio"]
-    return markdown(header, map(_row, cells)) + "\n"
-
-
-def _row(cell: Cell) -> list[str]:
-    theirs, ours = (1000 * statistics.median(values) for values in (cell.theirs, cell.ours))
-    ratio = f"{statistics.median(cell.ratios):.2f} ({min(cell.ratios):.2f}–{max(cell.ratios):.2f})"
-    return [KINDS[cell.kind], f"{cell.density:g}", str(cell.threads), f"{theirs:,.0f}", f"{ours:,.0f}", ratio]
+                timed = in_turn(turns, rounds + 1)
+                before, after = timed["theirs"][1:], timed["ours"][1:]
+                ratios = [own / other for own, other in zip(after, before, strict=True)]
+                ratio = f"{statistics.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})"
+                times = [f"{1000 * statistics.median(seconds):,.0f}" for seconds in (before, after)]
+                rows.append([KINDS[kind], f"{density:g}", str(threads), *times, ratio])
+                print(" | ".join(rows[-1]), flush=True)
+    return rows
 
 
 def main(
@@ -137,10 +105,11 @@ def main(
     commit = subprocess.run(
         ["git", "-C", str(checkout), "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
     ).stdout.strip()
-    found = [cell for count in threads or [1, 2] for cell in compare(checkout, count, rounds, density or DENSITIES)]
+    found = [row for count in threads or [1, 2] for row in compare(checkout, count, rounds, density or DENSITIES)]
     processor = slug(device_name(torch.device("cpu")))
     path = RESULTS_FOLDER / f"against-{commit or 'checkout'}-{processor}.md"
-    write_atomically(path, render(found, commit or "theirs"))
+    header = ["step", "density", "threads", f"{commit or 'theirs'}, ms", "this, ms", "ratio"]
+    write_atomically(path, markdown(header, found) + "\n")
     print(f"Written to {path}.")
 
 

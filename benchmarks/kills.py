@@ -19,8 +19,7 @@ from unittest import mock
 import torch
 import typer
 
-from benchmarks.results import ROOT, run_command
-from east.config import load_plan
+from benchmarks.results import demo_run, run_command
 from east.config.run import RunSpec
 from east.data.prepare import prepare
 from east.errors import EastError
@@ -38,7 +37,7 @@ def main(
     """Kill and resume a run of the demo so many times, and compare what each left with one that was never killed."""
     torch.set_num_threads(1)
     draw = random.Random(seed)
-    spec = next(run for run in load_plan(ROOT / "config" / "demo.yaml") if run.id == RUN).spec
+    spec = demo_run(RUN)
     with tempfile.TemporaryDirectory(prefix="east-kills-") as temporary:
         folder = Path(temporary)
         prepare(spec.dataset.name, folder / "data")
@@ -46,7 +45,7 @@ def main(
         started = time.perf_counter()
         _train_apart(spec, folder / "whole", resources)
         seconds = time.perf_counter() - started
-        expected = _content(folder / "whole")
+        expected = [(folder / "whole" / name).read_bytes() for name in REPEATABLE]
         operations = _count_operations(spec, folder / "counted", resources)
         print(f"a run takes {seconds:.1f} s and {operations} file operations", flush=True)
         done = different = 0
@@ -59,7 +58,7 @@ def main(
                     break
                 done += 1
             _train_apart(spec, run, resources)
-            different += _content(run) != expected
+            different += [(run / name).read_bytes() for name in REPEATABLE] != expected
             shutil.rmtree(run)
             print(f"{done} kills, {different} runs with other bytes", flush=True)
     if different:
@@ -114,10 +113,6 @@ def _count_operations(spec: RunSpec, folder: Path, resources: Resources) -> int:
         else:
             high = middle
     return high
-
-
-def _content(folder: Path) -> dict[str, bytes]:
-    return {name: (folder / name).read_bytes() for name in REPEATABLE}
 
 
 if __name__ == "__main__":

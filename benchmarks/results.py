@@ -10,7 +10,8 @@ from typing import TypeVar
 
 from pydantic import BaseModel, Field
 
-from east.config.run import Frozen
+from east.config import load_plan
+from east.config.run import Frozen, RunSpec
 from east.errors import EastError
 from east.files import write_atomically
 
@@ -20,6 +21,11 @@ ABSENT = "–"
 MS_PER_SECOND = 1e3
 
 Series = TypeVar("Series", bound=Hashable)
+
+
+def demo_run(run_id: str) -> RunSpec:
+    """A run of the demo's plan."""
+    return next(run for run in load_plan(ROOT / "config" / "demo.yaml") if run.id == run_id).spec
 
 
 def in_turn(

@@ -33,7 +33,6 @@ from east.cost.measure import measure_steps, seconds_of
 from east.data.catalog import DATASETS
 from east.engine.cpu.library import load_kernels
 from east.errors import EastError
-from east.models import ResNet
 from east.models.dyrelu import dyrelu_units
 from east.sparse.layers import masked_layers
 from east.training.device import keep_freed_memory
@@ -78,8 +77,18 @@ def run(
     Raises:
         EastError: the kernels cannot be compiled, or memory does not suffice.
     """
-    started, load = time.perf_counter(), os.getloadavg()[0]
-    machine = _machine(load)
+    started, load, kernels = time.perf_counter(), os.getloadavg()[0], load_kernels()
+    machine = Machine(
+        processor=device_name(CPU),
+        cores=len(os.sched_getaffinity(0)),
+        platform=platform.platform(),
+        python=platform.python_version(),
+        torch=torch.__version__,
+        compiler=kernels.compiler,
+        vector=kernels.vector,
+        commit=commit(),
+        load=load,
+    )
     cells: list[Cell] = []
     peaks: list[Peak] = []
     for name, network in networks.items():
@@ -143,7 +152,14 @@ def time_network(
         sparse.use(density)
         sparse.clipped(1)
         if density not in floors:
-            floors[density] = _floor(sparse.model, network, density, batch_size)
+            image_shape = DATASETS[network.spec.dataset.name].image_shape
+            floors[density] = Floor(
+                density=density,
+                nonzeros=sum(int(layer.mask.sum()) for layer in masked_layers(sparse.model).values()),
+                bytes_moved=None
+                if dyrelu_units(sparse.model)
+                else bytes_per_step(sparse.model, image_shape, batch_size),
+            )
         steps = {False: sparse.plain, True: sparse.clipped}
         return {("sparse", clip, density): _median_seconds(step) for clip, step in steps.items()}
 
@@ -175,15 +191,6 @@ def _median_seconds(step: Step) -> float:
 
 def _seconds(step: Step, number: int) -> float:
     return seconds_of(lambda: step(number), CPU)
-
-
-def _floor(model: ResNet, network: TimedNetwork, density: float, batch_size: int) -> Floor:
-    image_shape = DATASETS[network.spec.dataset.name].image_shape
-    return Floor(
-        density=density,
-        nonzeros=sum(int(layer.mask.sum()) for layer in masked_layers(model).values()),
-        bytes_moved=None if dyrelu_units(model) else bytes_per_step(model, image_shape, batch_size),
-    )
 
 
 def _counts_of(network: TimedNetwork, threads: Sequence[int]) -> Sequence[int]:
@@ -219,21 +226,6 @@ def _peaks(name: str, network: TimedNetwork, densities: Sequence[float], threads
         found.append(Peak(network=name, variant=variant, density=density, megabytes=megabytes))
     print(f"{network.label}: peak memory of {len(found)} steps measured", flush=True)
     return found
-
-
-def _machine(load: float) -> Machine:
-    kernels = load_kernels()
-    return Machine(
-        processor=device_name(CPU),
-        cores=len(os.sched_getaffinity(0)),
-        platform=platform.platform(),
-        python=platform.python_version(),
-        torch=torch.__version__,
-        compiler=kernels.compiler,
-        vector=kernels.vector,
-        commit=commit(),
-        load=load,
-    )
 
 
 def _thread_counts(wanted: Sequence[str]) -> list[int]:

@@ -19,8 +19,7 @@ import yaml
 from safetensors.torch import load_file
 
 from benchmarks.gpu_suite.suite import Row, Setting, each, measured
-from benchmarks.results import ROOT
-from east.config import load_plan
+from benchmarks.results import ROOT, demo_run
 from east.config.run import RunSpec
 from east.data.prepare import prepare
 from east.errors import EastError
@@ -55,7 +54,7 @@ class Trainings:
 
     def measure(self, setting: Setting) -> Iterator[Row]:
         """Eager trainings, then each other way, then one that is killed."""
-        spec = next(run for run in load_plan(ROOT / "config" / "demo.yaml") if run.id == RUN).spec
+        spec = demo_run(RUN)
         prepare(spec.dataset.name, setting.scratch / "data")
         train = partial(_train, spec, setting)
         whole = train("whole", "dense", "eager")

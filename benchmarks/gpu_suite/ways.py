@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.gpu_suite.suite import Setting
-from benchmarks.variants import masked_model
+from benchmarks.variants import changed, masked_model
 from east.config import RunSpec, read_config
 from east.config.plan import method_specs
 from east.config.run import ModelName
@@ -63,11 +63,6 @@ def spec_of(setting: Setting, model: ModelName, method: str = PLAIN, density: fl
         density = SMALL_DENSITY
     sparsity = {} if density is None else {"density": density}
     return changed(spec, sparsity=sparsity).model_copy(update={"cycle": None})
-
-
-def changed(spec: RunSpec, **parts: dict[str, Any]) -> RunSpec:
-    """The run with some fields of some of its parts replaced."""
-    return spec.model_copy(update={name: getattr(spec, name).model_copy(update=new) for name, new in parts.items()})
 
 
 class OurTraining:

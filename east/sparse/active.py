@@ -136,7 +136,7 @@ class ActiveWeights:
         """
         if self.positions is None:
             return vector.as_strided(self.layer.weight.shape, self.layer.weight.stride()).flatten()
-        return vector[self._row_major_order(self.positions[: self.count])]
+        return vector[self.row_major_index(self.positions[: self.count]).argsort()]
 
     def from_row_major(self, vector: Tensor) -> Tensor:
         """The inverse of `to_row_major`; the vector may be on another device."""
@@ -144,7 +144,8 @@ class ActiveWeights:
         if self.positions is None:
             return _memory(torch.empty_like(weight).copy_(vector.view(weight.shape)), weight)
         sorted_back = torch.empty_like(self.values[: self.count])
-        sorted_back[self._row_major_order(self.positions[: self.count])] = vector.to(sorted_back.device)
+        order = self.row_major_index(self.positions[: self.count]).argsort()
+        sorted_back[order] = vector.to(sorted_back.device)
         return sorted_back
 
     def select(self, tensor: Tensor) -> Tensor:
@@ -200,14 +201,15 @@ class ActiveWeights:
     def _whole_blocks(self, capacity: int) -> int:
         return min(-(-capacity // BLOCK) * BLOCK, self.layer.weight.numel())
 
-    def _row_major_order(self, positions: Tensor) -> Tensor:
+    def row_major_index(self, positions: Tensor) -> Tensor:
+        """The row-major indices in the weight of positions in its memory."""
         shape, strides = self.layer.weight.shape, self.layer.weight.stride()
         index = torch.zeros_like(positions)
         for axis, (size, stride) in enumerate(zip(shape, strides, strict=True)):
             # The stride of an axis of size 1 is arbitrary.
             if size > 1:
                 index += positions // stride % size * math.prod(shape[axis + 1 :])
-        return index.argsort()
+        return index
 
 
 class JointWeights:

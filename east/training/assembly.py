@@ -7,7 +7,6 @@ from typing import Any
 import torch
 
 from east.config.run import RunSpec
-from east.config.vocabulary import Numerics
 from east.data.open import Splits
 from east.engine import Engine, make_engine
 from east.errors import EastError
@@ -33,19 +32,6 @@ def initial_model(spec: RunSpec, num_classes: int) -> ResNet:
         model = build_model(spec.model.name, num_classes, **spec.model.model_dump(exclude={"name"}))
     initialise(model, spec.seed)
     return model
-
-
-def refuse_missing_numerics(numerics: Numerics, device: torch.device) -> None:
-    """Refuse to train under the name of numerics that the device does not have.
-
-    Raises:
-        EastError: bf16 on a CPU; `tf32` stands for float32 there.
-    """
-    if numerics == "bf16" and device.type == "cpu":
-        raise EastError(
-            "numerics: bf16 exists on GPUs alone; on this CPU the run would train in float32 under another name. "
-            "Set readings.numerics to tf32 or fp32, or train on a GPU."
-        )
 
 
 @dataclass(frozen=True)
@@ -83,7 +69,11 @@ def assemble(
     Raises:
         EastError: the engine does not run on the device, or the numerics do not exist there.
     """
-    refuse_missing_numerics(spec.training.numerics, device)
+    if spec.training.numerics == "bf16" and device.type == "cpu":
+        raise EastError(
+            "numerics: bf16 exists on GPUs alone; on this CPU the run would train in float32 under another name. "
+            "Set readings.numerics to tf32 or fp32, or train on a GPU."
+        )
     # On a GPU the vectors of active weights keep their memory when masks change: CUDA graphs know it by address.
     active = active_weights(masks.layers, masks.peak_counts() if device.type == "cuda" else None)
     chosen = make_engine(
@@ -197,12 +187,7 @@ class Training:
             kind=kind,
             density=change.nonzeros / self.masks.allocation.dense_weights,
             drop_fraction=self.schedule.drop_fraction(step),
-            nonzeros=change.nonzeros,
-            dropped=change.dropped,
-            grown=change.grown,
-            blind_growth=change.blind_growth,
-            active_zeros=change.active_zeros,
-            frozen_layers=change.frozen_layers,
+            **vars(change),
             live_channels=live.live_channels,
             channels=live.channels,
             live_weights=live.live_weights,

@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Literal, Protocol, cast
 from weakref import WeakSet
@@ -121,19 +120,6 @@ class CudaGraphs:
         return graph.replay
 
 
-@dataclass
-class _Recording:
-    """One kind of step.
-
-    Attributes:
-        situation: what it depends on beyond the contents of the tensors that it reads.
-        repeat: issues the step; None while it has only been executed.
-    """
-
-    situation: Hashable
-    repeat: Work | None = None
-
-
 class CapturedStep:
     """Issues a step as a whole, for what the CPU needs to issue its operations may take longer than they do.
 
@@ -155,7 +141,8 @@ class CapturedStep:
     def __init__(self, step: TrainingStep, recorder: Recorder, device: torch.device) -> None:
         self._step = step
         self._recorder: Recorder | None = recorder
-        self._recordings: dict[Hashable, _Recording] = {}
+        # Kind of step -> what it depends on beyond the contents of tensors, and what issues it once it is recorded.
+        self._recordings: dict[Hashable, tuple[Hashable, Work | None]] = {}
         self._batches: dict[torch.Size, tuple[Tensor, Tensor]] = {}
         # The types that PyTorch's fused optimizers read, see `Optimizer.step`.
         self._lr = torch.zeros((), dtype=torch.float32 if device.type == "cuda" else torch.float64, device=device)
@@ -171,11 +158,14 @@ class CapturedStep:
         if dense_gradients or self._recorder is None:
             return self._step(images, labels, lr, number, dense_gradients=dense_gradients)
         request = self._step.request(number, dense_gradients=False)
-        self._set_lr(lr)
+        if lr != self._lr_is:
+            self._lr.fill_(lr)
+            self._lr_is = lr
         work = partial(self._execute, *self._copy(images, labels), number, request)
         clip = self._step.clip
         kind = images.shape, clip is not None and clip.measures(number)
-        self._perform(self._recorder, work, kind, self._situation(images))
+        versions = tuple(weights.version for weights in self._step.active.values())
+        self._perform(self._recorder, work, kind, (self._step.engine.signature(images), versions))
         return self._loss, self._correct
 
     def masks_changed(self) -> None:
@@ -188,19 +178,20 @@ class CapturedStep:
 
     def _perform(self, recorder: Recorder, work: Work, kind: Hashable, situation: Hashable) -> None:
         """Do the work, if need be as the first of its kind."""
-        recording = self._recordings.get(kind)
-        if recording is None or recording.situation != situation:
+        known, repeat = self._recordings.get(kind, (None, None))
+        if known != situation:
             self._recordings.pop(kind, None)
             recorder.warm_up(work)
-            self._recordings[kind] = _Recording(situation)
+            self._recordings[kind] = situation, None
             return
-        if recording.repeat is None:
+        if repeat is None:
             try:
-                recording.repeat = recorder.record(work)
+                repeat = recorder.record(work)
+                self._recordings[kind] = situation, repeat
                 self.recorded += 1
             except RuntimeError as error:
                 self._give_up(error)
-        (recording.repeat or work)()
+        (repeat or work)()
 
     def _give_up(self, error: RuntimeError) -> None:
         reason = str(error).partition("\n")[0]
@@ -212,15 +203,6 @@ class CapturedStep:
         loss, correct = self._step.execute(images, labels, self._lr, number, request)
         self._loss.copy_(loss)
         self._correct.copy_(correct)
-
-    def _situation(self, images: Tensor) -> Hashable:
-        versions = tuple(weights.version for weights in self._step.active.values())
-        return self._step.engine.signature(images), versions
-
-    def _set_lr(self, lr: float) -> None:
-        if lr != self._lr_is:
-            self._lr.fill_(lr)
-            self._lr_is = lr
 
     def _copy(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The batch in the memory of all batches of its size."""

@@ -176,15 +176,12 @@ def _tree(file: Path) -> ast.Module:
 def _meaning(file: Path) -> str:
     """What a file of Python or C++ says, without comments and layout."""
     if file.suffix == ".py":
-        return ast.dump(_without_docstrings(_tree(file)))
+        tree = _tree(file)
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                node.body = [part for part in node.body if not _is_docstring(part)] or [ast.Pass()]
+        return ast.dump(tree)
     return " ".join(re.sub("//.*", "", file.read_text(encoding="utf-8")).split())
-
-
-def _without_docstrings(tree: ast.Module) -> ast.Module:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            node.body = [part for part in node.body if not _is_docstring(part)] or [ast.Pass()]
-    return tree
 
 
 def _is_docstring(node: ast.stmt) -> bool:

@@ -1,7 +1,6 @@
 """trace.csv: digests of a training's whole state at fixed steps, so that two runs compare by their first difference."""
 
 import hashlib
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,22 +62,22 @@ class Tracer:
         masks = {f"{name}.mask" for name in self._active}
         parameters = dict(self._model.named_parameters())
         others = {n: t for n, t in self._model.state_dict().items() if n not in parameters and n not in masks}
+        names = {parameter: name for name, parameter in parameters.items()}
+        states = zip(self._optimizer.state, self._optimizer.state_dict(), strict=True)
         digests = {
             "weights": _digest(
-                {name: _active_values(masked[name]) if name in masked else value for name, value in parameters.items()}
+                parameters
+                | {name: weights.to_row_major(weights.values[: weights.count]) for name, weights in masked.items()}
             ),
             "masks": _digest({name: active_positions(weights) for name, weights in self._active.items()}),
             "statistics": _digest(others),
-            "optimizer": _digest(self._optimizer_state(parameters)),
+            "optimizer": _digest(
+                {f"{names[owner]}.{slot}": value for owner, slots in states for slot, value in slots.items()}
+            ),
             "clip": _digest({} if self._clip is None else self._clip.state_dict()),
         }
         state = hashlib.sha256("".join(digests[part] for part in PARTS).encode()).hexdigest()[:DIGITS]
         return TraceRecord(step, epoch, "+".join(events), state, **digests)
-
-    def _optimizer_state(self, parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
-        names = {parameter: name for name, parameter in parameters.items()}
-        states = zip(self._optimizer.state, self._optimizer.state_dict(), strict=True)
-        return {f"{names[owner]}.{slot}": value for owner, slots in states for slot, value in slots.items()}
 
 
 class Tracing(Hook):
@@ -113,19 +112,10 @@ def active_positions(weights: ActiveWeights) -> Tensor:
 
     Where all are active there are none to tell apart, and the shape stands alone.
     """
-    weight = weights.layer.weight
-    shape = torch.tensor(weight.shape)
+    shape = torch.tensor(weights.layer.weight.shape)
     if weights.is_full or weights.positions is None:
         return shape
-    positions = weights.positions[: weights.count].cpu()
-    if not weight.is_contiguous():
-        index = torch.zeros_like(positions)
-        for axis, (size, stride) in enumerate(zip(weight.shape, weight.stride(), strict=True)):
-            # The stride of an axis of size 1 says nothing.
-            if size > 1:
-                index += positions // stride % size * math.prod(weight.shape[axis + 1 :])
-        positions = index.sort().values
-    return torch.cat((shape, positions))
+    return torch.cat((shape, weights.row_major_index(weights.positions[: weights.count]).cpu().sort().values))
 
 
 def read_trace(path: Path) -> tuple[TraceRecord, ...]:
@@ -175,11 +165,6 @@ def _difference(one: TraceRecord, other: TraceRecord) -> str:
 
 def _place(record: TraceRecord) -> str:
     return f"step {record.step} in epoch {record.epoch} ({record.event})"
-
-
-def _active_values(weights: ActiveWeights) -> Tensor:
-    """The active weights in row-major order."""
-    return weights.to_row_major(weights.values[: weights.count] if weights.positions is not None else weights.values)
 
 
 def _digest(tensors: Mapping[str, Tensor]) -> str:

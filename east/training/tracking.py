@@ -51,7 +51,14 @@ def epoch_tracker(tracking: str, folder: Path) -> Iterator[Hook]:
         return
     if tracking != "tensorboard":
         raise EastError(f"execution.tracking: there is no '{tracking}'. Choose none or tensorboard.")
-    events = _EventFiles(folder, _summary_writer())
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise EastError(
+            f"execution.tracking: tensorboard needs the package tensorboard, which cannot be imported ({error}). "
+            f"Install it by `{sys.executable} -m pip install tensorboard`, or set the key to none."
+        ) from None
+    events = _EventFiles(folder, SummaryWriter)
     try:
         yield events
     finally:
@@ -87,7 +94,9 @@ class _EventFiles(Hook):
         # Readers drop what older files hold. The files stay: a TensorBoard that is watching one waits for it forever.
         writer = self.make_writer(str(self.folder / FOLDER), purge_step=0)
         # Times as if the training had never been interrupted, so that the axis of time is one of training.
-        done = _seconds_of_training(self.folder / TIMING)
+        times = read_records(self.folder / TIMING, TimingRecord).checked()
+        # Epoch -> seconds of training up to its end.
+        done = {row.epoch: total for row, total in zip(times, accumulate(row.seconds for row in times), strict=True)}
         now, total = time.time(), max(done.values(), default=0.0)
         for row in read_records(self.folder / METRICS, EpochRecord).checked():
             if row.epoch < epoch:
@@ -100,21 +109,3 @@ def _add_scalars(writer: "SummaryWriter", row: EpochRecord, when: float) -> None
         value = getattr(row, column)
         if value is not None:
             writer.add_scalar(tag, value, row.step, when)
-
-
-def _seconds_of_training(path: Path) -> dict[int, float]:
-    """Epoch -> seconds of training up to its end, from timing.csv."""
-    rows = read_records(path, TimingRecord).checked()
-    totals = accumulate(row.seconds for row in rows)
-    return {row.epoch: total for row, total in zip(rows, totals, strict=True)}
-
-
-def _summary_writer() -> "type[SummaryWriter]":
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise EastError(
-            f"execution.tracking: tensorboard needs the package tensorboard, which cannot be imported ({error}). "
-            f"Install it by `{sys.executable} -m pip install tensorboard`, or set the key to none."
-        ) from None
-    return SummaryWriter

@@ -23,7 +23,7 @@ class KernelArithmetic:
         """The sum of squares of all elements, 0-d in float64: tensor by tensor, then their sums in order."""
         sums = torch.zeros(len(tensors), dtype=torch.float64)
         vectors = _Vectors(tensors)
-        self._kernels("sum_of_squares", k.SumOfSquares(vectors.structure, k.address(sums)))
+        self._kernels("sum_of_squares", k.SumOfSquares(vectors.structure, sums))
         total = 0.0
         for part in sums.tolist():
             total += part
@@ -54,7 +54,7 @@ class KernelArithmetic:
         """One step of SGD in place."""
         at, found, state = map(_Vectors, (values, gradients, momenta))
         constants = (float(lr), momentum, weight_decay, int(nesterov))
-        self._kernels("sgd", k.Sgd(at.structure, found.addresses, state.addresses, *constants))
+        self._kernels("sgd", k.Sgd(at.structure, found.at, state.at, *constants))
 
     def adam(
         self,
@@ -81,7 +81,7 @@ class KernelArithmetic:
                 _Vectors([tensors[place] for place in chosen]) for tensors in (values, gradients, means, mean_squares)
             )
             constants = (*betas, weight_decay, epsilon, corrected, factor)
-            self._kernels("adam", k.Adam(at.structure, *(other.addresses for other in others), *constants))
+            self._kernels("adam", k.Adam(at.structure, *(other.at for other in others), *constants))
 
 
 def power(base: float, exponent: int) -> float:
@@ -105,14 +105,9 @@ class _Vectors:
 
     def __init__(self, tensors: Sequence[Tensor]) -> None:
         self._held = [_contiguous(tensor) for tensor in tensors]
-        self._at = torch.tensor([tensor.data_ptr() for tensor in self._held], dtype=torch.int64)
+        self.at = torch.tensor([tensor.data_ptr() for tensor in self._held], dtype=torch.int64)
         self._lengths = torch.tensor([tensor.numel() for tensor in self._held], dtype=torch.int64)
-        self.structure = k.Vectors(len(self._held), k.address(self._at), k.address(self._lengths))
-
-    @property
-    def addresses(self) -> int | None:
-        """Where the addresses are."""
-        return k.address(self._at)
+        self.structure = k.Vectors(len(self._held), self.at, self._lengths)
 
 
 def _contiguous(tensor: Tensor) -> Tensor:

@@ -99,6 +99,6 @@ class CpuEngine(GraphEngine):
         for found in products:
             sums = torch.empty(found.shape[1], dtype=torch.float64)
             found = found.contiguous()
-            self._doubles("probe_squares", k.ProbeSquares(*found.shape, k.address(found), k.address(sums)))
+            self._doubles("probe_squares", k.ProbeSquares(*found.shape, found, sums))
             totals = [total + part for total, part in zip(totals, sums.tolist(), strict=True)]
         return torch.tensor(totals, dtype=torch.float64)
