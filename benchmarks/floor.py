@@ -68,7 +68,9 @@ def bytes_per_step(model: ResNet, image_shape: tuple[int, int, int], batch: int)
             numbers += _planes(unit.residual, needed[unit.residual])
         passes = 1 if unit.y is network.head.x else 3
         numbers += passes * _planes(unit.y, needed[unit.y])
-    return FLOAT_BYTES * (batch * numbers + PARAMETER_MOVES * _trained(model))
+    off = sum(layer.mask.numel() - int(layer.mask.sum()) for layer in masked_layers(model).values())
+    trained = sum(parameter.numel() for parameter in model.parameters()) - off
+    return FLOAT_BYTES * (batch * numbers + PARAMETER_MOVES * trained)
 
 
 def copy_bandwidth() -> float:
@@ -116,10 +118,3 @@ def _is_shortcut(node: object) -> bool:
 def _planes(activation: Activation, counted: Tensor) -> int:
     """Numbers in the counted planes of an activation, for one image."""
     return int(counted.sum()) * activation.height * activation.width
-
-
-def _trained(model: ResNet) -> int:
-    """Active weights and other parameters."""
-    layers = masked_layers(model).values()
-    off = sum(layer.mask.numel() - int(layer.mask.sum()) for layer in layers)
-    return sum(parameter.numel() for parameter in model.parameters()) - off

@@ -205,37 +205,17 @@ def as_markdown(scale: Scale) -> str:
     """A Markdown document of everything that was found: a row a command, a column a plan."""
     commands = dict.fromkeys(measured.command for size in scale.sizes for measured in size.measured)
     heading = ["", *(f"{size.plan}, {size.runs:,} runs" for size in scale.sizes)]
-    rows = [[f"`{command}`", *(_cell(size, command) for size in scale.sizes)] for command in commands]
+    cells = [
+        {one.command: f"{one.seconds:.1f} s ({one.cpu_seconds:.1f}), {one.megabytes:.0f} MB" for one in size.measured}
+        for size in scale.sizes
+    ]
+    rows = [[f"`{command}`", *(found.get(command, ABSENT) for found in cells)] for command in commands]
     rows.append(["size of the report", *(f"{size.page / MB:.1f} MB" if size.page else ABSENT for size in scale.sizes)])
     return (
         f"# Plans of many runs\n\n{scale.processor}, {scale.cores} cores, {scale.platform}; Python {scale.python}, "
         f"Snakemake {scale.snakemake}; commit {scale.commit}. {scale.date}, load {scale.load:.1f} at the start. "
         "Wall time, in brackets processor time, and peak memory of each command, run once.\n\n"
         f"{markdown(heading, rows)}\n"
-    )
-
-
-def _cell(size: Size, command: str) -> str:
-    found = next((measured for measured in size.measured if measured.command == command), None)
-    return ABSENT if found is None else f"{found.seconds:.1f} s ({found.cpu_seconds:.1f}), {found.megabytes:.0f} MB"
-
-
-def _on_this_machine(sizes: Sequence[Size], load: float) -> Scale:
-    # Imports PyTorch: only now, because a child's peak memory is never less than its parent's at the fork.
-    import torch
-
-    from east.training.provenance import commit, device_name
-
-    return Scale(
-        processor=device_name(torch.device("cpu")),
-        cores=len(os.sched_getaffinity(0)),
-        platform=platform.platform(),
-        python=platform.python_version(),
-        snakemake=metadata.version("snakemake"),
-        commit=commit(),
-        date=today(),
-        load=load,
-        sizes=tuple(sizes),
     )
 
 
@@ -253,7 +233,22 @@ def main(
     for count in runs or RUNS:
         print(f"{count:,} runs", flush=True)
         sizes.append(measure_synthetic(count, render=render))
-    scale = _on_this_machine(sizes, load)
+    # Imports PyTorch: only now, because a child's peak memory is never less than its parent's at the fork.
+    import torch
+
+    from east.training.provenance import commit, device_name
+
+    scale = Scale(
+        processor=device_name(torch.device("cpu")),
+        cores=len(os.sched_getaffinity(0)),
+        platform=platform.platform(),
+        python=platform.python_version(),
+        snakemake=metadata.version("snakemake"),
+        commit=commit(),
+        date=today(),
+        load=load,
+        sizes=tuple(sizes),
+    )
     path = save(scale, as_markdown(scale), out, f"scale-{slug(scale.processor)}-{scale.date}")
     print(f"{as_markdown(scale)}\nWritten to {path} and the .json beside it.")
 

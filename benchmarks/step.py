@@ -160,8 +160,13 @@ def time_network(
                 if dyrelu_units(sparse.model)
                 else bytes_per_step(sparse.model, image_shape, batch_size),
             )
-        steps = {False: sparse.plain, True: sparse.clipped}
-        return {("sparse", clip, density): _median_seconds(step) for clip, step in steps.items()}
+        times: dict[Series, float] = {}
+        for clip, step in ((False, sparse.plain), (True, sparse.clipped)):
+            seconds: list[float] = []
+            while sum(seconds) < SPARSE_SECONDS and len(seconds) < SPARSE_STEPS:
+                seconds.append(_seconds(step, len(seconds) + 2))
+            times["sparse", clip, density] = statistics.median(seconds)
+        return times
 
     found = in_turn(
         [partial(time_dense, variant, step) for variant, step in dense.items()]
@@ -180,13 +185,6 @@ def time_network(
         ),
         floors=tuple(floors.values()),
     )
-
-
-def _median_seconds(step: Step) -> float:
-    found: list[float] = []
-    while sum(found) < SPARSE_SECONDS and len(found) < SPARSE_STEPS:
-        found.append(_seconds(step, len(found) + 2))
-    return statistics.median(found)
 
 
 def _seconds(step: Step, number: int) -> float:
@@ -228,14 +226,6 @@ def _peaks(name: str, network: TimedNetwork, densities: Sequence[float], threads
     return found
 
 
-def _thread_counts(wanted: Sequence[str]) -> list[int]:
-    """Numbers of threads without repetition; `all` is PyTorch's choice for this machine, a thread a core."""
-    if wrong := [count for count in wanted if count != "all" and not (count.isdecimal() and int(count) > 0)]:
-        raise EastError(f"--threads {wrong[0]} is no number of threads. Give a whole number from 1, or all.")
-    counts = [torch.get_num_threads() if count == "all" else int(count) for count in wanted]
-    return list(dict.fromkeys(counts))
-
-
 def main(
     short: Annotated[bool, typer.Option("--short", help="Narrow networks, small images, one round.")] = False,
     models: Annotated[list[str] | None, typer.Option(help="Networks to time; all when left out.")] = None,
@@ -255,7 +245,11 @@ def main(
         raise EastError(f"there is no network '{unknown.pop()}' here. Choose from {', '.join(networks)}.")
     chosen = {name: network for name, network in networks.items() if not models or name in models}
     rounds = rounds or (1 if short else ROUNDS)
-    counts = _thread_counts(threads or ["1", "all"])
+    wanted = threads or ["1", "all"]
+    if wrong := [count for count in wanted if count != "all" and not (count.isdecimal() and int(count) > 0)]:
+        raise EastError(f"--threads {wrong[0]} is not a number of threads. Give a whole number from 1, or all.")
+    # `all` is PyTorch's choice for this machine, a thread a core.
+    counts = list(dict.fromkeys(torch.get_num_threads() if count == "all" else int(count) for count in wanted))
     minutes = MINUTES_A_ROUND * rounds * sum(len(_counts_of(network, counts)) for network in chosen.values())
     length = "some seconds" if short else f"about {minutes:.0f} minutes on two cores, less on more"
     print(f"{', '.join(chosen)}: rounds: {rounds}, {length}", flush=True)

@@ -142,7 +142,8 @@ def _sparse_table(cell: Cell) -> str:
     header += [f"{reference}, clip / sparse, clip"] if reference else []
     header += ["masked dense, clip / sparse, clip", "floor", "sparse step / floor"]
     rows = [_sparse_row(cell, density) for density in sorted(floor.density for floor in cell.floors)]
-    return markdown(header, rows) + _bandwidth(cell)
+    bandwidth = f"Measured copy bandwidth: {cell.copy_bandwidth / GB:.1f} GB/s, read and written."
+    return f"{markdown(header, rows)}\n\n{bandwidth}"
 
 
 def _sparse_row(cell: Cell, density: float) -> list[str]:
@@ -186,10 +187,6 @@ def _memory_table(results: Results) -> str:
         label = next(cell.label for cell in results.cells if cell.network == peak.network)
         rows.append([label, name, f"{peak.megabytes:,.0f} MB"])
     return markdown(["network", "variant", "peak memory"], rows)
-
-
-def _bandwidth(cell: Cell) -> str:
-    return f"\n\nMeasured copy bandwidth: {cell.copy_bandwidth / GB:.1f} GB/s, read and written."
 
 
 def _time(timing: Timing | None) -> str:

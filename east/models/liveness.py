@@ -49,7 +49,11 @@ def liveness(model: ResNet) -> Liveness:
     Args:
         model: any network of `build_model`, on any device.
     """
-    active = {layer: _active_weights(layer) for layer in masked_layers(model).values()}
+    # Numbers of active weights (out, in). The paper's kernels hold at most 49, so a byte is enough, and faster.
+    active = {
+        layer: layer.mask.reshape(*layer.mask.shape[:2], -1).sum(dim=2, dtype=torch.uint8).cpu()
+        for layer in masked_layers(model).values()
+    }
 
     stem = _Use(model.conv1, torch.ones(model.in_channels, dtype=torch.bool), active)
     varies = stem.output_varies
@@ -123,12 +127,3 @@ class _Use:
     def reachable(self) -> Tensor:
         """Pairs (output, input) of a channel that the logits depend on and one that varies with the network's input."""
         return self.output_matters[:, None] & self.input_varies
-
-
-def _active_weights(layer: MaskedLayer) -> Tensor:
-    """Number of active weights from each input channel (column) to each output channel (row), on the CPU.
-
-    The paper's kernels hold at most 49 weights, so a byte is enough, and several times faster.
-    """
-    kernels = layer.mask.reshape(*layer.mask.shape[:2], -1)
-    return kernels.sum(dim=2, dtype=torch.uint8).cpu()

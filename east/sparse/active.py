@@ -92,7 +92,11 @@ class ActiveWeights:
             old = None if old is None else old.clone()
             self._place(found)
         self.count = len(found)
-        self._take_values()
+        selected = self.select(self.layer.weight)
+        if self.is_static and self.positions is not None:
+            self.values.copy_(selected)
+        else:
+            self.values = selected
         self.gradient = None
         return old
 
@@ -183,20 +187,9 @@ class ActiveWeights:
         positions[:needed] = found
         padding[:needed] = False
         if needed < size:
-            positions[needed:] = self._first_off(found)
+            # The first position missing from the ascending ones.
+            positions[needed:] = (found == torch.arange(needed, device=found.device)).sum()
             padding[needed:] = True
-
-    def _first_off(self, found: Tensor) -> Tensor:
-        """The first position missing from these ascending ones."""
-        places = torch.arange(len(found), device=found.device)
-        return (found == places).sum()
-
-    def _take_values(self) -> None:
-        selected = self.select(self.layer.weight)
-        if self.is_static and self.positions is not None:
-            self.values.copy_(selected)
-        else:
-            self.values = selected
 
     def _whole_blocks(self, capacity: int) -> int:
         return min(-(-capacity // BLOCK) * BLOCK, self.layer.weight.numel())

@@ -78,7 +78,10 @@ class Timetable:
             return None
         if step == schedule.total_steps and not sparsity.update_on_last_step:
             return None
-        if step % sparsity.update_period == 0 or step == self._extra_exchange_step:
+        extra = None
+        if cycle is not None and cycle.end != "target":
+            extra = (schedule.cycle_end_step // cycle.update_period + 1) * cycle.update_period
+        if step % sparsity.update_period == 0 or step == extra:
             return MaskUpdate(step, "exchange", schedule.settled_density)
         return None
 
@@ -132,10 +135,3 @@ class Timetable:
         return TOPOLOGIES[sparsity.topology].needs_gradient(
             grows=exchanges or update.density > density, drops=exchanges or update.density < density
         )
-
-    @property
-    def _extra_exchange_step(self) -> int | None:
-        cycle = self.schedule.cycle
-        if cycle is None or cycle.end == "target":
-            return None
-        return (self.schedule.cycle_end_step // cycle.update_period + 1) * cycle.update_period

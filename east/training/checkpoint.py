@@ -59,7 +59,10 @@ class Checkpoints:
         """
         for path in reversed(self._files()):
             try:
-                content = _read_verified(path)
+                digest, _, packed = path.read_bytes().partition(b"\n")
+                if hashlib.sha256(packed).hexdigest().encode() != digest:
+                    raise ValueError("its checksum does not match")
+                content = torch.load(io.BytesIO(packed), weights_only=True, map_location="cpu")
             except (OSError, ValueError, RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
                 aside = path.with_suffix(".damaged")
                 path.replace(aside)
@@ -115,14 +118,6 @@ def unpack(value: Any) -> Any:
     if isinstance(value, list):
         return [unpack(item) for item in value]
     return value
-
-
-def _read_verified(path: Path) -> dict[str, Any]:
-    digest, _, content = path.read_bytes().partition(b"\n")
-    if hashlib.sha256(content).hexdigest().encode() != digest:
-        raise ValueError("its checksum does not match")
-    loaded: dict[str, Any] = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
-    return loaded
 
 
 def _warn(message: str) -> None:

@@ -6,6 +6,7 @@ third of its time.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from typing import Unpack
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from east.config.run import TrainingSpec
 from east.engine import Arithmetic
+from east.engine.arithmetic import SgdRule
 from east.sparse.active import BLOCK, ActiveWeights, JointWeights
 
 ADAM_BETAS = (0.9, 0.999)
@@ -165,12 +167,9 @@ class Sgd(Optimizer):
         active: Mapping[str, ActiveWeights],
         *,
         arithmetic: Arithmetic,
-        momentum: float,
-        nesterov: bool,
-        weight_decay: float,
+        **rule: Unpack[SgdRule],
     ) -> None:
-        rule = partial(arithmetic.sgd, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay)
-        super().__init__(parameters, active, ("momentum",), rule)
+        super().__init__(parameters, active, ("momentum",), partial(arithmetic.sgd, **rule))
 
 
 class Adam(Optimizer):

@@ -157,14 +157,11 @@ def compare_traces(one: Sequence[TraceRecord], other: Sequence[TraceRecord]) -> 
 
 
 def _difference(one: TraceRecord, other: TraceRecord) -> str:
+    first, second = (f"step {row.step} in epoch {row.epoch} ({row.event})" for row in (one, other))
     if (one.step, one.epoch, one.event) != (other.step, other.epoch, other.event):
-        return f"one records {_place(one)} where the other records {_place(other)}: they are runs of other settings"
+        return f"one records {first} where the other records {second}: they are runs of other settings"
     parts = [part for part in PARTS if getattr(one, part) != getattr(other, part)]
-    return f"{_place(one)}: {', '.join(parts) or 'state'}"
-
-
-def _place(record: TraceRecord) -> str:
-    return f"step {record.step} in epoch {record.epoch} ({record.event})"
+    return f"{first}: {', '.join(parts) or 'state'}"
 
 
 def _digest(tensors: Mapping[str, Tensor]) -> str:

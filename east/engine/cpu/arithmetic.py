@@ -1,11 +1,12 @@
 """Sums of squares and optimizer steps by the compiled kernels: the same numbers on every processor."""
 
 import math
-from collections.abc import Sequence
+from typing import Unpack
 
 import torch
 from torch import Tensor
 
+from east.engine.arithmetic import AdamRule, SgdRule, Tensors
 from east.engine.cpu import bindings as k
 
 
@@ -19,7 +20,7 @@ class KernelArithmetic:
     def __init__(self, kernels: k.KernelSet) -> None:
         self._kernels = kernels
 
-    def sum_of_squares(self, tensors: Sequence[Tensor]) -> Tensor:
+    def sum_of_squares(self, tensors: Tensors) -> Tensor:
         """The sum of squares of all elements, 0-d in float64: tensor by tensor, then their sums in order."""
         sums = torch.zeros(len(tensors), dtype=torch.float64)
         vectors = _Vectors(tensors)
@@ -41,33 +42,22 @@ class KernelArithmetic:
         return torch.tensor(math.sqrt(float(number)), dtype=torch.float64)
 
     def sgd(
-        self,
-        values: Sequence[Tensor],
-        gradients: Sequence[Tensor],
-        momenta: Sequence[Tensor],
-        lr: float | Tensor,
-        *,
-        momentum: float,
-        nesterov: bool,
-        weight_decay: float,
+        self, values: Tensors, gradients: Tensors, momenta: Tensors, lr: float | Tensor, **rule: Unpack[SgdRule]
     ) -> None:
         """One step of SGD in place."""
         at, found, state = map(_Vectors, (values, gradients, momenta))
-        constants = (float(lr), momentum, weight_decay, int(nesterov))
+        constants = (float(lr), rule["momentum"], rule["weight_decay"], int(rule["nesterov"]))
         self._kernels("sgd", k.Sgd(at.structure, found.at, state.at, *constants))
 
     def adam(
         self,
-        values: Sequence[Tensor],
-        gradients: Sequence[Tensor],
-        means: Sequence[Tensor],
-        mean_squares: Sequence[Tensor],
-        steps: Sequence[Tensor],
+        values: Tensors,
+        gradients: Tensors,
+        means: Tensors,
+        mean_squares: Tensors,
+        steps: Tensors,
         lr: float | Tensor,
-        *,
-        betas: tuple[float, float],
-        epsilon: float,
-        weight_decay: float,
+        **rule: Unpack[AdamRule],
     ) -> None:
         """One step of Adam in place; all parameters that have made equally many steps together."""
         for step in steps:
@@ -75,12 +65,12 @@ class KernelArithmetic:
         counts = [int(step) for step in steps]
         for count in sorted(set(counts)):
             chosen = [place for place, own in enumerate(counts) if own == count]
-            corrected = float(lr) / (1 - power(betas[0], count))
-            factor = 1 / math.sqrt(1 - power(betas[1], count))
+            corrected = float(lr) / (1 - power(rule["betas"][0], count))
+            factor = 1 / math.sqrt(1 - power(rule["betas"][1], count))
             at, *others = (
                 _Vectors([tensors[place] for place in chosen]) for tensors in (values, gradients, means, mean_squares)
             )
-            constants = (*betas, weight_decay, epsilon, corrected, factor)
+            constants = (*rule["betas"], rule["weight_decay"], rule["epsilon"], corrected, factor)
             self._kernels("adam", k.Adam(at.structure, *(other.at for other in others), *constants))
 
 
@@ -103,14 +93,10 @@ def power(base: float, exponent: int) -> float:
 class _Vectors:
     """The addresses and lengths of contiguous tensors, as kernels take them, for as long as this lives."""
 
-    def __init__(self, tensors: Sequence[Tensor]) -> None:
-        self._held = [_contiguous(tensor) for tensor in tensors]
+    def __init__(self, tensors: Tensors) -> None:
+        if not all(tensor.is_contiguous() for tensor in tensors):
+            raise ValueError("the kernels' vectors are contiguous tensors")
+        self._held = [tensor.detach() for tensor in tensors]
         self.at = torch.tensor([tensor.data_ptr() for tensor in self._held], dtype=torch.int64)
         self._lengths = torch.tensor([tensor.numel() for tensor in self._held], dtype=torch.int64)
         self.structure = k.Vectors(len(self._held), self.at, self._lengths)
-
-
-def _contiguous(tensor: Tensor) -> Tensor:
-    if not tensor.is_contiguous():
-        raise ValueError("the kernels' vectors are contiguous tensors")
-    return tensor.detach()

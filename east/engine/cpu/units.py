@@ -162,7 +162,8 @@ class CpuUnit(BoundNode):
         structure.direct = k.address(buffer.gradient) if buffer.has_gradient else None
         if self.dynamic is not None and buffer.gradient is not None:
             self.dynamic.backward(buffer.gradient)
-        structure.dz = k.address(buffer.data) if self._needs_dz(this) else None
+        needs_dz = self.z is not None or self.unit.x.producer is not None or this.request.dense
+        structure.dz = k.address(buffer.data) if needs_dz else None
         structure.dz_of_dead = int(this.request.dense)
         sketches = self._prepare_sketch(this)
         self.kernels("backward", structure)
@@ -197,9 +198,6 @@ class CpuUnit(BoundNode):
             self.kernels("dot", k.Dot(weights.count, self.value_gradient, weights.values, found))
             scale.grad = found[0].to(scale.dtype)
         this.add(self.unit.layer, scale, values=self.value_gradient, dense=dense, products=products)
-
-    def _needs_dz(self, this: Pass) -> bool:
-        return self.z is not None or self.unit.x.producer is not None or this.request.dense
 
     def _prepare_sketch(self, this: Pass) -> Tensor | None:
         """Have the backward kernel sum signs * dz over channels.

@@ -58,7 +58,7 @@ class AutoEngine:
         return self.decide(images).gradients(images, criterion, request)
 
     def masks_changed(self) -> None:
-        """Decide anew before the next step."""
+        """Decide again before the next step."""
         self._decided = None
         self._sparse.masks_changed()
 
@@ -86,14 +86,12 @@ class AutoEngine:
     def decide(self, images: Tensor) -> Engine:
         """The engine that executes the network with the masks it has; only the images' size counts."""
         if self._decided is None:
-            self._decided = self._sparse if self._is_sparse_cheaper(images) else self._take_dense()
+            if self._is_sparse_cheaper(images):
+                self._decided = self._sparse
+            else:
+                self._decided = self._dense = self._dense or self._make_dense()
             self._has_executed[self._decided.name] = self._decided
         return self._decided
-
-    def _take_dense(self) -> Engine:
-        if self._dense is None:
-            self._dense = self._make_dense()
-        return self._dense
 
     def _is_sparse_cheaper(self, images: Tensor) -> bool:
         if executes_everything(self.model, self.active):

@@ -76,7 +76,7 @@ def through_unit(
         EVERYTHING=everything,
     )
     if blocks > 1:
-        _finish(output.z, output.norm, blocks, [launch.Products.of(one) for one in consumers], training)
+        _finish(output.z, output.norm, blocks, [one.parts for one in consumers], training)
         starts = [None if one is None else one.lists.start for one in (a, b)]
         _apply_gradient(output, starts, direct is not None, incoming, dz, everything)
 
@@ -123,7 +123,7 @@ def gather(y: Tensor, consumers: Sequence[Consumer], direct: Tensor | None, g: T
         EVERYTHING=False,
     )
     if blocks > 1 and consumers:
-        _finish(y, None, blocks, [launch.Products.of(one) for one in consumers], False)
+        _finish(y, None, blocks, [one.parts for one in consumers], False)
 
 
 def value_gradients(
@@ -155,7 +155,7 @@ def value_gradients(
         out_width=out_width,
         parts=launch.parts(dz),
     )
-    _finish(dz, None, blocks, [launch.Products(lists.start, products, value_gradient)], False)
+    _finish(dz, None, blocks, [(lists.start, products, value_gradient)], False)
 
 
 def _gathering(plane: Tensor, a: Consumer | None, b: Consumer | None) -> launch.Arguments:
@@ -178,7 +178,7 @@ def _finish(plane: Tensor, norm: Norm | None, blocks: int, products: Sequence[la
     channels, height, width, batch = plane.shape
     a, b, *_ = *products, None, None
     programs = 0 if norm is None else channels
-    programs += sum(math.ceil(len(one.value_gradient) / ROWS) for one in products)
+    programs += sum(math.ceil(len(gradient) / ROWS) for _, _, gradient in products)
     kernels.finish_kernel[(programs,)](
         **launch.backward_of(norm, training=training),
         **launch.summed_up("a", a),

@@ -1,7 +1,7 @@
 """The ways to execute one use of a masked convolution: its non-zeros alone, or by PyTorch with all weights."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from dataclasses import fields
 
 import torch
 import torch.nn.functional as F
@@ -52,7 +52,8 @@ class ResidentIndex:
     def refill(self) -> None:
         """Write the lists of the non-zeros of the moment."""
         index = NonzeroIndex.of(self.weights)
-        for part, new in zip(self._host_parts, (*_lists(index.by_output), *_lists(index.by_input)), strict=True):
+        lists = (getattr(by, field.name) for by in (index.by_output, index.by_input) for field in fields(Grouped))
+        for part, new in zip(self._host_parts, lists, strict=True):
             part[: len(new)] = new
         self._memory.copy_(self._host)
 
@@ -61,10 +62,6 @@ class ResidentIndex:
         """Whether the active weights are in the memory in which they were when this was made."""
         same = (self.capacity, self._version) == (len(self.weights.values), self.weights.version)
         return self.weights.is_static and same
-
-
-def _lists(grouped: Grouped) -> Iterator[Tensor]:
-    yield from (grouped.start, grouped.channel, grouped.tap, grouped.place)
 
 
 class Convolution(ABC):
@@ -193,15 +190,12 @@ class DenseConvolution(Convolution):
         values = self.index.weights.select(dense)
         self._add(this, values=values, dense=dense if this.request.dense else None, products=products)
         if at_input is not None:
-            self._push(at_input.permute(1, 2, 3, 0))
-
-    def _push(self, gradient: Tensor) -> None:
-        at_input = self.x.gradient_memory
-        if self.x.has_gradient:
-            at_input.add_(gradient)
-        else:
-            at_input.copy_(gradient)
-        self.x.has_gradient = True
+            memory, gradient = self.x.gradient_memory, at_input.permute(1, 2, 3, 0)
+            if self.x.has_gradient:
+                memory.add_(gradient)
+            else:
+                memory.copy_(gradient)
+            self.x.has_gradient = True
 
 
 def products_needed(unit: Unit, index: ResidentIndex, batch: int, dtype: torch.dtype) -> int:

@@ -84,35 +84,27 @@ class CudaUnit(CudaNode):
 
     def backward(self, this: Pass) -> None:
         """Go back through activation, batch norm and convolution."""
+        gradient, conditions = self.buffer.gradient_memory, {"everything": this.everything, "training": this.training}
         if self.dynamic is None:
-            self._through_unit(this)
+            backward.through_unit(
+                self.output,
+                [reader.consumer for reader in self._readers],
+                gradient if self.buffer.has_gradient else None,
+                gradient,
+                self.output.z,
+                keep=self.residual is not None,
+                **conditions,
+            )
         else:
-            self._through_dynamic(this, self.dynamic)
+            self._gather()
+            self.dynamic.backward(self.output, gradient)
+            backward.through_norm(self.output, gradient, self.output.z, **conditions)
         self.unit.norm.weight.grad, self.unit.norm.bias.grad = self.norm.weight_gradient, self.norm.bias_gradient
         if self.residual is not None:
             self.residual.has_gradient = True  # the gradient behind the activation, in the same memory
         for reader in self._readers:
             reader.add_values(this)
         self.convolution.backward(this)
-
-    def _through_unit(self, this: Pass) -> None:
-        gradient = self.buffer.gradient_memory
-        backward.through_unit(
-            self.output,
-            [reader.consumer for reader in self._readers],
-            gradient if self.buffer.has_gradient else None,
-            gradient,
-            self.output.z,
-            keep=self.residual is not None,
-            everything=this.everything,
-            training=this.training,
-        )
-
-    def _through_dynamic(self, this: Pass, dynamic: "CudaDyReLU") -> None:
-        self._gather()
-        gradient = self.buffer.gradient_memory
-        dynamic.backward(self.output, gradient)
-        backward.through_norm(self.output, gradient, self.output.z, everything=this.everything, training=this.training)
 
 
 class CudaPool(CudaNode):
