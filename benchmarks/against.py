@@ -32,12 +32,7 @@ DENSITIES = (0.0005, 0.005, 0.01)
 
 
 class Worker:
-    """A process that times steps of a checkout.
-
-    Args:
-        checkout: its folder.
-        threads: of the process.
-    """
+    """A process that times steps of a checkout."""
 
     def __init__(self, checkout: Path, threads: int) -> None:
         self._checkout = checkout
@@ -71,11 +66,7 @@ class Worker:
 def compare(checkout: Path, threads: int, rounds: int, densities: Sequence[float]) -> list[list[str]]:
     """Time every kind of step in both checkouts, in turn: a row of the table for each.
 
-    Args:
-        checkout: the other one.
-        threads: of each process.
-        rounds: how often each is timed, after one round that does not count.
-        densities: of the network.
+    The first round does not count.
     """
     rows = []
     with Worker(checkout, threads) as theirs, Worker(ROOT, threads) as ours:

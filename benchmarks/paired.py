@@ -93,14 +93,7 @@ def train_pairs(
 ) -> Pairs:
     """Train seeds 1, 2, ... of every row in both ways; finished runs in the folder are taken as they are.
 
-    Args:
-        specs: row of the plan -> a run of it.
-        ways: the two.
-        seeds: pairs of a row.
-        resources: device, engine and data.
-        processes: trainings at once.
-        folder: where runs go.
-        report: called with all pairs that are whole, after each.
+    `report` is called with all pairs that are whole, after each.
     """
     found: dict[str, tuple[Pair, ...]] = dict.fromkeys(specs, ())
     with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:

@@ -39,13 +39,7 @@ COMPARED = (METRICS, UPDATES, TRACE)
 class Variant:
     """One way to train the run.
 
-    Args:
-        label: how the table names it.
-        clone: the checkout that is run.
-        python: its interpreter.
-        threads: of the training.
-        environment: variables that are set.
-        busy: loops that run beside it.
+    `busy` loops run beside it.
     """
 
     label: str
@@ -68,10 +62,7 @@ def spec() -> RunSpec:
 def variants(first: Path, second: Path, others: Sequence[Path]) -> list[Variant]:
     """All that can be tried on this machine; the first is what the rest is compared with.
 
-    Args:
-        first: a clone, run by this interpreter.
-        second: another, run by its own environment if it has one.
-        others: interpreters with other versions of Python or PyTorch.
+    The second clone is run by its own environment if it has one, and the first by the other interpreters as well.
     """
     here = Path(sys.executable)
     own = second / ".venv" / "bin" / "python"

@@ -130,9 +130,7 @@ def measure_paper() -> Size:
 def measure_synthetic(runs: int, *, render: bool) -> Size:
     """A synthetic plan: planned, watched and dry-run, with nothing done and with all runs made up as finished.
 
-    Args:
-        runs: of the plan, a multiple of 100.
-        render: whether tables, figures and report are then made for real, and the whole is dry-run once more.
+    With `render`, tables, figures and report are then made for real, and the whole is dry-run once more.
 
     Raises:
         EastError: that number cannot be made, or a command fails.

@@ -66,13 +66,7 @@ def run(
 ) -> Results:
     """Time every network with every number of threads, then measure peak memory; each in a process of its own.
 
-    Args:
-        networks: what is timed, by name.
-        densities: of the sparse engine.
-        threads: numbers of CPU threads; memory is measured with the largest.
-        rounds: how often everything is timed.
-        batch_size: images a step.
-        short: whether these are the networks of the short mode.
+    Memory is measured with the largest number of threads.
 
     Raises:
         EastError: the kernels cannot be compiled, or memory does not suffice.
@@ -123,13 +117,7 @@ def time_network(
     variant runs one step before the first round, and the sparse engine one after each change of the density; these are
     not counted.
 
-    Args:
-        name: of the network.
-        network: the network.
-        densities: of the sparse engine; masked dense variants have the masks of the first.
-        threads: CPU threads.
-        rounds: how often everything is timed.
-        batch_size: images a step.
+    Masked dense variants have the masks of the first density.
     """
     torch.set_num_threads(threads)
     keep_freed_memory()

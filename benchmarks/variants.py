@@ -66,8 +66,7 @@ class TimedNetwork:
 def timed_networks(*, short: bool = False) -> dict[str, TimedNetwork]:
     """The networks by name: plain RigL as in Tables 2 and 4, and EAST's, at its density alone.
 
-    Args:
-        short: the same networks made narrow, on images of 12 x 12: they show that everything runs, not how fast.
+    Short ones are narrow and take images of 12 x 12: they show that everything runs, not how fast.
     """
     static = {run.table: run.spec for run in load_plan() if run.row == "static"}
     resnet34, resnet50 = static["table2"], static["table4"]
@@ -118,11 +117,6 @@ class DenseStep:
 class SparseSteps:
     """The training step of the sparse engine at one density after the other, in the same memory.
 
-    Args:
-        network: the network.
-        densities: those that `use` can choose.
-        batch_size: images a step.
-
     Attributes:
         model: the network that they train, with the masks of the density in use.
         plain: the step without the clip.
@@ -164,14 +158,7 @@ def masked_dense(network: TimedNetwork, density: float, batch_size: int) -> Dens
 
 
 def pytorch(network: TimedNetwork, density: float, batch_size: int, *, channels_last: bool) -> DenseStep:
-    """PyTorch alone: all weights on, no masks, fused SGD over dense tensors, and its own clip by the exact norm.
-
-    Args:
-        network: the network.
-        density: of no influence.
-        batch_size: images a step.
-        channels_last: the memory format of weights and images.
-    """
+    """PyTorch alone: all weights on, no masks, fused SGD over dense tensors, and its own clip by the exact norm."""
     spec = network.at(density)
     layout = torch.channels_last if channels_last else torch.contiguous_format
     model = initial_network(spec, faded=network.faded).to(memory_format=layout)  # type: ignore[call-overload]

@@ -37,11 +37,7 @@ class RandomBits:
 
     @classmethod
     def of_torch(cls, random: torch.Generator | None) -> "RandomBits":
-        """A stream of words drawn by PyTorch.
-
-        Args:
-            random: a CPU generator; None for PyTorch's default one.
-        """
+        """A stream of words drawn by PyTorch."""
 
         def words(count: int) -> Words:
             drawn = torch.empty(count, dtype=torch.int64).random_(-(2**63), None, generator=random)
@@ -93,10 +89,6 @@ class RandomBits:
 
         Draws one word per member of the population and chooses the members with the `count` smallest words; among equal
         words, the smaller members.
-
-        Args:
-            population: how many to choose from.
-            count: how many to choose, 0 <= count <= population.
         """
         words = self.words(population)
         if not 0 <= count <= population:

@@ -68,12 +68,8 @@ def spec_of(setting: Setting, model: ModelName, method: str = PLAIN, density: fl
 class OurTraining:
     """A training of ours.
 
-    Args:
-        way: engine, stepping and numerics.
-        spec: the run.
-        setting: where it computes; in a rehearsal on the CPU steps are eager and numbers float32, whatever the way.
-        faded: whether DyReLU is a plain ReLU already.
-        double: compute in float64, as a reference.
+    In a rehearsal on the CPU steps are eager and numbers float32, whatever the way. `double` computes in float64, as a
+    reference.
     """
 
     def __init__(self, way: Way, spec: RunSpec, setting: Setting, *, faded: bool = False, double: bool = False) -> None:

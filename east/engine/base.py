@@ -40,8 +40,7 @@ PLAIN = Workload()
 class CrossEntropy:
     """The criterion of every training: mean cross-entropy of a batch. Engines may compute it by themselves.
 
-    Args:
-        labels: (N,) int64.
+    Labels are (N,) int64.
     """
 
     labels: Tensor
@@ -149,10 +148,7 @@ class Engine(Protocol):
         is; in `ActiveWeights.gradient` of every masked layer that the loss depends on; and on request in
         `layer.weight.grad`. All of them are None when it is called.
 
-        Args:
-            images: (N, C, H, W).
-            criterion: from logits (N, classes) to a loss that can be differentiated.
-            request: what else is needed.
+        The criterion makes of logits (N, classes) a loss that can be differentiated.
         """
         ...
 
@@ -166,8 +162,7 @@ class Engine(Protocol):
         A CUDA graph that was captured when it was equal issues the right kernels on the right memory. Whether the
         `ActiveWeights` have got other memory, and which parameters are trained, is watched elsewhere.
 
-        Args:
-            images: (N, C, H, W); only their shape counts.
+        Of the images only the shape counts.
         """
         ...
 

@@ -81,11 +81,6 @@ def make_engine(
 def machine_costs(device: torch.device, numerics: str, *, compiled: bool = False) -> CostModel:
     """The cost model of this machine's GPU, measured where the cache does not hold it.
 
-    Args:
-        device: the GPU.
-        numerics: `tf32`, `fp32` or `bf16`.
-        compiled: whether PyTorch compiles the network for the dense engine.
-
     Raises:
         KernelsUnavailable: kernels cannot be compiled here.
     """

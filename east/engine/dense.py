@@ -95,9 +95,7 @@ class CompiledNetwork:
     compiled is kept in a folder of the project's cache, unless the user names one, and serves later processes too.
     Where it cannot be compiled, the network is called as it is, and a line says why.
 
-    Args:
-        model: the network; it is called in training mode only.
-        backend: of `torch.compile`.
+    It is called in training mode only.
     """
 
     def __init__(self, model: nn.Module, backend: str | Callable[..., Any] = "inductor") -> None:
@@ -145,11 +143,7 @@ def differentiate(
 ) -> Gradients:
     """The backward pass of an engine whose logits PyTorch can differentiate with respect to dense weights.
 
-    Args:
-        logits: (N, classes), with their graph.
-        criterion: from logits to the loss.
-        active: the active weights of the masked layers, by name; their gradients are left there.
-        request: what else is needed.
+    The gradients of masked layers are left in `active`.
     """
     loss = criterion(logits)
     loss.backward()  # type: ignore[no-untyped-call]

@@ -46,12 +46,7 @@ def dct_kernel(out_channels: int, in_channels: int, kernel_size: int) -> Tensor:
 
 
 class Fixed(nn.Module):
-    """A linear operation by a weight that is neither trained nor stored.
-
-    Args:
-        weight: the weight.
-        operation: applies it: (input, weight) -> output.
-    """
+    """A linear operation by a weight that is neither trained nor stored."""
 
     weight: Tensor
 

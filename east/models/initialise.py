@@ -24,10 +24,6 @@ def initialise(model: nn.Module, seed: int) -> None:
     float64 and rounded once to float32; batch norm is 1 and 0. Sharing scales are uniform on [0, 1); DCT factors are
     1, and the sparse weights beside them 0.
 
-    Args:
-        model: the network; changed in place.
-        seed: the run's seed.
-
     Raises:
         EastError: a parameter of the network has no distribution here.
     """

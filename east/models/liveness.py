@@ -44,11 +44,7 @@ class Liveness:
 
 
 def liveness(model: ResNet) -> Liveness:
-    """Follow the masks of a network from its input forward and from its logits back.
-
-    Args:
-        model: any network of `build_model`, on any device.
-    """
+    """Follow the masks of a network from its input forward and from its logits back."""
     # Numbers of active weights (out, in). The paper's kernels hold at most 49, so a byte is enough, and faster.
     active = {
         layer: layer.mask.reshape(*layer.mask.shape[:2], -1).sum(dim=2, dtype=torch.uint8).cpu()
@@ -98,10 +94,7 @@ def liveness(model: ResNet) -> Liveness:
 class _Use:
     """One place where a layer is used, and the state of its channels there.
 
-    Args:
-        module: the layer.
-        input_varies: which of its input channels vary with the network's input.
-        active: the active weights between each output and input channel of every masked layer.
+    `active` has the numbers of active weights (out, in) of every masked layer.
     """
 
     def __init__(

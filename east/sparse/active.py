@@ -252,9 +252,7 @@ def active_weights(
 ) -> dict[str, ActiveWeights]:
     """The active weights of each masked layer, by its name.
 
-    Args:
-        layers: the masked layers.
-        capacities: how many active weights to leave room for in each; None for vectors without padding.
+    Each has room for as many as `capacities` says; without capacities there is no padding.
     """
     return {name: ActiveWeights(layer, capacities[name] if capacities else None) for name, layer in layers.items()}
 

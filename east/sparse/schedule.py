@@ -97,10 +97,7 @@ class CyclicDensity:
 def cycle_lengths(cycles: int, cycle_length: float, length_multiplier: float) -> tuple[float, ...]:
     """Epochs of each cycle: cycle_length * length_multiplier^i, each rounded once.
 
-    Args:
-        cycles: number of cycles.
-        cycle_length: epochs of the first cycle; read, like the multiplier, as the decimal number it prints as.
-        length_multiplier: length of each cycle divided by that of the one before.
+    Length and multiplier are read as the decimal numbers that they print as.
     """
     first, factor = Fraction(str(cycle_length)), Fraction(str(length_multiplier))
     return tuple(float(first * factor**i) for i in range(cycles))
@@ -111,12 +108,7 @@ def fit_cycle_length(
 ) -> float:
     """The length in epochs of the first cycle, such that all cycles fit the training.
 
-    Args:
-        epochs: epochs of the whole training.
-        cycles: number of cycles.
-        cycle_length: epochs wanted for the first cycle.
-        length_multiplier: length of each cycle divided by that of the one before.
-        rescale: shorten all cycles in proportion, to end with the training, where they do not fit.
+    With `rescale`, cycles that do not fit are shortened in proportion, to end with the training.
 
     Raises:
         EastError: they do not fit and `rescale` is off; the sentence names the numbers.
@@ -186,13 +178,6 @@ class Schedule:
     """What a run prescribes at each moment of its training, from nothing but its spec.
 
     Steps count optimizer steps that are done, epochs count from 1.
-
-    Args:
-        sparsity: target density, drop fractions and periods of mask updates.
-        training: the recipe: epochs and learning rate.
-        steps_per_epoch: optimizer steps of an epoch.
-        cycle: the density cycles, if any.
-        phasing: when DyReLU fades, for a network that has it.
     """
 
     sparsity: SparsitySpec

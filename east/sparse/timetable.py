@@ -57,9 +57,6 @@ class Timetable:
     cycle the masks return to the exact target density. If they do not (`cycle.end: as_coded`, as the authors' code has
     it), the density stays where the last update inside the cycles left it, and one extra exchange happens at the first
     multiple of ΔT_cs after the cycles. Fixed masks never change.
-
-    Args:
-        schedule: of the run.
     """
 
     schedule: Schedule
@@ -98,8 +95,7 @@ class Timetable:
     def phases(self, epochs_done: int = 0) -> Iterator[Phase]:
         """What the training consists of, in order.
 
-        Args:
-            epochs_done: leave out what happens in this many epochs from the start.
+        The first `epochs_done` epochs are left out.
         """
         left = (piece for epoch, piece in self._pieces() if epoch > epochs_done)
         for (density, dynamic), group in groupby(left, key=lambda piece: (piece.density, piece.dynamic)):

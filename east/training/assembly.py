@@ -36,15 +36,7 @@ def initial_model(spec: RunSpec, num_classes: int) -> ResNet:
 
 @dataclass(frozen=True)
 class Assembly:
-    """What makes the steps of a run.
-
-    Attributes:
-        engine: executes the network.
-        active: the active weights of its masked layers, by name.
-        optimizer: over its parameters.
-        clip: scales gradients; None for no clip.
-        step: does all of it with a batch.
-    """
+    """What makes the steps of a run."""
 
     engine: Engine
     active: Mapping[str, ActiveWeights]
@@ -58,13 +50,7 @@ def assemble(
 ) -> Assembly:
     """Put together what makes the steps of a run; the masks are those of the moment.
 
-    Args:
-        spec: the run.
-        model: its network, on the device.
-        masks: moves the masks of the network.
-        device: where steps compute.
-        engine: `auto` or the name of an engine. On a CPU `auto` is one engine from the first step to the last.
-        kind: how steps are executed.
+    On a CPU the engine `auto` is one engine from the first step to the last.
 
     Raises:
         EastError: the engine does not run on the device, or the numerics do not exist there.
@@ -135,13 +121,7 @@ class Training:
     ) -> "Training":
         """A run at its start, or where it was left.
 
-        Args:
-            spec: the run.
-            data: its data set, on the device.
-            device: where it computes.
-            engine: `auto` or the name of an engine.
-            kind: how steps are executed.
-            state: what `state_dict` gave, to go on from there.
+        The data are on the device; `state` is what `state_dict` gave.
 
         Raises:
             EastError: the network cannot hold the density, or see `assemble`.

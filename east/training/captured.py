@@ -51,14 +51,7 @@ def make_step(
 ) -> Step:
     """The step of a training.
 
-    Args:
-        kind: how it is executed; only a GPU has more than `eager`. Whether the network is compiled is the engine's
-            business.
-        engine: executes the network.
-        optimizer: over the network's parameters.
-        active: the active weights of its masked layers, by name.
-        clip: scales gradients; None for no clip.
-        device: where the network is.
+    Only a GPU has other kinds than `eager`. Whether the network is compiled is the engine's business.
     """
     step = TrainingStep(engine, optimizer, active, clip)
     return step if kind == "eager" else CapturedStep(step, CudaGraphs(device), device)
@@ -84,11 +77,7 @@ class Recorder(Protocol):
 
 
 class CudaGraphs:
-    """Records CUDA graphs, which share their memory: of two that are repeated in turn, the larger one decides.
-
-    Args:
-        device: the GPU.
-    """
+    """Records CUDA graphs, which share their memory: of two that are repeated in turn, the larger one decides."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -128,11 +117,6 @@ class CapturedStep:
     into memory that stays, and whatever else changes between steps (masks, β, state) changes in place, so a recording
     is good until parameters leave the network or are trained no longer, or until the engine or the active weights have
     got other memory. Steps that leave dense gradients behind for an update of the masks are executed as usual.
-
-    Args:
-        step: what is recorded.
-        recorder: how.
-        device: where the network is.
 
     Attributes:
         recorded: how many recordings have been made so far.

@@ -26,9 +26,7 @@ class Checkpoints:
     A file, named by `checkpoint_name`, is the SHA-256 of its content in hexadecimal, a line break, and the content as
     `torch.save` writes it.
 
-    Args:
-        folder: the run's folder.
-        fingerprint: the run's identity; checkpoints of any other run are never loaded.
+    The fingerprint is the run's identity: checkpoints of any other run are never loaded.
     """
 
     def __init__(self, folder: Path, fingerprint: str) -> None:
@@ -38,10 +36,7 @@ class Checkpoints:
     def save(self, epoch: int, state: dict[str, Any], steps: int = 0) -> None:
         """Write a state, then remove all but the last two checkpoints.
 
-        Args:
-            epoch: epochs that are done.
-            state: the state.
-            steps: steps that are done of the next epoch.
+        `epoch` epochs are done, and `steps` steps of the next.
         """
         buffer = io.BytesIO()
         torch.save({"fingerprint": self.fingerprint, "epoch": epoch, "state": pack(state)}, buffer)

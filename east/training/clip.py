@@ -24,11 +24,7 @@ class GradientClip:
 
     The norm and the signs have the same memory at every step, and nothing waits for the device.
 
-    Args:
-        spec: norm, scope and estimator.
-        active: the active weights of the masked layers, by name.
-        seed: the run's seed; the signs depend on (seed, step).
-        arithmetic: computes the norm.
+    The signs depend on seed and step.
     """
 
     def __init__(self, spec: ClipSpec, active: Mapping[str, ActiveWeights], seed: int, arithmetic: Arithmetic) -> None:
@@ -48,9 +44,7 @@ class GradientClip:
     def request(self, step: int, *, dense: bool) -> GradientRequest:
         """What the norm of step `step` (counted from 1) needs of the engine; signs hold until the next request.
 
-        Args:
-            step: number of the step.
-            dense: whether dense gradients are needed anyway.
+        `dense`: whether dense gradients are needed anyway.
         """
         if not self.measures(step) or self._spec.scope == "active":
             return GradientRequest(dense)
@@ -64,10 +58,8 @@ class GradientClip:
         Those of masked weights are scaled in `ActiveWeights.gradient`. Dense ones stay as they are, except where the
         former is a view of them: within a tensor scaling changes no ranking, so growth sees the same order either way.
 
-        Args:
-            step: number of the step, counted from 1.
-            plain: gradients of the parameters that are not masked.
-            squared_norms: what the engine returned for `request(step)`.
+        `plain` are the gradients of parameters that are not masked; `squared_norms` is what the engine returned for
+        `request(step)`.
         """
         active = [weights.gradient for weights in self._active.values() if weights.gradient is not None]
         if self.measures(step):

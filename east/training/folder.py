@@ -91,10 +91,6 @@ def checkpoint_name(epoch: int, steps: int = 0) -> str:
 
     `checkpoint-000004.pt` is the state after epoch 4, `checkpoint-000004-000017.pt` that within it, after 17 of its
     steps.
-
-    Args:
-        epoch: epochs that are done.
-        steps: steps that are done of the next epoch.
     """
     place = f"{epoch + 1:06d}-{steps:06d}" if steps else f"{epoch:06d}"
     return f"checkpoint-{place}.pt"

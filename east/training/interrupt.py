@@ -26,11 +26,7 @@ _END = 0
 
 
 class Stopped(SystemExit):
-    """The process was asked to end. Its exit status, 128 + the signal's number, says by which signal.
-
-    Args:
-        number: of the signal.
-    """
+    """The process was asked to end. Its exit status, 128 + the signal's number, says by which signal."""
 
     def __init__(self, number: int) -> None:
         super().__init__(128 + number)

@@ -146,12 +146,7 @@ def evaluate(
 ) -> tuple[float, bool]:
     """Evaluate the network on a data set; the device is waited for once, at the end.
 
-    Args:
-        engine: executes the network.
-        model: the network; whatever happens, it is left in the mode for training.
-        batches: the data set.
-        epoch: decides how images are augmented, where they are.
-        before_batch: called before each batch; what it raises ends the evaluation.
+    Whatever happens, the network is left in the mode for training. What `before_batch` raises ends the evaluation.
 
     Returns:
         The accuracy in percent, and whether all logits are finite.

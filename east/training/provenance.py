@@ -31,14 +31,7 @@ CODE = (".py", ".cpp", ".h")
 
 @dataclass(frozen=True)
 class Origin:
-    """The program that a process runs. It is read when the process begins: later its files may be others.
-
-    Attributes:
-        commit: see `commit`.
-        code_digest: see `code_digest`.
-        versions: of Python, this package, and the libraries that compute.
-        platform: system and processor architecture.
-    """
+    """The program that a process runs. It is read when the process begins: later its files may be others."""
 
     commit: str | None
     code_digest: str
@@ -64,9 +57,6 @@ def commit(package: Path = PACKAGE) -> str | None:
     place `east/` at the top of a repository that counts, if that repository tracks it. So worktrees and submodules
     have theirs. Sources are compared by what they hold, as Git can be told to overlook an edit, and does overlook
     sources that were never added.
-
-    Args:
-        package: the package's folder.
     """
     package = package.resolve()
     root = package.parent
@@ -87,11 +77,7 @@ def code_digest() -> str:
 
 
 def digest_of_sources(package: Path) -> str:
-    """See `code_digest`.
-
-    Args:
-        package: the package's folder.
-    """
+    """See `code_digest`."""
     digest = hashlib.sha256()
     for file in numeric_sources(package):
         digest.update(file.relative_to(package).as_posix().encode())
@@ -100,11 +86,7 @@ def digest_of_sources(package: Path) -> str:
 
 
 def numeric_sources(package: Path) -> list[Path]:
-    """The sources that decide a run's numbers, found by following imports; compiled kernels among them.
-
-    Args:
-        package: the package's folder.
-    """
+    """The sources that decide a run's numbers, found by following imports; compiled kernels among them."""
     found: set[Path] = set()
     waiting = [package / NUMERIC_ROOT]
     while waiting:

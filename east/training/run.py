@@ -77,12 +77,8 @@ class Resources:
 def train(spec: RunSpec, folder: Path, resources: Resources, hooks: Sequence[Hook] = ()) -> RunSummary:
     """Train a run in its folder and return its summary; resume it if the folder holds a checkpoint of the same run.
 
-    Args:
-        spec: the run.
-        folder: gets run.json, state.json, metrics.csv, updates.csv, trace.csv, timing.csv, weights.safetensors and,
-            last, summary.json.
-        resources: device, engine, threads and data.
-        hooks: called after those that write the files.
+    The folder gets run.json, state.json, metrics.csv, updates.csv, trace.csv, timing.csv, weights.safetensors and,
+    last, summary.json. The hooks are called after those that write these files.
 
     Raises:
         EastError: the device or data are not there, or the network cannot hold the density.
@@ -112,12 +108,6 @@ def open_and_begin(
     spec: RunSpec, resources: Resources, device: torch.device, state: dict[str, Any] | None = None
 ) -> Training:
     """A run on its own data, at its start or where it was left.
-
-    Args:
-        spec: the run.
-        resources: engine, way of stepping and data.
-        device: where it computes.
-        state: of a checkpoint, to go on from there.
 
     Raises:
         EastError: the data or the engine are not there, or the network cannot hold the density.
@@ -159,12 +149,6 @@ class RunFiles(Hook):
     `state.json` follows each of these, and says that the run goes on before the first.
 
     All of the end follows from the last checkpoint, so whoever resumes it after a kill at any moment writes the same.
-
-    Args:
-        checkpoints: of the run.
-        attempts: at it; called before.
-        tracing: of it; called before.
-        state: of this process.
 
     Attributes:
         summary: what was written at the end; None until then.

@@ -48,16 +48,7 @@ class RunState(BaseModel):
 
 
 class StateFile:
-    """`state.json` of a run, kept up to date by the process that trains it; written from the first change on.
-
-    Args:
-        folder: of the run.
-        epochs: of the whole training.
-        device: what was asked for, or its name.
-        threads: CPU threads.
-        gpu: the GPU leased for the process, as CUDA_VISIBLE_DEVICES names it.
-        runs_per_device: trainings that may share the device with this one, itself included.
-    """
+    """`state.json` of a run, kept up to date by the process that trains it; written from the first change on."""
 
     def __init__(
         self,

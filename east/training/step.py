@@ -51,12 +51,6 @@ class TrainingStep:
     """Forward, backward, clip, optimizer step: in the order of the authors' code (Section A.1).
 
     Every operation is issued anew at each step.
-
-    Args:
-        engine: executes the network.
-        optimizer: over the network's parameters.
-        active: the active weights of its masked layers, by name.
-        clip: scales gradients; None for no clip.
     """
 
     engine: Engine
@@ -82,12 +76,8 @@ class TrainingStep:
     ) -> tuple[Tensor, Tensor]:
         """All of a step that is done on the device; the arguments and the result are those of `__call__`.
 
-        Args:
-            images: (N, C, H, W).
-            labels: (N,).
-            lr: learning rate, see `Optimizer.step`.
-            number: of this step; all that counts is whether the clip measures its norm.
-            request: what `request` gave for this step.
+        The learning rate may be a tensor, see `Optimizer.step`. Of the number, all that counts is whether the clip
+        measures its norm.
         """
         self.optimizer.zero_grad()
         found = self.engine.gradients(images, CrossEntropy(labels), request)

@@ -34,12 +34,6 @@ class Tracer:
     """Takes digests of the state of a training.
 
     Of a masked weight only the active ones are looked at, so a digest costs what goes with the non-zeros.
-
-    Args:
-        model: the network.
-        active: the active weights of its masked layers, by name.
-        optimizer: over its parameters.
-        clip: scales gradients; None for no clip.
     """
 
     def __init__(
@@ -53,10 +47,7 @@ class Tracer:
     def record(self, step: int, epoch: int, events: Sequence[str]) -> TraceRecord:
         """The row of this moment.
 
-        Args:
-            step: optimizer steps that are done.
-            epoch: the epoch of that step.
-            events: why there is a row.
+        `step` steps are done; the events say why there is a row.
         """
         masked = {f"{name}.weight": weights for name, weights in self._active.items()}
         masks = {f"{name}.mask" for name in self._active}
@@ -81,11 +72,7 @@ class Tracer:
 
 
 class Tracing(Hook):
-    """Records the state at the start, after steps 1, 2, 4, 8, ..., after mask updates and at the end of epochs.
-
-    Args:
-        rows: of the attempts before.
-    """
+    """Records the state at the start, after steps 1, 2, 4, 8, ..., after mask updates and at the end of epochs."""
 
     def __init__(self, rows: Sequence[TraceRecord] = ()) -> None:
         self.rows = list(rows)

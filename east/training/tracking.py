@@ -39,10 +39,6 @@ TAGS = {
 def epoch_tracker(tracking: str, folder: Path) -> Iterator[Hook]:
     """Adds every finished epoch, while the run's lock is held and after metrics.csv is written.
 
-    Args:
-        tracking: `none` or `tensorboard`.
-        folder: of the run.
-
     Raises:
         EastError: there is no such tracking, or the package that it needs is not installed.
     """

@@ -11,11 +11,7 @@ from east.engine.cpu import bindings as k
 
 
 class KernelArithmetic:
-    """What a step does with vectors, see `east.engine.arithmetic.Arithmetic`.
-
-    Args:
-        kernels: the compiled kernels for the parameters' type.
-    """
+    """What a step does with vectors, see `east.engine.arithmetic.Arithmetic`."""
 
     def __init__(self, kernels: k.KernelSet) -> None:
         self._kernels = kernels
@@ -75,12 +71,7 @@ class KernelArithmetic:
 
 
 def power(base: float, exponent: int) -> float:
-    """base^exponent by repeated squaring: a library's `pow` may differ in the last bit.
-
-    Args:
-        base: any number.
-        exponent: 0 or more.
-    """
+    """base^exponent by repeated squaring: a library's `pow` may differ in the last bit."""
     result = 1.0
     while exponent:
         if exponent % 2:

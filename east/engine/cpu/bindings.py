@@ -44,9 +44,7 @@ def groups_of(images: int) -> int:
 class Arguments(Structure):
     """What a kernel takes: a tensor by the address of its first number, so it must live as long as this is used.
 
-    Args:
-        values: of the first fields, in order.
-        named: of other fields; those without a value are zero.
+    Fields without a value are zero.
     """
 
     def __init__(self, *values: Any, **named: Any) -> None:
@@ -211,8 +209,7 @@ Adam = _declare(
 class KernelSet:
     """The kernels for one type of number.
 
-    Args:
-        dtype: float32 or float64.
+    That is float32 or float64.
 
     Raises:
         KernelsUnavailable: they cannot be compiled or loaded here.

@@ -53,10 +53,7 @@ def cheapest(network: Network, nonzeros: Mapping[str, int]) -> dict[str, Executi
 def is_sparse_cheaper(network: Network, phases: Sequence[tuple[float, Mapping[str, int]]], workload: Workload) -> bool:
     """Whether a training costs less if only its non-zeros are executed, from the first step to the last.
 
-    Args:
-        network: the network.
-        phases: shares of the training, with the non-zeros of its masked layers in each.
-        workload: an average step.
+    A phase is a share of the training, with the non-zeros of the masked layers in it.
     """
     sparse = math.fsum(share * _sparse_step(network, nonzeros, workload) for share, nonzeros in phases)
     whole = math.fsum(share for share, _ in phases)

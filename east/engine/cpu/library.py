@@ -98,13 +98,7 @@ class Toolchain:
 
 @dataclass(frozen=True)
 class Kernels:
-    """The kernels as loaded into this process.
-
-    Attributes:
-        library: gives the C functions by name.
-        path: the shared library's file.
-        toolchain: what compiled it.
-    """
+    """The kernels as loaded into this process."""
 
     library: ctypes.CDLL
     path: Path

@@ -35,12 +35,7 @@ def bind_to_cpu(
 ) -> Program:
     """A network bound to memory for one batch size.
 
-    Args:
-        network: the network.
-        layers: its masked layers by name.
-        batch: images of a batch.
-        memory: (C, G, H, W, 32) for each of `stored_on_cpu`.
-        kernels: the compiled kernels.
+    The memory is (C, G, H, W, 32) for each of `stored_on_cpu`.
     """
     buffers = {
         activation: PlaneBuffer(memory["y", activation], memory.get(("gradient", activation.gradient_key)))
@@ -67,15 +62,7 @@ def bind_to_cpu(
 
 
 class CpuHead(BoundHead):
-    """The classifier bound to memory; its linear layer is executed as a 1x1 convolution of 1x1 images.
-
-    Args:
-        head: the classifier.
-        layer: its masked layer.
-        x: the last activation.
-        batch: images of a batch.
-        kernels: the compiled kernels.
-    """
+    """The classifier bound to memory; its linear layer is executed as a 1x1 convolution of 1x1 images."""
 
     def __init__(self, head: Head, layer: Layer, x: PlaneBuffer, batch: int, kernels: k.KernelSet) -> None:
         self.head, self.layer, self.x, self.batch, self.kernels = head, layer, x, batch, kernels

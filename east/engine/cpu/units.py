@@ -19,13 +19,7 @@ from east.sparse.active import ActiveWeights
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """A masked layer as it is executed.
-
-    Attributes:
-        weights: its active weights.
-        execution: how.
-        index: where its non-zeros are.
-    """
+    """A masked layer as it is executed."""
 
     weights: ActiveWeights
     execution: Execution
@@ -281,11 +275,7 @@ class CpuUnit(BoundNode):
 class CpuDyReLU:
     """A DyReLU bound to memory.
 
-    Args:
-        dyrelu: the unit.
-        u: (C, G, H, W, 32) memory for its input.
-        batch: images of a batch.
-        kernels: the compiled kernels.
+    Its input is in `u` (C, G, H, W, 32).
 
     Attributes:
         means: (C, G, 32) the means of the input over positions; whoever writes `u` writes them.
@@ -346,11 +336,7 @@ def sketch_parts(channels: int) -> int:
 def contracted(kernels: k.KernelSet, geometry: k.Geometry, x: k.Planes, sketches: Tensor) -> Tensor:
     """The dense gradient of a convolution contracted with the signs of its sketches, (in, probes, taps) in float64.
 
-    Args:
-        kernels: the compiled kernels.
-        geometry: of the convolution.
-        x: its input.
-        sketches: (parts, probes, ...), the sums of signs * dz over channels; the first part becomes the sum of all.
+    The sketches (parts, probes, ...) are sums of signs * dz over channels; the first part becomes the sum of all.
     """
     parts, probes = sketches.shape[:2]
     products = torch.empty(geometry.in_channels, probes, geometry.kernel**2, dtype=torch.float64)

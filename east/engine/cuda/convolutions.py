@@ -24,8 +24,7 @@ ENTRIES_ALIGNED = 4
 class ResidentIndex:
     """The non-zeros of a layer by output and by input channel, as kernels walk over them.
 
-    Args:
-        weights: the layer's active weights; the weight is contiguous.
+    The weight is contiguous.
 
     Attributes:
         weights: those.
@@ -67,11 +66,7 @@ class ResidentIndex:
 class Convolution(ABC):
     """One use of a masked convolution, bound to memory.
 
-    Args:
-        unit: the use.
-        index: the non-zeros of its layer.
-        x: its input.
-        z: (C, H, W, N) its output, and in the backward pass the gradient there.
+    `z` (C, H, W, N) is its output, and in the backward pass the gradient there.
 
     Attributes:
         stored: which channels of `z` are written, as `Source` has it.
@@ -115,9 +110,7 @@ class Convolution(ABC):
 class SparseConvolution(Convolution):
     """Kernels execute the non-zeros; the input's producer finds their gradients, and that at the input.
 
-    Args:
-        unit, index, x, z: as in `Convolution`.
-        products: memory for sums of products, `products_needed` numbers; may be that of other uses.
+    `products` has room for `products_needed` numbers, sums of products; other uses may share it.
     """
 
     def __init__(self, unit: Unit, index: ResidentIndex, x: SourceBuffer, z: Tensor, products: Tensor) -> None:

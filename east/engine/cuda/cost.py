@@ -107,11 +107,7 @@ def sparse_work(unit: Unit, execution: Execution, nonzeros: int, workload: Workl
 
     What a DyReLU adds is left out here and in `dense_work`, as it takes neither engine's side.
 
-    Args:
-        unit: the use.
-        execution: how its convolution is executed: `fused` or `dense`.
-        nonzeros: of the layer.
-        workload: an average step.
+    The execution is `fused` or `dense`.
     """
     inputs, outputs, plane = _numbers(unit, workload.batch)
     weights = unit.conv.weight.numel()

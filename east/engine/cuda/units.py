@@ -17,15 +17,7 @@ from east.models.dyrelu import DyReLU
 
 
 class CudaNode(BoundNode):
-    """A unit or a pool bound to memory.
-
-    Args:
-        source: how its output is read.
-        gradient: memory for the gradient there.
-
-    Attributes:
-        buffer: its output.
-    """
+    """A unit or a pool bound to memory."""
 
     def __init__(self, source: Source, gradient: Tensor) -> None:
         self.buffer = SourceBuffer(source, gradient)
@@ -47,14 +39,7 @@ class CudaNode(BoundNode):
 
 
 class CudaUnit(CudaNode):
-    """A unit bound to memory.
-
-    Args:
-        unit: the unit.
-        convolution: its convolution, whose output is in `memory`.
-        residual: what is added before the activation.
-        memory: where everything is kept.
-    """
+    """A unit bound to memory."""
 
     def __init__(
         self, unit: Unit, convolution: Convolution, residual: SourceBuffer | None, memory: Mapping[Piece, Tensor]
@@ -108,13 +93,7 @@ class CudaUnit(CudaNode):
 
 
 class CudaPool(CudaNode):
-    """A max-pool bound to memory, which PyTorch executes: (C, N, H, W) is channels-last there, N being the channels.
-
-    Args:
-        pool: the pool.
-        x: its input, which is stored.
-        memory: where everything is kept.
-    """
+    """A max-pool bound to memory, which PyTorch executes: (C, N, H, W) is channels-last there, N being the channels."""
 
     def __init__(self, pool: Pool, x: SourceBuffer, memory: Mapping[Piece, Tensor]) -> None:
         self._window = [[length] * 2 for length in pool.window]
@@ -144,9 +123,7 @@ class CudaPool(CudaNode):
 class CudaDyReLU:
     """A DyReLU bound to memory.
 
-    Args:
-        unit: the DyReLU.
-        u: (C, H, W, N) memory for its input.
+    Its input is in `u` (C, H, W, N).
     """
 
     def __init__(self, unit: DyReLU, u: Tensor) -> None:
@@ -156,14 +133,7 @@ class CudaDyReLU:
         self._coefficients: Tensor | None = None
 
     def forward(self, source: Source, residual: Source | None, y: Tensor, *, learns: bool) -> None:
-        """Write the output y (C, H, W, N) for the input source + residual.
-
-        Args:
-            source: the input without the residual.
-            residual: what is added to it.
-            y: the output.
-            learns: whether a backward pass follows.
-        """
+        """Write the output y (C, H, W, N) for the input source + residual."""
         dyrelu.finish_input(source, residual, self.u, self._means_of_u)
         with torch.set_grad_enabled(learns):
             means = self._means_of_u.T.contiguous().requires_grad_(learns)
@@ -177,10 +147,6 @@ class CudaDyReLU:
 
         The gradients of the DyReLU's parameters are left in their `.grad`, and the sums that batch norm needs where
         `backward.through_norm` looks for them.
-
-        Args:
-            output: the output of the unit before its DyReLU.
-            gradient: (C, H, W, N).
         """
         coefficients, means = self._coefficients, self._means
         if coefficients is None or means is None:

@@ -19,15 +19,7 @@ Shapes = dict[Piece, tuple[int, ...]]
 
 
 class GraphEngine(ABC):
-    """Binds a network to memory once for each batch size, and again when masks, activations or images have changed.
-
-    Args:
-        model: a network of `east.models`, in float32 or float64.
-        active: the active weights of its masked layers, by name.
-        arithmetic: of the clip and of the optimizer.
-        arena: where activations live.
-        choose: how each layer is executed, asked after every change of the masks.
-    """
+    """Binds a network to memory once for each batch size, and again when masks, activations or images have changed."""
 
     name = "sparse"
 

@@ -143,13 +143,7 @@ class Head:
 
 @dataclass(eq=False)
 class Network:
-    """A network in the order of execution.
-
-    Attributes:
-        images: the input.
-        nodes: units and pools.
-        head: the classifier.
-    """
+    """A network in the order of execution."""
 
     images: Activation
     nodes: list[Unit | Pool]

@@ -120,15 +120,7 @@ class BoundHead(ABC):
 
 
 class Program:
-    """A network bound to memory for one batch size.
-
-    Args:
-        network: the network.
-        take_images: writes images (N, C, H, W) where the first units read them.
-        nodes: its units and pools, in the order of execution.
-        head: its classifier.
-        buffers: all activations.
-    """
+    """A network bound to memory for one batch size."""
 
     def __init__(
         self,
