@@ -162,7 +162,7 @@ def main(
     stem = "clip-estimators" if compared == "estimators" else f"numerics-{slug(where)}"
 
     def report(pairs: Pairs) -> None:
-        save(pairs, render(pairs, margin, level), out, stem)
+        save(pairs.model_dump_json(indent=1), render(pairs, margin, level), out, stem)
 
     with tempfile.TemporaryDirectory() as temporary:
         folder = runs or Path(temporary)

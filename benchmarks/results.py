@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from east.config import load_plan
 from east.config.run import Frozen, RunSpec
@@ -98,9 +98,9 @@ def slug(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
-def save(results: BaseModel, text: str, folder: Path, stem: str) -> Path:
+def save(content: str, text: str, folder: Path, stem: str) -> Path:
     """Write results as JSON and as Markdown beside it; returns the Markdown file."""
-    write_atomically(folder / f"{stem}.json", results.model_dump_json(indent=1) + "\n")
+    write_atomically(folder / f"{stem}.json", content + "\n")
     path = folder / f"{stem}.md"
     write_atomically(path, text)
     return path

@@ -1,5 +1,6 @@
 """The benchmark of the training step: `python -m benchmarks.step`, or `make bench`."""
 
+import json
 import multiprocessing
 import os
 import platform
@@ -17,7 +18,7 @@ import typer
 
 from benchmarks.floor import bytes_per_step, copy_bandwidth
 from benchmarks.results import RESULTS_FOLDER, in_turn, run_command, save, slug, today
-from benchmarks.step_results import Cell, Floor, Machine, Peak, Results, Timing, render
+from benchmarks.step_results import Results, render
 from benchmarks.variants import (
     CPU,
     MAKE_DENSE,
@@ -72,45 +73,50 @@ def run(
         EastError: the kernels cannot be compiled, or memory does not suffice.
     """
     started, load, kernels = time.perf_counter(), os.getloadavg()[0], load_kernels()
-    machine = Machine(
-        processor=device_name(CPU),
-        cores=len(os.sched_getaffinity(0)),
-        platform=platform.platform(),
-        python=platform.python_version(),
-        torch=torch.__version__,
-        compiler=kernels.compiler,
-        vector=kernels.vector,
-        commit=commit(),
-        load=load,
-    )
-    cells: list[Cell] = []
-    peaks: list[Peak] = []
+    machine = {
+        "processor": device_name(CPU),
+        "cores": len(os.sched_getaffinity(0)),
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "compiler": kernels.compiler,
+        "vector": kernels.vector,
+        "commit": commit(),
+        "load": load,
+    }
+    cells: list[Results] = []
+    peaks: list[Results] = []
     for name, network in networks.items():
         used = densities if network.only_density is None else (network.only_density,)
         counts = _counts_of(network, threads)
         cells += [_time_apart(name, network, used, count, rounds, batch_size) for count in counts]
         peaks += _peaks(name, network, used, max(threads), batch_size)
     first = next(iter(networks.values()))
-    return Results(
-        machine=machine,
-        date=today(),
-        minutes=(time.perf_counter() - started) / 60,
-        short=short,
-        image_shape=DATASETS[first.spec.dataset.name].image_shape,
-        batch_size=batch_size,
-        cells=tuple(cells),
-        peaks=tuple(peaks),
-    )
+    return {
+        "machine": machine,
+        "date": today(),
+        "minutes": (time.perf_counter() - started) / 60,
+        "short": short,
+        "image_shape": DATASETS[first.spec.dataset.name].image_shape,
+        "batch_size": batch_size,
+        "cells": cells,
+        "peaks": peaks,
+    }
 
 
 def save_step(results: Results, folder: Path) -> Path:
     """Write the results as JSON and as Markdown, named for processor and date; returns the Markdown file."""
-    return save(results, render(results), folder, f"{slug(results.machine.processor)}-{results.date}")
+    return save(
+        json.dumps(results, indent=1, ensure_ascii=False),
+        render(results),
+        folder,
+        f"{slug(results['machine']['processor'])}-{results['date']}",
+    )
 
 
 def time_network(
     name: str, network: TimedNetwork, *, densities: Sequence[float], threads: int, rounds: int, batch_size: int
-) -> Cell:
+) -> Results:
     """Time all variants of a network in turn; for a fresh process, whose number of threads it sets.
 
     A round is one step of each dense variant and then some steps of the sparse engine at each density. Every dense
@@ -127,7 +133,7 @@ def time_network(
     sparse = SparseSteps(network, densities, batch_size)
     for step in dense.values():
         step(1)
-    floors: dict[float, Floor] = {}
+    floors: dict[float, Results] = {}
 
     def time_dense(variant: VariantName, step: DenseStep, number: int) -> dict[Series, float]:
         plain = _seconds(step.step, number + 1)
@@ -141,13 +147,13 @@ def time_network(
         sparse.clipped(1)
         if density not in floors:
             image_shape = DATASETS[network.spec.dataset.name].image_shape
-            floors[density] = Floor(
-                density=density,
-                nonzeros=sum(int(layer.mask.sum()) for layer in masked_layers(sparse.model).values()),
-                bytes_moved=None
+            floors[density] = {
+                "density": density,
+                "nonzeros": sum(int(layer.mask.sum()) for layer in masked_layers(sparse.model).values()),
+                "bytes_moved": None
                 if dyrelu_units(sparse.model)
                 else bytes_per_step(sparse.model, image_shape, batch_size),
-            )
+            }
         times: dict[Series, float] = {}
         for clip, step in ((False, sparse.plain), (True, sparse.clipped)):
             seconds: list[float] = []
@@ -162,17 +168,17 @@ def time_network(
         rounds,
         lambda number: print(f"{where}: round {number} of {rounds}", flush=True),
     )
-    return Cell(
-        network=name,
-        label=network.label,
-        threads=threads,
-        copy_bandwidth=bandwidth,
-        timings=tuple(
-            Timing(variant=variant, clip=clip, density=density, seconds=tuple(seconds))
+    return {
+        "network": name,
+        "label": network.label,
+        "threads": threads,
+        "copy_bandwidth": bandwidth,
+        "timings": [
+            {"variant": variant, "clip": clip, "density": density, "seconds": seconds}
             for (variant, clip, density), seconds in found.items()
-        ),
-        floors=tuple(floors.values()),
-    )
+        ],
+        "floors": list(floors.values()),
+    }
 
 
 def _seconds(step: Step, number: int) -> float:
@@ -185,7 +191,7 @@ def _counts_of(network: TimedNetwork, threads: Sequence[int]) -> Sequence[int]:
 
 def _time_apart(
     name: str, network: TimedNetwork, densities: Sequence[float], threads: int, rounds: int, batch_size: int
-) -> Cell:
+) -> Results:
     job = partial(
         time_network, name, network, densities=densities, threads=threads, rounds=rounds, batch_size=batch_size
     )
@@ -201,7 +207,9 @@ def _time_apart(
             ) from error
 
 
-def _peaks(name: str, network: TimedNetwork, densities: Sequence[float], threads: int, batch_size: int) -> list[Peak]:
+def _peaks(
+    name: str, network: TimedNetwork, densities: Sequence[float], threads: int, batch_size: int
+) -> list[Results]:
     asked: list[tuple[VariantName, float | None]] = [(variant, None) for variant in network.compared]
     asked += [("sparse", density) for density in densities]
     found = []
@@ -209,7 +217,7 @@ def _peaks(name: str, network: TimedNetwork, densities: Sequence[float], threads
         make = partial(make_step, network, variant, density or densities[0], batch_size)
         # Two steps that are not timed: in the second one momentum and gradients are all there.
         _, megabytes = measure_steps(make, steps=0, device=CPU, threads=threads)
-        found.append(Peak(network=name, variant=variant, density=density, megabytes=megabytes))
+        found.append({"network": name, "variant": variant, "density": density, "megabytes": megabytes})
     print(f"{network.label}: peak memory of {len(found)} steps measured", flush=True)
     return found
 
@@ -250,7 +258,7 @@ def main(
         short=short,
     )
     path = save_step(results, out)
-    print(f"{render(results)}\nWritten to {path} and the .json beside it, {results.minutes:.1f} minutes.")
+    print(f"{render(results)}\nWritten to {path} and the .json beside it, {results['minutes']:.1f} minutes.")
 
 
 if __name__ == "__main__":

@@ -151,7 +151,7 @@ def run(parts: Mapping[str, Part], results: Results, *, seconds: float, folder: 
         record = run_part(part, deadline - time.monotonic() - share * later, small=results.small)
         record = _decided(part, record, {other: of.frame for other, of in results.parts.items()})
         results = results.model_copy(update={"parts": results.parts | {name: record}})
-        path = save(results, render(results), folder, stem(results))
+        path = save(results.model_dump_json(indent=1), render(results), folder, stem(results))
         print(f"{name}: {record.state}, {record.seconds:.0f} s. {record.verdict or record.error}", flush=True)
     return results, path
 
