@@ -71,15 +71,12 @@ class Part(Protocol):
     @property
     def seconds(self) -> float:
         """That it is given of eight minutes; what earlier parts left is added."""
-        ...
 
     def measure(self, setting: Setting) -> Iterator[Row]:
         """What it finds, one thing at a time; in a process of its own."""
-        ...
 
     def decide(self, rows: pd.DataFrame, others: Mapping[str, pd.DataFrame]) -> str:
         """The answer, from what it found and what the parts before it did."""
-        ...
 
 
 class Record(Frozen):

@@ -35,21 +35,17 @@ class Arithmetic(Protocol):
 
     def sum_of_squares(self, tensors: Tensors) -> Tensor:
         """The sum of squares of all elements, 0-d in float64."""
-        ...
 
     def mean(self, numbers: Tensor) -> Tensor:
         """The mean of a vector in float64, 0-d."""
-        ...
 
     def square_root(self, number: Tensor) -> Tensor:
         """The square root of a number, 0-d in float64."""
-        ...
 
     def sgd(
         self, values: Tensors, gradients: Tensors, momenta: Tensors, lr: float | Tensor, **rule: Unpack[SgdRule]
     ) -> None:
         """One step of `torch.optim.SGD` in place, whose momenta begin at zero."""
-        ...
 
     def adam(
         self,
@@ -62,7 +58,6 @@ class Arithmetic(Protocol):
         **rule: Unpack[AdamRule],
     ) -> None:
         """One step of `torch.optim.Adam` with L2 weight decay in place; `steps` (0-d each) count the steps made."""
-        ...
 
 
 class PyTorchArithmetic:

@@ -130,16 +130,13 @@ class Engine(Protocol):
     @property
     def name(self) -> str:
         """The name under which the config chooses it."""
-        ...
 
     @property
     def arithmetic(self) -> Arithmetic:
         """That of the clip and of the optimizer."""
-        ...
 
     def __call__(self, images: Tensor) -> Tensor:
         """Logits (N, classes) of images (N, C, H, W), in the mode that the network is in; no gradient is needed."""
-        ...
 
     def gradients(self, images: Tensor, criterion: Callable[[Tensor], Tensor], request: GradientRequest) -> Gradients:
         """Forward and backward pass of one batch, in the mode that the network is in.
@@ -150,11 +147,9 @@ class Engine(Protocol):
 
         The criterion makes of logits (N, classes) a loss that can be differentiated.
         """
-        ...
 
     def masks_changed(self) -> None:
         """Called after every change of the masks, before the next step; the `ActiveWeights` are up to date."""
-        ...
 
     def signature(self, images: Tensor) -> Hashable:
         """What a step on such images depends on beyond the contents of the tensors that it reads.
@@ -164,8 +159,6 @@ class Engine(Protocol):
 
         Of the images only the shape counts.
         """
-        ...
 
     def executed(self) -> Executed:
         """What has been executed since the engine was made; before the first images, what would be."""
-        ...

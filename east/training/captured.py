@@ -62,7 +62,6 @@ class Recorder(Protocol):
 
     def warm_up(self, work: Work) -> None:
         """Do the work once as it will be recorded, so that all that it needs is there."""
-        ...
 
     def record(self, work: Work) -> Work:
         """Record the work without doing it.
@@ -73,7 +72,6 @@ class Recorder(Protocol):
         Raises:
             RuntimeError: it cannot be recorded; nothing has been done.
         """
-        ...
 
 
 class CudaGraphs:

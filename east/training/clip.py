@@ -50,7 +50,12 @@ class GradientClip:
             return GradientRequest(dense)
         if self._spec.estimator == "exact":
             return GradientRequest(dense=True)
-        return GradientRequest(dense, self._draw_signs(step))
+        # Signs (probes, out) for each masked layer, all of one draw.
+        drawn = generator(self._seed, "sketch", step).signs(len(self._all_signs))
+        self._all_signs.copy_(staged(drawn, self._device), non_blocking=True)
+        parts = torch.split(self._all_signs, self._sizes)
+        layers = zip(self._active, parts, strict=True)
+        return GradientRequest(dense, {name: signs.view(self._spec.probes, -1) for name, signs in layers})
 
     def apply(self, step: int, plain: Sequence[Tensor], squared_norms: Tensor | None) -> None:
         """Scale the gradients of one step in place.
@@ -63,7 +68,16 @@ class GradientClip:
         """
         active = [weights.gradient for weights in self._active.values() if weights.gradient is not None]
         if self.measures(step):
-            self._norm.copy_(self._measure(plain, active, squared_norms))
+            masked: Sequence[Tensor] = []
+            if self._spec.scope == "active":
+                masked = active
+            elif self._spec.estimator == "exact":
+                dense = (weights.layer.weight.grad for weights in self._active.values())
+                masked = [gradient for gradient in dense if gradient is not None]
+            squared = self._arithmetic.sum_of_squares([*plain, *masked])
+            if squared_norms is not None:
+                squared = squared + self._arithmetic.mean(squared_norms)
+            self._norm.copy_(self._arithmetic.square_root(squared))
         scaled = [*plain, *active]
         scale = (self._spec.norm / (self._norm + EPSILON)).clamp(max=1.0)
         torch._foreach_mul_(scaled, scale.to(scaled[0]))
@@ -75,24 +89,3 @@ class GradientClip:
     def load_state_dict(self, saved: Mapping[str, Tensor]) -> None:
         """Take over the state that `state_dict` gave."""
         self._norm.copy_(saved["norm"])
-
-    def _measure(self, plain: Sequence[Tensor], active: Sequence[Tensor], squared_norms: Tensor | None) -> Tensor:
-        """The global norm, 0-d in float64; not finite where a gradient is not."""
-        if self._spec.scope == "active":
-            masked = active
-        elif self._spec.estimator == "exact":
-            dense = (weights.layer.weight.grad for weights in self._active.values())
-            masked = [gradient for gradient in dense if gradient is not None]
-        else:
-            masked = []
-        squared = self._arithmetic.sum_of_squares([*plain, *masked])
-        if squared_norms is not None:
-            squared = squared + self._arithmetic.mean(squared_norms)
-        return self._arithmetic.square_root(squared)
-
-    def _draw_signs(self, step: int) -> dict[str, Tensor]:
-        """Signs (probes, out) for each masked layer, all of one draw."""
-        drawn = generator(self._seed, "sketch", step).signs(len(self._all_signs))
-        self._all_signs.copy_(staged(drawn, self._device), non_blocking=True)
-        parts = torch.split(self._all_signs, self._sizes)
-        return {name: signs.view(self._spec.probes, -1) for name, signs in zip(self._active, parts, strict=True)}

@@ -71,13 +71,8 @@ def commit(package: Path = PACKAGE) -> str | None:
 
 
 @cache
-def code_digest() -> str:
+def code_digest(package: Path = PACKAGE) -> str:
     """A digest of the code that decides numbers: comments, docstrings and layout leave it as it is."""
-    return digest_of_sources(PACKAGE)
-
-
-def digest_of_sources(package: Path) -> str:
-    """See `code_digest`."""
     digest = hashlib.sha256()
     for file in numeric_sources(package):
         digest.update(file.relative_to(package).as_posix().encode())

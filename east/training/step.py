@@ -35,15 +35,12 @@ class Step(Protocol):
             The batch's summed cross-entropy and its number of correct predictions, both 0-d tensors on the device that
             hold until the next step.
         """
-        ...
 
     def masks_changed(self) -> None:
         """Called after each change of the masks: dropped weights become zero, and all that goes by masks follows."""
-        ...
 
     def phase_changed(self) -> None:
         """Called when parameters have left the network or are trained no longer."""
-        ...
 
 
 @dataclass(frozen=True)

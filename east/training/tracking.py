@@ -58,7 +58,8 @@ def epoch_tracker(tracking: str, folder: Path) -> Iterator[Hook]:
     try:
         yield events
     finally:
-        events.close()
+        if events.writer is not None:
+            events.writer.close()
 
 
 class _EventFiles(Hook):
@@ -79,11 +80,6 @@ class _EventFiles(Hook):
             self.writer = self._begin(record.epoch)
         _add_scalars(self.writer, record, time.time())
         self.writer.flush()
-
-    def close(self) -> None:
-        """Close the file, if one was begun."""
-        if self.writer is not None:
-            self.writer.close()
 
     def _begin(self, epoch: int) -> "SummaryWriter":
         """A new file with the epochs before this one."""
