@@ -61,7 +61,7 @@ def judge(pairs: Sequence[Pair], margin: float, level: float) -> Verdict:
         level: coverage of the interval; that by which the two tests decide has coverage 2 * level - 1.
     """
     differences = [second - first for first, second in pairs if first is not None and second is not None]
-    # A pair that diverged is no evidence of being equal: nothing is accepted then.
+    # A pair that diverged does not show that the ways are equal: nothing is accepted then.
     if len(differences) < max(2, len(pairs)):
         return Verdict(mean=fmean(differences) if differences else None, low=None, high=None, accepted=False)
     wide, narrow = (mean_interval(differences, coverage) for coverage in (level, 2 * level - 1))

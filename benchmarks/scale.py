@@ -43,15 +43,12 @@ EAST = [sys.executable, "-m", "east"]
 def overlay(runs: int) -> dict[str, Any]:
     """What to put over config/test.yaml for this many runs: tables of up to 100 rows, ten seeds each.
 
-    Args:
-        runs: a multiple of 100.
-
     Raises:
-        EastError: it is none.
+        EastError: the number is not a multiple of 100.
     """
     count, rest = divmod(runs, RUNS_A_MULTIPLIER)
     if count < 1 or rest:
-        raise EastError(f"--runs {runs} is no multiple of {RUNS_A_MULTIPLIER}.")
+        raise EastError(f"--runs {runs} is not a multiple of {RUNS_A_MULTIPLIER}.")
     multipliers = [round(1.5 + 0.1 * i, 1) for i in range(count)]
     tables = {
         f"tableS{start // MULTIPLIERS_A_TABLE + 1}": {

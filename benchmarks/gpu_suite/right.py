@@ -145,7 +145,7 @@ def _step(way: Way, spec: RunSpec, setting: Setting, *, steps_before: int, doubl
 
 
 def relative(found: Tensor, reference: Tensor) -> float:
-    """||found - reference|| / ||reference||; infinite where that is no number, as for vectors of unequal length."""
+    """||found - reference|| / ||reference||; infinite where that is not a number, as for vectors of unequal length."""
     if found.shape != reference.shape:
         return float("inf")
     error = (found.double() - reference.double()).norm() / reference.double().norm()

@@ -124,7 +124,7 @@ class ExecutionLog:
 class Engine(Protocol):
     """Executes a network whose parameters, masks and state dict stay those of its modules.
 
-    An engine is made with the network's `ActiveWeights`, which it reads anew if it lays the weights out differently.
+    An engine is made with the network's `ActiveWeights`, which it reads again if it lays the weights out differently.
     """
 
     @property

@@ -39,7 +39,7 @@ def make_engine(
     """An engine by name; it may lay the weights out in another way, and then reads the active weights again.
 
     On a CPU `auto` is the sparse engine for each network that it knows and that has a zero to leave out, from the first
-    step to the last; on a GPU, what costs less with the masks of the moment. Where the kernels of the sparse engine are
+    step to the last; on a GPU, what costs less with the current masks. Where the kernels of the sparse engine are
     not available, the dense engine takes its place, and a line says why and what is lost.
 
     Args:

@@ -48,7 +48,7 @@ class Assembly:
 def assemble(
     spec: RunSpec, model: ResNet, masks: MaskUpdater, *, device: torch.device, engine: str, kind: StepKind
 ) -> Assembly:
-    """Put together what makes the steps of a run; the masks are those of the moment.
+    """Put together what makes the steps of a run; with the current masks.
 
     On a CPU the engine `auto` is one engine from the first step to the last.
 
@@ -92,7 +92,7 @@ class Training:
         sums: the steps that are done of the epoch after `epoch`.
         epoch: epochs that are done.
         diverged_at_step: the step at the end of the first epoch in which a loss, a logit of the evaluation, or the
-            network itself is no longer finite; there the run ends.
+            network itself is not finite; there the run ends.
         epochs: a record of each epoch that is done.
         updates: a record of each mask update, the random masks of the start among them.
     """

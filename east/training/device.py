@@ -49,7 +49,7 @@ def forget_peak() -> None:
 
 
 def resident_memory_mb() -> float:
-    """Memory that this process holds now, in MB; its peak where the system does not tell."""
+    """Memory that this process holds now, in MB; its peak where the system does not say."""
     return _process_memory("VmRSS")
 
 

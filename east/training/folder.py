@@ -127,7 +127,7 @@ def discard_summary(folder: Path) -> None:
 def finished_summary(folder: Path, fingerprint: str) -> RunSummary | None:
     """The summary in a run's folder if it is whole and of this very run, else None; put back if only its copy is left.
 
-    So a job that is repeated for no reason of the run's own (data to be prepared anew, records lost) trains nothing.
+    So a job that is repeated for no reason of the run's own (data to be prepared again, records lost) trains nothing.
     """
     for name in (SUMMARY, KEPT_SUMMARY):
         try:

@@ -19,7 +19,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 """Ctrl-C; the end of a job's time, its cancellation or preemption; a scheduler's warning before that."""
 
 ECHO_SECONDS = 1.0
-"""The first signal once more within this time is no second request: launchers pass on what everyone has got already."""
+"""The first signal once more within this time is not a second request: launchers pass on what everyone has received."""
 
 _END = 0
 """Ends the watching thread; no signal has this number."""

@@ -55,7 +55,7 @@ def commit(package: Path = PACKAGE) -> str | None:
 
     A copy of the package that lies within another repository (installed there, or unpacked) has no commit: it is the
     place `east/` at the top of a repository that counts, if that repository tracks it. So worktrees and submodules
-    have theirs. Sources are compared by what they hold, as Git can be told to overlook an edit, and does overlook
+    have theirs. Sources are compared by what they hold, as Git can be made to overlook an edit, and does overlook
     sources that were never added.
     """
     package = package.resolve()

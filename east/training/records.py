@@ -222,7 +222,7 @@ class RunInput(BaseModel):
 
 
 class Inputs(BaseModel):
-    """What a derived file was made from, so that a stale or damaged one can be told from what is there."""
+    """What a derived file was made from, so that a stale or damaged one is recognised."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

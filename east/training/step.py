@@ -47,7 +47,7 @@ class Step(Protocol):
 class TrainingStep:
     """Forward, backward, clip, optimizer step: in the order of the authors' code (Section A.1).
 
-    Every operation is issued anew at each step.
+    Every operation is issued one by one at each step.
     """
 
     engine: Engine

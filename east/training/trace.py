@@ -80,7 +80,7 @@ class Tracing(Hook):
 def active_positions(weights: ActiveWeights) -> Tensor:
     """Row-major indices of a layer's active weights in ascending order, after the weight's shape; int64.
 
-    Where all are active there are none to tell apart, and the shape stands alone.
+    Where all are active, the shape stands alone.
     """
     shape = torch.tensor(weights.layer.weight.shape)
     if weights.is_full or weights.positions is None:

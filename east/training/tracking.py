@@ -66,7 +66,7 @@ class _EventFiles(Hook):
     """The event files of a run, in which TensorBoard finds each of its epochs once, in order.
 
     What a killed attempt left may lack its last epochs or hold some that are trained again. So every attempt takes
-    back all that was written before it and begins anew from metrics.csv, which is whole.
+    back all that was written before it and starts over from metrics.csv, which is whole.
     """
 
     def __init__(self, folder: Path, make_writer: "type[SummaryWriter]") -> None:

@@ -23,7 +23,7 @@ def test_a_synthetic_plan_has_as_many_runs_as_asked_for(tmp_path, runs, tables):
 
 
 def test_a_size_that_cannot_be_made_is_refused():
-    with pytest.raises(EastError, match="--runs 150 is no multiple of 100"):
+    with pytest.raises(EastError, match="--runs 150 is not a multiple of 100"):
         overlay(150)
 
 

@@ -218,7 +218,7 @@ class CpuUnit(BoundNode):
         return torch.stack(occupied).amax(0)
 
     def _structure(self) -> dict[str, Any]:
-        """What the kernels of both passes are told."""
+        """The arguments that the kernels of both passes share."""
         return {
             "geometry": self.geometry,
             "by_output": k.Lists.of(self.layer.index.by_output),

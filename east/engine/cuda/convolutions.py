@@ -49,7 +49,7 @@ class ResidentIndex:
         self.refill()
 
     def refill(self) -> None:
-        """Write the lists of the non-zeros of the moment."""
+        """Write the lists of the current non-zeros."""
         index = NonzeroIndex.of(self.weights)
         lists = (getattr(by, field.name) for by in (index.by_output, index.by_input) for field in fields(Grouped))
         for part, new in zip(self._host_parts, lists, strict=True):

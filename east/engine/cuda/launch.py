@@ -1,4 +1,4 @@
-"""What kernels are told, by the names of their parameters."""
+"""The arguments of kernels, by the names of their parameters."""
 
 from typing import Any
 

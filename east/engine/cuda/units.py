@@ -51,7 +51,7 @@ class CudaUnit(CudaNode):
         self.normalised = Source(z, self.norm.scale, self.norm.shift, stored=self.convolution.stored)
         rectify = unit.rectify and self.dynamic is None
         source = replace(self.normalised, rectify=rectify) if y is None else Source(y)
-        # Without a residual the sign is found anew from z.
+        # Without a residual the sign is found again from z.
         self.output = Output(z, self.convolution.stored, self.norm, rectify, None if unit.residual is None else y)
         self._y = y
         super().__init__(source, memory["gradient", unit.y.gradient_key])

@@ -49,7 +49,7 @@ class Buffer:
 class Arena:
     """Hands out tensors from one piece of memory, which it never gives back.
 
-    Activations are the same size in every step. Memory that is taken anew each time costs more than the step, because
+    Activations are the same size in every step. Memory that is allocated each time costs more than the step, because
     its pages are cleared when they are first touched.
     """
 
