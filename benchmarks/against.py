@@ -8,10 +8,10 @@ import json
 import statistics
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Annotated, Self
+from typing import Annotated
 
 import torch
 import typer
@@ -22,7 +22,7 @@ from east.files import write_atomically
 from east.training.provenance import device_name
 
 WORKER = Path(__file__).with_name("against_worker.py")
-KINDS = {
+STEP_KINDS = {
     "plain": "step",
     "sketch": "step with the default clip",
     "exact": "step with dense gradients",
@@ -31,36 +31,25 @@ KINDS = {
 DENSITIES = (0.0005, 0.005, 0.01)
 
 
-class Worker:
-    """A process that times steps of a checkout."""
+@contextmanager
+def worker(checkout: Path, threads: int) -> Iterator[Callable[[str, float], float]]:
+    """A process that times steps of a checkout: seconds of one kind of step at a density, the fastest of a few."""
+    command, pipe = [sys.executable, str(WORKER), str(checkout), str(threads)], subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
 
-    def __init__(self, checkout: Path, threads: int) -> None:
-        self._checkout = checkout
-        self._process = subprocess.Popen(
-            [sys.executable, str(WORKER), str(checkout), str(threads)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        def seconds(kind: str, density: float) -> float:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            print(json.dumps([kind, density]), file=process.stdin, flush=True)
+            answer = process.stdout.readline()
+            if not answer:
+                raise EastError(f"timing {checkout} failed; its message is above.")
+            return float(answer)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._process.terminate()
-        self._process.wait()
-
-    def seconds(self, kind: str, density: float) -> float:
-        """Of one step, the fastest of a few."""
-        if self._process.stdin is None or self._process.stdout is None:
-            raise RuntimeError("the worker has no pipes")
-        print(json.dumps([kind, density]), file=self._process.stdin, flush=True)
-        answer = self._process.stdout.readline()
-        if not answer:
-            raise EastError(f"timing {self._checkout} failed; its message is above.")
-        return float(answer)
+        try:
+            yield seconds
+        finally:
+            process.terminate()
 
 
 def compare(checkout: Path, threads: int, rounds: int, densities: Sequence[float]) -> list[list[str]]:
@@ -69,19 +58,19 @@ def compare(checkout: Path, threads: int, rounds: int, densities: Sequence[float
     The first round does not count.
     """
     rows = []
-    with Worker(checkout, threads) as theirs, Worker(ROOT, threads) as ours:
+    with worker(checkout, threads) as theirs, worker(ROOT, threads) as ours:
         for density in densities:
-            for kind in KINDS:
+            for kind in STEP_KINDS:
                 turns = [
-                    lambda _, kind=kind, density=density: {"theirs": theirs.seconds(kind, density)},
-                    lambda _, kind=kind, density=density: {"ours": ours.seconds(kind, density)},
+                    lambda _, kind=kind, density=density: {"theirs": theirs(kind, density)},
+                    lambda _, kind=kind, density=density: {"ours": ours(kind, density)},
                 ]
                 timed = in_turn(turns, rounds + 1)
                 before, after = timed["theirs"][1:], timed["ours"][1:]
                 ratios = [own / other for own, other in zip(after, before, strict=True)]
                 ratio = f"{statistics.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})"
                 times = [f"{1000 * statistics.median(seconds):,.0f}" for seconds in (before, after)]
-                rows.append([KINDS[kind], f"{density:g}", str(threads), *times, ratio])
+                rows.append([STEP_KINDS[kind], f"{density:g}", str(threads), *times, ratio])
                 print(" | ".join(rows[-1]), flush=True)
     return rows
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from east.engine.graph.network import Activation, Network, Unit, describe
+from east.engine.graph.network import Activation, Network, Unit, network_of
 from east.errors import EastError
 from east.models import ResNet
 from east.sparse.layers import MaskedLayer, masked_layers
@@ -51,7 +51,7 @@ def bytes_per_step(model: ResNet, image_shape: tuple[int, int, int], batch: int)
     Raises:
         EastError: the network has other parts than those.
     """
-    network = describe(model, image_shape)
+    network = network_of(model, image_shape)
     if len(network.units) < len(network.nodes) or any(unit.dct or unit.dynamic for unit in network.units):
         raise EastError("the floor is counted for networks of convolutions, batch norms and ReLUs only.")
     connected = {name: _connected(layer) for name, layer in masked_layers(model).items()}

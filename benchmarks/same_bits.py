@@ -28,7 +28,7 @@ from east.errors import EastError
 from east.files import write_atomically
 from east.training.folder import METRICS, TRACE, UPDATES
 
-RUN = "tablemethods/east-combined-resnet34-digits/seed1"
+RUN_ID = "tablemethods/east-combined-resnet34-digits/seed1"
 EPOCHS, STEPS_AN_EPOCH = 34, 6
 """204 steps, two cycles of the density among them."""
 
@@ -37,7 +37,7 @@ COMPARED = (METRICS, UPDATES, TRACE)
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to train the run.
+    """One way to train_variant the run.
 
     `busy` loops run beside it.
     """
@@ -52,7 +52,7 @@ class Variant:
 
 def spec() -> RunSpec:
     """EAST on ResNet-34: DyReLU that fades, shared weights, two density cycles, a sketched clip, validation."""
-    content = demo_run(RUN).model_dump()
+    content = demo_run(RUN_ID).model_dump()
     content["cycle"] |= {"cycle_length": 12.0, "cycles": 2}
     content["phasing"] |= {"start": 8.0, "end": 24.0}
     content["training"] |= {"epochs": EPOCHS, "batch_size": 250, "lr_drop_epochs": [20, 28]}
@@ -92,7 +92,7 @@ def variants(first: Path, second: Path, others: Sequence[Path]) -> list[Variant]
     return found + [Variant(_versions(python), first, python) for python in others]
 
 
-def train(variant: Variant, run: Path, folder: Path, data_dir: Path) -> tuple[str, float]:
+def train_variant(variant: Variant, run: Path, folder: Path, data_dir: Path) -> tuple[str, float]:
     """The digest of what a variant leaves, and its seconds.
 
     Raises:
@@ -112,7 +112,7 @@ def train(variant: Variant, run: Path, folder: Path, data_dir: Path) -> tuple[st
             check=False,
         )
     if finished.returncode != 0:
-        raise EastError(f"'{variant.label}' did not train: {finished.stderr.strip().splitlines()[-1]}")
+        raise EastError(f"'{variant.label}' did not train_variant: {finished.stderr.strip().splitlines()[-1]}")
     if "falls back to dense" in finished.stderr:
         raise EastError(f"'{variant.label}' trained densely: {finished.stderr.strip().splitlines()[-1]}")
     seconds = time.perf_counter() - started
@@ -168,7 +168,7 @@ def main(
             subprocess.run(["make", "--silent", "setup"], cwd=second, check=True)
         rows: list[tuple[str, str, float]] = []
         for place, variant in enumerate(variants(first, second, python or [])):
-            rows.append((variant.label, *train(variant, run, folder / "runs" / str(place), data_dir)))
+            rows.append((variant.label, *train_variant(variant, run, folder / "runs" / str(place), data_dir)))
             print(f"{rows[-1][0]}: {rows[-1][1][:16]}, {rows[-1][2]:.0f} s", flush=True)
     different = [label for label, digest, _ in rows if digest != rows[0][1]]
     write_atomically(out, render(rows))

@@ -23,11 +23,11 @@ from benchmarks.variants import (
     CPU,
     MAKE_DENSE,
     DenseStep,
+    NumberedStep,
     SparseSteps,
-    Step,
     TimedNetwork,
     VariantName,
-    make_step,
+    make_variant,
     timed_networks,
 )
 from east.cost.measure import measure_steps, seconds_of
@@ -52,7 +52,7 @@ SPARSE_SECONDS = 0.6
 SPARSE_STEPS = 5
 """A sparse step is repeated in a round for this long, but no more than so many times; the median counts."""
 
-Series = tuple[VariantName, bool, float | None]
+TimedSeries = tuple[VariantName, bool, float | None]
 """Variant, whether it clips, and density."""
 
 
@@ -135,14 +135,14 @@ def time_network(
         step(1)
     floors: dict[float, Results] = {}
 
-    def time_dense(variant: VariantName, step: DenseStep, number: int) -> dict[Series, float]:
+    def time_dense(variant: VariantName, step: DenseStep, number: int) -> dict[TimedSeries, float]:
         plain = _seconds(step.step, number + 1)
-        found: dict[Series, float] = {(variant, False, None): plain}
+        found: dict[TimedSeries, float] = {(variant, False, None): plain}
         if step.clip is not None:
             found[variant, True, None] = plain + _seconds(step.clip, number + 1)
         return found
 
-    def time_sparse(density: float, number: int) -> dict[Series, float]:
+    def time_sparse(density: float, number: int) -> dict[TimedSeries, float]:
         sparse.use(density)
         sparse.clipped(1)
         if density not in floors:
@@ -154,7 +154,7 @@ def time_network(
                 if dyrelu_units(sparse.model)
                 else bytes_per_step(sparse.model, image_shape, batch_size),
             }
-        times: dict[Series, float] = {}
+        times: dict[TimedSeries, float] = {}
         for clip, step in ((False, sparse.plain), (True, sparse.clipped)):
             seconds: list[float] = []
             while sum(seconds) < SPARSE_SECONDS and len(seconds) < SPARSE_STEPS:
@@ -181,7 +181,7 @@ def time_network(
     }
 
 
-def _seconds(step: Step, number: int) -> float:
+def _seconds(step: NumberedStep, number: int) -> float:
     return seconds_of(lambda: step(number), CPU)
 
 
@@ -214,7 +214,7 @@ def _peaks(
     asked += [("sparse", density) for density in densities]
     found = []
     for variant, density in asked:
-        make = partial(make_step, network, variant, density or densities[0], batch_size)
+        make = partial(make_variant, network, variant, density or densities[0], batch_size)
         # Two steps that are not timed: in the second one momentum and gradients are all there.
         _, megabytes = measure_steps(make, steps=0, device=CPU, threads=threads)
         found.append({"network": name, "variant": variant, "density": density, "megabytes": megabytes})

@@ -25,14 +25,14 @@ LABELS: dict[VariantName, str] = {
 GB = 1e9
 
 Results = dict[str, Any]
-Times = dict[tuple[VariantName | None, bool, float | None], list[float]]
+Seconds = dict[tuple[VariantName | None, bool, float | None], list[float]]
 """(variant, whether it clips, density or None where the time does not depend on it) -> seconds, one a round."""
 
 
 def render(results: Results) -> str:
     """A Markdown document of everything that was found.
 
-    Times are medians over rounds. Ratios are medians of the quotients of each round, with the lower and the upper
+    Seconds are medians over rounds. Ratios are medians of the quotients of each round, with the lower and the upper
     quartile in brackets.
     """
     machine, (channels, height, width) = results["machine"], results["image_shape"]
@@ -43,11 +43,11 @@ def render(results: Results) -> str:
         f"{machine['processor']}, {_count(machine['cores'], 'core')}, {machine['platform']}; Python "
         f"{machine['python']}, PyTorch {machine['torch']}; kernels by {machine['compiler']} for {machine['vector']}; "
         f"commit {machine['commit']}. {results['date']}: {_count(rounds, 'round')} in {results['minutes']:.1f} "
-        f"minutes, load {machine['load']:.1f} at the start. Times are medians over rounds, ratios medians of the "
+        f"minutes, load {machine['load']:.1f} at the start. Seconds are medians over rounds, ratios medians of the "
         "quotients of each round, with quartiles in brackets.",
     ]
     for cell in results["cells"]:
-        times: Times = {(one["variant"], one["clip"], one["density"]): one["seconds"] for one in cell["timings"]}
+        times: Seconds = {(one["variant"], one["clip"], one["density"]): one["seconds"] for one in cell["timings"]}
         parts.append(f"## {cell['label']}, {_count(cell['threads'], 'thread')}")
         parts += [_sparse_table(cell, times), _dense_table(times)]
     labels = {cell["network"]: cell["label"] for cell in results["cells"]}
@@ -59,7 +59,7 @@ def render(results: Results) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _sparse_table(cell: Results, times: Times) -> str:
+def _sparse_table(cell: Results, times: Seconds) -> str:
     rows, first = [], cell["floors"][0]["density"]
     for floor in sorted(cell["floors"], key=lambda floor: floor["density"]):
         density = floor["density"]
@@ -85,7 +85,7 @@ def _sparse_table(cell: Results, times: Times) -> str:
     return f"{markdown(list(rows[0]), [list(row.values()) for row in rows])}\n\n{bandwidth}"
 
 
-def _dense_table(times: Times) -> str:
+def _dense_table(times: Seconds) -> str:
     fastest = _fastest_pytorch(times, False)
     header = ["executes every weight", "step", "step, clip"]
     header += [f"step / {LABELS[fastest]}"] if fastest else []
@@ -97,7 +97,7 @@ def _dense_table(times: Times) -> str:
     return markdown(header, rows)
 
 
-def _fastest_pytorch(times: Times, clip: bool) -> VariantName | None:
+def _fastest_pytorch(times: Seconds, clip: bool) -> VariantName | None:
     """Plain PyTorch in the layout whose median is smaller, if it was timed."""
     found = [name for name in PYTORCH if (name, clip, None) in times]
     return min(found, key=lambda name: statistics.median(times[name, clip, None]), default=None)

@@ -88,7 +88,7 @@ def changed(spec: RunSpec, **parts: dict[str, Any]) -> RunSpec:
     return spec.model_copy(update={name: getattr(spec, name).model_copy(update=new) for name, new in parts.items()})
 
 
-Step = Callable[[int], object]
+NumberedStep = Callable[[int], object]
 """Does something once; takes the number of the training step, counted from 1."""
 
 
@@ -104,8 +104,8 @@ class DenseStep:
     """
 
     model: ResNet
-    step: Step
-    clip: Step | None
+    step: NumberedStep
+    clip: NumberedStep | None
 
     def __call__(self, number: int) -> None:
         """The step and its clip."""
@@ -130,8 +130,8 @@ class SparseSteps:
         step, batch, lr = _training_step(network, densities[0], "sparse", batch_size)
         self.model = _model_of(step)
         self._step = step
-        self.clipped: Step = partial(step, *batch, lr, dense_gradients=False)
-        self.plain: Step = partial(replace(step, clip=None), *batch, lr, dense_gradients=False)
+        self.clipped: NumberedStep = partial(step, *batch, lr, dense_gradients=False)
+        self.plain: NumberedStep = partial(replace(step, clip=None), *batch, lr, dense_gradients=False)
 
     def use(self, density: float) -> None:
         """Take the weights and masks of the beginning of a training at this density."""
@@ -226,7 +226,7 @@ MAKE_DENSE: dict[VariantName, Callable[[TimedNetwork, float, int], DenseStep]] =
 """The dense variants by name."""
 
 
-def make_step(network: TimedNetwork, variant: VariantName, density: float, batch_size: int) -> Step:
+def make_variant(network: TimedNetwork, variant: VariantName, density: float, batch_size: int) -> NumberedStep:
     """The step of a variant by itself, with its clip where it has one."""
     if variant == "sparse":
         step, batch, lr = _training_step(network, density, "sparse", batch_size)

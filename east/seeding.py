@@ -35,16 +35,6 @@ class RandomBits:
     def __init__(self, source: Callable[[int], Words]) -> None:
         self._source = source
 
-    @classmethod
-    def of_torch(cls, random: torch.Generator | None) -> "RandomBits":
-        """A stream of words drawn by PyTorch."""
-
-        def words(count: int) -> Words:
-            drawn = torch.empty(count, dtype=torch.int64).random_(-(2**63), None, generator=random)
-            return drawn.numpy().view(np.uint64)
-
-        return cls(words)
-
     def words(self, count: int) -> Words:
         """The next `count` words (count,), each uniform on 0 .. 2^64 - 1."""
         return self._source(count)
@@ -132,11 +122,6 @@ def generator(seed: int, *purpose: str | int) -> RandomBits:
 def torch_generator(seed: int, *purpose: str | int) -> torch.Generator:
     """A CPU generator of PyTorch for one purpose, for timing only: what it draws depends on PyTorch's version."""
     return torch.Generator().manual_seed(_key(seed, purpose, bits=63))
-
-
-def as_random_bits(random: "RandomBits | torch.Generator | None") -> RandomBits:
-    """Random bits from any generator; None means PyTorch's default one."""
-    return random if isinstance(random, RandomBits) else RandomBits.of_torch(random)
 
 
 def _key(seed: int, purpose: tuple[str | int, ...], bits: int) -> int:

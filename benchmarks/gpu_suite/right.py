@@ -15,7 +15,7 @@ import pandas as pd
 from torch import Tensor
 
 from benchmarks.gpu_suite.suite import Row, Setting, each
-from benchmarks.gpu_suite.ways import EVERYTHING, NETWORKS, PLAIN, OurTraining, Way, spec_of
+from benchmarks.gpu_suite.ways import EVERYTHING, MODELS, PLAIN, OurTraining, Way, spec_of
 from benchmarks.results import ROOT
 from benchmarks.variants import random_batch
 from east.config.run import RunSpec
@@ -79,7 +79,7 @@ class Steps:
 
     def measure(self, setting: Setting) -> Iterator[Row]:
         """All ways start from the same weights and masks; the reference takes only the step that is compared."""
-        networks = list(NETWORKS.items())[: 1 if setting.small else None]
+        networks = list(MODELS.items())[: 1 if setting.small else None]
         for (label, model), method in itertools.product(networks, (PLAIN, EVERYTHING)):
             spec = spec_of(setting, model, method, CHECKED_DENSITY)
             reference = _step(REFERENCE, spec, setting, steps_before=0, double=True)

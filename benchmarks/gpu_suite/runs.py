@@ -24,7 +24,7 @@ from east.config.run import RunSpec
 from east.data.prepare import prepare
 from east.errors import EastError
 
-RUN = "tablemethods/east-combined-resnet34-digits/seed1"
+RUN_ID = "tablemethods/east-combined-resnet34-digits/seed1"
 """Of the demo: DyReLU that fades, shared weights, a density cycle and exchanges, on embedded images."""
 
 EARLY = 2
@@ -54,7 +54,7 @@ class Trainings:
 
     def measure(self, setting: Setting) -> Iterator[Row]:
         """Eager trainings, then each other way, then one that is killed."""
-        spec = demo_run(RUN)
+        spec = demo_run(RUN_ID)
         prepare(spec.dataset.name, setting.scratch / "data")
         train = partial(_train, spec, setting)
         whole = train("whole", "dense", "eager")

@@ -28,7 +28,7 @@ from east.training.describe import mask_updater
 PLAIN, EVERYTHING = "RigL", "EAST Combined"
 """Methods of Table 6: that which adds nothing to RigL, and all components together."""
 
-NETWORKS: dict[str, ModelName] = {"ResNet-34": "resnet34", "ResNet-50": "resnet50"}
+MODELS: dict[str, ModelName] = {"ResNet-34": "resnet34", "ResNet-50": "resnet50"}
 """How tables call the networks -> their names in the config."""
 
 SMALL_WIDTH, SMALL_DENSITY = 2, 0.25
@@ -171,13 +171,13 @@ class AuthorsTraining:
         return "authors"
 
 
-Training = OurTraining | AuthorsTraining
+TimedTraining = OurTraining | AuthorsTraining
 
 _masked_model = lru_cache(maxsize=2)(masked_model)
 """Drawing weights and masks takes longer than many steps on a GPU."""
 
 
-def make_training(way: Way, spec: RunSpec, setting: Setting, *, faded: bool = False) -> Training:
+def make_training(way: Way, spec: RunSpec, setting: Setting, *, faded: bool = False) -> TimedTraining:
     """A training by one of the ways."""
     return (AuthorsTraining if way.engine == "authors" else OurTraining)(way, spec, setting, faded=faded)
 

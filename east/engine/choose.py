@@ -66,7 +66,11 @@ def make_engine(
             among: tuple[Execution, ...] = ("fused",) if name == "sparse" else ("fused", "dense")
             measured = partial(machine_costs, device, numerics, compiled=compiled)
             choose = Cheapest(costs or measured, workload, among)
-            sparse = _cuda_engine(model, active, numerics=numerics, device=device, choose=choose)
+            _require_triton(device)
+            # Not at the top: it imports Triton, which the CPU does not need.
+            from east.engine.cuda.engine import CudaEngine
+
+            sparse = CudaEngine(model, active, numerics=numerics, device=device, choose=choose)
             if name == "sparse":
                 return sparse
             return AutoEngine(model, active, sparse=sparse, make_dense=partial(dense, lay_out=False), choose=choose)
@@ -88,16 +92,6 @@ def machine_costs(device: torch.device, numerics: str, *, compiled: bool = False
     from east.engine.cuda.calibration import cost_model
 
     return cost_model(device, numerics, compiled)
-
-
-def _cuda_engine(
-    model: nn.Module, active: Mapping[str, ActiveWeights], *, numerics: str, device: torch.device, choose: Cheapest
-) -> Engine:
-    _require_triton(device)
-    # Not at the top: it imports Triton, which the CPU does not need.
-    from east.engine.cuda.engine import CudaEngine
-
-    return CudaEngine(model, active, numerics=numerics, device=device, choose=choose)
 
 
 def _require_triton(device: torch.device) -> None:

@@ -89,9 +89,9 @@ def update_masks(
             gradient = weight.grad if looks_at_gradient and weight.grad is not None else torch.zeros_like(weight)
             draw = generator(seed, "topology", name, update.step)
             if update.kind == "exchange":
-                mask = drop_and_grow(weight, gradient, layer.mask, drop_fraction, draw, rule=rule)
+                mask = drop_and_grow(weight, gradient, layer.mask, drop_fraction, draw, rule)
             else:
-                mask = resize(weight, gradient, layer.mask, counts[name], draw, rule=rule)
+                mask = resize(weight, gradient, layer.mask, counts[name], draw, rule)
             grown = mask & ~layer.mask
             dropped = layer.mask & ~mask
             blind = (gradient[grown] == 0).sum() if rule.grows_by_gradient else grown.sum()

@@ -22,7 +22,7 @@ STEPS = ("auto", "eager", "captured", "compiled")
 StepKind = Literal["eager", "captured", "compiled"]
 """Operation by operation; as CUDA graphs; as CUDA graphs of a network that PyTorch has compiled."""
 
-Work = Callable[[], None]
+Operations = Callable[[], None]
 """Operations on tensors whose memory stays; it reads nothing back."""
 
 
@@ -60,10 +60,10 @@ def make_step(
 class Recorder(Protocol):
     """Records work once and repeats it, on the same memory."""
 
-    def warm_up(self, work: Work) -> None:
+    def warm_up(self, work: Operations) -> None:
         """Do the work once as it will be recorded, so that all that it needs is there."""
 
-    def record(self, work: Work) -> Work:
+    def record(self, work: Operations) -> Operations:
         """Record the work without doing it.
 
         Returns:
@@ -82,7 +82,7 @@ class CudaGraphs:
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._graphs: WeakSet[torch.cuda.CUDAGraph] = WeakSet()
 
-    def warm_up(self, work: Work) -> None:
+    def warm_up(self, work: Operations) -> None:
         """Do the work on the stream on which it will be recorded: libraries keep their memory by stream."""
         current = torch.cuda.current_stream(self._device)
         self._stream.wait_stream(current)
@@ -90,7 +90,7 @@ class CudaGraphs:
             work()
         current.wait_stream(self._stream)
 
-    def record(self, work: Work) -> Work:
+    def record(self, work: Operations) -> Operations:
         """Record a graph.
 
         Only this thread must not wait for the device meanwhile (`thread_local`): others may load images.
@@ -124,7 +124,7 @@ class CapturedStep:
         self._step = step
         self._recorder: Recorder | None = recorder
         # Kind of step -> what it depends on beyond the contents of tensors, and what issues it once it is recorded.
-        self._recordings: dict[Hashable, tuple[Hashable, Work | None]] = {}
+        self._recordings: dict[Hashable, tuple[Hashable, Operations | None]] = {}
         self._batches: dict[torch.Size, tuple[Tensor, Tensor]] = {}
         # The types that PyTorch's fused optimizers read, see `Optimizer.step`.
         self._lr = torch.zeros((), dtype=torch.float32 if device.type == "cuda" else torch.float64, device=device)
@@ -158,7 +158,7 @@ class CapturedStep:
         """Forget all recordings: the network is another one."""
         self._recordings.clear()
 
-    def _perform(self, recorder: Recorder, work: Work, kind: Hashable, situation: Hashable) -> None:
+    def _perform(self, recorder: Recorder, work: Operations, kind: Hashable, situation: Hashable) -> None:
         """Do the work, if need be as the first of its kind."""
         known, repeat = self._recordings.get(kind, (None, None))
         if known != situation:

@@ -61,7 +61,7 @@ def _train(training: Training, hooks: Hook, until: int | None) -> Ending:
             training.sums.add(loss, correct, len(labels))
 
             # Drop and grow, where the timetable has it.
-            update = update_masks(training, step)
+            update = change_masks(training, step)
             hooks.after_step(training, update)
             if step == until:
                 return "paused"
@@ -91,7 +91,7 @@ def fade_dyrelu(training: Training, epoch: int) -> None:
             training.parts.step.phase_changed()
 
 
-def update_masks(training: Training, step: int) -> UpdateRecord | None:
+def change_masks(training: Training, step: int) -> UpdateRecord | None:
     """Change the masks after step `step` if an update is due, and record what it did."""
     done = training.masks.update(step)
     if done is None:

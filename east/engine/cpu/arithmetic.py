@@ -43,7 +43,7 @@ class KernelArithmetic:
         """One step of SGD in place."""
         at, found, state = map(_Vectors, (values, gradients, momenta))
         constants = (float(lr), rule["momentum"], rule["weight_decay"], int(rule["nesterov"]))
-        self._kernels("sgd", k.Sgd(at.structure, found.at, state.at, *constants))
+        self._kernels("sgd", k.SgdStep(at.structure, found.at, state.at, *constants))
 
     def adam(
         self,
@@ -67,7 +67,7 @@ class KernelArithmetic:
                 _Vectors([tensors[place] for place in chosen]) for tensors in (values, gradients, means, mean_squares)
             )
             constants = (*rule["betas"], rule["weight_decay"], rule["epsilon"], corrected, factor)
-            self._kernels("adam", k.Adam(at.structure, *(other.at for other in others), *constants))
+            self._kernels("adam", k.AdamStep(at.structure, *(other.at for other in others), *constants))
 
 
 def power(base: float, exponent: int) -> float:

@@ -41,7 +41,7 @@ def groups_of(images: int) -> int:
     return -(-images // LANES)
 
 
-class Arguments(Structure):
+class KernelArguments(Structure):
     """What a kernel takes: a tensor by the address of its first number, so it must live as long as this is used.
 
     Fields without a value are zero.
@@ -61,7 +61,7 @@ def _fields(declaration: str) -> list[tuple[str, Any]]:
     return [(name, _TYPES[kind]) for kind, *names in parts for name in names]
 
 
-class Geometry(Arguments):
+class Geometry(KernelArguments):
     """Sizes of a convolution and of its batch."""
 
     _fields_ = _fields(
@@ -69,7 +69,7 @@ class Geometry(Arguments):
     )
 
 
-class Lists(Arguments):
+class Lists(KernelArguments):
     """The non-zeros of a convolution, grouped by output or by input channel."""
 
     _fields_ = _fields("pointer start channel tap value")
@@ -80,7 +80,7 @@ class Lists(Arguments):
         return cls(nonzeros.start, nonzeros.channel, nonzeros.tap, nonzeros.place)
 
 
-class Planes(Arguments):
+class Planes(KernelArguments):
     """An activation: its channels, and how each is kept."""
 
     _fields_ = _fields("pointer data kind constants")
@@ -89,7 +89,7 @@ class Planes(Arguments):
 _TYPES |= {"Geometry": Geometry, "Lists": Lists, "Planes": Planes}
 
 
-class Reader(Arguments):
+class Reader(KernelArguments):
     """A convolution that reads an activation, and the gradient at its output: `Consumer` in kernels/backward.cpp."""
 
     _fields_ = _fields("Geometry geometry; Lists by_input; pointer values dz")
@@ -98,7 +98,7 @@ class Reader(Arguments):
 _TYPES["readers"] = Reader * 2
 
 
-class Forward(Arguments):
+class Forward(KernelArguments):
     """The forward pass of a unit: kernels/forward.cpp."""
 
     _fields_ = _fields(
@@ -108,7 +108,7 @@ class Forward(Arguments):
     )
 
 
-class Backward(Arguments):
+class Backward(KernelArguments):
     """The backward pass of a unit: kernels/backward.cpp."""
 
     _fields_ = _fields(
@@ -119,8 +119,8 @@ class Backward(Arguments):
     )
 
 
-def _declare(name: str, declaration: str) -> type[Arguments]:
-    return type(name, (Arguments,), {"_fields_": _fields(declaration)})
+def _declare(name: str, declaration: str) -> type[KernelArguments]:
+    return type(name, (KernelArguments,), {"_fields_": _fields(declaration)})
 
 
 Means = _declare("Means", "int64 channels height width batch; Planes x; pointer means")
@@ -195,11 +195,13 @@ Dot = _declare("Dot", "int64 length; pointer left right sum")
 ProbeSquares = _declare("ProbeSquares", "int64 rows probes columns; pointer products sums")
 """The squared norms of projections, probe by probe."""
 
-Sgd = _declare("Sgd", "Vectors values; pointer gradients momenta; double lr momentum weight_decay; int32 nesterov")
+SgdStep = _declare(
+    "SgdStep", "Vectors values; pointer gradients momenta; double lr momentum weight_decay; int32 nesterov"
+)
 """A step of SGD."""
 
-Adam = _declare(
-    "Adam",
+AdamStep = _declare(
+    "AdamStep",
     "Vectors values; pointer gradients means mean_squares;"
     "double mean_decay square_decay weight_decay epsilon step square_factor",
 )

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from east.engine.arithmetic import PyTorchArithmetic
 from east.engine.base import Engine, Executed, GradientRequest, Gradients
 from east.engine.cuda.cost import Cheapest
-from east.engine.graph.network import describe, executes_everything
+from east.engine.graph.network import executes_everything, network_of
 from east.reproducibility import weakest
 from east.sparse.active import ActiveWeights
 
@@ -97,7 +97,7 @@ class AutoEngine:
         if executes_everything(self.model, self.active):
             return False
         _, channels, height, width = images.shape
-        network = describe(self.model, (channels, height, width))
+        network = network_of(self.model, (channels, height, width))
         nonzeros = {name: weights.count for name, weights in self.active.items()}
         model, workload = self._choose.model(), self._choose.workload
         return self._choose.seconds(network, nonzeros) < model.dense(network.units, workload)

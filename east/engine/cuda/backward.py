@@ -12,7 +12,7 @@ from east.engine.cuda.tiles import PositionTiling, blocks_of
 from east.engine.graph.index import Grouped
 from east.engine.graph.network import Window
 
-ROWS = 4
+FINISHED = 4
 """Non-zeros whose gradients a program finishes."""
 
 CHUNK = 128
@@ -180,7 +180,7 @@ def _finish(plane: Tensor, norm: Norm | None, blocks: int, products: Sequence[la
     channels, height, width, batch = plane.shape
     a, b, *_ = *products, None, None
     programs = 0 if norm is None else channels
-    programs += sum(math.ceil(len(gradient) / ROWS) for _, _, gradient in products)
+    programs += sum(math.ceil(len(gradient) / FINISHED) for _, _, gradient in products)
     kernels.finish_kernel[(programs,)](
         **launch.backward_of(norm, training=training),
         **launch.summed_up("a", a),
@@ -190,7 +190,7 @@ def _finish(plane: Tensor, norm: Norm | None, blocks: int, products: Sequence[la
         channels=channels,
         blocks=blocks,
         parts=launch.parts(plane),
-        ROWS=ROWS,
+        ROWS=FINISHED,
         CHUNK=CHUNK,
         ACC=launch.accumulator(plane.dtype),
         num_warps=2,

@@ -22,7 +22,7 @@ from east.engine.cuda.available import triton_status
 from east.engine.cuda.cost import KINDS, CostModel, Kind, Work, dense_work, sparse_work
 from east.engine.cuda.engine import CudaEngine
 from east.engine.dense import DenseEngine
-from east.engine.graph.network import describe
+from east.engine.graph.network import network_of
 from east.engine.graph.program import Execution
 from east.engine.machine import cache_folder
 from east.files import write_atomically
@@ -103,7 +103,7 @@ class SmallNetwork:
         initialise_masks(layers, counts, seed=0)
         image_shape = (model.in_channels, case.size, case.size)
         work: dict[Kind, float] = {}
-        for unit in describe(model, image_shape).units:
+        for unit in network_of(model, image_shape).units:
             if case.execution is None:
                 found = dense_work(unit, case.workload)
             else:

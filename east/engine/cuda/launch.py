@@ -7,7 +7,7 @@ import triton.language as tl
 from torch import Tensor
 
 from east.engine.cuda.operands import Consumer, Norm, Source
-from east.engine.cuda.tiles import BLOCK, PositionTiling, parts_of, power_of_two, tiling, warps_of
+from east.engine.cuda.tiles import TILE, PositionTiling, parts_of, power_of_two, tiling, warps_of
 from east.engine.graph.index import Grouped
 from east.engine.graph.network import Window
 
@@ -76,7 +76,7 @@ def cut_by_images(plane: Tensor) -> Arguments:
 def cut_anyhow(plane: Tensor) -> tuple[tuple[int, int], Arguments]:
     """How planes are cut where it does not matter what stands where: the grid of programs, and arguments."""
     numbers = plane[0].numel()
-    block = min(BLOCK, power_of_two(numbers))
+    block = min(TILE, power_of_two(numbers))
     arguments = {"plane": numbers, "BLOCK": block, "ACC": accumulator(plane.dtype), "num_warps": warps_of(block)}
     return (-(-numbers // block), len(plane)), arguments
 

@@ -9,12 +9,12 @@ from torch import Tensor, nn
 from east.engine.arithmetic import Arithmetic
 from east.engine.base import ExecutionLog, GradientRequest, Gradients
 from east.engine.graph.memory import Arena, Piece, numbers_needed
-from east.engine.graph.network import Network, describe
+from east.engine.graph.network import Network, network_of
 from east.engine.graph.program import Choose, Execution, Pass, Program
 from east.errors import EastError
 from east.sparse.active import ActiveWeights
 
-Shapes = dict[Piece, tuple[int, ...]]
+PieceShapes = dict[Piece, tuple[int, ...]]
 """Of what is stored, as it is laid out in memory."""
 
 
@@ -94,7 +94,7 @@ class GraphEngine(ABC):
         """
 
     @abstractmethod
-    def _shapes(self, network: Network, batch: int) -> Shapes:
+    def _shapes(self, network: Network, batch: int) -> PieceShapes:
         """What a program stores."""
 
     @abstractmethod
@@ -124,7 +124,7 @@ class GraphEngine(ABC):
         self._check(images)
         _, channels, height, width = images.shape
         if self._network is None or self._network.images.shape != (channels, height, width):
-            self._network = describe(self.model, (channels, height, width))
+            self._network = network_of(self.model, (channels, height, width))
             self._discard()
             self._masks_changed = True
         dynamic = tuple(unit.dynamic is not None for unit in self._network.units)

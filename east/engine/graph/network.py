@@ -172,7 +172,7 @@ class Network:
             raise EastError("training needs more than one number a channel for batch norm: take a batch of 2 or more.")
 
 
-def describe(model: nn.Module, image_shape: tuple[int, int, int]) -> Network:
+def network_of(model: nn.Module, image_shape: tuple[int, int, int]) -> Network:
     """A network for images of this shape (C, H, W).
 
     Raises:
