@@ -14,6 +14,7 @@ import typer
 
 from benchmarks.paired import accuracy
 from benchmarks.results import RESULTS_FOLDER, demo_run, run_command
+from benchmarks.variants import changed
 from east.config.run import RunSpec
 from east.data.prepare import prepare
 from east.errors import EastError
@@ -23,12 +24,6 @@ from east.training.run import Resources
 ROW = "table2/cosine-m10-n2-g1"
 UNIT = 2.0**-23
 """The distance of neighbouring floats, relative to their size."""
-
-
-def nudged(spec: RunSpec, units: int) -> RunSpec:
-    """The run with a learning rate that is so many units in the last place higher."""
-    training = spec.training.model_copy(update={"lr": spec.training.lr * (1 + units * UNIT)})
-    return spec.model_copy(update={"training": training})
 
 
 def accuracies(specs: list[RunSpec], data_dir: Path) -> list[float]:
@@ -56,7 +51,10 @@ def main(
         # In percent: with seeds 1, 2, ..., and with seed 1 and learning rates 0, 1, ... units in the last place higher.
         found = {
             "seeds": accuracies([spec.model_copy(update={"seed": seed}) for seed in range(1, runs + 1)], data_dir),
-            "roundings": accuracies([nudged(spec, units) for units in range(runs)], data_dir),
+            "roundings": accuracies(
+                [changed(spec, training={"lr": spec.training.lr * (1 + units * UNIT)}) for units in range(runs)],
+                data_dir,
+            ),
         }
     write_atomically(out, json.dumps({"row": ROW, **found}, indent=1) + "\n")
     for name, values in found.items():

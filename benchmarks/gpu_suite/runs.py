@@ -138,17 +138,13 @@ def _train(spec: RunSpec, setting: Setting, name: str, engine: str, stepping: st
     command = ["train", "--run", spec.canonical_json(), "--out", out, "--data-dir", setting.scratch / "data"]
     command += ["--device", setting.device, "--engine", engine, "--threads", 1, "--step", stepping]
     process = _east(command)
-    while kill and process.poll() is None and not _has_an_epoch(out):
+    metrics = out / "metrics.csv"
+    while kill and process.poll() is None and not (metrics.exists() and len(metrics.read_text().splitlines()) > 1):
         time.sleep(0.02)
     if kill:
         process.kill()
     _output(process, *([-signal.SIGKILL] if kill else []))
     return out
-
-
-def _has_an_epoch(out: Path) -> bool:
-    path = out / "metrics.csv"
-    return path.exists() and len(path.read_text().splitlines()) > 1
 
 
 def _gap(whole: Path, other: Path) -> float:

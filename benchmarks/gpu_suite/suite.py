@@ -55,11 +55,6 @@ class Setting:
         return torch.device(self.device)
 
     @property
-    def is_late(self) -> bool:
-        """Whether the part should end."""
-        return time.monotonic() > self.started + self.seconds
-
-    @property
     def batches(self) -> tuple[int, int]:
         """Images of a full batch and of the last one of an epoch of CIFAR."""
         return (3, 2) if self.small else (128, 72)
@@ -116,7 +111,7 @@ def each(setting: Setting, jobs: Iterable[tuple[Row, Callable[[], Iterable[Row]]
     """Do jobs (what each is about, what gives its rows); one that fails or comes too late leaves a row that says so."""
     for about, job in jobs:
         try:
-            if setting.is_late:
+            if time.monotonic() > setting.started + setting.seconds:
                 raise TimeoutError("time was up")
             for row in job():
                 yield about | row

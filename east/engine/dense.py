@@ -170,14 +170,12 @@ def sum_squared_norms(gradients: Mapping[str, Tensor], signs: Mapping[str, Tenso
     Returns:
         (probes,) in float64.
     """
-    products = [_contract(gradient, signs[name]) for name, gradient in gradients.items()]
+    products = []
+    for name, gradient in gradients.items():
+        # The order (in, ...) does not matter, so that of channels-last memory is taken, which needs no copy.
+        rows = gradient.movedim(1, -1).flatten(1) if gradient.dim() > 2 else gradient
+        products.append(signs[name].to(rows.dtype) @ rows)
     if products[0].is_cuda:
         # There the number of operations counts, not their size.
         return torch.cat(products, dim=1).double().square().sum(1)
     return torch.stack([product.double().square().sum(1) for product in products]).sum(0)
-
-
-def _contract(gradient: Tensor, signs: Tensor) -> Tensor:
-    # The order (in, ...) does not matter, so that of channels-last memory is taken, which needs no copy.
-    rows = gradient.movedim(1, -1).flatten(1) if gradient.dim() > 2 else gradient
-    return signs.to(rows.dtype) @ rows

@@ -178,12 +178,6 @@ class Training:
         self.updates.append(record)
         return record
 
-    def end_epoch(self, record: EpochRecord) -> None:
-        """Count an epoch as done."""
-        self.epochs.append(record)
-        self.epoch = record.epoch
-        self.sums = EpochSums.begin(self.sums.loss.device)
-
     def state_dict(self) -> dict[str, Any]:
         """All that is needed to go on from here, for a checkpoint."""
         clip = self.parts.clip

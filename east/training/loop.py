@@ -16,6 +16,7 @@ from east.models.dyrelu import dyrelu_units, retire_dyrelu, set_beta
 from east.training.assembly import Training
 from east.training.hooks import Ending, Hook, Hooks
 from east.training.records import EpochRecord, UpdateRecord
+from east.training.step import EpochSums
 
 
 def run_loop(training: Training, hooks: Sequence[Hook] = (), *, until: int | None = None) -> Ending:
@@ -136,7 +137,8 @@ def finish_epoch(training: Training, epoch: int, lr: float, before_batch: Callab
     logits_are_finite = test_is_finite and validation_is_finite
     if not (math.isfinite(record.train_loss) and logits_are_finite and is_finite(training.model)):
         training.diverged_at_step = record.step
-    training.end_epoch(record)
+    training.epochs.append(record)
+    training.epoch, training.sums = epoch, EpochSums.begin(sums.loss.device)
     return record
 
 

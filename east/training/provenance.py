@@ -156,10 +156,14 @@ def _meaning(file: Path) -> str:
         tree = _tree(file)
         for node in ast.walk(tree):
             if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-                node.body = [part for part in node.body if not _is_docstring(part)] or [ast.Pass()]
+                # Statements that are nothing but a text: docstrings, and those of attributes.
+                texts = [
+                    part
+                    for part in node.body
+                    if isinstance(part, ast.Expr)
+                    and isinstance(part.value, ast.Constant)
+                    and isinstance(part.value.value, str)
+                ]
+                node.body = [part for part in node.body if part not in texts] or [ast.Pass()]
         return ast.dump(tree)
     return " ".join(re.sub("//.*", "", file.read_text(encoding="utf-8")).split())
-
-
-def _is_docstring(node: ast.stmt) -> bool:
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)

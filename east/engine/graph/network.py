@@ -162,15 +162,6 @@ class Network:
             found.setdefault(unit.layer, []).append(unit)
         return found
 
-    def check_statistics(self, batch: int) -> None:
-        """Refuse to train on so many images where they give no batch statistics.
-
-        Raises:
-            EastError: a channel has a single number.
-        """
-        if batch * min(unit.y.height * unit.y.width for unit in self.units) == 1:
-            raise EastError("training needs more than one number a channel for batch norm: take a batch of 2 or more.")
-
 
 def network_of(model: nn.Module, image_shape: tuple[int, int, int]) -> Network:
     """A network for images of this shape (C, H, W).
