@@ -21,7 +21,7 @@ COPIES = 7
 
 
 def bytes_per_step(model: ResNet, image_shape: tuple[int, int, int], batch: int) -> int:
-    """Bytes that a training step with batch statistics in float32 moves at the least, unit by unit, without caches.
+    """Bytes that a training step with batch statistics in float32 moves at least, unit by unit, without caches.
 
     A unit is a convolution with the batch norm, residual and activation behind it. A plane is one channel of an
     activation for the whole batch: H * W * N numbers. Each pass through a unit moves a plane at most once, and

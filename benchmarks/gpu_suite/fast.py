@@ -42,7 +42,7 @@ GROUP = ["network", "method", "density", "batch"]
 
 @dataclass(frozen=True)
 class Floors:
-    """Decides what a step takes at the least: what must be computed or moved, at the rates measured on this GPU.
+    """Decides what a step takes at least: what must be computed or moved, at the rates measured on this GPU.
 
     Dense: operations of all weights over the rate of matrix products. Sparse: the bytes that any step on the non-zeros
     must move over the rate of a copy. Caches are not credited, and launches take no time.

@@ -45,7 +45,7 @@ LOSS_BOUNDS = {"fp32": 1e-5, "tf32": 2e-3, "bf16": 2e-2}
 
 @dataclass(frozen=True)
 class Tests:
-    """Decides a question by the project's own tests: all must pass on this GPU, and one must run at the least."""
+    """Decides a question by the project's own tests: all must pass on this GPU, and at least one must run."""
 
     seconds: float
     question: str

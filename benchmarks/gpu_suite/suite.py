@@ -38,7 +38,7 @@ class Setting:
     Args:
         device: `cuda`, or `cpu` in a rehearsal.
         small: a rehearsal: tiny networks and few repetitions, which measure nothing.
-        seconds: after so many the part should end by itself; it is stopped soon after.
+        seconds: after this long the part should end by itself; it is stopped soon after.
         scratch: an empty folder for files that are not kept.
         started: when the part began, on the monotonic clock.
     """

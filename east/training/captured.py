@@ -108,13 +108,13 @@ class CudaGraphs:
 
 
 class CapturedStep:
-    """Issues a step as a whole, for what the CPU needs to issue its operations may take longer than they do.
+    """Issues a step as a whole, because issuing its operations one by one may take the CPU longer than they take.
 
     There is a recording for each size of a batch, and one more where the clip does not measure its norm. Of each kind
     the first step is executed as usual, the second one is recorded. Images, labels, learning rate and signs are copied
     into memory that stays, and whatever else changes between steps (masks, β, state) changes in place, so a recording
-    is good until parameters leave the network or are trained no longer, or until the engine or the active weights have
-    got other memory. Steps that leave dense gradients behind for an update of the masks are executed as usual.
+    is good until parameters leave the network or are trained no longer, or until the engine or the active weights
+    move to other memory. Steps that leave dense gradients behind for an update of the masks are executed as usual.
 
     Attributes:
         recorded: how many recordings have been made so far.

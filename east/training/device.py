@@ -43,7 +43,7 @@ def keep_freed_memory() -> None:
 
 
 def forget_peak() -> None:
-    """Start the peak of this process afresh, where the system can (Linux)."""
+    """Reset the peak of this process, where the system can (Linux)."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 

@@ -38,7 +38,7 @@ CHECKPOINTS = "checkpoint-*.pt"
 REPEATABLE = (RUN, METRICS, UPDATES, TRACE, WEIGHTS)
 """The files of a finished run that have the same bytes whenever and wherever its class of reproducibility allows it.
 
-No time is in them, and nothing of the machine. `weights.safetensors` holds tensors under sorted names and no metadata;
+They hold no times and nothing about the machine. `weights.safetensors` holds tensors under sorted names and no metadata;
 its header is the library's, so another version of that may write the same tensors as other bytes: `trace.csv` has
 digests of the tensors themselves.
 """

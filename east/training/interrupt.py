@@ -37,7 +37,7 @@ class Interruption(Hook):
     """What signals ask of this process.
 
     The first one raises `Stopped` in the main thread: at once, or within the training loop before the next batch. A
-    second one ends the process at once, whatever it is doing. Nobody asks anything as long as nothing is `listening`.
+    second one ends the process at once, whatever it is doing. Signals are obeyed only while it is `listening`.
     """
 
     def __init__(self) -> None:
@@ -47,7 +47,7 @@ class Interruption(Hook):
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Obey the signals for the length of a block, which belongs into the main thread."""
+        """Obey the signals within a block, which must run in the main thread."""
         reader, writer = os.pipe()
         os.set_blocking(writer, False)
         watching = threading.Thread(target=_end_at_second_signal, args=(reader,), daemon=True)

@@ -31,7 +31,7 @@ CODE = (".py", ".cpp", ".h")
 
 @dataclass(frozen=True)
 class Origin:
-    """The program that a process runs. It is read when the process begins: later its files may be others."""
+    """The program that a process runs. It is read when the process begins, as its files may change later."""
 
     commit: str | None
     code_digest: str

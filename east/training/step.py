@@ -37,7 +37,7 @@ class Step(Protocol):
         """
 
     def masks_changed(self) -> None:
-        """Called after each change of the masks: dropped weights become zero, and all that goes by masks follows."""
+        """Called after each change of the masks: dropped weights become zero, and all that depends on masks follows."""
 
     def phase_changed(self) -> None:
         """Called when parameters have left the network or are trained no longer."""

@@ -17,7 +17,7 @@ class AutoEngine:
     """Decides after every change of the masks, when the next images come.
 
     Layers that the sparse engine executes may be executed densely there as well. Weights keep the layout that the
-    sparse engine has given them whatever is decided, as everything that knows their active ones goes by it.
+    sparse engine has given them whatever is decided, as the positions of active weights depend on it.
 
     Args:
         model: a network of `east.models`.

@@ -127,7 +127,7 @@ def sparse_work(unit: Unit, execution: Execution, nonzeros: int, workload: Workl
 
 
 def dense_work(unit: Unit, workload: Workload) -> Work:
-    """The work of a use of a layer in the dense engine, where the clip finds dense gradients for nothing."""
+    """The work of a use of a layer in the dense engine, where dense gradients cost the clip nothing extra."""
     _, outputs, plane = _numbers(unit, workload.batch)
     products = unit.conv.weight.numel() * plane * _convolutions(unit) / 3
     return {"module": 1, "module numbers": outputs, "convolution": products}
