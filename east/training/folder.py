@@ -38,9 +38,9 @@ CHECKPOINTS = "checkpoint-*.pt"
 REPEATABLE = (RUN, METRICS, UPDATES, TRACE, WEIGHTS)
 """The files of a finished run that have the same bytes whenever and wherever its class of reproducibility allows it.
 
-They hold no times and nothing about the machine. `weights.safetensors` holds tensors under sorted names and no metadata;
-its header is the library's, so another version of that may write the same tensors as other bytes: `trace.csv` has
-digests of the tensors themselves.
+They hold no times and nothing about the machine. `weights.safetensors` holds tensors under sorted names and no
+metadata; its header is the library's, so another version of that may write the same tensors as other bytes: `trace.csv`
+has digests of the tensors themselves.
 """
 
 WRITTEN = (*REPEATABLE, TIMING, SUMMARY, KEPT_SUMMARY, STATE, CHECKPOINTS)
