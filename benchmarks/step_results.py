@@ -32,7 +32,7 @@ Seconds = dict[tuple[VariantName | None, bool, float | None], list[float]]
 def render(results: Results) -> str:
     """A Markdown document of everything that was found.
 
-    Seconds are medians over rounds. Ratios are medians of the quotients of each round, with the lower and the upper
+    Times are medians over rounds. Ratios are medians of the quotients of each round, with the lower and the upper
     quartile in brackets.
     """
     machine, (channels, height, width) = results["machine"], results["image_shape"]
@@ -43,7 +43,7 @@ def render(results: Results) -> str:
         f"{machine['processor']}, {_count(machine['cores'], 'core')}, {machine['platform']}; Python "
         f"{machine['python']}, PyTorch {machine['torch']}; kernels by {machine['compiler']} for {machine['vector']}; "
         f"commit {machine['commit']}. {results['date']}: {_count(rounds, 'round')} in {results['minutes']:.1f} "
-        f"minutes, load {machine['load']:.1f} at the start. Seconds are medians over rounds, ratios medians of the "
+        f"minutes, load {machine['load']:.1f} at the start. Times are medians over rounds, ratios medians of the "
         "quotients of each round, with quartiles in brackets.",
     ]
     for cell in results["cells"]:
