@@ -8,14 +8,13 @@ import json
 import statistics
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Annotated, Self
+from typing import Annotated
 
 import torch
 import typer
-from pydantic import BaseModel
 
 from benchmarks.results import RESULTS_FOLDER, ROOT, in_turn, markdown, run_command, slug
 from east.errors import EastError
@@ -23,7 +22,7 @@ from east.files import write_atomically
 from east.training.provenance import device_name
 
 WORKER = Path(__file__).with_name("against_worker.py")
-KINDS = {
+STEP_KINDS = {
     "plain": "step",
     "sketch": "step with the default clip",
     "exact": "step with dense gradients",
@@ -33,100 +32,50 @@ KINDS = {
 DENSITIES = (0.0005, 0.005, 0.01)
 
 
-class Cell(BaseModel):
-    """Seconds of one kind of step, round by round.
+@contextmanager
+def worker(checkout: Path, threads: int) -> Iterator[Callable[[str, float], float]]:
+    """A process that times steps of a checkout: seconds of one kind of step at a density, the fastest of a few."""
+    command, pipe = [sys.executable, str(WORKER), str(checkout), str(threads)], subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
 
-    Attributes:
-        kind: a key of `KINDS`.
-        density: of the network.
-        threads: of the process.
-        theirs: seconds in the other checkout.
-        ours: seconds in this one.
+        def seconds(kind: str, density: float) -> float:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            print(json.dumps([kind, density]), file=process.stdin, flush=True)
+            answer = process.stdout.readline()
+            if not answer:
+                raise EastError(f"timing {checkout} failed; its message is above.")
+            return float(answer)
+
+        try:
+            yield seconds
+        finally:
+            process.terminate()
+
+
+def compare(
+    checkout: Path, threads: int, rounds: int, densities: Sequence[float], kinds: Sequence[str]
+) -> list[list[str]]:
+    """Time kinds of steps in both checkouts, in turn: a row of the table for each.
+
+    The first round does not count.
     """
-
-    kind: str
-    density: float
-    threads: int
-    theirs: list[float]
-    ours: list[float]
-
-    @property
-    def ratios(self) -> list[float]:
-        """Ours divided by theirs, round by round."""
-        return [ours / theirs for ours, theirs in zip(self.ours, self.theirs, strict=True)]
-
-
-class Worker:
-    """A process that times steps of a checkout.
-
-    Args:
-        checkout: its folder.
-        threads: of the process.
-    """
-
-    def __init__(self, checkout: Path, threads: int) -> None:
-        self._checkout = checkout
-        self._process = subprocess.Popen(
-            [sys.executable, str(WORKER), str(checkout), str(threads)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._process.terminate()
-        self._process.wait()
-
-    def seconds(self, kind: str, density: float) -> float:
-        """Of one step, the fastest of a few."""
-        if self._process.stdin is None or self._process.stdout is None:
-            raise RuntimeError("the worker has no pipes")
-        print(json.dumps([kind, density]), file=self._process.stdin, flush=True)
-        answer = self._process.stdout.readline()
-        if not answer:
-            raise EastError(f"timing {self._checkout} failed; its message is above.")
-        return float(answer)
-
-
-def compare(checkout: Path, threads: int, rounds: int, densities: Sequence[float], kinds: Sequence[str]) -> list[Cell]:
-    """Time kinds of steps in both checkouts, in turn.
-
-    Args:
-        checkout: the other one.
-        threads: of each process.
-        rounds: how often each is timed, after one round that does not count.
-        densities: of the network.
-        kinds: keys of `KINDS`.
-    """
-    cells = []
-    with Worker(checkout, threads) as theirs, Worker(ROOT, threads) as ours:
+    rows = []
+    with worker(checkout, threads) as theirs, worker(ROOT, threads) as ours:
         for density in densities:
             for kind in kinds:
                 turns = [
-                    lambda _, kind=kind, density=density: {"theirs": theirs.seconds(kind, density)},
-                    lambda _, kind=kind, density=density: {"ours": ours.seconds(kind, density)},
+                    lambda _, kind=kind, density=density: {"theirs": theirs(kind, density)},
+                    lambda _, kind=kind, density=density: {"ours": ours(kind, density)},
                 ]
-                timed = {name: seconds[1:] for name, seconds in in_turn(turns, rounds + 1).items()}
-                cells.append(Cell(kind=kind, density=density, threads=threads, **timed))
-                print(" | ".join(_row(cells[-1])), flush=True)
-    return cells
-
-
-def render(cells: Sequence[Cell], checkout: str) -> str:
-    """The table in Markdown."""
-    header = ["step", "density", "threads", f"{checkout}, ms", "this, ms", "ratio"]
-    return markdown(header, map(_row, cells)) + "\n"
-
-
-def _row(cell: Cell) -> list[str]:
-    theirs, ours = (1000 * statistics.median(values) for values in (cell.theirs, cell.ours))
-    ratio = f"{statistics.median(cell.ratios):.2f} ({min(cell.ratios):.2f}–{max(cell.ratios):.2f})"
-    return [KINDS[cell.kind], f"{cell.density:g}", str(cell.threads), f"{theirs:,.0f}", f"{ours:,.0f}", ratio]
+                timed = in_turn(turns, rounds + 1)
+                before, after = timed["theirs"][1:], timed["ours"][1:]
+                ratios = [own / other for own, other in zip(after, before, strict=True)]
+                ratio = f"{statistics.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})"
+                times = [f"{1000 * statistics.median(seconds):,.0f}" for seconds in (before, after)]
+                rows.append([STEP_KINDS[kind], f"{density:g}", str(threads), *times, ratio])
+                print(" | ".join(rows[-1]), flush=True)
+    return rows
 
 
 def main(
@@ -134,21 +83,21 @@ def main(
     threads: Annotated[list[int] | None, typer.Option(min=1, help="Numbers of threads; 1 and 2 when left out.")] = None,
     rounds: Annotated[int, typer.Option(min=1, help="How often everything is timed.")] = 3,
     density: Annotated[list[float] | None, typer.Option(help="Densities of the network.")] = None,
-    kind: Annotated[list[str] | None, typer.Option(help=f"What is timed: {', '.join(KINDS)}.")] = None,
+    kind: Annotated[list[str] | None, typer.Option(help=f"What is timed: {', '.join(STEP_KINDS)}.")] = None,
 ) -> None:
     """Compare the steps of ResNet-34, batch 128, with those of another checkout."""
     commit = subprocess.run(
         ["git", "-C", str(checkout), "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
     ).stdout.strip()
-    kinds = kind or list(KINDS)
-    if unknown := sorted({*kinds} - {*KINDS}):
-        raise EastError(f"--kind {unknown[0]} is not one of {', '.join(KINDS)}.")
-    found = [
-        cell for count in threads or [1, 2] for cell in compare(checkout, count, rounds, density or DENSITIES, kinds)
-    ]
+    kinds = kind or list(STEP_KINDS)
+    if unknown := sorted({*kinds} - {*STEP_KINDS}):
+        raise EastError(f"--kind {unknown[0]} is not one of {', '.join(STEP_KINDS)}.")
+    counts, densities = threads or [1, 2], density or DENSITIES
+    found = [row for count in counts for row in compare(checkout, count, rounds, densities, kinds)]
     processor = slug(device_name(torch.device("cpu")))
     path = RESULTS_FOLDER / f"against-{commit or 'checkout'}-{processor}.md"
-    write_atomically(path, render(found, commit or "theirs"))
+    header = ["step", "density", "threads", f"{commit or 'theirs'}, ms", "this, ms", "ratio"]
+    write_atomically(path, markdown(header, found) + "\n")
     print(f"Written to {path}.")
 
 

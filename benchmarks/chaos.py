@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from pydantic import BaseModel
 
 from benchmarks.paired import accuracy
-from benchmarks.results import RESULTS_FOLDER, ROOT, run_command
-from east.config import load_plan
+from benchmarks.results import RESULTS_FOLDER, demo_run, run_command
+from benchmarks.variants import changed
 from east.config.run import RunSpec
 from east.data.prepare import prepare
 from east.errors import EastError
@@ -25,26 +24,6 @@ from east.training.run import Resources
 ROW = "table2/cosine-m10-n2-g1"
 UNIT = 2.0**-23
 """The distance of neighbouring floats, relative to their size."""
-
-
-class Result(BaseModel):
-    """Final test accuracies in percent.
-
-    Attributes:
-        row: of the demo's plan.
-        seeds: with seeds 1, 2, ...
-        roundings: with seed 1, and the learning rate times 1 + k units in the last place, k = 0, 1, ...
-    """
-
-    row: str
-    seeds: list[float]
-    roundings: list[float]
-
-
-def nudged(spec: RunSpec, units: int) -> RunSpec:
-    """The run with a learning rate that is so many units in the last place higher."""
-    training = spec.training.model_copy(update={"lr": spec.training.lr * (1 + units * UNIT)})
-    return spec.model_copy(update={"training": training})
 
 
 def accuracies(specs: list[RunSpec], data_dir: Path) -> list[float]:
@@ -65,17 +44,20 @@ def main(
     out: Annotated[Path, typer.Option(help="Where the accuracies go.")] = RESULTS_FOLDER / "chaos.json",
 ) -> None:
     """Train a row of the demo with many seeds, and with one seed and many roundings."""
-    spec = next(run for run in load_plan(ROOT / "config" / "demo.yaml") if run.id == f"{ROW}/seed1").spec
+    spec = demo_run(f"{ROW}/seed1")
     with tempfile.TemporaryDirectory(prefix="east-chaos-data-") as folder:
         data_dir = Path(folder)
         prepare(spec.dataset.name, data_dir)
-        result = Result(
-            row=ROW,
-            seeds=accuracies([spec.model_copy(update={"seed": seed}) for seed in range(1, runs + 1)], data_dir),
-            roundings=accuracies([nudged(spec, units) for units in range(runs)], data_dir),
-        )
-    write_atomically(out, json.dumps(result.model_dump(), indent=1) + "\n")
-    for name, values in (("seeds", result.seeds), ("roundings", result.roundings)):
+        # In percent: with seeds 1, 2, ..., and with seed 1 and learning rates 0, 1, ... units in the last place higher.
+        found = {
+            "seeds": accuracies([spec.model_copy(update={"seed": seed}) for seed in range(1, runs + 1)], data_dir),
+            "roundings": accuracies(
+                [changed(spec, training={"lr": spec.training.lr * (1 + units * UNIT)}) for units in range(runs)],
+                data_dir,
+            ),
+        }
+    write_atomically(out, json.dumps({"row": ROW, **found}, indent=1) + "\n")
+    for name, values in found.items():
         print(f"{name}: {statistics.mean(values):.1f} ± {statistics.stdev(values):.1f} % over {len(values)} runs")
 
 

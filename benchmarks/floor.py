@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from east.engine.graph.network import Activation, Network, Unit, describe
+from east.engine.graph.network import Activation, Network, Unit, network_of
 from east.errors import EastError
 from east.models import ResNet
 from east.sparse.layers import MaskedLayer, masked_layers
@@ -21,7 +21,7 @@ COPIES = 7
 
 
 def bytes_per_step(model: ResNet, image_shape: tuple[int, int, int], batch: int) -> int:
-    """Bytes that a training step with batch statistics in float32 moves at the least, unit by unit, without caches.
+    """Bytes that a training step with batch statistics in float32 moves at least, unit by unit, without caches.
 
     A unit is a convolution with the batch norm, residual and activation behind it. A plane is one channel of an
     activation for the whole batch: H * W * N numbers. Each pass through a unit moves a plane at most once, and
@@ -51,7 +51,7 @@ def bytes_per_step(model: ResNet, image_shape: tuple[int, int, int], batch: int)
     Raises:
         EastError: the network has other parts than those.
     """
-    network = describe(model, image_shape)
+    network = network_of(model, image_shape)
     if len(network.units) < len(network.nodes) or any(unit.dct or unit.dynamic for unit in network.units):
         raise EastError("the floor is counted for networks of convolutions, batch norms and ReLUs only.")
     connected = {name: _connected(layer) for name, layer in masked_layers(model).items()}
@@ -68,7 +68,9 @@ def bytes_per_step(model: ResNet, image_shape: tuple[int, int, int], batch: int)
             numbers += _planes(unit.residual, needed[unit.residual])
         passes = 1 if unit.y is network.head.x else 3
         numbers += passes * _planes(unit.y, needed[unit.y])
-    return FLOAT_BYTES * (batch * numbers + PARAMETER_MOVES * _trained(model))
+    off = sum(layer.mask.numel() - int(layer.mask.sum()) for layer in masked_layers(model).values())
+    trained = sum(parameter.numel() for parameter in model.parameters()) - off
+    return FLOAT_BYTES * (batch * numbers + PARAMETER_MOVES * trained)
 
 
 def copy_bandwidth() -> float:
@@ -116,10 +118,3 @@ def _is_shortcut(node: object) -> bool:
 def _planes(activation: Activation, counted: Tensor) -> int:
     """Numbers in the counted planes of an activation, for one image."""
     return int(counted.sum()) * activation.height * activation.width
-
-
-def _trained(model: ResNet) -> int:
-    """Active weights and other parameters."""
-    layers = masked_layers(model).values()
-    off = sum(layer.mask.numel() - int(layer.mask.sum()) for layer in layers)
-    return sum(parameter.numel() for parameter in model.parameters()) - off

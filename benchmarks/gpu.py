@@ -14,7 +14,7 @@ from benchmarks.gpu_suite.fast import Epochs, Floors, Group, Times
 from benchmarks.gpu_suite.right import REFERENCE, Steps, Tests
 from benchmarks.gpu_suite.runs import Hours, Sharing, Trainings
 from benchmarks.gpu_suite.suite import Part, Results, decides, run, stem
-from benchmarks.gpu_suite.ways import AUTHORS, CAPTURED, COMPILED, EAGER, NETWORKS, PLAIN, Way
+from benchmarks.gpu_suite.ways import AUTHORS, CAPTURED, COMPILED, EAGER, MODELS, PLAIN, Way
 from benchmarks.results import RESULTS_FOLDER, run_command, today
 from east.checkout import commit
 from east.errors import EastError
@@ -39,7 +39,7 @@ PARTS: dict[str, Part] = {
     "trainings": Trainings(35),
     "sharing": Sharing(45),
     "compiled-steps": Steps(20, (*EAGER[::2], *COMPILED)),
-    "compiled-times": Times(25, [Group(network, PLAIN, (AUTHORS[0], *CAPTURED, *COMPILED)) for network in NETWORKS]),
+    "compiled-times": Times(25, [Group(network, PLAIN, (AUTHORS[0], *CAPTURED, *COMPILED)) for network in MODELS]),
 }
 """In the order of importance; seconds of eight minutes."""
 

@@ -19,16 +19,19 @@ from unittest import mock
 import torch
 import typer
 
-from benchmarks.results import ROOT, run_command
-from east.config import load_plan
+from benchmarks.results import demo_run, run_command
 from east.config.run import RunSpec
 from east.data.prepare import prepare
 from east.errors import EastError
 from east.training.folder import REPEATABLE
 from east.training.run import Resources, train
 
-RUN = "table2/cosine-m10-n1/seed1"
+RUN_ID = "table2/cosine-m10-n1/seed1"
 FILE_OPERATIONS = ((os, "fsync"), (Path, "replace"), (Path, "unlink"))
+
+
+OPERATIONS = "operations"
+"""The file in which a training that was not to be killed leaves how many file operations it took."""
 
 
 def main(
@@ -38,7 +41,7 @@ def main(
     """Kill and resume a run of the demo so many times, and compare what each left with one that was never killed."""
     torch.set_num_threads(1)
     draw = random.Random(seed)
-    spec = next(run for run in load_plan(ROOT / "config" / "demo.yaml") if run.id == RUN).spec
+    spec = demo_run(RUN_ID)
     with tempfile.TemporaryDirectory(prefix="east-kills-") as temporary:
         folder = Path(temporary)
         prepare(spec.dataset.name, folder / "data")
@@ -46,8 +49,8 @@ def main(
         started = time.perf_counter()
         _train_apart(spec, folder / "whole", resources)
         seconds = time.perf_counter() - started
-        expected = _content(folder / "whole")
-        operations = _count_operations(spec, folder / "counted", resources)
+        expected = [(folder / "whole" / name).read_bytes() for name in REPEATABLE]
+        operations = int((folder / OPERATIONS).read_text())
         print(f"a run takes {seconds:.1f} s and {operations} file operations", flush=True)
         done = different = 0
         while done < count:
@@ -59,7 +62,7 @@ def main(
                     break
                 done += 1
             _train_apart(spec, run, resources)
-            different += _content(run) != expected
+            different += [(run / name).read_bytes() for name in REPEATABLE] != expected
             shutil.rmtree(run)
             print(f"{done} kills, {different} runs with other bytes", flush=True)
     if different:
@@ -78,6 +81,7 @@ def _train_apart(
             for owner, name in FILE_OPERATIONS:
                 mock.patch.object(owner, name, _counting(getattr(owner, name), left)).start()
             train(spec, folder, resources)
+            (folder.parent / OPERATIONS).write_text(str(-1 - left[0]))
             status = 0
         finally:
             os._exit(status)
@@ -100,24 +104,6 @@ def _counting(original: Callable[..., object], left: list[int]) -> Callable[...,
         return original(*arguments, **keywords)
 
     return counted
-
-
-def _count_operations(spec: RunSpec, folder: Path, resources: Resources) -> int:
-    """File operations of a whole run, found by killing at ever later ones."""
-    low, high = 0, 1
-    while _train_apart(spec, folder / str(high), resources, at_operation=high):
-        low, high = high, 2 * high
-    while high - low > 1:
-        middle = (low + high) // 2
-        if _train_apart(spec, folder / str(middle), resources, at_operation=middle):
-            low = middle
-        else:
-            high = middle
-    return high
-
-
-def _content(folder: Path) -> dict[str, bytes]:
-    return {name: (folder / name).read_bytes() for name in REPEATABLE}
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from benchmarks.results import RESULTS_FOLDER, ROOT, run_command
 from east.errors import EastError
 from east.files import write_atomically
 
-PARTS = ("sparse", "training", "models", "config", "data", "analysis", "cost", "render", "operations", "engine", "cli")
+AREAS = ("sparse", "training", "models", "config", "data", "analysis", "cost", "render", "operations", "engine", "cli")
 NOT_EXECUTED = "engine/cuda/kernels/"
 """Triton compiles these: without a GPU only its interpreter runs them."""
 
@@ -144,14 +144,14 @@ def _with(node: ast.expr, **fields: object) -> str:
 def draw(package: Path, seed: int, count: int) -> list[Mutant]:
     """Mutants of the package: of all parts alike, and within a part of all kinds of change alike."""
     draws, pools = random.Random(seed), dict[tuple[str, str], list[Mutant]]()
-    for part in PARTS:
+    for part in AREAS:
         for path in sorted((package / part).rglob("*.py")):
             file = path.relative_to(package).as_posix()
             for mutant in () if file.startswith(NOT_EXECUTED) else mutants_of(path.read_bytes(), file):
                 pools.setdefault((part, mutant.kind), []).append(mutant)
     found, order = list[Mutant](), list[str]()
     while len(found) < count and pools:
-        order = order or draws.sample(PARTS, len(PARTS))
+        order = order or draws.sample(AREAS, len(AREAS))
         part = order.pop()
         if kinds := sorted(kind for own, kind in pools if own == part):
             key = (part, draws.choice(kinds))

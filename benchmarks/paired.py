@@ -61,7 +61,7 @@ def judge(pairs: Sequence[Pair], margin: float, level: float) -> Verdict:
         level: coverage of the interval; that by which the two tests decide has coverage 2 * level - 1.
     """
     differences = [second - first for first, second in pairs if first is not None and second is not None]
-    # A pair that diverged is no evidence of being equal: nothing is accepted then.
+    # A pair that diverged does not show that the ways are equal: nothing is accepted then.
     if len(differences) < max(2, len(pairs)):
         return Verdict(mean=fmean(differences) if differences else None, low=None, high=None, accepted=False)
     wide, narrow = (mean_interval(differences, coverage) for coverage in (level, 2 * level - 1))
@@ -93,14 +93,7 @@ def train_pairs(
 ) -> Pairs:
     """Train seeds 1, 2, ... of every row in both ways; finished runs in the folder are taken as they are.
 
-    Args:
-        specs: row of the plan -> a run of it.
-        ways: the two.
-        seeds: pairs of a row.
-        resources: device, engine and data.
-        processes: trainings at once.
-        folder: where runs go.
-        report: called with all pairs that are whole, after each.
+    `report` is called with all pairs that are whole, after each.
     """
     found: dict[str, tuple[Pair, ...]] = dict.fromkeys(specs, ())
     with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
@@ -169,7 +162,7 @@ def main(
     stem = "clip-estimators" if compared == "estimators" else f"numerics-{slug(where)}"
 
     def report(pairs: Pairs) -> None:
-        save(pairs, render(pairs, margin, level), out, stem)
+        save(pairs.model_dump_json(indent=1), render(pairs, margin, level), out, stem)
 
     with tempfile.TemporaryDirectory() as temporary:
         folder = runs or Path(temporary)

@@ -27,12 +27,7 @@ SNAKEFILE = Path(__file__).parents[1] / "Snakefile"
 
 
 def write_runs(plan: Plan, folder: Path) -> None:
-    """Write the summary and the metrics of every run of a plan, with made-up accuracies.
-
-    Args:
-        plan: the plan.
-        folder: of all runs, results/<name>/runs.
-    """
+    """Write the summary and the metrics of every run of a plan, with made-up accuracies."""
     draw = random.Random(0)
     for run in plan.runs:
         path = summary_path(folder, run.id)

@@ -8,9 +8,10 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
-from east.config.run import Frozen
+from east.config import load_plan
+from east.config.run import Frozen, RunSpec
 from east.errors import EastError
 from east.files import write_atomically
 
@@ -20,6 +21,11 @@ ABSENT = "–"
 MS_PER_SECOND = 1e3
 
 Series = TypeVar("Series", bound=Hashable)
+
+
+def demo_run(run_id: str) -> RunSpec:
+    """A run of the demo's plan."""
+    return next(run for run in load_plan(ROOT / "config" / "demo.yaml") if run.id == run_id).spec
 
 
 def in_turn(
@@ -92,9 +98,9 @@ def slug(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
-def save(results: BaseModel, text: str, folder: Path, stem: str) -> Path:
+def save(content: str, text: str, folder: Path, stem: str) -> Path:
     """Write results as JSON and as Markdown beside it; returns the Markdown file."""
-    write_atomically(folder / f"{stem}.json", results.model_dump_json(indent=1) + "\n")
+    write_atomically(folder / f"{stem}.json", content + "\n")
     path = folder / f"{stem}.md"
     write_atomically(path, text)
     return path

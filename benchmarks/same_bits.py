@@ -20,8 +20,7 @@ from typing import Annotated
 
 import typer
 
-from benchmarks.results import run_command
-from east.config import load_plan
+from benchmarks.results import RESULTS_FOLDER, ROOT, demo_run, markdown, run_command
 from east.config.run import RunSpec
 from east.data.prepare import prepare
 from east.engine.cpu.library import COMPILERS, supported_levels
@@ -29,9 +28,7 @@ from east.errors import EastError
 from east.files import write_atomically
 from east.training.folder import METRICS, TRACE, UPDATES
 
-ROOT = Path(__file__).parents[1]
-RESULTS = Path(__file__).parent / "results" / "same-bits.md"
-RUN = "tablemethods/east-combined-resnet34-digits/seed1"
+RUN_ID = "tablemethods/east-combined-resnet34-digits/seed1"
 EPOCHS, STEPS_AN_EPOCH = 34, 6
 """204 steps, two cycles of the density among them."""
 
@@ -40,15 +37,9 @@ COMPARED = (METRICS, UPDATES, TRACE)
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to train the run.
+    """One way to train_variant the run.
 
-    Args:
-        label: how the table names it.
-        clone: the checkout that is run.
-        python: its interpreter.
-        threads: of the training.
-        environment: variables that are set.
-        busy: loops that run beside it.
+    `busy` loops run beside it.
     """
 
     label: str
@@ -61,7 +52,7 @@ class Variant:
 
 def spec() -> RunSpec:
     """EAST on ResNet-34: DyReLU that fades, shared weights, two density cycles, a sketched clip, validation."""
-    content = next(run for run in load_plan(ROOT / "config" / "demo.yaml") if run.id == RUN).spec.model_dump()
+    content = demo_run(RUN_ID).model_dump()
     content["cycle"] |= {"cycle_length": 12.0, "cycles": 2}
     content["phasing"] |= {"start": 8.0, "end": 24.0}
     content["training"] |= {"epochs": EPOCHS, "batch_size": 250, "lr_drop_epochs": [20, 28]}
@@ -71,26 +62,19 @@ def spec() -> RunSpec:
 def variants(first: Path, second: Path, others: Sequence[Path]) -> list[Variant]:
     """All that can be tried on this machine; the first is what the rest is compared with.
 
-    Args:
-        first: a clone, run by this interpreter.
-        second: another, run by its own environment if it has one.
-        others: interpreters with other versions of Python or PyTorch.
+    The second clone is run by its own environment if it has one, and the first by the other interpreters as well.
     """
     here = Path(sys.executable)
-    found = [Variant("this environment, 1 thread", first, here)]
     own = second / ".venv" / "bin" / "python"
-    found.append(
-        Variant(
-            "another clone, its own environment" if own.exists() else "another clone",
-            second,
-            own if own.exists() else here,
-        )
-    )
-    found += [Variant(f"{count} threads", first, here, count) for count in (2, 3, 7)]
-    found.append(Variant("beside four busy loops, 2 threads", first, here, 2, busy=4))
-    found += [
-        Variant(f"vectors: {level}", first, here, environment={"EAST_VECTOR": level}) for level in supported_levels()
+    found = [
+        Variant("this environment, 1 thread", first, here),
+        Variant("another clone, its own environment", second, own)
+        if own.exists()
+        else Variant("another clone", second, here),
+        *(Variant(f"{count} threads", first, here, count) for count in (2, 3, 7)),
+        Variant("beside four busy loops, 2 threads", first, here, 2, busy=4),
     ]
+    variables = [(f"vectors: {level}", "EAST_VECTOR", level) for level in supported_levels()]
     libraries = {
         "ATEN_CPU_CAPABILITY": ("default", "avx2", "avx512"),
         "ONEDNN_MAX_CPU_ISA": ("SSE41", "AVX2"),
@@ -98,21 +82,17 @@ def variants(first: Path, second: Path, others: Sequence[Path]) -> list[Variant]
         "MKL_CBWR": ("COMPATIBLE",),
         "GLIBC_TUNABLES": ("glibc.cpu.hwcaps=-AVX2,-FMA",),
     }
-    found += [
-        Variant(f"{name}={value}", first, here, environment={name: value})
-        for name, values in libraries.items()
-        for value in values
-    ]
-    compilers = dict.fromkeys(
-        path for name in _compilers() if (path := shutil.which(name)) is not None and Path(path).resolve()
-    )
-    found += [Variant(f"CXX={Path(path).name}", first, here, environment={"CXX": path}) for path in compilers]
+    variables += [(f"{name}={value}", name, value) for name, values in libraries.items() for value in values]
+    names = [*COMPILERS, *(f"{kind}-{version}" for kind in ("g++", "clang++") for version in range(9, 22))]
+    compilers = dict.fromkeys(filter(None, map(shutil.which, names)))
+    variables += [(f"CXX={Path(path).name}", "CXX", path) for path in compilers]
     if subprocess.run([here, "-m", "ziglang", "version"], capture_output=True, check=False).returncode == 0:
-        found.append(Variant("zig c++", first, here, environment={"CXX": f"{here} -m ziglang c++"}))
+        variables.append(("zig c++", "CXX", f"{here} -m ziglang c++"))
+    found += [Variant(label, first, here, environment={name: value}) for label, name, value in variables]
     return found + [Variant(_versions(python), first, python) for python in others]
 
 
-def train(variant: Variant, run: Path, folder: Path, data_dir: Path) -> tuple[str, float]:
+def train_variant(variant: Variant, run: Path, folder: Path, data_dir: Path) -> tuple[str, float]:
     """The digest of what a variant leaves, and its seconds.
 
     Raises:
@@ -132,7 +112,7 @@ def train(variant: Variant, run: Path, folder: Path, data_dir: Path) -> tuple[st
             check=False,
         )
     if finished.returncode != 0:
-        raise EastError(f"'{variant.label}' did not train: {finished.stderr.strip().splitlines()[-1]}")
+        raise EastError(f"'{variant.label}' did not train_variant: {finished.stderr.strip().splitlines()[-1]}")
     if "falls back to dense" in finished.stderr:
         raise EastError(f"'{variant.label}' trained densely: {finished.stderr.strip().splitlines()[-1]}")
     seconds = time.perf_counter() - started
@@ -142,16 +122,11 @@ def train(variant: Variant, run: Path, folder: Path, data_dir: Path) -> tuple[st
 
 def render(rows: Sequence[tuple[str, str, float]]) -> str:
     """The table in Markdown: a row a variant, its digest, whether that is the first one's, and seconds."""
-    lines = ["| variant | digest | same bytes | seconds |", "|---|---|---|---|"]
-    for label, digest, seconds in rows:
-        same = "yes" if digest == rows[0][1] else "**no**"
-        lines.append(f"| {label} | `{digest[:16]}` | {same} | {seconds:.0f} |")
-    return "\n".join(lines) + "\n"
-
-
-def _compilers() -> list[str]:
-    versions = range(9, 22)
-    return [*COMPILERS, *(f"g++-{version}" for version in versions), *(f"clang++-{version}" for version in versions)]
+    cells = [
+        (label, f"`{digest[:16]}`", "yes" if digest == rows[0][1] else "**no**", f"{seconds:.0f}")
+        for label, digest, seconds in rows
+    ]
+    return markdown(["variant", "digest", "same bytes", "seconds"], cells) + "\n"
 
 
 def _versions(python: Path) -> str:
@@ -173,17 +148,12 @@ def _busy(count: int) -> Iterator[None]:
             loop.wait()
 
 
-def _clone(folder: Path) -> Path:
-    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(folder)], check=True)
-    return folder
-
-
 def main(
     python: Annotated[
         list[Path] | None, typer.Option(help="Another interpreter, whose PyTorch is tried as well; may be repeated.")
     ] = None,
     setup: Annotated[bool, typer.Option(help="Give the second clone an environment of its own.")] = True,
-    out: Annotated[Path, typer.Option(help="Where the table goes.")] = RESULTS,
+    out: Annotated[Path, typer.Option(help="Where the table goes.")] = RESULTS_FOLDER / "same-bits.md",
 ) -> None:
     """Train one run in every way that this machine has, and compare what it leaves byte by byte."""
     with tempfile.TemporaryDirectory(prefix="east-same-bits-") as temporary:
@@ -191,12 +161,14 @@ def main(
         data_dir, run = folder / "data", folder / "run.json"
         prepare("digits", data_dir)
         write_atomically(run, json.dumps(spec().model_dump(mode="json")) + "\n")
-        first, second = _clone(folder / "first"), _clone(folder / "second")
+        first, second = folder / "first", folder / "second"
+        for clone in (first, second):
+            subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
         if setup:
             subprocess.run(["make", "--silent", "setup"], cwd=second, check=True)
         rows: list[tuple[str, str, float]] = []
         for place, variant in enumerate(variants(first, second, python or [])):
-            rows.append((variant.label, *train(variant, run, folder / "runs" / str(place), data_dir)))
+            rows.append((variant.label, *train_variant(variant, run, folder / "runs" / str(place), data_dir)))
             print(f"{rows[-1][0]}: {rows[-1][1][:16]}, {rows[-1][2]:.0f} s", flush=True)
     different = [label for label, digest, _ in rows if digest != rows[0][1]]
     write_atomically(out, render(rows))

@@ -3,6 +3,7 @@
 Plans are made of any number of tiny runs that nobody trains; `benchmarks.pretend` makes their results up.
 """
 
+import json
 import os
 import platform
 import subprocess
@@ -16,10 +17,8 @@ from typing import Annotated, Any
 
 import typer
 import yaml
-from pydantic import Field
 
 from benchmarks.results import ABSENT, RESULTS_FOLDER, ROOT, markdown, run_command, save, slug, today
-from east.config.run import Frozen
 from east.errors import EastError
 
 TINY = ROOT / "config" / "test.yaml"
@@ -33,55 +32,23 @@ RUNS_A_MULTIPLIER = SEEDS * ROWS_A_MULTIPLIER
 EPOCHS = 8
 """Three cycles fit, each twice as long as the one before."""
 
+Found = dict[str, Any]
+"""What is measured, as the JSON holds it: of a command, of a plan, of all plans."""
+
 SNAKEMAKE = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--cores", "all"]
 SNAKEMAKE += ["--workflow-profile", str(ROOT / "profiles" / "default")]
 EAST = [sys.executable, "-m", "east"]
 
 
-class Measured(Frozen):
-    """One run of one command."""
-
-    command: str = Field(description="as the table calls it")
-    seconds: float = Field(description="on the clock")
-    cpu_seconds: float = Field(description="of its processes together; load beside it on the machine matters less")
-    megabytes: float = Field(description="of 2^20 bytes, resident at once in the largest of its processes")
-
-
-class Size(Frozen):
-    """The commands on one plan."""
-
-    plan: str
-    runs: int
-    page: int | None = Field(default=None, description="bytes of the report, where it was written")
-    measured: tuple[Measured, ...]
-
-
-class Scale(Frozen):
-    """Everything that the benchmark finds."""
-
-    processor: str
-    cores: int = Field(description="that this process may use")
-    platform: str
-    python: str
-    snakemake: str
-    commit: str | None
-    date: str
-    load: float = Field(description="processes that ran or waited to run, mean of the minute before the start")
-    sizes: tuple[Size, ...]
-
-
 def overlay(runs: int) -> dict[str, Any]:
     """What to put over config/test.yaml for this many runs: tables of up to 100 rows, ten seeds each.
 
-    Args:
-        runs: a multiple of 100.
-
     Raises:
-        EastError: it is none.
+        EastError: the number is not a multiple of 100.
     """
     count, rest = divmod(runs, RUNS_A_MULTIPLIER)
     if count < 1 or rest:
-        raise EastError(f"--runs {runs} is no multiple of {RUNS_A_MULTIPLIER}.")
+        raise EastError(f"--runs {runs} is not a multiple of {RUNS_A_MULTIPLIER}.")
     multipliers = [round(1.5 + 0.1 * i, 1) for i in range(count)]
     tables = {
         f"tableS{start // MULTIPLIERS_A_TABLE + 1}": {
@@ -117,22 +84,20 @@ def _rows(multipliers: list[float], *, static: bool) -> list[dict[str, Any]]:
     return [{"static": True}, *rows] if static else rows
 
 
-def measure_paper() -> Size:
+def measure_paper() -> Found:
     """The paper's own plan, of which nothing is done."""
     with tempfile.TemporaryDirectory() as folder:
         workplace = _Workplace(Path(folder), [])
         planned = workplace.measure("east plan", [*EAST, "plan"])
         runs = workplace.printed_runs()
         dry = workplace.measure("snakemake -n, nothing done", [*SNAKEMAKE, "-n"])
-    return Size(plan="the paper", runs=runs, measured=(planned, dry))
+    return {"plan": "the paper", "runs": runs, "page": None, "measured": [planned, dry]}
 
 
-def measure_synthetic(runs: int, *, render: bool) -> Size:
+def measure_synthetic(runs: int, *, render: bool) -> Found:
     """A synthetic plan: planned, watched and dry-run, with nothing done and with all runs made up as finished.
 
-    Args:
-        runs: of the plan, a multiple of 100.
-        render: whether tables, figures and report are then made for real, and the whole is dry-run once more.
+    With `render`, tables, figures and report are then made for real, and the whole is dry-run once more.
 
     Raises:
         EastError: that number cannot be made, or a command fails.
@@ -158,13 +123,13 @@ def measure_synthetic(runs: int, *, render: bool) -> Size:
             workplace.measure("snakemake -n, all trained", dry_run),
         ]
         if not render:
-            return Size(plan="synthetic", runs=runs, measured=tuple(measured))
+            return {"plan": "synthetic", "runs": runs, "page": None, "measured": measured}
         measured += [
             workplace.measure("snakemake, tables to report", [*SNAKEMAKE, "--configfile", *files]),
             workplace.measure("snakemake -n, all done", dry_run),
         ]
         page = Path(folder) / "results" / "synthetic" / "report" / "index.html"
-        return Size(plan="synthetic", runs=runs, page=page.stat().st_size, measured=tuple(measured))
+        return {"plan": "synthetic", "runs": runs, "page": page.stat().st_size, "measured": measured}
 
 
 class _Workplace:
@@ -175,7 +140,7 @@ class _Workplace:
         self.configfiles = [str(file) for file in configfiles]
         self.output = folder / "output.txt"
 
-    def measure(self, name: str, command: Sequence[str]) -> Measured:
+    def measure(self, name: str, command: Sequence[str]) -> Found:
         """Run a command, which must succeed."""
         environment = os.environ | {"PYTHONPATH": str(ROOT)}
         with self.output.open("wb") as output:
@@ -189,54 +154,33 @@ class _Workplace:
         if process.returncode != 0:
             raise EastError(f"{name} failed:\n{self.output.read_text(encoding='utf-8', errors='replace')[-2000:]}")
         print(f"{name}: {seconds:.1f} s", flush=True)
-        return Measured(
-            command=name,
-            seconds=round(seconds, 3),
-            cpu_seconds=round(usage.ru_utime + usage.ru_stime, 3),
-            megabytes=round(usage.ru_maxrss * 1024 / MB, 1),
-        )
+        return {
+            "command": name,
+            "seconds": round(seconds, 3),
+            "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 3),
+            "megabytes": round(usage.ru_maxrss * 1024 / MB, 1),
+        }
 
     def printed_runs(self) -> int:
         """The number of runs in the last line of `east plan`."""
         return int(self.output.read_text(encoding="utf-8").splitlines()[-1].split()[0])
 
 
-def as_markdown(scale: Scale) -> str:
+def as_markdown(scale: Found) -> str:
     """A Markdown document of everything that was found: a row a command, a column a plan."""
-    commands = dict.fromkeys(measured.command for size in scale.sizes for measured in size.measured)
-    heading = ["", *(f"{size.plan}, {size.runs:,} runs" for size in scale.sizes)]
-    rows = [[f"`{command}`", *(_cell(size, command) for size in scale.sizes)] for command in commands]
-    rows.append(["size of the report", *(f"{size.page / MB:.1f} MB" if size.page else ABSENT for size in scale.sizes)])
+    sizes = scale["sizes"]
+    heading = ["", *(f"{size['plan']}, {size['runs']:,} runs" for size in sizes)]
+    cells: dict[str, list[str]] = {}
+    for number, size in enumerate(sizes):
+        for one in size["measured"]:
+            row = cells.setdefault(f"`{one['command']}`", [ABSENT] * len(sizes))
+            row[number] = f"{one['seconds']:.1f} s ({one['cpu_seconds']:.1f}), {one['megabytes']:.0f} MB"
+    cells["size of the report"] = [f"{size['page'] / MB:.1f} MB" if size["page"] else ABSENT for size in sizes]
     return (
-        f"# Plans of many runs\n\n{scale.processor}, {scale.cores} cores, {scale.platform}; Python {scale.python}, "
-        f"Snakemake {scale.snakemake}; commit {scale.commit}. {scale.date}, load {scale.load:.1f} at the start. "
-        "Wall time, in brackets processor time, and peak memory of each command, run once.\n\n"
-        f"{markdown(heading, rows)}\n"
-    )
-
-
-def _cell(size: Size, command: str) -> str:
-    found = next((measured for measured in size.measured if measured.command == command), None)
-    return ABSENT if found is None else f"{found.seconds:.1f} s ({found.cpu_seconds:.1f}), {found.megabytes:.0f} MB"
-
-
-def _on_this_machine(sizes: Sequence[Size], load: float) -> Scale:
-    # Imports PyTorch: only now, because a child's peak memory is never less than its parent's at the fork.
-    import torch
-
-    from east.checkout import commit
-    from east.training.provenance import device_name
-
-    return Scale(
-        processor=device_name(torch.device("cpu")),
-        cores=len(os.sched_getaffinity(0)),
-        platform=platform.platform(),
-        python=platform.python_version(),
-        snakemake=metadata.version("snakemake"),
-        commit=commit(),
-        date=today(),
-        load=load,
-        sizes=tuple(sizes),
+        f"# Plans of many runs\n\n{scale['processor']}, {scale['cores']} cores, {scale['platform']}; Python "
+        f"{scale['python']}, Snakemake {scale['snakemake']}; commit {scale['commit']}. {scale['date']}, load "
+        f"{scale['load']:.1f} at the start. Wall time, in brackets processor time, and peak memory of each command, "
+        f"run once.\n\n{markdown(heading, ([command, *row] for command, row in cells.items()))}\n"
     )
 
 
@@ -254,8 +198,29 @@ def main(
     for count in runs or RUNS:
         print(f"{count:,} runs", flush=True)
         sizes.append(measure_synthetic(count, render=render))
-    scale = _on_this_machine(sizes, load)
-    path = save(scale, as_markdown(scale), out, f"scale-{slug(scale.processor)}-{scale.date}")
+    # Imports PyTorch: only now, because a child's peak memory is never less than its parent's at the fork.
+    import torch
+
+    from east.checkout import commit
+    from east.training.provenance import device_name
+
+    scale = {
+        "processor": device_name(torch.device("cpu")),
+        "cores": len(os.sched_getaffinity(0)),
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "snakemake": metadata.version("snakemake"),
+        "commit": commit(),
+        "date": today(),
+        "load": load,
+        "sizes": sizes,
+    }
+    path = save(
+        json.dumps(scale, indent=1, ensure_ascii=False),
+        as_markdown(scale),
+        out,
+        f"scale-{slug(scale['processor'])}-{scale['date']}",
+    )
     print(f"{as_markdown(scale)}\nWritten to {path} and the .json beside it.")
 
 

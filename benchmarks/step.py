@@ -1,5 +1,6 @@
 """The benchmark of the training step: `python -m benchmarks.step`, or `make bench`."""
 
+import json
 import multiprocessing
 import os
 import platform
@@ -17,16 +18,16 @@ import typer
 
 from benchmarks.floor import bytes_per_step, copy_bandwidth
 from benchmarks.results import RESULTS_FOLDER, in_turn, run_command, save, slug, today
-from benchmarks.step_results import Cell, Floor, Machine, Peak, Results, Timing, render
+from benchmarks.step_results import Results, render
 from benchmarks.variants import (
     CPU,
     MAKE_DENSE,
     DenseStep,
+    NumberedStep,
     SparseSteps,
-    Step,
     TimedNetwork,
     VariantName,
-    make_step,
+    make_variant,
     timed_networks,
 )
 from east.checkout import commit
@@ -34,7 +35,6 @@ from east.cost.measure import measure_steps, seconds_of
 from east.data.catalog import DATASETS
 from east.engine.cpu.library import load_kernels
 from east.errors import EastError
-from east.models import ResNet
 from east.models.dyrelu import dyrelu_units
 from east.sparse.layers import masked_layers
 from east.training.device import keep_freed_memory
@@ -53,7 +53,7 @@ SPARSE_SECONDS = 0.6
 SPARSE_STEPS = 5
 """A sparse step is repeated in a round for this long, but no more than so many times; the median counts."""
 
-Series = tuple[VariantName, bool, float | None]
+TimedSeries = tuple[VariantName, bool, float | None]
 """Variant, whether it clips, and density."""
 
 
@@ -68,60 +68,63 @@ def run(
 ) -> Results:
     """Time every network with every number of threads, then measure peak memory; each in a process of its own.
 
-    Args:
-        networks: what is timed, by name.
-        densities: of the sparse engine.
-        threads: numbers of CPU threads; memory is measured with the largest.
-        rounds: how often everything is timed.
-        batch_size: images a step.
-        short: whether these are the networks of the short mode.
+    Memory is measured with the largest number of threads.
 
     Raises:
         EastError: the kernels cannot be compiled, or memory does not suffice.
     """
-    started, load = time.perf_counter(), os.getloadavg()[0]
-    machine = _machine(load)
-    cells: list[Cell] = []
-    peaks: list[Peak] = []
+    started, load, kernels = time.perf_counter(), os.getloadavg()[0], load_kernels()
+    machine = {
+        "processor": device_name(CPU),
+        "cores": len(os.sched_getaffinity(0)),
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "compiler": kernels.compiler,
+        "vector": kernels.vector,
+        "commit": commit(),
+        "load": load,
+    }
+    cells: list[Results] = []
+    peaks: list[Results] = []
     for name, network in networks.items():
         used = densities if network.only_density is None else (network.only_density,)
         counts = _counts_of(network, threads)
         cells += [_time_apart(name, network, used, count, rounds, batch_size) for count in counts]
         peaks += _peaks(name, network, used, max(threads), batch_size)
     first = next(iter(networks.values()))
-    return Results(
-        machine=machine,
-        date=today(),
-        minutes=(time.perf_counter() - started) / 60,
-        short=short,
-        image_shape=DATASETS[first.spec.dataset.name].image_shape,
-        batch_size=batch_size,
-        cells=tuple(cells),
-        peaks=tuple(peaks),
-    )
+    return {
+        "machine": machine,
+        "date": today(),
+        "minutes": (time.perf_counter() - started) / 60,
+        "short": short,
+        "image_shape": DATASETS[first.spec.dataset.name].image_shape,
+        "batch_size": batch_size,
+        "cells": cells,
+        "peaks": peaks,
+    }
 
 
 def save_step(results: Results, folder: Path) -> Path:
     """Write the results as JSON and as Markdown, named for processor and date; returns the Markdown file."""
-    return save(results, render(results), folder, f"{slug(results.machine.processor)}-{results.date}")
+    return save(
+        json.dumps(results, indent=1, ensure_ascii=False),
+        render(results),
+        folder,
+        f"{slug(results['machine']['processor'])}-{results['date']}",
+    )
 
 
 def time_network(
     name: str, network: TimedNetwork, *, densities: Sequence[float], threads: int, rounds: int, batch_size: int
-) -> Cell:
+) -> Results:
     """Time all variants of a network in turn; for a fresh process, whose number of threads it sets.
 
     A round is one step of each dense variant and then some steps of the sparse engine at each density. Every dense
     variant runs one step before the first round, and the sparse engine one after each change of the density; these are
     not counted.
 
-    Args:
-        name: of the network.
-        network: the network.
-        densities: of the sparse engine; masked dense variants have the masks of the first.
-        threads: CPU threads.
-        rounds: how often everything is timed.
-        batch_size: images a step.
+    Masked dense variants have the masks of the first density.
     """
     torch.set_num_threads(threads)
     keep_freed_memory()
@@ -131,22 +134,34 @@ def time_network(
     sparse = SparseSteps(network, densities, batch_size)
     for step in dense.values():
         step(1)
-    floors: dict[float, Floor] = {}
+    floors: dict[float, Results] = {}
 
-    def time_dense(variant: VariantName, step: DenseStep, number: int) -> dict[Series, float]:
+    def time_dense(variant: VariantName, step: DenseStep, number: int) -> dict[TimedSeries, float]:
         plain = _seconds(step.step, number + 1)
-        found: dict[Series, float] = {(variant, False, None): plain}
+        found: dict[TimedSeries, float] = {(variant, False, None): plain}
         if step.clip is not None:
             found[variant, True, None] = plain + _seconds(step.clip, number + 1)
         return found
 
-    def time_sparse(density: float, number: int) -> dict[Series, float]:
+    def time_sparse(density: float, number: int) -> dict[TimedSeries, float]:
         sparse.use(density)
         sparse.clipped(1)
         if density not in floors:
-            floors[density] = _floor(sparse.model, network, density, batch_size)
-        steps = {False: sparse.plain, True: sparse.clipped}
-        return {("sparse", clip, density): _median_seconds(step) for clip, step in steps.items()}
+            image_shape = DATASETS[network.spec.dataset.name].image_shape
+            floors[density] = {
+                "density": density,
+                "nonzeros": sum(int(layer.mask.sum()) for layer in masked_layers(sparse.model).values()),
+                "bytes_moved": None
+                if dyrelu_units(sparse.model)
+                else bytes_per_step(sparse.model, image_shape, batch_size),
+            }
+        times: dict[TimedSeries, float] = {}
+        for clip, step in ((False, sparse.plain), (True, sparse.clipped)):
+            seconds: list[float] = []
+            while sum(seconds) < SPARSE_SECONDS and len(seconds) < SPARSE_STEPS:
+                seconds.append(_seconds(step, len(seconds) + 2))
+            times["sparse", clip, density] = statistics.median(seconds)
+        return times
 
     found = in_turn(
         [partial(time_dense, variant, step) for variant, step in dense.items()]
@@ -154,37 +169,21 @@ def time_network(
         rounds,
         lambda number: print(f"{where}: round {number} of {rounds}", flush=True),
     )
-    return Cell(
-        network=name,
-        label=network.label,
-        threads=threads,
-        copy_bandwidth=bandwidth,
-        timings=tuple(
-            Timing(variant=variant, clip=clip, density=density, seconds=tuple(seconds))
+    return {
+        "network": name,
+        "label": network.label,
+        "threads": threads,
+        "copy_bandwidth": bandwidth,
+        "timings": [
+            {"variant": variant, "clip": clip, "density": density, "seconds": seconds}
             for (variant, clip, density), seconds in found.items()
-        ),
-        floors=tuple(floors.values()),
-    )
+        ],
+        "floors": list(floors.values()),
+    }
 
 
-def _median_seconds(step: Step) -> float:
-    found: list[float] = []
-    while sum(found) < SPARSE_SECONDS and len(found) < SPARSE_STEPS:
-        found.append(_seconds(step, len(found) + 2))
-    return statistics.median(found)
-
-
-def _seconds(step: Step, number: int) -> float:
+def _seconds(step: NumberedStep, number: int) -> float:
     return seconds_of(lambda: step(number), CPU)
-
-
-def _floor(model: ResNet, network: TimedNetwork, density: float, batch_size: int) -> Floor:
-    image_shape = DATASETS[network.spec.dataset.name].image_shape
-    return Floor(
-        density=density,
-        nonzeros=sum(int(layer.mask.sum()) for layer in masked_layers(model).values()),
-        bytes_moved=None if dyrelu_units(model) else bytes_per_step(model, image_shape, batch_size),
-    )
 
 
 def _counts_of(network: TimedNetwork, threads: Sequence[int]) -> Sequence[int]:
@@ -193,7 +192,7 @@ def _counts_of(network: TimedNetwork, threads: Sequence[int]) -> Sequence[int]:
 
 def _time_apart(
     name: str, network: TimedNetwork, densities: Sequence[float], threads: int, rounds: int, batch_size: int
-) -> Cell:
+) -> Results:
     job = partial(
         time_network, name, network, densities=densities, threads=threads, rounds=rounds, batch_size=batch_size
     )
@@ -209,40 +208,19 @@ def _time_apart(
             ) from error
 
 
-def _peaks(name: str, network: TimedNetwork, densities: Sequence[float], threads: int, batch_size: int) -> list[Peak]:
+def _peaks(
+    name: str, network: TimedNetwork, densities: Sequence[float], threads: int, batch_size: int
+) -> list[Results]:
     asked: list[tuple[VariantName, float | None]] = [(variant, None) for variant in network.compared]
     asked += [("sparse", density) for density in densities]
     found = []
     for variant, density in asked:
-        make = partial(make_step, network, variant, density or densities[0], batch_size)
+        make = partial(make_variant, network, variant, density or densities[0], batch_size)
         # Two steps that are not timed: in the second one momentum and gradients are all there.
         _, megabytes = measure_steps(make, steps=0, device=CPU, threads=threads)
-        found.append(Peak(network=name, variant=variant, density=density, megabytes=megabytes))
+        found.append({"network": name, "variant": variant, "density": density, "megabytes": megabytes})
     print(f"{network.label}: peak memory of {len(found)} steps measured", flush=True)
     return found
-
-
-def _machine(load: float) -> Machine:
-    kernels = load_kernels()
-    return Machine(
-        processor=device_name(CPU),
-        cores=len(os.sched_getaffinity(0)),
-        platform=platform.platform(),
-        python=platform.python_version(),
-        torch=torch.__version__,
-        compiler=kernels.compiler,
-        vector=kernels.vector,
-        commit=commit(),
-        load=load,
-    )
-
-
-def _thread_counts(wanted: Sequence[str]) -> list[int]:
-    """Numbers of threads without repetition; `all` is PyTorch's choice for this machine, a thread a core."""
-    if wrong := [count for count in wanted if count != "all" and not (count.isdecimal() and int(count) > 0)]:
-        raise EastError(f"--threads {wrong[0]} is no number of threads. Give a whole number from 1, or all.")
-    counts = [torch.get_num_threads() if count == "all" else int(count) for count in wanted]
-    return list(dict.fromkeys(counts))
 
 
 def main(
@@ -264,7 +242,11 @@ def main(
         raise EastError(f"there is no network '{unknown.pop()}' here. Choose from {', '.join(networks)}.")
     chosen = {name: network for name, network in networks.items() if not models or name in models}
     rounds = rounds or (1 if short else ROUNDS)
-    counts = _thread_counts(threads or ["1", "all"])
+    wanted = threads or ["1", "all"]
+    if wrong := [count for count in wanted if count != "all" and not (count.isdecimal() and int(count) > 0)]:
+        raise EastError(f"--threads {wrong[0]} is not a number of threads. Give a whole number from 1, or all.")
+    # `all` is PyTorch's choice for this machine, a thread a core.
+    counts = list(dict.fromkeys(torch.get_num_threads() if count == "all" else int(count) for count in wanted))
     minutes = MINUTES_A_ROUND * rounds * sum(len(_counts_of(network, counts)) for network in chosen.values())
     length = "some seconds" if short else f"about {minutes:.0f} minutes on two cores, less on more"
     print(f"{', '.join(chosen)}: rounds: {rounds}, {length}", flush=True)
@@ -277,7 +259,7 @@ def main(
         short=short,
     )
     path = save_step(results, out)
-    print(f"{render(results)}\nWritten to {path} and the .json beside it, {results.minutes:.1f} minutes.")
+    print(f"{render(results)}\nWritten to {path} and the .json beside it, {results['minutes']:.1f} minutes.")
 
 
 if __name__ == "__main__":

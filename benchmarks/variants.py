@@ -3,16 +3,15 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 from torch.optim.sgd import sgd
 
 from east.config import RunSpec, load_plan
-from east.config.run import ClipSpec
 from east.cost.measure import make_training_step, one_batch, with_batch_size
 from east.data.catalog import DATASETS
 from east.engine.arithmetic import PyTorchArithmetic
@@ -61,22 +60,20 @@ class TimedNetwork:
 
     def at(self, density: float) -> RunSpec:
         """Its training at a density."""
-        return self.spec.model_copy(
-            update={"sparsity": self.spec.sparsity.model_copy(update={"density": density}), "cycle": None}
-        )
+        return changed(self.spec, sparsity={"density": density}).model_copy(update={"cycle": None})
 
 
 def timed_networks(*, short: bool = False) -> dict[str, TimedNetwork]:
     """The networks by name: plain RigL as in Tables 2 and 4, and EAST's, at its density alone.
 
-    Args:
-        short: the same networks made narrow, on images of 12 x 12: they show that everything runs, not how fast.
+    Short ones are narrow and take images of 12 x 12: they show that everything runs, not how fast.
     """
-    resnet34, resnet50 = (_static_run(table) for table in ("table2", "table4"))
+    static = {run.table: run.spec for run in load_plan() if run.row == "static"}
+    resnet34, resnet50 = static["table2"], static["table4"]
     if short:
-        resnet34, resnet50 = _narrow(resnet34), _narrow(resnet50)
-    components = {"activation": "dyrelu", "sharing_ratio": 2}
-    east = resnet34.model_copy(update={"model": resnet34.model.model_copy(update=components)})
+        small = {"model": {"width": SHORT_WIDTH}, "dataset": {"name": "digits"}}
+        resnet34, resnet50 = changed(resnet34, **small), changed(resnet50, **small)
+    east = changed(resnet34, model={"activation": "dyrelu", "sharing_ratio": 2})
     paper = resnet34.sparsity.density
     return {
         "resnet34": TimedNetwork("ResNet-34", resnet34),
@@ -86,20 +83,12 @@ def timed_networks(*, short: bool = False) -> dict[str, TimedNetwork]:
     }
 
 
-def _static_run(table: str) -> RunSpec:
-    return next(run for run in load_plan() if run.table == table and run.row == "static").spec
+def changed(spec: RunSpec, **parts: dict[str, Any]) -> RunSpec:
+    """The run with some fields of some of its parts replaced."""
+    return spec.model_copy(update={name: getattr(spec, name).model_copy(update=new) for name, new in parts.items()})
 
 
-def _narrow(spec: RunSpec) -> RunSpec:
-    return spec.model_copy(
-        update={
-            "model": spec.model.model_copy(update={"width": SHORT_WIDTH}),
-            "dataset": spec.dataset.model_copy(update={"name": "digits"}),
-        }
-    )
-
-
-Step = Callable[[int], object]
+NumberedStep = Callable[[int], object]
 """Does something once; takes the number of the training step, counted from 1."""
 
 
@@ -115,8 +104,8 @@ class DenseStep:
     """
 
     model: ResNet
-    step: Step
-    clip: Step | None
+    step: NumberedStep
+    clip: NumberedStep | None
 
     def __call__(self, number: int) -> None:
         """The step and its clip."""
@@ -128,11 +117,6 @@ class DenseStep:
 class SparseSteps:
     """The training step of the sparse engine at one density after the other, in the same memory.
 
-    Args:
-        network: the network.
-        densities: those that `use` can choose.
-        batch_size: images a step.
-
     Attributes:
         model: the network that they train, with the masks of the density in use.
         plain: the step without the clip.
@@ -140,15 +124,17 @@ class SparseSteps:
     """
 
     def __init__(self, network: TimedNetwork, densities: Sequence[float], batch_size: int) -> None:
-        self._states = {density: _masked_state(network, density) for density in densities}
+        self._states = {
+            density: masked_model(network.at(density), faded=network.faded).state_dict() for density in densities
+        }
         step, batch, lr = _training_step(network, densities[0], "sparse", batch_size)
         self.model = _model_of(step)
         self._step = step
-        self.clipped: Step = partial(step, *batch, lr, dense_gradients=False)
-        self.plain: Step = partial(replace(step, clip=None), *batch, lr, dense_gradients=False)
+        self.clipped: NumberedStep = partial(step, *batch, lr, dense_gradients=False)
+        self.plain: NumberedStep = partial(replace(step, clip=None), *batch, lr, dense_gradients=False)
 
     def use(self, density: float) -> None:
-        """Start anew with the weights and masks of the beginning of a training at this density."""
+        """Take the weights and masks of the beginning of a training at this density."""
         self.model.load_state_dict(self._states[density])
         self._step.masks_changed()
 
@@ -172,14 +158,7 @@ def masked_dense(network: TimedNetwork, density: float, batch_size: int) -> Dens
 
 
 def pytorch(network: TimedNetwork, density: float, batch_size: int, *, channels_last: bool) -> DenseStep:
-    """PyTorch alone: all weights on, no masks, fused SGD over dense tensors, and its own clip by the exact norm.
-
-    Args:
-        network: the network.
-        density: of no influence.
-        batch_size: images a step.
-        channels_last: the memory format of weights and images.
-    """
+    """PyTorch alone: all weights on, no masks, fused SGD over dense tensors, and its own clip by the exact norm."""
     spec = network.at(density)
     layout = torch.channels_last if channels_last else torch.contiguous_format
     model = initial_network(spec, faded=network.faded).to(memory_format=layout)  # type: ignore[call-overload]
@@ -193,7 +172,8 @@ def pytorch(network: TimedNetwork, density: float, batch_size: int, *, channels_
         F.cross_entropy(model(images), labels).backward()  # type: ignore[no-untyped-call]
         optimizer.step(spec.training.lr)
 
-    return DenseStep(model, step, _clip_of_pytorch(parameters, spec.training.gradient_clip))
+    clip = spec.training.gradient_clip
+    return DenseStep(model, step, None if clip is None else lambda number: clip_grad_norm_(parameters, clip.norm))
 
 
 def peer(network: TimedNetwork, density: float, batch_size: int) -> DenseStep:
@@ -246,7 +226,7 @@ MAKE_DENSE: dict[VariantName, Callable[[TimedNetwork, float, int], DenseStep]] =
 """The dense variants by name."""
 
 
-def make_step(network: TimedNetwork, variant: VariantName, density: float, batch_size: int) -> Step:
+def make_variant(network: TimedNetwork, variant: VariantName, density: float, batch_size: int) -> NumberedStep:
     """The step of a variant by itself, with its clip where it has one."""
     if variant == "sparse":
         step, batch, lr = _training_step(network, density, "sparse", batch_size)
@@ -286,10 +266,6 @@ def masked_model(spec: RunSpec, *, faded: bool = False) -> ResNet:
     return model
 
 
-def _masked_state(network: TimedNetwork, density: float) -> dict[str, Tensor]:
-    return masked_model(network.at(density), faded=network.faded).state_dict()
-
-
 def _measured_batch(spec: RunSpec, batch_size: int) -> tuple[Tensor, Tensor]:
     """The batch of the product's own measured step."""
     return next(iter(one_batch(with_batch_size(spec, batch_size), CPU).train.epoch(1)))
@@ -303,7 +279,3 @@ def random_batch(
     draw = torch_generator(spec.seed, "cost", *purpose)
     images = torch.randn(batch_size, *info.image_shape, generator=draw)
     return images.to(device), torch.randint(info.num_classes, (batch_size,), generator=draw).to(device)
-
-
-def _clip_of_pytorch(parameters: list[nn.Parameter], clip: ClipSpec | None) -> Step | None:
-    return None if clip is None else lambda number: clip_grad_norm_(parameters, clip.norm)

@@ -79,10 +79,6 @@ class RandomBits:
 
         Draws one word per member of the population and chooses the members with the `count` smallest words; among equal
         words, the smaller members.
-
-        Args:
-            population: how many to choose from.
-            count: how many to choose, 0 <= count <= population.
         """
         words = self.words(population)
         if not 0 <= count <= population:
@@ -126,18 +122,6 @@ def generator(seed: int, *purpose: str | int) -> RandomBits:
 def torch_generator(seed: int, *purpose: str | int) -> torch.Generator:
     """A CPU generator of PyTorch for one purpose, for timing only: what it draws depends on PyTorch's version."""
     return torch.Generator().manual_seed(_key(seed, purpose, bits=63))
-
-
-def as_random_bits(random: "RandomBits | torch.Generator | None") -> RandomBits:
-    """Random bits from any generator; None means PyTorch's default one."""
-    if isinstance(random, RandomBits):
-        return random
-
-    def words(count: int) -> Words:
-        drawn = torch.empty(count, dtype=torch.int64).random_(-(2**63), None, generator=random)
-        return drawn.numpy().view(np.uint64)
-
-    return RandomBits(words)
 
 
 def _key(seed: int, purpose: tuple[str | int, ...], bits: int) -> int:

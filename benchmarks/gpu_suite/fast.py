@@ -12,7 +12,7 @@ import torch
 from benchmarks.floor import FLOAT_BYTES, bytes_per_step
 from benchmarks.gpu_suite import ways
 from benchmarks.gpu_suite.suite import Row, Setting, each, measured
-from benchmarks.gpu_suite.ways import EVERYTHING, NETWORKS, PLAIN, Training, Way, spec_of
+from benchmarks.gpu_suite.ways import EVERYTHING, MODELS, PLAIN, TimedTraining, Way, spec_of
 from benchmarks.results import in_turn, ratio
 from benchmarks.variants import masked_model, random_batch
 from east.config.run import RunSpec
@@ -42,7 +42,7 @@ GROUP = ["network", "method", "density", "batch"]
 
 @dataclass(frozen=True)
 class Floors:
-    """Decides what a step takes at the least: what must be computed or moved, at the rates measured on this GPU.
+    """Decides what a step takes at least: what must be computed or moved, at the rates measured on this GPU.
 
     Dense: operations of all weights over the rate of matrix products. Sparse: the bytes that any step on the non-zeros
     must move over the rate of a copy. Caches are not credited, and launches take no time.
@@ -63,7 +63,7 @@ class Floors:
             torch.backends.cuda.matmul.fp32_precision = "tf32" if numerics == "tf32" else "ieee"
             rates[numerics] = 2 * side**3 / _seconds(partial(torch.mm, first, second), setting)
             yield {"what": "matrix product, FLOP/s", "numerics": numerics, "value": rates[numerics]}
-        for network, model in NETWORKS.items():
+        for network, model in MODELS.items():
             spec, batch = spec_of(setting, model), setting.batches[0]
             shape = DATASETS[spec.dataset.name].image_shape
             operations = batch * training_flops(layer_work(network_shape(spec), shape))
@@ -97,11 +97,11 @@ class Group:
 
 RECORDED = (*ways.CAPTURED, *ways.AUTO)
 GROUPS = (
-    *(Group(network, PLAIN, (*ways.AUTHORS, *ways.EAGER, *RECORDED)) for network in NETWORKS),
-    *(Group(network, PLAIN, RECORDED, last=True) for network in NETWORKS),
-    *(Group(network, PLAIN, RECORDED, density) for network in NETWORKS for density in CYCLE_DENSITIES),
-    *(Group(network, EVERYTHING, (*ways.AUTHORS, *RECORDED)) for network in NETWORKS),
-    *(Group(network, EVERYTHING, RECORDED, faded=True) for network in NETWORKS),
+    *(Group(network, PLAIN, (*ways.AUTHORS, *ways.EAGER, *RECORDED)) for network in MODELS),
+    *(Group(network, PLAIN, RECORDED, last=True) for network in MODELS),
+    *(Group(network, PLAIN, RECORDED, density) for network in MODELS for density in CYCLE_DENSITIES),
+    *(Group(network, EVERYTHING, (*ways.AUTHORS, *RECORDED)) for network in MODELS),
+    *(Group(network, EVERYTHING, RECORDED, faded=True) for network in MODELS),
     *(Group("ResNet-34", method, RECORDED) for method in ("DCTpS", "EAST w/ DyReLU", "EAST w/ WS")),
 )
 """In the order of importance."""
@@ -120,7 +120,7 @@ class Times:
     def measure(self, setting: Setting) -> Iterator[Row]:
         """Group by group."""
         for group in self.groups[:: 10 if setting.small else 1]:
-            spec = spec_of(setting, NETWORKS[group.network], group.method, group.density)
+            spec = spec_of(setting, MODELS[group.network], group.method, group.density)
             about: Row = {"network": group.network, "method": group.method + (", faded" if group.faded else "")}
             about |= {"density": spec.sparsity.density, "batch": setting.batches[group.last]}
             yield from each(setting, [(about, partial(_time, group, spec, setting))])
@@ -155,11 +155,11 @@ class Epochs:
 
     def measure(self, setting: Setting) -> Iterator[Row]:
         """An epoch of the plain ResNet-34 in the authors' way and in each recorded one, in turn."""
-        spec = spec_of(setting, NETWORKS["ResNet-34"])
+        spec = spec_of(setting, MODELS["ResNet-34"])
         count = 5 if setting.small else DATASETS[spec.dataset.name].train_images - spec.dataset.validation
         authors, ours = ways.AuthorsBatches(spec, count, setting), ways.our_batches(spec, count, setting)
 
-        def epoch(way: Way, training: Training, number: int) -> Mapping[Way, float]:
+        def epoch(way: Way, training: TimedTraining, number: int) -> Mapping[Way, float]:
             def train() -> None:
                 for step, batch in enumerate((authors if way in ways.AUTHORS else ours).epoch(number), start=1):
                     training.train(*batch, step, spec.training.lr)

@@ -1,5 +1,6 @@
 """Parts that decide what may be used at all: the project's tests on this GPU, and steps of real networks in float64."""
 
+import itertools
 import os
 import re
 import subprocess
@@ -14,7 +15,7 @@ import pandas as pd
 from torch import Tensor
 
 from benchmarks.gpu_suite.suite import Row, Setting, each
-from benchmarks.gpu_suite.ways import EVERYTHING, NETWORKS, PLAIN, OurTraining, Way, spec_of
+from benchmarks.gpu_suite.ways import EVERYTHING, MODELS, PLAIN, OurTraining, Way, spec_of
 from benchmarks.results import ROOT
 from benchmarks.variants import random_batch
 from east.config.run import RunSpec
@@ -44,7 +45,7 @@ LOSS_BOUNDS = {"fp32": 1e-5, "tf32": 2e-3, "bf16": 2e-2}
 
 @dataclass(frozen=True)
 class Tests:
-    """Decides a question by the project's own tests: all must pass on this GPU, and one must run at the least."""
+    """Decides a question by the project's own tests: all must pass on this GPU, and at least one must run."""
 
     seconds: float
     question: str
@@ -78,7 +79,9 @@ class Steps:
 
     def measure(self, setting: Setting) -> Iterator[Row]:
         """All ways start from the same weights and masks; the reference takes only the step that is compared."""
-        for label, method, spec in _networks(setting):
+        networks = list(MODELS.items())[: 1 if setting.small else None]
+        for (label, model), method in itertools.product(networks, (PLAIN, EVERYTHING)):
+            spec = spec_of(setting, model, method, CHECKED_DENSITY)
             reference = _step(REFERENCE, spec, setting, steps_before=0, double=True)
             own: dict[tuple[str, str], float] = {}
             jobs = [(way, partial(_errors, way, spec, setting, reference, own)) for way in self.ways]
@@ -86,22 +89,10 @@ class Steps:
             yield from each(setting, [(about | {"way": str(way)}, job) for way, job in jobs])
 
     def decide(self, rows: pd.DataFrame, others: Mapping[str, pd.DataFrame]) -> str:
-        """A way is right if no error of it is above its bound."""
-        return _right_and_wrong(rows.assign(right=rows["error"] <= rows["bound"]))
-
-
-def _networks(setting: Setting) -> Iterator[tuple[str, str, RunSpec]]:
-    """The smaller network first: plain, then with all components; at a density where gradients arrive everywhere."""
-    for label, model in list(NETWORKS.items())[: 1 if setting.small else None]:
-        for method in (PLAIN, EVERYTHING):
-            yield label, method, spec_of(setting, model, method, CHECKED_DENSITY)
-
-
-def _right_and_wrong(rows: pd.DataFrame) -> str:
-    """Names the ways that are right on every network, and those that are wrong or were not compared on some."""
-    right = rows.groupby("way", sort=False)["right"].all()
-    others = "; not shown to be right: " + "; ".join(right.index[~right]) if not right.all() else ""
-    return f"right: {'; '.join(right.index[right]) or 'none'}{others}"
+        """A way is right if no error of it is above its bound, and every network was compared."""
+        right = rows.assign(right=rows["error"] <= rows["bound"]).groupby("way", sort=False)["right"].all()
+        others = "; not shown to be right: " + "; ".join(right.index[~right]) if not right.all() else ""
+        return f"right: {'; '.join(right.index[right]) or 'none'}{others}"
 
 
 def _run_tests(file: Path) -> Row:
@@ -154,7 +145,7 @@ def _step(way: Way, spec: RunSpec, setting: Setting, *, steps_before: int, doubl
 
 
 def relative(found: Tensor, reference: Tensor) -> float:
-    """||found - reference|| / ||reference||; infinite where that is no number, as for vectors of unequal length."""
+    """||found - reference|| / ||reference||; infinite where that is not a number, as for vectors of unequal length."""
     if found.shape != reference.shape:
         return float("inf")
     error = (found.double() - reference.double()).norm() / reference.double().norm()

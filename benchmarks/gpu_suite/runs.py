@@ -19,13 +19,12 @@ import yaml
 from safetensors.torch import load_file
 
 from benchmarks.gpu_suite.suite import Row, Setting, each, measured
-from benchmarks.results import ROOT
-from east.config import load_plan
+from benchmarks.results import ROOT, demo_run
 from east.config.run import RunSpec
 from east.data.prepare import prepare
 from east.errors import EastError
 
-RUN = "tablemethods/east-combined-resnet34-digits/seed1"
+RUN_ID = "tablemethods/east-combined-resnet34-digits/seed1"
 """Of the demo: DyReLU that fades, shared weights, a density cycle and exchanges, on embedded images."""
 
 EARLY = 2
@@ -55,7 +54,7 @@ class Trainings:
 
     def measure(self, setting: Setting) -> Iterator[Row]:
         """Eager trainings, then each other way, then one that is killed."""
-        spec = next(run for run in load_plan(ROOT / "config" / "demo.yaml") if run.id == RUN).spec
+        spec = demo_run(RUN_ID)
         prepare(spec.dataset.name, setting.scratch / "data")
         train = partial(_train, spec, setting)
         whole = train("whole", "dense", "eager")
@@ -139,17 +138,13 @@ def _train(spec: RunSpec, setting: Setting, name: str, engine: str, stepping: st
     command = ["train", "--run", spec.canonical_json(), "--out", out, "--data-dir", setting.scratch / "data"]
     command += ["--device", setting.device, "--engine", engine, "--threads", 1, "--step", stepping]
     process = _east(command)
-    while kill and process.poll() is None and not _has_an_epoch(out):
+    metrics = out / "metrics.csv"
+    while kill and process.poll() is None and not (metrics.exists() and len(metrics.read_text().splitlines()) > 1):
         time.sleep(0.02)
     if kill:
         process.kill()
     _output(process, *([-signal.SIGKILL] if kill else []))
     return out
-
-
-def _has_an_epoch(out: Path) -> bool:
-    path = out / "metrics.csv"
-    return path.exists() and len(path.read_text().splitlines()) > 1
 
 
 def _gap(whole: Path, other: Path) -> float:

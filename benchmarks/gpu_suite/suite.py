@@ -38,7 +38,7 @@ class Setting:
     Args:
         device: `cuda`, or `cpu` in a rehearsal.
         small: a rehearsal: tiny networks and few repetitions, which measure nothing.
-        seconds: after so many the part should end by itself; it is stopped soon after.
+        seconds: after this long the part should end by itself; it is stopped soon after.
         scratch: an empty folder for files that are not kept.
         started: when the part began, on the monotonic clock.
     """
@@ -55,11 +55,6 @@ class Setting:
         return torch.device(self.device)
 
     @property
-    def is_late(self) -> bool:
-        """Whether the part should end."""
-        return time.monotonic() > self.started + self.seconds
-
-    @property
     def batches(self) -> tuple[int, int]:
         """Images of a full batch and of the last one of an epoch of CIFAR."""
         return (3, 2) if self.small else (128, 72)
@@ -71,15 +66,12 @@ class Part(Protocol):
     @property
     def seconds(self) -> float:
         """That it is given of eight minutes; what earlier parts left is added."""
-        ...
 
     def measure(self, setting: Setting) -> Iterator[Row]:
         """What it finds, one thing at a time; in a process of its own."""
-        ...
 
     def decide(self, rows: pd.DataFrame, others: Mapping[str, pd.DataFrame]) -> str:
         """The answer, from what it found and what the parts before it did."""
-        ...
 
 
 class Record(Frozen):
@@ -119,7 +111,7 @@ def each(setting: Setting, jobs: Iterable[tuple[Row, Callable[[], Iterable[Row]]
     """Do jobs (what each is about, what gives its rows); one that fails or comes too late leaves a row that says so."""
     for about, job in jobs:
         try:
-            if setting.is_late:
+            if time.monotonic() > setting.started + setting.seconds:
                 raise TimeoutError("time was up")
             for row in job():
                 yield about | row
@@ -151,7 +143,7 @@ def run(parts: Mapping[str, Part], results: Results, *, seconds: float, folder: 
         record = run_part(part, deadline - time.monotonic() - share * later, small=results.small)
         record = _decided(part, record, {other: of.frame for other, of in results.parts.items()})
         results = results.model_copy(update={"parts": results.parts | {name: record}})
-        path = save(results, render(results), folder, stem(results))
+        path = save(results.model_dump_json(indent=1), render(results), folder, stem(results))
         print(f"{name}: {record.state}, {record.seconds:.0f} s. {record.verdict or record.error}", flush=True)
     return results, path
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.gpu_suite.suite import Setting
-from benchmarks.variants import masked_model
+from benchmarks.variants import changed, masked_model
 from east.config import RunSpec, read_config
 from east.config.plan import method_specs
 from east.config.run import ModelName
@@ -28,7 +28,7 @@ from east.training.describe import mask_updater
 PLAIN, EVERYTHING = "RigL", "EAST Combined"
 """Methods of Table 6: that which adds nothing to RigL, and all components together."""
 
-NETWORKS: dict[str, ModelName] = {"ResNet-34": "resnet34", "ResNet-50": "resnet50"}
+MODELS: dict[str, ModelName] = {"ResNet-34": "resnet34", "ResNet-50": "resnet50"}
 """How tables call the networks -> their names in the config."""
 
 SMALL_WIDTH, SMALL_DENSITY = 2, 0.25
@@ -65,20 +65,11 @@ def spec_of(setting: Setting, model: ModelName, method: str = PLAIN, density: fl
     return changed(spec, sparsity=sparsity).model_copy(update={"cycle": None})
 
 
-def changed(spec: RunSpec, **parts: dict[str, Any]) -> RunSpec:
-    """The run with some fields of some of its parts replaced."""
-    return spec.model_copy(update={name: getattr(spec, name).model_copy(update=new) for name, new in parts.items()})
-
-
 class OurTraining:
     """A training of ours.
 
-    Args:
-        way: engine, stepping and numerics.
-        spec: the run.
-        setting: where it computes; in a rehearsal on the CPU steps are eager and numbers float32, whatever the way.
-        faded: whether DyReLU is a plain ReLU already.
-        double: compute in float64, as a reference.
+    In a rehearsal on the CPU steps are eager and numbers float32, whatever the way. `double` computes in float64, as a
+    reference.
     """
 
     def __init__(self, way: Way, spec: RunSpec, setting: Setting, *, faded: bool = False, double: bool = False) -> None:
@@ -180,13 +171,13 @@ class AuthorsTraining:
         return "authors"
 
 
-Training = OurTraining | AuthorsTraining
+TimedTraining = OurTraining | AuthorsTraining
 
 _masked_model = lru_cache(maxsize=2)(masked_model)
 """Drawing weights and masks takes longer than many steps on a GPU."""
 
 
-def make_training(way: Way, spec: RunSpec, setting: Setting, *, faded: bool = False) -> Training:
+def make_training(way: Way, spec: RunSpec, setting: Setting, *, faded: bool = False) -> TimedTraining:
     """A training by one of the ways."""
     return (AuthorsTraining if way.engine == "authors" else OurTraining)(way, spec, setting, faded=faded)
 

@@ -45,7 +45,7 @@ from east.training.loop import run_loop
 from east.training.provenance import Origin
 from east.training.records import EpochRecord, UpdateRecord
 from east.training.run import RunFiles
-from east.training.state import StateFile, Watched
+from east.training.state import StateFile
 from east.training.step import Step
 from east.training.trace import Tracing
 
@@ -272,9 +272,9 @@ def clock(
 
         threads, runs = conditions.threads, conditions.side_by_side
         attempts, tracing = AttemptLog(Origin.of_this_process(), device, threads, runs), Tracing()
-        files = RunFiles(Checkpoints(home, training.spec.fingerprint), attempts, tracing)
-        state = StateFile.begin(home, epochs=NEVER, device=str(device), threads=threads, gpu=None, runs_per_device=runs)
-        stopwatch = Stopwatch(training, [attempts, tracing, files, Watched(state, attempts)], settling, seconds)
+        state = StateFile(home, epochs=NEVER, device=str(device), threads=threads, runs_per_device=runs)
+        files = RunFiles(Checkpoints(home, training.spec.fingerprint), attempts, tracing, state)
+        stopwatch = Stopwatch(training, [attempts, tracing, files], settling, seconds)
         with suppress(SystemExit):
             run_loop(training, [stopwatch])
         return Clocked(build, stopwatch.means(), max(path.stat().st_size for path in home.glob(CHECKPOINTS)))

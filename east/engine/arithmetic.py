@@ -1,12 +1,30 @@
 """What a step does with gradients and parameters as vectors: the norm for the clip, and the steps of optimizers."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, TypedDict, Unpack
 
 from torch import Tensor
 from torch.nn.utils import get_total_norm
 from torch.optim.adam import adam
 from torch.optim.sgd import sgd
+
+Tensors = Sequence[Tensor]
+
+
+class SgdRule(TypedDict):
+    """The constants of a step of SGD."""
+
+    momentum: float
+    nesterov: bool
+    weight_decay: float
+
+
+class AdamRule(TypedDict):
+    """The constants of a step of Adam."""
+
+    betas: tuple[float, float]
+    epsilon: float
+    weight_decay: float
 
 
 class Arithmetic(Protocol):
@@ -15,53 +33,37 @@ class Arithmetic(Protocol):
     Tensors of one call have one dtype and one device.
     """
 
-    def sum_of_squares(self, tensors: Sequence[Tensor]) -> Tensor:
+    def sum_of_squares(self, tensors: Tensors) -> Tensor:
         """The sum of squares of all elements, 0-d in float64."""
-        ...
 
     def mean(self, numbers: Tensor) -> Tensor:
         """The mean of a vector in float64, 0-d."""
-        ...
 
     def square_root(self, number: Tensor) -> Tensor:
         """The square root of a number, 0-d in float64."""
-        ...
 
     def sgd(
-        self,
-        values: Sequence[Tensor],
-        gradients: Sequence[Tensor],
-        momenta: Sequence[Tensor],
-        lr: float | Tensor,
-        *,
-        momentum: float,
-        nesterov: bool,
-        weight_decay: float,
+        self, values: Tensors, gradients: Tensors, momenta: Tensors, lr: float | Tensor, **rule: Unpack[SgdRule]
     ) -> None:
         """One step of `torch.optim.SGD` in place, whose momenta begin at zero."""
-        ...
 
     def adam(
         self,
-        values: Sequence[Tensor],
-        gradients: Sequence[Tensor],
-        means: Sequence[Tensor],
-        mean_squares: Sequence[Tensor],
-        steps: Sequence[Tensor],
+        values: Tensors,
+        gradients: Tensors,
+        means: Tensors,
+        mean_squares: Tensors,
+        steps: Tensors,
         lr: float | Tensor,
-        *,
-        betas: tuple[float, float],
-        epsilon: float,
-        weight_decay: float,
+        **rule: Unpack[AdamRule],
     ) -> None:
         """One step of `torch.optim.Adam` with L2 weight decay in place; `steps` (0-d each) count the steps made."""
-        ...
 
 
 class PyTorchArithmetic:
     """That of PyTorch's fused steps, see `Arithmetic`; nothing waits for the device."""
 
-    def sum_of_squares(self, tensors: Sequence[Tensor]) -> Tensor:
+    def sum_of_squares(self, tensors: Tensors) -> Tensor:
         """The sum of squares of all elements, 0-d in float64."""
         return get_total_norm(list(tensors)).double().square()
 
@@ -74,15 +76,7 @@ class PyTorchArithmetic:
         return number.sqrt()
 
     def sgd(
-        self,
-        values: Sequence[Tensor],
-        gradients: Sequence[Tensor],
-        momenta: Sequence[Tensor],
-        lr: float | Tensor,
-        *,
-        momentum: float,
-        nesterov: bool,
-        weight_decay: float,
+        self, values: Tensors, gradients: Tensors, momenta: Tensors, lr: float | Tensor, **rule: Unpack[SgdRule]
     ) -> None:
         """One step of SGD in place."""
         sgd(
@@ -90,26 +84,21 @@ class PyTorchArithmetic:
             list(gradients),
             list(momenta),
             fused=True,
-            weight_decay=weight_decay,
-            momentum=momentum,
             lr=lr,  # type: ignore[arg-type]
             dampening=0.0,
-            nesterov=nesterov,
             maximize=False,
+            **rule,
         )
 
     def adam(
         self,
-        values: Sequence[Tensor],
-        gradients: Sequence[Tensor],
-        means: Sequence[Tensor],
-        mean_squares: Sequence[Tensor],
-        steps: Sequence[Tensor],
+        values: Tensors,
+        gradients: Tensors,
+        means: Tensors,
+        mean_squares: Tensors,
+        steps: Tensors,
         lr: float | Tensor,
-        *,
-        betas: tuple[float, float],
-        epsilon: float,
-        weight_decay: float,
+        **rule: Unpack[AdamRule],
     ) -> None:
         """One step of Adam in place."""
         adam(
@@ -121,10 +110,10 @@ class PyTorchArithmetic:
             list(steps),
             fused=True,
             amsgrad=False,
-            beta1=betas[0],
-            beta2=betas[1],
+            beta1=rule["betas"][0],
+            beta2=rule["betas"][1],
             lr=lr,
-            weight_decay=weight_decay,
-            eps=epsilon,
+            weight_decay=rule["weight_decay"],
+            eps=rule["epsilon"],
             maximize=False,
         )

@@ -40,8 +40,7 @@ PLAIN = Workload()
 class CrossEntropy:
     """The criterion of every training: mean cross-entropy of a batch. Engines may compute it by themselves.
 
-    Args:
-        labels: (N,) int64.
+    Labels are (N,) int64.
     """
 
     labels: Tensor
@@ -125,22 +124,19 @@ class ExecutionLog:
 class Engine(Protocol):
     """Executes a network whose parameters, masks and state dict stay those of its modules.
 
-    An engine is made with the network's `ActiveWeights`, which it reads anew if it lays the weights out differently.
+    An engine is made with the network's `ActiveWeights`, which it reads again if it lays the weights out differently.
     """
 
     @property
     def name(self) -> str:
         """The name under which the config chooses it."""
-        ...
 
     @property
     def arithmetic(self) -> Arithmetic:
         """That of the clip and of the optimizer."""
-        ...
 
     def __call__(self, images: Tensor) -> Tensor:
         """Logits (N, classes) of images (N, C, H, W), in the mode that the network is in; no gradient is needed."""
-        ...
 
     def gradients(self, images: Tensor, criterion: Callable[[Tensor], Tensor], request: GradientRequest) -> Gradients:
         """Forward and backward pass of one batch, in the mode that the network is in.
@@ -149,16 +145,11 @@ class Engine(Protocol):
         is; in `ActiveWeights.gradient` of every masked layer that the loss depends on; and on request in
         `layer.weight.grad`. All of them are None when it is called.
 
-        Args:
-            images: (N, C, H, W).
-            criterion: from logits (N, classes) to a loss that can be differentiated.
-            request: what else is needed.
+        The criterion makes of logits (N, classes) a loss that can be differentiated.
         """
-        ...
 
     def masks_changed(self) -> None:
         """Called after every change of the masks, before the next step; the `ActiveWeights` are up to date."""
-        ...
 
     def signature(self, images: Tensor) -> Hashable:
         """What a step on such images depends on beyond the contents of the tensors that it reads.
@@ -166,11 +157,8 @@ class Engine(Protocol):
         A CUDA graph that was captured when it was equal issues the right kernels on the right memory. Whether the
         `ActiveWeights` have got other memory, and which parameters are trained, is watched elsewhere.
 
-        Args:
-            images: (N, C, H, W); only their shape counts.
+        Of the images only the shape counts.
         """
-        ...
 
     def executed(self) -> Executed:
         """What has been executed since the engine was made; before the first images, what would be."""
-        ...

@@ -41,7 +41,7 @@ def make_engine(
     """An engine by name; it may lay the weights out in another way, and then reads the active weights again.
 
     On a CPU `auto` is the sparse engine for each network that it knows and that has a zero to leave out, from the first
-    step to the last; on a GPU, what costs less with the masks of the moment. Where the kernels of the sparse engine are
+    step to the last; on a GPU, what costs less with the current masks. Where the kernels of the sparse engine are
     not available, the dense engine takes its place, and a line says why and what is lost.
 
     Args:
@@ -68,7 +68,11 @@ def make_engine(
             among: tuple[Execution, ...] = ("fused",) if name == "sparse" else ("fused", "dense")
             measured = partial(machine_costs, device, numerics, compiled=compiled)
             choose = Cheapest(costs or measured, workload, among)
-            sparse = _cuda_engine(model, active, numerics=numerics, device=device, choose=choose)
+            _require_triton(device)
+            # Not at the top: it imports Triton, which the CPU does not need.
+            from east.engine.cuda.engine import CudaEngine
+
+            sparse = CudaEngine(model, active, numerics=numerics, device=device, choose=choose)
             if name == "sparse":
                 return sparse
             return AutoEngine(model, active, sparse=sparse, make_dense=partial(dense, lay_out=False), choose=choose)
@@ -83,11 +87,6 @@ def make_engine(
 def machine_costs(device: torch.device, numerics: str, *, compiled: bool = False) -> CostModel:
     """The cost model of this machine's GPU, measured where the cache does not hold it.
 
-    Args:
-        device: the GPU.
-        numerics: `tf32`, `fp32` or `bf16`.
-        compiled: whether PyTorch compiles the network for the dense engine.
-
     Raises:
         KernelsUnavailable: kernels cannot be compiled here.
     """
@@ -95,16 +94,6 @@ def machine_costs(device: torch.device, numerics: str, *, compiled: bool = False
     from east.engine.cuda.calibration import cost_model
 
     return cost_model(device, numerics, compiled)
-
-
-def _cuda_engine(
-    model: nn.Module, active: Mapping[str, ActiveWeights], *, numerics: str, device: torch.device, choose: Cheapest
-) -> Engine:
-    _require_triton(device)
-    # Not at the top: it imports Triton, which the CPU does not need.
-    from east.engine.cuda.engine import CudaEngine
-
-    return CudaEngine(model, active, numerics=numerics, device=device, choose=choose)
 
 
 def _require_triton(device: torch.device) -> None:

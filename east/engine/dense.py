@@ -97,9 +97,7 @@ class CompiledNetwork:
     compiled is kept in a folder of the project's cache, unless the user names one, and serves later processes too.
     Where it cannot be compiled, the network is called as it is, and a line says why.
 
-    Args:
-        model: the network; it is called in training mode only.
-        backend: of `torch.compile`.
+    It is called in training mode only.
     """
 
     def __init__(self, model: nn.Module, backend: str | Callable[..., Any] = "inductor") -> None:
@@ -147,11 +145,7 @@ def differentiate(
 ) -> Gradients:
     """The backward pass of an engine whose logits PyTorch can differentiate with respect to dense weights.
 
-    Args:
-        logits: (N, classes), with their graph.
-        criterion: from logits to the loss.
-        active: the active weights of the masked layers, by name; their gradients are left there.
-        request: what else is needed.
+    The gradients of masked layers are left in `active`.
     """
     loss = criterion(logits)
     loss.backward()  # type: ignore[no-untyped-call]
@@ -178,14 +172,12 @@ def sum_squared_norms(gradients: Mapping[str, Tensor], signs: Mapping[str, Tenso
     Returns:
         (probes,) in float64.
     """
-    products = [_contract(gradient, signs[name]) for name, gradient in gradients.items()]
+    products = []
+    for name, gradient in gradients.items():
+        # The order (in, ...) does not matter, so that of channels-last memory is taken, which needs no copy.
+        rows = gradient.movedim(1, -1).flatten(1) if gradient.dim() > 2 else gradient
+        products.append(signs[name].to(rows.dtype) @ rows)
     if products[0].is_cuda:
         # There the number of operations counts, not their size.
         return torch.cat(products, dim=1).double().square().sum(1)
     return torch.stack([product.double().square().sum(1) for product in products]).sum(0)
-
-
-def _contract(gradient: Tensor, signs: Tensor) -> Tensor:
-    # The order (in, ...) does not matter, so that of channels-last memory is taken, which needs no copy.
-    rows = gradient.movedim(1, -1).flatten(1) if gradient.dim() > 2 else gradient
-    return signs.to(rows.dtype) @ rows

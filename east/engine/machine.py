@@ -15,7 +15,7 @@ def processor_name() -> str:
 
 
 def cache_folder() -> Path | None:
-    """Where compiled kernels are kept: `EAST_CACHE_DIR`, else `east` in the user's cache; None for a homeless user."""
+    """Where compiled kernels are kept: `EAST_CACHE_DIR`, else `east` in the user's cache; None without a home."""
     if chosen := os.environ.get("EAST_CACHE_DIR"):
         return Path(chosen).absolute()
     if shared := os.environ.get("XDG_CACHE_HOME"):

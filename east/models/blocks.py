@@ -55,7 +55,7 @@ class Parts:
         return DyReLU(channels) if self.dyrelu else None
 
 
-def activate(unit: DyReLU | None, x: Tensor) -> Tensor:
+def apply_activation(unit: DyReLU | None, x: Tensor) -> Tensor:
     """Apply a unit from `Parts.activation`."""
     return F.relu(x) if unit is None else unit(x)
 
@@ -141,5 +141,5 @@ def _residual(block: nn.Module, x: Tensor, convs: Sequence[Callable[[Tensor], Te
         x = getattr(block, f"bn{i}")(conv(x))
         if i == len(convs):
             x = x + shortcut
-        x = activate(getattr(block, f"act{i}"), x)
+        x = apply_activation(getattr(block, f"act{i}"), x)
     return x

@@ -1,8 +1,9 @@
 """DCTpS layers: a fixed DCT matrix, times a trainable scalar, plus a sparse trainable weight (Price & Tanner, 2021)."""
 
 import math
+from collections.abc import Callable
 from fractions import Fraction
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import torch
 import torch.nn.functional as F
@@ -44,33 +45,19 @@ def dct_kernel(out_channels: int, in_channels: int, kernel_size: int) -> Tensor:
     return matrix.view(out_channels, kernel_size, kernel_size, in_channels).permute(0, 3, 1, 2).contiguous()
 
 
-class FixedConv2d(nn.Module):
-    """A convolution whose weight is neither trained nor stored."""
+class Fixed(nn.Module):
+    """A linear operation by a weight that is neither trained nor stored."""
 
     weight: Tensor
 
-    def __init__(self, weight: Tensor, stride: int, padding: int) -> None:
+    def __init__(self, weight: Tensor, operation: Callable[[Tensor, Tensor], Tensor]) -> None:
         super().__init__()
-        self.stride, self.padding = stride, padding
+        self._operation = operation
         self.register_buffer("weight", weight, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Convolve x (N, C, H, W)."""
-        return F.conv2d(x, self.weight, None, self.stride, self.padding)
-
-
-class FixedLinear(nn.Module):
-    """A linear layer whose weight is neither trained nor stored."""
-
-    weight: Tensor
-
-    def __init__(self, weight: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("weight", weight, persistent=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Apply the weight to x (N, in_features)."""
-        return F.linear(x, self.weight)
+        """Apply the weight to x."""
+        return self._operation(x, self.weight)
 
 
 class DCTConv2d(nn.Module):
@@ -88,7 +75,8 @@ class DCTConv2d(nn.Module):
         super().__init__()
         self.sparse = MaskedConv2d(in_channels, out_channels, kernel_size, stride=stride, padding=padding)
         nn.init.zeros_(self.sparse.weight)
-        self.dct = FixedConv2d(dct_kernel(out_channels, in_channels, kernel_size), stride, padding)
+        convolve = partial(F.conv2d, stride=stride, padding=padding)
+        self.dct = Fixed(dct_kernel(out_channels, in_channels, kernel_size), convolve)
         self.alpha = nn.Parameter(torch.ones(()))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -115,7 +103,7 @@ class DCTLinear(nn.Module):
         super().__init__()
         self.sparse = MaskedLinear(in_features, out_features, bias=True)
         nn.init.zeros_(self.sparse.weight)
-        self.dct = FixedLinear(dct_matrix(out_features, in_features))
+        self.dct = Fixed(dct_matrix(out_features, in_features), F.linear)
         self.alpha = nn.Parameter(torch.ones(()))
 
     def forward(self, x: Tensor) -> Tensor:

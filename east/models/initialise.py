@@ -24,14 +24,12 @@ def initialise(model: nn.Module, seed: int) -> None:
     float64 and rounded once to float32; batch norm is 1 and 0. Sharing scales are uniform on [0, 1); DCT factors are
     1, and the sparse weights beside them 0.
 
-    Args:
-        model: the network; changed in place.
-        seed: the run's seed.
-
     Raises:
         EastError: a parameter of the network has no distribution here.
     """
-    laws = dict(_laws(model))
+    # What a module says of its children's parameters overrides theirs.
+    modules = reversed(list(model.named_modules()))
+    laws = {f"{place}.{name}" if place else name: law for place, module in modules for name, law in _laws_of(module)}
     for name, parameter in model.named_parameters():
         if name not in laws:
             raise EastError(
@@ -39,13 +37,6 @@ def initialise(model: nn.Module, seed: int) -> None:
             )
         with torch.no_grad():
             laws[name](parameter, generator(seed, "initialise", name))
-
-
-def _laws(model: nn.Module) -> Iterator[tuple[str, Law]]:
-    """The law of every parameter by its full name. What a module says of its children's parameters overrides theirs."""
-    for place, module in reversed(list(model.named_modules())):
-        for name, law in _laws_of(module):
-            yield f"{place}.{name}" if place else name, law
 
 
 def _laws_of(module: nn.Module) -> Iterator[tuple[str, Law]]:

@@ -44,12 +44,12 @@ class Liveness:
 
 
 def liveness(model: ResNet) -> Liveness:
-    """Follow the masks of a network from its input forward and from its logits back.
-
-    Args:
-        model: any network of `build_model`, on any device.
-    """
-    active = {layer: _active_weights(layer) for layer in masked_layers(model).values()}
+    """Follow the masks of a network from its input forward and from its logits back."""
+    # Numbers of active weights (out, in). The paper's kernels hold at most 49, so a byte is enough, and faster.
+    active = {
+        layer: layer.mask.reshape(*layer.mask.shape[:2], -1).sum(dim=2, dtype=torch.uint8).cpu()
+        for layer in masked_layers(model).values()
+    }
 
     stem = _Use(model.conv1, torch.ones(model.in_channels, dtype=torch.bool), active)
     varies = stem.output_varies
@@ -94,10 +94,7 @@ def liveness(model: ResNet) -> Liveness:
 class _Use:
     """One place where a layer is used, and the state of its channels there.
 
-    Args:
-        module: the layer.
-        input_varies: which of its input channels vary with the network's input.
-        active: the active weights between each output and input channel of every masked layer.
+    `active` has the numbers of active weights (out, in) of every masked layer.
     """
 
     def __init__(
@@ -123,12 +120,3 @@ class _Use:
     def reachable(self) -> Tensor:
         """Pairs (output, input) of a channel that the logits depend on and one that varies with the network's input."""
         return self.output_matters[:, None] & self.input_varies
-
-
-def _active_weights(layer: MaskedLayer) -> Tensor:
-    """Number of active weights from each input channel (column) to each output channel (row), on the CPU.
-
-    The paper's kernels hold at most 49 weights, so a byte is enough, and several times faster.
-    """
-    kernels = layer.mask.reshape(*layer.mask.shape[:2], -1)
-    return kernels.sum(dim=2, dtype=torch.uint8).cpu()

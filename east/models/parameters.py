@@ -28,9 +28,7 @@ class ParameterCount:
 def count_parameters(model: nn.Module, nonzeros: int | None = None) -> ParameterCount:
     """Count what a network stores; off weights are not stored.
 
-    Args:
-        model: the network.
-        nonzeros: its active weights, if masks are not drawn yet; None counts them in the masks.
+    Where masks are not drawn yet, `nonzeros` says how many weights will be active; None counts them in the masks.
     """
     layers = masked_layers(model).values()
     masked = sum(layer.weight.numel() for layer in layers)

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from east.errors import EastError
-from east.models.blocks import BASIC, BOTTLENECK, Block, Design, Parts, SharingBlock, activate
+from east.models.blocks import BASIC, BOTTLENECK, Block, Design, Parts, SharingBlock, apply_activation
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "resnet34": {"design": BASIC},
@@ -77,7 +77,7 @@ class ResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (N, num_classes) of images x (N, 3, H, W)."""
-        x = activate(self.act1, self.bn1(self.conv1(x)))
+        x = apply_activation(self.act1, self.bn1(self.conv1(x)))
         if self.max_pool:
             x = F.max_pool2d(x, 3, stride=2, padding=1)
         for block, owner in self.blocks():

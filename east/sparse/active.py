@@ -92,7 +92,11 @@ class ActiveWeights:
             old = None if old is None else old.clone()
             self._place(found)
         self.count = len(found)
-        self._take_values()
+        selected = self.select(self.layer.weight)
+        if self.is_static and self.positions is not None:
+            self.values.copy_(selected)
+        else:
+            self.values = selected
         self.gradient = None
         return old
 
@@ -136,7 +140,7 @@ class ActiveWeights:
         """
         if self.positions is None:
             return vector.as_strided(self.layer.weight.shape, self.layer.weight.stride()).flatten()
-        return vector[self._row_major_order(self.positions[: self.count])]
+        return vector[self.row_major_index(self.positions[: self.count]).argsort()]
 
     def from_row_major(self, vector: Tensor) -> Tensor:
         """The inverse of `to_row_major`; the vector may be on another device."""
@@ -144,7 +148,8 @@ class ActiveWeights:
         if self.positions is None:
             return _memory(torch.empty_like(weight).copy_(vector.view(weight.shape)), weight)
         sorted_back = torch.empty_like(self.values[: self.count])
-        sorted_back[self._row_major_order(self.positions[: self.count])] = vector.to(sorted_back.device)
+        order = self.row_major_index(self.positions[: self.count]).argsort()
+        sorted_back[order] = vector.to(sorted_back.device)
         return sorted_back
 
     def select(self, tensor: Tensor) -> Tensor:
@@ -182,32 +187,22 @@ class ActiveWeights:
         positions[:needed] = found
         padding[:needed] = False
         if needed < size:
-            positions[needed:] = self._first_off(found)
+            # The first position missing from the ascending ones.
+            positions[needed:] = (found == torch.arange(needed, device=found.device)).sum()
             padding[needed:] = True
-
-    def _first_off(self, found: Tensor) -> Tensor:
-        """The first position missing from these ascending ones."""
-        places = torch.arange(len(found), device=found.device)
-        return (found == places).sum()
-
-    def _take_values(self) -> None:
-        selected = self.select(self.layer.weight)
-        if self.is_static and self.positions is not None:
-            self.values.copy_(selected)
-        else:
-            self.values = selected
 
     def _whole_blocks(self, capacity: int) -> int:
         return min(-(-capacity // BLOCK) * BLOCK, self.layer.weight.numel())
 
-    def _row_major_order(self, positions: Tensor) -> Tensor:
+    def row_major_index(self, positions: Tensor) -> Tensor:
+        """The row-major indices in the weight of positions in its memory."""
         shape, strides = self.layer.weight.shape, self.layer.weight.stride()
         index = torch.zeros_like(positions)
         for axis, (size, stride) in enumerate(zip(shape, strides, strict=True)):
             # The stride of an axis of size 1 is arbitrary.
             if size > 1:
                 index += positions // stride % size * math.prod(shape[axis + 1 :])
-        return index.argsort()
+        return index
 
 
 class JointWeights:
@@ -257,9 +252,7 @@ def active_weights(
 ) -> dict[str, ActiveWeights]:
     """The active weights of each masked layer, by its name.
 
-    Args:
-        layers: the masked layers.
-        capacities: how many active weights to leave room for in each; None for vectors without padding.
+    Each has room for as many as `capacities` says; without capacities there is no padding.
     """
     return {name: ActiveWeights(layer, capacities[name] if capacities else None) for name, layer in layers.items()}
 

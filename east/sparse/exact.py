@@ -24,22 +24,17 @@ def cos_pi(multiple: Fraction) -> float:
     if folded > Fraction(1, 2):
         return -cos_pi(1 - folded)
     if folded <= Fraction(1, 4):
-        return float(_cosine(folded))
-    return float(_sine(Fraction(1, 2) - folded))
-
-
-def _cosine(multiple: Fraction) -> Decimal:
-    """cos(π x) to about 48 digits, for x in [0, 1/4]."""
-    return _series(_angle_squared(multiple), first=Decimal(1), index=0)
-
-
-def _sine(multiple: Fraction) -> Decimal:
-    """sin(π x) to about 48 significant digits, for x in [0, 1/4]."""
-    return _series(_angle_squared(multiple), first=_angle(multiple), index=1)
+        angle = _angle(folded)
+        return float(_series(_DECIMALS.multiply(angle, angle), first=Decimal(1), index=0))
+    angle = _angle(Fraction(1, 2) - folded)
+    return float(_series(_DECIMALS.multiply(angle, angle), first=angle, index=1))
 
 
 def _series(squared: Decimal, first: Decimal, index: int) -> Decimal:
-    """The Taylor series in which each term is the last times -squared / ((k + 1) (k + 2)), k = index, index + 2, ..."""
+    """The Taylor series in which each term is the last times -squared / ((k + 1) (k + 2)), k = index, index + 2, ...
+
+    From 1 and 0 it is the cosine, from the angle and 1 the sine, to about 48 digits for angles up to π / 4.
+    """
     total, before, term = first, Decimal(0), first
     while total != before:
         term = _DECIMALS.divide(_DECIMALS.multiply(term, squared), Decimal(-(index + 1) * (index + 2)))
@@ -51,8 +46,3 @@ def _series(squared: Decimal, first: Decimal, index: int) -> Decimal:
 def _angle(multiple: Fraction) -> Decimal:
     share = _DECIMALS.divide(Decimal(multiple.numerator), Decimal(multiple.denominator))
     return _DECIMALS.multiply(_PI, share)
-
-
-def _angle_squared(multiple: Fraction) -> Decimal:
-    angle = _angle(multiple)
-    return _DECIMALS.multiply(angle, angle)

@@ -78,13 +78,7 @@ def update_masks(
     Gradients are those of the batch just trained on, as left in `weight.grad`; a weight without a gradient (nothing
     of the loss depends on it) counts as having a zero gradient, and so does every weight if the rule looks at none.
 
-    Args:
-        layers: the masked layers by name.
-        update: what happens at this step.
-        allocation: gives each tensor's count for the resizing kinds.
-        drop_fraction: share of a tensor's weights that an exchange drops.
-        rule: what is dropped and grown.
-        seed: the run's seed; ties and random growth depend on (seed, tensor, step).
+    Ties and random growth depend on (seed, tensor, step).
     """
     counts = allocation.counts(update.density) if update.kind != "exchange" else {}
     looks_at_gradient = rule.needs_gradient(grows=True, drops=True)
@@ -95,9 +89,9 @@ def update_masks(
             gradient = weight.grad if looks_at_gradient and weight.grad is not None else torch.zeros_like(weight)
             draw = generator(seed, "topology", name, update.step)
             if update.kind == "exchange":
-                mask = drop_and_grow(weight, gradient, layer.mask, drop_fraction, draw, rule=rule)
+                mask = drop_and_grow(weight, gradient, layer.mask, drop_fraction, draw, rule)
             else:
-                mask = resize(weight, gradient, layer.mask, counts[name], draw, rule=rule)
+                mask = resize(weight, gradient, layer.mask, counts[name], draw, rule)
             grown = mask & ~layer.mask
             dropped = layer.mask & ~mask
             blind = (gradient[grown] == 0).sum() if rule.grows_by_gradient else grown.sum()
@@ -110,14 +104,7 @@ def update_masks(
 
 @dataclass(frozen=True)
 class MaskUpdater:
-    """Moves the masks of a network through a training.
-
-    Args:
-        layers: the masked layers by name.
-        allocation: non-zeros of each tensor at a density.
-        timetable: when masks change.
-        seed: the run's seed.
-    """
+    """Moves the masks of a network through a training."""
 
     layers: Mapping[str, MaskedLayer]
     allocation: Allocation

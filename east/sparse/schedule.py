@@ -41,42 +41,26 @@ class CyclicDensity:
 
     Args:
         target: the density that each cycle starts and ends at, in (0, 1].
-        multiplier: peak density divided by `target`, more than 1.
-        pattern: a key of `CYCLE_PATTERNS`.
-        cycles: number of cycles.
-        cycle_length: epochs of the first cycle.
-        length_multiplier: length of each cycle divided by that of the one before.
+        cycle: the cycles.
 
     Raises:
-        EastError: the peak density would exceed 1, the pattern is unknown, or a number is out of range.
+        EastError: the peak density would exceed 1.
     """
 
     target: float
-    multiplier: float
-    pattern: str
-    cycles: int
-    cycle_length: float
-    length_multiplier: float = 1.0
+    cycle: CycleSpec
 
     def __post_init__(self) -> None:
-        if self.pattern not in CYCLE_PATTERNS:
-            raise EastError(f"cycle pattern '{self.pattern}' is not one of {', '.join(CYCLE_PATTERNS)}.")
-        if self.multiplier <= 1 or self.cycles < 1 or self.cycle_length <= 0 or self.length_multiplier <= 0:
+        if self.target * self.cycle.multiplier > 1:
             raise EastError(
-                f"a cyclic schedule needs multiplier > 1, cycles >= 1 and positive lengths, not multiplier "
-                f"{self.multiplier:g}, {self.cycles} cycles of {self.cycle_length:g} epochs, length multiplier "
-                f"{self.length_multiplier:g}."
-            )
-        if not 0 < self.target * self.multiplier <= 1:
-            raise EastError(
-                f"density {self.target:g} times multiplier {self.multiplier:g} is a peak density of "
-                f"{self.target * self.multiplier:g}, which is not in (0, 1]."
+                f"density {self.target:g} times multiplier {self.cycle.multiplier:g} is a peak density of "
+                f"{self.target * self.cycle.multiplier:g}, which is not in (0, 1]."
             )
 
     @property
     def lengths(self) -> tuple[float, ...]:
         """Epochs of each cycle."""
-        return cycle_lengths(self.cycles, self.cycle_length, self.length_multiplier)
+        return cycle_lengths(self.cycle.cycles, self.cycle.cycle_length, self.cycle.length_multiplier)
 
     @property
     def end(self) -> float:
@@ -88,8 +72,8 @@ class CyclicDensity:
         start = 0.0
         for length in self.lengths:
             if epoch < start + length:
-                height = CYCLE_PATTERNS[self.pattern](max(0.0, (epoch - start) / length))
-                return self.target * (1 + (self.multiplier - 1) * height)
+                height = CYCLE_PATTERNS[self.cycle.pattern](max(0.0, (epoch - start) / length))
+                return self.target * (1 + (self.cycle.multiplier - 1) * height)
             start += length
         return self.target
 
@@ -97,10 +81,7 @@ class CyclicDensity:
 def cycle_lengths(cycles: int, cycle_length: float, length_multiplier: float) -> tuple[float, ...]:
     """Epochs of each cycle: cycle_length * length_multiplier^i, each rounded once.
 
-    Args:
-        cycles: number of cycles.
-        cycle_length: epochs of the first cycle; read, like the multiplier, as the decimal number it prints as.
-        length_multiplier: length of each cycle divided by that of the one before.
+    Length and multiplier are read as the decimal numbers that they print as.
     """
     first, factor = Fraction(str(cycle_length)), Fraction(str(length_multiplier))
     return tuple(float(first * factor**i) for i in range(cycles))
@@ -111,12 +92,7 @@ def fit_cycle_length(
 ) -> float:
     """The length in epochs of the first cycle, such that all cycles fit the training.
 
-    Args:
-        epochs: epochs of the whole training.
-        cycles: number of cycles.
-        cycle_length: epochs wanted for the first cycle.
-        length_multiplier: length of each cycle divided by that of the one before.
-        rescale: shorten all cycles in proportion, to end with the training, where they do not fit.
+    With `rescale`, cycles that do not fit are shortened in proportion, to end with the training.
 
     Raises:
         EastError: they do not fit and `rescale` is off; the sentence names the numbers.
@@ -186,13 +162,6 @@ class Schedule:
     """What a run prescribes at each moment of its training, from nothing but its spec.
 
     Steps count optimizer steps that are done, epochs count from 1.
-
-    Args:
-        sparsity: target density, drop fractions and periods of mask updates.
-        training: the recipe: epochs and learning rate.
-        steps_per_epoch: optimizer steps of an epoch.
-        cycle: the density cycles, if any.
-        phasing: when DyReLU fades, for a network that has it.
     """
 
     sparsity: SparsitySpec
@@ -227,14 +196,7 @@ class Schedule:
         """Density as a function of the epoch, for a run with cycles."""
         if self.cycle is None:
             return None
-        return CyclicDensity(
-            self.sparsity.density,
-            self.cycle.multiplier,
-            self.cycle.pattern,
-            self.cycle.cycles,
-            self.cycle.cycle_length,
-            self.cycle.length_multiplier,
-        )
+        return CyclicDensity(self.sparsity.density, self.cycle)
 
     @property
     def peak_density(self) -> float:

@@ -57,9 +57,6 @@ class Timetable:
     cycle the masks return to the exact target density. If they do not (`cycle.end: as_coded`, as the authors' code has
     it), the density stays where the last update inside the cycles left it, and one extra exchange happens at the first
     multiple of ΔT_cs after the cycles. Fixed masks never change.
-
-    Args:
-        schedule: of the run.
     """
 
     schedule: Schedule
@@ -78,7 +75,10 @@ class Timetable:
             return None
         if step == schedule.total_steps and not sparsity.update_on_last_step:
             return None
-        if step % sparsity.update_period == 0 or step == self._extra_exchange_step:
+        extra = None
+        if cycle is not None and cycle.end != "target":
+            extra = (schedule.cycle_end_step // cycle.update_period + 1) * cycle.update_period
+        if step % sparsity.update_period == 0 or step == extra:
             return MaskUpdate(step, "exchange", schedule.settled_density)
         return None
 
@@ -95,8 +95,7 @@ class Timetable:
     def phases(self, epochs_done: int = 0) -> Iterator[Phase]:
         """What the training consists of, in order.
 
-        Args:
-            epochs_done: leave out what happens in this many epochs from the start.
+        The first `epochs_done` epochs are left out.
         """
         left = (piece for epoch, piece in self._pieces() if epoch > epochs_done)
         for (density, dynamic), group in groupby(left, key=lambda piece: (piece.density, piece.dynamic)):
@@ -132,10 +131,3 @@ class Timetable:
         return TOPOLOGIES[sparsity.topology].needs_gradient(
             grows=exchanges or update.density > density, drops=exchanges or update.density < density
         )
-
-    @property
-    def _extra_exchange_step(self) -> int | None:
-        cycle = self.schedule.cycle
-        if cycle is None or cycle.end == "target":
-            return None
-        return (self.schedule.cycle_end_step // cycle.update_period + 1) * cycle.update_period

@@ -12,15 +12,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from east.seeding import RandomBits, as_random_bits
+from east.seeding import RandomBits
 
-Generator = RandomBits | torch.Generator | None
-"""What ties and random growth are drawn from: random bits, or a CPU generator of PyTorch; its default one if None."""
-
-Keep = Callable[[Tensor, Tensor, Tensor, int, Generator], Tensor]
+Keep = Callable[[Tensor, Tensor, Tensor, int, RandomBits], Tensor]
 """A drop rule: (weight, gradient, mask, count, generator) -> the mask of the `count` active weights that stay."""
 
-Grow = Callable[[Tensor, Tensor, int, Generator], Tensor]
+Grow = Callable[[Tensor, Tensor, int, RandomBits], Tensor]
 """A growth rule: (gradient, candidates, count, generator) -> the mask of `count` of the candidates."""
 
 
@@ -50,9 +47,8 @@ def drop_and_grow(
     gradient: Tensor,
     mask: Tensor,
     fraction: float,
-    generator: Generator = None,
-    *,
-    rule: TopologyRule | None = None,
+    generator: RandomBits,
+    rule: TopologyRule,
 ) -> Tensor:
     """Exchange a fraction of a tensor's active weights (Section A.1).
 
@@ -65,12 +61,11 @@ def drop_and_grow(
         mask: boolean, same shape, with n active weights.
         fraction: drop fraction in [0, 1].
         generator: breaks ties.
-        rule: what is dropped and grown; RigL if None.
+        rule: what is dropped and grown.
 
     Returns:
         The new boolean mask, with n active weights. Nothing is changed in place.
     """
-    rule = rule or TOPOLOGIES["rigl"]
     active = int(mask.sum())
     dropped = min(active, math.ceil(fraction * active))
     kept = rule.keep(weight, gradient, mask, active - dropped, generator)
@@ -82,32 +77,30 @@ def resize(
     gradient: Tensor,
     mask: Tensor,
     count: int,
-    generator: Generator = None,
-    *,
-    rule: TopologyRule | None = None,
+    generator: RandomBits,
+    rule: TopologyRule,
 ) -> Tensor:
     """Grow or prune a tensor to `count` active weights, as the cyclic schedule does; nothing else changes.
 
     Args and result are as for `drop_and_grow`; `count` lies between 0 and the size of the tensor.
     """
-    rule = rule or TOPOLOGIES["rigl"]
     active = int(mask.sum())
     if count < active:
         return rule.keep(weight, gradient, mask, count, generator)
     return mask | rule.grow(gradient, ~mask, count - active, generator)
 
 
-def keep_largest(weight: Tensor, gradient: Tensor, mask: Tensor, count: int, generator: Generator = None) -> Tensor:
+def keep_largest(weight: Tensor, gradient: Tensor, mask: Tensor, count: int, generator: RandomBits) -> Tensor:
     """The mask of the `count` active weights of largest magnitude; active zeros compete like any other value."""
     return _largest(weight, mask, count, generator)
 
 
-def grow_by_gradient(gradient: Tensor, candidates: Tensor, count: int, generator: Generator = None) -> Tensor:
+def grow_by_gradient(gradient: Tensor, candidates: Tensor, count: int, generator: RandomBits) -> Tensor:
     """The mask of the `count` candidates with the largest gradient magnitude (RigL)."""
     return _largest(gradient, candidates, count, generator)
 
 
-def grow_at_random(gradient: Tensor, candidates: Tensor, count: int, generator: Generator = None) -> Tensor:
+def grow_at_random(gradient: Tensor, candidates: Tensor, count: int, generator: RandomBits) -> Tensor:
     """The mask of `count` candidates drawn uniformly without replacement (SET); the gradient is not looked at."""
     positions = candidates.flatten().nonzero().squeeze(1)
     return _mask_of(positions[_choose(len(positions), count, generator, gradient.device)], candidates)
@@ -120,7 +113,7 @@ TOPOLOGIES: dict[str, TopologyRule] = {
 """Topology name in the config -> rule. There is none for `fixed`: those masks never change."""
 
 
-def _largest(values: Tensor, among: Tensor, count: int, generator: Generator) -> Tensor:
+def _largest(values: Tensor, among: Tensor, count: int, generator: RandomBits) -> Tensor:
     """The mask of the `count` values of largest magnitude among the positions of `among`, ties drawn at random.
 
     The threshold is the magnitude of rank `count`. All above it are taken, and what is missing is drawn among those at
@@ -139,9 +132,9 @@ def _largest(values: Tensor, among: Tensor, count: int, generator: Generator) ->
     return _mask_of(torch.cat((above, lucky)), among)
 
 
-def _choose(population: int, count: int, generator: Generator, device: torch.device) -> Tensor:
+def _choose(population: int, count: int, generator: RandomBits, device: torch.device) -> Tensor:
     """`count` of the numbers below `population`, drawn on the CPU so that every device draws the same ones."""
-    return as_random_bits(generator).choose(population, count).to(device)
+    return generator.choose(population, count).to(device)
 
 
 def _mask_of(positions: Tensor, like: Tensor) -> Tensor:

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 
 from east.config.run import RunSpec
-from east.config.vocabulary import Numerics
 from east.data.open import Splits
 from east.engine import Engine, make_engine
 from east.errors import EastError
@@ -35,30 +34,9 @@ def initial_model(spec: RunSpec, num_classes: int) -> ResNet:
     return model
 
 
-def refuse_missing_numerics(numerics: Numerics, device: torch.device) -> None:
-    """Refuse to train under the name of numerics that the device does not have.
-
-    Raises:
-        EastError: bf16 on a CPU; `tf32` stands for float32 there.
-    """
-    if numerics == "bf16" and device.type == "cpu":
-        raise EastError(
-            "numerics: bf16 exists on GPUs alone; on this CPU the run would train in float32 under another name. "
-            "Set readings.numerics to tf32 or fp32, or train on a GPU."
-        )
-
-
 @dataclass(frozen=True)
 class Assembly:
-    """What makes the steps of a run.
-
-    Attributes:
-        engine: executes the network.
-        active: the active weights of its masked layers, by name.
-        optimizer: over its parameters.
-        clip: scales gradients; None for no clip.
-        step: does all of it with a batch.
-    """
+    """What makes the steps of a run."""
 
     engine: Engine
     active: Mapping[str, ActiveWeights]
@@ -70,20 +48,18 @@ class Assembly:
 def assemble(
     spec: RunSpec, model: ResNet, masks: MaskUpdater, *, device: torch.device, engine: str, kind: StepKind
 ) -> Assembly:
-    """Put together what makes the steps of a run; the masks are those of the moment.
+    """Put together what makes the steps of a run; with the current masks.
 
-    Args:
-        spec: the run.
-        model: its network, on the device.
-        masks: moves the masks of the network.
-        device: where steps compute.
-        engine: `auto` or the name of an engine. On a CPU `auto` is one engine from the first step to the last.
-        kind: how steps are executed.
+    On a CPU the engine `auto` is one engine from the first step to the last.
 
     Raises:
         EastError: the engine does not run on the device, or the numerics do not exist there.
     """
-    refuse_missing_numerics(spec.training.numerics, device)
+    if spec.training.numerics == "bf16" and device.type == "cpu":
+        raise EastError(
+            "numerics: bf16 exists on GPUs alone; on this CPU the run would train in float32 under another name. "
+            "Set readings.numerics to tf32 or fp32, or train on a GPU."
+        )
     # On a GPU the vectors of active weights keep their memory when masks change: CUDA graphs know it by address.
     active = active_weights(masks.layers, masks.peak_counts() if device.type == "cuda" else None)
     chosen = make_engine(
@@ -116,7 +92,7 @@ class Training:
         sums: the steps that are done of the epoch after `epoch`.
         epoch: epochs that are done.
         diverged_at_step: the step at the end of the first epoch in which a loss, a logit of the evaluation, or the
-            network itself is no longer finite; there the run ends.
+            network itself is not finite; there the run ends.
         epochs: a record of each epoch that is done.
         updates: a record of each mask update, the random masks of the start among them.
     """
@@ -145,13 +121,7 @@ class Training:
     ) -> "Training":
         """A run at its start, or where it was left.
 
-        Args:
-            spec: the run.
-            data: its data set, on the device.
-            device: where it computes.
-            engine: `auto` or the name of an engine.
-            kind: how steps are executed.
-            state: what `state_dict` gave, to go on from there.
+        The data are on the device; `state` is what `state_dict` gave.
 
         Raises:
             EastError: the network cannot hold the density, or see `assemble`.
@@ -197,12 +167,7 @@ class Training:
             kind=kind,
             density=change.nonzeros / self.masks.allocation.dense_weights,
             drop_fraction=self.schedule.drop_fraction(step),
-            nonzeros=change.nonzeros,
-            dropped=change.dropped,
-            grown=change.grown,
-            blind_growth=change.blind_growth,
-            active_zeros=change.active_zeros,
-            frozen_layers=change.frozen_layers,
+            **vars(change),
             live_channels=live.live_channels,
             channels=live.channels,
             live_weights=live.live_weights,
@@ -212,12 +177,6 @@ class Training:
         )
         self.updates.append(record)
         return record
-
-    def end_epoch(self, record: EpochRecord) -> None:
-        """Count an epoch as done."""
-        self.epochs.append(record)
-        self.epoch = record.epoch
-        self.sums = EpochSums.begin(self.sums.loss.device)
 
     def state_dict(self) -> dict[str, Any]:
         """All that is needed to go on from here, for a checkpoint."""

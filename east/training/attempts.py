@@ -116,13 +116,6 @@ def _agree(attempts: Sequence[AttemptRecord], names: Sequence[str]) -> bool:
 class AttemptLog(Hook):
     """Keeps the records of all attempts at a run, this process's among them once it has computed something of the run.
 
-    Args:
-        origin: the program of this process.
-        device: where it computes.
-        threads: CPU threads of PyTorch.
-        runs_per_device: trainings that may share the device with this one, itself included.
-        state: what `state_dict` gave in the attempt before; None for the first one.
-
     Attributes:
         device: where this process computes.
         attempt: number of this attempt, counted from 1.

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Literal, Protocol, cast
 from weakref import WeakSet
@@ -25,7 +24,7 @@ STEPS = ("auto", "eager", "captured", "compiled")
 StepKind = Literal["eager", "captured", "compiled"]
 """Operation by operation; as CUDA graphs; as CUDA graphs of a network that PyTorch has compiled."""
 
-Work = Callable[[], None]
+Operations = Callable[[], None]
 """Operations on tensors whose memory stays; it reads nothing back."""
 
 
@@ -54,14 +53,7 @@ def make_step(
 ) -> Step:
     """The step of a training.
 
-    Args:
-        kind: how it is executed; only a GPU has more than `eager`. Whether the network is compiled is the engine's
-            business.
-        engine: executes the network.
-        optimizer: over the network's parameters.
-        active: the active weights of its masked layers, by name.
-        clip: scales gradients; None for no clip.
-        device: where the network is.
+    Only a GPU has other kinds than `eager`. Whether the network is compiled is the engine's business.
     """
     step = TrainingStep(engine, optimizer, active, clip)
     return step if kind == "eager" else CapturedStep(step, CudaGraphs(device), device)
@@ -70,11 +62,10 @@ def make_step(
 class Recorder(Protocol):
     """Records work once and repeats it, on the same memory."""
 
-    def warm_up(self, work: Work) -> None:
+    def warm_up(self, work: Operations) -> None:
         """Do the work once as it will be recorded, so that all that it needs is there."""
-        ...
 
-    def record(self, work: Work) -> Work:
+    def record(self, work: Operations) -> Operations:
         """Record the work without doing it.
 
         Returns:
@@ -83,22 +74,17 @@ class Recorder(Protocol):
         Raises:
             RuntimeError: it cannot be recorded; nothing has been done.
         """
-        ...
 
 
 class CudaGraphs:
-    """Records CUDA graphs, which share their memory: of two that are repeated in turn, the larger one decides.
-
-    Args:
-        device: the GPU.
-    """
+    """Records CUDA graphs, which share their memory: of two that are repeated in turn, the larger one decides."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._graphs: WeakSet[torch.cuda.CUDAGraph] = WeakSet()
 
-    def warm_up(self, work: Work) -> None:
+    def warm_up(self, work: Operations) -> None:
         """Do the work on the stream on which it will be recorded: libraries keep their memory by stream."""
         current = torch.cuda.current_stream(self._device)
         self._stream.wait_stream(current)
@@ -106,7 +92,7 @@ class CudaGraphs:
             work()
         current.wait_stream(self._stream)
 
-    def record(self, work: Work) -> Work:
+    def record(self, work: Operations) -> Operations:
         """Record a graph.
 
         Only this thread must not wait for the device meanwhile (`thread_local`): others may load images.
@@ -123,32 +109,14 @@ class CudaGraphs:
         return graph.replay
 
 
-@dataclass
-class _Recording:
-    """One kind of step.
-
-    Attributes:
-        situation: what it depends on beyond the contents of the tensors that it reads.
-        repeat: issues the step; None while it has only been executed.
-    """
-
-    situation: Hashable
-    repeat: Work | None = None
-
-
 class CapturedStep:
-    """Issues a step as a whole, for what the CPU needs to issue its operations may take longer than they do.
+    """Issues a step as a whole, because issuing its operations one by one may take the CPU longer than they take.
 
     There is a recording for each size of a batch, and one more where the clip does not measure its norm. Of each kind
     the first step is executed as usual, the second one is recorded. Images, labels, learning rate and signs are copied
     into memory that stays, and whatever else changes between steps (masks, β, state) changes in place, so a recording
-    is good until parameters leave the network or are trained no longer, or until the engine or the active weights have
-    got other memory. Steps that leave dense gradients behind for an update of the masks are executed as usual.
-
-    Args:
-        step: what is recorded.
-        recorder: how.
-        device: where the network is.
+    is good until parameters leave the network or are trained no longer, or until the engine or the active weights
+    move to other memory. Steps that leave dense gradients behind for an update of the masks are executed as usual.
 
     Attributes:
         recorded: how many recordings have been made so far.
@@ -157,7 +125,8 @@ class CapturedStep:
     def __init__(self, step: TrainingStep, recorder: Recorder, device: torch.device) -> None:
         self._step = step
         self._recorder: Recorder | None = recorder
-        self._recordings: dict[Hashable, _Recording] = {}
+        # Kind of step -> what it depends on beyond the contents of tensors, and what issues it once it is recorded.
+        self._recordings: dict[Hashable, tuple[Hashable, Operations | None]] = {}
         self._batches: dict[torch.Size, tuple[Tensor, Tensor]] = {}
         # The types that PyTorch's fused optimizers read, see `Optimizer.step`.
         self._lr = torch.zeros((), dtype=torch.float32 if device.type == "cuda" else torch.float64, device=device)
@@ -173,11 +142,14 @@ class CapturedStep:
         if dense_gradients or self._recorder is None:
             return self._step(images, labels, lr, number, dense_gradients=dense_gradients)
         request = self._step.request(number, dense_gradients=False)
-        self._set_lr(lr)
+        if lr != self._lr_is:
+            self._lr.fill_(lr)
+            self._lr_is = lr
         work = partial(self._execute, *self._copy(images, labels), number, request)
         clip = self._step.clip
         kind = images.shape, clip is not None and clip.measures(number)
-        self._perform(self._recorder, work, kind, self._situation(images))
+        versions = tuple(weights.version for weights in self._step.active.values())
+        self._perform(self._recorder, work, kind, (self._step.engine.signature(images), versions))
         return self._loss, self._correct
 
     def masks_changed(self) -> None:
@@ -188,21 +160,22 @@ class CapturedStep:
         """Forget all recordings: the network is another one."""
         self._recordings.clear()
 
-    def _perform(self, recorder: Recorder, work: Work, kind: Hashable, situation: Hashable) -> None:
+    def _perform(self, recorder: Recorder, work: Operations, kind: Hashable, situation: Hashable) -> None:
         """Do the work, if need be as the first of its kind."""
-        recording = self._recordings.get(kind)
-        if recording is None or recording.situation != situation:
+        known, repeat = self._recordings.get(kind, (None, None))
+        if known != situation:
             self._recordings.pop(kind, None)
             recorder.warm_up(work)
-            self._recordings[kind] = _Recording(situation)
+            self._recordings[kind] = situation, None
             return
-        if recording.repeat is None:
+        if repeat is None:
             try:
-                recording.repeat = recorder.record(work)
+                repeat = recorder.record(work)
+                self._recordings[kind] = situation, repeat
                 self.recorded += 1
             except RuntimeError as error:
                 self._give_up(error)
-        (recording.repeat or work)()
+        (repeat or work)()
 
     def _give_up(self, error: RuntimeError) -> None:
         LOG.warning("step captured falls back to eager: %s", str(error).partition("\n")[0])
@@ -213,15 +186,6 @@ class CapturedStep:
         loss, correct = self._step.execute(images, labels, self._lr, number, request)
         self._loss.copy_(loss)
         self._correct.copy_(correct)
-
-    def _situation(self, images: Tensor) -> Hashable:
-        versions = tuple(weights.version for weights in self._step.active.values())
-        return self._step.engine.signature(images), versions
-
-    def _set_lr(self, lr: float) -> None:
-        if lr != self._lr_is:
-            self._lr.fill_(lr)
-            self._lr_is = lr
 
     def _copy(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The batch in the memory of all batches of its size."""

@@ -28,9 +28,7 @@ class Checkpoints:
     A file, named by `checkpoint_name`, is the SHA-256 of its content in hexadecimal, a line break, and the content as
     `torch.save` writes it.
 
-    Args:
-        folder: the run's folder.
-        fingerprint: the run's identity; checkpoints of any other run are never loaded.
+    The fingerprint is the run's identity: checkpoints of any other run are never loaded.
     """
 
     def __init__(self, folder: Path, fingerprint: str) -> None:
@@ -40,10 +38,7 @@ class Checkpoints:
     def save(self, epoch: int, state: dict[str, Any], steps: int = 0) -> None:
         """Write a state, then remove all but the last two checkpoints.
 
-        Args:
-            epoch: epochs that are done.
-            state: the state.
-            steps: steps that are done of the next epoch.
+        `epoch` epochs are done, and `steps` steps of the next.
         """
         buffer = io.BytesIO()
         torch.save({"fingerprint": self.fingerprint, "epoch": epoch, "state": pack(state)}, buffer)
@@ -61,7 +56,10 @@ class Checkpoints:
         """
         for path in reversed(self._files()):
             try:
-                content = _read_verified(path)
+                digest, _, packed = path.read_bytes().partition(b"\n")
+                if hashlib.sha256(packed).hexdigest().encode() != digest:
+                    raise ValueError("its checksum does not match")
+                content = torch.load(io.BytesIO(packed), weights_only=True, map_location="cpu")
             except (OSError, ValueError, RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
                 aside = path.with_suffix(".damaged")
                 path.replace(aside)
@@ -121,9 +119,3 @@ def unpack(value: Any) -> Any:
     return value
 
 
-def _read_verified(path: Path) -> dict[str, Any]:
-    digest, _, content = path.read_bytes().partition(b"\n")
-    if hashlib.sha256(content).hexdigest().encode() != digest:
-        raise ValueError("its checksum does not match")
-    loaded: dict[str, Any] = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
-    return loaded

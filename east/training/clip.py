@@ -24,11 +24,7 @@ class GradientClip:
 
     The norm and the signs have the same memory at every step, and nothing waits for the device.
 
-    Args:
-        spec: norm, scope and estimator.
-        active: the active weights of the masked layers, by name.
-        seed: the run's seed; the signs depend on (seed, step).
-        arithmetic: computes the norm.
+    The signs depend on seed and step.
     """
 
     def __init__(self, spec: ClipSpec, active: Mapping[str, ActiveWeights], seed: int, arithmetic: Arithmetic) -> None:
@@ -48,15 +44,18 @@ class GradientClip:
     def request(self, step: int, *, dense: bool) -> GradientRequest:
         """What the norm of step `step` (counted from 1) needs of the engine; signs hold until the next request.
 
-        Args:
-            step: number of the step.
-            dense: whether dense gradients are needed anyway.
+        `dense`: whether dense gradients are needed anyway.
         """
         if not self.measures(step) or self._spec.scope == "active":
             return GradientRequest(dense)
         if self._spec.estimator == "exact":
             return GradientRequest(dense=True)
-        return GradientRequest(dense, self._draw_signs(step))
+        # Signs (probes, out) for each masked layer, all of one draw.
+        drawn = generator(self._seed, "sketch", step).signs(len(self._all_signs))
+        self._all_signs.copy_(staged(drawn, self._device), non_blocking=True)
+        parts = torch.split(self._all_signs, self._sizes)
+        layers = zip(self._active, parts, strict=True)
+        return GradientRequest(dense, {name: signs.view(self._spec.probes, -1) for name, signs in layers})
 
     def apply(self, step: int, plain: Sequence[Tensor], squared_norms: Tensor | None) -> None:
         """Scale the gradients of one step in place.
@@ -64,14 +63,21 @@ class GradientClip:
         Those of masked weights are scaled in `ActiveWeights.gradient`. Dense ones stay as they are, except where the
         former is a view of them: within a tensor scaling changes no ranking, so growth sees the same order either way.
 
-        Args:
-            step: number of the step, counted from 1.
-            plain: gradients of the parameters that are not masked.
-            squared_norms: what the engine returned for `request(step)`.
+        `plain` are the gradients of parameters that are not masked; `squared_norms` is what the engine returned for
+        `request(step)`.
         """
         active = [weights.gradient for weights in self._active.values() if weights.gradient is not None]
         if self.measures(step):
-            self._norm.copy_(self._measure(plain, active, squared_norms))
+            masked: Sequence[Tensor] = []
+            if self._spec.scope == "active":
+                masked = active
+            elif self._spec.estimator == "exact":
+                dense = (weights.layer.weight.grad for weights in self._active.values())
+                masked = [gradient for gradient in dense if gradient is not None]
+            squared = self._arithmetic.sum_of_squares([*plain, *masked])
+            if squared_norms is not None:
+                squared = squared + self._arithmetic.mean(squared_norms)
+            self._norm.copy_(self._arithmetic.square_root(squared))
         scaled = [*plain, *active]
         scale = (self._spec.norm / (self._norm + EPSILON)).clamp(max=1.0)
         torch._foreach_mul_(scaled, scale.to(scaled[0]))
@@ -83,24 +89,3 @@ class GradientClip:
     def load_state_dict(self, saved: Mapping[str, Tensor]) -> None:
         """Take over the state that `state_dict` gave."""
         self._norm.copy_(saved["norm"])
-
-    def _measure(self, plain: Sequence[Tensor], active: Sequence[Tensor], squared_norms: Tensor | None) -> Tensor:
-        """The global norm, 0-d in float64; not finite where a gradient is not."""
-        if self._spec.scope == "active":
-            masked = active
-        elif self._spec.estimator == "exact":
-            dense = (weights.layer.weight.grad for weights in self._active.values())
-            masked = [gradient for gradient in dense if gradient is not None]
-        else:
-            masked = []
-        squared = self._arithmetic.sum_of_squares([*plain, *masked])
-        if squared_norms is not None:
-            squared = squared + self._arithmetic.mean(squared_norms)
-        return self._arithmetic.square_root(squared)
-
-    def _draw_signs(self, step: int) -> dict[str, Tensor]:
-        """Signs (probes, out) for each masked layer, all of one draw."""
-        drawn = generator(self._seed, "sketch", step).signs(len(self._all_signs))
-        self._all_signs.copy_(staged(drawn, self._device), non_blocking=True)
-        parts = torch.split(self._all_signs, self._sizes)
-        return {name: signs.view(self._spec.probes, -1) for name, signs in zip(self._active, parts, strict=True)}

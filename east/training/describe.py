@@ -12,7 +12,7 @@ from east.config.run import ModelSpec, RunSpec, TrainingSpec
 from east.data.catalog import DATASETS, steps_per_epoch
 from east.engine import Workload
 from east.engine.cpu.cost import is_sparse_cheaper
-from east.engine.graph.network import Network, describe
+from east.engine.graph.network import Network, network_of
 from east.models import ResNet, build_model
 from east.models.parameters import count_parameters
 from east.models.sharing import owned_weights, stored_nonzeros, virtual_weights
@@ -114,7 +114,7 @@ def _described_network(model: ModelSpec, dataset: str) -> tuple[ResNet, Network]
     """The network's shapes and its description, which are only read."""
     info = DATASETS[dataset]
     shapes = _meta_network(model, info.num_classes)
-    return shapes, describe(shapes, info.image_shape)
+    return shapes, network_of(shapes, info.image_shape)
 
 
 def _meta_network(model: ModelSpec, num_classes: int) -> ResNet:

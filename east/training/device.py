@@ -43,13 +43,13 @@ def keep_freed_memory() -> None:
 
 
 def forget_peak() -> None:
-    """Start the peak of this process afresh, where the system can (Linux)."""
+    """Reset the peak of this process, where the system can (Linux)."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
 def resident_memory_mb() -> float:
-    """Memory that this process holds now, in MB; its peak where the system does not tell."""
+    """Memory that this process holds now, in MB; its peak where the system does not say."""
     return _process_memory("VmRSS")
 
 

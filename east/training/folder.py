@@ -40,9 +40,9 @@ CHECKPOINTS = "checkpoint-*.pt"
 REPEATABLE = (RUN, METRICS, UPDATES, TRACE, WEIGHTS)
 """The files of a finished run that have the same bytes whenever and wherever its class of reproducibility allows it.
 
-No time is in them, and nothing of the machine. `weights.safetensors` holds tensors under sorted names and no metadata;
-its header is the library's, so another version of that may write the same tensors as other bytes: `trace.csv` has
-digests of the tensors themselves.
+They hold no times and nothing about the machine. `weights.safetensors` holds tensors under sorted names and no
+metadata; its header is the library's, so another version of that may write the same tensors as other bytes: `trace.csv`
+has digests of the tensors themselves.
 """
 
 WRITTEN = (*REPEATABLE, TIMING, SUMMARY, KEPT_SUMMARY, STATE, CHECKPOINTS)
@@ -87,10 +87,6 @@ def checkpoint_name(epoch: int, steps: int = 0) -> str:
 
     `checkpoint-000004.pt` is the state after epoch 4, `checkpoint-000004-000017.pt` that within it, after 17 of its
     steps.
-
-    Args:
-        epoch: epochs that are done.
-        steps: steps that are done of the next epoch.
     """
     place = f"{epoch + 1:06d}-{steps:06d}" if steps else f"{epoch:06d}"
     return f"checkpoint-{place}.pt"
@@ -127,7 +123,7 @@ def discard_summary(folder: Path) -> None:
 def finished_summary(folder: Path, fingerprint: str) -> RunSummary | None:
     """The summary in a run's folder if it is whole and of this very run, else None; put back if only its copy is left.
 
-    So a job that is repeated for no reason of the run's own (data to be prepared anew, records lost) trains nothing.
+    So a job that is repeated for no reason of the run's own (data to be prepared again, records lost) trains nothing.
     """
     for name in (SUMMARY, KEPT_SUMMARY):
         try:

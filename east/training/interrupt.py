@@ -21,18 +21,14 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 """Ctrl-C; the end of a job's time, its cancellation or preemption; a scheduler's warning before that."""
 
 ECHO_SECONDS = 1.0
-"""The first signal once more within this time is no second request: launchers pass on what everyone has got already."""
+"""The first signal once more within this time is not a second request: launchers pass on what everyone has received."""
 
 _END = 0
 """Ends the watching thread; no signal has this number."""
 
 
 class Stopped(SystemExit):
-    """The process was asked to end. Its exit status, 128 + the signal's number, says by which signal.
-
-    Args:
-        number: of the signal.
-    """
+    """The process was asked to end. Its exit status, 128 + the signal's number, says by which signal."""
 
     def __init__(self, number: int) -> None:
         super().__init__(128 + number)
@@ -43,7 +39,7 @@ class Interruption(Hook):
     """What signals ask of this process.
 
     The first one raises `Stopped` in the main thread: at once, or within the training loop before the next batch. A
-    second one ends the process at once, whatever it is doing. Nobody asks anything as long as nothing is `listening`.
+    second one ends the process at once, whatever it is doing. Signals are obeyed only while it is `listening`.
     """
 
     def __init__(self) -> None:
@@ -53,7 +49,7 @@ class Interruption(Hook):
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Obey the signals for the length of a block, which belongs into the main thread."""
+        """Obey the signals within a block, which must run in the main thread."""
         reader, writer = os.pipe()
         os.set_blocking(writer, False)
         watching = threading.Thread(target=_end_at_second_signal, args=(reader,), daemon=True)

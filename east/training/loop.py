@@ -6,7 +6,6 @@ This is the procedure of the paper (Section A.1 and C, Table B.1), top to bottom
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -17,6 +16,7 @@ from east.models.dyrelu import dyrelu_units, retire_dyrelu, set_beta
 from east.training.assembly import Training
 from east.training.hooks import Ending, Hook, Hooks
 from east.training.records import EpochRecord, UpdateRecord
+from east.training.step import EpochSums
 
 
 def run_loop(training: Training, hooks: Sequence[Hook] = (), *, until: int | None = None) -> Ending:
@@ -62,7 +62,7 @@ def _train(training: Training, hooks: Hook, until: int | None) -> Ending:
             training.sums.add(loss, correct, len(labels))
 
             # Drop and grow, where the timetable has it.
-            update = update_masks(training, step)
+            update = change_masks(training, step)
             hooks.after_step(training, update)
             if step == until:
                 return "paused"
@@ -92,7 +92,7 @@ def fade_dyrelu(training: Training, epoch: int) -> None:
             training.parts.step.phase_changed()
 
 
-def update_masks(training: Training, step: int) -> UpdateRecord | None:
+def change_masks(training: Training, step: int) -> UpdateRecord | None:
     """Change the masks after step `step` if an update is due, and record what it did."""
     done = training.masks.update(step)
     if done is None:
@@ -105,12 +105,12 @@ def update_masks(training: Training, step: int) -> UpdateRecord | None:
 def finish_epoch(training: Training, epoch: int, lr: float, before_batch: Callable[[Training], None]) -> EpochRecord:
     """Evaluate the network after the last step of an epoch, record the epoch, and see whether it has diverged."""
 
-    def evaluated(batches: Batches) -> Evaluation:
+    def evaluated(batches: Batches) -> tuple[float, bool]:
         return evaluate(training.parts.engine, training.model, batches, epoch, lambda: before_batch(training))
 
     data, schedule, sums = training.data, training.schedule, training.sums
-    validated = None if data.validation is None else evaluated(data.validation)
-    tested = evaluated(data.test)
+    validated, validation_is_finite = (None, True) if data.validation is None else evaluated(data.validation)
+    tested, test_is_finite = evaluated(data.test)
     updates = [row for row in training.updates if row.epoch == epoch]
     last = training.updates[-1]
     record = EpochRecord(
@@ -122,8 +122,8 @@ def finish_epoch(training: Training, epoch: int, lr: float, before_batch: Callab
         beta=schedule.beta(epoch),
         train_loss=sums.mean_loss,
         train_acc=sums.accuracy,
-        val_acc=None if validated is None else validated.accuracy,
-        test_acc=tested.accuracy,
+        val_acc=validated,
+        test_acc=tested,
         nonzeros=last.nonzeros,
         mask_updates=len(updates),
         grown=sum(row.grown for row in updates),
@@ -134,38 +134,24 @@ def finish_epoch(training: Training, epoch: int, lr: float, before_batch: Callab
         live_weights=last.live_weights,
         dead_branches=last.dead_branches,
     )
-    logits_are_finite = tested.finite and (validated is None or validated.finite)
+    logits_are_finite = test_is_finite and validation_is_finite
     if not (math.isfinite(record.train_loss) and logits_are_finite and is_finite(training.model)):
         training.diverged_at_step = record.step
-    training.end_epoch(record)
+    training.epochs.append(record)
+    training.epoch, training.sums = epoch, EpochSums.begin(sums.loss.device)
     return record
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What a network makes of a data set.
-
-    Attributes:
-        accuracy: in percent.
-        finite: whether all logits are.
-    """
-
-    accuracy: float
-    finite: bool
 
 
 @torch.inference_mode()
 def evaluate(
     engine: Engine, model: nn.Module, batches: Batches, epoch: int, before_batch: Callable[[], None] = lambda: None
-) -> Evaluation:
+) -> tuple[float, bool]:
     """Evaluate the network on a data set; the device is waited for once, at the end.
 
-    Args:
-        engine: executes the network.
-        model: the network; whatever happens, it is left in the mode for training.
-        batches: the data set.
-        epoch: decides how images are augmented, where they are.
-        before_batch: called before each batch; what it raises ends the evaluation.
+    Whatever happens, the network is left in the mode for training. What `before_batch` raises ends the evaluation.
+
+    Returns:
+        The accuracy in percent, and whether all logits are finite.
     """
     device = next(model.parameters()).device
     correct, total = torch.zeros((), dtype=torch.int64, device=device), 0
@@ -180,7 +166,7 @@ def evaluate(
             total += len(labels)
     finally:
         model.train()
-    return Evaluation(100 * int(correct) / total, bool(finite))
+    return 100 * int(correct) / total, bool(finite)
 
 
 @torch.no_grad()

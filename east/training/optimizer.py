@@ -4,9 +4,9 @@ PyTorch's own classes are not used: the first one that is made imports PyTorch's
 third of its time.
 """
 
-from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Unpack
 
 import torch
 import torch.nn.functional as F
@@ -14,13 +14,14 @@ from torch import Tensor, nn
 
 from east.config.run import TrainingSpec
 from east.engine import Arithmetic
+from east.engine.arithmetic import SgdRule
 from east.sparse.active import BLOCK, ActiveWeights, JointWeights
 
 ADAM_BETAS = (0.9, 0.999)
 ADAM_EPSILON = 1e-8
 
 
-class Optimizer(ABC):
+class Optimizer:
     """Parameters and the state that goes with each; of masked weights, only the active ones.
 
     The fused steps run through memory, so a parameter must keep the layout that it has here. State keeps its memory
@@ -31,7 +32,7 @@ class Optimizer(ABC):
         parameters: what is trained; a parameter without a gradient is passed over by a step, weight decay included.
         active: the active weights of the masked layers, by name; their weights are among the parameters.
         slots: names of the state tensors of a parameter that hold a number for each of its weights.
-        arithmetic: computes the steps.
+        rule: changes operands in place by gradients, the state slot by slot and the learning rate.
 
     Attributes:
         state: parameter -> slot -> tensor: of the parameter's shape, or for a masked weight a vector that begins with
@@ -43,9 +44,9 @@ class Optimizer(ABC):
         parameters: Iterable[nn.Parameter],
         active: Mapping[str, ActiveWeights],
         slots: Sequence[str],
-        arithmetic: Arithmetic,
+        rule: Callable[..., None],
     ) -> None:
-        self._arithmetic = arithmetic
+        self._rule = rule
         self._active: dict[Tensor, ActiveWeights] = {weights.layer.weight: weights for weights in active.values()}
         self._slots = tuple(slots)
         can_be_joined = active and all(weights.is_static for weights in active.values())
@@ -77,7 +78,9 @@ class Optimizer(ABC):
         gradients = {parameter: gradient for parameter, gradient in found.items() if gradient is not None}
         with torch.no_grad():
             operands = {parameter: self._operand(parameter) for parameter in gradients}
-            self._update(list(gradients), list(operands.values()), list(gradients.values()), lr)
+            slots = next(iter(self.state.values()), {})
+            states = [[self.state[parameter][slot] for parameter in gradients] for slot in slots]
+            self._rule(list(operands.values()), list(gradients.values()), *states, lr)
             for parameter, operand in operands.items():
                 weights = self._active.get(parameter)
                 if weights is None:
@@ -90,7 +93,7 @@ class Optimizer(ABC):
                 self._joint.write_back()
 
     def masks_changed(self) -> None:
-        """Read the active weights anew: one that stays keeps its state, one that is grown starts with zeros."""
+        """Read the active weights again: one that stays keeps its state, one that is grown starts with zeros."""
         for parameter, state in self.state.items():
             weights = self._active.get(parameter)
             if weights is None:
@@ -125,10 +128,11 @@ class Optimizer(ABC):
 
         Vectors of active weights are in row-major order, so that a run may go on with another memory format.
         """
-        return [
-            {slot: self._to_row_major(parameter, slot, value) for slot, value in slots.items()}
-            for parameter, slots in self.state.items()
-        ]
+        found = [dict(slots) for slots in self.state.values()]
+        for parameter, slots in zip(self.state, found, strict=True):
+            if (weights := self._active.get(parameter)) is not None:
+                slots |= {slot: weights.to_row_major(slots[slot][: weights.count]) for slot in self._slots}
+        return found
 
     def load_state_dict(self, saved: Sequence[dict[str, Tensor]]) -> None:
         """Take over the state that `state_dict` gave, of the same masks."""
@@ -140,12 +144,6 @@ class Optimizer(ABC):
                 else:
                     value[: weights.count] = weights.from_row_major(other[slot])
 
-    @abstractmethod
-    def _update(
-        self, parameters: list[nn.Parameter], operands: list[Tensor], gradients: list[Tensor], lr: float | Tensor
-    ) -> None:
-        """Change the operands, which are the numbers of the parameters, and the state in place."""
-
     def _gradient(self, parameter: nn.Parameter) -> Tensor | None:
         weights = self._active.get(parameter)
         if weights is None:
@@ -155,15 +153,6 @@ class Optimizer(ABC):
     def _operand(self, parameter: nn.Parameter) -> Tensor:
         weights = self._active.get(parameter)
         return parameter if weights is None else _whole_blocks(weights, weights.values)
-
-    def _to_row_major(self, parameter: nn.Parameter, slot: str, value: Tensor) -> Tensor:
-        weights = self._active.get(parameter)
-        if weights is None or slot not in self._slots:
-            return value
-        return weights.to_row_major(value[: weights.count])
-
-    def _values(self, slot: str, parameters: list[nn.Parameter]) -> list[Any]:
-        return [self.state[parameter][slot] for parameter in parameters]
 
 
 class Sgd(Optimizer):
@@ -178,25 +167,9 @@ class Sgd(Optimizer):
         active: Mapping[str, ActiveWeights],
         *,
         arithmetic: Arithmetic,
-        momentum: float,
-        nesterov: bool,
-        weight_decay: float,
+        **rule: Unpack[SgdRule],
     ) -> None:
-        super().__init__(parameters, active, ("momentum",), arithmetic)
-        self._momentum, self._nesterov, self._weight_decay = momentum, nesterov, weight_decay
-
-    def _update(
-        self, parameters: list[nn.Parameter], operands: list[Tensor], gradients: list[Tensor], lr: float | Tensor
-    ) -> None:
-        self._arithmetic.sgd(
-            operands,
-            gradients,
-            self._values("momentum", parameters),
-            lr,
-            momentum=self._momentum,
-            nesterov=self._nesterov,
-            weight_decay=self._weight_decay,
-        )
+        super().__init__(parameters, active, ("momentum",), partial(arithmetic.sgd, **rule))
 
 
 class Adam(Optimizer):
@@ -210,25 +183,10 @@ class Adam(Optimizer):
         arithmetic: Arithmetic,
         weight_decay: float,
     ) -> None:
-        super().__init__(parameters, active, ("mean", "mean_square"), arithmetic)
-        self._weight_decay = weight_decay
+        rule = partial(arithmetic.adam, betas=ADAM_BETAS, epsilon=ADAM_EPSILON, weight_decay=weight_decay)
+        super().__init__(parameters, active, ("mean", "mean_square"), rule)
         for parameter, slots in self.state.items():
             slots["steps"] = torch.zeros((), device=parameter.device)
-
-    def _update(
-        self, parameters: list[nn.Parameter], operands: list[Tensor], gradients: list[Tensor], lr: float | Tensor
-    ) -> None:
-        self._arithmetic.adam(
-            operands,
-            gradients,
-            self._values("mean", parameters),
-            self._values("mean_square", parameters),
-            self._values("steps", parameters),
-            lr,
-            betas=ADAM_BETAS,
-            epsilon=ADAM_EPSILON,
-            weight_decay=self._weight_decay,
-        )
 
 
 def make_optimizer(

@@ -52,10 +52,7 @@ def epoch_reporter(title: str, epochs: int) -> Iterator[Hook]:
 def finished_line(summary: RunSummary, folder: Path, total: int | None) -> str:
     """One readable line about a run that has ended, with the share of the plan that is done.
 
-    Args:
-        summary: of the run.
-        folder: of the run: results/<name>/runs/<table>/<row>/<seed>.
-        total: runs of the whole plan, if known.
+    The folder is results/<name>/runs/<table>/<row>/<seed>.
     """
     accuracy = summary.final_test_accuracy
     result = "diverged" if accuracy is None else f"test {accuracy:6.2f} %"

@@ -25,14 +25,7 @@ NUMERIC_BESIDE = ("training/run.py", "training/checkpoint.py")
 
 @dataclass(frozen=True)
 class Origin:
-    """The program that a process runs. It is read when the process begins: later its files may be others.
-
-    Attributes:
-        commit: see `commit`.
-        code_digest: see `code_digest`.
-        versions: of Python, this package, and the libraries that compute.
-        platform: system and processor architecture.
-    """
+    """The program that a process runs. It is read when the process begins, as its files may change later."""
 
     commit: str | None
     code_digest: str
@@ -52,17 +45,8 @@ class Origin:
 
 
 @cache
-def code_digest() -> str:
+def code_digest(package: Path = PACKAGE) -> str:
     """A digest of the code that decides numbers: comments, docstrings and layout leave it as it is."""
-    return digest_of_sources(PACKAGE)
-
-
-def digest_of_sources(package: Path) -> str:
-    """See `code_digest`.
-
-    Args:
-        package: the package's folder.
-    """
     digest = hashlib.sha256()
     for file in numeric_sources(package):
         digest.update(file.relative_to(package).as_posix().encode())
@@ -71,11 +55,7 @@ def digest_of_sources(package: Path) -> str:
 
 
 def numeric_sources(package: Path) -> list[Path]:
-    """The sources that decide a run's numbers, found by following imports; compiled kernels among them.
-
-    Args:
-        package: the package's folder.
-    """
+    """The sources that decide a run's numbers, found by following imports; compiled kernels among them."""
     found: set[Path] = set()
     waiting = [package / NUMERIC_ROOT]
     while waiting:
@@ -128,16 +108,17 @@ def _tree(file: Path) -> ast.Module:
 def _meaning(file: Path) -> str:
     """What a file of Python or C++ says, without comments and layout."""
     if file.suffix == ".py":
-        return ast.dump(_without_docstrings(_tree(file)))
+        tree = _tree(file)
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                # Statements that are nothing but a text: docstrings, and those of attributes.
+                texts = [
+                    part
+                    for part in node.body
+                    if isinstance(part, ast.Expr)
+                    and isinstance(part.value, ast.Constant)
+                    and isinstance(part.value.value, str)
+                ]
+                node.body = [part for part in node.body if part not in texts] or [ast.Pass()]
+        return ast.dump(tree)
     return " ".join(re.sub("//.*", "", file.read_text(encoding="utf-8")).split())
-
-
-def _without_docstrings(tree: ast.Module) -> ast.Module:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            node.body = [part for part in node.body if not _is_docstring(part)] or [ast.Pass()]
-    return tree
-
-
-def _is_docstring(node: ast.stmt) -> bool:
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)

@@ -222,7 +222,7 @@ class RunInput(BaseModel):
 
 
 class Inputs(BaseModel):
-    """What a derived file was made from, so that a stale or damaged one can be told from what is there."""
+    """What a derived file was made from, so that a stale or damaged one is recognised."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -312,14 +312,7 @@ def read_records(path: Path, kind: type[R]) -> Records[R]:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What a run has left, which may be unfinished, damaged or not there at all.
-
-    Attributes:
-        epochs: metrics.csv.
-        updates: updates.csv.
-        summary: of a run that has ended.
-        problems: files that cannot be read, a sentence each.
-    """
+    """What a run has left, which may be unfinished, damaged or not there at all."""
 
     epochs: tuple[EpochRecord, ...]
     updates: tuple[UpdateRecord, ...]
@@ -328,12 +321,7 @@ class RunRecord:
 
 
 def read_run_record(runs_dir: Path, run_id: str) -> RunRecord:
-    """Read the folder of a run as far as it is whole.
-
-    Args:
-        runs_dir: the folder in which each run has a folder named by its id.
-        run_id: the run.
-    """
+    """Read the folder of a run as far as it is whole."""
     epochs = read_records(runs_dir / run_id / FILES[EpochRecord], EpochRecord)
     updates = read_records(runs_dir / run_id / FILES[UpdateRecord], UpdateRecord)
     summary, problems = None, [found.problem for found in (epochs, updates) if found.problem]

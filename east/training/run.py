@@ -45,7 +45,7 @@ from east.training.records import (
     as_dicts,
     write_records,
 )
-from east.training.state import StateFile, Watched
+from east.training.state import StateFile
 from east.training.trace import Tracing
 
 
@@ -77,12 +77,8 @@ class Resources:
 def train(spec: RunSpec, folder: Path, resources: Resources, hooks: Sequence[Hook] = ()) -> RunSummary:
     """Train a run in its folder and return its summary; resume it if the folder holds a checkpoint of the same run.
 
-    Args:
-        spec: the run.
-        folder: gets run.json, state.json, metrics.csv, updates.csv, trace.csv, timing.csv, weights.safetensors and,
-            last, summary.json.
-        resources: device, engine, threads and data.
-        hooks: called after those that write the files.
+    The folder gets run.json, state.json, metrics.csv, updates.csv, trace.csv, timing.csv, weights.safetensors and,
+    last, summary.json. The hooks are called after those that write these files.
 
     Raises:
         EastError: the device or data are not there, or the network cannot hold the density.
@@ -94,7 +90,7 @@ def train(spec: RunSpec, folder: Path, resources: Resources, hooks: Sequence[Hoo
         discard_temporaries(folder)
         summary = finished_summary(folder, spec.fingerprint)
         if summary is None:
-            state = StateFile.begin(
+            state = StateFile(
                 folder,
                 epochs=spec.training.epochs,
                 device=resources.device,
@@ -112,12 +108,6 @@ def open_and_begin(
     spec: RunSpec, resources: Resources, device: torch.device, state: dict[str, Any] | None = None
 ) -> Training:
     """A run on its own data, at its start or where it was left.
-
-    Args:
-        spec: the run.
-        resources: engine, way of stepping and data.
-        device: where it computes.
-        state: of a checkpoint, to go on from there.
 
     Raises:
         EastError: the data or the engine are not there, or the network cannot hold the density.
@@ -146,8 +136,8 @@ def _train(
     attempts = AttemptLog(origin, device, resources.threads, resources.runs_per_device, saved)
     tracing = Tracing() if saved is None else Tracing([TraceRecord(**row) for row in saved["trace"]])
     state.write(device=device_name(device))
-    files = RunFiles(checkpoints, attempts, tracing)
-    run_loop(training, [attempts, tracing, files, Watched(state, attempts), *hooks])
+    files = RunFiles(checkpoints, attempts, tracing, state)
+    run_loop(training, [attempts, tracing, files, *hooks])
     if files.summary is None:
         raise RuntimeError("the loop ended before the run")
     return files.summary
@@ -156,47 +146,58 @@ def _train(
 class RunFiles(Hook):
     """Writes what a run leaves in its folder: a checkpoint and records after every epoch; weights and summary at last.
 
-    All of the end follows from the last checkpoint, so whoever resumes it after a kill at any moment writes the same.
+    `state.json` follows each of these, and says that the run goes on before the first.
 
-    Args:
-        checkpoints: of the run.
-        attempts: at it; called before.
-        tracing: of it; called before.
+    All of the end follows from the last checkpoint, so whoever resumes it after a kill at any moment writes the same.
 
     Attributes:
         summary: what was written at the end; None until then.
     """
 
-    def __init__(self, checkpoints: Checkpoints, attempts: AttemptLog, tracing: Tracing) -> None:
+    def __init__(self, checkpoints: Checkpoints, attempts: AttemptLog, tracing: Tracing, state: StateFile) -> None:
         self._checkpoints, self._folder = checkpoints, checkpoints.folder
-        self._attempts, self._tracing = attempts, tracing
+        self._attempts, self._tracing, self._state = attempts, tracing, state
         self.summary: RunSummary | None = None
 
     def on_begin(self, training: Training) -> None:
         """Say which run it is."""
         discard_summary(self._folder)
         write_atomically(self._folder / RUN, json.dumps(training.spec.model_dump(mode="json"), indent=2) + "\n")
+        self._write_state(training, "running")
 
     def after_epoch(self, training: Training, record: EpochRecord) -> None:
         """Save."""
         self._save(training)
+        self._write_state(training, "running")
 
     def on_end(self, training: Training, ending: Ending) -> None:
         """Save a run that goes on later; of one that has ended write everything, the summary as the very last act."""
         if not training.is_over:
             self._save(training)
+            self._write_state(training, "stopped")
             return
         self._write_records(training)
         weights = {name: tensor.contiguous().cpu() for name, tensor in sorted(training.model.state_dict().items())}
         write_atomically(self._folder / WEIGHTS, save_tensors(weights))
         self.summary = summary_of(training, self._attempts, self._folder)
         write_summary(self._folder, self.summary)
+        self._write_state(training, "ended")
 
     def _save(self, training: Training) -> None:
         """Write a checkpoint, and the records as it has them."""
         state = training.state_dict() | self._attempts.state_dict() | {"trace": as_dicts(self._tracing.rows)}
         self._checkpoints.save(training.epoch, state, steps=training.sums.steps)
         self._write_records(training)
+
+    def _write_state(self, training: Training, state: str) -> None:
+        self._state.write(
+            state=state,
+            attempt=self._attempts.attempt,
+            epoch=training.epoch,
+            step=training.steps_done,
+            test_accuracy=training.epochs[-1].test_acc if training.epochs else None,
+            seconds_per_epoch=self._attempts.seconds_of(training.epoch),
+        )
 
     def _write_records(self, training: Training) -> None:
         write_records(self._folder / METRICS, EpochRecord, training.epochs)

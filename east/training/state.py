@@ -9,19 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from east.errors import EastError
 from east.files import write_atomically
-from east.training.hooks import Ending, Hook
 from east.training.records import Meaning
-
-if TYPE_CHECKING:
-    from east.training.assembly import Training
-    from east.training.attempts import AttemptLog
-    from east.training.records import EpochRecord
 
 STATE = "state.json"
 
@@ -52,27 +46,28 @@ class RunState(BaseModel):
     threads: Annotated[int, Meaning("CPU threads")]
     message: Annotated[str | None, Meaning("the error in one line, where it failed")] = None
 
-    @classmethod
-    def begin(
-        cls,
+
+class StateFile:
+    """`state.json` of a run, kept up to date by the process that trains it; written from the first change on."""
+
+    def __init__(
+        self,
+        folder: Path,
         *,
-        attempt: int,
-        epoch: int,
         epochs: int,
-        step: int,
         device: str,
         threads: int,
         gpu: str | None = None,
         runs_per_device: int = 1,
-    ) -> Self:
-        """The state of this process, which begins or resumes a run."""
+    ) -> None:
+        self._folder = folder
         now = datetime.now(UTC)
-        return cls(
+        self.state = RunState(
             state="running",
-            attempt=attempt,
-            epoch=epoch,
+            attempt=1,
+            epoch=0,
             epochs=epochs,
-            step=step,
+            step=0,
             started=now,
             updated=now,
             host=socket.gethostname(),
@@ -84,45 +79,10 @@ class RunState(BaseModel):
             threads=threads,
         )
 
-    def write(self, folder: Path, **changes: object) -> Self:
-        """Write the state with these changes, and the time, into a run's folder; returns what was written."""
-        changed = self.model_copy(update={**changes, "updated": datetime.now(UTC)})
-        write_atomically(folder / STATE, changed.model_dump_json(indent=2) + "\n")
-        return changed
-
-
-class StateFile:
-    """`state.json` of a run, kept up to date by the process that trains it.
-
-    Args:
-        folder: of the run.
-        state: of this process; not written yet.
-    """
-
-    def __init__(self, folder: Path, state: RunState) -> None:
-        self._folder = folder
-        self._state = state
-
-    @classmethod
-    def begin(
-        cls, folder: Path, *, epochs: int, device: str, threads: int, gpu: str | None, runs_per_device: int
-    ) -> Self:
-        """That of a process that has not looked yet how far the run is."""
-        state = RunState.begin(
-            attempt=1,
-            epoch=0,
-            epochs=epochs,
-            step=0,
-            device=device,
-            threads=threads,
-            gpu=gpu,
-            runs_per_device=runs_per_device,
-        )
-        return cls(folder, state)
-
     def write(self, **changes: object) -> None:
-        """Write the state with these changes."""
-        self._state = self._state.write(self._folder, **changes)
+        """Write the state with these changes, and the time."""
+        self.state = self.state.model_copy(update={**changes, "updated": datetime.now(UTC)})
+        write_atomically(self._folder / STATE, self.state.model_dump_json(indent=2) + "\n")
 
     @contextmanager
     def failures_noted(self) -> Iterator[None]:
@@ -134,49 +94,6 @@ class StateFile:
             with suppress(OSError):
                 self.write(state="failed", message=" ".join(f"{name}{error}".split()))
             raise
-
-
-class Watched(Hook):
-    """Tells those who watch how far the run is.
-
-    Args:
-        file: where it is told.
-        attempts: at the run.
-    """
-
-    def __init__(self, file: StateFile, attempts: "AttemptLog") -> None:
-        self._file = file
-        self._attempts = attempts
-
-    def on_begin(self, training: "Training") -> None:
-        """The run goes on."""
-        self._write(training, "running")
-
-    def after_epoch(self, training: "Training", record: "EpochRecord") -> None:
-        """Likewise, one epoch further."""
-        self._write(training, "running")
-
-    def on_end(self, training: "Training", ending: Ending) -> None:
-        """The run has ended, or waits to go on."""
-        self._write(training, "ended" if training.is_over else "stopped")
-
-    def _write(self, training: "Training", state: Literal["running", "stopped", "ended"]) -> None:
-        self._file.write(
-            state=state,
-            attempt=self._attempts.attempt,
-            epoch=training.epoch,
-            step=training.steps_done,
-            test_accuracy=training.epochs[-1].test_acc if training.epochs else None,
-            seconds_per_epoch=self._attempts.seconds_of(training.epoch),
-        )
-
-
-def read_state(folder: Path) -> RunState | None:
-    """The state in a run's folder; None where there is none that can be read."""
-    try:
-        return RunState.model_validate_json((folder / STATE).read_bytes())
-    except (OSError, ValidationError):
-        return None
 
 
 def slurm_job() -> str | None:

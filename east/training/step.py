@@ -35,28 +35,19 @@ class Step(Protocol):
             The batch's summed cross-entropy and its number of correct predictions, both 0-d tensors on the device that
             hold until the next step.
         """
-        ...
 
     def masks_changed(self) -> None:
-        """Called after each change of the masks: dropped weights become zero, and all that goes by masks follows."""
-        ...
+        """Called after each change of the masks: dropped weights become zero, and all that depends on masks follows."""
 
     def phase_changed(self) -> None:
         """Called when parameters have left the network or are trained no longer."""
-        ...
 
 
 @dataclass(frozen=True)
 class TrainingStep:
     """Forward, backward, clip, optimizer step: in the order of the authors' code (Section A.1).
 
-    Every operation is issued anew at each step.
-
-    Args:
-        engine: executes the network.
-        optimizer: over the network's parameters.
-        active: the active weights of its masked layers, by name.
-        clip: scales gradients; None for no clip.
+    Every operation is issued one by one at each step.
     """
 
     engine: Engine
@@ -82,12 +73,8 @@ class TrainingStep:
     ) -> tuple[Tensor, Tensor]:
         """All of a step that is done on the device; the arguments and the result are those of `__call__`.
 
-        Args:
-            images: (N, C, H, W).
-            labels: (N,).
-            lr: learning rate, see `Optimizer.step`.
-            number: of this step; all that counts is whether the clip measures its norm.
-            request: what `request` gave for this step.
+        The learning rate may be a tensor, see `Optimizer.step`. Of the number, all that counts is whether the clip
+        measures its norm.
         """
         self.optimizer.zero_grad()
         found = self.engine.gradients(images, CrossEntropy(labels), request)

@@ -1,7 +1,6 @@
 """trace.csv: digests of a training's whole state at fixed steps, so that two runs compare by their first difference."""
 
 import hashlib
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +12,11 @@ from torch import Tensor, nn
 
 from east.errors import EastError
 from east.sparse.active import ActiveWeights
-from east.training.clip import GradientClip
 from east.training.hooks import Hook
-from east.training.optimizer import Optimizer
 from east.training.records import PARTS, TraceRecord, read_records
 
 if TYPE_CHECKING:
-    from east.training.assembly import Training
+    from east.training.assembly import Assembly, Training
     from east.training.records import UpdateRecord
 
 DIGITS = 32
@@ -31,101 +28,64 @@ def is_traced(step: int) -> bool:
     return step > 0 and step & (step - 1) == 0
 
 
-class Tracer:
-    """Takes digests of the state of a training.
+def trace_record(model: nn.Module, parts: "Assembly", step: int, epoch: int, events: Sequence[str]) -> TraceRecord:
+    """The row of this moment: `step` steps are done; the events say why there is a row.
 
     Of a masked weight only the active ones are looked at, so a digest costs what goes with the non-zeros.
-
-    Args:
-        model: the network.
-        active: the active weights of its masked layers, by name.
-        optimizer: over its parameters.
-        clip: scales gradients; None for no clip.
     """
-
-    def __init__(
-        self, model: nn.Module, active: Mapping[str, ActiveWeights], optimizer: Optimizer, clip: GradientClip | None
-    ) -> None:
-        self._model = model
-        self._active = active
-        self._optimizer = optimizer
-        self._clip = clip
-
-    def record(self, step: int, epoch: int, events: Sequence[str]) -> TraceRecord:
-        """The row of this moment.
-
-        Args:
-            step: optimizer steps that are done.
-            epoch: the epoch of that step.
-            events: why there is a row.
-        """
-        masked = {f"{name}.weight": weights for name, weights in self._active.items()}
-        masks = {f"{name}.mask" for name in self._active}
-        parameters = dict(self._model.named_parameters())
-        others = {n: t for n, t in self._model.state_dict().items() if n not in parameters and n not in masks}
-        digests = {
-            "weights": _digest(
-                {name: _active_values(masked[name]) if name in masked else value for name, value in parameters.items()}
-            ),
-            "masks": _digest({name: active_positions(weights) for name, weights in self._active.items()}),
-            "statistics": _digest(others),
-            "optimizer": _digest(self._optimizer_state(parameters)),
-            "clip": _digest({} if self._clip is None else self._clip.state_dict()),
-        }
-        state = hashlib.sha256("".join(digests[part] for part in PARTS).encode()).hexdigest()[:DIGITS]
-        return TraceRecord(step, epoch, "+".join(events), state, **digests)
-
-    def _optimizer_state(self, parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
-        names = {parameter: name for name, parameter in parameters.items()}
-        states = zip(self._optimizer.state, self._optimizer.state_dict(), strict=True)
-        return {f"{names[owner]}.{slot}": value for owner, slots in states for slot, value in slots.items()}
+    masked = {f"{name}.weight": weights for name, weights in parts.active.items()}
+    masks = {f"{name}.mask" for name in parts.active}
+    parameters = dict(model.named_parameters())
+    others = {n: t for n, t in model.state_dict().items() if n not in parameters and n not in masks}
+    names = {parameter: name for name, parameter in parameters.items()}
+    states = zip(parts.optimizer.state, parts.optimizer.state_dict(), strict=True)
+    digests = {
+        "weights": _digest(
+            parameters
+            | {name: weights.to_row_major(weights.values[: weights.count]) for name, weights in masked.items()}
+        ),
+        "masks": _digest({name: active_positions(weights) for name, weights in parts.active.items()}),
+        "statistics": _digest(others),
+        "optimizer": _digest(
+            {f"{names[owner]}.{slot}": value for owner, slots in states for slot, value in slots.items()}
+        ),
+        "clip": _digest({} if parts.clip is None else parts.clip.state_dict()),
+    }
+    state = hashlib.sha256("".join(digests[part] for part in PARTS).encode()).hexdigest()[:DIGITS]
+    return TraceRecord(step, epoch, "+".join(events), state, **digests)
 
 
 class Tracing(Hook):
     """Records the state at the start, after steps 1, 2, 4, 8, ..., after mask updates and at the end of epochs.
 
-    Args:
-        rows: of the attempts before.
+    `rows` begin with those of the attempts before.
     """
 
     def __init__(self, rows: Sequence[TraceRecord] = ()) -> None:
         self.rows = list(rows)
-        self._tracer: Tracer | None = None
 
     def on_begin(self, training: "Training") -> None:
         """Record the start of the run."""
-        parts = training.parts
-        self._tracer = Tracer(training.model, parts.active, parts.optimizer, parts.clip)
         if not self.rows:
-            self.rows.append(self._tracer.record(0, 0, ["start"]))
+            self.rows.append(trace_record(training.model, training.parts, 0, 0, ["start"]))
 
     def after_step(self, training: "Training", update: "UpdateRecord | None") -> None:
         """Record a step after which there is a row."""
         step, ends = training.steps_done, training.sums.steps == training.schedule.steps_per_epoch
         happened = {"step": is_traced(step), "update": update is not None, "epoch": ends}
-        events = [event for event, has_happened in happened.items() if has_happened]
-        if events and self._tracer is not None:
-            self.rows.append(self._tracer.record(step, training.epoch + 1, events))
+        if events := [event for event, has_happened in happened.items() if has_happened]:
+            self.rows.append(trace_record(training.model, training.parts, step, training.epoch + 1, events))
 
 
 def active_positions(weights: ActiveWeights) -> Tensor:
     """Row-major indices of a layer's active weights in ascending order, after the weight's shape; int64.
 
-    Where all are active there are none to tell apart, and the shape stands alone.
+    Where all are active, the shape stands alone.
     """
-    weight = weights.layer.weight
-    shape = torch.tensor(weight.shape)
+    shape = torch.tensor(weights.layer.weight.shape)
     if weights.is_full or weights.positions is None:
         return shape
-    positions = weights.positions[: weights.count].cpu()
-    if not weight.is_contiguous():
-        index = torch.zeros_like(positions)
-        for axis, (size, stride) in enumerate(zip(weight.shape, weight.stride(), strict=True)):
-            # The stride of an axis of size 1 says nothing.
-            if size > 1:
-                index += positions // stride % size * math.prod(weight.shape[axis + 1 :])
-        positions = index.sort().values
-    return torch.cat((shape, positions))
+    return torch.cat((shape, weights.row_major_index(weights.positions[: weights.count]).cpu().sort().values))
 
 
 def read_trace(path: Path) -> tuple[TraceRecord, ...]:
@@ -167,19 +127,11 @@ def compare_traces(one: Sequence[TraceRecord], other: Sequence[TraceRecord]) -> 
 
 
 def _difference(one: TraceRecord, other: TraceRecord) -> str:
+    first, second = (f"step {row.step} in epoch {row.epoch} ({row.event})" for row in (one, other))
     if (one.step, one.epoch, one.event) != (other.step, other.epoch, other.event):
-        return f"one records {_place(one)} where the other records {_place(other)}: they are runs of other settings"
+        return f"one records {first} where the other records {second}: they are runs of other settings"
     parts = [part for part in PARTS if getattr(one, part) != getattr(other, part)]
-    return f"{_place(one)}: {', '.join(parts) or 'state'}"
-
-
-def _place(record: TraceRecord) -> str:
-    return f"step {record.step} in epoch {record.epoch} ({record.event})"
-
-
-def _active_values(weights: ActiveWeights) -> Tensor:
-    """The active weights in row-major order."""
-    return weights.to_row_major(weights.values[: weights.count] if weights.positions is not None else weights.values)
+    return f"{first}: {', '.join(parts) or 'state'}"
 
 
 def _digest(tensors: Mapping[str, Tensor]) -> str:

@@ -39,10 +39,6 @@ TAGS = {
 def epoch_tracker(tracking: str, folder: Path) -> Iterator[Hook]:
     """Adds every finished epoch, while the run's lock is held and after metrics.csv is written.
 
-    Args:
-        tracking: `none` or `tensorboard`.
-        folder: of the run.
-
     Raises:
         EastError: there is no such tracking, or the package that it needs is not installed.
     """
@@ -51,18 +47,26 @@ def epoch_tracker(tracking: str, folder: Path) -> Iterator[Hook]:
         return
     if tracking != "tensorboard":
         raise EastError(f"execution.tracking: there is no '{tracking}'. Choose none or tensorboard.")
-    events = _EventFiles(folder, _summary_writer())
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise EastError(
+            f"execution.tracking: tensorboard needs the package tensorboard, which cannot be imported ({error}). "
+            f"Install it by `{sys.executable} -m pip install tensorboard`, or set the key to none."
+        ) from None
+    events = _EventFiles(folder, SummaryWriter)
     try:
         yield events
     finally:
-        events.close()
+        if events.writer is not None:
+            events.writer.close()
 
 
 class _EventFiles(Hook):
     """The event files of a run, in which TensorBoard finds each of its epochs once, in order.
 
     What a killed attempt left may lack its last epochs or hold some that are trained again. So every attempt takes
-    back all that was written before it and begins anew from metrics.csv, which is whole.
+    back all that was written before it and starts over from metrics.csv, which is whole.
     """
 
     def __init__(self, folder: Path, make_writer: "type[SummaryWriter]") -> None:
@@ -77,17 +81,14 @@ class _EventFiles(Hook):
         _add_scalars(self.writer, record, time.time())
         self.writer.flush()
 
-    def close(self) -> None:
-        """Close the file, if one was begun."""
-        if self.writer is not None:
-            self.writer.close()
-
     def _begin(self, epoch: int) -> "SummaryWriter":
         """A new file with the epochs before this one."""
         # Readers drop what older files hold. The files stay: a TensorBoard that is watching one waits for it forever.
         writer = self.make_writer(str(self.folder / FOLDER), purge_step=0)
         # Times as if the training had never been interrupted, so that the axis of time is one of training.
-        done = _seconds_of_training(self.folder / TIMING)
+        times = read_records(self.folder / TIMING, TimingRecord).checked()
+        # Epoch -> seconds of training up to its end.
+        done = {row.epoch: total for row, total in zip(times, accumulate(row.seconds for row in times), strict=True)}
         now, total = time.time(), max(done.values(), default=0.0)
         for row in read_records(self.folder / METRICS, EpochRecord).checked():
             if row.epoch < epoch:
@@ -100,21 +101,3 @@ def _add_scalars(writer: "SummaryWriter", row: EpochRecord, when: float) -> None
         value = getattr(row, column)
         if value is not None:
             writer.add_scalar(tag, value, row.step, when)
-
-
-def _seconds_of_training(path: Path) -> dict[int, float]:
-    """Epoch -> seconds of training up to its end, from timing.csv."""
-    rows = read_records(path, TimingRecord).checked()
-    totals = accumulate(row.seconds for row in rows)
-    return {row.epoch: total for row, total in zip(rows, totals, strict=True)}
-
-
-def _summary_writer() -> "type[SummaryWriter]":
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise EastError(
-            f"execution.tracking: tensorboard needs the package tensorboard, which cannot be imported ({error}). "
-            f"Install it by `{sys.executable} -m pip install tensorboard`, or set the key to none."
-        ) from None
-    return SummaryWriter

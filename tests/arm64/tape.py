@@ -36,8 +36,8 @@ STEP, REGION, WRITE, POINTERS, CALL, COMPARE = range(6)
 
 POINTER_LISTS = {
     kernels.SumOfSquares: ("vectors", ("vectors.at",)),
-    kernels.Sgd: ("values", ("values.at", "gradients", "momenta")),
-    kernels.Adam: ("values", ("values.at", "gradients", "means", "mean_squares")),
+    kernels.SgdStep: ("values", ("values.at", "gradients", "momenta")),
+    kernels.AdamStep: ("values", ("values.at", "gradients", "means", "mean_squares")),
 }
 """The structures with fields that point to lists of pointers: where the lists' lengths stand, and these fields."""
 

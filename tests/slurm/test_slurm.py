@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from east.training.state import RunState, read_state
+from east.training.state import STATE, RunState
 from tests.slurm.conftest import ROOT, Workflow
 
 pytestmark = pytest.mark.slurm
@@ -29,6 +29,11 @@ SECONDS = 600
 LONGER = "recipes: {resnet34-digits: {epochs: 4}}\nexecution: {engine: dense}\n"
 
 SLURM = ROOT / "profiles" / "slurm"
+
+
+def read_state(folder: Path) -> RunState | None:
+    path = folder / STATE
+    return RunState.model_validate_json(path.read_bytes()) if path.exists() else None
 
 
 def scontrol(*arguments: str) -> None:

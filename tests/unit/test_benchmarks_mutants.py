@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from benchmarks.mutants import PARTS, campaign, draw, mutants_of, mutate, nearest_tests
+from benchmarks.mutants import AREAS, campaign, draw, mutants_of, mutate, nearest_tests
 from east.errors import EastError
 from tests.conftest import ROOT
 
@@ -53,11 +53,11 @@ def write(folder, **modules):
 
 
 def test_parts_are_drawn_alike_and_again_by_the_same_seed(tmp_path):
-    modules = {f"{part}__a": "x = [1, 2, 3, 4]\ny = 1 + 2\n" for part in PARTS} | {"cli__many": "z = [5]\n" * 50}
+    modules = {f"{part}__a": "x = [1, 2, 3, 4]\ny = 1 + 2\n" for part in AREAS} | {"cli__many": "z = [5]\n" * 50}
     package = write(tmp_path, **modules)
-    drawn = draw(package, 7, 2 * len(PARTS))
-    assert sorted(mutant.file.split("/")[0] for mutant in drawn) == sorted([*PARTS, *PARTS])
-    assert drawn == draw(package, 7, 2 * len(PARTS)) != draw(package, 8, 2 * len(PARTS))
+    drawn = draw(package, 7, 2 * len(AREAS))
+    assert sorted(mutant.file.split("/")[0] for mutant in drawn) == sorted([*AREAS, *AREAS])
+    assert drawn == draw(package, 7, 2 * len(AREAS)) != draw(package, 8, 2 * len(AREAS))
 
 
 def test_the_nearest_tests_are_those_that_import_the_module():

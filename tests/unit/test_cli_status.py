@@ -12,7 +12,7 @@ import pytest
 
 from east.config import load_plan
 from east.training.folder import locked
-from east.training.state import RunState
+from east.training.state import StateFile
 from tests.conftest import ROOT
 from tests.unit.fake_runs import DIVERGED, write_run
 from tests.unit.test_cli import east
@@ -43,14 +43,16 @@ def mixed(tmp_path, end):
     end(RUNS[0])
     end(RUNS[1], DIVERGED)
     running = tmp_path / "runs" / RUNS[2]
-    state = RunState.begin(attempt=1, epoch=1, epochs=2, step=6, device="cpu", threads=1)
+    state = StateFile(running, epochs=2, device="cpu", threads=1).state
     log = tmp_path / "logs" / "train" / f"{RUNS[3]}.log"
     log.parent.mkdir(parents=True)
     log.write_text(f"epoch 1/2\n{HOSTILE}\n")
     with locked(running):
         # Of a clock that is ahead, so that nothing of the next epoch seems to have gone by.
         ahead = {"updated": datetime.now(UTC) + timedelta(hours=1)}
-        state = state.model_copy(update={"test_accuracy": 61.5, "seconds_per_epoch": 30.0, **ahead})
+        state = state.model_copy(
+            update={"epoch": 1, "step": 6, "test_accuracy": 61.5, "seconds_per_epoch": 30.0, **ahead}
+        )
         (running / "state.json").write_text(state.model_dump_json())
         yield tmp_path
 

@@ -34,7 +34,7 @@ from east.engine.cuda.calibration import (
 from east.engine.cuda.cost import KINDS, Cheapest, CostModel, dense_work, sparse_work
 from east.engine.cuda.engine import CudaEngine
 from east.engine.dense import DenseEngine
-from east.engine.graph.network import describe
+from east.engine.graph.network import network_of
 from east.models import build_model
 from east.reproducibility import Reproducibility
 from east.sparse.active import active_weights
@@ -83,7 +83,7 @@ def resnet34(density, width=16, **parts):
 @pytest.fixture(scope="module")
 def units():
     """Stem (3 -> 64 channels) and first convolution (64 -> 64) of ResNet-34 on images of 32 x 32."""
-    return describe(build_model("resnet34", 10), (3, 32, 32)).units[:2]
+    return network_of(build_model("resnet34", 10), (3, 32, 32)).units[:2]
 
 
 PLANE = 32 * 32 * 128
@@ -121,7 +121,7 @@ def chosen_for(per_channel, costs, among=("fused", "dense"), **parts):
     nonzeros = {
         name: min(per_channel * len(layer.weight), layer.weight.numel()) for name, layer in masked_layers(model).items()
     }
-    chosen = Cheapest(costs, PLAIN, among)(describe(model, (3, 32, 32)), nonzeros)
+    chosen = Cheapest(costs, PLAIN, among)(network_of(model, (3, 32, 32)), nonzeros)
     assert chosen.keys() == nonzeros.keys()
     classifiers = [name for name in chosen if name.startswith("classifier")]
     assert [chosen.pop(name) for name in classifiers] == ["dense"]
@@ -409,7 +409,7 @@ def auto_training(recorder=None):
     training = Training(capacity=0.7)  # nothing but the engine changes, not the memory of active weights
     model, active, settings = training.model, training.active, {"numerics": "fp32", "device": CPU}
     products = Cheapest(lambda: times(fused_products=1e-9), Workload(6), ("fused",))
-    network = describe(model, (3, 8, 8))
+    network = network_of(model, (3, 8, 8))
     nonzeros = {name: weights.count for name, weights in active.items()}
     threshold = 3 * products.seconds(network, nonzeros) / len(network.units)
     choose = replace(products, model=lambda: times(fused_products=1e-9, module=threshold))

@@ -11,7 +11,7 @@ from east.engine.cpu import library
 from east.engine.cpu.cost import cheapest
 from east.engine.cpu.engine import CpuEngine
 from east.engine.dense import DenseEngine
-from east.engine.graph.network import describe
+from east.engine.graph.network import network_of
 from east.errors import EastError
 from east.reproducibility import Reproducibility
 from east.sparse.active import active_weights
@@ -69,7 +69,7 @@ def test_masks_that_become_dense_later_do_not_change_the_engine():
 
 
 def test_the_execution_of_a_layer_follows_from_its_nonzeros_per_output_channel():
-    described = describe(ON_CPU.network(0.01), (3, 32, 32))
+    described = network_of(ON_CPU.network(0.01), (3, 32, 32))
     channels = {unit.layer: unit.y.channels for unit in described.units}
     chosen = {
         per_channel: cheapest(

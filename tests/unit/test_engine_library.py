@@ -297,7 +297,7 @@ def test_a_processor_without_fused_operations_is_told_once(sources, outcome_forg
     assert line.startswith("note: this processor has no fused multiply-add: training gives the same numbers")
 
 
-@pytest.mark.parametrize(("level", "problem"), [("mmx", "no vector level"), ("avx512", "this processor lacks")])
+@pytest.mark.parametrize(("level", "problem"), [("mmx", "not a vector level"), ("avx512", "this processor lacks")])
 def test_a_vector_level_that_cannot_be_used_is_refused(tmp_path, monkeypatch, level, problem):
     monkeypatch.setenv("EAST_VECTOR", level)
     monkeypatch.setattr("platform.machine", lambda: "x86_64")

@@ -177,10 +177,10 @@ TRAINER = """
 import sys
 from pathlib import Path
 from east.training.folder import locked
-from east.training.state import RunState
+from east.training.state import StateFile
 folder = Path(sys.argv[1])
 with locked(folder):
-    RunState.begin(attempt=1, epoch=0, epochs=2, step=0, device="cpu", threads=1).write(folder)
+    StateFile(folder, epochs=2, device="cpu", threads=1).write()
     print("begun", flush=True)
     sys.stdin.read()
 """

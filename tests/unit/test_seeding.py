@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import east.seeding
-from east.seeding import RandomBits, as_random_bits, generator
+from east.seeding import RandomBits, generator
 
 
 def stream(*words):
@@ -116,13 +116,6 @@ def test_what_is_drawn_never_decides_how_many_words_are_taken(draw, words):
     random = generator(2, "count")
     draw(random)
     assert int(random.words(1)[0]) == int(generator(2, "count").words(words + 1)[-1])
-
-
-def test_words_of_pytorch_use_all_bits():
-    words = as_random_bits(torch.Generator().manual_seed(0)).words(200)
-    ones, zeros = np.bitwise_or.reduce(words), np.bitwise_or.reduce(~words)
-    assert int(ones) == int(zeros) == 2**64 - 1
-    assert as_random_bits(random := generator(0, "x")) is random
 
 
 @pytest.mark.parametrize("part", ["data", "sparse", "training"])

@@ -15,7 +15,7 @@ from east.render.runs import _facts as seed_facts
 from east.training.folder import locked
 from east.training.progress import finished_line
 from east.training.records import read_summary
-from east.training.state import RunState
+from east.training.state import StateFile
 from tests.conftest import ROOT
 from tests.unit.fake_runs import write_planned_run
 from tests.unit.in_process import east
@@ -70,10 +70,8 @@ def test_the_report_says_how_far_runs_can_be_repeated(summaries):
 def test_status_flags_seconds_of_runs_that_share_a_gpu(plan, summaries, tmp_path, capsys):
     running = tmp_path / "runs" / plan.runs[2].id
     with locked(running):
-        state = RunState.begin(
-            attempt=1, epoch=1, epochs=2, step=6, device="H100", threads=1, gpu="3", runs_per_device=2
-        )
-        state.write(running, seconds_per_epoch=30.0)
+        state = StateFile(running, epochs=2, device="H100", threads=1, gpu="3", runs_per_device=2)
+        state.write(epoch=1, step=6, seconds_per_epoch=30.0)
         status = StatusReader(plan, tmp_path).read()
         make_console().print(overview(status, everything=True))
     shown = capsys.readouterr().out

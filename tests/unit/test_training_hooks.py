@@ -10,7 +10,7 @@ import torch
 from east.training.assembly import Training
 from east.training.hooks import Hook
 from east.training.interrupt import Interruption, Stopped
-from east.training.loop import fade_dyrelu, finish_epoch, run_loop, update_masks
+from east.training.loop import change_masks, fade_dyrelu, finish_epoch, run_loop
 from east.training.records import EpochRecord
 from east.training.run import Resources, best_epoch, open_and_begin
 from east.training.step import EpochSums
@@ -139,9 +139,9 @@ def test_the_step_is_told_when_dyrelu_freezes_and_when_it_leaves_and_only_then(f
 def test_the_step_is_told_when_the_masks_have_changed(fading):
     for layer in fading.masks.layers.values():
         layer.weight.grad = torch.ones_like(layer.weight)
-    assert update_masks(fading, 1) is None
+    assert change_masks(fading, 1) is None
     assert fading.parts.step.masks == 0
-    assert update_masks(fading, 2) is fading.updates[-1]
+    assert change_masks(fading, 2) is fading.updates[-1]
     assert fading.parts.step.masks == 1
 
 

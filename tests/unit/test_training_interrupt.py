@@ -13,7 +13,7 @@ from east.errors import EastError
 from east.training.folder import locked
 from east.training.interrupt import SIGNALS, Interruption, Stopped
 from east.training.run import Resources, train
-from east.training.state import read_state
+from east.training.state import STATE, RunState
 from tests.unit.test_training_loop import AtEpoch, changed, combined, results, rows
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -44,6 +44,10 @@ class StopAt(Interruption):
 
 def resources(data_dir, engine):
     return Resources(device="cpu", engine=engine, threads=1, data_dir=data_dir)
+
+
+def read_state(folder):
+    return RunState.model_validate_json((folder / STATE).read_bytes())
 
 
 def stop(spec, folder, settings, interruption):

@@ -298,7 +298,7 @@ def test_a_network_that_is_not_finite_after_the_last_step_has_diverged(
     if seen_in == "logits":
         monkeypatch.setattr(loop, "is_finite", lambda model: True)
     else:
-        monkeypatch.setattr(loop, "evaluate", lambda *arguments: loop.Evaluation(10.0, finite=True))
+        monkeypatch.setattr(loop, "evaluate", lambda *arguments: (10.0, True))
     spec = changed(
         tiny_spec,
         cycle=None,

@@ -7,10 +7,10 @@ from torch import nn
 from east.engine.arithmetic import PyTorchArithmetic
 from east.engine.cpu.arithmetic import KernelArithmetic
 from east.engine.cpu.bindings import KernelSet
-from east.seeding import torch_generator as generator
+from east.seeding import generator, torch_generator
 from east.sparse.active import active_weights
 from east.sparse.layers import MaskedConv2d, MaskedLinear, apply_masks, masked_layers
-from east.sparse.topology import drop_and_grow, keep_largest
+from east.sparse.topology import TOPOLOGIES, drop_and_grow, keep_largest
 from east.training.optimizer import Adam, Sgd
 
 SGD = {"momentum": 0.9, "nesterov": True, "weight_decay": 1e-2}
@@ -49,7 +49,7 @@ def network(memory_format=torch.channels_last, density=0.1):
 
 def set_gradients(model, step):
     """Gradients that depend on step and place alone, not on the memory format."""
-    draw = generator(0, "gradient", step)
+    draw = torch_generator(0, "gradient", step)
     for parameter in model.parameters():
         parameter.grad = torch.empty_like(parameter).copy_(torch.randn(parameter.shape, generator=draw))
 
@@ -65,8 +65,8 @@ def change_masks(model, step):
     for name, layer in masked_layers(model).items():
         draw = generator(0, "exchange", name, step)
         old = layer.mask.clone()
-        kept = keep_largest(layer.weight.detach(), layer.weight.grad, old, int(old.sum()) // 2)
-        layer.mask.copy_(drop_and_grow(layer.weight.detach(), layer.weight.grad, old, 0.5, draw))
+        kept = keep_largest(layer.weight.detach(), layer.weight.grad, old, int(old.sum()) // 2, draw)
+        layer.mask.copy_(drop_and_grow(layer.weight.detach(), layer.weight.grad, old, 0.5, draw, TOPOLOGIES["rigl"]))
         at_once += int((layer.mask & old & ~kept).sum())
         dropped[name], grown[name] = old & ~layer.mask, layer.mask & ~old
     apply_masks(masked_layers(model))

@@ -8,7 +8,7 @@ import pytest
 
 import east
 from east.checkout import commit
-from east.training.provenance import digest_of_sources
+from east.training.provenance import code_digest
 
 PACKAGE = Path(east.__file__).parent
 IDENTITY = {"GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@b", "GIT_COMMITTER_NAME": "a", "GIT_COMMITTER_EMAIL": "a@b"}
@@ -138,7 +138,7 @@ def test_the_digest_of_the_code_changes_with_what_decides_numbers_and_with_nothi
     package = shutil.copytree(PACKAGE, tmp_path / "east", ignore=shutil.ignore_patterns("__pycache__"))
     changed = package / name
     changed.write_text(changed.read_text() + ("\nint added;\n" if name.endswith("cpp") else "\nadded = 1\n"))
-    assert (digest_of_sources(package) != digest_of_sources(PACKAGE)) == counts
+    assert (code_digest(package) != code_digest(PACKAGE)) == counts
 
 
 def test_comments_docstrings_and_layout_change_no_digest(tmp_path):
@@ -147,4 +147,4 @@ def test_comments_docstrings_and_layout_change_no_digest(tmp_path):
         source = package / name
         mark = "//" if name.endswith("cpp") else "#"
         source.write_text(source.read_text().replace("\n\n", f"\n\n{mark} said\n\n", 1))
-    assert digest_of_sources(package) == digest_of_sources(PACKAGE)
+    assert code_digest(package) == code_digest(PACKAGE)

@@ -10,7 +10,7 @@ from east.sparse.active import ActiveWeights
 from east.training.assembly import assemble, initial_model
 from east.training.describe import mask_updater
 from east.training.records import PARTS, TraceRecord
-from east.training.trace import Tracer, compare_traces, is_traced, read_trace
+from east.training.trace import compare_traces, is_traced, read_trace, trace_record
 from tests.unit.in_process import east
 from tests.unit.test_training_loop import changed
 
@@ -24,12 +24,8 @@ def training(spec, engine="dense"):
     return model, assemble(spec, model, sparsity, device=torch.device("cpu"), engine=engine, kind="eager")
 
 
-def tracer(model, parts):
-    return Tracer(model, parts.active, parts.optimizer, parts.clip)
-
-
 def digests(model, parts):
-    found = tracer(model, parts).record(0, 0, ["start"])
+    found = trace_record(model, parts, 0, 0, ["start"])
     return {part: getattr(found, part) for part in ("state", *PARTS)}
 
 

@@ -1,29 +1,26 @@
 """Sums of squares and optimizer steps by the compiled kernels: the same numbers on every processor."""
 
 import math
-from collections.abc import Sequence
+from typing import Unpack
 
 import torch
 from torch import Tensor
 
+from east.engine.arithmetic import AdamRule, SgdRule, Tensors
 from east.engine.cpu import bindings as k
 
 
 class KernelArithmetic:
-    """What a step does with vectors, see `east.engine.arithmetic.Arithmetic`.
-
-    Args:
-        kernels: the compiled kernels for the parameters' type.
-    """
+    """What a step does with vectors, see `east.engine.arithmetic.Arithmetic`."""
 
     def __init__(self, kernels: k.KernelSet) -> None:
         self._kernels = kernels
 
-    def sum_of_squares(self, tensors: Sequence[Tensor]) -> Tensor:
+    def sum_of_squares(self, tensors: Tensors) -> Tensor:
         """The sum of squares of all elements, 0-d in float64: tensor by tensor, then their sums in order."""
         sums = torch.zeros(len(tensors), dtype=torch.float64)
         vectors = _Vectors(tensors)
-        self._kernels("sum_of_squares", k.SumOfSquares(vectors.structure, k.address(sums)))
+        self._kernels("sum_of_squares", k.SumOfSquares(vectors.structure, sums))
         total = 0.0
         for part in sums.tolist():
             total += part
@@ -41,33 +38,22 @@ class KernelArithmetic:
         return torch.tensor(math.sqrt(float(number)), dtype=torch.float64)
 
     def sgd(
-        self,
-        values: Sequence[Tensor],
-        gradients: Sequence[Tensor],
-        momenta: Sequence[Tensor],
-        lr: float | Tensor,
-        *,
-        momentum: float,
-        nesterov: bool,
-        weight_decay: float,
+        self, values: Tensors, gradients: Tensors, momenta: Tensors, lr: float | Tensor, **rule: Unpack[SgdRule]
     ) -> None:
         """One step of SGD in place."""
         at, found, state = map(_Vectors, (values, gradients, momenta))
-        constants = (float(lr), momentum, weight_decay, int(nesterov))
-        self._kernels("sgd", k.Sgd(at.structure, found.addresses, state.addresses, *constants))
+        constants = (float(lr), rule["momentum"], rule["weight_decay"], int(rule["nesterov"]))
+        self._kernels("sgd", k.SgdStep(at.structure, found.at, state.at, *constants))
 
     def adam(
         self,
-        values: Sequence[Tensor],
-        gradients: Sequence[Tensor],
-        means: Sequence[Tensor],
-        mean_squares: Sequence[Tensor],
-        steps: Sequence[Tensor],
+        values: Tensors,
+        gradients: Tensors,
+        means: Tensors,
+        mean_squares: Tensors,
+        steps: Tensors,
         lr: float | Tensor,
-        *,
-        betas: tuple[float, float],
-        epsilon: float,
-        weight_decay: float,
+        **rule: Unpack[AdamRule],
     ) -> None:
         """One step of Adam in place; all parameters that have made equally many steps together."""
         for step in steps:
@@ -75,22 +61,17 @@ class KernelArithmetic:
         counts = [int(step) for step in steps]
         for count in sorted(set(counts)):
             chosen = [place for place, own in enumerate(counts) if own == count]
-            corrected = float(lr) / (1 - power(betas[0], count))
-            factor = 1 / math.sqrt(1 - power(betas[1], count))
+            corrected = float(lr) / (1 - power(rule["betas"][0], count))
+            factor = 1 / math.sqrt(1 - power(rule["betas"][1], count))
             at, *others = (
                 _Vectors([tensors[place] for place in chosen]) for tensors in (values, gradients, means, mean_squares)
             )
-            constants = (*betas, weight_decay, epsilon, corrected, factor)
-            self._kernels("adam", k.Adam(at.structure, *(other.addresses for other in others), *constants))
+            constants = (*rule["betas"], rule["weight_decay"], rule["epsilon"], corrected, factor)
+            self._kernels("adam", k.AdamStep(at.structure, *(other.at for other in others), *constants))
 
 
 def power(base: float, exponent: int) -> float:
-    """base^exponent by repeated squaring: a library's `pow` may differ in the last bit.
-
-    Args:
-        base: any number.
-        exponent: 0 or more.
-    """
+    """base^exponent by repeated squaring: a library's `pow` may differ in the last bit."""
     result = 1.0
     while exponent:
         if exponent % 2:
@@ -103,19 +84,10 @@ def power(base: float, exponent: int) -> float:
 class _Vectors:
     """The addresses and lengths of contiguous tensors, as kernels take them, for as long as this lives."""
 
-    def __init__(self, tensors: Sequence[Tensor]) -> None:
-        self._held = [_contiguous(tensor) for tensor in tensors]
-        self._at = torch.tensor([tensor.data_ptr() for tensor in self._held], dtype=torch.int64)
+    def __init__(self, tensors: Tensors) -> None:
+        if not all(tensor.is_contiguous() for tensor in tensors):
+            raise ValueError("the kernels' vectors are contiguous tensors")
+        self._held = [tensor.detach() for tensor in tensors]
+        self.at = torch.tensor([tensor.data_ptr() for tensor in self._held], dtype=torch.int64)
         self._lengths = torch.tensor([tensor.numel() for tensor in self._held], dtype=torch.int64)
-        self.structure = k.Vectors(len(self._held), k.address(self._at), k.address(self._lengths))
-
-    @property
-    def addresses(self) -> int | None:
-        """Where the addresses are."""
-        return k.address(self._at)
-
-
-def _contiguous(tensor: Tensor) -> Tensor:
-    if not tensor.is_contiguous():
-        raise ValueError("the kernels' vectors are contiguous tensors")
-    return tensor.detach()
+        self.structure = k.Vectors(len(self._held), self.at, self._lengths)

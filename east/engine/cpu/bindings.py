@@ -2,6 +2,7 @@
 
 import ctypes
 from ctypes import Structure, c_double, c_int32, c_int64, c_void_p
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,20 +28,7 @@ SKETCH_CHANNELS = 8
 _SUFFIX = {torch.float32: "f32", torch.float64: "f64"}
 
 
-def _sizes(*names: str) -> list[tuple[str, type[c_int64]]]:
-    return [(name, c_int64) for name in names]
-
-
-def _flags(*names: str) -> list[tuple[str, type[c_int32]]]:
-    return [(name, c_int32) for name in names]
-
-
-def _numbers(*names: str) -> list[tuple[str, type[c_double]]]:
-    return [(name, c_double) for name in names]
-
-
-def _addresses(*names: str) -> list[tuple[str, type[c_void_p]]]:
-    return [(name, c_void_p) for name in names]
+_TYPES: dict[str, Any] = {"int32": c_int32, "int64": c_int64, "double": c_double, "pointer": c_void_p}
 
 
 def plane_stride(groups: int, height: int, width: int) -> int:
@@ -53,254 +41,177 @@ def groups_of(images: int) -> int:
     return -(-images // LANES)
 
 
-class Geometry(Structure):
+class KernelArguments(Structure):
+    """What a kernel takes: a tensor by the address of its first number, so it must live as long as this is used.
+
+    Fields without a value are zero.
+    """
+
+    def __init__(self, *values: Any, **named: Any) -> None:
+        super().__init__(*map(_as_argument, values), **{name: _as_argument(value) for name, value in named.items()})
+
+
+def _as_argument(value: Any) -> Any:
+    return address(value) if isinstance(value, Tensor) else value
+
+
+def _fields(declaration: str) -> list[tuple[str, Any]]:
+    """The fields of a structure, each type before the names that have it: `int64 rows columns; pointer x`."""
+    parts = (part.split() for part in declaration.split(";"))
+    return [(name, _TYPES[kind]) for kind, *names in parts for name in names]
+
+
+class Geometry(KernelArguments):
     """Sizes of a convolution and of its batch."""
 
-    _fields_ = [
-        *_flags("in_channels", "in_height", "in_width", "out_channels", "out_height", "out_width"),
-        *_flags("kernel", "stride", "padding", "batch"),
-    ]
+    _fields_ = _fields(
+        "int32 in_channels in_height in_width out_channels out_height out_width kernel stride padding batch"
+    )
 
 
-class Lists(Structure):
+class Lists(KernelArguments):
     """The non-zeros of a convolution, grouped by output or by input channel."""
 
-    _fields_ = _addresses("start", "channel", "tap", "value")
+    _fields_ = _fields("pointer start channel tap value")
 
     @classmethod
     def of(cls, nonzeros: Grouped) -> "Lists":
         """The addresses of the four lists; valid as long as they live."""
-        return cls(*map(address, (nonzeros.start, nonzeros.channel, nonzeros.tap, nonzeros.place)))
+        return cls(nonzeros.start, nonzeros.channel, nonzeros.tap, nonzeros.place)
 
 
-class Planes(Structure):
+class Planes(KernelArguments):
     """An activation: its channels, and how each is kept."""
 
-    _fields_ = _addresses("data", "kind", "constants")
+    _fields_ = _fields("pointer data kind constants")
 
 
-class Reader(Structure):
+_TYPES |= {"Geometry": Geometry, "Lists": Lists, "Planes": Planes}
+
+
+class Reader(KernelArguments):
     """A convolution that reads an activation, and the gradient at its output: `Consumer` in kernels/backward.cpp."""
 
-    _fields_ = [("geometry", Geometry), ("by_input", Lists), *_addresses("values", "dz")]
+    _fields_ = _fields("Geometry geometry; Lists by_input; pointer values dz")
 
 
-_UNIT = (("geometry", Geometry), ("by_output", Lists), ("values", c_void_p), ("x", Planes), ("z", c_void_p))
-"""What both passes through a unit begin with."""
+_TYPES["readers"] = Reader * 2
 
 
-class Forward(Structure):
+class Forward(KernelArguments):
     """The forward pass of a unit: kernels/forward.cpp."""
 
-    _fields_ = [
-        *_UNIT,
-        *_addresses("weight", "bias", "running_mean", "running_variance"),
-        *_numbers("epsilon", "momentum"),
-        *_flags("training", "rectify", "constants"),
-        *_addresses("residual", "wanted", "normalization", "y", "kind", "constant", "pooled"),
-    ]
+    _fields_ = _fields(
+        "Geometry geometry; Lists by_output; pointer values; Planes x; pointer z;"
+        "pointer weight bias running_mean running_variance; double epsilon momentum;"
+        "int32 training rectify constants; pointer residual wanted normalization y kind constant pooled"
+    )
 
 
-class Means(Structure):
-    """Means of an activation over positions: kernels/forward.cpp."""
-
-    _fields_ = [*_sizes("channels", "height", "width", "batch"), ("x", Planes), ("means", c_void_p)]
-
-
-class Backward(Structure):
+class Backward(KernelArguments):
     """The backward pass of a unit: kernels/backward.cpp."""
 
-    _fields_ = [
-        *_UNIT,
-        *_addresses("normalization"),
-        ("consumers", Reader * 2),
-        *_addresses("direct"),
-        *_flags("activation"),
-        *_addresses("y", "coefficients", "pooled", "read", "g", "dz"),
-        *_flags("dz_of_dead"),
-        *_addresses("weight_gradient", "bias_gradient", "value_gradient"),
-        *_flags("probes"),
-        *_addresses("signs", "sketches"),
-    ]
+    _fields_ = _fields(
+        "Geometry geometry; Lists by_output; pointer values; Planes x; pointer z normalization;"
+        "readers consumers; pointer direct; int32 activation; pointer y coefficients pooled read g dz;"
+        "int32 dz_of_dead; pointer weight_gradient bias_gradient value_gradient;"
+        "int32 probes; pointer signs sketches"
+    )
 
 
-class Correlate(Structure):
-    """Products of an input with sketches of the gradient at a convolution: kernels/correlate.cpp."""
+def _declare(name: str, declaration: str) -> type[KernelArguments]:
+    return type(name, (KernelArguments,), {"_fields_": _fields(declaration)})
 
-    _fields_ = [
-        ("geometry", Geometry),
-        ("x", Planes),
-        *_flags("probes", "parts"),
-        *_addresses("sketches", "products"),
-    ]
 
+Means = _declare("Means", "int64 channels height width batch; Planes x; pointer means")
+"""Means of an activation over positions: kernels/forward.cpp."""
 
-class Project(Structure):
-    """Sketches of a gradient: kernels/correlate.cpp."""
+Correlate = _declare("Correlate", "Geometry geometry; Planes x; int32 probes parts; pointer sketches products")
+"""Products of an input with sketches of the gradient at a convolution: kernels/correlate.cpp."""
 
-    _fields_ = [*_sizes("channels", "numbers", "probes"), *_addresses("dz", "signs", "sketches")]
+Project = _declare("Project", "int64 channels numbers probes; pointer dz signs sketches")
+"""Sketches of a gradient: kernels/correlate.cpp."""
 
+Convolve = _declare("Convolve", "Geometry geometry; Lists by_output; pointer values x z")
+"""A convolution by itself: kernels/rows.cpp."""
 
-class Convolve(Structure):
-    """A convolution by itself: kernels/rows.cpp."""
+InputGradient = _declare("InputGradient", "Geometry geometry; Lists by_input; pointer values dz to; int32 accumulate")
+"""The gradient of a convolution with respect to its input: kernels/rows.cpp."""
 
-    _fields_ = [("geometry", Geometry), ("by_output", Lists), *_addresses("values", "x", "z")]
+WeightGradient = _declare(
+    "WeightGradient", "Geometry geometry; Lists by_output; Planes x; pointer dz gradient; int32 least; pointer read"
+)
+"""The gradient of a convolution's non-zeros: kernels/rows.cpp."""
 
+DenseGradient = _declare("DenseGradient", "Geometry geometry; Planes x; pointer dz gradient")
+"""The gradient of all weights of a convolution: kernels/dense_gradient.cpp."""
 
-class InputGradient(Structure):
-    """The gradient of a convolution with respect to its input: kernels/rows.cpp."""
+TakeImages = _declare(
+    "TakeImages",
+    "pointer from to; int64 batch channels height width image_stride channel_stride position_stride",
+)
+"""Images into an activation: kernels/layout.cpp."""
 
-    _fields_ = [
-        ("geometry", Geometry),
-        ("by_input", Lists),
-        *_addresses("values", "dz", "to"),
-        *_flags("accumulate"),
-    ]
+MaxPoolForward = _declare("MaxPoolForward", "Geometry geometry; pointer x y")
+"""A max-pool: kernels/max_pool.cpp."""
 
+MaxPoolBackward = _declare("MaxPoolBackward", "Geometry geometry; pointer x dy dx")
+"""The gradient of a max-pool at its input: kernels/max_pool.cpp."""
 
-class WeightGradient(Structure):
-    """The gradient of a convolution's non-zeros: kernels/rows.cpp."""
+Linear = _declare("Linear", "int64 inputs outputs batch; pointer weight bias x y; int32 rectify")
+"""A dense linear layer: kernels/linear.cpp."""
 
-    _fields_ = [
-        ("geometry", Geometry),
-        ("by_output", Lists),
-        ("x", Planes),
-        *_addresses("dz", "gradient"),
-        *_flags("least"),
-        *_addresses("read"),
-    ]
+LinearBackward = _declare(
+    "LinearBackward", "int64 inputs outputs batch; pointer weight x y dy dx weight_gradient bias_gradient"
+)
+"""The gradients of a dense linear layer: kernels/linear.cpp."""
 
+Coefficients = _declare("Coefficients", "int64 channels batch; double beta; pointer code coefficients")
+"""The coefficients of a DyReLU: kernels/dyrelu.cpp."""
 
-class DenseGradient(Structure):
-    """The gradient of all weights of a convolution: kernels/dense_gradient.cpp."""
+CoefficientsBackward = _declare("CoefficientsBackward", "int64 channels batch; double beta; pointer code gradient")
+"""From the gradient at the coefficients of a DyReLU to that at its linear layers: kernels/dyrelu.cpp."""
 
-    _fields_ = [("geometry", Geometry), ("x", Planes), *_addresses("dz", "gradient")]
+DyReLUApply = _declare("DyReLUApply", "int64 channels height width batch; Planes u; pointer coefficients y")
+"""A DyReLU with given coefficients: kernels/dyrelu.cpp."""
 
+DyReLUSums = _declare("DyReLUSums", "int64 channels height width batch; Planes u; pointer coefficients dy gradient")
+"""The gradient of a DyReLU's coefficients: kernels/dyrelu.cpp."""
 
-class TakeImages(Structure):
-    """Images into an activation: kernels/layout.cpp."""
+CrossEntropyLoss = _declare("CrossEntropyLoss", "int64 classes batch; pointer logits labels loss gradient")
+"""The loss of a batch and its gradient at the logits: kernels/loss.cpp."""
 
-    _fields_ = [
-        *_addresses("from", "to"),
-        *_sizes("batch", "channels", "height", "width", "image_stride", "channel_stride", "position_stride"),
-    ]
+Vectors = _declare("Vectors", "int64 count; pointer at lengths")
+"""Several vectors, each by its address and length: kernels/vectors.cpp, like all that follow."""
 
+_TYPES["Vectors"] = Vectors
 
-class MaxPoolForward(Structure):
-    """A max-pool: kernels/max_pool.cpp."""
+SumOfSquares = _declare("SumOfSquares", "Vectors vectors; pointer sums")
+"""The sums of squares of several vectors."""
 
-    _fields_ = [("geometry", Geometry), *_addresses("x", "y")]
+Dot = _declare("Dot", "int64 length; pointer left right sum")
+"""The sum of products of two vectors."""
 
+ProbeSquares = _declare("ProbeSquares", "int64 rows probes columns; pointer products sums")
+"""The squared norms of projections, probe by probe."""
 
-class MaxPoolBackward(Structure):
-    """The gradient of a max-pool at its input: kernels/max_pool.cpp."""
+SgdStep = _declare(
+    "SgdStep", "Vectors values; pointer gradients momenta; double lr momentum weight_decay; int32 nesterov"
+)
+"""A step of SGD."""
 
-    _fields_ = [("geometry", Geometry), *_addresses("x", "dy", "dx")]
-
-
-class Linear(Structure):
-    """A dense linear layer: kernels/linear.cpp."""
-
-    _fields_ = [
-        *_sizes("inputs", "outputs", "batch"),
-        *_addresses("weight", "bias", "x", "y"),
-        *_flags("rectify"),
-    ]
-
-
-class LinearBackward(Structure):
-    """The gradients of a dense linear layer: kernels/linear.cpp."""
-
-    _fields_ = [
-        *_sizes("inputs", "outputs", "batch"),
-        *_addresses("weight", "x", "y", "dy", "dx", "weight_gradient", "bias_gradient"),
-    ]
-
-
-class Coefficients(Structure):
-    """The coefficients of a DyReLU: kernels/dyrelu.cpp."""
-
-    _fields_ = [*_sizes("channels", "batch"), *_numbers("beta"), *_addresses("code", "coefficients")]
-
-
-class CoefficientsBackward(Structure):
-    """From the gradient at the coefficients of a DyReLU to that at its linear layers: kernels/dyrelu.cpp."""
-
-    _fields_ = [*_sizes("channels", "batch"), *_numbers("beta"), *_addresses("code", "gradient")]
-
-
-class DyReLUApply(Structure):
-    """A DyReLU with given coefficients: kernels/dyrelu.cpp."""
-
-    _fields_ = [*_sizes("channels", "height", "width", "batch"), ("u", Planes), *_addresses("coefficients", "y")]
-
-
-class DyReLUSums(Structure):
-    """The gradient of a DyReLU's coefficients: kernels/dyrelu.cpp."""
-
-    _fields_ = [
-        *_sizes("channels", "height", "width", "batch"),
-        ("u", Planes),
-        *_addresses("coefficients", "dy", "gradient"),
-    ]
-
-
-class CrossEntropyLoss(Structure):
-    """The loss of a batch and its gradient at the logits: kernels/loss.cpp."""
-
-    _fields_ = [*_sizes("classes", "batch"), *_addresses("logits", "labels", "loss", "gradient")]
-
-
-class Vectors(Structure):
-    """Several vectors, each by its address and length: kernels/vectors.cpp."""
-
-    _fields_ = [*_sizes("count"), *_addresses("at", "lengths")]
-
-
-class SumOfSquares(Structure):
-    """The sums of squares of several vectors: kernels/vectors.cpp."""
-
-    _fields_ = [("vectors", Vectors), *_addresses("sums")]
-
-
-class Dot(Structure):
-    """The sum of products of two vectors: kernels/vectors.cpp."""
-
-    _fields_ = [*_sizes("length"), *_addresses("left", "right", "sum")]
-
-
-class ProbeSquares(Structure):
-    """The squared norms of projections, probe by probe: kernels/vectors.cpp."""
-
-    _fields_ = [*_sizes("rows", "probes", "columns"), *_addresses("products", "sums")]
-
-
-class Sgd(Structure):
-    """A step of SGD: kernels/vectors.cpp."""
-
-    _fields_ = [
-        ("values", Vectors),
-        *_addresses("gradients", "momenta"),
-        *_numbers("lr", "momentum", "weight_decay"),
-        *_flags("nesterov"),
-    ]
-
-
-class Adam(Structure):
-    """A step of Adam: kernels/vectors.cpp."""
-
-    _fields_ = [
-        ("values", Vectors),
-        *_addresses("gradients", "means", "mean_squares"),
-        *_numbers("mean_decay", "square_decay", "weight_decay", "epsilon", "step", "square_factor"),
-    ]
+AdamStep = _declare(
+    "AdamStep",
+    "Vectors values; pointer gradients means mean_squares;"
+    "double mean_decay square_decay weight_decay epsilon step square_factor",
+)
+"""A step of Adam."""
 
 
 class KernelSet:
     """The kernels for one type of number.
 
-    Args:
-        dtype: float32 or float64.
+    That is float32 or float64.
 
     Raises:
         KernelsUnavailable: they cannot be compiled or loaded here.

@@ -53,14 +53,15 @@ def cheapest(network: Network, nonzeros: Mapping[str, int]) -> dict[str, Executi
 def is_sparse_cheaper(network: Network, phases: Sequence[tuple[float, Mapping[str, int]]], workload: Workload) -> bool:
     """Whether a training costs less if only its non-zeros are executed, from the first step to the last.
 
-    Args:
-        network: the network.
-        phases: shares of the training, with the non-zeros of its masked layers in each.
-        workload: an average step.
+    A phase is a share of the training, with the non-zeros of the masked layers in it.
     """
     sparse = math.fsum(share * _sparse_step(network, nonzeros, workload) for share, nonzeros in phases)
     whole = math.fsum(share for share, _ in phases)
-    return sparse < whole * _dense_step(network, workload)
+    # A step that executes all weights; the clip's dense gradients come with it.
+    dense = math.fsum(
+        DENSE.call + workload.batch * _cost(unit, DENSE, unit.conv.weight.numel()) for unit in network.units
+    )
+    return sparse < whole * dense
 
 
 def _sparse_step(network: Network, nonzeros: Mapping[str, int], workload: Workload) -> float:
@@ -73,12 +74,6 @@ def _sparse_step(network: Network, nonzeros: Mapping[str, int], workload: Worklo
         sketch = SKETCH * plane * (unit.x.channels * taps + unit.y.channels)
         dense = DENSE.product * plane * unit.conv.weight.numel()
         costs.append(workload.batch * (workload.probes * sketch + workload.dense * dense))
-    return math.fsum(costs)
-
-
-def _dense_step(network: Network, workload: Workload) -> float:
-    """A step that executes all weights; the clip's dense gradients come with it."""
-    costs = (DENSE.call + workload.batch * _cost(unit, DENSE, unit.conv.weight.numel()) for unit in network.units)
     return math.fsum(costs)
 
 

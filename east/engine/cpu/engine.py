@@ -12,7 +12,7 @@ from east.engine.cpu.arithmetic import KernelArithmetic
 from east.engine.cpu.library import load_kernels
 from east.engine.cpu.program import bind_to_cpu, stored_on_cpu
 from east.engine.cpu.units import Layer
-from east.engine.graph.engine import GraphEngine, Shapes
+from east.engine.graph.engine import GraphEngine, PieceShapes
 from east.engine.graph.index import NonzeroIndex
 from east.engine.graph.memory import Arena, Piece
 from east.engine.graph.network import Network
@@ -78,7 +78,7 @@ class CpuEngine(GraphEngine):
         }
         return None
 
-    def _shapes(self, network: Network, batch: int) -> Shapes:
+    def _shapes(self, network: Network, batch: int) -> PieceShapes:
         """With gaps between channels as kernels expect."""
         groups = k.groups_of(batch)
         return {
@@ -99,6 +99,6 @@ class CpuEngine(GraphEngine):
         for found in products:
             sums = torch.empty(found.shape[1], dtype=torch.float64)
             found = found.contiguous()
-            self._doubles("probe_squares", k.ProbeSquares(*found.shape, k.address(found), k.address(sums)))
+            self._doubles("probe_squares", k.ProbeSquares(*found.shape, found, sums))
             totals = [total + part for total, part in zip(totals, sums.tolist(), strict=True)]
         return torch.tensor(totals, dtype=torch.float64)

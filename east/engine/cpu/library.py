@@ -56,7 +56,7 @@ VECTOR_FLAGS = {
 """Vector level -> its compiler flags, the widest vectors first."""
 
 ZIG_FLAGS = ("-mcpu=baseline", "-fno-sanitize=undefined")
-"""What Zig needs besides: it compiles for the processor at hand, and with traps, unless it is told otherwise."""
+"""What Zig needs besides: it compiles for the processor at hand, and with traps, by default."""
 
 VECTOR_NEEDS = {
     "avx512": {"avx512f", "avx512dq", "avx512bw", "avx512vl", "fma"},
@@ -67,7 +67,7 @@ VECTOR_NEEDS = {
 there is `baseline` alone, which has all that they need."""
 
 X86 = {"x86_64", "amd64", "AMD64"}
-"""What `platform.machine()` says of the processors that vector levels are told apart for."""
+"""What `platform.machine()` says of the processors that have vector levels."""
 
 CPUINFO = Path("/proc/cpuinfo")
 
@@ -101,13 +101,7 @@ class Toolchain:
 
 @dataclass(frozen=True)
 class Kernels:
-    """The kernels as loaded into this process.
-
-    Attributes:
-        library: gives the C functions by name.
-        path: the shared library's file.
-        toolchain: what compiled it.
-    """
+    """The kernels as loaded into this process."""
 
     library: ctypes.CDLL
     path: Path
@@ -286,7 +280,7 @@ def vector_level(cpuinfo: Path = CPUINFO, machine: str | None = None) -> str:
     supported = supported_levels(cpuinfo, machine)
     choice = os.environ.get("EAST_VECTOR") or supported[0]
     if choice not in supported:
-        problem = "which this processor lacks" if choice in VECTOR_FLAGS else "which is no vector level"
+        problem = "which this processor lacks" if choice in VECTOR_FLAGS else "which is not a vector level"
         raise EastError(
             f"EAST_VECTOR is '{choice}', {problem}. Choose one of {', '.join(supported)}, or leave it unset."
         )
@@ -406,7 +400,7 @@ def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
 
 
 def _first_error(log: str) -> str:
-    """The first line of a compiler's output that tells an error."""
+    """The first line of a compiler's output that reports an error."""
     lines = [line.strip() for line in log.splitlines() if line.strip()]
     return next((line for line in lines if "error:" in line), lines[0] if lines else "it says nothing")
 

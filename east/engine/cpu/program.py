@@ -35,12 +35,7 @@ def bind_to_cpu(
 ) -> Program:
     """A network bound to memory for one batch size.
 
-    Args:
-        network: the network.
-        layers: its masked layers by name.
-        batch: images of a batch.
-        memory: (C, G, H, W, 32) for each of `stored_on_cpu`.
-        kernels: the compiled kernels.
+    The memory is (C, G, H, W, 32) for each of `stored_on_cpu`.
     """
     buffers = {
         activation: PlaneBuffer(memory["y", activation], memory.get(("gradient", activation.gradient_key)))
@@ -57,26 +52,17 @@ def bind_to_cpu(
         # In the order in which the backward pass comes to them.
         node.read_by([units[reader] for reader in reversed(described.y.readers)])
     head = CpuHead(network.head, layers[network.head.layer], buffers[network.head.x], batch, kernels)
-    to = k.address(buffers[network.images].data)
 
     def take_images(images: Tensor) -> None:
         images = images.contiguous()
         strides = (images[0].numel(), images[0, 0].numel(), 1)
-        kernels("take_images", k.TakeImages(k.address(images), to, *images.shape, *strides))
+        kernels("take_images", k.TakeImages(images, buffers[network.images].data, *images.shape, *strides))
 
     return Program(network, take_images, nodes, head, buffers.values())
 
 
 class CpuHead(BoundHead):
-    """The classifier bound to memory; its linear layer is executed as a 1x1 convolution of 1x1 images.
-
-    Args:
-        head: the classifier.
-        layer: its masked layer.
-        x: the last activation.
-        batch: images of a batch.
-        kernels: the compiled kernels.
-    """
+    """The classifier bound to memory; its linear layer is executed as a 1x1 convolution of 1x1 images."""
 
     def __init__(self, head: Head, layer: Layer, x: PlaneBuffer, batch: int, kernels: k.KernelSet) -> None:
         self.head, self.layer, self.x, self.batch, self.kernels = head, layer, x, batch, kernels
@@ -87,14 +73,13 @@ class CpuHead(BoundHead):
         self.logits = x.data.new_zeros(classes, groups, k.LANES)
         self.value_gradient = torch.empty_like(layer.weights.values)
         sizes = (channels, head.x.height, head.x.width, batch)
-        self._means = k.Means(*sizes, x.planes, k.address(self.means))
+        self._means = k.Means(*sizes, x.planes, self.means)
 
     def forward(self) -> Tensor:
         """Logits (N, classes) of the last activation: a copy."""
         self.kernels("means", self._means)
-        lists, values = k.Lists.of(self.layer.index.by_output), k.address(self.layer.weights.values)
-        means, logits = k.address(self.means), k.address(self.logits)
-        self.kernels("convolve", k.Convolve(self.geometry, lists, values, means, logits))
+        lists, values = k.Lists.of(self.layer.index.by_output), self.layer.weights.values
+        self.kernels("convolve", k.Convolve(self.geometry, lists, values, self.means, self.logits))
         return self.logits.flatten(1)[:, : self.batch].T.contiguous()
 
     def loss(self, logits: Tensor, criterion: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
@@ -108,18 +93,16 @@ class CpuHead(BoundHead):
 
     def backward(self, gradient: Tensor, this: Pass) -> None:
         """From the gradient (classes, G, 32) at the logits to those of the weights and at the last activation."""
-        weights, index = self.layer.weights, self.layer.index
-        planes, dz = k.Planes(k.address(self.means)), k.address(gradient)
-        values = k.address(self.value_gradient)
-        lists = k.Lists.of(index.by_output)
-        self.kernels("weight_gradient", k.WeightGradient(self.geometry, lists, planes, dz, values, 0))
+        weights, planes = self.layer.weights, k.Planes(self.means)
+        by_output, by_input = k.Lists.of(self.layer.index.by_output), k.Lists.of(self.layer.index.by_input)
+        arguments = (self.geometry, by_output, planes, gradient, self.value_gradient, 0)
+        self.kernels("weight_gradient", k.WeightGradient(*arguments))
         at_means = torch.empty_like(self.means)
-        lists, to = k.Lists.of(index.by_input), k.address(at_means)
-        self.kernels("input_gradient", k.InputGradient(self.geometry, lists, k.address(weights.values), dz, to, 0))
+        self.kernels("input_gradient", k.InputGradient(self.geometry, by_input, weights.values, gradient, at_means, 0))
         dense = None
         if this.request.dense:
             dense = torch.empty_like(weights.layer.weight)
-            self.kernels("dense_gradient", k.DenseGradient(self.geometry, planes, dz, k.address(dense)))
+            self.kernels("dense_gradient", k.DenseGradient(self.geometry, planes, gradient, dense))
         products = None if this.request.signs is None else self._project(gradient, this.request.signs[self.head.layer])
         this.add(self.head.layer, None, values=self.value_gradient, dense=dense, products=products)
         self._spread(at_means)
@@ -130,17 +113,16 @@ class CpuHead(BoundHead):
         least, most = torch.aminmax(labels)
         if least < 0 or most >= len(self.logits):
             raise EastError(f"labels must be from 0 to {len(self.logits) - 1}, not {int(least)} to {int(most)}.")
-        addresses = (k.address(tensor) for tensor in (self.logits, labels, loss, gradient))
-        self.kernels("cross_entropy", k.CrossEntropyLoss(len(self.logits), len(labels), *addresses))
+        sizes = (len(self.logits), len(labels))
+        self.kernels("cross_entropy", k.CrossEntropyLoss(*sizes, self.logits, labels, loss, gradient))
         return loss[0] / len(labels), gradient
 
     def _project(self, gradient: Tensor, signs: Tensor) -> Tensor:
         signs = signs.to(gradient.dtype).contiguous()
         sketches = gradient.new_empty(sketch_parts(len(gradient)), len(signs), *gradient.shape[1:])
         sizes = (len(gradient), gradient[0].numel(), len(signs))
-        structure = k.Project(*sizes, k.address(gradient), k.address(signs), k.address(sketches))
-        self.kernels("project", structure)
-        return contracted(self.kernels, self.geometry, k.Planes(k.address(self.means)), sketches)
+        self.kernels("project", k.Project(*sizes, gradient, signs, sketches))
+        return contracted(self.kernels, self.geometry, k.Planes(self.means), sketches)
 
     def _spread(self, at_means: Tensor) -> None:
         """The gradient at a mean, divided among all positions."""

@@ -19,13 +19,7 @@ from east.sparse.active import ActiveWeights
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """A masked layer as it is executed.
-
-    Attributes:
-        weights: its active weights.
-        execution: how.
-        index: where its non-zeros are.
-    """
+    """A masked layer as it is executed."""
 
     weights: ActiveWeights
     execution: Execution
@@ -55,7 +49,7 @@ class PlaneBuffer(Buffer):
     @property
     def planes(self) -> k.Planes:
         """As kernels take it."""
-        return k.Planes(k.address(self.data), k.address(self.kind), k.address(self.constants))
+        return k.Planes(self.data, self.kind, self.constants)
 
 
 def is_gathered(activation: Activation, layers: Layers) -> bool:
@@ -73,8 +67,8 @@ class CpuPool(BoundNode):
         self.x_buffer, self.y_buffer = buffers[pool.x], buffers[pool.y]
         x, y = self.x_buffer, self.y_buffer
         geometry = k.Geometry(*pool.x.shape, *pool.y.shape, *pool.window, batch)
-        self._forward = k.MaxPoolForward(geometry, k.address(x.data), k.address(y.data))
-        self._backward = k.MaxPoolBackward(geometry, k.address(x.data), k.address(y.gradient), k.address(x.gradient))
+        self._forward = k.MaxPoolForward(geometry, x.data, y.data)
+        self._backward = k.MaxPoolBackward(geometry, x.data, y.gradient, x.gradient)
         self._readers: list[CpuUnit] = []
 
     def read_by(self, readers: "list[CpuUnit]") -> None:
@@ -137,17 +131,16 @@ class CpuUnit(BoundNode):
         if not self._gathers:
             return
         for place, one in enumerate(readers):
-            values, dz = k.address(one.values), k.address(one.y_buffer.data)
-            self._backward.consumers[place] = k.Reader(one.geometry, k.Lists.of(one.by_input), values, dz)
+            lists = k.Lists.of(one.by_input)
+            self._backward.consumers[place] = k.Reader(one.geometry, lists, one.values, one.y_buffer.data)
 
     def forward(self, this: Pass) -> None:
         """Write the output and, in training, update the running statistics."""
         scale = self.unit.scale
         torch.mul(self.layer.weights.values, 1.0 if scale is None else scale.detach(), out=self.values)
         if self.z is not None:
-            x, z = k.address(self.x_buffer.data), k.address(self.z)
             lists = k.Lists.of(self.layer.index.by_output)
-            self.kernels("convolve", k.Convolve(self.geometry, lists, k.address(self.values), x, z))
+            self.kernels("convolve", k.Convolve(self.geometry, lists, self.values, self.x_buffer.data, self.z))
         self._forward.training = int(this.training)
         self._forward.wanted = None if this.everything else k.address(self.read)
         self.kernels("forward", self._forward)
@@ -163,7 +156,8 @@ class CpuUnit(BoundNode):
         structure.direct = k.address(buffer.gradient) if buffer.has_gradient else None
         if self.dynamic is not None and buffer.gradient is not None:
             self.dynamic.backward(buffer.gradient)
-        structure.dz = k.address(buffer.data) if self._needs_dz(this) else None
+        needs_dz = self.z is not None or self.unit.x.producer is not None or this.request.dense
+        structure.dz = k.address(buffer.data) if needs_dz else None
         structure.dz_of_dead = int(this.request.dense)
         sketches = self._prepare_sketch(this)
         self.kernels("backward", structure)
@@ -177,33 +171,27 @@ class CpuUnit(BoundNode):
 
     def add_input_gradient(self) -> None:
         """Add the gradient at the input to what is there of it."""
-        arguments = (k.address(tensor) for tensor in (self.values, self.y_buffer.data, self.x_buffer.gradient))
-        accumulate = int(self.x_buffer.has_gradient)
-        lists = k.Lists.of(self.by_input)
-        self.kernels("input_gradient", k.InputGradient(self.geometry, lists, *arguments, accumulate))
+        lists, to, accumulate = k.Lists.of(self.by_input), self.x_buffer.gradient, int(self.x_buffer.has_gradient)
+        arguments = k.InputGradient(self.geometry, lists, self.values, self.y_buffer.data, to, accumulate)
+        self.kernels("input_gradient", arguments)
         self.x_buffer.has_gradient = True
 
     def _find_weight_gradients(self, this: Pass, products: Tensor | None) -> None:
-        x, dz = self.x_buffer.planes, k.address(self.y_buffer.data)
+        x, dz = self.x_buffer.planes, self.y_buffer.data
         weights, scale = self.layer.weights, self.unit.scale
         if self.z is not None:
-            lists, gradient = k.Lists.of(self.layer.index.by_output), k.address(self.value_gradient)
-            least = k.FEW + 1
-            read = k.address(self.read)
-            self.kernels("weight_gradient", k.WeightGradient(self.geometry, lists, x, dz, gradient, least, read))
+            lists = k.Lists.of(self.layer.index.by_output)
+            arguments = (self.geometry, lists, x, dz, self.value_gradient, k.FEW + 1, self.read)
+            self.kernels("weight_gradient", k.WeightGradient(*arguments))
         dense = None
         if this.request.dense:
             dense = torch.empty_like(weights.layer.weight)
-            self.kernels("dense_gradient", k.DenseGradient(self.geometry, x, dz, k.address(dense)))
+            self.kernels("dense_gradient", k.DenseGradient(self.geometry, x, dz, dense))
         if scale is not None:
             found = torch.empty(1, dtype=torch.float64)
-            left, right = k.address(self.value_gradient), k.address(weights.values)
-            self.kernels("dot", k.Dot(weights.count, left, right, k.address(found)))
+            self.kernels("dot", k.Dot(weights.count, self.value_gradient, weights.values, found))
             scale.grad = found[0].to(scale.dtype)
         this.add(self.unit.layer, scale, values=self.value_gradient, dense=dense, products=products)
-
-    def _needs_dz(self, this: Pass) -> bool:
-        return self.z is not None or self.unit.x.producer is not None or this.request.dense
 
     def _prepare_sketch(self, this: Pass) -> Tensor | None:
         """Have the backward kernel sum signs * dz over channels.
@@ -230,14 +218,14 @@ class CpuUnit(BoundNode):
         return torch.stack(occupied).amax(0)
 
     def _structure(self) -> dict[str, Any]:
-        """What the kernels of both passes are told."""
+        """The arguments that the kernels of both passes share."""
         return {
             "geometry": self.geometry,
             "by_output": k.Lists.of(self.layer.index.by_output),
-            "values": k.address(self.values),
+            "values": self.values,
             "x": self.x_buffer.planes,
-            "z": k.address(self.z),
-            "normalization": k.address(self.normalization),
+            "z": self.z,
+            "normalization": self.normalization,
         }
 
     def _make_forward(self, layers: Layers) -> k.Forward:
@@ -247,19 +235,19 @@ class CpuUnit(BoundNode):
         constants = inner and all(layers[reader.layer].execution == "fused" for reader in unit.y.readers)
         return k.Forward(
             **self._structure(),
-            weight=k.address(norm.weight),
-            bias=k.address(norm.bias),
-            running_mean=k.address(norm.running_mean),
-            running_variance=k.address(norm.running_var),
+            weight=norm.weight,
+            bias=norm.bias,
+            running_mean=norm.running_mean,
+            running_variance=norm.running_var,
             epsilon=norm.eps,
             momentum=norm.momentum,
             rectify=int(unit.rectify and self.dynamic is None),
             constants=int(constants),
-            residual=None if self.residual_buffer is None else k.address(self.residual_buffer.data),
-            y=k.address(y.data if self.dynamic is None else self.dynamic.u),
-            kind=k.address(y.kind),
-            constant=k.address(y.constants),
-            pooled=None if self.dynamic is None else k.address(self.dynamic.means),
+            residual=None if self.residual_buffer is None else self.residual_buffer.data,
+            y=y.data if self.dynamic is None else self.dynamic.u,
+            kind=y.kind,
+            constant=y.constants,
+            pooled=None if self.dynamic is None else self.dynamic.means,
         )
 
     def _make_backward(self) -> k.Backward:
@@ -273,25 +261,21 @@ class CpuUnit(BoundNode):
         return k.Backward(
             **self._structure(),
             activation=activation,
-            y=k.address(decides),
-            coefficients=None if dynamic is None else k.address(dynamic.coefficients),
-            pooled=None if dynamic is None else k.address(dynamic.at_means),
-            read=k.address(self.read),
-            g=None if unit.residual is None else k.address(y.gradient),
-            weight_gradient=k.address(self.weight_gradient),
-            bias_gradient=k.address(self.bias_gradient),
-            value_gradient=k.address(self.value_gradient),
+            y=decides,
+            coefficients=None if dynamic is None else dynamic.coefficients,
+            pooled=None if dynamic is None else dynamic.at_means,
+            read=self.read,
+            g=None if unit.residual is None else y.gradient,
+            weight_gradient=self.weight_gradient,
+            bias_gradient=self.bias_gradient,
+            value_gradient=self.value_gradient,
         )
 
 
 class CpuDyReLU:
     """A DyReLU bound to memory.
 
-    Args:
-        dyrelu: the unit.
-        u: (C, G, H, W, 32) memory for its input.
-        batch: images of a batch.
-        kernels: the compiled kernels.
+    Its input is in `u` (C, G, H, W, 32).
 
     Attributes:
         means: (C, G, 32) the means of the input over positions; whoever writes `u` writes them.
@@ -303,7 +287,7 @@ class CpuDyReLU:
         channels, groups, height, width, _ = u.shape
         hidden = dyrelu.fc1.out_features
         self.dyrelu, self.u, self.batch, self.kernels = dyrelu, u, batch, kernels
-        self.channels, self.height, self.width = channels, height, width
+        self.channels, self._shape = channels, (channels, height, width, batch)
         self.means, self.at_means = (u.new_empty(channels, groups, k.LANES) for _ in range(2))
         self._hidden, self._at_hidden = (u.new_empty(hidden, groups, k.LANES) for _ in range(2))
         self._code, self.coefficients, self._at_coefficients = (
@@ -318,38 +302,27 @@ class CpuDyReLU:
         self._multiply(self.dyrelu.fc1, self.means, self._hidden, rectify=True)
         self._multiply(self.dyrelu.fc2, self._hidden, self._code, rectify=False)
         sizes = (self.channels, self.batch, float(self.dyrelu.beta))
-        code, coefficients = k.address(self._code), k.address(self.coefficients)
-        self.kernels("coefficients", k.Coefficients(*sizes, code, coefficients))
-        shape = (self.channels, self.height, self.width, self.batch)
-        self.kernels("dyrelu_apply", k.DyReLUApply(*shape, self._planes, coefficients, k.address(y)))
+        self.kernels("coefficients", k.Coefficients(*sizes, self._code, self.coefficients))
+        self.kernels("dyrelu_apply", k.DyReLUApply(*self._shape, k.Planes(self.u), self.coefficients, y))
 
     def backward(self, gradient: Tensor) -> None:
         """From the gradient (C, G, H, W, 32) at the output to those at the means and of the unit's parameters."""
-        shape = (self.channels, self.height, self.width, self.batch)
-        coefficients, at_coefficients = k.address(self.coefficients), k.address(self._at_coefficients)
-        dy = k.address(gradient)
-        self.kernels("dyrelu_sums", k.DyReLUSums(*shape, self._planes, coefficients, dy, at_coefficients))
+        at_coefficients = self._at_coefficients
+        arguments = (*self._shape, k.Planes(self.u), self.coefficients, gradient, at_coefficients)
+        self.kernels("dyrelu_sums", k.DyReLUSums(*arguments))
         sizes = (self.channels, self.batch, float(self.dyrelu.beta))
-        code = k.address(self._code)
-        self.kernels("coefficients_backward", k.CoefficientsBackward(*sizes, code, at_coefficients))
+        self.kernels("coefficients_backward", k.CoefficientsBackward(*sizes, self._code, at_coefficients))
         self._differentiate(self.dyrelu.fc2, self._hidden, None, self._at_coefficients, self._at_hidden)
         self._differentiate(self.dyrelu.fc1, self.means, self._hidden, self._at_hidden, self.at_means)
 
-    @property
-    def _planes(self) -> k.Planes:
-        return k.Planes(k.address(self.u))
-
     def _multiply(self, layer: nn.Linear, x: Tensor, y: Tensor, *, rectify: bool) -> None:
         sizes = (layer.in_features, layer.out_features, self.batch)
-        parameters = (k.address(layer.weight), k.address(layer.bias))
-        self.kernels("linear", k.Linear(*sizes, *parameters, k.address(x), k.address(y), int(rectify)))
+        self.kernels("linear", k.Linear(*sizes, layer.weight, layer.bias, x, y, int(rectify)))
 
     def _differentiate(self, layer: nn.Linear, x: Tensor, y: Tensor | None, dy: Tensor, dx: Tensor) -> None:
         sizes = (layer.in_features, layer.out_features, self.batch)
         gradients = self._gradients[layer]
-        activations = (k.address(tensor) for tensor in (x, y, dy, dx))
-        found = (k.address(gradient) for gradient in gradients)
-        self.kernels("linear_backward", k.LinearBackward(*sizes, k.address(layer.weight), *activations, *found))
+        self.kernels("linear_backward", k.LinearBackward(*sizes, layer.weight, x, y, dy, dx, *gradients))
         for parameter, gradient in zip((layer.weight, layer.bias), gradients, strict=True):
             if parameter.requires_grad:
                 parameter.grad = gradient
@@ -363,14 +336,9 @@ def sketch_parts(channels: int) -> int:
 def contracted(kernels: k.KernelSet, geometry: k.Geometry, x: k.Planes, sketches: Tensor) -> Tensor:
     """The dense gradient of a convolution contracted with the signs of its sketches, (in, probes, taps) in float64.
 
-    Args:
-        kernels: the compiled kernels.
-        geometry: of the convolution.
-        x: its input.
-        sketches: (parts, probes, ...), the sums of signs * dz over channels; the first part becomes the sum of all.
+    The sketches (parts, probes, ...) are sums of signs * dz over channels; the first part becomes the sum of all.
     """
     parts, probes = sketches.shape[:2]
     products = torch.empty(geometry.in_channels, probes, geometry.kernel**2, dtype=torch.float64)
-    structure = k.Correlate(geometry, x, probes, parts, k.address(sketches), k.address(products))
-    kernels("correlate", structure)
+    kernels("correlate", k.Correlate(geometry, x, probes, parts, sketches, products))
     return products

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from east.engine.arithmetic import PyTorchArithmetic
 from east.engine.base import Engine, Executed, GradientRequest, Gradients
 from east.engine.cuda.cost import Cheapest
-from east.engine.graph.network import describe, executes_everything
+from east.engine.graph.network import executes_everything, network_of
 from east.reproducibility import weakest
 from east.sparse.active import ActiveWeights
 
@@ -17,7 +17,7 @@ class AutoEngine:
     """Decides after every change of the masks, when the next images come.
 
     Layers that the sparse engine executes may be executed densely there as well. Weights keep the layout that the
-    sparse engine has given them whatever is decided, as everything that knows their active ones goes by it.
+    sparse engine has given them whatever is decided, as the positions of active weights depend on it.
 
     Args:
         model: a network of `east.models`.
@@ -58,7 +58,7 @@ class AutoEngine:
         return self.decide(images).gradients(images, criterion, request)
 
     def masks_changed(self) -> None:
-        """Decide anew before the next step."""
+        """Decide again before the next step."""
         self._decided = None
         self._sparse.masks_changed()
 
@@ -86,20 +86,18 @@ class AutoEngine:
     def decide(self, images: Tensor) -> Engine:
         """The engine that executes the network with the masks it has; only the images' size counts."""
         if self._decided is None:
-            self._decided = self._sparse if self._is_sparse_cheaper(images) else self._take_dense()
+            if self._is_sparse_cheaper(images):
+                self._decided = self._sparse
+            else:
+                self._decided = self._dense = self._dense or self._make_dense()
             self._has_executed[self._decided.name] = self._decided
         return self._decided
-
-    def _take_dense(self) -> Engine:
-        if self._dense is None:
-            self._dense = self._make_dense()
-        return self._dense
 
     def _is_sparse_cheaper(self, images: Tensor) -> bool:
         if executes_everything(self.model, self.active):
             return False
         _, channels, height, width = images.shape
-        network = describe(self.model, (channels, height, width))
+        network = network_of(self.model, (channels, height, width))
         nonzeros = {name: weights.count for name, weights in self.active.items()}
         model, workload = self._choose.model(), self._choose.workload
         return self._choose.seconds(network, nonzeros) < model.dense(network.units, workload)

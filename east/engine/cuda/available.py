@@ -44,7 +44,7 @@ def triton_status(device: torch.device) -> TritonStatus:
             return TritonStatus(True, "", version)
         reason = "a kernel that Triton compiled computes something else than it should."
     except Exception as error:
-        # Whatever compiler, driver or assembler lacks is raised as whatever comes to hand there.
+        # A compiler, driver or assembler that lacks something may raise any kind of error.
         reason = f"Triton {version} cannot run a kernel: {_one_line(error)}."
         if isinstance(error, subprocess.CalledProcessError) or "C compiler" in str(error):
             reason += f" {INSTALL_COMPILER}"

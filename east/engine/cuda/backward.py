@@ -12,7 +12,7 @@ from east.engine.cuda.tiles import PositionTiling, blocks_of
 from east.engine.graph.index import Grouped
 from east.engine.graph.network import Window
 
-ROWS = 4
+FINISHED = 4
 """Non-zeros whose gradients a program finishes."""
 
 CHUNK = 128
@@ -57,9 +57,8 @@ def through_unit(
         store = direct is None or not unchanged or direct.data_ptr() != g.data_ptr()
     else:
         store = blocks > 1 and not unchanged
-    a, b = _pair(consumers)
     kernels.gather_kernel[blocks, len(g)](
-        **_gathering(output.z, a, b),
+        **_gathering(output.z, consumers),
         **launch.backward_of(output.norm, training=training),
         y=output.y,
         z=output.z,
@@ -76,8 +75,8 @@ def through_unit(
         EVERYTHING=everything,
     )
     if blocks > 1:
-        _finish(output.z, output.norm, blocks, [launch.Products.of(one) for one in consumers], training)
-        starts = [None if one is None else one.lists.start for one in (a, b)]
+        _finish(output.z, output.norm, blocks, [one.parts for one in consumers], training)
+        starts = [one.lists.start for one in consumers]
         _apply_gradient(output, starts, direct is not None, incoming, dz, everything)
 
 
@@ -94,7 +93,7 @@ def through_norm(output: Output, g: Tensor, dz: Tensor, *, everything: bool, tra
         training: as in `through_unit`.
     """
     _finish(output.z, output.norm, PositionTiling.of(output.z.shape).blocks, (), training)
-    _apply_gradient(output, [None, None], True, g, dz, everything)
+    _apply_gradient(output, [], True, g, dz, everything)
 
 
 def gather(y: Tensor, consumers: Sequence[Consumer], direct: Tensor | None, g: Tensor) -> None:
@@ -111,7 +110,7 @@ def gather(y: Tensor, consumers: Sequence[Consumer], direct: Tensor | None, g: T
     blocks = blocks_of(y.shape, y.dtype)
     nothing = dict.fromkeys(("z", "stored", "mean", "scale", "shift", "dz_to"))
     kernels.gather_kernel[blocks, len(y)](
-        **_gathering(y, *_pair(consumers)),
+        **_gathering(y, consumers),
         **launch.backward_of(None, training=False),
         **nothing,
         y=y,
@@ -123,7 +122,7 @@ def gather(y: Tensor, consumers: Sequence[Consumer], direct: Tensor | None, g: T
         EVERYTHING=False,
     )
     if blocks > 1 and consumers:
-        _finish(y, None, blocks, [launch.Products.of(one) for one in consumers], False)
+        _finish(y, None, blocks, [one.parts for one in consumers], False)
 
 
 def value_gradients(
@@ -155,10 +154,13 @@ def value_gradients(
         out_width=out_width,
         parts=launch.parts(dz),
     )
-    _finish(dz, None, blocks, [launch.Products(lists.start, products, value_gradient)], False)
+    _finish(dz, None, blocks, [(lists.start, products, value_gradient)], False)
 
 
-def _gathering(plane: Tensor, a: Consumer | None, b: Consumer | None) -> launch.Arguments:
+def _gathering(plane: Tensor, consumers: Sequence[Consumer]) -> launch.Arguments:
+    if len(consumers) > 2:
+        raise ValueError(f"an activation has at most 2 readers here, not {len(consumers)}")
+    a, b, *_ = *consumers, None, None
     channels, height, width, _ = plane.shape
     return {
         **launch.cut_of(plane),
@@ -178,7 +180,7 @@ def _finish(plane: Tensor, norm: Norm | None, blocks: int, products: Sequence[la
     channels, height, width, batch = plane.shape
     a, b, *_ = *products, None, None
     programs = 0 if norm is None else channels
-    programs += sum(math.ceil(len(one.value_gradient) / ROWS) for one in products)
+    programs += sum(math.ceil(len(gradient) / FINISHED) for _, _, gradient in products)
     kernels.finish_kernel[(programs,)](
         **launch.backward_of(norm, training=training),
         **launch.summed_up("a", a),
@@ -188,7 +190,7 @@ def _finish(plane: Tensor, norm: Norm | None, blocks: int, products: Sequence[la
         channels=channels,
         blocks=blocks,
         parts=launch.parts(plane),
-        ROWS=ROWS,
+        ROWS=FINISHED,
         CHUNK=CHUNK,
         ACC=launch.accumulator(plane.dtype),
         num_warps=2,
@@ -196,9 +198,10 @@ def _finish(plane: Tensor, norm: Norm | None, blocks: int, products: Sequence[la
 
 
 def _apply_gradient(
-    output: Output, starts: Sequence[Tensor | None], direct: bool, g: Tensor, dz: Tensor, everything: bool
+    output: Output, starts: Sequence[Tensor], direct: bool, g: Tensor, dz: Tensor, everything: bool
 ) -> None:
     grid, arguments = launch.cut_anyhow(dz)
+    a_start, b_start, *_ = *starts, None, None
     kernels.apply_gradient_kernel[grid](
         **arguments,
         g=g,
@@ -207,16 +210,9 @@ def _apply_gradient(
         dz=dz,
         mean=output.norm.mean,
         factors=output.norm.factors,
-        a_start=starts[0],
-        b_start=starts[1],
+        a_start=a_start,
+        b_start=b_start,
         channels=len(dz),
         DIRECT=direct,
         EVERYTHING=everything,
     )
-
-
-def _pair(consumers: Sequence[Consumer]) -> tuple[Consumer | None, Consumer | None]:
-    if len(consumers) > 2:
-        raise ValueError(f"an activation has at most 2 readers here, not {len(consumers)}")
-    first, second, *_ = *consumers, None, None
-    return first, second

@@ -22,7 +22,7 @@ from east.engine.cuda.available import triton_status
 from east.engine.cuda.cost import KINDS, CostModel, Kind, Work, dense_work, sparse_work
 from east.engine.cuda.engine import CudaEngine
 from east.engine.dense import DenseEngine
-from east.engine.graph.network import describe
+from east.engine.graph.network import network_of
 from east.engine.graph.program import Execution
 from east.engine.machine import cache_folder
 from east.files import write_atomically
@@ -53,10 +53,7 @@ TimeStep = Callable[[Callable[[], None]], float]
 def cost_model(device: torch.device, numerics: str, compiled: bool) -> CostModel:
     """The cost model of a GPU, fitted where the cache does not hold it. Remembered in this process.
 
-    Args:
-        device: the GPU.
-        numerics: `tf32`, `fp32` or `bf16`; each has a model of its own.
-        compiled: whether PyTorch compiles the network for the dense engine; likewise.
+    Each of the numerics has a model of its own, with and without a compiled dense engine.
     """
     machine = machine_of(torch.cuda.get_device_name(device), str(triton_status(device).version), numerics, compiled)
     return kept(cache_folder(), machine, lambda: calibrate(device, numerics, compiled=compiled))
@@ -88,12 +85,7 @@ class Case:
 class SmallNetwork:
     """The network of a case, with random masks, and a batch for it.
 
-    Args:
-        model: the network.
-        active: the active weights of its masked layers, by name, in memory that stays, as a training has them.
-        images: random ones, (N, 3, size, size).
-        request: what a step asks for.
-        work: what a step of it comes to.
+    The active weights are in memory that stays, as a training has them; images are (N, 3, size, size).
     """
 
     model: ResNet
@@ -113,7 +105,7 @@ class SmallNetwork:
         initialise_masks(layers, counts, seed=0)
         image_shape = (model.in_channels, case.size, case.size)
         work: dict[Kind, float] = {}
-        for unit in describe(model, image_shape).units:
+        for unit in network_of(model, image_shape).units:
             if case.execution is None:
                 found = dense_work(unit, case.workload)
             else:
@@ -254,14 +246,7 @@ def _signs(layers: Mapping[str, MaskedLayer], probes: int) -> dict[str, Tensor] 
 
 
 def machine_of(gpu: str, triton: str, numerics: str, compiled: bool) -> dict[str, str]:
-    """Everything that decides the cost model of a GPU.
-
-    Args:
-        gpu: its name.
-        triton: the version of Triton.
-        numerics: `tf32`, `fp32` or `bf16`.
-        compiled: whether PyTorch compiles the network for the dense engine.
-    """
+    """Everything that decides the cost model of a GPU."""
     return {
         "device": gpu,
         "torch": torch.__version__,
@@ -279,11 +264,6 @@ def kept(folder: Path | None, machine: Mapping[str, str], fit: Callable[[], Cost
     in every process: a second one waits for the first to write it. Another machine, or this one with another cache,
     may decide otherwise. Where the folder is None or cannot be written, the model is fitted for this process alone,
     and a line says so.
-
-    Args:
-        folder: of the cache.
-        machine: everything that decides the model.
-        fit: gives the model.
     """
     if folder is None:
         return _unkept("there is no home folder", fit)

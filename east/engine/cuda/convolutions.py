@@ -1,7 +1,7 @@
 """The ways to execute one use of a masked convolution: its non-zeros alone, or by PyTorch with all weights."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from dataclasses import fields
 
 import torch
 import torch.nn.functional as F
@@ -24,8 +24,7 @@ ENTRIES_ALIGNED = 4
 class ResidentIndex:
     """The non-zeros of a layer by output and by input channel, as kernels walk over them.
 
-    Args:
-        weights: the layer's active weights; the weight is contiguous.
+    The weight is contiguous.
 
     Attributes:
         weights: those.
@@ -50,9 +49,10 @@ class ResidentIndex:
         self.refill()
 
     def refill(self) -> None:
-        """Write the lists of the non-zeros of the moment."""
+        """Write the lists of the current non-zeros."""
         index = NonzeroIndex.of(self.weights)
-        for part, new in zip(self._host_parts, (*_lists(index.by_output), *_lists(index.by_input)), strict=True):
+        lists = (getattr(by, field.name) for by in (index.by_output, index.by_input) for field in fields(Grouped))
+        for part, new in zip(self._host_parts, lists, strict=True):
             part[: len(new)] = new
         self._memory.copy_(self._host)
 
@@ -63,18 +63,10 @@ class ResidentIndex:
         return self.weights.is_static and same
 
 
-def _lists(grouped: Grouped) -> Iterator[Tensor]:
-    yield from (grouped.start, grouped.channel, grouped.tap, grouped.place)
-
-
 class Convolution(ABC):
     """One use of a masked convolution, bound to memory.
 
-    Args:
-        unit: the use.
-        index: the non-zeros of its layer.
-        x: its input.
-        z: (C, H, W, N) its output, and in the backward pass the gradient there.
+    `z` (C, H, W, N) is its output, and in the backward pass the gradient there.
 
     Attributes:
         stored: which channels of `z` are written, as `Source` has it.
@@ -118,9 +110,7 @@ class Convolution(ABC):
 class SparseConvolution(Convolution):
     """Kernels execute the non-zeros; the input's producer finds their gradients, and that at the input.
 
-    Args:
-        unit, index, x, z: as in `Convolution`.
-        products: memory for sums of products, `products_needed` numbers; may be that of other uses.
+    `products` has room for `products_needed` numbers, sums of products; other uses may share it.
     """
 
     def __init__(self, unit: Unit, index: ResidentIndex, x: SourceBuffer, z: Tensor, products: Tensor) -> None:
@@ -193,15 +183,12 @@ class DenseConvolution(Convolution):
         values = self.index.weights.select(dense)
         self._add(this, values=values, dense=dense if this.request.dense else None, products=products)
         if at_input is not None:
-            self._push(at_input.permute(1, 2, 3, 0))
-
-    def _push(self, gradient: Tensor) -> None:
-        at_input = self.x.gradient_memory
-        if self.x.has_gradient:
-            at_input.add_(gradient)
-        else:
-            at_input.copy_(gradient)
-        self.x.has_gradient = True
+            memory, gradient = self.x.gradient_memory, at_input.permute(1, 2, 3, 0)
+            if self.x.has_gradient:
+                memory.add_(gradient)
+            else:
+                memory.copy_(gradient)
+            self.x.has_gradient = True
 
 
 def products_needed(unit: Unit, index: ResidentIndex, batch: int, dtype: torch.dtype) -> int:

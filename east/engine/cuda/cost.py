@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, get_args
 
 from east.engine.base import Workload
@@ -83,10 +84,15 @@ class Cheapest:
     def __call__(self, network: Network, nonzeros: Mapping[str, int]) -> dict[str, Execution]:
         """The execution of every masked layer."""
         chosen: dict[str, Execution] = {network.head.layer: "dense"}
-        return chosen | {
-            layer: self._cheapest(units, nonzeros[layer]) if units[0].dct is None else "dense"
-            for layer, units in network.uses.items()
-        }
+        for layer, units in network.uses.items():
+            if units[0].dct is not None:
+                chosen[layer] = "dense"
+            elif len(self.among) == 1:
+                chosen[layer] = self.among[0]
+            else:
+                sparse = partial(self.model().sparse, units, nonzeros=nonzeros[layer], workload=self.workload)
+                chosen[layer] = min(self.among, key=sparse)
+        return chosen
 
     def seconds(self, network: Network, nonzeros: Mapping[str, int]) -> float:
         """Seconds of all units of a network, each executed as costs least."""
@@ -95,23 +101,13 @@ class Cheapest:
             model.sparse([unit], executions[unit.layer], nonzeros[unit.layer], self.workload) for unit in network.units
         )
 
-    def _cheapest(self, uses: list[Unit], nonzeros: int) -> Execution:
-        if len(self.among) == 1:
-            return self.among[0]
-        model = self.model()
-        return min(self.among, key=lambda execution: model.sparse(uses, execution, nonzeros, self.workload))
-
 
 def sparse_work(unit: Unit, execution: Execution, nonzeros: int, workload: Workload) -> Work:
     """The work of a use of a layer in the sparse engine: convolution, batch norm and activation.
 
     What a DyReLU adds is left out here and in `dense_work`, as it takes neither engine's side.
 
-    Args:
-        unit: the use.
-        execution: how its convolution is executed: `fused` or `dense`.
-        nonzeros: of the layer.
-        workload: an average step.
+    The execution is `fused` or `dense`.
     """
     inputs, outputs, plane = _numbers(unit, workload.batch)
     weights = unit.conv.weight.numel()
@@ -131,7 +127,7 @@ def sparse_work(unit: Unit, execution: Execution, nonzeros: int, workload: Workl
 
 
 def dense_work(unit: Unit, workload: Workload) -> Work:
-    """The work of a use of a layer in the dense engine, where the clip finds dense gradients for nothing."""
+    """The work of a use of a layer in the dense engine, where dense gradients cost the clip nothing extra."""
     _, outputs, plane = _numbers(unit, workload.batch)
     products = unit.conv.weight.numel() * plane * _convolutions(unit) / 3
     return {"module": 1, "module numbers": outputs, "convolution": products}

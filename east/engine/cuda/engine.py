@@ -10,7 +10,7 @@ from east.engine.base import Executed
 from east.engine.cuda.convolutions import ResidentIndex
 from east.engine.cuda.program import bind_to_gpu, stored_on_gpu
 from east.engine.formats import set_convolution_precision
-from east.engine.graph.engine import GraphEngine, Shapes
+from east.engine.graph.engine import GraphEngine, PieceShapes
 from east.engine.graph.memory import Arena, Piece, numbers_needed
 from east.engine.graph.network import Network
 from east.engine.graph.program import Choose, Execution, Program
@@ -88,7 +88,7 @@ class CudaEngine(GraphEngine):
         self._dense = frozenset(unit.layer for unit in network.units if executions[unit.layer] == "dense")
         return self._dense
 
-    def _shapes(self, network: Network, batch: int) -> Shapes:
+    def _shapes(self, network: Network, batch: int) -> PieceShapes:
         return {piece: (*shape, batch) for piece, shape in stored_on_gpu(network).items()}
 
     def _numbers_needed(self, network: Network, batch: int) -> int:

@@ -1,6 +1,5 @@
-"""What kernels are told, by the names of their parameters."""
+"""The arguments of kernels, by the names of their parameters."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -8,11 +7,15 @@ import triton.language as tl
 from torch import Tensor
 
 from east.engine.cuda.operands import Consumer, Norm, Source
-from east.engine.cuda.tiles import BLOCK, PositionTiling, parts_of, power_of_two, tiling, warps_of
+from east.engine.cuda.tiles import TILE, PositionTiling, parts_of, power_of_two, tiling, warps_of
 from east.engine.graph.index import Grouped
 from east.engine.graph.network import Window
 
 Arguments = dict[str, Any]
+
+Products = tuple[Tensor, Tensor, Tensor]
+"""Parts of the gradients of a convolution's non-zeros: `start` of its lists, (capacity, parts) products, and their
+sums."""
 
 
 def accumulator(dtype: torch.dtype) -> Any:
@@ -73,7 +76,7 @@ def cut_by_images(plane: Tensor) -> Arguments:
 def cut_anyhow(plane: Tensor) -> tuple[tuple[int, int], Arguments]:
     """How planes are cut where it does not matter what stands where: the grid of programs, and arguments."""
     numbers = plane[0].numel()
-    block = min(BLOCK, power_of_two(numbers))
+    block = min(TILE, power_of_two(numbers))
     arguments = {"plane": numbers, "BLOCK": block, "ACC": accumulator(plane.dtype), "num_warps": warps_of(block)}
     return (-(-numbers // block), len(plane)), arguments
 
@@ -114,38 +117,18 @@ def reader_of(name: str, consumer: Consumer | None) -> Arguments:
         return arguments
     _, height, width, _ = consumer.dz.shape
     found = walk(consumer.lists) | {"values": consumer.values, "dz": consumer.dz, "height": height, "width": width}
-    return arguments | summed_up(name, Products.of(consumer)) | {f"{name}_{key}": value for key, value in found.items()}
-
-
-@dataclass(frozen=True, eq=False)
-class Products:
-    """Parts of the gradients of a convolution's non-zeros.
-
-    Args:
-        start: (groups + 1,) of its lists.
-        products: (capacity, parts).
-        value_gradient: (at least capacity,) where the sums go.
-    """
-
-    start: Tensor
-    products: Tensor
-    value_gradient: Tensor
-
-    @classmethod
-    def of(cls, consumer: Consumer) -> "Products":
-        """Those of a consumer."""
-        return cls(consumer.lists.start, consumer.products, consumer.value_gradient)
+    return arguments | summed_up(name, consumer.parts) | {f"{name}_{key}": value for key, value in found.items()}
 
 
 def summed_up(name: str, products: Products | None) -> Arguments:
     """Parts of gradients, or that there are none: `name` is a or b."""
-    if products is None:
-        return {f"{name}_start": None, f"{name}_products": None, f"{name}_value_gradient": None, f"{name}_size": 0}
+    start, parts, gradient = products or (None, None, None)
+    size = 0 if gradient is None else len(gradient)
     return {
-        f"{name}_start": products.start,
-        f"{name}_products": products.products,
-        f"{name}_value_gradient": products.value_gradient,
-        f"{name}_size": len(products.value_gradient),
+        f"{name}_start": start,
+        f"{name}_products": parts,
+        f"{name}_value_gradient": gradient,
+        f"{name}_size": size,
     }
 
 

@@ -147,3 +147,8 @@ class Consumer:
     dz: Tensor
     products: Tensor
     value_gradient: Tensor
+
+    @property
+    def parts(self) -> tuple[Tensor, Tensor, Tensor]:
+        """What the gradients of the non-zeros are summed up from, see `launch.Products`."""
+        return self.lists.start, self.products, self.value_gradient

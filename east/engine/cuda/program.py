@@ -50,11 +50,7 @@ def bind_to_gpu(
 ) -> Program:
     """A network bound to memory for one batch size.
 
-    Args:
-        network: the network.
-        indices: the non-zeros of its masked layers by name.
-        dense: the names of those convolutions that PyTorch executes.
-        memory: (C, H, W, N) for each of `stored_on_gpu`.
+    The memory is (C, H, W, N) for each of `stored_on_gpu`; PyTorch executes the layers named in `dense`.
     """
     at_images = memory["y", network.images]
     dtype, batch = at_images.dtype, at_images.shape[-1]
@@ -93,13 +89,7 @@ def bind_to_gpu(
 
 
 class CudaHead(BoundHead):
-    """The classifier, which PyTorch executes with all its weights: it takes next to no time.
-
-    Args:
-        head: the classifier.
-        weights: the active weights of its masked layer.
-        x: the last activation.
-    """
+    """The classifier, which PyTorch executes with all its weights: it takes next to no time."""
 
     def __init__(self, head: Head, weights: ActiveWeights, x: SourceBuffer) -> None:
         self.head, self.weights, self.x = head, weights, x

@@ -11,7 +11,7 @@ WARP = 32
 VECTOR = 16
 """Bytes that a thread loads at once."""
 
-BLOCK = 2048
+TILE = 2048
 """Numbers of a block: two vectors of bf16, four of float32, for each thread of four warps."""
 
 WHOLE = 8192
@@ -74,7 +74,7 @@ class PositionTiling:
         """The cut of each channel of an activation (C, H, W, N)."""
         _, height, width, batch = shape
         images = min(power_of_two(batch), MOST_IMAGES)
-        positions = min(BLOCK // images, power_of_two(height * width))
+        positions = min(TILE // images, power_of_two(height * width))
         rows = math.ceil(height * width / positions)
         return cls(height * width, positions, images, rows, rows * math.ceil(batch / images))
 
@@ -103,7 +103,7 @@ def tiling(shape: tuple[int, ...], dtype: torch.dtype) -> Tiling:
     segments = height * segments_of_row
     segments_of_block = power_of_two(segments)
     if segments_of_block * segment > WHOLE:
-        segments_of_block = BLOCK // segment
+        segments_of_block = TILE // segment
     return Tiling(segment, segments_of_row, segments, segments_of_block, math.ceil(segments / segments_of_block))
 
 

@@ -17,15 +17,7 @@ from east.models.dyrelu import DyReLU
 
 
 class CudaNode(BoundNode):
-    """A unit or a pool bound to memory.
-
-    Args:
-        source: how its output is read.
-        gradient: memory for the gradient there.
-
-    Attributes:
-        buffer: its output.
-    """
+    """A unit or a pool bound to memory."""
 
     def __init__(self, source: Source, gradient: Tensor) -> None:
         self.buffer = SourceBuffer(source, gradient)
@@ -47,14 +39,7 @@ class CudaNode(BoundNode):
 
 
 class CudaUnit(CudaNode):
-    """A unit bound to memory.
-
-    Args:
-        unit: the unit.
-        convolution: its convolution, whose output is in `memory`.
-        residual: what is added before the activation.
-        memory: where everything is kept.
-    """
+    """A unit bound to memory."""
 
     def __init__(
         self, unit: Unit, convolution: Convolution, residual: SourceBuffer | None, memory: Mapping[Piece, Tensor]
@@ -66,7 +51,7 @@ class CudaUnit(CudaNode):
         self.normalised = Source(z, self.norm.scale, self.norm.shift, stored=self.convolution.stored)
         rectify = unit.rectify and self.dynamic is None
         source = replace(self.normalised, rectify=rectify) if y is None else Source(y)
-        # Without a residual the sign is found anew from z.
+        # Without a residual the sign is found again from z.
         self.output = Output(z, self.convolution.stored, self.norm, rectify, None if unit.residual is None else y)
         self._y = y
         super().__init__(source, memory["gradient", unit.y.gradient_key])
@@ -84,10 +69,21 @@ class CudaUnit(CudaNode):
 
     def backward(self, this: Pass) -> None:
         """Go back through activation, batch norm and convolution."""
+        gradient, conditions = self.buffer.gradient_memory, {"everything": this.everything, "training": this.training}
         if self.dynamic is None:
-            self._through_unit(this)
+            backward.through_unit(
+                self.output,
+                [reader.consumer for reader in self._readers],
+                gradient if self.buffer.has_gradient else None,
+                gradient,
+                self.output.z,
+                keep=self.residual is not None,
+                **conditions,
+            )
         else:
-            self._through_dynamic(this, self.dynamic)
+            self._gather()
+            self.dynamic.backward(self.output, gradient)
+            backward.through_norm(self.output, gradient, self.output.z, **conditions)
         self.unit.norm.weight.grad, self.unit.norm.bias.grad = self.norm.weight_gradient, self.norm.bias_gradient
         if self.residual is not None:
             self.residual.has_gradient = True  # the gradient behind the activation, in the same memory
@@ -95,34 +91,9 @@ class CudaUnit(CudaNode):
             reader.add_values(this)
         self.convolution.backward(this)
 
-    def _through_unit(self, this: Pass) -> None:
-        gradient = self.buffer.gradient_memory
-        backward.through_unit(
-            self.output,
-            [reader.consumer for reader in self._readers],
-            gradient if self.buffer.has_gradient else None,
-            gradient,
-            self.output.z,
-            keep=self.residual is not None,
-            everything=this.everything,
-            training=this.training,
-        )
-
-    def _through_dynamic(self, this: Pass, dynamic: "CudaDyReLU") -> None:
-        self._gather()
-        gradient = self.buffer.gradient_memory
-        dynamic.backward(self.output, gradient)
-        backward.through_norm(self.output, gradient, self.output.z, everything=this.everything, training=this.training)
-
 
 class CudaPool(CudaNode):
-    """A max-pool bound to memory, which PyTorch executes: (C, N, H, W) is channels-last there, N being the channels.
-
-    Args:
-        pool: the pool.
-        x: its input, which is stored.
-        memory: where everything is kept.
-    """
+    """A max-pool bound to memory, which PyTorch executes: (C, N, H, W) is channels-last there, N being the channels."""
 
     def __init__(self, pool: Pool, x: SourceBuffer, memory: Mapping[Piece, Tensor]) -> None:
         self._window = [[length] * 2 for length in pool.window]
@@ -152,9 +123,7 @@ class CudaPool(CudaNode):
 class CudaDyReLU:
     """A DyReLU bound to memory.
 
-    Args:
-        unit: the DyReLU.
-        u: (C, H, W, N) memory for its input.
+    Its input is in `u` (C, H, W, N).
     """
 
     def __init__(self, unit: DyReLU, u: Tensor) -> None:
@@ -164,14 +133,7 @@ class CudaDyReLU:
         self._coefficients: Tensor | None = None
 
     def forward(self, source: Source, residual: Source | None, y: Tensor, *, learns: bool) -> None:
-        """Write the output y (C, H, W, N) for the input source + residual.
-
-        Args:
-            source: the input without the residual.
-            residual: what is added to it.
-            y: the output.
-            learns: whether a backward pass follows.
-        """
+        """Write the output y (C, H, W, N) for the input source + residual."""
         dyrelu.finish_input(source, residual, self.u, self._means_of_u)
         with torch.set_grad_enabled(learns):
             means = self._means_of_u.T.contiguous().requires_grad_(learns)
@@ -185,10 +147,6 @@ class CudaDyReLU:
 
         The gradients of the DyReLU's parameters are left in their `.grad`, and the sums that batch norm needs where
         `backward.through_norm` looks for them.
-
-        Args:
-            output: the output of the unit before its DyReLU.
-            gradient: (C, H, W, N).
         """
         coefficients, means = self._coefficients, self._means
         if coefficients is None or means is None:

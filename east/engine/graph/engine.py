@@ -9,25 +9,17 @@ from torch import Tensor, nn
 from east.engine.arithmetic import Arithmetic
 from east.engine.base import ExecutionLog, GradientRequest, Gradients
 from east.engine.graph.memory import Arena, Piece, numbers_needed
-from east.engine.graph.network import Network, describe
+from east.engine.graph.network import Network, network_of
 from east.engine.graph.program import Choose, Execution, Pass, Program
 from east.errors import EastError
 from east.sparse.active import ActiveWeights
 
-Shapes = dict[Piece, tuple[int, ...]]
+PieceShapes = dict[Piece, tuple[int, ...]]
 """Of what is stored, as it is laid out in memory."""
 
 
 class GraphEngine(ABC):
-    """Binds a network to memory once for each batch size, and again when masks, activations or images have changed.
-
-    Args:
-        model: a network of `east.models`, in float32 or float64.
-        active: the active weights of its masked layers, by name.
-        arithmetic: of the clip and of the optimizer.
-        arena: where activations live.
-        choose: how each layer is executed, asked after every change of the masks.
-    """
+    """Binds a network to memory once for each batch size, and again when masks, activations or images have changed."""
 
     name = "sparse"
 
@@ -102,7 +94,7 @@ class GraphEngine(ABC):
         """
 
     @abstractmethod
-    def _shapes(self, network: Network, batch: int) -> Shapes:
+    def _shapes(self, network: Network, batch: int) -> PieceShapes:
         """What a program stores."""
 
     @abstractmethod
@@ -132,7 +124,7 @@ class GraphEngine(ABC):
         self._check(images)
         _, channels, height, width = images.shape
         if self._network is None or self._network.images.shape != (channels, height, width):
-            self._network = describe(self.model, (channels, height, width))
+            self._network = network_of(self.model, (channels, height, width))
             self._discard()
             self._masks_changed = True
         dynamic = tuple(unit.dynamic is not None for unit in self._network.units)

@@ -49,12 +49,8 @@ class Buffer:
 class Arena:
     """Hands out tensors from one piece of memory, which it never gives back.
 
-    Activations are the same size in every step. Memory that is taken anew each time costs more than the step, because
+    Activations are the same size in every step. Memory that is allocated each time costs more than the step, because
     its pages are cleared when they are first touched.
-
-    Args:
-        dtype: of all tensors.
-        device: where they are.
     """
 
     def __init__(self, dtype: torch.dtype, device: torch.device | None = None) -> None:
@@ -78,8 +74,7 @@ class Arena:
     def take(self, shapes: Mapping[Piece, Sequence[int]]) -> dict[Piece, Tensor]:
         """Tensors of these shapes one behind the other from the beginning, whose content is anything.
 
-        Args:
-            shapes: of each piece; there is room for `numbers_needed` of them.
+        There must be room for `numbers_needed` of them.
         """
         taken: dict[Piece, Tensor] = {}
         used = 0

@@ -143,13 +143,7 @@ class Head:
 
 @dataclass(eq=False)
 class Network:
-    """A network in the order of execution.
-
-    Attributes:
-        images: the input.
-        nodes: units and pools.
-        head: the classifier.
-    """
+    """A network in the order of execution."""
 
     images: Activation
     nodes: list[Unit | Pool]
@@ -168,17 +162,8 @@ class Network:
             found.setdefault(unit.layer, []).append(unit)
         return found
 
-    def check_statistics(self, batch: int) -> None:
-        """Refuse to train on so many images where they give no batch statistics.
 
-        Raises:
-            EastError: a channel has a single number.
-        """
-        if batch * min(unit.y.height * unit.y.width for unit in self.units) == 1:
-            raise EastError("training needs more than one number a channel for batch norm: take a batch of 2 or more.")
-
-
-def describe(model: nn.Module, image_shape: tuple[int, int, int]) -> Network:
+def network_of(model: nn.Module, image_shape: tuple[int, int, int]) -> Network:
     """A network for images of this shape (C, H, W).
 
     Raises:
@@ -210,7 +195,11 @@ class _Describer:
         model = self.model
         x = self._unit(model.conv1, model.bn1, model.act1, images, lasting=True)
         if model.max_pool:
-            x = self._pool(x)
+            window = POOL_WINDOW
+            y = Activation(x.channels, window.outputs(x.height), window.outputs(x.width), lasting=True)
+            y.producer = Pool(x, y)
+            self.nodes.append(y.producer)
+            x = y
         for block, owner in model.blocks():
             x = self._block(block, owner, x)
         classifier = model.classifier
@@ -219,28 +208,25 @@ class _Describer:
         return Network(images, self.nodes, Head(self.names[linear], linear, dct, x))
 
     def _block(self, block: Block | SharingBlock, owner: Block, x: Activation) -> Activation:
-        shortcut, convs = x, list(enumerate(owner.convs, start=1))
-        inner = x
-        for i, conv in convs[:-1]:
-            inner = self._part(block, i, conv, inner, lasting=False)
-        if isinstance(block, Block) and block.shortcut is not None:
-            conv, norm = cast("tuple[Conv, nn.BatchNorm2d]", tuple(block.shortcut))
-            shortcut = self._unit(conv, norm, None, x, lasting=True, rectify=False)
-        return self._part(block, *convs[-1], inner, lasting=True, residual=shortcut)
-
-    def _part(
-        self, block: nn.Module, i: int, conv: Conv, x: Activation, *, lasting: bool, residual: Activation | None = None
-    ) -> Activation:
-        return self._unit(
-            conv,
-            getattr(block, f"bn{i}"),
-            getattr(block, f"act{i}"),
-            x,
-            lasting=lasting,
-            residual=residual,
-            scale=getattr(block, f"scale{i}", None),
-            alpha=getattr(block, f"alpha{i}", None),
-        )
+        y = x
+        for i, conv in enumerate(owner.convs, start=1):
+            residual = None
+            if i == len(owner.convs):
+                residual = x
+                if isinstance(block, Block) and block.shortcut is not None:
+                    shortcut, norm = cast("tuple[Conv, nn.BatchNorm2d]", tuple(block.shortcut))
+                    residual = self._unit(shortcut, norm, None, x, lasting=True, rectify=False)
+            y = self._unit(
+                conv,
+                getattr(block, f"bn{i}"),
+                getattr(block, f"act{i}"),
+                y,
+                lasting=residual is not None,
+                residual=residual,
+                scale=getattr(block, f"scale{i}", None),
+                alpha=getattr(block, f"alpha{i}", None),
+            )
+        return y
 
     def _unit(
         self,
@@ -265,12 +251,6 @@ class _Describer:
         y.producer = unit
         x.readers.append(unit)
         self.nodes.append(unit)
-        return y
-
-    def _pool(self, x: Activation) -> Activation:
-        y = Activation(x.channels, POOL_WINDOW.outputs(x.height), POOL_WINDOW.outputs(x.width), lasting=True)
-        y.producer = Pool(x, y)
-        self.nodes.append(y.producer)
         return y
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from east.engine.base import GradientRequest
 from east.engine.graph.memory import Buffer
 from east.engine.graph.network import Network
+from east.errors import EastError
 from east.sparse.active import ActiveWeights
 
 Execution = Literal["fused", "rows", "dense"]
@@ -120,15 +121,7 @@ class BoundHead(ABC):
 
 
 class Program:
-    """A network bound to memory for one batch size.
-
-    Args:
-        network: the network.
-        take_images: writes images (N, C, H, W) where the first units read them.
-        nodes: its units and pools, in the order of execution.
-        head: its classifier.
-        buffers: all activations.
-    """
+    """A network bound to memory for one batch size."""
 
     def __init__(
         self,
@@ -150,7 +143,10 @@ class Program:
             EastError: a channel has a single number, so that there are no batch statistics to train with.
         """
         if this.training:
-            self.network.check_statistics(len(images))
+            if len(images) * min(unit.y.height * unit.y.width for unit in self.network.units) == 1:
+                raise EastError(
+                    "training needs more than one number a channel for batch norm: take a batch of 2 or more."
+                )
             torch._foreach_add_(self._batches_seen, 1)
         self._take_images(images)
         for node in self.nodes:

@@ -16,14 +16,14 @@ SIZES += [
     "positions",
     "numbers",
 ]
-"""Sizes for whose values no kernel is compiled anew."""
+"""Sizes whose values need no kernel of their own."""
 
 VECTORS = ["start", "ends", "taps", "places", "values", "stored", "partial", "value_gradient", "products"]
 VECTORS += ["x_scale", "x_shift", "x_stored", "scale", "shift", "residual_scale", "residual_shift", "residual_stored"]
 VECTORS += ["weight", "bias", "running_mean", "running_variance", "mean", "inverse_deviation"]
 VECTORS += ["weight_gradient", "bias_gradient", "factors"]
 VECTORS += [f"{reader}_{name}" for reader in "ab" for name in (*VECTORS[:5], "products", "value_gradient")]
-"""Vectors for whose alignment no kernel is compiled anew."""
+"""Vectors whose alignment needs no kernel of its own."""
 
 kernel = triton.jit(do_not_specialize=SIZES, do_not_specialize_on_alignment=VECTORS)
 """Makes a kernel of a function."""
