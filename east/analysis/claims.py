@@ -11,8 +11,17 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from east.analysis.aggregate import AggregatedGrid
-from east.analysis.inference import MeanInterval, holm, mean_interval, our_sample, printed_sample, sign_test, welch
-from east.analysis.published import PublishedGrid
+from east.analysis.inference import (
+    MeanInterval,
+    Sample,
+    holm,
+    mean_interval,
+    our_sample,
+    printed_sample,
+    sign_test,
+    welch,
+)
+from east.analysis.published import PublishedGrid, ScheduleColumns
 from east.analysis.words import counted, p_text, signed
 from east.config.run import Frozen
 from east.config.tables import Comparing
@@ -108,14 +117,14 @@ class Claim:
         # The p-value does not depend on the level, which is that of an interval nobody reads here.
         return tuple(
             Pair(
-                table=pair.table,
-                higher=pair.settings_higher,
-                lower=pair.settings_lower,
-                difference=pair.sample_higher.mean - pair.sample_lower.mean,
-                p=test.p if (test := welch(pair.sample_higher, pair.sample_lower, level=0.95)) else None,
-                complete=pair.complete_higher and pair.complete_lower,
+                table=pair["table"],
+                higher=pair["settings_higher"],
+                lower=pair["settings_lower"],
+                difference=pair["sample_higher"].mean - pair["sample_lower"].mean,
+                p=test.p if (test := welch(pair["sample_higher"], pair["sample_lower"], level=0.95)) else None,
+                complete=pair["complete_higher"] and pair["complete_lower"],
             )
-            for pair in matched.itertuples()
+            for pair in matched.to_dict("records")
         )
 
 
@@ -159,7 +168,8 @@ def schedule_rows(tables: Sequence[PublishedGrid | AggregatedGrid], comparing: C
     """
     import pandas as pd
 
-    found = []
+    found: list[tuple[object, ...]] = []
+    samples: list[tuple[ScheduleColumns, Sample, bool]]
     for table in tables:
         if isinstance(table, PublishedGrid):
             name, model = f"table{table.number}", table.rows[0].model.lower()
