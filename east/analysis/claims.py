@@ -114,7 +114,7 @@ class Claim:
         matched = rows.query(self.higher).merge(
             rows.query(self.lower), on=["table", *self.same], suffixes=("_higher", "_lower")
         )
-        # The p-value does not depend on the level, which is that of an interval nobody reads here.
+        # The p-value does not depend on the level of the interval, which is not used here.
         return tuple(
             Pair(
                 table=pair["table"],
@@ -191,13 +191,7 @@ def schedule_rows(tables: Sequence[PublishedGrid | AggregatedGrid], comparing: C
 def check_claims(
     published: Sequence[PublishedGrid], ours: Sequence[AggregatedGrid], comparing: Comparing
 ) -> tuple[ClaimTest, ...]:
-    """Put every claim to the paper's tables and to ours, the pairs of all tables together.
-
-    Args:
-        published: Tables 2-5 as printed.
-        ours: The summarised grids.
-        comparing: Level of tests and intervals, and how the printed ± are read.
-    """
+    """Put every claim to the paper's tables and to ours, the pairs of all tables together."""
     theirs, here = schedule_rows(published, comparing), schedule_rows(ours, comparing)
     return tuple(
         ClaimTest(

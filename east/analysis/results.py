@@ -86,12 +86,7 @@ def load_results(results: str | Path, *configfiles: str | Path) -> ResultFrames:
 
 
 def read_results(runs_dir: Path, planned: Sequence[PlannedRun]) -> ResultFrames:
-    """Read the folders of some runs as far as they are whole.
-
-    Args:
-        runs_dir: the folder in which each run has a folder named by its id.
-        planned: the runs.
-    """
+    """Read the folders of some runs as far as they are whole."""
     problems: list[str] = []
     runs = read_runs(runs_dir, planned, problems)
     begun = runs.loc[~runs["status"].isin(["missing", "stale"]), "id"]

@@ -42,10 +42,6 @@ def layer_work(model: nn.Module, image_shape: tuple[int, ...]) -> list[LayerWork
 
     A DCT layer is two: its fixed matrix and its sparse part. A reused layer is one, with the positions of all its
     places, which are of equal size.
-
-    Args:
-        model: any network of `build_model`, on any device.
-        image_shape: (C, H, W) of one image.
     """
     uses = {name: 1 + count for name, count in reuse_counts(model).items()}
     dct_layers = [module for module in model.modules() if isinstance(module, DCTConv2d | DCTLinear)]

@@ -3,13 +3,15 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from east.analysis.aggregate import AggregatedGrid, AggregatedMethods
+from east.analysis.aggregate import AggregatedGrid, AggregatedMethods, SeedStatus
 from east.analysis.compare import TableComparison, TableVerdict
-from east.analysis.provenance import Coverage, Provenance, table_coverage
+from east.analysis.provenance import Provenance, table_coverage
 from east.analysis.words import listed
 from east.render.drawing import bar_drawing
 from east.render.names import DATASETS, NETWORKS, capital, table_label
 from east.render.numbers import duration, fixed
+
+_KINDS: tuple[SeedStatus, ...] = ("finished", "diverged", "missing")
 
 
 def overview(
@@ -17,16 +19,10 @@ def overview(
     comparisons: Sequence[TableComparison],
     provenance: Provenance,
 ) -> dict[str, object]:
-    """What the first screen says, by the names that the templates use.
-
-    Args:
-        tables: The summarised tables of a plan.
-        comparisons: Those of them that have been compared with the paper's.
-        provenance: What trained its runs.
-    """
+    """What the first screen says, by the names that the templates use."""
     coverage = table_coverage(tables)
-    counts = {"finished": coverage.finished, "diverged": coverage.diverged, "missing": coverage.missing}
-    lost = {"diverged": coverage.diverged, "not finished": coverage.missing}
+    planned = coverage.total()
+    lost = {"diverged": coverage["diverged"], "not finished": coverage["missing"]}
     by_id = {table.id: table for table in tables}
     compared = [
         (table, comparison)
@@ -34,9 +30,10 @@ def overview(
         if isinstance(table := by_id.get(comparison.table), AggregatedGrid)
     ]
     return {
-        "coverage": coverage if coverage.planned else None,
+        "finished": coverage["finished"],
+        "planned": planned,
         "lost": ", ".join(f"{number} {what}" for what, number in lost.items() if number),
-        "bar": bar_drawing([(kind, number / coverage.planned) for kind, number in counts.items() if number]),
+        "bar": bar_drawing([(kind, coverage[kind] / planned) for kind in _KINDS if coverage[kind]]),
         "facts": _facts(provenance),
         "headline": _headline([comparison.verdict for _, comparison in compared]) if compared else None,
         "verdicts": [_verdict(table, comparison) for table, comparison in compared],
@@ -84,14 +81,13 @@ def _training_time(provenance: Provenance) -> str:
 def _verdict(table: AggregatedGrid, comparison: TableComparison) -> dict[str, str]:
     """What became of one of Tables 2-5; its summary begins with the verdict, which stands beside it."""
     coverage = table_coverage([table])
+    finished, planned = coverage["finished"], coverage.total()
     rest = comparison.summary.removeprefix(comparison.verdict.capitalize()).lstrip(":. ")
     return {
         "anchor": table.id,
         "label": table_label(table.id) or table.title,
         "setting": f"{NETWORKS[table.model]} on {DATASETS[table.dataset]}",
-        "coverage": ""
-        if coverage.finished == coverage.planned
-        else f"{coverage.finished} of {_counted_runs(coverage.planned)}",
+        "coverage": "" if finished == planned else f"{finished} of {_counted_runs(planned)}",
         "verdict": comparison.verdict,
         "sentence": capital(rest) if comparison.verdict != "not comparable" else "",
     }
@@ -135,9 +131,10 @@ def _facts(provenance: Provenance) -> list[tuple[str, str]]:
 
 
 def _cautions(
-    tables: Sequence[AggregatedGrid | AggregatedMethods], coverage: Coverage, provenance: Provenance
+    tables: Sequence[AggregatedGrid | AggregatedMethods], coverage: Counter[SeedStatus], provenance: Provenance
 ) -> list[str]:
     cautions = []
+    diverged, missing = coverage["diverged"], coverage["missing"]
     other = [table for table in tables if isinstance(table, AggregatedGrid) and not table.comparable]
     if other:
         names = listed([table_label(table.id) or table.title for table in other])
@@ -145,14 +142,14 @@ def _cautions(
             f"{names} ran with a network, width, density or images that differ from the paper's: this shows that the "
             "pipeline works, but does not test the paper's numbers."
         )
-    if coverage.missing:
+    if coverage["missing"]:
         cautions.append(
-            f"{_counted_runs(coverage.missing)} of the plan {'has' if coverage.missing == 1 else 'have'} not finished. "
+            f"{_counted_runs(missing)} of the plan {'has' if missing == 1 else 'have'} not finished. "
             "Rows with missing seeds say so; their means are over the seeds that are there."
         )
-    if coverage.diverged:
+    if coverage["diverged"]:
         cautions.append(
-            f"{_counted_runs(coverage.diverged)} diverged. No mean includes a diverged run, and each row that lost a "
+            f"{_counted_runs(diverged)} diverged. No mean includes a diverged run, and each row that lost a "
             "seed says so."
         )
     if len(provenance.code_digests) > 1:

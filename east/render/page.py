@@ -16,7 +16,7 @@ from east.render.contents import ReportFigure, ReportSection, ReportSpec
 from east.render.evidence import evidence_tables
 from east.render.overview import overview, provenance_rows
 from east.render.palette import DARK
-from east.render.runs import read_runs, row_details, run_ids
+from east.render.runs import read_outcomes, row_details, run_ids
 from east.render.tables import grid_view, methods_view
 from east.render.templating import (
     REPORT_FOLDER,
@@ -38,11 +38,6 @@ _MEDIA = {
 def write_report(out: Path, spec: ReportSpec, runs_dir: Path) -> None:
     """Write the report as one file, which loads nothing and runs no script but its own.
 
-    Args:
-        out: The page, such as `results/demo/report/index.html`.
-        spec: What goes into it.
-        runs_dir: The folder in which each run has a folder named by its id.
-
     Raises:
         EastError: A file that the spec names, or one of a run, cannot be read.
     """
@@ -50,7 +45,7 @@ def write_report(out: Path, spec: ReportSpec, runs_dir: Path) -> None:
     evidence = read_evidence(spec.evidence) if spec.evidence else None
     comparisons = evidence.comparisons if evidence else ()
     compared = {comparison.table: {row.row: row for row in comparison.rows} for comparison in comparisons}
-    outcomes = read_runs(run_ids(tables.values()), runs_dir)
+    outcomes = read_outcomes(run_ids(tables.values()), runs_dir)
     trained = provenance_of([outcome.summary for outcome in outcomes.values() if outcome.summary])
     details = {
         place: row_details(table, outcomes, compared.get(place, {}), runs_dir=runs_dir, logs_dir=spec.logs)

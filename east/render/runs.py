@@ -33,7 +33,7 @@ def run_ids(tables: Iterable[AggregatedGrid | AggregatedMethods]) -> Iterator[st
             yield from (seed.run for seed in row.accuracy.seeds)
 
 
-def read_runs(runs: Iterable[str], runs_dir: Path) -> dict[str, RunOutcome]:
+def read_outcomes(runs: Iterable[str], runs_dir: Path) -> dict[str, RunOutcome]:
     """Read what there is of some runs, by id; a run that is named twice is read once.
 
     Raises:
@@ -97,7 +97,7 @@ def _seeds(
     found = [(seed, outcomes.get(seed.run, RunOutcome(None, None))) for seed in accuracy.seeds]
     curves = [outcome.curve for _, outcome in found if outcome.curve]
     epochs = max((curve.epochs[-1] for curve in curves), default=1)
-    # The curves of a row share their axes; the upper end is the next multiple of ten, so that rows are told apart.
+    # The curves of a row share their axes; the upper end is the next multiple of ten, so that rows differ.
     highest = 10 * max(1, math.ceil(max((max(curve.values) for curve in curves), default=0) / 10))
     return [
         {
