@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from east.config.files import read_config
-from east.config.run import CycleSpec, ModelSpec, PhasingSpec, Run, RunSpec, SparsitySpec, TrainingSpec
-from east.config.schema import Config, Cyclic, Recipe, Row, TableConfig
+from east.config.run import CycleSpec, DatasetSpec, ModelSpec, PhasingSpec, Run, RunSpec, SparsitySpec, TrainingSpec
+from east.config.schema import Components, Config, Cyclic, Recipe, Row, TableConfig
 from east.config.tables import (
     CostEntry,
     CostPlan,
@@ -26,8 +26,6 @@ from east.config.tables import (
 from east.config.vocabulary import CycleEnd, DatasetName, ModelName, Topology, names_of
 from east.errors import EastError
 from east.sparse.schedule import cycle_lengths, fit_cycle_length, phasing_bounds
-
-T = TypeVar("T", bound=str)
 
 METHODS_TABLE = "tablemethods"
 
@@ -103,19 +101,18 @@ def make_plan(config: Config) -> Plan:
 
 
 def cost_plan(config: Config, model: str | None = None, dataset: str | None = None) -> CostPlan:
-    """Table 6 of a configuration.
-
-    Args:
-        config: the configuration.
-        model: network in place of the configured one.
-        dataset: data set in place of the configured one.
+    """Table 6 of a configuration, for another network or data set where one is given.
 
     Raises:
         EastError: there is no such network or data set, or a schedule does not fit its training.
     """
     settings, recipe = config.cost, config.recipes[config.cost.recipe]
-    network = _one_of(names_of(ModelName), model or settings.model or recipe.model, "--model")
-    data = _one_of(tuple(config.datasets), dataset or settings.dataset, "--dataset")
+    network: Any = model or settings.model or recipe.model
+    data: Any = dataset or settings.dataset
+    options = (("--model", network, names_of(ModelName)), ("--dataset", data, config.datasets))
+    for option, name, known in options:
+        if name not in known:
+            raise EastError(f"{option}: there is no '{name}'. Choose one of {', '.join(known)}.")
     specs = method_specs(config, network, data)
     return CostPlan(
         model=network,
@@ -133,11 +130,6 @@ def cost_plan(config: Config, model: str | None = None, dataset: str | None = No
 
 def method_specs(config: Config, model: ModelName, dataset: DatasetName) -> dict[str, RunSpec]:
     """What Table 6 counts and times: method name -> a training by that method, with the recipe of `cost`.
-
-    Args:
-        config: the configuration.
-        model: network, in place of the recipe's.
-        dataset: data set that gives image size and number of classes.
 
     Raises:
         EastError: a schedule does not fit its training.
@@ -287,7 +279,8 @@ def _of_method(config: Config, name: str, recipe: Recipe) -> Recipe:
     if method.cyclic and recipe.cyclic is None:
         raise EastError(f"methods.rows.{name}: its recipe has no cyclic schedule to use; add 'cyclic' to the recipe.")
     cyclic = recipe.cyclic if method.cyclic else None
-    return recipe.model_copy(update={"components": method.components(), "cyclic": cyclic})
+    components = Components(**method.model_dump(include=set(Components.model_fields)))
+    return recipe.model_copy(update={"components": components, "cyclic": cyclic})
 
 
 def _method_row(
@@ -351,7 +344,11 @@ def _spec(
     )
     return RunSpec(
         seed=config.seeds[0],
-        dataset=config.datasets[dataset].spec(dataset, augment_validation=readings.augment_validation),
+        dataset=DatasetSpec(
+            name=dataset,
+            augment_validation=readings.augment_validation,
+            **config.datasets[dataset].model_dump(exclude={"folder"}),
+        ),
         model=ModelSpec(name=recipe.model, width=recipe.width, **recipe.components.model_dump()),
         sparsity=sparsity,
         cycle=recipe.cyclic and _cycle(recipe.cyclic, epochs, sparsity, where, fit, readings.cycle_end),
@@ -412,10 +409,3 @@ def _number(value: float) -> str:
     if isinstance(exponent, int) and exponent < -2:
         return f"{''.join(map(str, digits))}e{exponent}"
     return f"{number:f}"
-
-
-def _one_of(known: tuple[T, ...], name: str, option: str) -> T:
-    for choice in known:
-        if choice == name:
-            return choice
-    raise EastError(f"{option}: there is no '{name}'. Choose one of {', '.join(known)}.")

@@ -18,7 +18,7 @@ from pydantic import (
 from pydantic_core import CoreSchema, core_schema
 
 from east.config import vocabulary as terms
-from east.config.run import ClipSpec, DatasetSpec, Frozen, OptimizerSpec
+from east.config.run import ClipSpec, Frozen, OptimizerSpec
 from east.config.tables import Comparing
 from east.config.vocabulary import Ambiguity, Choices, Retrains, UnitName
 
@@ -249,10 +249,6 @@ class Dataset(Frozen):
     validation_choice: terms.HeldOutChoice
     folder: str | None = Field(default=None, description="image folder with train/ and val/ (ImageNet only)")
 
-    def spec(self, name: terms.DatasetName, *, augment_validation: bool) -> DatasetSpec:
-        """The part of it that decides a run's numbers."""
-        return DatasetSpec(name=name, augment_validation=augment_validation, **self.model_dump(exclude={"folder"}))
-
 
 class Components(Frozen):
     """What a system adds to RigL."""
@@ -416,10 +412,6 @@ class Method(Components):
     measured_at_beta: Annotated[Literal[0, 1], Choices({"0": "faded out", "1": "active"})] = Field(
         default=1, description="DyReLU in the paper's memory measurement"
     )
-
-    def components(self) -> Components:
-        """What the method adds to RigL's network."""
-        return Components(activation=self.activation, sharing_ratio=self.sharing_ratio, dct=self.dct)
 
 
 class Methods(Frozen):

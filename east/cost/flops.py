@@ -66,10 +66,8 @@ def inference_flops(work: Sequence[LayerWork], nonzeros: Mapping[str, float] | N
 
     Batch norm, activations, pooling and residual additions are not counted.
 
-    Args:
-        work: the layers.
-        nonzeros: active weights of each masked layer (a mean over time need not be whole). None for all weights: a DCT
-            matrix is then added into the weight beside it and costs nothing.
+    `nonzeros` are the active weights of each masked layer (a mean over time need not be whole); None for all weights: a
+    DCT matrix is then added into the weight beside it and costs nothing.
     """
     return sum(FLOPS_PER_USE * layer.positions * _executed(layer, nonzeros) for layer in work)
 

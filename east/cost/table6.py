@@ -30,15 +30,7 @@ Measure = Callable[..., Measurement]
 def measured_cost(
     plan: CostPlan, *, device: str, engine: str, threads: int, step: str = "auto", measure: bool = True
 ) -> list[dict[str, Any]]:
-    """The rows of Table 6 as plain mappings, in the order of the plan.
-
-    Args:
-        plan: the methods, and how many steps of how many images are timed.
-        device: `auto`, `cpu` or `cuda`.
-        engine: `auto` or the name of an engine.
-        threads: CPU threads of PyTorch.
-        step: `auto` or the name of a way to execute a step.
-        measure: time training steps; without, what has to be measured is None.
+    """The rows of Table 6 as plain mappings, in the order of the plan; the options are those of `measure_training`.
 
     Raises:
         EastError: the device is not there, a network cannot hold its density, or memory does not suffice.
@@ -62,11 +54,7 @@ def measured_cost(
 
 
 def cost_rows(entries: Iterable[CostEntry], measure: Measure | None = None) -> list[CostRecord]:
-    """The rows of Table 6.
-
-    Args:
-        entries: the methods, in the table's order.
-        measure: how a training step is measured; None leaves out everything that has to be measured.
+    """The rows of Table 6, in the order of the entries; without `measure`, what has to be measured is None.
 
     Raises:
         EastError: a network cannot hold its density, or a measured step does not fit into memory.

@@ -6,7 +6,7 @@ import multiprocessing
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -201,12 +201,17 @@ def time_kind(spec: RunSpec, situations: Sequence[Situation], conditions: Condit
     small = spec.model_copy(update={"training": training})
     # Some that settle, some that are plain, one before a mask update, and one after it.
     steps = max(EPOCH_STEPS[device.type], settling_steps(kind, spec) + 2 * settling_steps("eager", spec) + 1)
-    evaluated = _evaluated_images(spec, device) * batch // full
+    affordable = MOST_IMAGE_BYTES // math.prod(DATASETS[spec.dataset.name].image_shape) if device.type == "cuda" else 0
+    evaluated = max(EVALUATION_BATCH, affordable) * batch // full
     data = random_images(small, device, training=steps * batch, evaluation=evaluated)
     sizes = spec.dataset.validation, DATASETS[spec.dataset.name].test_images
     evaluations = sum(sizes) / sum(min(size, evaluated) for size in sizes)
 
-    timed = [*_worth_timing(situations, engine)]
+    timed = list(situations)
+    if engine == "dense":
+        # It executes every position at any density: the middle one of a phase stands for all.
+        phases = [list(phase) for _, phase in itertools.groupby(timed, key=lambda situation: situation.dynamic)]
+        timed = [phase[len(phase) // 2] for phase in phases]
     settling, window = settling_steps(kind, spec), conditions.seconds / len(timed)
     parts: dict[Situation, PartSeconds] = {}
     clocked: list[tuple[float, Mapping[str, float], int]] = []
@@ -373,13 +378,6 @@ def _engine(spec: RunSpec, name: str, device: torch.device, kind: StepKind) -> s
     return engine_of_run(spec) if name == "auto" and device.type == "cpu" else name
 
 
-def _worth_timing(situations: Sequence[Situation], engine: str) -> Iterator[Situation]:
-    """All situations; of the dense engine, which executes every position at any density, the middle one of a phase."""
-    for _, phase in itertools.groupby(situations, key=lambda situation: situation.dynamic):
-        each = list(phase)
-        yield from each[len(each) // 2 :][:1] if engine == "dense" else each
-
-
 def timed_batch(spec: RunSpec, engine: str, device: torch.device, conditions: Conditions) -> int:
     """Images of a timed step: those of the run, or fewer where a processor executes a large network densely.
 
@@ -391,10 +389,3 @@ def timed_batch(spec: RunSpec, engine: str, device: torch.device, conditions: Co
     flops = training_flops(layer_work(network_shape(spec), DATASETS[spec.dataset.name].image_shape))
     affordable = conditions.seconds * conditions.threads * FLOPS_PER_SECOND / flops
     return min(full, max(LEAST_BATCH, int(affordable)))
-
-
-def _evaluated_images(spec: RunSpec, device: torch.device) -> int:
-    """Images of a timed evaluation, at most, of each part of a data set."""
-    if device.type == "cpu":
-        return EVALUATION_BATCH
-    return max(EVALUATION_BATCH, MOST_IMAGE_BYTES // math.prod(DATASETS[spec.dataset.name].image_shape))

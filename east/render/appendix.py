@@ -11,7 +11,7 @@ from east.analysis.evidence import read_evidence
 from east.analysis.provenance import collect_provenance
 from east.errors import EastError
 from east.files import write_atomically
-from east.render.contents import ReportFigure, ReportSpec
+from east.render.contents import ReportFigure, ReportSection, ReportSpec
 from east.render.evidence import evidence_tables
 from east.render.names import table_label
 from east.render.overview import overview, provenance_rows
@@ -46,16 +46,17 @@ def write_appendix(out: Path, spec: ReportSpec, runs_dir: Path) -> None:
         numbered = [((table_label(name) or next(others)).removeprefix("Table "), Tex(tex)) for name, tex in tables]
         return {"heading": heading, "tables": numbered, "figures": _figures(figures, out.parent)}
 
+    def written(of: ReportSection) -> dict[str, object]:
+        tables = [(of.id, read_text(path)) for path in of.downloads if path.suffix == ".tex"]
+        return section(of.heading, tables, of.figures)
+
+    compared = evidence_tables(evidence) if evidence else ()
     sections = [
-        section(table.heading, [(table.name, table.render().tex)], ())
-        for table in (evidence_tables(evidence) if evidence else ())
+        *(section(table.heading, [(table.name, table.render().tex)], ()) for table in compared),
+        *map(written, spec.tables),
+        *(section(group.heading, (), group.figures) for group in spec.figures),
+        *map(written, [spec.cost] if spec.cost else []),
     ]
-    groups = [section(group.heading, (), group.figures) for group in spec.figures]
-    written = [
-        section(of.heading, [(of.id, read_text(path)) for path in of.downloads if path.suffix == ".tex"], of.figures)
-        for of in (*spec.tables, *([spec.cost] if spec.cost else []))
-    ]
-    sections += [*written[: len(spec.tables)], *groups, *written[len(spec.tables) :]]
     document = render(
         latex_environment(),
         "appendix.tex.j2",

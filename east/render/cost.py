@@ -23,12 +23,7 @@ def render_cost(
 ) -> Rendered:
     """Print Table 6 in two parts: the paper's accounting beside the printed numbers, and what was measured.
 
-    Args:
-        rows: What each method costs.
-        published: `report/published/table6.csv`; rows are matched by method. None sets nothing beside.
-        network: How the network is called, such as `ResNet-34`.
-        dataset: How the data set is called.
-        comparable: Whether both are the paper's.
+    Rows are matched by method with those of `published`, `report/published/table6.csv`; None sets nothing beside them.
 
     Raises:
         EastError: The published file cannot be read.

@@ -71,10 +71,7 @@ def render_hyperparameters(rows: Sequence[Mapping[str, object]], published: Path
         )
 
     view = view_of(
-        [
-            Quantity(Column(label=""), source),
-            *(Quantity(column, setting(key)) for key, column in _COLUMNS.items()),
-        ],
+        [Quantity(Column(label=""), source), *(Quantity(column, setting(key)) for key, column in _COLUMNS.items())],
         records,
         footnotes=footnotes,
         begins=lambda _, record: record["source"] == "plan",
@@ -116,11 +113,12 @@ def _normalized(text: str) -> str:
 def _hyperparameters(recipe: Recipe) -> dict[str, str]:
     cyclic = recipe.cyclic
     drops = ",".join(map(str, recipe.lr_drop_epochs))
+    both = set(recipe.datasets) == {"cifar10", "cifar100"}
     optimizer = "Adam" if recipe.optimizer.name == "adam" else f"SGD({recipe.optimizer.momentum:g})"
     return {
         "model": NETWORKS[recipe.model].split(" (")[0],
         "method": recipe.system,
-        "data": _data(recipe),
+        "data": "CIFAR-10/100" if both else ", ".join(DATASETS[name] for name in recipe.datasets),
         "batch_size": str(recipe.batch_size),
         "epochs": str(recipe.epochs),
         "lr": f"{recipe.lr:g}",
@@ -134,9 +132,3 @@ def _hyperparameters(recipe: Recipe) -> dict[str, str]:
         "delta_t_cs": str(cyclic.update_period) if cyclic else "-",
         "delta_t_dst": str(recipe.update_period),
     }
-
-
-def _data(recipe: Recipe) -> str:
-    if set(recipe.datasets) == {"cifar10", "cifar100"}:
-        return "CIFAR-10/100"
-    return ", ".join(DATASETS[name] for name in recipe.datasets)

@@ -9,7 +9,7 @@ from pathlib import Path
 from east.analysis.aggregate import Accuracy, AggregatedGrid, AggregatedMethods, GridResult, MethodResult, SeedValue
 from east.analysis.compare import RowComparison
 from east.analysis.curves import Curve, read_curve
-from east.analysis.words import schedule_text, sharing_text
+from east.analysis.words import sharing_text
 from east.render.drawing import curve_drawing
 from east.render.names import DATASETS, NETWORKS, capital, table_label
 from east.render.numbers import accuracy_text, duration, fixed, plus_minus, thousands
@@ -55,26 +55,22 @@ def row_details(
     runs_dir: Path,
     logs_dir: Path | None,
 ) -> dict[str, dict[str, object]]:
-    """What the cells of a table open, by row id, with the names of `runs.html.j2`; rows without any run open nothing.
-
-    Args:
-        table: The summarised table.
-        outcomes: What there is of its runs.
-        comparisons: Its rows beside the paper's, by row id, as far as they were compared.
-        runs_dir: The folder in which each run has a folder named by its id.
-        logs_dir: The folder in which each run has a log named by its id.
-    """
+    """What the cells of a table open, by row id, as `runs.html.j2` names it; rows without any run open nothing."""
     rows: Sequence[GridResult | MethodResult] = table.rows
     details: dict[str, dict[str, object]] = {}
     for number, row in enumerate(rows, start=1):
         if not row.accuracy.planned:
             continue
         comparison = comparisons.get(row.id)
-        published = row.published if isinstance(row, GridResult) else None
+        if isinstance(row, GridResult):
+            published, text = row.published, capital(row.settings)
+        else:
+            published = None
+            text = f"{row.method}, {NETWORKS[row.model]} of width {row.width} on {DATASETS[row.dataset]}"
         details[row.id] = {
             "id": re.sub("[^A-Za-z0-9]+", "-", f"runs-{table.id}-{number}"),
             "table": table_label(table.id) or table.title,
-            "row": _row_text(row),
+            "row": text,
             "accuracy": accuracy_text(row.accuracy),
             "published": plus_minus(published.mean, published.std) if published else None,
             "verdict": comparison.verdict if comparison else None,
@@ -82,12 +78,6 @@ def row_details(
             "seeds": _seeds(row.accuracy, outcomes, runs_dir, logs_dir),
         }
     return details
-
-
-def _row_text(row: GridResult | MethodResult) -> str:
-    if isinstance(row, MethodResult):
-        return f"{row.method}, {NETWORKS[row.model]} of width {row.width} on {DATASETS[row.dataset]}"
-    return capital(schedule_text(row.pattern, row.multiplier, row.cycles, row.length_multiplier))
 
 
 def _seeds(

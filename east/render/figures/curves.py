@@ -1,5 +1,6 @@
 """Test accuracy against the epoch: a line a row with a band over seeds, diverged seeds drawn to where they end."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,14 +72,11 @@ def _grid_panels(table: AggregatedGrid, runs_dir: Path) -> dict[str, list[_Line]
     cyclic = [row for row in table.rows if row.pattern is not None]
     static = [_line(row, row.method, style.STATIC, table, runs_dir) for row in table.rows if row.pattern is None]
     looks = style.variants([style.variant(row) for row in cyclic])
-    found: dict[str, list[GridResult]] = {}
-    for row in cyclic:
-        found.setdefault(capital(schedule_text(row.pattern, row.multiplier, None, None)), []).append(row)
-    lines = {
-        title: [_line(row, style.variant(row), looks[style.variant(row)], table, runs_dir) for row in rows]
-        for title, rows in ((title, sorted(rows, key=style.variant)) for title, rows in found.items())
-    }
-    return {title: [*static, *of_title] for title, of_title in lines.items()} or {"": static}
+    titles = [capital(schedule_text(row.pattern, row.multiplier, None, None)) for row in cyclic]
+    found = {title: [*static] for title in titles}
+    for title, row in sorted(zip(titles, cyclic, strict=True), key=lambda pair: style.variant(pair[1])):
+        found[title].append(_line(row, style.variant(row), looks[style.variant(row)], table, runs_dir))
+    return found or {"": static}
 
 
 def _method_panels(table: AggregatedMethods, runs_dir: Path) -> dict[str, list[_Line]]:
@@ -109,11 +107,8 @@ def _line(
 def _columns(table: AggregatedGrid | AggregatedMethods, count: int) -> int:
     """As many columns as each pattern has multipliers, where patterns have equally many; else three."""
     if isinstance(table, AggregatedGrid):
-        by_pattern: dict[str | None, set[float | None]] = {}
-        for row in table.rows:
-            if row.pattern is not None:
-                by_pattern.setdefault(row.pattern, set()).add(row.multiplier)
-        counts = {len(multipliers) for multipliers in by_pattern.values()}
+        settings = {(row.pattern, row.multiplier) for row in table.rows if row.pattern is not None}
+        counts = set(Counter(pattern for pattern, _ in settings).values())
         if len(counts) == 1 and max(counts) <= 4:
             return counts.pop()
     return min(3, count)

@@ -71,18 +71,15 @@ def _draw_static(axis: Axes, static: GridResult | None) -> None:
 
 
 def _draw_point(axis: Axes, row: GridResult, center: float, offset: float, point: Look) -> None:
-    accuracy, published = row.accuracy, row.published
-    if accuracy.mean is not None:
-        _point(axis, center - offset, accuracy.mean, accuracy.std, point, hollow=False)
-    if published is not None:
-        _point(axis, center + offset, published.mean, published.std, point, hollow=True)
-
-
-def _point(axis: Axes, x: float, mean: float, std: float | None, point: Look, *, hollow: bool) -> None:
-    if std is not None:
-        axis.plot([x, x], [mean - std, mean + std], color=point.color, linewidth=0.7 if hollow else 1.1)
-    face = PAPER if hollow else point.color
-    axis.plot([x], [mean], color=point.color, marker=point.marker, markersize=4.2, markerfacecolor=face)
+    """Ours, and the paper's hollow beside it."""
+    for x, value, hollow in ((center - offset, row.accuracy, False), (center + offset, row.published, True)):
+        if value is None or value.mean is None:
+            continue
+        if value.std is not None:
+            ends = [value.mean - value.std, value.mean + value.std]
+            axis.plot([x, x], ends, color=point.color, linewidth=0.7 if hollow else 1.1)
+        face = PAPER if hollow else point.color
+        axis.plot([x], [value.mean], color=point.color, marker=point.marker, markersize=4.2, markerfacecolor=face)
 
 
 def _alt(table: AggregatedGrid, cyclic: Sequence[GridResult]) -> str:
