@@ -41,7 +41,7 @@ GRIDS = [table.id for table in PLAN.tables if isinstance(table, GridTable)]
 TABLE_FILES = [
     f"{TABLES}/{table}.{form}"
     for table in [*TABLES_BY_ID, "table6", "tableB1"]
-    for form in ["csv", "md", "tex", "html"]
+    for form in contents.FORMATS
 ]
 GRID_FIGURES = contents.grid_figures()
 METHODS_FIGURES = contents.methods_figures()
@@ -58,8 +58,8 @@ FIGURE_FILES = [
 EVIDENCE = f"{RESULTS}/analysis/evidence.json"
 EVIDENCE_FILES = [
     f"{TABLES}/{table}.{form}"
-    for table in ["comparison", "claims", "audit"]
-    for form in ["csv", "md", "tex", "html"]
+    for table in contents.EVIDENCE
+    for form in contents.FORMATS
 ]
 FRAMES = [f"{TABLES}/runs.csv", f"{TABLES}/epochs.csv"]
 APPENDIX = f"{TABLES}/appendix.tex"

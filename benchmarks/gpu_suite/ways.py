@@ -16,7 +16,7 @@ from benchmarks.gpu_suite.suite import Setting
 from benchmarks.variants import changed, masked_model
 from east.config import RunSpec, read_config
 from east.config.plan import method_specs
-from east.config.run import ModelName
+from east.config.vocabulary import ModelName
 from east.data.batches import TensorBatches
 from east.data.catalog import DATASETS
 from east.errors import EastError

@@ -3,16 +3,25 @@
 import hashlib
 import shlex
 import statistics
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, overload
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, TypeAdapter, ValidationError, model_validator
+from pydantic import Field, TypeAdapter, ValidationError
 
 from east.analysis.published import PublishedGrid, PublishedRow, ScheduleColumns, read_published_grid
 from east.config.run import Frozen, of_another_revision
-from east.config.tables import Comparing, GridRow, GridTable, MethodsTable, RunReference, Summarising, Table
-from east.config.vocabulary import DatasetName, ModelName
+from east.config.tables import (
+    Comparing,
+    GridHead,
+    GridRow,
+    MethodColumns,
+    MethodsHead,
+    MethodsTable,
+    RunReference,
+    Summarising,
+    Table,
+)
 from east.errors import EastError
 from east.files import write_atomically
 from east.training.records import Inputs, RunInput, describe, summary_path
@@ -20,6 +29,8 @@ from east.version import REVISION
 
 if TYPE_CHECKING:
     import pandas as pd
+
+T = TypeVar("T")
 
 SeedStatus = Literal["finished", "diverged", "missing"]
 
@@ -32,12 +43,6 @@ class SeedValue(Frozen):
     status: SeedStatus
     accuracy: float | None = None
     diverged_at_epoch: int | None = None
-
-    @model_validator(mode="after")
-    def _accuracy_if_finished(self) -> Self:
-        if (self.accuracy is not None) != (self.status == "finished"):
-            raise ValueError("a run has an accuracy if, and only if, it finished")
-        return self
 
 
 class Accuracy(Frozen):
@@ -96,29 +101,15 @@ class GridResult(ScheduleColumns):
     difference: float | None = Field(description="mean minus the published mean")
 
 
-class MethodResult(Frozen):
+class MethodResult(MethodColumns):
     """A row of the methods table with its numbers."""
 
-    id: str
-    method: str
-    model: ModelName
-    width: int
-    dataset: DatasetName
-    recipe: str
-    note: str | None
     accuracy: Accuracy
 
 
-class AggregatedGrid(Frozen):
+class AggregatedGrid(GridHead):
     """One of Tables 2-5 with its numbers."""
 
-    kind: Literal["grid"] = "grid"
-    id: str
-    title: str
-    model: ModelName
-    width: int
-    dataset: DatasetName
-    density: float
     comparable: bool
     summarising: Summarising
     comparing: Comparing = Comparing()
@@ -132,31 +123,16 @@ class AggregatedGrid(Frozen):
         return next((row for row in self.rows if row.pattern is None), None)
 
 
-class AggregatedMethods(Frozen):
+class AggregatedMethods(MethodsHead):
     """The methods table with its numbers."""
 
-    kind: Literal["methods"] = "methods"
-    id: str
-    title: str
-    density: float
-    summarising: Summarising
     inputs: Inputs = Inputs()
     rows: tuple[MethodResult, ...]
 
 
-AggregatedTable = Annotated[AggregatedGrid | AggregatedMethods, Field(discriminator="kind")]
-
-_ADAPTER: TypeAdapter[AggregatedGrid | AggregatedMethods] = TypeAdapter(AggregatedTable)
-
-
-@overload
-def aggregate(table: GridTable, runs_dir: Path, *, published_dir: Path, partial: bool = False) -> AggregatedGrid: ...
-
-
-@overload
-def aggregate(
-    table: MethodsTable, runs_dir: Path, *, published_dir: Path, partial: bool = False
-) -> AggregatedMethods: ...
+_ADAPTER: TypeAdapter[AggregatedGrid | AggregatedMethods] = TypeAdapter(
+    Annotated[AggregatedGrid | AggregatedMethods, Field(discriminator="kind")]
+)
 
 
 def aggregate(
@@ -179,7 +155,12 @@ def aggregate(
     # What is missing is None from here on, as in the file that is written.
     found = runs.astype(object).where(runs.notna(), None).to_dict("index")
     seeds = {run.id: _seed_value(run, found[run.id], table.summarising) for run in references}
-    accuracies = [_accuracy([seeds[run.id] for run in row.runs], table.summarising) for row in table.rows]
+    accuracies = []
+    for row in table.rows:
+        of_row = tuple(seeds[run.id] for run in row.runs)
+        values = [seed.accuracy for seed in of_row if seed.accuracy is not None]
+        mean, std = mean_and_std(values, table.summarising.spread)
+        accuracies.append(Accuracy(seeds=of_row, mean=mean, std=std))
     inputs = Inputs(
         runs={
             run.id: RunInput(fingerprint=run.fingerprint, summary=digest)
@@ -188,13 +169,29 @@ def aggregate(
         },
     )
     if isinstance(table, MethodsTable):
-        return _aggregate_methods(table, accuracies, inputs)
+        rows = zip(table.rows, accuracies, strict=True)
+        return AggregatedMethods(
+            **table.model_dump(exclude={"rows"}),
+            inputs=inputs,
+            rows=tuple(MethodResult(**row.model_dump(exclude={"runs"}), accuracy=accuracy) for row, accuracy in rows),
+        )
     published = None
     if table.published:
         path = published_dir / table.published
         published = read_published_grid(path)
         inputs = inputs.model_copy(update={"files": {path.name: hashlib.sha256(path.read_bytes()).hexdigest()}})
-    return _aggregate_grid(table, accuracies, published, inputs)
+    # A table may try other static rows as well (another topology, say): changes are against the first.
+    place = next((place for place, row in enumerate(table.rows) if row.pattern is None), None)
+    static_mean = None if place is None else accuracies[place].mean
+    return AggregatedGrid(
+        **table.model_dump(exclude={"published", "rows"}),
+        published_table=published.number if published else None,
+        inputs=inputs,
+        rows=tuple(
+            _grid_result(row, accuracy, None if number == place else static_mean, published)
+            for number, (row, accuracy) in enumerate(zip(table.rows, accuracies, strict=True))
+        ),
+    )
 
 
 def write_json(aggregated: AggregatedGrid | AggregatedMethods, path: Path) -> None:
@@ -213,12 +210,21 @@ def read_json(path: Path) -> AggregatedGrid | AggregatedMethods:
     Raises:
         EastError: The file cannot be read or is not a summarised table.
     """
+    return validated(path, _ADAPTER.validate_json, "a summarised table")
+
+
+def validated(path: Path, validate: Callable[[bytes], T], what: str) -> T:
+    """The content of a file that an earlier job wrote.
+
+    Raises:
+        EastError: The file cannot be read or is not `what`.
+    """
     try:
-        return _ADAPTER.validate_json(path.read_bytes())
+        return validate(path.read_bytes())
     except OSError as error:
         raise EastError(f"{path} cannot be read: {error.strerror}.") from error
     except ValidationError as error:
-        raise EastError(f"{path} is not a summarised table: {describe(error)}.") from error
+        raise EastError(f"{path} is not {what}: {describe(error)}.") from error
 
 
 def mean_and_std(values: Sequence[float], spread: Literal["sample", "population"]) -> tuple[float | None, float | None]:
@@ -249,36 +255,27 @@ def _read_runs(references: Sequence[RunReference], runs_dir: Path, *, partial: b
     stale = runs[runs["status"] == "stale"]
     if len(stale):
         files = shlex.join(str(summary_path(runs_dir, run)) for run in stale.index)
-        refused = " ".join(
-            f"{_count(alike.index)} in {runs_dir} {_why_stale(int(revision))} ({', '.join(alike.index)})."
-            for revision, alike in stale.groupby(stale["revision"].fillna(REVISION), sort=False)
-        )
+        refused = ""
+        for revision, alike in stale.groupby(stale["revision"].fillna(REVISION), sort=False):
+            why = "trained with other settings than the plan's"
+            if revision != REVISION:
+                why = of_another_revision(int(revision))
+            refused += f"{_runs_are(len(alike))} in {runs_dir} {why} ({', '.join(alike.index)}). "
         raise EastError(
-            f"{refused} Train again, with the same --configfile, by "
+            f"{refused}Train again, with the same --configfile, by "
             f"`snakemake --cores all --forcerun {files}`, or delete the folders named above."
         )
     missing = runs.index[~runs["status"].isin(["finished", "diverged"])]
     if len(missing) and not partial:
         raise EastError(
-            f"{_count(missing)} in {runs_dir} without a summary: {', '.join(missing)}. "
+            f"{_runs_are(len(missing))} in {runs_dir} without a summary: {', '.join(missing)}. "
             "Let `snakemake --cores all` finish them, or ask for a partial table."
         )
     return runs
 
 
-def _why_stale(revision: int) -> str:
-    """Why a summary is not that of the plan's run."""
-    return "trained with other settings than the plan's" if revision == REVISION else of_another_revision(revision)
-
-
-def _count(runs: Iterable[str]) -> str:
-    number = len(list(runs))
+def _runs_are(number: int) -> str:
     return "1 run is" if number == 1 else f"{number} runs are"
-
-
-def _accuracy(seeds: Sequence[SeedValue], summarising: Summarising) -> Accuracy:
-    mean, std = mean_and_std([seed.accuracy for seed in seeds if seed.accuracy is not None], summarising.spread)
-    return Accuracy(seeds=tuple(seeds), mean=mean, std=std)
 
 
 def _seed_value(run: RunReference, found: Mapping[Hashable, Any], summarising: Summarising) -> SeedValue:
@@ -294,31 +291,6 @@ def _seed_value(run: RunReference, found: Mapping[Hashable, Any], summarising: S
             "Hold out validation images, or set the summarised accuracy to `final`."
         )
     return SeedValue(run=run.id, seed=run.seed, status=status, accuracy=accuracy)
-
-
-def _aggregate_methods(table: MethodsTable, accuracies: Sequence[Accuracy], inputs: Inputs) -> AggregatedMethods:
-    rows = tuple(
-        MethodResult(**row.model_dump(exclude={"runs"}), accuracy=accuracy)
-        for row, accuracy in zip(table.rows, accuracies, strict=True)
-    )
-    return AggregatedMethods(**table.model_dump(exclude={"rows"}), inputs=inputs, rows=rows)
-
-
-def _aggregate_grid(
-    table: GridTable, accuracies: Sequence[Accuracy], published: PublishedGrid | None, inputs: Inputs
-) -> AggregatedGrid:
-    # A table may try other static rows as well (another topology, say): changes are against the first.
-    static = next((row for row in table.rows if row.pattern is None), None)
-    static_mean = accuracies[table.rows.index(static)].mean if static is not None else None
-    return AggregatedGrid(
-        **table.model_dump(exclude={"published", "rows"}),
-        published_table=published.number if published else None,
-        inputs=inputs,
-        rows=tuple(
-            _grid_result(row, accuracy, None if row is static else static_mean, published)
-            for row, accuracy in zip(table.rows, accuracies, strict=True)
-        ),
-    )
 
 
 def _grid_result(

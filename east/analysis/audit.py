@@ -1,5 +1,6 @@
 """What in the paper's tables does not fit together, found by rules that name no cell."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Literal
@@ -28,7 +29,7 @@ DOUBLE = 0.005
 """Relative distance from twice a size that still counts as twice."""
 
 
-class Finding(Frozen):
+class AuditFinding(Frozen):
     """Something printed that cannot be, or cannot mean what it says."""
 
     rule: Rule
@@ -40,14 +41,8 @@ class Finding(Frozen):
 
 def audit(
     grids: Sequence[PublishedGrid], recipes: Sequence[PublishedRecipe], costs: Sequence[PublishedCost]
-) -> tuple[Finding, ...]:
-    """Apply every rule to the paper's tables.
-
-    Args:
-        grids: Tables 2-5.
-        recipes: Table B.1.
-        costs: Table 6.
-    """
+) -> tuple[AuditFinding, ...]:
+    """Apply every rule to the paper's tables."""
     return (
         *(finding for grid in grids for finding in changes_that_do_not_add_up(grid)),
         *(finding for grid in grids for finding in cycles_that_do_not_fit(grid, recipes)),
@@ -57,55 +52,55 @@ def audit(
     )
 
 
-def changes_that_do_not_add_up(grid: PublishedGrid) -> tuple[Finding, ...]:
+def changes_that_do_not_add_up(grid: PublishedGrid) -> tuple[AuditFinding, ...]:
     """Changes, to one decimal, that are not the row's mean minus the static row's."""
-    findings = []
-    for row in grid.rows:
-        value = published_value(row, grid.static)
-        if value.change is None or value.change_from_means is None or grid.static is None:
-            continue
-        if not value.change_contradicts_means:
-            continue
-        findings.append(
-            Finding(
-                rule="change does not add up",
-                table=grid.number,
-                row=row.settings,
-                numbers={
-                    "mean": row.accuracy_mean,
-                    "static_mean": grid.static.accuracy_mean,
-                    "printed_change": value.change,
-                    "recomputed_change": round(value.change_from_means, 4),
-                },
-                text=f"Table {grid.number} prints a change of {signed(value.change, 1)} for {row.settings}, but "
-                f"{row.accuracy_mean:.2f} minus the static row's {grid.static.accuracy_mean:.2f} is "
-                f"{signed(value.change_from_means)}.",
-            )
+    static = grid.static
+    values = [(row, published_value(row, static)) for row in grid.rows]
+    return tuple(
+        AuditFinding(
+            rule="change does not add up",
+            table=grid.number,
+            row=row.settings,
+            numbers={
+                "mean": row.accuracy_mean,
+                "static_mean": static.accuracy_mean,
+                "printed_change": value.change,
+                "recomputed_change": round(value.change_from_means, 4),
+            },
+            text=f"Table {grid.number} prints a change of {signed(value.change, 1)} for {row.settings}, but "
+            f"{row.accuracy_mean:.2f} minus the static row's {static.accuracy_mean:.2f} is "
+            f"{signed(value.change_from_means)}.",
         )
-    return tuple(findings)
+        for row, value in values
+        if static and value.change is not None and value.change_from_means is not None
+        if value.change_contradicts_means
+    )
 
 
-def cycles_that_do_not_fit(grid: PublishedGrid, recipes: Sequence[PublishedRecipe]) -> tuple[Finding, ...]:
+def cycles_that_do_not_fit(grid: PublishedGrid, recipes: Sequence[PublishedRecipe]) -> tuple[AuditFinding, ...]:
     """Rows whose cycles outlast every training with cycles that Table B.1 prints for the data set.
 
-    Any network's recipe excuses a row, because the tables do not say which recipe they follow.
+    Any network's recipe excuses a row, because the tables do not say which recipe they follow. A recipe for
+    `CIFAR-10/100` is for both.
     """
-    trainings = [(recipe.epochs, recipe.cycle_length) for recipe in recipes if _covers(recipe, grid)]
+    family, _, name = grid.rows[0].dataset.rpartition("-")
+    schedules = []
+    for recipe in recipes:
+        recipe_family, _, names = recipe.data.rpartition("-")
+        if recipe.cycle_length is not None and recipe_family == family and name in names.split("/"):
+            schedules.append((recipe.epochs, recipe.cycle_length))
+    printed = listed([str(epochs) for epochs in sorted({epochs for epochs, _ in schedules})])
     findings = []
     for row in grid.rows:
-        if row.cycles is None:
+        if row.cycles is None or not schedules:
             continue
         growth = row.length_multiplier or 1.0
-        schedules = [(epochs, length) for epochs, length in trainings if length is not None]
-        if not schedules or any(
-            math.fsum(cycle_lengths(row.cycles, length, growth)) <= epochs for epochs, length in schedules
-        ):
+        if any(math.fsum(cycle_lengths(row.cycles, length, growth)) <= epochs for epochs, length in schedules):
             continue
         epochs, length = max(schedules)
         lengths = cycle_lengths(row.cycles, length, growth)
-        printed = listed([str(epochs) for epochs in sorted({epochs for epochs, _ in schedules})])
         findings.append(
-            Finding(
+            AuditFinding(
                 rule="cycles do not fit",
                 table=grid.number,
                 row=row.settings,
@@ -118,24 +113,21 @@ def cycles_that_do_not_fit(grid: PublishedGrid, recipes: Sequence[PublishedRecip
     return tuple(findings)
 
 
-def settings_of_one_table_only(grids: Sequence[PublishedGrid]) -> tuple[Finding, ...]:
+def settings_of_one_table_only(grids: Sequence[PublishedGrid]) -> tuple[AuditFinding, ...]:
     """Rows of one table alone, where all other tables print a row that differs from it in a single setting."""
     findings = []
     for grid in grids:
         others = [other for other in grids if other is not grid]
         if len(others) < 2:
             continue
-        here = {row.key for row in grid.rows}
         everywhere_else = set.intersection(*({row.key for row in other.rows} for other in others))
-        for row in grid.rows:
-            if any(other.find(*row.key) for other in others):
-                continue
-            for key in everywhere_else - here:
-                different = [_COLUMNS[i] for i in range(len(_COLUMNS)) if row.key[i] != key[i]]
-                if len(different) != 1:
-                    continue
+        here = {row.key for row in grid.rows}
+        alone = [row for row in grid.rows if not any(other.find(*row.key) for other in others)]
+        for row, key in itertools.product(alone, everywhere_else - here):
+            different = [column for column, ours, theirs in zip(_COLUMNS, row.key, key, strict=True) if ours != theirs]
+            if len(different) == 1:
                 findings.append(
-                    Finding(
+                    AuditFinding(
                         rule="setting of one table only",
                         table=grid.number,
                         row=row.settings,
@@ -148,7 +140,7 @@ def settings_of_one_table_only(grids: Sequence[PublishedGrid]) -> tuple[Finding,
     return tuple(findings)
 
 
-def parts_that_do_not_add_up(costs: Sequence[PublishedCost]) -> tuple[Finding, ...]:
+def parts_that_do_not_add_up(costs: Sequence[PublishedCost]) -> tuple[AuditFinding, ...]:
     """A combined system of Table 6 that has more parameters, or fewer, than its parts add to the baseline.
 
     The first row is the baseline, a row `<system> w/ <part>` adds one part to it, and `<system> Combined` adds all. A
@@ -156,7 +148,7 @@ def parts_that_do_not_add_up(costs: Sequence[PublishedCost]) -> tuple[Finding, .
     left over, the parts that have activations but no parameters in their own row are named as well: a module that
     is executed and has none stands in for one that has.
     """
-    findings: list[Finding] = []
+    findings: list[AuditFinding] = []
     for combined in costs:
         system, _, last = combined.method.rpartition(" ")
         parts = [row for row in costs if row.method.startswith(f"{system} w/ ")]
@@ -170,7 +162,7 @@ def parts_that_do_not_add_up(costs: Sequence[PublishedCost]) -> tuple[Finding, .
             continue
         sums = listed([f"{method} {signed(size)}" for method, size in added.items()])
         findings.append(
-            Finding(
+            AuditFinding(
                 rule="parts do not add up",
                 table="6",
                 row=combined.method,
@@ -190,13 +182,13 @@ def parts_that_do_not_add_up(costs: Sequence[PublishedCost]) -> tuple[Finding, .
     return tuple(findings)
 
 
-def parameters_counted_twice(costs: Sequence[PublishedCost]) -> tuple[Finding, ...]:
+def parameters_counted_twice(costs: Sequence[PublishedCost]) -> tuple[AuditFinding, ...]:
     """Rows of Table 6 with twice the parameters of its first row: a second, dense weight for every weight."""
     if not costs:
         return ()
     baseline = costs[0]
     return tuple(
-        Finding(
+        AuditFinding(
             rule="parameters counted twice",
             table="6",
             row=row.method,
@@ -212,7 +204,7 @@ def parameters_counted_twice(costs: Sequence[PublishedCost]) -> tuple[Finding, .
 
 def _activations_without_parameters(
     baseline: PublishedCost, parts: Sequence[PublishedCost], combined: PublishedCost, left_over: float
-) -> list[Finding]:
+) -> list[AuditFinding]:
     findings = []
     for part in parts:
         parameters = part.param_size_mb - baseline.param_size_mb
@@ -220,7 +212,7 @@ def _activations_without_parameters(
         if abs(parameters) > 2 * PRINTED + 1e-9 or activations <= 4 * PRINTED:
             continue
         findings.append(
-            Finding(
+            AuditFinding(
                 rule="activations without parameters",
                 table="6",
                 row=part.method,
@@ -238,10 +230,3 @@ def _activations_without_parameters(
 
 
 _COLUMNS = ("Pattern", "Multiplier", "Cycles", "Length Mult.")
-
-
-def _covers(recipe: PublishedRecipe, grid: PublishedGrid) -> bool:
-    """Whether a recipe is for the data set of a table; `CIFAR-10/100` is for both."""
-    family, _, name = grid.rows[0].dataset.rpartition("-")
-    recipe_family, _, names = recipe.data.rpartition("-")
-    return family == recipe_family and name in names.split("/")

@@ -1,11 +1,12 @@
 """The trends that Section C states, as tests: matched pairs of rows, the share that agree, a sign test and an effect.
 
-Each claim is a function from a table to the pairs it speaks of; the paper's tables and ours go through the same one.
+Each claim pairs the rows of a frame (`schedule_rows`); the paper's tables and ours go through the same one.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from itertools import groupby
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
@@ -25,26 +26,12 @@ from east.analysis.words import counted, p_text, signed
 from east.config.run import Frozen
 from east.config.tables import Comparing
 
-LOWER_MULTIPLIER = 3.0
-HIGHER_MULTIPLIER = 10.0
-"""The multipliers that Section C sets against each other."""
+if TYPE_CHECKING:
+    import pandas as pd
 
-_COLUMNS = set(ScheduleColumns.model_fields)
-
-
-class ScheduleRow(ScheduleColumns):
-    """A row of Tables 2-5, the paper's or ours, that has a mean."""
-
-    sample: Sample
-    complete: bool = Field(description="whether every planned run is behind the mean")
-
-
-class ScheduleTable(Frozen):
-    """One of Tables 2-5, the paper's or ours."""
-
-    id: str = Field(description="`table2` for the paper's Table 2 and for ours beside it")
-    model: str = Field(description="network, such as `resnet34`")
-    rows: tuple[ScheduleRow, ...]
+SCHEDULE = ("pattern", "multiplier", "cycles", "length_multiplier")
+STATIC = "static"
+"""Stands in a frame of rows for the pattern of those without cycles."""
 
 
 class Pair(Frozen):
@@ -109,127 +96,103 @@ class Claim:
     Args:
         id: Stable name.
         statement: What is claimed, as a sentence.
-        pairs: The matched pairs of a table, with the row that should be higher first.
+        higher: The rows that should be higher, as a pandas query.
+        lower: The rows that each of them is compared with.
+        same: What both rows of a pair have in common, beside their table.
         possibility: Whether it says that something may happen: one pair beyond noise shows it, and no majority need.
     """
 
     id: str
     statement: str
-    pairs: Callable[[ScheduleTable], tuple[Pair, ...]]
+    higher: str
+    lower: str
+    same: tuple[str, ...] = ()
     possibility: bool = False
 
-
-def published_schedules(grid: PublishedGrid, comparing: Comparing) -> ScheduleTable:
-    """The rows of a table as printed."""
-    return ScheduleTable(
-        id=f"table{grid.number}",
-        model=grid.rows[0].model.lower(),
-        rows=tuple(
-            ScheduleRow(
-                **row.model_dump(include=_COLUMNS),
-                sample=printed_sample(row.accuracy_mean, row.accuracy_std, comparing),
-                complete=True,
+    def pairs(self, rows: "pd.DataFrame") -> tuple[Pair, ...]:
+        """The matched pairs of some `schedule_rows`, table by table."""
+        matched = rows.query(self.higher).merge(
+            rows.query(self.lower), on=["table", *self.same], suffixes=("_higher", "_lower")
+        )
+        # The p-value does not depend on the level of the interval, which is not used here.
+        return tuple(
+            Pair(
+                table=pair["table"],
+                higher=pair["settings_higher"],
+                lower=pair["settings_lower"],
+                difference=pair["sample_higher"].mean - pair["sample_lower"].mean,
+                p=test.p if (test := welch(pair["sample_higher"], pair["sample_lower"], level=0.95)) else None,
+                complete=pair["complete_higher"] and pair["complete_lower"],
             )
-            for row in grid.rows
-        ),
-    )
-
-
-def our_schedules(table: AggregatedGrid) -> ScheduleTable:
-    """The rows of ours that have a mean, without those that differ in more than the columns say."""
-    return ScheduleTable(
-        id=f"table{table.published_table}" if table.published_table else table.id,
-        model=table.model,
-        rows=tuple(
-            ScheduleRow(
-                **row.model_dump(include=_COLUMNS),
-                sample=sample,
-                complete=row.accuracy.complete,
-            )
-            for row in table.rows
-            if row.printed and (sample := our_sample(row.accuracy))
-        ),
-    )
-
-
-def ten_times_beats_three(table: ScheduleTable) -> tuple[Pair, ...]:
-    """10× against 3×, with the same pattern, cycles and lengths."""
-    return _matched(
-        table,
-        higher=lambda row: row.multiplier == HIGHER_MULTIPLIER,
-        lower=lambda row: row.multiplier == LOWER_MULTIPLIER,
-        same=lambda row: (row.pattern, row.cycles, row.length_multiplier),
-    )
-
-
-def two_cycles_beat_one(table: ScheduleTable) -> tuple[Pair, ...]:
-    """Two cycles, equal or not, against one, with the same pattern and multiplier."""
-    return _matched(
-        table,
-        higher=lambda row: row.cycles == 2,
-        lower=lambda row: row.cycles == 1,
-        same=lambda row: (row.pattern, row.multiplier),
-    )
-
-
-def longer_cycles_beat_equal(table: ScheduleTable) -> tuple[Pair, ...]:
-    """Cycles of growing length against as many of equal length, with the same pattern and multiplier."""
-    return _matched(
-        table,
-        higher=lambda row: row.length_multiplier is not None and row.length_multiplier > 1,
-        lower=lambda row: row.length_multiplier == 1,
-        same=lambda row: (row.pattern, row.multiplier, row.cycles),
-    )
-
-
-def cyclic_beats_static(table: ScheduleTable) -> tuple[Pair, ...]:
-    """Every cyclic row against the static one."""
-    return _matched(
-        table,
-        higher=lambda row: row.pattern is not None,
-        lower=lambda row: row.pattern is None,
-        same=lambda row: None,
-    )
-
-
-def static_beats_low_cosine_on_resnet34(table: ScheduleTable) -> tuple[Pair, ...]:
-    """The static row against cosine cycles with the lower multiplier, on ResNet-34."""
-    if table.model != "resnet34":
-        return ()
-    return _matched(
-        table,
-        higher=lambda row: row.pattern is None,
-        lower=lambda row: row.pattern == "cosine" and row.multiplier == LOWER_MULTIPLIER,
-        same=lambda row: None,
-    )
+            for pair in matched.to_dict("records")
+        )
 
 
 CLAIMS = (
-    Claim("multiplier", "A density multiplier of 10× beats one of 3×.", ten_times_beats_three),
-    Claim("cycles", "Two cycles beat one.", two_cycles_beat_one),
-    Claim("length", "A longer second cycle beats two of equal length.", longer_cycles_beat_equal),
-    Claim("cyclic", "Cyclic sparsity beats static sparsity.", cyclic_beats_static),
+    Claim(
+        "multiplier",
+        "A density multiplier of 10× beats one of 3×.",
+        "multiplier == 10",
+        "multiplier == 3",
+        ("pattern", "cycles", "length_multiplier"),
+    ),
+    Claim("cycles", "Two cycles beat one.", "cycles == 2", "cycles == 1", ("pattern", "multiplier")),
+    Claim(
+        "length",
+        "A longer second cycle beats two of equal length.",
+        "length_multiplier > 1",
+        "length_multiplier == 1",
+        ("pattern", "multiplier", "cycles"),
+    ),
+    Claim("cyclic", "Cyclic sparsity beats static sparsity.", "pattern != @STATIC", "pattern == @STATIC"),
     Claim(
         "may-lose",
         "On ResNet-34, cosine cycles with a low multiplier may lose to static sparsity.",
-        static_beats_low_cosine_on_resnet34,
+        "model == 'resnet34' and pattern == @STATIC",
+        "pattern == 'cosine' and multiplier == 3",
         possibility=True,
     ),
 )
 
 
+def schedule_rows(tables: Sequence[PublishedGrid | AggregatedGrid], comparing: Comparing) -> "pd.DataFrame":
+    """The rows that have a mean, of the paper's tables or of ours; not those that differ in more than the columns say.
+
+    Args:
+        tables: Ours stand under the id of the paper's table that they are beside.
+        comparing: How the printed ± are read.
+
+    Returns:
+        A row a row, with `table`, `model`, the four columns of `SCHEDULE`, their `settings` in words, the `sample`, and
+        whether it is `complete`: every planned run is behind the mean.
+    """
+    import pandas as pd
+
+    found: list[tuple[object, ...]] = []
+    samples: list[tuple[ScheduleColumns, Sample, bool]]
+    for table in tables:
+        if isinstance(table, PublishedGrid):
+            name, model = f"table{table.number}", table.rows[0].model.lower()
+            samples = [
+                (row, printed_sample(row.accuracy_mean, row.accuracy_std, comparing), True) for row in table.rows
+            ]
+        else:
+            name, model = f"table{table.published_table}" if table.published_table else table.id, table.model
+            samples = [
+                (row, sample, row.accuracy.complete)
+                for row in table.rows
+                if row.printed and (sample := our_sample(row.accuracy))
+            ]
+        found += [(name, model, *row.key, row.settings, sample, complete) for row, sample, complete in samples]
+    rows = pd.DataFrame(found, columns=["table", "model", *SCHEDULE, "settings", "sample", "complete"])
+    return rows.fillna({"pattern": STATIC})
+
+
 def check_claims(
     published: Sequence[PublishedGrid], ours: Sequence[AggregatedGrid], comparing: Comparing
 ) -> tuple[ClaimTest, ...]:
-    """Put every claim to the paper's tables and to ours, the pairs of all tables together.
-
-    Args:
-        published: Tables 2-5 as printed.
-        ours: The summarised grids.
-        comparing: Level of tests and intervals, and how the printed ± are read.
-    """
-    theirs = [published_schedules(grid, comparing) for grid in published]
-    here = [our_schedules(table) for table in ours]
+    """Put every claim to the paper's tables and to ours, the pairs of all tables together."""
+    theirs, here = schedule_rows(published, comparing), schedule_rows(ours, comparing)
     return tuple(
         ClaimTest(
             id=claim.id,
@@ -242,26 +205,30 @@ def check_claims(
     )
 
 
-def support(claim: Claim, tables: Sequence[ScheduleTable], level: float) -> Support:
-    """How some tables stand to a claim.
+def support(claim: Claim, rows: "pd.DataFrame", level: float) -> Support:
+    """How some `schedule_rows` stand to a claim.
 
     Verdict, with α = 1 - `level`: a trend `holds` where the sign test is below α and more pairs agree than disagree,
     and is `reversed` where more disagree; a possibility `holds` where some pair agrees beyond noise, and is `not seen`
     where no pair agrees at all; `undecided` is the rest.
     """
-    pairs = tuple(pair for table in tables for pair in claim.pairs(table))
+    pairs = claim.pairs(rows)
     differences = [pair.difference for pair in pairs]
     agree = sum(difference > 0 for difference in differences)
     ties = differences.count(0.0)
-    tested = [pair for pair in pairs if pair.p is not None]
-    corrected = holm([pair.p for pair in tested if pair.p is not None])
-    beyond_noise = sum(pair.difference > 0 and p < 1 - level for pair, p in zip(tested, corrected, strict=True))
-    sign_p = sign_test(agree, len(pairs) - ties - agree)
+    disagree = len(pairs) - ties - agree
+    tested = [(pair.difference, pair.p) for pair in pairs if pair.p is not None]
+    corrected = zip(tested, holm([p for _, p in tested]), strict=True)
+    beyond_noise = sum(difference > 0 and p < 1 - level for (difference, _), p in corrected)
+    sign_p = sign_test(agree, disagree)
     effect = mean_interval(differences, level)
-    if claim.possibility:
-        verdict = _possibility_verdict(len(pairs), agree, beyond_noise)
-    else:
-        verdict = _trend_verdict(len(pairs), agree, ties, sign_p, 1 - level)
+    verdict: ClaimVerdict = "undecided"
+    if not pairs:
+        verdict = "no pairs"
+    elif claim.possibility:
+        verdict = "holds" if beyond_noise else "undecided" if agree else "not seen"
+    elif sign_p is not None and sign_p < 1 - level:
+        verdict = "holds" if agree > disagree else "reversed"
     return Support(
         pairs=pairs,
         agree=agree,
@@ -270,65 +237,22 @@ def support(claim: Claim, tables: Sequence[ScheduleTable], level: float) -> Supp
         beyond_noise=beyond_noise,
         sign_p=sign_p,
         effect=effect,
-        by_table=tuple(_table_share(table, pairs) for table in dict.fromkeys(pair.table for pair in pairs)),
+        by_table=tuple(
+            _table_share(table, [pair.difference for pair in of])
+            for table, of in groupby(pairs, key=lambda pair: pair.table)
+        ),
         verdict=verdict,
         summary=_summary(pairs, agree, beyond_noise, sign_p, effect, level),
     )
 
 
-def _matched(
-    table: ScheduleTable,
-    *,
-    higher: Callable[[ScheduleRow], bool],
-    lower: Callable[[ScheduleRow], bool],
-    same: Callable[[ScheduleRow], object],
-) -> tuple[Pair, ...]:
-    return tuple(
-        _pair(table, first, second)
-        for first in table.rows
-        if higher(first)
-        for second in table.rows
-        if lower(second) and same(first) == same(second)
-    )
-
-
-def _pair(table: ScheduleTable, higher: ScheduleRow, lower: ScheduleRow) -> Pair:
-    # The p-value does not depend on the level, which is that of an interval nobody reads here.
-    test = welch(higher.sample, lower.sample, level=0.95)
-    return Pair(
-        table=table.id,
-        higher=higher.settings,
-        lower=lower.settings,
-        difference=higher.sample.mean - lower.sample.mean,
-        p=test.p if test else None,
-        complete=higher.complete and lower.complete,
-    )
-
-
-def _table_share(table: str, pairs: Sequence[Pair]) -> TableShare:
-    differences = [pair.difference for pair in pairs if pair.table == table]
+def _table_share(table: str, differences: Sequence[float]) -> TableShare:
     return TableShare(
         table=table,
         agree=sum(difference > 0 for difference in differences),
         pairs=len(differences),
         mean_difference=sum(differences) / len(differences),
     )
-
-
-def _trend_verdict(pairs: int, agree: int, ties: int, sign_p: float | None, alpha: float) -> ClaimVerdict:
-    if not pairs:
-        return "no pairs"
-    if sign_p is None or sign_p >= alpha:
-        return "undecided"
-    return "holds" if agree > pairs - ties - agree else "reversed"
-
-
-def _possibility_verdict(pairs: int, agree: int, beyond_noise: int) -> ClaimVerdict:
-    if not pairs:
-        return "no pairs"
-    if beyond_noise:
-        return "holds"
-    return "undecided" if agree else "not seen"
 
 
 def _summary(

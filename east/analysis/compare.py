@@ -11,7 +11,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from east.analysis.aggregate import AggregatedGrid, GridResult, SeedStatus
+from east.analysis.aggregate import AggregatedGrid, GridResult
 from east.analysis.inference import (
     RankCorrelation,
     Sample,
@@ -69,17 +69,7 @@ class TableComparison(Frozen):
     reading: str = Field(description="what the two ± are taken for, in sentences")
 
 
-class _Weighed(Frozen):
-    """What there is to say of a row before the table is corrected as a whole."""
-
-    row: GridResult
-    ours: Sample | None
-    published: Sample | None
-    test: Welch | None = None
-    p_equivalent: float | None = None
-
-
-def compare(table: AggregatedGrid, published: PublishedGrid | None) -> TableComparison:
+def compare_with_paper(table: AggregatedGrid, published: PublishedGrid | None) -> TableComparison:
     """Set a table beside the paper's.
 
     Verdict of a row, with α = 1 - `level` and p-values corrected across the table:
@@ -102,14 +92,17 @@ def compare(table: AggregatedGrid, published: PublishedGrid | None) -> TableComp
         table: The summarised runs; it says margin and level (`comparing`).
         published: The paper's table, whose rows must all be there; None where there is none.
     """
-    weighed = [_weigh(row, table) for row in table.rows]
-    corrected = _corrected([found.test.p if found.test else None for found in weighed])
-    corrected_equivalent = _corrected([found.p_equivalent for found in weighed])
+    drafts = [_weigh(row, table) for row in table.rows]
+    corrected = _corrected([draft.test.p if draft.test else None for draft in drafts])
+    corrected_equivalent = _corrected([draft.p_equivalent for draft in drafts])
     rows = tuple(
-        _judge(found, p, p_equivalent, table)
-        for found, p, p_equivalent in zip(weighed, corrected, corrected_equivalent, strict=True)
+        _judge(row, draft.model_copy(update={"p_corrected": p, "p_equivalent_corrected": p_equivalent}), table)
+        for row, draft, p, p_equivalent in zip(table.rows, drafts, corrected, corrected_equivalent, strict=True)
     )
-    absent = _absent(table, published)
+    absent: tuple[str, ...] = ()
+    if published is not None and table.comparable:
+        shown = {row.key for row in table.rows if row.published}
+        absent = tuple(row.settings for row in published.rows if row.key not in shown)
     counts = Counter(row.verdict for row in rows)
     shift = mean_difference([row.test for row in rows if row.test], table.comparing.level)
     shifted = shift is not None and exceeds(shift, table.comparing.margin)
@@ -131,27 +124,12 @@ def compare(table: AggregatedGrid, published: PublishedGrid | None) -> TableComp
     )
 
 
-def _weigh(row: GridResult, table: AggregatedGrid) -> _Weighed:
+def _weigh(row: GridResult, table: AggregatedGrid) -> RowComparison:
+    """What there is to say of a row before the table is corrected as a whole."""
     comparing = table.comparing
     ours = our_sample(row.accuracy)
-    if row.published is None or not table.comparable:
-        return _Weighed(row=row, ours=ours, published=None)
-    published = printed_sample(row.published.mean, row.published.std, comparing)
-    if ours is None:
-        return _Weighed(row=row, ours=None, published=published)
-    return _Weighed(
-        row=row,
-        ours=ours,
-        published=published,
-        test=welch(ours, published, comparing.level),
-        p_equivalent=equivalence_p(ours, published, comparing.margin),
-    )
-
-
-def _judge(found: _Weighed, p: float | None, p_equivalent: float | None, table: AggregatedGrid) -> RowComparison:
-    row, ours, published = found.row, found.ours, found.published
-    verdict, reason = _verdict(found, p, p_equivalent, table)
-    sentences = [reason, _seeds_sentence(row) if published else "", _footnote_sentence(row) if published else ""]
+    theirs = row.published if table.comparable else None
+    published = printed_sample(theirs.mean, theirs.std, comparing) if theirs else None
     return RowComparison(
         row=row.id,
         settings=row.settings,
@@ -160,45 +138,57 @@ def _judge(found: _Weighed, p: float | None, p_equivalent: float | None, table: 
         diverged=len(row.accuracy.with_status("diverged")),
         missing=len(row.accuracy.with_status("missing")),
         difference=ours.mean - published.mean if ours and published else None,
-        test=found.test,
-        p_corrected=p,
-        p_equivalent=found.p_equivalent,
-        p_equivalent_corrected=p_equivalent,
-        verdict=verdict,
-        reason=" ".join(filter(None, sentences)),
+        test=welch(ours, published, comparing.level) if ours and published else None,
+        p_corrected=None,
+        p_equivalent=equivalence_p(ours, published, comparing.margin) if ours and published else None,
+        p_equivalent_corrected=None,
+        verdict="undecided",
+        reason="",
     )
 
 
-def _verdict(
-    found: _Weighed, p: float | None, p_equivalent: float | None, table: AggregatedGrid
-) -> tuple[Verdict, str]:
+def _judge(row: GridResult, found: RowComparison, table: AggregatedGrid) -> RowComparison:
+    verdict, reason = _verdict(row, found, table)
+    sentences = [reason]
+    if found.published:
+        counts = ((found.diverged, "diverged"), (found.missing, "did not run"))
+        lost = [f"{number} {words}" for number, words in counts if number]
+        used = row.accuracy.used
+        if lost:
+            behind = f"{used} {'is' if used == 1 else 'are'} behind the mean"
+            sentences.append(f"Of {counted(row.accuracy.planned, 'planned run')} {listed(lost)}; {behind}.")
+        if row.footnote:
+            sentences.append(f"Note: {row.footnote.rstrip('.')}.")
+    return found.model_copy(update={"verdict": verdict, "reason": " ".join(sentences)})
+
+
+def _verdict(row: GridResult, found: RowComparison, table: AggregatedGrid) -> tuple[Verdict, str]:
     comparing = table.comparing
     if found.published is None:
-        return "not comparable", _why_not_comparable(found.row, table)
+        return "not comparable", _why_not_comparable(row, table)
     if found.ours is None or found.ours.std is None or found.published.std is None:
         ours = counted(found.ours.runs if found.ours else 0, "finished run")
         theirs = counted(found.published.runs, "run")
         return "too few seeds", f"A spread needs two runs on each side; we have {ours}, the paper {theirs}."
     difference = f"The difference of {signed(found.ours.mean - found.published.mean)} points"
-    if found.test is None or p is None or p_equivalent is None:
+    test, p, p_equivalent = found.test, found.p_corrected, found.p_equivalent_corrected
+    if test is None or p is None or p_equivalent is None:
         return "undecided", f"{difference} cannot be tested, because neither side has any spread."
     alpha = 1 - comparing.level
-    errors = f"{signed(found.test.standard_errors, 1)} standard errors"
+    errors = f"{signed(test.standard_errors, 1)} standard errors"
     if p_equivalent < alpha:
-        if found.row.accuracy.with_status("diverged"):
+        if found.diverged:
             return "undecided", f"{difference} is within ±{comparing.margin:g} points, but only without what diverged."
         real = f", though not zero (corrected {p_text(p)})" if p < alpha else ""
         within = f"{difference} is within ±{comparing.margin:g} points (corrected {p_text(p_equivalent)}){real}."
         return "equivalent", within
     if p < alpha:
-        size = (
-            "" if exceeds(found.test, comparing.margin) else f"; whether it exceeds {comparing.margin:g} points is open"
-        )
+        size = "" if exceeds(test, comparing.margin) else f"; whether it exceeds {comparing.margin:g} points is open"
         return "different", f"{difference} is {errors} (corrected {p_text(p)}){size}."
-    interval = _interval(found.test, comparing)
     return "undecided", (
         f"{difference}, {errors}, is shown neither to be within ±{comparing.margin:g} points nor to be other than "
-        f"zero, corrected across the table ({interval} for the row alone).{_paper_sentence(found.published, comparing)}"
+        f"zero, corrected across the table ({_interval(test, comparing)} for the row alone)."
+        f"{_paper_sentence(found.published, comparing)}"
     )
 
 
@@ -225,29 +215,6 @@ def _why_not_comparable(row: GridResult, table: AggregatedGrid) -> str:
     if not row.printed:
         return "The row differs from the paper's in more than its columns say."
     return "The paper prints no such row."
-
-
-_LOST: dict[SeedStatus, str] = {"diverged": "diverged", "missing": "did not run"}
-
-
-def _seeds_sentence(row: GridResult) -> str:
-    lost = [f"{number} {words}" for status, words in _LOST.items() if (number := len(row.accuracy.with_status(status)))]
-    if not lost:
-        return ""
-    used = row.accuracy.used
-    behind = f"{used} {'is' if used == 1 else 'are'} behind the mean"
-    return f"Of {counted(row.accuracy.planned, 'planned run')} {listed(lost)}; {behind}."
-
-
-def _footnote_sentence(row: GridResult) -> str:
-    return f"Note: {row.footnote.rstrip('.')}." if row.footnote else ""
-
-
-def _absent(table: AggregatedGrid, published: PublishedGrid | None) -> tuple[str, ...]:
-    if published is None or not table.comparable:
-        return ()
-    shown = {row.key for row in table.rows if row.published}
-    return tuple(row.settings for row in published.rows if row.key not in shown)
 
 
 def _table_verdict(counts: Counter[Verdict], *, complete: bool, shifted: bool) -> TableVerdict:

@@ -5,16 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field
-
 from east.config.run import Frozen
 from east.training.records import EpochRecord, UpdateRecord, read_records
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Shares = tuple[float | None, ...]
-_SHARES = ("dropped", "grown", "blind", "zeros")
+_SHARES = ["dropped", "grown", "blind", "zeros"]
 
 
 class Curve(Frozen):
@@ -24,17 +21,6 @@ class Curve(Frozen):
     values: tuple[float, ...]
     low: tuple[float, ...] | None = None
     high: tuple[float, ...] | None = None
-
-
-class Churn(Frozen):
-    """Shares in [0, 1], one for each mask update of a row; None where there is nothing to take a share of."""
-
-    epochs: tuple[float, ...] = Field(description="when, in epochs from the start of training")
-    dropped: Shares = Field(description="of the weights active before the update")
-    grown: Shares = Field(description="of the weights active after it")
-    blind: Shares = Field(description="of the grown weights: those whose gradient was exactly zero")
-    zeros: Shares = Field(description="of the weights active before it: those that were exactly zero")
-    seeds: int = Field(ge=1)
 
 
 def read_curve(path: Path, column: str = "test_acc") -> Curve | None:
@@ -67,7 +53,7 @@ def mean_curve(curves: Sequence[Curve], spread: Literal["sample", "population"])
 
     Returns:
         Mean curve with a band of one standard deviation to either side, without a band for a single seed;
-        None if there is no common epoch.
+        None if they share no epoch.
     """
     import pandas as pd
 
@@ -88,7 +74,7 @@ def mean_curve(curves: Sequence[Curve], spread: Literal["sample", "population"])
     )
 
 
-def row_churn(runs_dir: Path, run_ids: Sequence[str]) -> Churn | None:
+def row_churn(runs_dir: Path, run_ids: Sequence[str]) -> "pd.DataFrame | None":
     """The mean churn of some runs, over the updates that all of them made.
 
     Args:
@@ -96,7 +82,9 @@ def row_churn(runs_dir: Path, run_ids: Sequence[str]) -> Churn | None:
         run_ids: The seeds of a row; those that recorded no updates are left out.
 
     Returns:
-        None if no run recorded any.
+        A row an update: the `epoch` from the start of training, and shares in [0, 1] of the weights `dropped` and
+        `zeros` (exactly zero) among those active before it, `grown` among those active after it, and `blind` (without a
+        gradient) among the grown; NaN where there is nothing to take a share of. None if no run recorded any.
 
     Raises:
         EastError: A file of a run cannot be read.
@@ -119,21 +107,13 @@ def row_churn(runs_dir: Path, run_ids: Sequence[str]) -> Churn | None:
         return None
     made = changes.groupby("id", sort=False).size()
     common = changes[changes["place"] <= made.min()]
-    shares = common.groupby("place")[list(_SHARES)].mean()
-    shortest = str(made.idxmin())
-    return Churn(
-        epochs=_epochs(common[common["id"] == shortest], read_rows(runs_dir, [shortest], EpochRecord)),
-        seeds=len(made),
-        **{name: tuple(None if math.isnan(share) else share for share in shares[name].tolist()) for name in _SHARES},
-    )
-
-
-def _epochs(updates: "pd.DataFrame", epochs: "pd.DataFrame") -> tuple[float, ...]:
-    """When updates were, in epochs: exactly where metrics.csv says how many steps an epoch has."""
-    if epochs.empty:
-        return tuple(updates["epoch"].astype(float).tolist())
-    first = epochs.iloc[0]
-    return tuple((updates["step"] / (first["step"] / first["epoch"])).tolist())
+    shortest = common[common["id"] == made.idxmin()]
+    epochs = read_rows(runs_dir, [str(made.idxmin())], EpochRecord)
+    when = shortest["epoch"].astype(float)
+    if not epochs.empty:
+        # Exactly, as metrics.csv says how many steps an epoch has.
+        when = shortest["step"] / (epochs["step"].iloc[0] / epochs["epoch"].iloc[0])
+    return common.groupby("place")[_SHARES].mean().assign(epoch=when.to_numpy())
 
 
 def _share(part: "pd.Series[float]", whole: "pd.Series[float]") -> "pd.Series[float]":

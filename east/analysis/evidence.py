@@ -4,19 +4,18 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from east.analysis.aggregate import AggregatedGrid, table_json
-from east.analysis.audit import Finding, audit
+from east.analysis.aggregate import AggregatedGrid, table_json, validated
+from east.analysis.audit import AuditFinding, audit
 from east.analysis.claims import ClaimTest, check_claims
-from east.analysis.compare import TableComparison, compare
-from east.analysis.published import read_published_costs, read_published_grid, read_published_recipes
+from east.analysis.compare import TableComparison, compare_with_paper
+from east.analysis.published import PublishedCost, PublishedRecipe, read_published, read_published_grid
 from east.config.plan import PAPER_TABLES
 from east.config.run import Frozen
 from east.config.tables import Comparing
-from east.errors import EastError
 from east.files import write_atomically
-from east.training.records import Inputs, describe
+from east.training.records import Inputs
 
 
 class Evidence(Frozen):
@@ -26,22 +25,18 @@ class Evidence(Frozen):
     comparing: Comparing = Field(description="what the claims were tested with; every comparison carries its own")
     comparisons: tuple[TableComparison, ...]
     claims: tuple[ClaimTest, ...]
-    audit: tuple[Finding, ...]
+    audit: tuple[AuditFinding, ...]
 
 
-def gather(tables: Sequence[AggregatedGrid], published_dir: Path) -> Evidence:
+def gather_evidence(tables: Sequence[AggregatedGrid], published_dir: Path) -> Evidence:
     """Compare some tables with the paper's, put its claims to both, and audit what it prints.
-
-    Args:
-        tables: Summarised grids of one configuration.
-        published_dir: The folder with the paper's numbers, `report/published`.
 
     Raises:
         EastError: The published numbers cannot be read.
     """
     grids = [read_published_grid(published_dir / name) for name in PAPER_TABLES]
-    recipes = read_published_recipes(published_dir / "tableB1.csv")
-    costs = read_published_costs(published_dir / "table6.csv")
+    recipes = read_published(published_dir / "tableB1.csv", PublishedRecipe)
+    costs = read_published(published_dir / "table6.csv", PublishedCost)
     by_number = {grid.number: grid for grid in grids}
     comparing = tables[0].comparing if tables else Comparing()
     printed = [published_dir / name for name in (*PAPER_TABLES, "table6.csv", "tableB1.csv")]
@@ -51,7 +46,8 @@ def gather(tables: Sequence[AggregatedGrid], published_dir: Path) -> Evidence:
         inputs=Inputs(files={name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}),
         comparing=comparing,
         comparisons=tuple(
-            compare(table, by_number.get(table.published_table) if table.published_table else None) for table in tables
+            compare_with_paper(table, by_number.get(table.published_table) if table.published_table else None)
+            for table in tables
         ),
         claims=check_claims(grids, tables, comparing),
         audit=audit(grids, recipes, costs),
@@ -69,9 +65,4 @@ def read_evidence(path: Path) -> Evidence:
     Raises:
         EastError: The file cannot be read or holds something else.
     """
-    try:
-        return Evidence.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise EastError(f"{path} cannot be read: {error.strerror}.") from error
-    except ValidationError as error:
-        raise EastError(f"{path} is not what `east analyse` writes: {describe(error)}.") from error
+    return validated(path, Evidence.model_validate_json, "what `east analyse` writes")

@@ -117,12 +117,7 @@ def exceeds(test: Welch, margin: float) -> bool:
 
 
 def equivalence_p(first: Sample, second: Sample, margin: float) -> float | None:
-    """The p-value of two one-sided Welch tests (TOST): small where the means differ by less than the margin.
-
-    Args:
-        first: Some runs.
-        second: The others.
-        margin: Largest difference that still counts as the same, more than 0.
+    """The p-value of two one-sided Welch tests (TOST): small where the means differ by less than the margin, above 0.
 
     Returns:
         The larger one of the two p-values; None where `welch` gives none.

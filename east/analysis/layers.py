@@ -49,10 +49,6 @@ def read_layers(folder: Path, allocate: Allocate) -> tuple[LayerMask, ...]:
 
     The masks of the end are read; those of the start are counted from the rule that drew them.
 
-    Args:
-        folder: Of the run.
-        allocate: The run's rule.
-
     Raises:
         EastError: The weights, or the record of mask updates, cannot be read.
     """
@@ -87,7 +83,7 @@ def _read_masks(path: Path) -> dict[str, tuple[tuple[int, ...], int, int]]:
     masks = {}
     try:
         with safe_open(path, framework="np") as file:
-            for key in file.keys():  # noqa: SIM118 - a file of tensors is no mapping
+            for key in file.keys():  # noqa: SIM118 - a file of tensors is not a mapping
                 if key.endswith(MASK):
                     mask = file.get_tensor(key)
                     connected = int(mask.reshape(len(mask), -1).any(axis=1).sum())

@@ -11,19 +11,6 @@ from east.config.run import Frozen
 from east.training.records import RunSummary, read_summary, summary_path
 
 
-class Coverage(Frozen):
-    """What the planned runs came to."""
-
-    planned: int = Field(ge=0)
-    finished: int = Field(ge=0)
-    diverged: int = Field(ge=0)
-
-    @property
-    def missing(self) -> int:
-        """Planned runs without a summary."""
-        return self.planned - self.finished - self.diverged
-
-
 class Provenance(Frozen):
     """Code, machines and seeds behind a set of runs; each mapping counts runs."""
 
@@ -40,21 +27,15 @@ class Provenance(Frozen):
     peak_memory_mb: float | None = Field(default=None, description="the largest of any run")
 
 
-def table_coverage(tables: Iterable[AggregatedGrid | AggregatedMethods]) -> Coverage:
-    """Count the runs of some tables; a run that several rows show counts once."""
-    statuses: dict[str, SeedStatus] = {
-        seed.run: seed.status for table in tables for row in table.rows for seed in row.accuracy.seeds
-    }
-    counts = Counter(statuses.values())
-    return Coverage(planned=len(statuses), finished=counts["finished"], diverged=counts["diverged"])
+def table_coverage(tables: Iterable[AggregatedGrid | AggregatedMethods]) -> Counter[SeedStatus]:
+    """How many runs of some tables came to what; a run that several rows show counts once."""
+    return Counter(
+        {seed.run: seed.status for table in tables for row in table.rows for seed in row.accuracy.seeds}.values()
+    )
 
 
 def collect_provenance(run_ids: Iterable[str], runs_dir: Path) -> Provenance:
     """Read the summaries of these runs, as far as they are there, and say what trained them.
-
-    Args:
-        run_ids: Runs of the plan; a run that is named twice counts once.
-        runs_dir: The folder in which each run has a folder named by its id.
 
     Raises:
         EastError: A summary cannot be read.

@@ -19,23 +19,20 @@ def _empty_is_none(value: object) -> object:
 
 OptionalFloat = Annotated[float | None, BeforeValidator(_empty_is_none)]
 OptionalInt = Annotated[int | None, BeforeValidator(_empty_is_none)]
-OptionalPattern = Annotated[Pattern | None, BeforeValidator(_empty_is_none)]
 
 Row = TypeVar("Row", bound=Frozen)
-
-GridKey = tuple[Pattern | None, float | None, int | None, float | None]
 
 
 class ScheduleColumns(Frozen):
     """What tells the rows of Tables 2-5 apart, the paper's and ours."""
 
-    pattern: OptionalPattern
+    pattern: Annotated[Pattern | None, BeforeValidator(_empty_is_none)]
     multiplier: OptionalFloat
     cycles: OptionalInt
     length_multiplier: OptionalFloat
 
     @property
-    def key(self) -> GridKey:
+    def key(self) -> tuple[Pattern | None, float | None, int | None, float | None]:
         """The four of them."""
         return (self.pattern, self.multiplier, self.cycles, self.length_multiplier)
 
@@ -72,15 +69,8 @@ class PublishedGrid(Frozen):
         """The row without cycles."""
         return self.find(None, None, None, None)
 
-    def find(
-        self,
-        pattern: Pattern | None,
-        multiplier: float | None,
-        cycles: int | None,
-        length_multiplier: float | None,
-    ) -> PublishedRow | None:
-        """The row with these settings, as printed, or None where the paper has no such row."""
-        key = (pattern, multiplier, cycles, length_multiplier)
+    def find(self, *key: object) -> PublishedRow | None:
+        """The row with these four settings, as printed, or None where the paper has no such row."""
         return next((row for row in self.rows if row.key == key), None)
 
 
@@ -121,38 +111,22 @@ def read_published_rows(path: Path) -> list[dict[str, str]]:
 def read_published_grid(path: Path) -> PublishedGrid:
     """Read one of Tables 2-5.
 
-    Args:
-        path: A CSV file with the columns of `PublishedRow`.
-
     Raises:
         EastError: The file cannot be read, a row is not valid, or two rows have the same settings.
     """
-    rows = _validated_rows(path, PublishedRow)
+    rows = read_published(path, PublishedRow)
     for line, row in enumerate(rows, start=2):
         if any(row.key == earlier.key for earlier in rows[: line - 2]):
             raise EastError(f"{path}, line {line}: an earlier row has the same settings.")
     return PublishedGrid(rows=tuple(rows))
 
 
-def read_published_costs(path: Path) -> list[PublishedCost]:
-    """Read Table 6.
+def read_published(path: Path, kind: type[Row]) -> list[Row]:
+    """Read the rows of one of the paper's tables.
 
     Raises:
         EastError: The file cannot be read, or a row is not valid.
     """
-    return _validated_rows(path, PublishedCost)
-
-
-def read_published_recipes(path: Path) -> list[PublishedRecipe]:
-    """Read Table B.1.
-
-    Raises:
-        EastError: The file cannot be read, or a row is not valid.
-    """
-    return _validated_rows(path, PublishedRecipe)
-
-
-def _validated_rows(path: Path, kind: type[Row]) -> list[Row]:
     rows = []
     for line, record in enumerate(read_published_rows(path), start=2):
         try:

@@ -86,12 +86,7 @@ def load_results(results: str | Path, *configfiles: str | Path) -> ResultFrames:
 
 
 def read_results(runs_dir: Path, planned: Sequence[PlannedRun]) -> ResultFrames:
-    """Read the folders of some runs as far as they are whole.
-
-    Args:
-        runs_dir: the folder in which each run has a folder named by its id.
-        planned: the runs.
-    """
+    """Read the folders of some runs as far as they are whole."""
     problems: list[str] = []
     runs = read_runs(runs_dir, planned, problems)
     begun = runs.loc[~runs["status"].isin(["missing", "stale"]), "id"]
@@ -100,12 +95,7 @@ def read_results(runs_dir: Path, planned: Sequence[PlannedRun]) -> ResultFrames:
 
 
 def write_frames(runs_dir: Path, planned: Sequence[PlannedRun], folder: Path) -> None:
-    """Write runs.csv and epochs.csv.
-
-    Args:
-        runs_dir: the folder in which each run has a folder named by its id.
-        planned: the runs of a plan.
-        folder: where the files go.
+    """Write runs.csv and epochs.csv of the runs of a plan into a folder.
 
     Raises:
         EastError: a file of a run cannot be read, or a run that has ended is not the planned one.

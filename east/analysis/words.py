@@ -14,9 +14,9 @@ def p_text(p: float) -> str:
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
-def counted(number: int, singular: str, plural: str | None = None) -> str:
+def counted(number: int, noun: str) -> str:
     """A number with its noun: `1 row`, `3 rows`."""
-    return f"{number} {singular if number == 1 else plural or singular + 's'}"
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def sharing_text(runs: int | None) -> str | None:

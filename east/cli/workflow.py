@@ -37,11 +37,11 @@ def analyse(
     Summarised tables of another kind are left out: the paper prints no accuracies beside the methods.
     """
     from east.analysis.aggregate import AggregatedGrid, read_json
-    from east.analysis.evidence import gather, write_evidence
+    from east.analysis.evidence import gather_evidence, write_evidence
     from east.render.templating import REPORT_FOLDER
 
     tables = [table for path in aggregated or [] if isinstance(table := read_json(path), AggregatedGrid)]
-    write_evidence(gather(tables, published or REPORT_FOLDER / "published"), out)
+    write_evidence(gather_evidence(tables, published or REPORT_FOLDER / "published"), out)
 
 
 def frames(

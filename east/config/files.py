@@ -25,12 +25,12 @@ def read_config(*overlays: str | Path) -> Config:
     """The validated configuration: config.yaml with each overlay merged over it, in order.
 
     Raises:
-        EastError: a file is missing or is no YAML, or a key or value is wrong; all mistakes are named at once.
+        EastError: a file is missing or not valid YAML, or a key or value is wrong; all mistakes are named at once.
     """
     paths = [base_config(), *(Path(overlay) for overlay in overlays)]
     merged: dict[str, Any] = {}
     for path in paths:
-        merged = merge(merged, _read_yaml(path))
+        merged = _merge(merged, _read_yaml(path))
     return validate(merged, paths)
 
 
@@ -42,12 +42,12 @@ def base_config() -> Path:
     raise EastError(f"there is no {BASE} in {Path.cwd()}. Run the command from the project's folder.")
 
 
-def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
+def _merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
     """Mappings are merged key by key, anything else is replaced: what Snakemake does with `--configfile`."""
     merged = dict(base)
     for key, value in overlay.items():
         old = merged.get(key)
-        merged[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+        merged[key] = _merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
     return merged
 
 
@@ -71,22 +71,15 @@ def validate(merged: Mapping[str, Any], sources: Iterable[str | Path] = ()) -> C
         raise EastError("\n".join(dict.fromkeys(lines))) from None
 
 
-def _without_removed(merged: Mapping[str, Any]) -> dict[str, Any]:
-    config = dict(merged)
-    for path in REMOVABLE:
-        section, _, key = path.rpartition(".")
-        if not section:
-            config = _without_null_entries(config, key)
-        elif isinstance(config.get(section), Mapping):
-            config[section] = _without_null_entries(config[section], key)
-    return config
-
-
-def _without_null_entries(section: Mapping[str, Any], key: str) -> dict[str, Any]:
-    entries = section.get(key)
-    if not isinstance(entries, Mapping):
-        return dict(section)
-    return {**section, key: {name: entry for name, entry in entries.items() if entry is not None}}
+def _without_removed(node: Any, path: str = "") -> Any:
+    """A configuration, or what stands at a dotted path in it, without the entries that an overlay took away."""
+    if not isinstance(node, Mapping):
+        return node
+    return {
+        key: _without_removed(value, f"{path}.{key}".lstrip("."))
+        for key, value in node.items()
+        if value is not None or path not in REMOVABLE
+    }
 
 
 def _explain(details: Any, merged: Mapping[str, Any], sources: list[Path]) -> str:
@@ -100,7 +93,10 @@ def _explain(details: Any, merged: Mapping[str, Any], sources: list[Path]) -> st
         allowed = list(section.model_fields) if section is not None else []
         return f"{place}{key}: unknown key.{_closest(location[-1], allowed)} Allowed here: {', '.join(allowed)}."
     given = "" if isinstance(value, Mapping | BaseModel) or details["type"] == "missing" else f" (it is {value!r})"
-    if details["type"] == "literal_error" and (meanings := _choices(location, details["ctx"]["expected"])):
+    _, field = _schema_at(location)
+    choices = [found for found in metadata_of(field) if isinstance(found, Choices)] if field else []
+    expected = details["ctx"]["expected"] if details["type"] == "literal_error" else ""
+    if meanings := next((of.meanings for of in choices if all(name in expected for name in of.meanings)), None):
         *most, last = (f"{name} ({meaning})" for name, meaning in meanings.items())
         allowed_texts = f"{', '.join(most)} or {last}" if most else last
         return f"{place}{key}: must be {allowed_texts}{given}.{_closest(value, list(meanings))}"
@@ -110,15 +106,6 @@ def _explain(details: Any, merged: Mapping[str, Any], sources: list[Path]) -> st
 def _closest(given: object, known: list[str]) -> str:
     close = difflib.get_close_matches(str(given), known, n=1)
     return f" Did you mean '{close[0]}'?" if close else ""
-
-
-def _choices(location: Location, expected: str) -> dict[str, str]:
-    """The names that were expected at a place, with what each stands for."""
-    _, field = _schema_at(location)
-    for found in metadata_of(field) if field is not None else ():
-        if isinstance(found, Choices) and all(name in expected for name, _ in found.meanings):
-            return dict(found.meanings)
-    return {}
 
 
 def _real_location(location: Location, merged: Any) -> Location:

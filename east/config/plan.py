@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from east.config.files import read_config
-from east.config.run import CycleSpec, ModelSpec, PhasingSpec, Run, RunSpec, SparsitySpec, TrainingSpec
+from east.config.run import CycleSpec, DatasetSpec, ModelSpec, PhasingSpec, Run, RunSpec, SparsitySpec, TrainingSpec
 from east.config.schema import Components, Config, Cyclic, Recipe, Row, TableConfig
 from east.config.tables import (
     CostEntry,
@@ -23,11 +23,9 @@ from east.config.tables import (
     Summarising,
     Table,
 )
-from east.config.vocabulary import DatasetName, Distribution, ModelName, Topology, names_of
+from east.config.vocabulary import CycleEnd, DatasetName, ModelName, Topology, names_of
 from east.errors import EastError
 from east.sparse.schedule import cycle_lengths, fit_cycle_length, phasing_bounds
-
-T = TypeVar("T", bound=str)
 
 METHODS_TABLE = "tablemethods"
 
@@ -96,26 +94,25 @@ def make_plan(config: Config) -> Plan:
     Raises:
         EastError: a schedule does not fit its training, or two rows have the same settings.
     """
-    runs = _Runs(config.seeds)
+    runs: dict[str, Run] = {}
     tables: list[Table] = [_grid(config, runs, name, table) for name, table in config.tables.items()]
     tables.append(_methods(config, runs))
-    return Plan(config, tuple(runs.by_fingerprint.values()), tuple(tables))
+    return Plan(config, tuple(runs.values()), tuple(tables))
 
 
 def cost_plan(config: Config, model: str | None = None, dataset: str | None = None) -> CostPlan:
-    """Table 6 of a configuration.
-
-    Args:
-        config: the configuration.
-        model: network in place of the configured one.
-        dataset: data set in place of the configured one.
+    """Table 6 of a configuration, for another network or data set where one is given.
 
     Raises:
         EastError: there is no such network or data set, or a schedule does not fit its training.
     """
     settings, recipe = config.cost, config.recipes[config.cost.recipe]
-    network = _one_of(names_of(ModelName), model or settings.model or recipe.model, "--model")
-    data = _one_of(tuple(config.datasets), dataset or settings.dataset, "--dataset")
+    network: Any = model or settings.model or recipe.model
+    data: Any = dataset or settings.dataset
+    options = (("--model", network, names_of(ModelName)), ("--dataset", data, config.datasets))
+    for option, name, known in options:
+        if name not in known:
+            raise EastError(f"{option}: there is no '{name}'. Choose one of {', '.join(known)}.")
     specs = method_specs(config, network, data)
     return CostPlan(
         model=network,
@@ -134,73 +131,33 @@ def cost_plan(config: Config, model: str | None = None, dataset: str | None = No
 def method_specs(config: Config, model: ModelName, dataset: DatasetName) -> dict[str, RunSpec]:
     """What Table 6 counts and times: method name -> a training by that method, with the recipe of `cost`.
 
-    Args:
-        config: the configuration.
-        model: network, in place of the recipe's.
-        dataset: data set that gives image size and number of classes.
-
     Raises:
         EastError: a schedule does not fit its training.
     """
     name = config.cost.recipe
-    recipe = config.recipes[name].model_copy(update={"model": model})
-    if config.cost.density is not None:
-        recipe = recipe.model_copy(update={"density": config.cost.density})
+    recipe = config.recipes[name]
+    recipe = recipe.model_copy(update={"model": model, "density": config.cost.density or recipe.density})
     return {
-        method: _spec(config, _of_method(config, method, name, recipe, dataset), config.seeds[0])
+        method: _spec(config, _of_method(config, method, recipe), dataset, f"recipes.{name}.cyclic")
         for method in config.methods.rows
     }
 
 
-class _Runs:
-    """The runs of a plan, each once: under the name that it had first."""
-
-    def __init__(self, seeds: tuple[int, ...]) -> None:
-        self.seeds = seeds
-        self.by_fingerprint: dict[str, Run] = {}
-
-    def of_row(self, table: str, row: str, label: str, recipe: str, spec: RunSpec) -> tuple[RunReference, ...]:
-        """A run for each seed; all but the seed is in `spec`."""
-        references = []
-        for seed in self.seeds:
-            of_seed = spec.model_copy(update={"seed": seed})
-            run = Run(id=f"{table}/{row}/seed{seed}", table=table, row=row, label=label, recipe=recipe, spec=of_seed)
-            fingerprint = run.fingerprint
-            run = self.by_fingerprint.setdefault(fingerprint, run)
-            references.append(RunReference(id=run.id, seed=seed, fingerprint=fingerprint))
-        return tuple(references)
+def _references(
+    config: Config, runs: dict[str, Run], table: str, row: str, label: str, recipe: str, spec: RunSpec
+) -> tuple[RunReference, ...]:
+    """A run of a row for each seed; all but the seed is in `spec`. A run that is known keeps the name that it has."""
+    references = []
+    for seed in config.seeds:
+        of_seed = spec.model_copy(update={"seed": seed})
+        run = Run(id=f"{table}/{row}/seed{seed}", table=table, row=row, label=label, recipe=recipe, spec=of_seed)
+        fingerprint = run.fingerprint
+        run = runs.setdefault(fingerprint, run)
+        references.append(RunReference(id=run.id, seed=seed, fingerprint=fingerprint))
+    return tuple(references)
 
 
-@dataclass(frozen=True)
-class _Training:
-    """What a row trains: its recipe, and what the row decides itself.
-
-    Args:
-        where: the key at fault where the cycles are wrong.
-        recipe: the recipe that it follows.
-        model: network.
-        dataset: data set.
-        components: what is added to RigL's network.
-        cyclic: the cycles as they are written; None for a constant density.
-        density: target density.
-        distribution: how it is spread over layers.
-        topology: how the masks move.
-        fit: what happens to cycles that outlast the training.
-    """
-
-    where: str
-    recipe: Recipe
-    model: ModelName
-    dataset: DatasetName
-    components: Components
-    cyclic: Cyclic | None
-    density: float
-    distribution: Distribution
-    topology: Topology
-    fit: str = "refuse"
-
-
-def _grid(config: Config, runs: _Runs, name: str, table: TableConfig) -> GridTable:
+def _grid(config: Config, runs: dict[str, Run], name: str, table: TableConfig) -> GridTable:
     recipe = config.recipes[table.recipe]
     model = table.model or recipe.model
     rows: dict[str, GridRow] = {}
@@ -210,22 +167,17 @@ def _grid(config: Config, runs: _Runs, name: str, table: TableConfig) -> GridTab
             row_id = _row_id(row, cyclic)
             if row_id in rows:
                 raise EastError(f"{where}: two rows of {name} are '{row_id}'. Remove one of them.")
-            training = _Training(
-                where=where,
-                recipe=recipe,
-                model=model,
-                dataset=table.dataset,
-                components=table.components,
-                cyclic=cyclic,
-                density=row.density or _density(config, recipe),
-                distribution=row.distribution or recipe.distribution,
-                topology=row.topology or (config.readings.topology if cyclic else config.readings.static_topology),
-                fit=row.fit,
+            own = {"density": row.density, "distribution": row.distribution}
+            set_here = {key: value for key, value in own.items() if value}
+            of_row = recipe.model_copy(
+                update={"model": model, "components": table.components, "cyclic": cyclic, **set_here}
             )
-            spec = _spec(config, training, config.seeds[0])
+            topology = row.topology or (config.readings.topology if cyclic else config.readings.static_topology)
+            spec = _spec(config, of_row, table.dataset, where, topology=topology, fit=row.fit)
             label = row.label or ("Static" if row.static else "Cyclic")
-            references = runs.of_row(name, row_id, label, table.recipe, spec)
+            references = _references(config, runs, name, row_id, label, table.recipe, spec)
             rows[row_id] = _grid_row(row, row_id, label, cyclic, spec.cycle, references)
+    density = recipe.density or config.density
     paper = (PAPER_WIDTH, PAPER_DENSITY, PAPER_TABLES.get(table.published or ""))
     return GridTable(
         id=name,
@@ -233,9 +185,9 @@ def _grid(config: Config, runs: _Runs, name: str, table: TableConfig) -> GridTab
         model=model,
         width=recipe.width,
         dataset=table.dataset,
-        density=_density(config, recipe),
+        density=density,
         published=table.published,
-        comparable=(recipe.width, _density(config, recipe), (model, table.dataset)) == paper,
+        comparable=(recipe.width, density, (model, table.dataset)) == paper,
         summarising=_summarising(config),
         comparing=config.comparison,
         rows=tuple(rows.values()),
@@ -270,8 +222,12 @@ def _grid_row(
     cycle: CycleSpec | None,
     references: tuple[RunReference, ...],
 ) -> GridRow:
-    """A row as the paper prints it: the settings are those that are written, not those that fit."""
+    """A row as the paper prints it: the settings are those that are written, not those that fit.
+
+    Its footnote says what a reader must know where the row that runs is not the row that is printed.
+    """
     schedule: dict[str, Any] = {}
+    notes = [row.footnote] if row.footnote else []
     if cyclic is not None:
         schedule = {
             "pattern": cyclic.pattern,
@@ -279,41 +235,35 @@ def _grid_row(
             "cycles": row.printed_cycles or cyclic.cycles,
             "length_multiplier": cyclic.length_multiplier if cyclic.cycles > 1 else None,
         }
+        if schedule["cycles"] != cyclic.cycles:
+            notes.append(f"printed with {row.printed_cycles} cycles, run with {cyclic.cycles}")
+        if cycle is not None and cycle.cycle_length != cyclic.cycle_length:
+            lengths = cycle_lengths(cycle.cycles, cycle.cycle_length, cycle.length_multiplier)
+            notes.append(
+                f"the cycles do not fit the training as printed; run with cycles of "
+                f"{', '.join(f'{length:.1f}' for length in lengths)} epochs"
+            )
     return GridRow(
         id=row_id,
         method=label,
         **schedule,
-        footnote=_footnote(row, cyclic, cycle),
+        footnote="; ".join(notes) or None,
         printed=row.is_printed,
         runs=references,
     )
 
 
-def _footnote(row: Row, cyclic: Cyclic | None, cycle: CycleSpec | None) -> str | None:
-    """What a reader must know where the row that runs is not the row that is printed."""
-    notes = [row.footnote] if row.footnote else []
-    if cyclic is not None and row.printed_cycles and row.printed_cycles != cyclic.cycles:
-        notes.append(f"printed with {row.printed_cycles} cycles, run with {cyclic.cycles}")
-    if cyclic is not None and cycle is not None and cycle.cycle_length != cyclic.cycle_length:
-        lengths = cycle_lengths(cycle.cycles, cycle.cycle_length, cycle.length_multiplier)
-        notes.append(
-            f"the cycles do not fit the training as printed; run with cycles of "
-            f"{', '.join(f'{length:.1f}' for length in lengths)} epochs"
-        )
-    return "; ".join(notes) or None
-
-
-def _methods(config: Config, runs: _Runs) -> MethodsTable:
+def _methods(config: Config, runs: dict[str, Run]) -> MethodsTable:
     rows = [
-        _method_row(config, runs, method, name, _of_method(config, method, name, config.recipes[name], dataset))
+        _method_row(config, runs, method, name, _of_method(config, method, config.recipes[name]), dataset)
         for method in config.methods.rows
         for dataset, name in config.methods.recipes.items()
     ]
-    for name in config.methods.systems:
-        recipe = config.recipes[name]
-        for dataset in recipe.datasets:
-            training = _of_recipe(config, name, recipe, dataset, recipe.components, recipe.cyclic)
-            rows.append(_method_row(config, runs, recipe.system, name, training))
+    rows += [
+        _method_row(config, runs, recipe.system, name, recipe, dataset)
+        for name, recipe in ((name, config.recipes[name]) for name in config.methods.systems)
+        for dataset in recipe.datasets
+    ]
     return MethodsTable(
         id=METHODS_TABLE,
         title="Test accuracy of each method of Table 6 and each system of Table B.1",
@@ -323,48 +273,33 @@ def _methods(config: Config, runs: _Runs) -> MethodsTable:
     )
 
 
-def _of_method(config: Config, method_name: str, name: str, recipe: Recipe, dataset: DatasetName) -> _Training:
-    method = config.methods.rows[method_name]
+def _of_method(config: Config, name: str, recipe: Recipe) -> Recipe:
+    """The recipe as a method of Table 6 follows it."""
+    method = config.methods.rows[name]
     if method.cyclic and recipe.cyclic is None:
-        raise EastError(
-            f"methods.rows.{method_name}: its recipe has no cyclic schedule to use; add 'cyclic' to the recipe."
-        )
+        raise EastError(f"methods.rows.{name}: its recipe has no cyclic schedule to use; add 'cyclic' to the recipe.")
     cyclic = recipe.cyclic if method.cyclic else None
-    return _of_recipe(config, name, recipe, dataset, method.components(), cyclic)
+    components = Components(**method.model_dump(include=set(Components.model_fields)))
+    return recipe.model_copy(update={"components": components, "cyclic": cyclic})
 
 
-def _of_recipe(
-    config: Config, name: str, recipe: Recipe, dataset: DatasetName, components: Components, cyclic: Cyclic | None
-) -> _Training:
-    """What a recipe trains where no row of a grid decides anything."""
-    return _Training(
-        where=f"recipes.{name}.cyclic",
-        recipe=recipe,
-        model=recipe.model,
-        dataset=dataset,
-        components=components,
-        cyclic=cyclic,
-        density=_density(config, recipe),
-        distribution=recipe.distribution,
-        topology=config.readings.topology,
-    )
-
-
-def _method_row(config: Config, runs: _Runs, name: str, recipe_name: str, training: _Training) -> MethodRow:
-    dataset, model = training.dataset, training.model
-    row_id = "-".join((_slug(name), model.replace("_", "-"), dataset.replace("_", "-")))
+def _method_row(
+    config: Config, runs: dict[str, Run], method: str, recipe_name: str, recipe: Recipe, dataset: DatasetName
+) -> MethodRow:
+    slug = re.sub(r"[^a-z0-9]+", "-", method.lower()).strip("-")
+    row_id = "-".join((slug, recipe.model.replace("_", "-"), dataset.replace("_", "-")))
     note = None
     references: tuple[RunReference, ...] = ()
     if dataset == "imagenet" and config.datasets[dataset].folder is None:
         note = "not run: no image folder is configured (datasets.imagenet.folder)"
     else:
-        spec = _spec(config, training, config.seeds[0])
-        references = runs.of_row(METHODS_TABLE, row_id, name, recipe_name, spec)
+        spec = _spec(config, recipe, dataset, f"recipes.{recipe_name}.cyclic")
+        references = _references(config, runs, METHODS_TABLE, row_id, method, recipe_name, spec)
     return MethodRow(
         id=row_id,
-        method=name,
-        model=model,
-        width=training.recipe.width,
+        method=method,
+        model=recipe.model,
+        width=recipe.width,
         dataset=dataset,
         recipe=recipe_name,
         note=note,
@@ -372,30 +307,57 @@ def _method_row(config: Config, runs: _Runs, name: str, recipe_name: str, traini
     )
 
 
-def _spec(config: Config, training: _Training, seed: int) -> RunSpec:
-    """The run of a row for a seed: everything that decides its numbers."""
-    readings, recipe = config.readings, training.recipe
-    dataset = config.datasets[training.dataset]
+def _spec(
+    config: Config,
+    recipe: Recipe,
+    dataset: DatasetName,
+    where: str,
+    *,
+    topology: Topology | None = None,
+    fit: str = "refuse",
+) -> RunSpec:
+    """The run of a row with the first seed: everything that decides its numbers.
+
+    Args:
+        config: the configuration.
+        recipe: the recipe, with what the row decides itself.
+        dataset: data set.
+        where: the key at fault where the cycles are wrong.
+        topology: how the masks move, in place of the reading.
+        fit: what happens to cycles that outlast the training.
+    """
+    readings, epochs = config.readings, recipe.epochs
+    drops, phasing = recipe.lr_drop_epochs, None
+    if readings.lr_drops == "as_coded" and drops:
+        drops = (epochs // 2, epochs * 3 // 4)
+    if recipe.components.activation == "dyrelu":
+        start, end = phasing_bounds(epochs)
+        phasing = PhasingSpec(start=start, end=end, freeze=readings.phasing_freeze)
+    sparsity = SparsitySpec(
+        density=recipe.density or config.density,
+        distribution=recipe.distribution,
+        topology=topology or readings.topology,
+        drop_fraction=readings.drop_fraction,
+        drop_fraction_end=readings.drop_fraction_end,
+        update_period=recipe.update_period,
+        update_on_last_step=readings.update_on_last_step,
+    )
     return RunSpec(
-        seed=seed,
-        dataset=dataset.spec(training.dataset, augment_validation=readings.augment_validation),
-        model=ModelSpec(name=training.model, width=recipe.width, **training.components.model_dump()),
-        sparsity=SparsitySpec(
-            density=training.density,
-            distribution=training.distribution,
-            topology=training.topology,
-            drop_fraction=readings.drop_fraction,
-            drop_fraction_end=readings.drop_fraction_end,
-            update_period=recipe.update_period,
-            update_on_last_step=readings.update_on_last_step,
+        seed=config.seeds[0],
+        dataset=DatasetSpec(
+            name=dataset,
+            augment_validation=readings.augment_validation,
+            **config.datasets[dataset].model_dump(exclude={"folder"}),
         ),
-        cycle=_cycle(config, training),
-        phasing=_phasing(config, training),
+        model=ModelSpec(name=recipe.model, width=recipe.width, **recipe.components.model_dump()),
+        sparsity=sparsity,
+        cycle=recipe.cyclic and _cycle(recipe.cyclic, epochs, sparsity, where, fit, readings.cycle_end),
+        phasing=phasing,
         training=TrainingSpec(
-            epochs=recipe.epochs,
+            epochs=epochs,
             batch_size=recipe.batch_size,
             lr=recipe.lr,
-            lr_drop_epochs=_lr_drops(config, recipe),
+            lr_drop_epochs=drops,
             lr_drop_factor=recipe.lr_drop_factor,
             optimizer=recipe.optimizer,
             weight_decay=recipe.weight_decay,
@@ -405,45 +367,21 @@ def _spec(config: Config, training: _Training, seed: int) -> RunSpec:
     )
 
 
-def _cycle(config: Config, training: _Training) -> CycleSpec | None:
+def _cycle(cyclic: Cyclic, epochs: int, sparsity: SparsitySpec, where: str, fit: str, end: CycleEnd) -> CycleSpec:
     """The cycles that run: those that are written, shortened where the row says so and they do not fit."""
-    cyclic, epochs = training.cyclic, training.recipe.epochs
-    if cyclic is None:
-        return None
-    if training.topology == "fixed":
-        raise EastError(f"{training.where}: fixed masks cannot follow a cyclic density. Use another topology.")
-    peak = training.density * cyclic.multiplier
+    if sparsity.topology == "fixed":
+        raise EastError(f"{where}: fixed masks cannot follow a cyclic density. Use another topology.")
+    peak = sparsity.density * cyclic.multiplier
     if peak > 1:
-        raise EastError(
-            f"{training.where}: multiplier {cyclic.multiplier:g} makes the peak density {peak:g}, more than 1."
-        )
+        raise EastError(f"{where}: multiplier {cyclic.multiplier:g} makes the peak density {peak:g}, more than 1.")
     # One cycle has no length multiplier: whatever is written, it is one and the same run.
     growth = cyclic.length_multiplier if cyclic.cycles > 1 else 1.0
     try:
-        length = fit_cycle_length(epochs, cyclic.cycles, cyclic.cycle_length, growth, rescale=training.fit == "rescale")
+        rescale = fit == "rescale"
+        length = fit_cycle_length(epochs, cyclic.cycles, cyclic.cycle_length, growth, rescale=rescale)
     except EastError as error:
-        raise EastError(f"{training.where}: {error}") from None
-    return CycleSpec(
-        **cyclic.model_dump() | {"cycle_length": length, "length_multiplier": growth}, end=config.readings.cycle_end
-    )
-
-
-def _phasing(config: Config, training: _Training) -> PhasingSpec | None:
-    if training.components.activation != "dyrelu":
-        return None
-    start, end = phasing_bounds(training.recipe.epochs)
-    return PhasingSpec(start=start, end=end, freeze=config.readings.phasing_freeze)
-
-
-def _lr_drops(config: Config, recipe: Recipe) -> tuple[int, ...]:
-    if config.readings.lr_drops == "as_coded" and recipe.lr_drop_epochs:
-        return (recipe.epochs // 2, recipe.epochs * 3 // 4)
-    return recipe.lr_drop_epochs
-
-
-def _density(config: Config, recipe: Recipe) -> float:
-    """The target density of a recipe."""
-    return recipe.density or config.density
+        raise EastError(f"{where}: {error}") from None
+    return CycleSpec(**cyclic.model_dump() | {"cycle_length": length, "length_multiplier": growth}, end=end)
 
 
 def _summarising(config: Config) -> Summarising:
@@ -471,14 +409,3 @@ def _number(value: float) -> str:
     if isinstance(exponent, int) and exponent < -2:
         return f"{''.join(map(str, digits))}e{exponent}"
     return f"{number:f}"
-
-
-def _slug(name: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
-
-
-def _one_of(known: tuple[T, ...], name: str, option: str) -> T:
-    for choice in known:
-        if choice == name:
-            return choice
-    raise EastError(f"{option}: there is no '{name}'. Choose one of {', '.join(known)}.")

@@ -7,7 +7,7 @@ the table of readings in docs/reproduction-notes.md.
 import json
 import sys
 from collections.abc import Container, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -17,7 +17,7 @@ from pydantic.json_schema import GenerateJsonSchema
 
 from east.config.files import REMOVABLE, model_of
 from east.config.schema import Config
-from east.config.vocabulary import Ambiguity, Choices, Retrains, Unit, metadata_of
+from east.config.vocabulary import Ambiguity, Choices, Retrains, UnitName, metadata_of
 from east.errors import EastError
 
 ROOT = Path(__file__).parents[2]
@@ -53,44 +53,13 @@ class Key:
     @property
     def unit(self) -> str:
         """What its number counts, in brackets; empty where it has no unit."""
-        unit = self.first(Unit)
+        unit = self.first(UnitName)
         return f" ({unit.name})" if unit else ""
 
     @property
     def choices(self) -> Choices | None:
         """What each of its names stands for, where it is a choice."""
         return self.first(Choices) if _model_in(self.field) is None else None
-
-    @property
-    def default(self) -> Any:
-        """What it is where no file sets it; None too for a key that config.yaml must set."""
-        return None if self.field.is_required() else self.field.default
-
-
-@dataclass(frozen=True)
-class OpenMatter:
-    """What the paper leaves open, and the key that settles it."""
-
-    key: Key
-    ambiguity: Ambiguity
-
-    @property
-    def keys(self) -> str:
-        """All keys that settle it."""
-        return ", ".join(self.ambiguity.keys or (self.key.path,))
-
-    @property
-    def reading(self) -> str:
-        """What config.yaml says."""
-        return self.ambiguity.reading or value_text(self.key.default)
-
-    @property
-    def other(self) -> str:
-        """What else it can mean."""
-        choices = self.key.first(Choices)
-        if self.ambiguity.other or choices is None:
-            return self.ambiguity.other
-        return "; ".join(f"{name}: {meaning}" for name, meaning in choices.meanings if name != self.reading)
 
 
 def keys(section: type[BaseModel] = Config, prefix: str = "") -> Iterator[Key]:
@@ -103,11 +72,16 @@ def keys(section: type[BaseModel] = Config, prefix: str = "") -> Iterator[Key]:
             yield from keys(inner, f"{prefix}{name}.{'*.' if many else ''}")
 
 
-def open_matters() -> list[OpenMatter]:
-    """What the paper leaves open, in the order of docs/reproduction-notes.md."""
-    found = ((key, key.first(Ambiguity)) for key in keys())
-    matters = [OpenMatter(key, ambiguity) for key, ambiguity in found if ambiguity is not None]
-    return sorted(matters, key=lambda matter: matter.ambiguity.number)
+def open_matters() -> list[tuple[Key, Ambiguity]]:
+    """What the paper leaves open, with nothing left empty, and the key that has it, in the order of the notes."""
+    matters = []
+    for key in keys():
+        if about := key.first(Ambiguity):
+            reading, other, choices = about.reading or value_text(key.field.default), about.other, key.first(Choices)
+            if not other and choices is not None:
+                other = "; ".join(f"{name}: {meaning}" for name, meaning in choices.meanings.items() if name != reading)
+            matters.append((key, replace(about, reading=reading, other=other, keys=about.keys or (key.path,))))
+    return sorted(matters, key=lambda matter: matter[1].number)
 
 
 def value_text(value: object) -> str:
@@ -144,7 +118,7 @@ def key_tables() -> str:
     for key in keys():
         parent = key.path.removesuffix(key.name).rstrip(".")
         sections.setdefault(key.owner, {}).setdefault(parent, []).append(key)
-    explained: set[Choices | None] = set()
+    explained: list[Choices | None] = []
     blocks = []
     for owner, places in sections.items():
         rows = []
@@ -152,7 +126,7 @@ def key_tables() -> str:
             values = _values(_section(schema, owner)["properties"][key.name]) + key.unit
             again = key.first(Retrains)
             rows.append([f"`{key.name}`", values, again.what if again else _default(key), _explained(key, explained)])
-            explained.add(key.choices)
+            explained.append(key.choices)
         heading = " and ".join(f"`{place}`" for place in places) if owner is not Config else "Sections"
         head = ["key", "values", "trains again where it changes" if owner is Config else "default", "meaning"]
         blocks.append(f"### {heading}\n\n{_markdown_table(head, rows)}")
@@ -163,11 +137,10 @@ def readings_table() -> str:
     """What the paper leaves open, in Markdown."""
     head = ["#", "matter", "the paper", "the authors' code", "here", "key", "other reading in"]
     rows = []
-    for matter in open_matters():
-        about = matter.ambiguity
-        settled = ", ".join(f"`{key}`" for key in matter.keys.split(", "))
+    for _, about in open_matters():
+        settled = ", ".join(f"`{key}`" for key in about.keys)
         overlays = ", ".join(f"`{overlay}`" for overlay in about.overlays) or "–"
-        rows.append([str(about.number), about.matter, about.paper, about.as_coded, matter.reading, settled, overlays])
+        rows.append([str(about.number), about.matter, about.paper, about.as_coded, about.reading, settled, overlays])
     return _markdown_table(head, rows)
 
 
@@ -240,7 +213,7 @@ def _values(node: dict[str, Any]) -> str:
 def _default(key: Key) -> str:
     if key.field.is_required() or model_of(key.field.annotation) is not None:
         return ""
-    default = key.default
+    default = key.field.default
     if isinstance(default, tuple):
         return ", ".join(f"`{each:g}`" for each in default)
     return f"`{'null' if default is None else str(default).lower() if isinstance(default, bool) else default}`"
@@ -250,7 +223,7 @@ def _explained(key: Key, before: Container[Choices | None] = ()) -> str:
     """What a key means; what its choices stand for, unless that was said before; why it is as it is."""
     text, choices, ambiguity = key.meaning, key.choices, key.first(Ambiguity)
     if choices is not None and choices not in before:
-        text += ". " + "; ".join(f"`{name}`: {meaning}" for name, meaning in choices.meanings)
+        text += ". " + "; ".join(f"`{name}`: {meaning}" for name, meaning in choices.meanings.items())
     return text if ambiguity is None else f"{text}. Reading {ambiguity.number}: {ambiguity.reason}"
 
 

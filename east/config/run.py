@@ -2,7 +2,7 @@
 
 What has its default value is left out of a run's identity, so that an option that comes later changes no run of today.
 Therefore a default that is here, once released, never changes: another one would give old identities to other runs.
-What a plan sets unless told otherwise is a matter of `east.config.schema`.
+The defaults of a plan are in `east.config.schema`.
 """
 
 import hashlib
@@ -12,41 +12,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from east.config.vocabulary import (
-    Activation,
-    ClipEstimator,
-    ClipScope,
-    CycleEnd,
-    CycleLength,
-    Cycles,
-    CycleUpdatePeriod,
-    DatasetName,
-    Dct,
-    Density,
-    Distribution,
-    Epochs,
-    Flip,
-    Fraction,
-    HeldOut,
-    HeldOutChoice,
-    LearningRateDropFactor,
-    LengthMultiplier,
-    Margin,
-    ModelName,
-    Multiplier,
-    Numerics,
-    OptimizerName,
-    Padding,
-    Pattern,
-    Positive,
-    PositiveInt,
-    SharingRatio,
-    Steps,
-    Topology,
-    UpdatePeriod,
-    WeightDecay,
-    Width,
-)
+from east.config import vocabulary as terms
 from east.version import REVISION, REVISION_REASON
 
 
@@ -59,47 +25,47 @@ class Frozen(BaseModel):
 class DatasetSpec(Frozen):
     """Which images are trained on, and what is done to them."""
 
-    name: DatasetName
-    margin: Margin
-    padding: Padding
-    flip: Flip
-    validation: HeldOut
-    validation_choice: HeldOutChoice
+    name: terms.DatasetName
+    margin: terms.Margin
+    padding: terms.Padding
+    flip: terms.Flip
+    validation: terms.HeldOut
+    validation_choice: terms.HeldOutChoice
     augment_validation: bool = Field(description="whether validation images are cropped and flipped as well")
 
 
 class ModelSpec(Frozen):
     """Which network is trained."""
 
-    name: ModelName
-    width: Width
-    activation: Activation = "relu"
-    sharing_ratio: SharingRatio | None = None
-    dct: Dct = False
+    name: terms.ModelName
+    width: terms.Width
+    activation: terms.Activation = "relu"
+    sharing_ratio: terms.SharingRatio | None = None
+    dct: terms.Dct = False
 
 
 class SparsitySpec(Frozen):
     """How many weights are non-zero, where, and how the mask moves."""
 
-    density: Density
-    distribution: Distribution
-    topology: Topology
-    drop_fraction: Fraction = Field(description="share of a tensor's non-zeros dropped at the first update")
-    drop_fraction_end: Fraction = Field(description="the same at the end of training")
-    update_period: UpdatePeriod
+    density: terms.Density
+    distribution: terms.Distribution
+    topology: terms.Topology
+    drop_fraction: terms.Fraction = Field(description="share of a tensor's non-zeros dropped at the first update")
+    drop_fraction_end: terms.Fraction = Field(description="the same at the end of training")
+    update_period: terms.UpdatePeriod
     update_on_last_step: bool = False
 
 
 class CycleSpec(Frozen):
     """The cyclic density schedule, in epochs."""
 
-    pattern: Pattern
-    multiplier: Multiplier
-    cycles: Cycles
-    cycle_length: CycleLength
-    length_multiplier: LengthMultiplier = 1.0
-    update_period: CycleUpdatePeriod
-    end: CycleEnd = "target"
+    pattern: terms.Pattern
+    multiplier: terms.Multiplier
+    cycles: terms.Cycles
+    cycle_length: terms.CycleLength
+    length_multiplier: terms.LengthMultiplier = 1.0
+    update_period: terms.CycleUpdatePeriod
+    end: terms.CycleEnd = "target"
 
 
 class PhasingSpec(Frozen):
@@ -113,25 +79,25 @@ class PhasingSpec(Frozen):
 class OptimizerSpec(Frozen):
     """SGD or Adam, as in Table B.1."""
 
-    name: OptimizerName
-    momentum: Fraction = Field(default=0.0, description="of SGD")
+    name: terms.OptimizerName
+    momentum: terms.Fraction = Field(default=0.0, description="of SGD")
     nesterov: bool = Field(default=False, description="Nesterov's momentum in SGD")
 
 
 class ClipSpec(Frozen):
     """The global gradient norm is clipped to `norm`."""
 
-    norm: Positive = Field(description="the global gradient norm is scaled down to it")
-    scope: ClipScope
-    estimator: ClipEstimator = Field(default="sketch", validate_default=True)
-    probes: PositiveInt = Field(default=1, description="random projections whose mean is the sketch")
-    every: Steps = Field(
+    norm: terms.Positive = Field(description="the global gradient norm is scaled down to it")
+    scope: terms.ClipScope
+    estimator: terms.ClipEstimator = Field(default="sketch", validate_default=True)
+    probes: terms.PositiveInt = Field(default=1, description="random projections whose mean is the sketch")
+    every: terms.Steps = Field(
         default=1, description="measure the norm at every k-th step, from the first, and keep it between"
     )
 
     @field_validator("estimator")
     @classmethod
-    def _active_norm_is_exact(cls, estimator: ClipEstimator, info: ValidationInfo) -> ClipEstimator:
+    def _active_norm_is_exact(cls, estimator: terms.ClipEstimator, info: ValidationInfo) -> terms.ClipEstimator:
         """Nothing is estimated over active weights: whatever is written, it is one and the same run."""
         return "exact" if info.data.get("scope") == "active" else estimator
 
@@ -146,15 +112,15 @@ class ClipSpec(Frozen):
 class TrainingSpec(Frozen):
     """The recipe: a row of Table B.1."""
 
-    epochs: Epochs
-    batch_size: PositiveInt
-    lr: Positive
-    lr_drop_epochs: tuple[Epochs, ...]
-    lr_drop_factor: LearningRateDropFactor
+    epochs: terms.Epochs
+    batch_size: terms.PositiveInt
+    lr: terms.Positive
+    lr_drop_epochs: tuple[terms.Epochs, ...]
+    lr_drop_factor: terms.LearningRateDropFactor
     optimizer: OptimizerSpec
-    weight_decay: WeightDecay
+    weight_decay: terms.WeightDecay
     gradient_clip: ClipSpec | None
-    numerics: Numerics
+    numerics: terms.Numerics
 
 
 class RunSpec(Frozen):
@@ -189,7 +155,7 @@ def canonical_json(content: Mapping[str, Any]) -> str:
 
 
 def with_defaults(content: Mapping[str, Any]) -> dict[str, Any]:
-    """A run's content as JSON has it, with the options that were left out; as it is where it is no run of this version.
+    """A run's content as JSON has it, with the options that were left out; unchanged if it is not this version's.
 
     So what was written before an option came compares equal to what is written after.
     """
@@ -219,7 +185,7 @@ def fingerprint_of(canonical: str) -> str:
 
 
 def _normalised(value: Any) -> Any:
-    """Whole floats as integers, at any depth; beyond 2^53 a float is never told from its neighbours, and stays."""
+    """Whole floats as integers, at any depth; beyond 2^53, where floats skip integers, they stay as they are."""
     if isinstance(value, Mapping):
         return {key: _normalised(part) for key, part in value.items()}
     if isinstance(value, list | tuple):

@@ -17,46 +17,10 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, core_schema
 
-from east.config.run import ClipSpec, DatasetSpec, Frozen, OptimizerSpec
+from east.config import vocabulary as terms
+from east.config.run import ClipSpec, Frozen, OptimizerSpec
 from east.config.tables import Comparing
-from east.config.vocabulary import (
-    Activation,
-    Ambiguity,
-    CycleEnd,
-    CycleLength,
-    Cycles,
-    CycleUpdatePeriod,
-    DatasetName,
-    Dct,
-    Density,
-    Distribution,
-    Epochs,
-    Flip,
-    Fraction,
-    HeldOut,
-    HeldOutChoice,
-    LearningRateDropFactor,
-    LengthMultiplier,
-    Margin,
-    ModelName,
-    Multiplier,
-    Numerics,
-    Padding,
-    Pattern,
-    Positive,
-    PositiveInt,
-    ReportedAccuracy,
-    Retrains,
-    SharingRatio,
-    Spread,
-    Steps,
-    Topology,
-    Unit,
-    UpdatePeriod,
-    WeightDecay,
-    Width,
-    choices,
-)
+from east.config.vocabulary import Ambiguity, Choices, Retrains, UnitName
 
 
 class _OneOrMany:
@@ -90,11 +54,11 @@ class Execution(Frozen):
 
     device: Annotated[
         Literal["auto", "cpu", "cuda"],
-        choices({"auto": "a GPU where there is one", "cpu": "the CPU", "cuda": "an NVIDIA GPU, or an error"}),
+        Choices({"auto": "a GPU where there is one", "cpu": "the CPU", "cuda": "an NVIDIA GPU, or an error"}),
     ] = Field(default="auto", description="where trainings compute")
     engine: Annotated[
         Literal["auto", "dense", "sparse"],
-        choices(
+        Choices(
             {
                 "auto": "on a CPU the one that suits the run, from its first step to its last (`east plan` names its "
                 "class); on a GPU the cheaper one with the masks of the moment",
@@ -105,7 +69,7 @@ class Execution(Frozen):
     ] = Field(default="auto", description="how networks are executed")
     step: Annotated[
         Literal["auto", "eager", "captured", "compiled"],
-        choices(
+        Choices(
             {
                 "auto": "compiled",
                 "eager": "operation by operation, as PyTorch does by default: slower, and simpler to look into",
@@ -114,20 +78,22 @@ class Execution(Frozen):
             }
         ),
     ] = Field(default="auto", description="how a GPU is given the operations of a training step")
-    threads: Annotated[PositiveInt | Literal["auto"], WrapValidator(_number_or_auto)] = Field(
+    threads: Annotated[terms.PositiveInt | Literal["auto"], WrapValidator(_number_or_auto)] = Field(
         default="auto",
         description="CPU threads of a training; auto: those with which the whole plan ends soonest on these cores",
     )
-    runs_per_gpu: PositiveInt = Field(default=1, description="trainings that share a GPU at the same time")
+    runs_per_gpu: terms.PositiveInt = Field(default=1, description="trainings that share a GPU at the same time")
     data_dir: str = Field(default="data", description="folder of downloads and prepared data sets")
     partial: bool = Field(default=False, description="render whatever runs there are, and train nothing")
-    memory_mb: Annotated[PositiveInt, Unit("MB")] = Field(default=8000, description="memory that a training declares")
-    minutes: Annotated[PositiveInt, Unit("minutes")] = Field(
+    memory_mb: Annotated[terms.PositiveInt, UnitName("MB")] = Field(
+        default=8000, description="memory that a training declares"
+    )
+    minutes: Annotated[terms.PositiveInt, UnitName("minutes")] = Field(
         default=720, description="time that a training declares; a training that is cut off resumes"
     )
     tracking: Annotated[
         Literal["none", "tensorboard"],
-        choices({"none": "no event files", "tensorboard": "event files for TensorBoard in the folder of each run"}),
+        Choices({"none": "no event files", "tensorboard": "event files for TensorBoard in the folder of each run"}),
     ] = Field(default="none", description="what a training writes beside its records")
 
     @property
@@ -141,7 +107,7 @@ class Readings(Frozen):
 
     lr_drops: Annotated[
         Literal["printed", "as_coded"],
-        choices({"printed": "after the epochs of the recipe", "as_coded": "at 1/2 and 3/4 of the training"}),
+        Choices({"printed": "after the epochs of the recipe", "as_coded": "at 1/2 and 3/4 of the training"}),
         Ambiguity(
             number=1,
             matter="Learning-rate drops",
@@ -152,7 +118,7 @@ class Readings(Frozen):
         ),
     ] = Field(default="printed", description="when the learning rate drops, in recipes where it does")
     cycle_end: Annotated[
-        CycleEnd,
+        terms.CycleEnd,
         Ambiguity(
             number=2,
             matter="End of the cyclic phase",
@@ -163,23 +129,21 @@ class Readings(Frozen):
         ),
     ] = "target"
     static_topology: Annotated[
-        Topology,
+        terms.Topology,
         Ambiguity(
             number=5,
             matter="Static rows",
             paper="“Static”, without more",
-            as_coded="–",
             reason="81.47 % is the paper's RigL result at this density.",
             overlays=("alternatives",),
         ),
     ] = Field(default="rigl", description="how the masks of static rows move")
-    topology: Topology = Field(default="rigl", description="how the masks of all other rows move")
+    topology: terms.Topology = Field(default="rigl", description="how the masks of all other rows move")
     update_on_last_step: Annotated[
         bool,
         Ambiguity(
             number=9,
             matter="Exchange on the last step",
-            paper="silent",
             as_coded="yes: step 88,000 of 88,000",
             reason="Step 88,000 of 88,000 would swap in weights that are never trained.",
             other="yes, as coded",
@@ -187,24 +151,22 @@ class Readings(Frozen):
         ),
     ] = Field(default=False, description="whether the very last step exchanges weights")
     drop_fraction: Annotated[
-        Fraction,
+        terms.Fraction,
         Ambiguity(
             number=17,
             matter="Drop fraction",
-            paper="silent",
             as_coded="a cosine from 0.5 to 0.005",
             reason="As the authors' code has it, to the end of training.",
             reading="0.5 to 0.005",
             keys=("readings.drop_fraction", "readings.drop_fraction_end"),
         ),
     ] = Field(default=0.5, description="share of a tensor's non-zeros that an update drops, at the start of training")
-    drop_fraction_end: Fraction = Field(default=0.005, description="the same at the end; a cosine leads there")
+    drop_fraction_end: terms.Fraction = Field(default=0.005, description="the same at the end; a cosine leads there")
     gradient_clip: Annotated[
         ClipSpec | None,
         Ambiguity(
             number=8,
             matter="Gradient clip",
-            paper="silent",
             as_coded="norm 1 over dense gradients, exact",
             reason="The dense norm is 60 to 180 times the norm over active weights, so it is part of the method. "
             "A sketch estimates it without computing the gradients of weights that are off.",
@@ -219,7 +181,6 @@ class Readings(Frozen):
         Ambiguity(
             number=10,
             matter="Freezing DyReLU when its fade starts",
-            paper="silent",
             as_coded="yes, where that is a whole epoch",
             reason="At 250 epochs the authors' test for the start never fires.",
             other="yes, as coded (fires only where that is a whole epoch)",
@@ -231,7 +192,6 @@ class Readings(Frozen):
         Ambiguity(
             number=13,
             matter="Validation images are augmented",
-            paper="silent",
             as_coded="yes",
             reason="As the authors' code has it; test images never are.",
             other="no",
@@ -239,33 +199,30 @@ class Readings(Frozen):
         ),
     ] = Field(default=True, description="crop and flip validation images as well")
     accuracy: Annotated[
-        ReportedAccuracy,
+        terms.ReportedAccuracy,
         Ambiguity(
             number=14,
             matter="Reported accuracy",
-            paper="silent",
             as_coded="older versions: best validation epoch; newest: last epoch",
             reason="The authors' newest code reports the network after the last epoch.",
             overlays=("alternatives",),
         ),
     ] = "final"
     spread: Annotated[
-        Spread,
+        terms.Spread,
         Ambiguity(
             number=15,
             matter="Standard deviation behind each ±",
             paper="silent; three runs",
-            as_coded="–",
             reason="The paper does not say; with three seeds the two differ by a factor of 1.22.",
             overlays=("alternatives",),
         ),
     ] = "sample"
     numerics: Annotated[
-        Numerics,
+        terms.Numerics,
         Ambiguity(
             number=16,
             matter="Numerics on CUDA",
-            paper="silent",
             as_coded="PyTorch's defaults: TF32 convolutions",
             reason="What PyTorch did on the paper's GPUs by default. The CPU computes in fp32.",
             overlays=("alternatives",),
@@ -276,65 +233,62 @@ class Readings(Frozen):
 class Dataset(Frozen):
     """How a data set is split and augmented."""
 
-    margin: Margin = 4
-    padding: Padding
-    flip: Flip
+    margin: terms.Margin = 4
+    padding: terms.Padding
+    flip: terms.Flip
     validation: Annotated[
-        HeldOut,
+        terms.HeldOut,
         Ambiguity(
             number=12,
             matter="Validation images",
-            paper="silent",
             as_coded="5,000 of 50,000",
             reason="45,000 training images of CIFAR give the 352 steps an epoch that an update period of 350 implies.",
             reading="5,000",
         ),
     ]
-    validation_choice: HeldOutChoice
+    validation_choice: terms.HeldOutChoice
     folder: str | None = Field(default=None, description="image folder with train/ and val/ (ImageNet only)")
-
-    def spec(self, name: DatasetName, *, augment_validation: bool) -> DatasetSpec:
-        """The part of it that decides a run's numbers."""
-        return DatasetSpec(name=name, augment_validation=augment_validation, **self.model_dump(exclude={"folder"}))
 
 
 class Components(Frozen):
     """What a system adds to RigL."""
 
-    activation: Activation = "relu"
-    sharing_ratio: SharingRatio | None = None
-    dct: Dct = False
+    activation: terms.Activation = "relu"
+    sharing_ratio: terms.SharingRatio | None = None
+    dct: terms.Dct = False
 
 
 class Cyclic(Frozen):
     """The cyclic columns of Table B.1, and what it leaves out (pattern and length multiplier)."""
 
-    pattern: Pattern = "cosine"
-    multiplier: Multiplier
-    cycles: Cycles
-    cycle_length: CycleLength
-    length_multiplier: LengthMultiplier = 1.0
-    update_period: CycleUpdatePeriod
+    pattern: terms.Pattern = "cosine"
+    multiplier: terms.Multiplier
+    cycles: terms.Cycles
+    cycle_length: terms.CycleLength
+    length_multiplier: terms.LengthMultiplier = 1.0
+    update_period: terms.CycleUpdatePeriod
 
 
 class Recipe(Frozen):
     """A row of Table B.1."""
 
     system: str = Field(description="the method's name in Table B.1")
-    model: ModelName = Field(description="network")
-    width: Width
-    datasets: tuple[DatasetName, ...] = Field(
+    model: terms.ModelName = Field(description="network")
+    width: terms.Width
+    datasets: tuple[terms.DatasetName, ...] = Field(
         description="what Table B.1 prints, and where `methods.systems` trains it; tables name their own"
     )
-    density: Density | None = Field(default=None, description="target density in place of the plan's")
+    density: terms.Density | None = Field(default=None, description="target density in place of the plan's")
     components: Components = Field(
         default=Components(), description="what the system adds to RigL, where `methods.systems` trains it"
     )
-    batch_size: PositiveInt = Field(description="images of a step")
-    epochs: Epochs = Field(description="length of a training")
-    lr: Positive = Field(description="learning rate")
-    lr_drop_epochs: tuple[Epochs, ...] = Field(description="after which the learning rate drops; an empty list: never")
-    lr_drop_factor: LearningRateDropFactor = 0.1
+    batch_size: terms.PositiveInt = Field(description="images of a step")
+    epochs: terms.Epochs = Field(description="length of a training")
+    lr: terms.Positive = Field(description="learning rate")
+    lr_drop_epochs: tuple[terms.Epochs, ...] = Field(
+        description="after which the learning rate drops; an empty list: never"
+    )
+    lr_drop_factor: terms.LearningRateDropFactor = 0.1
     optimizer: Annotated[
         OptimizerSpec,
         Ambiguity(
@@ -349,10 +303,10 @@ class Recipe(Frozen):
             keys=("recipes.*.optimizer.nesterov",),
         ),
     ] = Field(description="how weights are trained")
-    weight_decay: WeightDecay
+    weight_decay: terms.WeightDecay
     gradient_clip: ClipSpec | None = Field(default=None, description="in place of that of the readings")
     distribution: Annotated[
-        Distribution,
+        terms.Distribution,
         Ambiguity(
             number=7,
             matter="ERK",
@@ -363,7 +317,7 @@ class Recipe(Frozen):
             overlays=("as_coded",),
         ),
     ]
-    update_period: UpdatePeriod
+    update_period: terms.UpdatePeriod
     cyclic: Annotated[
         Cyclic | None,
         Ambiguity(
@@ -382,13 +336,13 @@ class Row(Frozen):
     """A row of Tables 2-5, or several: any of the four schedule keys may be a list."""
 
     static: bool = Field(default=False, description="constant density: no cycles")
-    pattern: OneOrMany[Pattern] = ()
-    multiplier: OneOrMany[Multiplier] = ()
-    cycles: OneOrMany[Cycles] = ()
-    length_multiplier: OneOrMany[LengthMultiplier] = (1.0,)
+    pattern: OneOrMany[terms.Pattern] = ()
+    multiplier: OneOrMany[terms.Multiplier] = ()
+    cycles: OneOrMany[terms.Cycles] = ()
+    length_multiplier: OneOrMany[terms.LengthMultiplier] = (1.0,)
     fit: Annotated[
         Literal["refuse", "rescale"],
-        choices({"refuse": "an error", "rescale": "all cycles are shortened in proportion, with a footnote"}),
+        Choices({"refuse": "an error", "rescale": "all cycles are shortened in proportion, with a footnote"}),
         Ambiguity(
             number=3,
             matter="Cycles that do not fit the training",
@@ -400,11 +354,15 @@ class Row(Frozen):
             overlays=("as_coded",),
         ),
     ] = Field(default="refuse", description="what happens to cycles that outlast the training")
-    cycle_length: CycleLength | None = Field(default=None, description="length of the first cycle; null: the recipe's")
-    printed_cycles: Cycles | None = Field(default=None, description="the number the paper prints, where it differs")
-    topology: Topology | None = Field(default=None, description="in place of that of the readings")
-    distribution: Distribution | None = Field(default=None, description="in place of the recipe's")
-    density: Density | None = Field(default=None, description="target density in place of the recipe's")
+    cycle_length: terms.CycleLength | None = Field(
+        default=None, description="length of the first cycle; null: the recipe's"
+    )
+    printed_cycles: terms.Cycles | None = Field(
+        default=None, description="the number the paper prints, where it differs"
+    )
+    topology: terms.Topology | None = Field(default=None, description="in place of that of the readings")
+    distribution: terms.Distribution | None = Field(default=None, description="in place of the recipe's")
+    density: terms.Density | None = Field(default=None, description="target density in place of the recipe's")
     label: str | None = Field(default=None, description="name shown in the tables; never part of a run's identity")
     footnote: str | None = Field(default=None, description="what a reader must know about the row")
 
@@ -432,7 +390,6 @@ class TableConfig(Frozen):
             number=6,
             matter="ResNet-50 in Tables 4 and 5",
             paper="Table B.1 has ResNet-50 on CIFAR only as DCT+RigL+EAST",
-            as_coded="–",
             reason="A static row of 30 % looks like plain RigL; the paper does not say.",
             reading="resnet34-cifar",
             other="the DCT+RigL+EAST recipe of Table B.1",
@@ -440,8 +397,8 @@ class TableConfig(Frozen):
             keys=("tables.table4.recipe", "tables.table5.recipe"),
         ),
     ] = Field(description="the recipe that its runs follow")
-    dataset: DatasetName = Field(description="data set")
-    model: ModelName | None = Field(default=None, description="network; null: the recipe's")
+    dataset: terms.DatasetName = Field(description="data set")
+    model: terms.ModelName | None = Field(default=None, description="network; null: the recipe's")
     components: Components = Field(default=Components(), description="what all rows add to RigL")
     title: str | None = Field(default=None, description="caption")
     published: str | None = Field(default=None, description="file of report/published with the paper's numbers")
@@ -452,19 +409,15 @@ class Method(Components):
     """A row of Table 6."""
 
     cyclic: bool = Field(default=False, description="follow the recipe's cyclic density schedule")
-    measured_at_beta: Annotated[Literal[0, 1], choices({"0": "faded out", "1": "active"})] = Field(
+    measured_at_beta: Annotated[Literal[0, 1], Choices({"0": "faded out", "1": "active"})] = Field(
         default=1, description="DyReLU in the paper's memory measurement"
     )
-
-    def components(self) -> Components:
-        """What the method adds to RigL's network."""
-        return Components(activation=self.activation, sharing_ratio=self.sharing_ratio, dct=self.dct)
 
 
 class Methods(Frozen):
     """Table 6 and the methods table."""
 
-    recipes: dict[DatasetName, str] = Field(description="data set -> the recipe that every method follows on it")
+    recipes: dict[terms.DatasetName, str] = Field(description="data set -> the recipe that every method follows on it")
     rows: dict[str, Method] = Field(description="name -> what the method adds to RigL")
     systems: tuple[str, ...] = Field(default=(), description="recipes trained with their own components and cycles")
 
@@ -473,12 +426,16 @@ class Cost(Frozen):
     """What Table 6 counts and measures."""
 
     recipe: str = Field(description="the recipe that every method follows")
-    model: ModelName | None = Field(default=None, description="network; null: the recipe's")
-    dataset: DatasetName = Field(description="data set, for the size of images and the number of classes")
-    density: Density | None = Field(default=None, description="target density in place of the recipe's or the plan's")
+    model: terms.ModelName | None = Field(default=None, description="network; null: the recipe's")
+    dataset: terms.DatasetName = Field(description="data set, for the size of images and the number of classes")
+    density: terms.Density | None = Field(
+        default=None, description="target density in place of the recipe's or the plan's"
+    )
     published: str | None = Field(default=None, description="file of report/published with the paper's numbers")
-    measured_steps: Steps = Field(default=3, description="timed for each method")
-    measured_batch: dict[Literal["cpu", "cuda"], PositiveInt] = Field(description="device -> images of a timed step")
+    measured_steps: terms.Steps = Field(default=3, description="timed for each method")
+    measured_batch: dict[Literal["cpu", "cuda"], terms.PositiveInt] = Field(
+        description="device -> images of a timed step"
+    )
 
 
 class Config(Frozen):
@@ -502,12 +459,11 @@ class Config(Frozen):
         Retrains("nothing: new seeds are added"),
     ] = Field(description="one run of every row for each")
     density: Annotated[
-        Density,
+        terms.Density,
         Ambiguity(
             number=4,
             matter="Density",
             paper="0.0005 is the example of Section C",
-            as_coded="–",
             reason="The example of Section C; the static row of Table 2 equals the paper's 99.95 % result.",
             reading="0.0005",
             keys=("density", "recipes.*.density"),
@@ -525,7 +481,7 @@ class Config(Frozen):
     comparison: Annotated[Comparing, Retrains("nothing")] = Field(
         default=Comparing(), description="how Tables 2–5 are compared with the paper's"
     )
-    datasets: Annotated[dict[DatasetName, Dataset], Retrains("runs on that data set")] = Field(
+    datasets: Annotated[dict[terms.DatasetName, Dataset], Retrains("runs on that data set")] = Field(
         description="how each data set is split and augmented"
     )
     recipes: Annotated[dict[str, Recipe], Retrains("runs that follow it")] = Field(description="rows of Table B.1")

@@ -4,18 +4,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
+from east.config import vocabulary as terms
 from east.config.run import Frozen, RunSpec
-from east.config.vocabulary import (
-    DatasetName,
-    ModelName,
-    Pattern,
-    Positive,
-    PositiveInt,
-    PublishedSpread,
-    ReportedAccuracy,
-    Spread,
-    Unit,
-)
+from east.config.vocabulary import UnitName
 
 
 class RunReference(Frozen):
@@ -31,7 +22,7 @@ class GridRow(Frozen):
 
     id: str
     method: str
-    pattern: Pattern | None = None
+    pattern: terms.Pattern | None = None
     multiplier: float | None = None
     cycles: int | None = None
     length_multiplier: float | None = None
@@ -40,49 +31,59 @@ class GridRow(Frozen):
     runs: tuple[RunReference, ...]
 
 
-class MethodRow(Frozen):
-    """A row of the methods table: a method on a network and a data set."""
+class MethodColumns(Frozen):
+    """What tells the rows of the methods table apart: a method on a network and a data set."""
 
     id: str
     method: str
-    model: ModelName
+    model: terms.ModelName
     width: int
-    dataset: DatasetName
+    dataset: terms.DatasetName
     recipe: str
     note: str | None = Field(default=None, description="why the row has no runs, where it has none")
+
+
+class MethodRow(MethodColumns):
+    """A row of the methods table."""
+
     runs: tuple[RunReference, ...]
 
 
 class Summarising(Frozen):
     """How seeds become one number."""
 
-    accuracy: ReportedAccuracy = "final"
-    spread: Spread = "sample"
+    accuracy: terms.ReportedAccuracy = "final"
+    spread: terms.Spread = "sample"
 
 
 class Comparing(Frozen):
     """How Tables 2-5 are compared with the paper's."""
 
-    margin: Annotated[Positive, Unit("percentage points")] = Field(
+    margin: Annotated[terms.Positive, UnitName("percentage points")] = Field(
         default=2.0, description="means that surely differ by less count as the same"
     )
     level: Annotated[float, Field(gt=0.5, lt=1)] = Field(
         default=0.95, description="coverage of intervals; 1 - level is the error allowed in a whole table"
     )
-    published_seeds: PositiveInt = Field(default=3, description="runs behind each number of the paper's")
-    published_spread: PublishedSpread = "sample"
+    published_seeds: terms.PositiveInt = Field(default=3, description="runs behind each number of the paper's")
+    published_spread: terms.PublishedSpread = "sample"
 
 
-class GridTable(Frozen):
-    """One of Tables 2-5: the static row and the cyclic schedules on one network and one data set."""
+class GridHead(Frozen):
+    """One of Tables 2-5, planned or summarised."""
 
     kind: Literal["grid"] = "grid"
     id: str
     title: str
-    model: ModelName
+    model: terms.ModelName
     width: int
-    dataset: DatasetName
+    dataset: terms.DatasetName
     density: float = Field(description="target density of its rows, but of those that set their own")
+
+
+class GridTable(GridHead):
+    """One of Tables 2-5: the static row and the cyclic schedules on one network and one data set."""
+
     published: str | None = Field(description="file of report/published that holds the paper's numbers")
     comparable: bool = Field(description="whether network, width, data set and density are the paper's")
     summarising: Summarising
@@ -90,14 +91,19 @@ class GridTable(Frozen):
     rows: tuple[GridRow, ...]
 
 
-class MethodsTable(Frozen):
-    """Accuracy of the methods of Table 6 and of the systems of Table B.1."""
+class MethodsHead(Frozen):
+    """The methods table, planned or summarised."""
 
     kind: Literal["methods"] = "methods"
     id: str = "tablemethods"
     title: str
     density: float = Field(description="target density of the plan")
     summarising: Summarising
+
+
+class MethodsTable(MethodsHead):
+    """Accuracy of the methods of Table 6 and of the systems of Table B.1."""
+
     rows: tuple[MethodRow, ...]
 
 
@@ -112,12 +118,12 @@ class CostEntry(Frozen):
 class CostPlan(Frozen):
     """All rows of Table 6, and how they are measured."""
 
-    model: ModelName
-    dataset: DatasetName
+    model: terms.ModelName
+    dataset: terms.DatasetName
     published: str | None
     comparable: bool = Field(description="whether network, width and data set are the paper's")
-    measured_steps: PositiveInt
-    measured_batch: dict[Literal["cpu", "cuda"], PositiveInt]
+    measured_steps: terms.PositiveInt
+    measured_batch: dict[Literal["cpu", "cuda"], terms.PositiveInt]
     entries: tuple[CostEntry, ...]
 
 

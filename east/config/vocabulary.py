@@ -13,20 +13,20 @@ from pydantic.fields import FieldInfo
 
 
 @dataclass(frozen=True)
-class Unit:
+class UnitName:
     """What a number counts: metadata of a type or field."""
 
     name: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # what annotates a type must have a hash
 class Choices:
     """The names of a `Literal` and what each stands for: metadata of the type."""
 
-    meanings: tuple[tuple[str, str], ...]
+    meanings: Mapping[str, str]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Ambiguity:
     """What the paper leaves open and a key settles: metadata of the key's field.
 
@@ -44,8 +44,8 @@ class Ambiguity:
 
     number: int
     matter: str
-    paper: str
-    as_coded: str
+    paper: str = "silent"
+    as_coded: str = "–"
     reason: str
     reading: str = ""
     other: str = ""
@@ -60,20 +60,15 @@ class Retrains:
     what: str
 
 
-def choices(meanings: Mapping[str, str]) -> Choices:
-    """What each name stands for, in the order of the `Literal`."""
-    return Choices(tuple(meanings.items()))
-
-
 def metadata_of(field: FieldInfo) -> Iterator[Any]:
-    """All metadata of a field, the outermost first: its own, then that of the members and items of its type."""
+    """All metadata of a field, the outermost first: its own, then its type's members' and items'."""
     yield from field.metadata
     yield from _metadata(field.annotation)
 
 
 def names_of(annotation: Any) -> tuple[Any, ...]:
     """The names of an annotated `Literal`."""
-    return tuple(name for found in _metadata(annotation) if isinstance(found, Choices) for name, _ in found.meanings)
+    return tuple(name for found in _metadata(annotation) if isinstance(found, Choices) for name in found.meanings)
 
 
 def _metadata(annotation: Any) -> Iterator[Any]:
@@ -88,14 +83,14 @@ def _metadata(annotation: Any) -> Iterator[Any]:
 Positive = Annotated[float, Field(gt=0)]
 PositiveInt = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Epochs = Annotated[PositiveInt, Unit("epochs")]
-Steps = Annotated[PositiveInt, Unit("steps")]
+Epochs = Annotated[PositiveInt, UnitName("epochs")]
+Steps = Annotated[PositiveInt, UnitName("steps")]
 
 # Which images, and what is done to them.
 
 DatasetName = Annotated[
     Literal["cifar10", "cifar100", "imagenet", "digits", "digit_pairs"],
-    choices(
+    Choices(
         {
             "cifar10": "CIFAR-10",
             "cifar100": "CIFAR-100",
@@ -108,26 +103,26 @@ DatasetName = Annotated[
 Margin = Annotated[
     int,
     Field(ge=0, description="border added on each side before the random crop; 0 for no crop"),
-    Unit("pixels"),
+    UnitName("pixels"),
 ]
 Padding = Annotated[
     Literal["reflect", "zero"],
     Field(description="what fills the border"),
-    choices({"reflect": "the image, mirrored at its edge", "zero": "black"}),
+    Choices({"reflect": "the image, mirrored at its edge", "zero": "black"}),
 ]
 Flip = Annotated[bool, Field(description="mirror images at random")]
-HeldOut = Annotated[int, Field(ge=0, description="training images held out for validation"), Unit("images")]
+HeldOut = Annotated[int, Field(ge=0, description="training images held out for validation"), UnitName("images")]
 HeldOutChoice = Annotated[
     Literal["last", "shuffled"],
     Field(description="which images are held out"),
-    choices({"last": "the last ones", "shuffled": "drawn by the run's seed"}),
+    Choices({"last": "the last ones", "shuffled": "drawn by the run's seed"}),
 ]
 
 # The network.
 
 ModelName = Annotated[
     Literal["resnet34", "resnet50", "resnet50_imagenet"],
-    choices(
+    Choices(
         {
             "resnet34": "ResNet-34 with the stem for small images",
             "resnet50": "ResNet-50 with the stem for small images",
@@ -135,16 +130,16 @@ ModelName = Annotated[
         }
     ),
 ]
-Width = Annotated[PositiveInt, Field(description="channels of the stem; 64 in the paper"), Unit("channels")]
+Width = Annotated[PositiveInt, Field(description="channels of the stem; 64 in the paper"), UnitName("channels")]
 Activation = Annotated[
     Literal["relu", "dyrelu"],
     Field(description="activation"),
-    choices({"relu": "ReLU", "dyrelu": "DyReLU, which fades into ReLU during training"}),
+    Choices({"relu": "ReLU", "dyrelu": "DyReLU, which fades into ReLU during training"}),
 ]
 SharingRatio = Annotated[
     int,
     Field(ge=2, description="blocks of a stage that own weights; later ones reuse those of the last owner"),
-    Unit("blocks"),
+    UnitName("blocks"),
 ]
 Dct = Annotated[bool, Field(description="add a fixed DCT matrix to every masked layer (DCTpS)")]
 
@@ -157,7 +152,7 @@ Density = Annotated[
 Distribution = Annotated[
     Literal["erk", "uniform", "erk_as_coded"],
     Field(description="how the target density is spread over layers"),
-    choices(
+    Choices(
         {
             "erk": "Erdős–Rényi kernel, exact: counts add up to the target, at least one weight a tensor",
             "uniform": "the same density in every tensor",
@@ -168,7 +163,7 @@ Distribution = Annotated[
 Topology = Annotated[
     Literal["rigl", "set", "fixed"],
     Field(description="how a mask update chooses the weights that grow"),
-    choices(
+    Choices(
         {
             "rigl": "largest dense gradient",
             "set": "at random",
@@ -183,11 +178,11 @@ UpdatePeriod = Annotated[Steps, Field(description="between mask updates outside 
 Pattern = Annotated[
     Literal["cosine", "triangular"],
     Field(description="shape of a cycle"),
-    choices({"cosine": "(1 - cos 2πp) / 2 at position p", "triangular": "up and down in straight lines"}),
+    Choices({"cosine": "(1 - cos 2πp) / 2 at position p", "triangular": "up and down in straight lines"}),
 ]
 Multiplier = Annotated[float, Field(gt=1, description="peak density divided by the target density (m)")]
 Cycles = Annotated[PositiveInt, Field(description="number of cycles (n)")]
-CycleLength = Annotated[Positive, Field(description="length of the first cycle (l)"), Unit("epochs")]
+CycleLength = Annotated[Positive, Field(description="length of the first cycle (l)"), UnitName("epochs")]
 LengthMultiplier = Annotated[
     Positive, Field(description="length of each cycle divided by that of the one before (g); without effect on one")
 ]
@@ -195,7 +190,7 @@ CycleUpdatePeriod = Annotated[Steps, Field(description="between mask updates ins
 CycleEnd = Annotated[
     Literal["target", "as_coded"],
     Field(description="density after the last cycle"),
-    choices(
+    Choices(
         {
             "target": "exactly back to the target density",
             "as_coded": "the density stays where the last update left it",
@@ -210,17 +205,17 @@ LearningRateDropFactor = Annotated[
 ]
 WeightDecay = Annotated[float, Field(ge=0, description="of all parameters")]
 OptimizerName = Annotated[
-    Literal["sgd", "adam"], Field(description="optimizer"), choices({"sgd": "SGD", "adam": "Adam"})
+    Literal["sgd", "adam"], Field(description="optimizer"), Choices({"sgd": "SGD", "adam": "Adam"})
 ]
 ClipScope = Annotated[
     Literal["dense", "active"],
     Field(description="which gradients of masked layers the norm is over"),
-    choices({"dense": "all, those of weights that are off included", "active": "those of active weights only"}),
+    Choices({"dense": "all, those of weights that are off included", "active": "those of active weights only"}),
 ]
 ClipEstimator = Annotated[
     Literal["exact", "sketch"],
     Field(description="how the norm over dense gradients is found; that over active weights is always exact"),
-    choices(
+    Choices(
         {
             "exact": "computed, as in the authors' code",
             "sketch": "estimated by random projections, without the gradients of weights that are off",
@@ -230,7 +225,7 @@ ClipEstimator = Annotated[
 Numerics = Annotated[
     Literal["tf32", "fp32", "bf16"],
     Field(description="arithmetic on CUDA; a CPU computes in fp32"),
-    choices(
+    Choices(
         {
             "tf32": "TF32 matrix units",
             "fp32": "32-bit floats throughout",
@@ -244,17 +239,17 @@ Numerics = Annotated[
 ReportedAccuracy = Annotated[
     Literal["final", "best_validation"],
     Field(description="which test accuracy the tables report"),
-    choices({"final": "after the last epoch", "best_validation": "test accuracy at the best validation epoch"}),
+    Choices({"final": "after the last epoch", "best_validation": "test accuracy at the best validation epoch"}),
 ]
 Spread = Annotated[
     Literal["sample", "population"],
     Field(description="which standard deviation over seeds the ± of a table is"),
-    choices({"sample": "over n - 1", "population": "over n"}),
+    Choices({"sample": "over n - 1", "population": "over n"}),
 ]
 PublishedSpread = Annotated[
     Literal["sample", "population", "standard_error"],
     Field(description="what the paper's ± is taken for; it does not say"),
-    choices(
+    Choices(
         {
             "sample": "standard deviation with n - 1",
             "population": "standard deviation with n",

@@ -38,10 +38,6 @@ def torchsummary_memory(model: nn.Module, image_shape: tuple[int, ...]) -> Memor
     It adds the sizes of its own `weight` and `bias`, trained or not, and twice the size of its output (forward and
     backward). Bare parameters, functions and reused weights are invisible, so this is an accounting and not a
     measurement. DCT layers must be executed unfused to be counted as in the published implementation.
-
-    Args:
-        model: the network.
-        image_shape: (C, H, W) of one image.
     """
     parameters = activations = 0
     for output in trace_outputs(model, image_shape):
@@ -57,7 +53,7 @@ def torchsummary_memory(model: nn.Module, image_shape: tuple[int, ...]) -> Memor
 
 
 @dataclass(frozen=True)
-class Output:
+class ModuleOutput:
     """What one call of a module returned.
 
     Args:
@@ -71,22 +67,18 @@ class Output:
     shape: tuple[int, ...]
 
 
-def trace_outputs(model: nn.Module, image_shape: tuple[int, ...]) -> list[Output]:
+def trace_outputs(model: nn.Module, image_shape: tuple[int, ...]) -> list[ModuleOutput]:
     """Run a network on meta tensors and list the calls of its modules, in the order in which they returned.
 
     Only calls of modules are seen: functions such as `relu`, and weights that are reused, leave no trace. The network
     itself stays as it is, wherever it is.
-
-    Args:
-        model: any network whose modules return tensors.
-        image_shape: (C, H, W) of one image.
     """
-    outputs: list[Output] = []
+    outputs: list[ModuleOutput] = []
     handles = []
     for name, module in model.named_modules():
 
         def note(module: nn.Module, _inputs: object, output: Tensor, name: str = name) -> None:
-            outputs.append(Output(name, module, tuple(output.shape[1:])))
+            outputs.append(ModuleOutput(name, module, tuple(output.shape[1:])))
 
         handles.append(module.register_forward_hook(note))
     tensors = [*model.named_parameters(), *model.named_buffers()]

@@ -42,10 +42,6 @@ def layer_work(model: nn.Module, image_shape: tuple[int, ...]) -> list[LayerWork
 
     A DCT layer is two: its fixed matrix and its sparse part. A reused layer is one, with the positions of all its
     places, which are of equal size.
-
-    Args:
-        model: any network of `build_model`, on any device.
-        image_shape: (C, H, W) of one image.
     """
     uses = {name: 1 + count for name, count in reuse_counts(model).items()}
     dct_layers = [module for module in model.modules() if isinstance(module, DCTConv2d | DCTLinear)]
@@ -70,10 +66,8 @@ def inference_flops(work: Sequence[LayerWork], nonzeros: Mapping[str, float] | N
 
     Batch norm, activations, pooling and residual additions are not counted.
 
-    Args:
-        work: the layers.
-        nonzeros: active weights of each masked layer (a mean over time need not be whole). None for all weights: a DCT
-            matrix is then added into the weight beside it and costs nothing.
+    `nonzeros` are the active weights of each masked layer (a mean over time need not be whole); None for all weights: a
+    DCT matrix is then added into the weight beside it and costs nothing.
     """
     return sum(FLOPS_PER_USE * layer.positions * _executed(layer, nonzeros) for layer in work)
 

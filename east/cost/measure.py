@@ -61,7 +61,7 @@ class Measurement:
         seconds_spread: difference between the upper and the lower quartile.
         peak_memory_mb: most memory held at once since before the network was built: of the GPU, or of the process.
         steps: steps timed.
-        batch_size: images a step.
+        measured_batch_size: images a step.
         measured_on: processor or GPU, with the number of threads for a processor.
     """
 
@@ -69,7 +69,7 @@ class Measurement:
     seconds_spread: float
     peak_memory_mb: float
     steps: int
-    batch_size: int
+    measured_batch_size: int
     measured_on: str
 
 
@@ -115,7 +115,7 @@ def measure_training(
         seconds_spread=upper - lower,
         peak_memory_mb=peak,
         steps=steps,
-        batch_size=batch_size,
+        measured_batch_size=batch_size,
         measured_on=f"{machine}, engine: {engine}",
     )
 
@@ -170,13 +170,7 @@ def random_images(spec: RunSpec, device: torch.device, *, training: int, evaluat
 
 
 def prepare_costs(device: torch.device, numerics: str, compiled: bool) -> None:
-    """Compile kernels and, for a GPU, fit the cost model, where that was not done yet.
-
-    Args:
-        device: on which steps execute.
-        numerics: `tf32`, `fp32` or `bf16`.
-        compiled: whether PyTorch compiles the network for the dense engine.
-    """
+    """Compile kernels and, for a GPU, fit the cost model, where that was not done yet."""
     with suppress(KernelsUnavailable):
         if device.type == "cpu":
             load_kernels()
@@ -228,7 +222,7 @@ def _run_steps(
 ) -> tuple[list[float], float]:
     torch.set_num_threads(threads)
     keep_freed_memory()
-    forget_peak()  # that of the imports
+    forget_peak()  # of the imports
     memory_before = resident_memory_mb() if device.type == "cpu" else 0.0
     step = prepare()
     for number in range(1, warm_up + 1):
@@ -238,12 +232,7 @@ def _run_steps(
 
 
 def settling_steps(kind: StepKind, spec: RunSpec) -> int:
-    """Steps of a run before the clock starts: of as many as its clip says one measures the norm, and is another kind.
-
-    Args:
-        kind: how steps are executed.
-        spec: the run.
-    """
+    """Steps of a run before the clock starts; of as many as its clip says, one measures the norm and differs."""
     clip = spec.training.gradient_clip
     return SETTLING_TURNS[kind] * (1 if clip is None else clip.every)
 
@@ -284,13 +273,7 @@ def seconds_between(began: Moment, ended: Moment) -> float:
 
 
 def seconds_of_each(step: Callable[[int], object], numbers: Iterable[int], device: torch.device) -> list[float]:
-    """Seconds of each of some steps, made one after the other as in a training.
-
-    Args:
-        step: takes its number.
-        numbers: of the steps.
-        device: where they compute.
-    """
+    """Seconds of each of some steps, made one after the other as in a training."""
     synchronize(device)
     moments = [now(device)]
     for number in numbers:

@@ -30,22 +30,14 @@ Measure = Callable[..., Measurement]
 def measured_cost(
     plan: CostPlan, *, device: str, engine: str, threads: int, step: str = "auto", measure: bool = True
 ) -> list[dict[str, Any]]:
-    """The rows of Table 6 as plain mappings, in the order of the plan.
-
-    Args:
-        plan: the methods, and how many steps of how many images are timed.
-        device: `auto`, `cpu` or `cuda`.
-        engine: `auto` or the name of an engine.
-        threads: CPU threads of PyTorch.
-        step: `auto` or the name of a way to execute a step.
-        measure: time training steps; without, what has to be measured is None.
+    """The rows of Table 6 as plain mappings, in the order of the plan; the options are those of `measure_training`.
 
     Raises:
         EastError: the device is not there, a network cannot hold its density, or memory does not suffice.
     """
     where = choose_device(device)
     if measure and where.type == "cuda" and engine == "auto":
-        # In a process of its own, as what that needs is no memory of a step.
+        # In a process of its own, so that its memory does not count as that of a step.
         compiled = choose_step(step, where) == "compiled"
         for numerics in {entry.spec.training.numerics for entry in plan.entries}:
             in_fresh_process(partial(prepare_costs, where, numerics, compiled))
@@ -62,11 +54,7 @@ def measured_cost(
 
 
 def cost_rows(entries: Iterable[CostEntry], measure: Measure | None = None) -> list[CostRecord]:
-    """The rows of Table 6.
-
-    Args:
-        entries: the methods, in the table's order.
-        measure: how a training step is measured; None leaves out everything that has to be measured.
+    """The rows of Table 6, in the order of the entries; without `measure`, what has to be measured is None.
 
     Raises:
         EastError: a network cannot hold its density, or a measured step does not fit into memory.
@@ -118,7 +106,7 @@ def _cost_row(entry: CostEntry, measure: Measure | None) -> CostRecord:
     parameters = count_parameters(dynamic, nonzeros)
     counts = make_allocation(dynamic, spec.sparsity.distribution).counts(spec.sparsity.density)
     mean_counts, dense_gradient_share = mean_nonzeros(spec)
-    dynamic_share = _dynamic_share(spec)
+    dynamic_share = sum(phase.epochs for phase in _phases(spec) if phase.dynamic) / spec.training.epochs
     phases = (
         (dynamic_share, layer_work(dynamic, _image_shape(spec))),
         (1 - dynamic_share, layer_work(plain, _image_shape(spec))),
@@ -142,11 +130,7 @@ def _cost_row(entry: CostEntry, measure: Measure | None) -> CostRecord:
         flops_training_sparse=sum(
             share * training_flops(work, mean_counts, dense_gradient_share) for share, work in phases
         ),
-        peak_memory_mb=measured.peak_memory_mb if measured else None,
-        seconds_per_step=measured.seconds_per_step if measured else None,
-        seconds_spread=measured.seconds_spread if measured else None,
-        measured_batch_size=measured.batch_size if measured else None,
-        measured_on=measured.measured_on if measured else None,
+        **(vars(measured) if measured else {}),
         hours_estimate=_hours(spec, measured, faded, dynamic_share) if measured and faded else None,
     )
 
@@ -155,12 +139,7 @@ def _hours(spec: RunSpec, measured: Measurement, faded: Measurement, dynamic_sha
     """An estimate: seconds of a step, in proportion to the batch size, times the steps of the recipe."""
     seconds = dynamic_share * measured.seconds_per_step + (1 - dynamic_share) * faded.seconds_per_step
     steps = spec.training.epochs * steps_per_epoch(spec)
-    return seconds * spec.training.batch_size / measured.batch_size * steps / SECONDS_PER_HOUR
-
-
-def _dynamic_share(spec: RunSpec) -> float:
-    """The share of epochs in which DyReLU is active."""
-    return sum(phase.epochs for phase in _phases(spec) if phase.dynamic) / spec.training.epochs
+    return seconds * spec.training.batch_size / measured.measured_batch_size * steps / SECONDS_PER_HOUR
 
 
 def _phases(spec: RunSpec) -> list[Phase]:

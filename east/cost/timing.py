@@ -6,7 +6,7 @@ import multiprocessing
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -46,7 +46,6 @@ from east.training.provenance import Origin
 from east.training.records import EpochRecord, UpdateRecord
 from east.training.run import RunFiles
 from east.training.state import StateFile
-from east.training.step import Step
 from east.training.trace import Tracing
 
 EPOCH_STEPS = {"cpu": 6, "cuda": 32}
@@ -200,59 +199,51 @@ def time_kind(spec: RunSpec, situations: Sequence[Situation], conditions: Condit
     full, batch = spec.training.batch_size, timed_batch(spec, engine, device, conditions)
     training = spec.training.model_copy(update={"batch_size": batch, "epochs": NEVER})
     small = spec.model_copy(update={"training": training})
-    steps = epoch_steps(spec, device, kind)
-    evaluated = evaluated_images(spec, device) * batch // full
+    # Some that settle, some that are plain, one before a mask update, and one after it.
+    steps = max(EPOCH_STEPS[device.type], settling_steps(kind, spec) + 2 * settling_steps("eager", spec) + 1)
+    affordable = MOST_IMAGE_BYTES // math.prod(DATASETS[spec.dataset.name].image_shape) if device.type == "cuda" else 0
+    evaluated = max(EVALUATION_BATCH, affordable) * batch // full
     data = random_images(small, device, training=steps * batch, evaluation=evaluated)
     sizes = spec.dataset.validation, DATASETS[spec.dataset.name].test_images
     evaluations = sum(sizes) / sum(min(size, evaluated) for size in sizes)
 
-    timed = [*_worth_timing(situations, engine)]
+    timed = list(situations)
+    if engine == "dense":
+        # It executes every position at any density: the middle one of a phase stands for all.
+        phases = [list(phase) for _, phase in itertools.groupby(timed, key=lambda situation: situation.dynamic)]
+        timed = [phase[len(phase) // 2] for phase in phases]
     settling, window = settling_steps(kind, spec), conditions.seconds / len(timed)
     parts: dict[Situation, PartSeconds] = {}
-    clocked: list[Clocked] = []
+    clocked: list[tuple[float, Mapping[str, float], int]] = []
     for situation in timed:
         # What an update takes is looking at all positions, whatever the density: it is clocked once, and again without
         # DyReLU.
         before = next((parts[other] for other in parts if other.dynamic == situation.dynamic), None)
-        run = in_phase(at_density(small, situation.density), dynamic=situation.dynamic)
-        run = updated_every(run, steps - 1 if before is None else NEVER)
+        run = in_phase(small, dynamic=situation.dynamic)
+        changed = {"density": situation.density, "update_period": steps - 1 if before is None else NEVER}
+        run = run.model_copy(update={"sparsity": run.sparsity.model_copy(update=changed)})
         begin = partial(Training.begin, run, data, device=device, engine=engine, kind=kind)
-        found = clock(begin, conditions, folder, settling, window)
-        clocked.append(found)
-        seconds = found.seconds
+        clocked.append(clock(begin, conditions, folder, settling, window))
+        seconds = clocked[-1][1]
         parts[situation] = PartSeconds(
             step=seconds["step"] * full / batch,
             dense_gradients=before.dense_gradients if before else seconds["dense gradients"] * full / batch,
             update=before.update if before else seconds["update"],
             evaluation=seconds["evaluation"] * evaluations,
         )
+    builds, means, sizes_on_disk = zip(*clocked, strict=True)
     return KindTimes(
-        build=settled_mean([found.build for found in clocked]),
-        save=fmean(found.seconds["save"] for found in clocked),
-        checkpoint_bytes=max(found.checkpoint_bytes for found in clocked),
+        build=settled_mean(builds),
+        save=fmean(seconds["save"] for seconds in means),
+        checkpoint_bytes=max(sizes_on_disk),
         batch=batch,
         parts=parts,
     )
 
 
-@dataclass(frozen=True)
-class Clocked:
-    """What a training that was clocked took.
-
-    Args:
-        build: seconds until its first step could begin.
-        seconds: mean seconds of each part, see `Stopwatch`.
-        checkpoint_bytes: size of the largest checkpoint.
-    """
-
-    build: float
-    seconds: Mapping[str, float]
-    checkpoint_bytes: int
-
-
 def clock(
     begin: Callable[[], Training], conditions: Conditions, folder: Path, settling: int, seconds: float
-) -> Clocked:
+) -> tuple[float, Mapping[str, float], int]:
     """Train, with all records that a run writes, for about some seconds.
 
     Args:
@@ -261,6 +252,9 @@ def clock(
         folder: where they are written for a while.
         settling: steps at the start that do not count.
         seconds: the training ends with the epoch in which they have passed.
+
+    Returns:
+        Seconds until the first step could begin, the means of a `Stopwatch`, and bytes of the largest checkpoint.
     """
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         home = Path(scratch)
@@ -277,43 +271,13 @@ def clock(
         stopwatch = Stopwatch(training, [attempts, tracing, files], settling, seconds)
         with suppress(SystemExit):
             run_loop(training, [stopwatch])
-        return Clocked(build, stopwatch.means(), max(path.stat().st_size for path in home.glob(CHECKPOINTS)))
-
-
-class NotingStep:
-    """The step of a training, which notes when it was done: the loop changes masks before any hook sees that.
-
-    Args:
-        step: the step.
-        device: where it computes.
-
-    Attributes:
-        done: when the last one was done.
-    """
-
-    def __init__(self, step: Step, device: torch.device) -> None:
-        self._step, self._device = step, device
-        self.done = now(device)
-
-    def __call__(
-        self, images: Tensor, labels: Tensor, lr: float, number: int, *, dense_gradients: bool
-    ) -> tuple[Tensor, Tensor]:
-        """Train on one batch, see `Step`."""
-        result = self._step(images, labels, lr, number, dense_gradients=dense_gradients)
-        self.done = now(self._device)
-        return result
-
-    def masks_changed(self) -> None:
-        """See `Step`."""
-        self._step.masks_changed()
-
-    def phase_changed(self) -> None:
-        """See `Step`."""
-        self._step.phase_changed()
+        return build, stopwatch.means(), max(path.stat().st_size for path in home.glob(CHECKPOINTS))
 
 
 class Stopwatch(Hook):
     """Clocks the parts of a training, and stops it at the end of the epoch in which its time is over.
+
+    It stands for the step, too, to note when one was done: the loop changes masks before any hook sees that.
 
     Args:
         training: at its start; its step is clocked.
@@ -323,13 +287,29 @@ class Stopwatch(Hook):
     """
 
     def __init__(self, training: Training, records: Sequence[Hook], settling: int, seconds: float) -> None:
-        self._device = training.sums.loss.device
-        self._step = NotingStep(training.parts.step, self._device)
-        training.parts = replace(training.parts, step=self._step)
+        self._device, self._step = training.sums.loss.device, training.parts.step
+        self._stepped = now(self._device)
+        training.parts = replace(training.parts, step=self)
         self._records, self._settling = Hooks(records), settling
         self._end = time.perf_counter() + seconds
         self._laps: dict[str, list[tuple[Moment, Moment]]] = defaultdict(list)
         self._since, self._follows_update = now(self._device), False
+
+    def __call__(
+        self, images: Tensor, labels: Tensor, lr: float, number: int, *, dense_gradients: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Train on one batch, see `Step`."""
+        result = self._step(images, labels, lr, number, dense_gradients=dense_gradients)
+        self._stepped = now(self._device)
+        return result
+
+    def masks_changed(self) -> None:
+        """See `Step`."""
+        self._step.masks_changed()
+
+    def phase_changed(self) -> None:
+        """See `Step`."""
+        self._step.phase_changed()
 
     def means(self) -> dict[str, float]:
         """Mean seconds of each part: those of `PartSeconds`, and to `save` an epoch. Without updates, theirs are 0."""
@@ -360,7 +340,7 @@ class Stopwatch(Hook):
     def after_step(self, training: Training, update: UpdateRecord | None) -> None:
         """Clock a step, and what followed it."""
         self._records.after_step(training, update)
-        stepped, recorded = (self._since, self._step.done), (self._step.done, now(self._device))
+        stepped, recorded = (self._since, self._stepped), (self._stepped, now(self._device))
         position = training.sums.steps
         if update is not None:
             self._laps["step before"].append(stepped)
@@ -391,28 +371,11 @@ def at_density(spec: RunSpec, density: float) -> RunSpec:
     return spec.model_copy(update={"sparsity": spec.sparsity.model_copy(update={"density": density})})
 
 
-def updated_every(spec: RunSpec, steps: int) -> RunSpec:
-    """The run with another period of mask updates."""
-    return spec.model_copy(update={"sparsity": spec.sparsity.model_copy(update={"update_period": steps})})
-
-
-def epoch_steps(spec: RunSpec, device: torch.device, kind: StepKind) -> int:
-    """Steps of a timed epoch: some that settle, some that are plain, one before a mask update, and one after it."""
-    return max(EPOCH_STEPS[device.type], settling_steps(kind, spec) + 2 * settling_steps("eager", spec) + 1)
-
-
 def _engine(spec: RunSpec, name: str, device: torch.device, kind: StepKind) -> str:
     """The name of the engine of a run, with what is compiled or measured once and not in every run."""
     if name == "auto" or (name == "sparse" and device.type == "cpu"):
         prepare_costs(device, spec.training.numerics, kind == "compiled")
     return engine_of_run(spec) if name == "auto" and device.type == "cpu" else name
-
-
-def _worth_timing(situations: Sequence[Situation], engine: str) -> Iterator[Situation]:
-    """All situations; of the dense engine, which executes every position at any density, the middle one of a phase."""
-    for _, phase in itertools.groupby(situations, key=lambda situation: situation.dynamic):
-        each = list(phase)
-        yield from each[len(each) // 2 :][:1] if engine == "dense" else each
 
 
 def timed_batch(spec: RunSpec, engine: str, device: torch.device, conditions: Conditions) -> int:
@@ -426,10 +389,3 @@ def timed_batch(spec: RunSpec, engine: str, device: torch.device, conditions: Co
     flops = training_flops(layer_work(network_shape(spec), DATASETS[spec.dataset.name].image_shape))
     affordable = conditions.seconds * conditions.threads * FLOPS_PER_SECOND / flops
     return min(full, max(LEAST_BATCH, int(affordable)))
-
-
-def evaluated_images(spec: RunSpec, device: torch.device) -> int:
-    """Images of a timed evaluation, at most, of each part of a data set."""
-    if device.type == "cpu":
-        return EVALUATION_BATCH
-    return max(EVALUATION_BATCH, MOST_IMAGE_BYTES // math.prod(DATASETS[spec.dataset.name].image_shape))

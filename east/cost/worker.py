@@ -29,12 +29,7 @@ class Workers(ProcessPoolExecutor):
 
 @contextmanager
 def workers(count: int, context: BaseContext) -> Iterator[Workers]:
-    """Processes that end at once and without a word when this one is interrupted.
-
-    Args:
-        count: as many at most.
-        context: how they are started.
-    """
+    """Processes that end at once and without a word when this one is interrupted."""
     with Workers(count, context, _begin) as processes:
         try:
             yield processes

@@ -2,8 +2,7 @@
 
 import os
 import re
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable
 from itertools import chain, count
 from pathlib import Path
 
@@ -25,15 +24,6 @@ GRAPHICS = (".pdf", ".png")
 _ROMAN = ("I", "II", "III", "IV", "V", "VI", "VII", "VIII", "IX", "X")
 
 
-@dataclass(frozen=True)
-class Section:
-    """Tables and figures under a heading: LaTeX by the number of the table, captions by the path of the figure."""
-
-    heading: str
-    tables: tuple[tuple[str, Tex], ...] = ()
-    figures: tuple[tuple[Tex, str], ...] = ()
-
-
 def write_appendix(out: Path, spec: ReportSpec, runs_dir: Path) -> None:
     """Write the document.
 
@@ -48,20 +38,25 @@ def write_appendix(out: Path, spec: ReportSpec, runs_dir: Path) -> None:
     tables = [read_json(section.aggregated) for section in spec.tables if section.aggregated]
     evidence = read_evidence(spec.evidence) if spec.evidence else None
     trained = collect_provenance(run_ids(tables), runs_dir)
-    number = _numbering()
+    # Tables that the paper does not have get Roman numbers.
+    others = chain(_ROMAN, (f"R{number}" for number in count(len(_ROMAN) + 1)))
 
-    def section(of: ReportSection) -> Section:
-        files = [path for path in of.downloads if path.suffix == ".tex"]
-        parts = tuple((number(of.id), Tex(read_text(path))) for path in files)
-        return Section(of.heading, parts, _figures(of.figures, out.parent))
+    def section(heading: str, tables: Iterable[tuple[str, str]], figures: Iterable[ReportFigure]) -> dict[str, object]:
+        """A heading, LaTeX of tables with their numbers, and paths of figures with their captions."""
+        numbered = [((table_label(name) or next(others)).removeprefix("Table "), Tex(tex)) for name, tex in tables]
+        return {"heading": heading, "tables": numbered, "figures": _figures(figures, out.parent)}
 
+    def written(of: ReportSection) -> dict[str, object]:
+        tables = [(of.id, read_text(path)) for path in of.downloads if path.suffix == ".tex"]
+        return section(of.heading, tables, of.figures)
+
+    compared = evidence_tables(evidence) if evidence else ()
     sections = [
-        Section(table.heading, ((number(table.name), Tex(table.render().tex)),))
-        for table in (evidence_tables(evidence) if evidence else ())
+        *(section(table.heading, [(table.name, table.render().tex)], ()) for table in compared),
+        *map(written, spec.tables),
+        *(section(group.heading, (), group.figures) for group in spec.figures),
+        *map(written, [spec.cost] if spec.cost else []),
     ]
-    sections += map(section, spec.tables)
-    sections += [Section(group.heading, figures=_figures(group.figures, out.parent)) for group in spec.figures]
-    sections += [section(spec.cost)] if spec.cost else []
     document = render(
         latex_environment(),
         "appendix.tex.j2",
@@ -73,29 +68,15 @@ def write_appendix(out: Path, spec: ReportSpec, runs_dir: Path) -> None:
     write_atomically(out, document)
 
 
-def _numbering() -> Callable[[str], str]:
-    """Numbers for tables: the paper's, and Roman ones for those that it does not have."""
-    others = chain(_ROMAN, (f"R{number}" for number in count(len(_ROMAN) + 1)))
-
-    def number(table: str) -> str:
-        label = table_label(table)
-        return label.removeprefix("Table ") if label else next(others)
-
-    return number
-
-
-def _figures(figures: Iterable[ReportFigure], folder: Path) -> tuple[tuple[Tex, str], ...]:
+def _figures(figures: Iterable[ReportFigure], folder: Path) -> list[tuple[Tex, str]]:
     found = []
     for figure in figures:
         path = next((path for ending in GRAPHICS if (path := figure.svg.with_suffix(ending)).exists()), None)
-        if path is not None:
-            found.append((_graphics_path(path, folder), figure.caption))
-    return tuple(found)
-
-
-def _graphics_path(path: Path, folder: Path) -> Tex:
-    """The path as LaTeX takes it: names with other characters than our own figures have would need escaping."""
-    relative = Path(os.path.relpath(path, folder)).as_posix()
-    if not re.fullmatch(r"[A-Za-z0-9_./-]+", relative):
-        raise EastError(f"LaTeX cannot read the figure {path}: use letters, digits, _, . and - only.")
-    return Tex(relative)
+        if path is None:
+            continue
+        relative = Path(os.path.relpath(path, folder)).as_posix()
+        # Other characters than our own figures have in their names would need escaping.
+        if not re.fullmatch(r"[A-Za-z0-9_./-]+", relative):
+            raise EastError(f"LaTeX cannot read the figure {path}: use letters, digits, _, . and - only.")
+        found.append((Tex(relative), figure.caption))
+    return found

@@ -91,7 +91,7 @@ class Figure:
         name: Its file in `figures/`: `<table>-<name>` if it shows a table, `<name>` if it shows the plan.
         of: What there is one of it for.
         heading: What it is about; the report has the figures under their headings, in the order of `FIGURES`.
-        caption: What it shows; that of a table begins with the table's name.
+        caption: What it shows; a table's caption begins with the table's name.
     """
 
     name: str
@@ -135,42 +135,41 @@ FIGURES = (
 
 def grid_figures() -> tuple[str, ...]:
     """Names of the figures of each of Tables 2-5."""
-    return _figures_of("grid")
+    return tuple(figure.name for figure in FIGURES if "grid" in figure.of)
 
 
 def methods_figures() -> tuple[str, ...]:
     """Names of the figures of the methods table."""
-    return _figures_of("methods")
+    return tuple(figure.name for figure in FIGURES if "methods" in figure.of)
 
 
 def plan_figures(plan: Plan) -> tuple[str, ...]:
     """Names of the figures of a plan; differences from the paper are drawn only if a table can be compared."""
-    compared = any(isinstance(table, GridTable) and _compared(table) for table in plan.tables)
-    return tuple(name for name in _figures_of("plan") if compared or name != "differences")
-
-
-def _figures_of(what: FigureOf) -> tuple[str, ...]:
-    return tuple(figure.name for figure in FIGURES if what in figure.of)
+    compared = any(table.comparable and table.published is not None for table in _grids(plan))
+    return tuple(
+        figure.name for figure in FIGURES if "plan" in figure.of and (compared or figure.name != "differences")
+    )
 
 
 def report_contents(plan: Plan, results: Path, config_files: list[str]) -> ReportSpec:
-    """The report of a plan, whose results lie in their usual places under `results`.
-
-    Args:
-        plan: the plan.
-        results: the folder results/<name>.
-        config_files: the files that the configuration was read from.
-    """
+    """The report of a plan, whose results lie in their usual places under `results`."""
     config = plan.config
     caption = next(figure.caption for figure in FIGURES if figure.name == "cost")
     cost = ReportFigure(svg=results / "figures" / "cost.svg", caption=caption)
+    networks = sorted({NETWORKS[run.spec.model.name] for run in plan.runs})
+    widths = sorted({run.spec.model.width for run in plan.runs})
     return ReportSpec(
         title=config.title,
         name=config.name,
-        introduction=_introduction(plan),
+        introduction=f"{listed(networks)} of width {listed(list(map(str, widths)))}, trained from scratch "
+        f"on {listed([DATASETS[name] for name in plan.datasets()])} at density {_densities(plan)}, "
+        f"{counted(len(config.seeds), 'seed')} per row, next to the numbers that the paper prints.",
         tables=(
-            *(_summarised(table.id, _grid_heading(table), results) for table in _grids(plan)),
-            _summarised(METHODS_TABLE, "Methods", results),
+            *(
+                _section(table.id, f"{table_label(table.id) or table.id}: {_setting(table)}", results, summarised=True)
+                for table in _grids(plan)
+            ),
+            _section(METHODS_TABLE, "Methods", results, summarised=True),
             _section("tableB1", "Table B.1: hyperparameters", results),
         ),
         evidence=results / "analysis" / "evidence.json",
@@ -193,14 +192,14 @@ def readings(plan: Plan) -> tuple[Reading, ...]:
     in_force = plan.config.readings.model_dump() | _readings_of_runs(plan)
     return tuple(
         Reading(
-            matter=matter.ambiguity.matter,
-            value=value_text(in_force[matter.key.name]),
-            default=matter.reading,
-            other=matter.other,
-            key=matter.keys,
-            reason=matter.ambiguity.reason,
+            matter=about.matter,
+            value=value_text(in_force[key.name]),
+            default=about.reading,
+            other=about.other,
+            key=", ".join(about.keys),
+            reason=about.reason,
         )
-        for matter in open_matters()
+        for key, about in open_matters()
     )
 
 
@@ -233,27 +232,12 @@ def _readings_of_runs(plan: Plan) -> dict[str, object]:
     }
 
 
-def _introduction(plan: Plan) -> str:
-    networks = sorted({NETWORKS[run.spec.model.name] for run in plan.runs})
-    widths = sorted({run.spec.model.width for run in plan.runs})
-    datasets = [DATASETS[name] for name in plan.datasets()]
-    return (
-        f"{listed(networks)} of width {listed(list(map(str, widths)))}, trained from scratch "
-        f"on {listed(datasets)} at density {_densities(plan)}, "
-        f"{counted(len(plan.config.seeds), 'seed')} per row, next to the numbers that the paper prints."
-    )
-
-
-def _grid_heading(table: GridTable) -> str:
-    return f"{table_label(table.id) or table.id}: {_setting(table)}"
-
-
 def _setting(table: GridTable) -> str:
     return f"{NETWORKS[table.model]} on {DATASETS[table.dataset]}"
 
 
 def _figure_groups(plan: Plan, folder: Path) -> tuple[FigureGroup, ...]:
-    """The figures under their headings; that of the cost stands beside Table 6."""
+    """The figures under their headings; the cost figure stands beside Table 6."""
     names = {table.id: f"{table_label(table.id) or table.title}, {_setting(table)}" for table in _grids(plan)}
     drawn = plan_figures(plan)
     groups = []
@@ -274,19 +258,16 @@ def _grids(plan: Plan) -> list[GridTable]:
     return [table for table in plan.tables if isinstance(table, GridTable)]
 
 
-def _compared(grid: GridTable) -> bool:
-    return grid.comparable and grid.published is not None
-
-
-def _summarised(table_id: str, heading: str, results: Path) -> ReportSection:
-    aggregated = results / "aggregate" / f"{table_id}.json"
-    return ReportSection(id=table_id, heading=heading, aggregated=aggregated, downloads=_downloads(table_id, results))
-
-
-def _section(table_id: str, heading: str, results: Path, *figures: ReportFigure) -> ReportSection:
-    table = results / "tables" / f"{table_id}.html"
+def _section(
+    table: str, heading: str, results: Path, *figures: ReportFigure, summarised: bool = False
+) -> ReportSection:
     return ReportSection(
-        id=table_id, heading=heading, table=table, downloads=_downloads(table_id, results), figures=figures
+        id=table,
+        heading=heading,
+        aggregated=results / "aggregate" / f"{table}.json" if summarised else None,
+        table=None if summarised else results / "tables" / f"{table}.html",
+        downloads=_downloads(table, results),
+        figures=figures,
     )
 
 

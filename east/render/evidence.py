@@ -7,15 +7,15 @@ Markdown, LaTeX, HTML and CSV follow from that, and the report and the appendix 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from east.analysis.audit import Finding
+from east.analysis.audit import AuditFinding
 from east.analysis.claims import ClaimTest, Pair, Support
 from east.analysis.compare import RowComparison, TableComparison
 from east.analysis.evidence import Evidence
 from east.analysis.inference import MeanInterval, RankCorrelation, Sample, Welch
 from east.analysis.words import p_text
 from east.render.names import capital, table_label
-from east.render.numbers import DASH, NOT_AVAILABLE, fixed, plus_minus, signed
-from east.render.rendered import Quantity, Rendered, Row, Value, numeric, render_views, view_of
+from east.render.numbers import DASH, NOT_AVAILABLE, fixed, plus_minus, signed_or_dash
+from east.render.rendered import Quantity, Rendered, Value, data_of, numeric, render_views, view_of
 from east.render.templating import caption
 from east.render.view import Cell, Column, Interval, TableView, Tone
 
@@ -53,19 +53,6 @@ def evidence_tables(evidence: Evidence) -> tuple[EvidenceTable, ...]:
     return _comparison(evidence), _claims(evidence), _audit(evidence)
 
 
-def _table(
-    name: str,
-    heading: str,
-    views: Mapping[str, TableView],
-    quantities: Sequence[Quantity[Row]],
-    rows: Sequence[Row],
-    details: Mapping[str, TableView] | None = None,
-) -> EvidenceTable:
-    columns = [name for quantity in quantities for name in quantity.data]
-    records = [{name: value for each in quantities for name, value in each.record(row).items()} for row in rows]
-    return EvidenceTable(name, heading, views, columns, records, details or {})
-
-
 _VERDICTS: tuple[Quantity[TableComparison], ...] = (
     Quantity(Column(label="Table"), lambda table: _label(table.table)),
     Quantity(Column(label="Verdict"), lambda table: _verdict(table.verdict, missing=table.verdict == "not comparable")),
@@ -85,11 +72,6 @@ class _Compared:
     table: TableComparison
     row: RowComparison
 
-    @property
-    def runs(self) -> int:
-        """Our finished seeds."""
-        return self.row.ours.runs if self.row.ours else 0
-
 
 _COMPARED: tuple[Quantity[_Compared], ...] = (
     Quantity(None, data={"table": "table.table", "published_table": "table.published_table", "row": "row.row"}),
@@ -101,7 +83,7 @@ _COMPARED: tuple[Quantity[_Compared], ...] = (
         {
             "accuracy_mean": "row.ours.mean",
             "accuracy_std": "row.ours.std",
-            "runs": "runs",
+            "runs": lambda of: of.row.ours.runs if of.row.ours else 0,
             "diverged": "row.diverged",
             "missing": "row.missing",
         },
@@ -115,7 +97,7 @@ _COMPARED: tuple[Quantity[_Compared], ...] = (
             "published_runs": "row.published.runs",
         },
     ),
-    Quantity(numeric("Difference"), lambda of: signed(of.row.difference, 2), {"difference": "row.difference"}),
+    Quantity(numeric("Difference"), lambda of: signed_or_dash(of.row.difference, 2), {"difference": "row.difference"}),
     Quantity(
         numeric("Interval"),
         lambda of: _interval_cell(of.table, of.row.test),
@@ -152,11 +134,6 @@ class _Side:
     name: str
     support: Support
 
-    @property
-    def pairs(self) -> int:
-        """Pairs of rows that the claim compares."""
-        return len(self.support.pairs)
-
 
 _CLAIMS: tuple[Quantity[_Side], ...] = (
     Quantity(
@@ -168,17 +145,17 @@ _CLAIMS: tuple[Quantity[_Side], ...] = (
     Quantity(Column(label="Tables"), lambda side: capital(side.name), {"of": "name"}),
     Quantity(
         Column(label="Verdict"),
-        lambda side: _verdict(side.support.verdict, missing=not side.pairs),
+        lambda side: _verdict(side.support.verdict, missing=not side.support.pairs),
         {"verdict": "support.verdict"},
     ),
     Quantity(
         numeric("agree", "Pairs"),
-        lambda side: f"{side.support.agree} of {side.pairs}" if side.pairs else DASH,
-        {"agree": "support.agree", "pairs": "pairs", "ties": "support.ties"},
+        lambda side: f"{side.support.agree} of {len(side.support.pairs)}" if side.support.pairs else DASH,
+        {"agree": "support.agree", "pairs": lambda side: len(side.support.pairs), "ties": "support.ties"},
     ),
     Quantity(
         numeric("beyond noise", "Pairs"),
-        lambda side: str(side.support.beyond_noise) if side.pairs else DASH,
+        lambda side: str(side.support.beyond_noise) if side.support.pairs else DASH,
         {"beyond_noise": "support.beyond_noise"},
     ),
     Quantity(numeric("Sign test p"), lambda side: _p(side.support.sign_p), {"sign_p": "support.sign_p"}),
@@ -213,7 +190,7 @@ _PAIRS: tuple[Quantity[_Matched], ...] = (
     Quantity(numeric("This run", "Difference"), lambda pair: _pair_difference(pair.ours)),
 )
 
-_FINDINGS: tuple[Quantity[Finding], ...] = (
+_FINDINGS: tuple[Quantity[AuditFinding], ...] = (
     Quantity(Column(label="Table"), lambda finding: finding.table, {"table": "table", "row": "row"}),
     Quantity(Column(label="Rule"), lambda finding: capital(finding.rule), {"rule": "rule"}),
     Quantity(
@@ -248,7 +225,7 @@ def _comparison(evidence: Evidence) -> EvidenceTable:
                 remarks=_remarks(table),
             )
     rows = [_Compared(table, row) for table in tables for row in table.rows]
-    return _table("comparison", "Comparison with the paper", views, _COMPARED, rows)
+    return EvidenceTable("comparison", "Comparison with the paper", views, *data_of(_COMPARED, rows))
 
 
 def _remarks(table: TableComparison) -> tuple[str, ...]:
@@ -275,13 +252,13 @@ def _claims(evidence: Evidence) -> EvidenceTable:
     view = view_of(
         _CLAIMS,
         sides,
-        rule_every=2,
+        begins=lambda before, side: before.claim != side.claim,
         id="claims",
         caption=caption("claims", level=_percent(evidence.comparing.level)),
         sortable=False,
     )
     pairs = {claim.statement: _pairs(claim) for claim in evidence.claims if claim.published.pairs or claim.ours.pairs}
-    return _table("claims", "The paper's claims", {"": view}, _CLAIMS, sides, pairs)
+    return EvidenceTable("claims", "The paper's claims", {"": view}, *data_of(_CLAIMS, sides), details=pairs)
 
 
 def _pairs(claim: ClaimTest) -> TableView:
@@ -301,7 +278,7 @@ def _pairs(claim: ClaimTest) -> TableView:
 def _audit(evidence: Evidence) -> EvidenceTable:
     """What does not fit together in the paper's own tables."""
     view = view_of(_FINDINGS, evidence.audit, id="audit", caption=caption("audit", findings=len(evidence.audit)))
-    return _table("audit", "Audit of the published tables", {"": view}, _FINDINGS, evidence.audit)
+    return EvidenceTable("audit", "Audit of the published tables", {"": view}, *data_of(_FINDINGS, evidence.audit))
 
 
 def _label(table: str) -> str:
@@ -342,7 +319,9 @@ def _p(p: float | None) -> str:
 
 
 def _pair_difference(pair: Pair | None) -> str:
-    return DASH if pair is None else f"{signed(pair.difference, 2)}{'' if pair.complete else ' (seeds missing)'}"
+    return (
+        DASH if pair is None else f"{signed_or_dash(pair.difference, 2)}{'' if pair.complete else ' (seeds missing)'}"
+    )
 
 
 def _rank(rank: RankCorrelation | None) -> str:
@@ -357,7 +336,7 @@ def _mean(found: Welch | MeanInterval | None) -> str:
     """A mean difference with its interval, where it has one."""
     if found is None:
         return DASH
-    mean = signed(found.difference if isinstance(found, Welch) else found.mean, 2)
+    mean = signed_or_dash(found.difference if isinstance(found, Welch) else found.mean, 2)
     return mean if found.low is None or found.high is None else f"{mean} ({_interval(found.low, found.high)})"
 
 
@@ -370,7 +349,7 @@ def _interval_cell(table: TableComparison, test: Welch | None) -> Cell:
 
 
 def _interval(low: float, high: float) -> str:
-    return f"{signed(low, 2)} to {signed(high, 2)}"
+    return f"{signed_or_dash(low, 2)} to {signed_or_dash(high, 2)}"
 
 
 def _reach(table: TableComparison) -> float:

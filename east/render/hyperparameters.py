@@ -1,6 +1,6 @@
 """Table B.1: the settings that each system of the plan trains with, above the paper's."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from east.analysis.published import read_published_rows
@@ -8,9 +8,9 @@ from east.config.schema import Config, Recipe
 from east.errors import EastError
 from east.render.names import DATASETS, NETWORKS
 from east.render.numbers import DASH
-from east.render.rendered import Rendered, Value, render_views
+from east.render.rendered import Quantity, Rendered, render_views, view_of
 from east.render.templating import caption
-from east.render.view import Cell, Column, Footnotes, TableView, ViewRow
+from east.render.view import Cell, Column, Footnotes
 
 _COLUMNS = {
     "model": Column(label="Model"),
@@ -36,18 +36,11 @@ def hyperparameter_rows(config: Config) -> list[dict[str, str]]:
     return [_hyperparameters(recipe) for recipe in config.recipes.values()]
 
 
-def render_hyperparameters(
-    rows: Sequence[Mapping[str, object]],
-    published: Path,
-) -> Rendered:
+def render_hyperparameters(rows: Sequence[Mapping[str, object]], published: Path) -> Rendered:
     """Print Table B.1 with the plan's settings above the paper's.
 
     A system of the plan is set beside the published row of the same model and method; if the paper has several,
     beside the one with the same data as well.
-
-    Args:
-        rows: The systems of the plan; the keys are the columns of the published file.
-        published: `report/published/tableB1.csv`.
 
     Raises:
         EastError: A row lacks a column or has one too many, or the published file cannot be read.
@@ -55,35 +48,37 @@ def render_hyperparameters(
     printed = read_published_rows(published)
     if list(printed[0]) != list(_COLUMNS):
         raise EastError(f"{published} does not have the columns {', '.join(_COLUMNS)}.")
-    ours = [_texts(row) for row in rows]
-    footnotes = Footnotes()
-    view_rows: list[ViewRow] = []
-    records: list[dict[str, Value]] = []
-    for row in ours:
+    records: list[dict[str, str]] = []
+    lacking: list[dict[str, str]] = []
+    for row in map(_texts, rows):
         partner = _partner(row, printed)
         differing = [key for key in _COLUMNS if partner and not _same(row[key], partner[key])]
-        marks = footnotes.marks([None if partner else "The paper's Table B.1 has no such system."])
-        view_rows.append(
-            ViewRow(
-                cells=(
-                    Cell(text="This plan", marks=marks),
-                    *(Cell(text=_shown(row[key]), tone="differs" if key in differing else "plain") for key in _COLUMNS),
-                ),
-                rule=bool(view_rows),
-            )
-        )
         records.append({"source": "plan", **row, "differs": " ".join(differing)})
         if partner:
-            cells = (Cell(text="Paper"), *(Cell(text=_shown(partner[key])) for key in _COLUMNS))
-            view_rows.append(ViewRow(cells=cells, reference=True))
             records.append({"source": "paper", **partner, "differs": ""})
-    view = TableView(
+        else:
+            lacking.append(records[-1])
+    footnotes = Footnotes()
+
+    def source(record: dict[str, str]) -> Cell:
+        marks = footnotes.marks(["The paper's Table B.1 has no such system."] if record in lacking else [])
+        return Cell(text="This plan" if record["source"] == "plan" else "Paper", marks=marks)
+
+    def setting(key: str) -> Callable[[dict[str, str]], Cell]:
+        return lambda record: Cell(
+            text=DASH if record[key] in {"", "-"} else record[key],
+            tone="differs" if key in record["differs"].split() else "plain",
+        )
+
+    view = view_of(
+        [Quantity(Column(label=""), source), *(Quantity(column, setting(key)) for key, column in _COLUMNS.items())],
+        records,
+        footnotes=footnotes,
+        begins=lambda _, record: record["source"] == "plan",
+        reference=lambda record: record["source"] == "paper",
         id="tableB1",
         label="Table B.1",
         caption=caption("table-B1"),
-        columns=(Column(label=""), *_COLUMNS.values()),
-        rows=tuple(view_rows),
-        footnotes=footnotes.collected(),
         sortable=False,
     )
     return render_views([view], ["source", *_COLUMNS, "differs"], records)
@@ -94,10 +89,6 @@ def _texts(row: Mapping[str, object]) -> dict[str, str]:
     if wrong:
         raise EastError(f"A row of Table B.1 has missing or unknown columns: {', '.join(sorted(map(str, wrong)))}.")
     return {key: "" if row[key] is None else str(row[key]) for key in _COLUMNS}
-
-
-def _shown(text: str) -> str:
-    return DASH if text in {"", "-"} else text
 
 
 def _partner(row: Mapping[str, str], printed: Sequence[dict[str, str]]) -> dict[str, str] | None:
@@ -122,11 +113,12 @@ def _normalized(text: str) -> str:
 def _hyperparameters(recipe: Recipe) -> dict[str, str]:
     cyclic = recipe.cyclic
     drops = ",".join(map(str, recipe.lr_drop_epochs))
+    both = set(recipe.datasets) == {"cifar10", "cifar100"}
     optimizer = "Adam" if recipe.optimizer.name == "adam" else f"SGD({recipe.optimizer.momentum:g})"
     return {
         "model": NETWORKS[recipe.model].split(" (")[0],
         "method": recipe.system,
-        "data": _data(recipe),
+        "data": "CIFAR-10/100" if both else ", ".join(DATASETS[name] for name in recipe.datasets),
         "batch_size": str(recipe.batch_size),
         "epochs": str(recipe.epochs),
         "lr": f"{recipe.lr:g}",
@@ -140,9 +132,3 @@ def _hyperparameters(recipe: Recipe) -> dict[str, str]:
         "delta_t_cs": str(cyclic.update_period) if cyclic else "-",
         "delta_t_dst": str(recipe.update_period),
     }
-
-
-def _data(recipe: Recipe) -> str:
-    if set(recipe.datasets) == {"cifar10", "cifar100"}:
-        return "CIFAR-10/100"
-    return ", ".join(DATASETS[name] for name in recipe.datasets)

@@ -19,7 +19,7 @@ def fixed(value: float | None, digits: int = 2) -> str:
     return text.replace("-", MINUS)
 
 
-def signed(value: float | None, digits: int = 1) -> str:
+def signed_or_dash(value: float | None, digits: int = 1) -> str:
     """A difference with its sign (`+2.1`, `−0.3`, `0.0`), and a dash for None."""
     return DASH if value is None else words.signed(value, digits)
 

@@ -2,76 +2,46 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
-from markupsafe import Markup
-
-from east.analysis.aggregate import AggregatedGrid, AggregatedMethods
+from east.analysis.aggregate import AggregatedGrid, AggregatedMethods, SeedStatus
 from east.analysis.compare import TableComparison, TableVerdict
-from east.analysis.provenance import Coverage, Provenance, table_coverage
+from east.analysis.provenance import Provenance, table_coverage
 from east.analysis.words import listed
 from east.render.drawing import bar_drawing
 from east.render.names import DATASETS, NETWORKS, capital, table_label
 from east.render.numbers import duration, fixed
 
-
-@dataclass(frozen=True)
-class Verdict:
-    """What became of one of Tables 2-5."""
-
-    anchor: str
-    label: str
-    setting: str
-    coverage: str
-    verdict: TableVerdict
-    sentence: str
-
-
-@dataclass(frozen=True)
-class Overview:
-    """What the first screen says."""
-
-    coverage: Coverage | None
-    lost: str
-    bar: Markup
-    facts: tuple[tuple[str, str], ...]
-    headline: str | None
-    verdicts: tuple[Verdict, ...]
-    cautions: tuple[str, ...]
+_KINDS: tuple[SeedStatus, ...] = ("finished", "diverged", "missing")
 
 
 def overview(
     tables: Sequence[AggregatedGrid | AggregatedMethods],
     comparisons: Sequence[TableComparison],
     provenance: Provenance,
-) -> Overview:
-    """Sum a plan up.
-
-    Args:
-        tables: Its summarised tables.
-        comparisons: Those of them that have been compared with the paper's.
-        provenance: What trained its runs.
-    """
+) -> dict[str, object]:
+    """What the first screen says, by the names that the templates use."""
     coverage = table_coverage(tables)
+    planned = coverage.total()
+    lost = {"diverged": coverage["diverged"], "not finished": coverage["missing"]}
     by_id = {table.id: table for table in tables}
-    verdicts = tuple(
-        _verdict(table, comparison)
+    compared = [
+        (table, comparison)
         for comparison in comparisons
         if isinstance(table := by_id.get(comparison.table), AggregatedGrid)
-    )
-    return Overview(
-        coverage=coverage if coverage.planned else None,
-        lost=_lost(coverage),
-        bar=bar_drawing(_shares(coverage)),
-        facts=tuple(_facts(provenance)),
-        headline=_headline(verdicts) if verdicts else None,
-        verdicts=verdicts,
-        cautions=tuple(_cautions(tables, coverage, provenance)),
-    )
+    ]
+    return {
+        "finished": coverage["finished"],
+        "planned": planned,
+        "lost": ", ".join(f"{number} {what}" for what, number in lost.items() if number),
+        "bar": bar_drawing([(kind, coverage[kind] / planned) for kind in _KINDS if coverage[kind]]),
+        "facts": _facts(provenance),
+        "headline": _headline([comparison.verdict for _, comparison in compared]) if compared else None,
+        "verdicts": [_verdict(table, comparison) for table, comparison in compared],
+        "cautions": _cautions(tables, coverage, provenance),
+    }
 
 
 def _counted_runs(count: int) -> str:
-    """A number of runs in words: `1 run`, `3 runs`."""
     return "1 run" if count == 1 else f"{count:,} runs"
 
 
@@ -82,22 +52,25 @@ def provenance_rows(facts: Mapping[str, str], provenance: Provenance) -> list[tu
         facts: What the plan knows of itself, in words; it comes first.
         provenance: What the runs recorded.
     """
-    rows: list[tuple[str, list[str]]] = [(name, [value]) for name, value in facts.items()]
-    rows += [
-        ("Seeds", [", ".join(str(seed) for seed in provenance.seeds)] if provenance.seeds else []),
-        ("Commit", _counted(provenance.commits)),
-        ("Code digest", _counted(provenance.code_digests)),
-        ("Device", _counted(provenance.devices)),
-        ("Engine", _counted(provenance.engines)),
-        ("Reproducibility", _counted(provenance.classes)),
-    ]
-    rows += [(program.capitalize(), _counted(versions)) for program, versions in provenance.versions.items()]
+    rows = {name: [value] for name, value in facts.items()}
+    rows["Seeds"] = [", ".join(map(str, provenance.seeds))] if provenance.seeds else []
+    counts = {
+        "Commit": provenance.commits,
+        "Code digest": provenance.code_digests,
+        "Device": provenance.devices,
+        "Engine": provenance.engines,
+        "Reproducibility": provenance.classes,
+        **{program.capitalize(): versions for program, versions in provenance.versions.items()},
+    }
+    for name, values in counts.items():
+        counted = [f"{value} ({_counted_runs(count)})" for value, count in values.items()]
+        rows[name] = list(values) if len(values) == 1 else counted
     if provenance.commits:
         resumed = f", {_counted_runs(provenance.resumed)} in more than one attempt" if provenance.resumed else ""
-        rows.append(("Training time", [f"{_training_time(provenance)}{resumed}"]))
+        rows["Training time"] = [f"{_training_time(provenance)}{resumed}"]
     if provenance.peak_memory_mb is not None:
-        rows.append(("Peak memory", [f"{fixed(provenance.peak_memory_mb, 0)} MB, the largest of any run"]))
-    return [(name, values) for name, values in rows if values]
+        rows["Peak memory"] = [f"{fixed(provenance.peak_memory_mb, 0)} MB, the largest of any run"]
+    return [(name, values) for name, values in rows.items() if values]
 
 
 def _training_time(provenance: Provenance) -> str:
@@ -105,23 +78,19 @@ def _training_time(provenance: Provenance) -> str:
     return f"{duration(provenance.seconds)} over all runs{shared}"
 
 
-def _finding(comparison: TableComparison) -> str:
-    """What there is to say of a table beside its verdict, with which the summary begins."""
-    rest = comparison.summary.removeprefix(comparison.verdict.capitalize()).lstrip(":. ")
-    return capital(rest)
-
-
-def _verdict(table: AggregatedGrid, comparison: TableComparison) -> Verdict:
+def _verdict(table: AggregatedGrid, comparison: TableComparison) -> dict[str, str]:
+    """What became of one of Tables 2-5; its summary begins with the verdict, which stands beside it."""
     coverage = table_coverage([table])
-    whole = coverage.finished == coverage.planned
-    return Verdict(
-        anchor=table.id,
-        label=table_label(table.id) or table.title,
-        setting=f"{NETWORKS[table.model]} on {DATASETS[table.dataset]}",
-        coverage="" if whole else f"{coverage.finished} of {_counted_runs(coverage.planned)}",
-        verdict=comparison.verdict,
-        sentence=_finding(comparison) if comparison.verdict != "not comparable" else "",
-    )
+    finished, planned = coverage["finished"], coverage.total()
+    rest = comparison.summary.removeprefix(comparison.verdict.capitalize()).lstrip(":. ")
+    return {
+        "anchor": table.id,
+        "label": table_label(table.id) or table.title,
+        "setting": f"{NETWORKS[table.model]} on {DATASETS[table.dataset]}",
+        "coverage": "" if finished == planned else f"{finished} of {_counted_runs(planned)}",
+        "verdict": comparison.verdict,
+        "sentence": capital(rest) if comparison.verdict != "not comparable" else "",
+    }
 
 
 _ALL: dict[TableVerdict, str] = {
@@ -142,43 +111,30 @@ _SOME: dict[TableVerdict, str] = {
 }
 
 
-def _headline(verdicts: Sequence[Verdict]) -> str:
-    counts = Counter(verdict.verdict for verdict in verdicts)
+def _headline(verdicts: Sequence[TableVerdict]) -> str:
+    counts = Counter(verdicts)
     if len(counts) == 1:
-        (only,) = counts
-        return f"{_ALL[only]}."
+        return f"{_ALL[verdicts[0]]}."
     parts = [
         f"{counts[key]} {'is' if counts[key] == 1 else 'are'} {words}" for key, words in _SOME.items() if counts[key]
     ]
     return f"Of {len(verdicts)} tables, {listed(parts)}."
 
 
-def _lost(coverage: Coverage) -> str:
-    parts = [f"{coverage.diverged} diverged"] if coverage.diverged else []
-    parts += [f"{coverage.missing} not finished"] if coverage.missing else []
-    return ", ".join(parts)
-
-
-def _shares(coverage: Coverage) -> list[tuple[str, float]]:
-    counts = {"finished": coverage.finished, "diverged": coverage.diverged, "missing": coverage.missing}
-    return [(kind, count / coverage.planned) for kind, count in counts.items() if count]
-
-
 def _facts(provenance: Provenance) -> list[tuple[str, str]]:
-    facts = []
-    if provenance.seconds:
-        facts.append(("Training time", _training_time(provenance)))
-    if provenance.seeds:
-        facts.append(("Seeds", ", ".join(map(str, provenance.seeds))))
-    if provenance.devices:
-        facts.append(("Trained on", listed(list(provenance.devices))))
-    return facts
+    facts = {
+        "Training time": _training_time(provenance) if provenance.seconds else "",
+        "Seeds": ", ".join(map(str, provenance.seeds)),
+        "Trained on": listed(list(provenance.devices)),
+    }
+    return [(name, value) for name, value in facts.items() if value]
 
 
 def _cautions(
-    tables: Sequence[AggregatedGrid | AggregatedMethods], coverage: Coverage, provenance: Provenance
+    tables: Sequence[AggregatedGrid | AggregatedMethods], coverage: Counter[SeedStatus], provenance: Provenance
 ) -> list[str]:
     cautions = []
+    diverged, missing = coverage["diverged"], coverage["missing"]
     other = [table for table in tables if isinstance(table, AggregatedGrid) and not table.comparable]
     if other:
         names = listed([table_label(table.id) or table.title for table in other])
@@ -186,14 +142,14 @@ def _cautions(
             f"{names} ran with a network, width, density or images that differ from the paper's: this shows that the "
             "pipeline works, but does not test the paper's numbers."
         )
-    if coverage.missing:
+    if coverage["missing"]:
         cautions.append(
-            f"{_counted_runs(coverage.missing)} of the plan {'has' if coverage.missing == 1 else 'have'} not finished. "
+            f"{_counted_runs(missing)} of the plan {'has' if missing == 1 else 'have'} not finished. "
             "Rows with missing seeds say so; their means are over the seeds that are there."
         )
-    if coverage.diverged:
+    if coverage["diverged"]:
         cautions.append(
-            f"{_counted_runs(coverage.diverged)} diverged. No mean includes a diverged run, and each row that lost a "
+            f"{_counted_runs(diverged)} diverged. No mean includes a diverged run, and each row that lost a "
             "seed says so."
         )
     if len(provenance.code_digests) > 1:
@@ -203,9 +159,3 @@ def _cautions(
             "If a change between them can alter numbers, raise REVISION and train again."
         )
     return cautions
-
-
-def _counted(counts: Mapping[str, int]) -> list[str]:
-    if len(counts) == 1:
-        return list(counts)
-    return [f"{value} ({_counted_runs(count)})" for value, count in counts.items()]

@@ -2,7 +2,6 @@
 
 import base64
 import re
-from dataclasses import dataclass
 from html import unescape
 from pathlib import Path
 from urllib.parse import quote
@@ -17,7 +16,7 @@ from east.render.contents import ReportFigure, ReportSection, ReportSpec
 from east.render.evidence import evidence_tables
 from east.render.overview import overview, provenance_rows
 from east.render.palette import DARK
-from east.render.runs import read_runs, row_details, run_ids
+from east.render.runs import read_outcomes, row_details, run_ids
 from east.render.tables import grid_view, methods_view
 from east.render.templating import (
     REPORT_FOLDER,
@@ -36,33 +35,8 @@ _MEDIA = {
 }
 
 
-@dataclass(frozen=True)
-class Image:
-    """A figure inside the page; its width and height, in any unit, keep its place while it is decoded."""
-
-    uri: Markup
-    caption: str
-    alt: str
-    width: str
-    height: str
-
-
-@dataclass(frozen=True)
-class Download:
-    """A file inside the page, to be saved under its name."""
-
-    uri: Markup
-    name: str
-    kind: str
-
-
 def write_report(out: Path, spec: ReportSpec, runs_dir: Path) -> None:
     """Write the report as one file, which loads nothing and runs no script but its own.
-
-    Args:
-        out: The page, such as `results/demo/report/index.html`.
-        spec: What goes into it.
-        runs_dir: The folder in which each run has a folder named by its id.
 
     Raises:
         EastError: A file that the spec names, or one of a run, cannot be read.
@@ -71,7 +45,7 @@ def write_report(out: Path, spec: ReportSpec, runs_dir: Path) -> None:
     evidence = read_evidence(spec.evidence) if spec.evidence else None
     comparisons = evidence.comparisons if evidence else ()
     compared = {comparison.table: {row.row: row for row in comparison.rows} for comparison in comparisons}
-    outcomes = read_runs(run_ids(tables.values()), runs_dir)
+    outcomes = read_outcomes(run_ids(tables.values()), runs_dir)
     trained = provenance_of([outcome.summary for outcome in outcomes.values() if outcome.summary])
     details = {
         place: row_details(table, outcomes, compared.get(place, {}), runs_dir=runs_dir, logs_dir=spec.logs)
@@ -112,45 +86,47 @@ def write_report(out: Path, spec: ReportSpec, runs_dir: Path) -> None:
     write_atomically(out, page)
 
 
-def image(figure: ReportFigure) -> Image:
-    """A figure as an image: so its file can neither run scripts nor load anything, and its ids cannot clash."""
+def image(figure: ReportFigure) -> dict[str, str]:
+    """A figure as an image: so its file can neither run scripts nor load anything, and its ids cannot clash.
+
+    Its width and height, in any unit, keep its place while it is decoded.
+    """
     svg = read_text(figure.svg)
     size = re.search(r'\bviewBox="\s*[-\d.]+[\s,]+[-\d.]+[\s,]+([\d.]+)[\s,]+([\d.]+)\s*"', svg)
     described = re.search(r"<dc:description>(.*?)</dc:description>", svg, flags=re.DOTALL)
     width, height = size.groups() if size else ("", "")
-    return Image(
-        uri=_svg_uri(_with_dark_mode(_short(svg))),
-        caption=figure.caption,
-        alt=unescape(described.group(1)) if described else figure.caption,
-        width=width.partition(".")[0],
-        height=height.partition(".")[0],
-    )
+    return {
+        "uri": _svg_uri(_short(svg)),
+        "caption": figure.caption,
+        "alt": unescape(described.group(1)) if described else figure.caption,
+        "width": width.partition(".")[0],
+        "height": height.partition(".")[0],
+    }
 
 
-def download(path: Path) -> Download:
-    """A file to be saved from the page."""
+def download(path: Path) -> dict[str, str]:
+    """A file inside the page, to be saved under its name."""
     data = base64.b64encode(read_text(path).encode()).decode()
     media = _MEDIA.get(path.suffix, "application/octet-stream")
     # Neither part has a character that HTML would read as anything else.
-    return Download(uri=Markup(f"data:{media};base64,{data}"), name=path.name, kind=path.suffix.lstrip("."))  # noqa: S704
+    uri = Markup(f"data:{media};base64,{data}")  # noqa: S704
+    return {"uri": uri, "name": path.name, "kind": path.suffix.lstrip(".")}
 
 
-def _with_dark_mode(svg: str) -> str:
+def _svg_uri(svg: str) -> Markup:
+    """A drawing as an address, with the colours of a dark page beside its own."""
     rules = "".join(
         f'[style*="{kind}: {light}"]{{{kind}:{dark}!important}}'
         for light, dark in DARK.items()
         for kind in ("fill", "stroke")
     )
     style = f"<style>@media screen and (prefers-color-scheme:dark){{{rules}}}</style>"
-    return re.sub(r"(<svg\b[^>]*>)", lambda match: match.group(1) + style, svg, count=1)
+    styled = re.sub(r"(<svg\b[^>]*>)", lambda match: match.group(1) + style, svg, count=1)
+    # Most of a drawing is digits, which percent-encoding leaves alone; Base64 would add a third.
+    text = quote(" ".join(styled.split()), safe=" !$()*+,-./:;=?@")
+    return Markup(f"data:image/svg+xml;charset=utf-8,{text}")  # noqa: S704 - nothing is left to escape
 
 
 def _short(svg: str) -> str:
     """A drawing with coordinates to a hundredth of a point; more cannot be seen, and is half of a curve's size."""
     return re.sub(r'(?<= d=")[^"]+', lambda path: re.sub(r"(\.\d\d)\d+", r"\1", path.group()), svg)
-
-
-def _svg_uri(svg: str) -> Markup:
-    # Most of a drawing is digits, which percent-encoding leaves alone; Base64 would add a third.
-    text = quote(" ".join(svg.split()), safe=" !$()*+,-./:;=?@")
-    return Markup(f"data:image/svg+xml;charset=utf-8,{text}")  # noqa: S704 - nothing is left to escape

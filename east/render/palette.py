@@ -1,4 +1,4 @@
-"""The colours of the figures: told apart by colour-blind readers, and what they become on a dark page."""
+"""The colours of the figures, which colour-blind readers can distinguish, and what they become on a dark page."""
 
 INK = "#1f2933"
 MUTED = "#7b8794"

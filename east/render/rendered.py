@@ -13,7 +13,7 @@ from east.render.templating import (
     render,
     table_document,
 )
-from east.render.view import Cell, Column, TableView, ViewRow
+from east.render.view import Cell, Column, Footnotes, TableView, ViewRow
 
 Value = str | int | float | None
 Row = TypeVar("Row")
@@ -30,20 +30,11 @@ class Rendered:
     document: str
 
     def write(self, stem: Path) -> tuple[Path, ...]:
-        """Write `stem`.csv, .md, .tex and .html.
-
-        Args:
-            stem: Folder and name without an ending.
-
-        Returns:
-            The files, in that order.
-        """
+        """Write `stem`.csv, .md, .tex and .html, where `stem` is a folder and a name, and return them in that order."""
         contents = {"csv": self.csv, "md": self.md, "tex": self.tex, "html": self.document}
-        paths = []
-        for ending, content in contents.items():
-            path = stem.with_name(f"{stem.name}.{ending}")
+        paths = {stem.with_name(f"{stem.name}.{ending}"): content for ending, content in contents.items()}
+        for path, content in paths.items():
             write_atomically(path, content)
-            paths.append(path)
         return tuple(paths)
 
 
@@ -52,21 +43,14 @@ def render_views(
     columns: Sequence[str],
     records: Sequence[Mapping[str, Value]],
 ) -> Rendered:
-    """Print a table, which may have several parts, in every format.
-
-    Args:
-        views: The parts, one under the other.
-        columns: The columns of the CSV file.
-        records: The rows of the CSV file, unrounded where the printed ones are rounded.
-    """
-    parts = list(views)
-    html = render(html_environment(), "table.html.j2", views=parts)
+    """Print a table, which may have several parts, in every format."""
+    html = render(html_environment(), "table.html.j2", views=views)
     return Rendered(
         csv=csv_text(columns, records),
-        md=render(markdown_environment(), "table.md.j2", views=parts),
-        tex=render(latex_environment(), "table.tex.j2", views=parts),
+        md=render(markdown_environment(), "table.md.j2", views=views),
+        tex=render(latex_environment(), "table.tex.j2", views=views),
         html=html,
-        document=table_document(html, parts[0].label or parts[0].id),
+        document=table_document(html, views[0].label or views[0].id),
     )
 
 
@@ -74,15 +58,15 @@ def csv_text(columns: Sequence[str], records: Sequence[Mapping[str, Value]]) -> 
     """A CSV file with a header; None is an empty field, floats have at most six decimals."""
     import pandas as pd
 
-    rows = [{name: _plain(record.get(name)) for name in columns} for record in records]
-    text: str = pd.DataFrame(rows, columns=list(columns)).to_csv(index=False, lineterminator="\n")
+    frame = pd.DataFrame(list(records), columns=list(columns), dtype=object).map(_plain)
+    text: str = frame.to_csv(index=False, lineterminator="\n")
     return text
 
 
 def _plain(value: Value) -> str:
-    if isinstance(value, float):
-        return f"{value:.6f}".rstrip("0").rstrip(".")
-    return "" if value is None else str(value)
+    if value is None or value != value:  # a record without the column
+        return ""
+    return f"{value:.6f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
 
 
 @dataclass(frozen=True)
@@ -100,20 +84,24 @@ class Quantity(Generic[Row]):
     cell: Callable[[Row], Cell | str] = lambda row: ""
     data: Mapping[str, str | Callable[[Row], Value]] = field(default_factory=dict)
 
-    def record(self, row: Row) -> dict[str, Value]:
-        """The data of a row."""
-        return {name: _at(row, value) if isinstance(value, str) else value(row) for name, value in self.data.items()}
-
 
 def view_of(
-    quantities: Sequence[Quantity[Row]], rows: Sequence[Row], *, rule_every: int = 0, **keys: object
+    quantities: Sequence[Quantity[Row]],
+    rows: Sequence[Row],
+    *,
+    footnotes: Footnotes | None = None,
+    begins: Callable[[Row, Row], bool] = lambda before, row: False,
+    reference: Callable[[Row], bool] = lambda row: False,
+    **keys: object,
 ) -> TableView:
     """The printed quantities of some rows.
 
     Args:
         quantities: All of the table's.
         rows: What it is about.
-        rule_every: A line is drawn after so many rows each; 0 draws none.
+        footnotes: Where the cells put theirs.
+        begins: Whether a row, after the one before, begins a part of the table: a line is drawn above it.
+        reference: Whether a row is what others are compared with.
         **keys: Further fields of the view.
     """
     printed = [(quantity.column, quantity.cell) for quantity in quantities if quantity.column]
@@ -123,11 +111,23 @@ def view_of(
         view_rows.append(
             ViewRow(
                 cells=tuple(Cell(text=cell) if isinstance(cell, str) else cell for cell in cells),
-                rule=bool(rule_every and place and place % rule_every == 0),
+                rule=place > 0 and begins(rows[place - 1], row),
+                reference=reference(row),
             )
         )
-    columns = tuple(column for column, _ in printed)
-    return TableView.model_validate({"columns": columns, "rows": tuple(view_rows), **keys})
+    if footnotes:
+        keys["footnotes"] = footnotes.collected()
+    return TableView.model_validate({"columns": [column for column, _ in printed], "rows": view_rows, **keys})
+
+
+def data_of(quantities: Sequence[Quantity[Row]], rows: Sequence[Row]) -> tuple[list[str], list[dict[str, Value]]]:
+    """Columns and rows of the CSV file of some quantities."""
+    values = {name: value for quantity in quantities for name, value in quantity.data.items()}
+    records = [
+        {name: _at(row, value) if isinstance(value, str) else value(row) for name, value in values.items()}
+        for row in rows
+    ]
+    return list(values), records
 
 
 def numeric(label: str, group: str = "") -> Column:

@@ -6,12 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from markupsafe import Markup
-
 from east.analysis.aggregate import Accuracy, AggregatedGrid, AggregatedMethods, GridResult, MethodResult, SeedValue
 from east.analysis.compare import RowComparison
 from east.analysis.curves import Curve, read_curve
-from east.analysis.words import schedule_text, sharing_text
+from east.analysis.words import sharing_text
 from east.render.drawing import curve_drawing
 from east.render.names import DATASETS, NETWORKS, capital, table_label
 from east.render.numbers import accuracy_text, duration, fixed, plus_minus, thousands
@@ -35,49 +33,18 @@ def run_ids(tables: Iterable[AggregatedGrid | AggregatedMethods]) -> Iterator[st
             yield from (seed.run for seed in row.accuracy.seeds)
 
 
-def read_runs(runs: Iterable[str], runs_dir: Path) -> dict[str, RunOutcome]:
-    """Read what there is of some runs, by id.
-
-    Args:
-        runs: Ids; a run that is named twice is read once.
-        runs_dir: The folder in which each run has a folder named by its id.
+def read_outcomes(runs: Iterable[str], runs_dir: Path) -> dict[str, RunOutcome]:
+    """Read what there is of some runs, by id; a run that is named twice is read once.
 
     Raises:
         EastError: A file is there and cannot be read.
     """
-    return {run: _read_run(summary_path(runs_dir, run)) for run in dict.fromkeys(runs)}
-
-
-def _read_run(summary: Path) -> RunOutcome:
-    return RunOutcome(
-        summary=read_summary(summary) if summary.exists() else None, curve=read_curve(summary.parent / "metrics.csv")
-    )
-
-
-@dataclass(frozen=True)
-class SeedDetails:
-    """A run: what it came to, its curve, and where it is to be found."""
-
-    seed: int
-    status: str
-    result: str
-    curve: Markup | None
-    facts: tuple[tuple[str, str], ...]
-    files: tuple[tuple[str, str], ...]
-
-
-@dataclass(frozen=True)
-class RowDetails:
-    """All runs of a row."""
-
-    id: str
-    table: str
-    row: str
-    accuracy: str
-    published: str | None
-    verdict: str | None
-    reason: str | None
-    seeds: tuple[SeedDetails, ...]
+    outcomes = {}
+    for run in dict.fromkeys(runs):
+        path = summary_path(runs_dir, run)
+        summary = read_summary(path) if path.exists() else None
+        outcomes[run] = RunOutcome(summary, read_curve(path.parent / "metrics.csv"))
+    return outcomes
 
 
 def row_details(
@@ -87,68 +54,55 @@ def row_details(
     *,
     runs_dir: Path,
     logs_dir: Path | None,
-) -> dict[str, RowDetails]:
-    """What the cells of a table open, by row id; rows without any run open nothing.
-
-    Args:
-        table: The summarised table.
-        outcomes: What there is of its runs.
-        comparisons: Its rows beside the paper's, by row id, as far as they were compared.
-        runs_dir: The folder in which each run has a folder named by its id.
-        logs_dir: The folder in which each run has a log named by its id.
-    """
+) -> dict[str, dict[str, object]]:
+    """What the cells of a table open, by row id, as `runs.html.j2` names it; rows without any run open nothing."""
     rows: Sequence[GridResult | MethodResult] = table.rows
-    details = {}
+    details: dict[str, dict[str, object]] = {}
     for number, row in enumerate(rows, start=1):
         if not row.accuracy.planned:
             continue
         comparison = comparisons.get(row.id)
-        published = row.published if isinstance(row, GridResult) else None
-        details[row.id] = RowDetails(
-            id=re.sub("[^A-Za-z0-9]+", "-", f"runs-{table.id}-{number}"),
-            table=table_label(table.id) or table.title,
-            row=_row_text(row),
-            accuracy=accuracy_text(row.accuracy),
-            published=plus_minus(published.mean, published.std) if published else None,
-            verdict=comparison.verdict if comparison else None,
-            reason=comparison.reason if comparison else None,
-            seeds=_seeds(row.accuracy, outcomes, runs_dir, logs_dir),
-        )
+        if isinstance(row, GridResult):
+            published, text = row.published, capital(row.settings)
+        else:
+            published = None
+            text = f"{row.method}, {NETWORKS[row.model]} of width {row.width} on {DATASETS[row.dataset]}"
+        details[row.id] = {
+            "id": re.sub("[^A-Za-z0-9]+", "-", f"runs-{table.id}-{number}"),
+            "table": table_label(table.id) or table.title,
+            "row": text,
+            "accuracy": accuracy_text(row.accuracy),
+            "published": plus_minus(published.mean, published.std) if published else None,
+            "verdict": comparison.verdict if comparison else None,
+            "reason": comparison.reason if comparison else None,
+            "seeds": _seeds(row.accuracy, outcomes, runs_dir, logs_dir),
+        }
     return details
-
-
-def _row_text(row: GridResult | MethodResult) -> str:
-    if isinstance(row, MethodResult):
-        return f"{row.method}, {NETWORKS[row.model]} of width {row.width} on {DATASETS[row.dataset]}"
-    return capital(schedule_text(row.pattern, row.multiplier, row.cycles, row.length_multiplier))
 
 
 def _seeds(
     accuracy: Accuracy, outcomes: Mapping[str, RunOutcome], runs_dir: Path, logs_dir: Path | None
-) -> tuple[SeedDetails, ...]:
-    curves = [outcome.curve for seed in accuracy.seeds if (outcome := outcomes.get(seed.run)) and outcome.curve]
+) -> list[dict[str, object]]:
+    """The runs of a row: what each came to, its curve, and where it is to be found."""
+    found = [(seed, outcomes.get(seed.run, RunOutcome(None, None))) for seed in accuracy.seeds]
+    curves = [outcome.curve for _, outcome in found if outcome.curve]
     epochs = max((curve.epochs[-1] for curve in curves), default=1)
-    # The curves of a row share their axes; the upper end is the next multiple of ten, so that rows are told apart.
+    # The curves of a row share their axes; the upper end is the next multiple of ten, so that rows differ.
     highest = 10 * max(1, math.ceil(max((max(curve.values) for curve in curves), default=0) / 10))
-    return tuple(_seed(seed, outcomes.get(seed.run), epochs, highest, runs_dir, logs_dir) for seed in accuracy.seeds)
-
-
-def _seed(
-    seed: SeedValue, outcome: RunOutcome | None, epochs: int, highest: float, runs_dir: Path, logs_dir: Path | None
-) -> SeedDetails:
-    curve = outcome.curve if outcome else None
-    summary = outcome.summary if outcome else None
-    files = [("Folder", str(runs_dir / seed.run))]
-    if logs_dir is not None:
-        files.append(("Log", str(logs_dir / f"{seed.run}.log")))
-    return SeedDetails(
-        seed=seed.seed,
-        status=seed.status,
-        result=_result(seed, curve.epochs[-1] if curve else None),
-        curve=curve_drawing(curve, epochs=epochs, highest=highest) if curve else None,
-        facts=tuple(_facts(summary)) if summary else (),
-        files=tuple(files),
-    )
+    return [
+        {
+            "seed": seed.seed,
+            "status": seed.status,
+            "result": _result(seed, curve.epochs[-1] if (curve := outcome.curve) else None),
+            "curve": curve_drawing(curve, epochs=epochs, highest=highest) if curve else None,
+            "facts": _facts(outcome.summary) if outcome.summary else [],
+            "files": [
+                ("Folder", str(runs_dir / seed.run)),
+                *([("Log", str(logs_dir / f"{seed.run}.log"))] if logs_dir else []),
+            ],
+        }
+        for seed, outcome in found
+    ]
 
 
 def _result(seed: SeedValue, epochs: int | None) -> str:

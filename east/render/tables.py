@@ -1,15 +1,8 @@
 """Tables 2-5 and the methods table, beside the published numbers."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 
-from east.analysis.aggregate import (
-    Accuracy,
-    AggregatedGrid,
-    AggregatedMethods,
-    GridResult,
-    MethodResult,
-    PublishedValue,
-)
+from east.analysis.aggregate import Accuracy, AggregatedGrid, AggregatedMethods, GridResult, MethodResult
 from east.analysis.words import listed
 from east.render.names import DATASETS, NETWORKS, sentence, table_label
 from east.render.numbers import (
@@ -21,138 +14,170 @@ from east.render.numbers import (
     plus_minus,
     seeds_note,
     setting_text,
-    signed,
+    signed_or_dash,
 )
-from east.render.rendered import Rendered, Value, render_views
+from east.render.rendered import Quantity, Rendered, Value, data_of, numeric, render_views, view_of
 from east.render.templating import caption
-from east.render.view import Cell, Column, Footnotes, TableView, ViewRow
-
-_SEED_COLUMNS = ("seeds_planned", "seeds_used", "seeds_diverged", "seeds_missing", "seed_values", "footnote")
-GRID_CSV = (
-    *("table", "dataset", "model", "width", "density"),
-    *("method", "pattern", "multiplier", "cycles", "length_multiplier"),
-    *("accuracy_mean", "accuracy_std", "change"),
-    *("published_accuracy_mean", "published_accuracy_std", "published_change", "difference"),
-    *_SEED_COLUMNS,
-)
-METHODS_CSV = (
-    *("table", "method", "model", "width", "dataset", "density", "recipe"),
-    *("accuracy_mean", "accuracy_std", "published_accuracy_mean"),
-    *_SEED_COLUMNS,
-)
+from east.render.view import Cell, Column, Footnotes, TableView
 
 
 def render_table(aggregated: AggregatedGrid | AggregatedMethods) -> Rendered:
-    """Print a summarised table in every format.
-
-    Args:
-        aggregated: What `aggregate` returned.
-    """
+    """Print a summarised table, what `aggregate` returned, in every format."""
     if isinstance(aggregated, AggregatedGrid):
-        records: list[dict[str, Value]] = [_grid_record(aggregated, row) for row in aggregated.rows]
-        return render_views([grid_view(aggregated)], GRID_CSV, records)
-    records = [_method_record(aggregated, row) for row in aggregated.rows]
-    return render_views([methods_view(aggregated)], METHODS_CSV, records)
+        return render_views([grid_view(aggregated)], *data_of(_of_grid(aggregated, Footnotes()), aggregated.rows))
+    return render_views([methods_view(aggregated)], *data_of(_of_methods(aggregated, Footnotes()), aggregated.rows))
 
 
 def grid_view(table: AggregatedGrid) -> TableView:
     """One of Tables 2-5 with the paper's columns, and the published numbers where the table has them."""
-    beside = table.published_table is not None
-    here = "This run" if beside else ""
-    columns = [
-        Column(label="Method"),
-        Column(label="Pattern"),
-        Column(label="Multiplier", align="right"),
-        Column(label="Cycles", align="right"),
-        Column(label="Length Mult.", align="right"),
-        Column(label="Test Accuracy (%)", group=here, align="right"),
-        Column(label="Change (%)", group=here, align="right"),
-    ]
-    if beside:
-        columns += [
-            Column(label="Test Accuracy (%)", group="Paper", align="right"),
-            Column(label="Change (%)", group="Paper", align="right"),
-            Column(label="Difference", align="right"),
-        ]
     footnotes = Footnotes()
-    rows = []
-    previous: GridResult | None = None
-    for row in table.rows:
-        cells = _grid_cells(row, footnotes)
-        if beside:
-            cells += _published_cells(row, row.published, footnotes)
-        rows.append(
-            ViewRow(
-                cells=tuple(cells),
-                rule=previous is not None and previous.pattern != row.pattern,
-                reference=row.pattern is None,
-            )
-        )
-        previous = row
-    return TableView(
+    static = table.static
+    return view_of(
+        _of_grid(table, footnotes),
+        table.rows,
+        footnotes=footnotes,
+        begins=lambda before, row: before.pattern != row.pattern,
+        reference=lambda row: row.pattern is None,
         id=table.id,
         label=table_label(table.id),
-        caption=_grid_caption(table),
-        columns=tuple(columns),
-        rows=tuple(rows),
-        footnotes=footnotes.collected(),
+        caption=caption(
+            "tables-2-to-5",
+            title=table.title,
+            network=NETWORKS[table.model],
+            dataset=DATASETS[table.dataset],
+            width=table.width,
+            density=density_text(table.density),
+            published_table=table.published_table,
+            comparable=table.comparable,
+            static_is_partial=static is not None and 0 < static.accuracy.used < static.accuracy.planned,
+            **_summarised(table),
+        ),
     )
 
 
 def methods_view(table: AggregatedMethods) -> TableView:
     """The methods table: every method on every network and data set of the plan."""
     footnotes = Footnotes()
-    rows = []
-    previous: MethodResult | None = None
-    for row in table.rows:
-        setting = (row.model, row.width, row.dataset)
-        cells = (
-            Cell(text=row.method, marks=footnotes.marks([row.note and sentence(row.note)])),
-            Cell(text=NETWORKS[row.model]),
-            Cell(text=str(row.width)),
-            Cell(text=DATASETS[row.dataset]),
-            Cell(text=row.recipe),
-            _accuracy_cell(row.id, row.accuracy, footnotes),
-            Cell(text="n/a"),
-        )
-        rule = previous is not None and (previous.model, previous.width, previous.dataset) != setting
-        rows.append(ViewRow(cells=cells, rule=rule))
-        previous = row
-    return TableView(
+    return view_of(
+        _of_methods(table, footnotes),
+        table.rows,
+        footnotes=footnotes,
+        begins=lambda *two: len({(row.model, row.width, row.dataset) for row in two}) == 2,
         id=table.id,
         label=table_label(table.id),
-        caption=caption(
-            "table-methods",
-            title=table.title,
-            density=density_text(table.density),
-            **_summarised(table, [row.accuracy for row in table.rows]),
-        ),
-        columns=(
-            Column(label="Method"),
-            Column(label="Network"),
-            Column(label="Width", align="right"),
-            Column(label="Data"),
-            Column(label="Recipe"),
-            Column(label="Test Accuracy (%)", align="right"),
-            Column(label="Published (%)", align="right"),
-        ),
-        rows=tuple(rows),
-        footnotes=footnotes.collected(),
+        caption=caption("table-methods", title=table.title, density=density_text(table.density), **_summarised(table)),
     )
 
 
-def _grid_cells(row: GridResult, footnotes: Footnotes) -> list[Cell]:
-    change = row.change
-    unknown = row.pattern is not None and change is None
+def _of_grid(table: AggregatedGrid, footnotes: Footnotes) -> list[Quantity[GridResult]]:
+    """What Tables 2-5 say of a row."""
+    beside = table.published_table is not None
+    here = "This run" if beside else ""
+
+    def change(row: GridResult) -> Cell:
+        unknown = row.pattern is not None and row.change is None
+        return Cell(text=NOT_AVAILABLE, tone="missing") if unknown else Cell(text=signed_or_dash(row.change))
+
+    def published(row: GridResult) -> Cell:
+        if row.published is None:
+            marks = footnotes.marks(["The paper has no such row."])
+            return Cell(text=NOT_AVAILABLE, marks=marks, tone="missing")
+        return Cell(text=plus_minus(row.published.mean, row.published.std))
+
+    def published_change(row: GridResult) -> Cell:
+        if row.published is None:
+            return Cell(text=DASH)
+        note = f"As printed; the printed accuracies give {signed_or_dash(row.published.change_from_means)}."
+        marks = footnotes.marks([note] if row.published.change_contradicts_means else [])
+        return Cell(text=signed_or_dash(row.published.change), marks=marks)
+
+    def difference(row: GridResult) -> Cell:
+        missing = row.published is not None and row.difference is None
+        return Cell(text=NOT_AVAILABLE, tone="missing") if missing else Cell(text=signed_or_dash(row.difference, 2))
+
+    def paper(label: str, group: str = "") -> Column | None:
+        return numeric(label, group) if beside else None
+
     return [
-        Cell(text=row.method, marks=footnotes.marks([row.footnote and sentence(row.footnote)])),
-        Cell(text=row.pattern.capitalize() if row.pattern else DASH),
-        Cell(text=setting_text(row.multiplier)),
-        Cell(text=setting_text(row.cycles)),
-        Cell(text=setting_text(row.length_multiplier, "×")),
-        _accuracy_cell(row.id, row.accuracy, footnotes),
-        Cell(text=NOT_AVAILABLE, tone="missing") if unknown else Cell(text=signed(change)),
+        Quantity(
+            None,
+            data={
+                "table": lambda _: table.id,
+                "dataset": lambda _: DATASETS[table.dataset],
+                "model": lambda _: NETWORKS[table.model],
+                "width": lambda _: table.width,
+                "density": lambda _: density_text(table.density),
+            },
+        ),
+        Quantity(Column(label="Method"), lambda row: _noted(row.method, row.footnote, footnotes), {"method": "method"}),
+        Quantity(
+            Column(label="Pattern"),
+            lambda row: row.pattern.capitalize() if row.pattern else DASH,
+            {"pattern": "pattern"},
+        ),
+        Quantity(numeric("Multiplier"), lambda row: setting_text(row.multiplier), {"multiplier": "multiplier"}),
+        Quantity(numeric("Cycles"), lambda row: setting_text(row.cycles), {"cycles": "cycles"}),
+        Quantity(
+            numeric("Length Mult."),
+            lambda row: setting_text(row.length_multiplier, "×"),
+            {"length_multiplier": "length_multiplier"},
+        ),
+        Quantity(
+            numeric("Test Accuracy (%)", here),
+            lambda row: _accuracy_cell(row.id, row.accuracy, footnotes),
+            {"accuracy_mean": "accuracy.mean", "accuracy_std": "accuracy.std"},
+        ),
+        Quantity(numeric("Change (%)", here), change, {"change": "change"}),
+        Quantity(
+            paper("Test Accuracy (%)", "Paper"),
+            published,
+            {"published_accuracy_mean": "published.mean", "published_accuracy_std": "published.std"},
+        ),
+        Quantity(paper("Change (%)", "Paper"), published_change, {"published_change": "published.change"}),
+        Quantity(paper("Difference"), difference, {"difference": "difference"}),
+        Quantity(None, data={**_SEEDS, "footnote": "footnote"}),
     ]
+
+
+def _of_methods(table: AggregatedMethods, footnotes: Footnotes) -> list[Quantity[MethodResult]]:
+    """What the methods table says of a row."""
+    return [
+        Quantity(None, data={"table": lambda _: table.id}),
+        Quantity(Column(label="Method"), lambda row: _noted(row.method, row.note, footnotes), {"method": "method"}),
+        Quantity(Column(label="Network"), lambda row: NETWORKS[row.model], {"model": lambda row: NETWORKS[row.model]}),
+        Quantity(numeric("Width"), lambda row: str(row.width), {"width": "width"}),
+        Quantity(
+            Column(label="Data"), lambda row: DATASETS[row.dataset], {"dataset": lambda row: DATASETS[row.dataset]}
+        ),
+        Quantity(
+            Column(label="Recipe"),
+            lambda row: row.recipe,
+            {"density": lambda _: density_text(table.density), "recipe": "recipe"},
+        ),
+        Quantity(
+            numeric("Test Accuracy (%)"),
+            lambda row: _accuracy_cell(row.id, row.accuracy, footnotes),
+            {"accuracy_mean": "accuracy.mean", "accuracy_std": "accuracy.std"},
+        ),
+        Quantity(numeric("Published (%)"), lambda row: "n/a", {"published_accuracy_mean": lambda _: "n/a"}),
+        Quantity(None, data={**_SEEDS, "footnote": "note"}),
+    ]
+
+
+_SEEDS: dict[str, str | Callable[[GridResult | MethodResult], Value]] = {
+    "seeds_planned": "accuracy.planned",
+    "seeds_used": "accuracy.used",
+    "seeds_diverged": lambda row: len(row.accuracy.with_status("diverged")),
+    "seeds_missing": lambda row: len(row.accuracy.with_status("missing")),
+    "seed_values": lambda row: " ".join(
+        f"{seed.seed}:{seed.status if seed.accuracy is None else fixed(seed.accuracy, 4)}"
+        for seed in row.accuracy.seeds
+    ),
+}
+
+
+def _noted(text: str, note: str | None, footnotes: Footnotes) -> Cell:
+    return Cell(text=text, marks=footnotes.marks([note and sentence(note)]))
 
 
 def _accuracy_cell(row: str, accuracy: Accuracy, footnotes: Footnotes) -> Cell:
@@ -164,38 +189,8 @@ def _accuracy_cell(row: str, accuracy: Accuracy, footnotes: Footnotes) -> Cell:
     )
 
 
-def _published_cells(row: GridResult, published: PublishedValue | None, footnotes: Footnotes) -> list[Cell]:
-    if published is None:
-        note = footnotes.marks(["The paper has no such row."])
-        return [Cell(text=NOT_AVAILABLE, marks=note, tone="missing"), Cell(text=DASH), Cell(text=DASH)]
-    contradiction = None
-    if published.change_contradicts_means:
-        contradiction = f"As printed; the printed accuracies give {signed(published.change_from_means)}."
-    difference = row.difference
-    return [
-        Cell(text=plus_minus(published.mean, published.std)),
-        Cell(text=signed(published.change), marks=footnotes.marks([contradiction])),
-        Cell(text=NOT_AVAILABLE, tone="missing") if difference is None else Cell(text=signed(difference, 2)),
-    ]
-
-
-def _grid_caption(table: AggregatedGrid) -> str:
-    static = table.static
-    return caption(
-        "tables-2-to-5",
-        title=table.title,
-        network=NETWORKS[table.model],
-        dataset=DATASETS[table.dataset],
-        width=table.width,
-        density=density_text(table.density),
-        published_table=table.published_table,
-        comparable=table.comparable,
-        static_is_partial=static is not None and 0 < static.accuracy.used < static.accuracy.planned,
-        **_summarised(table, [row.accuracy for row in table.rows]),
-    )
-
-
-def _summarised(table: AggregatedGrid | AggregatedMethods, accuracies: Sequence[Accuracy]) -> dict[str, object]:
+def _summarised(table: AggregatedGrid | AggregatedMethods) -> dict[str, object]:
+    accuracies: Sequence[Accuracy] = [row.accuracy for row in table.rows]
     seeds = sorted({seed.seed for accuracy in accuracies for seed in accuracy.seeds})
     return {
         "accuracy": table.summarising.accuracy,
@@ -204,60 +199,3 @@ def _summarised(table: AggregatedGrid | AggregatedMethods, accuracies: Sequence[
         "number_of_seeds": len(seeds),
         "incomplete": any(accuracy.planned and not accuracy.complete for accuracy in accuracies),
     }
-
-
-def _grid_record(table: AggregatedGrid, row: GridResult) -> dict[str, Value]:
-    published = row.published
-    return {
-        "table": table.id,
-        "dataset": DATASETS[table.dataset],
-        "model": NETWORKS[table.model],
-        "width": table.width,
-        "density": density_text(table.density),
-        "method": row.method,
-        "pattern": row.pattern,
-        "multiplier": row.multiplier,
-        "cycles": row.cycles,
-        "length_multiplier": row.length_multiplier,
-        "accuracy_mean": row.accuracy.mean,
-        "accuracy_std": row.accuracy.std,
-        "change": row.change,
-        "published_accuracy_mean": published.mean if published else None,
-        "published_accuracy_std": published.std if published else None,
-        "published_change": published.change if published else None,
-        "difference": row.difference,
-        **_seed_record(row.accuracy),
-        "footnote": row.footnote,
-    }
-
-
-def _method_record(table: AggregatedMethods, row: MethodResult) -> dict[str, Value]:
-    return {
-        "table": table.id,
-        "method": row.method,
-        "model": NETWORKS[row.model],
-        "width": row.width,
-        "dataset": DATASETS[row.dataset],
-        "density": density_text(table.density),
-        "recipe": row.recipe,
-        "accuracy_mean": row.accuracy.mean,
-        "accuracy_std": row.accuracy.std,
-        "published_accuracy_mean": "n/a",
-        **_seed_record(row.accuracy),
-        "footnote": row.note,
-    }
-
-
-def _seed_record(accuracy: Accuracy) -> dict[str, Value]:
-    return {
-        "seeds_planned": accuracy.planned,
-        "seeds_used": accuracy.used,
-        "seeds_diverged": len(accuracy.with_status("diverged")),
-        "seeds_missing": len(accuracy.with_status("missing")),
-        "seed_values": " ".join(_seed_texts(accuracy)),
-    }
-
-
-def _seed_texts(accuracy: Accuracy) -> Iterable[str]:
-    for seed in accuracy.seeds:
-        yield f"{seed.seed}:{seed.status if seed.accuracy is None else fixed(seed.accuracy, 4)}"

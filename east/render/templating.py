@@ -62,6 +62,9 @@ _LATEX = {
 }
 
 
+_UNSEEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+"""Categories of Unicode."""
+
 _APART = "\x00"
 """Stands between characters that TeX would join; no text that is `visible` has it."""
 
@@ -78,15 +81,9 @@ def visible(text: str) -> str:
     Control and format characters (among them those that reverse the direction of writing) can make a line read
     as something that it is not.
     """
-    return "".join(_visible_character(character) for character in text)
-
-
-def _visible_character(character: str) -> str:
-    if character in "\t\n\r":
-        return " "
-    if unicodedata.category(character) in {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}:
-        return f"[U+{ord(character):04X}]"
-    return character
+    unseen = {character for character in text if unicodedata.category(character) in _UNSEEN}
+    shown = {ord(character): " " if character in "\t\n\r" else f"[U+{ord(character):04X}]" for character in unseen}
+    return text.translate(shown)
 
 
 def escape_latex(text: str) -> str:
@@ -133,7 +130,11 @@ def read_text(path: Path) -> str:
 
 def html_environment() -> Environment:
     """Templates for HTML; every value is escaped unless it is `Markup`."""
-    environment = Environment(autoescape=True, finalize=_finalize_html, **_common("templates"))
+    environment = Environment(
+        autoescape=True,
+        finalize=lambda value: visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value,
+        **_common("templates"),
+    )
     environment.filters["drawn"] = interval_drawing
     return environment
 
@@ -163,12 +164,7 @@ def markdown_environment() -> Environment:
 
 
 def caption(name: str, **values: Any) -> str:
-    """Fill a caption of `report/captions`: plain text on one line, which the table's template escapes.
-
-    Args:
-        name: The file without `.j2`.
-        **values: What the caption speaks about.
-    """
+    """Fill a caption of `report/captions`: plain text on one line, which the table's template escapes."""
     environment = Environment(autoescape=False, **_common("captions"))  # noqa: S701 - plain text
     return " ".join(render(environment, f"{name}.j2", **values).split())
 
@@ -193,12 +189,7 @@ def content_security_policy(style: str, script: str | None = None) -> str:
 
 
 def table_document(fragment: str, title: str) -> str:
-    """A table as a document that can be opened and looks as it does in the report.
-
-    Args:
-        fragment: The table, from our own templates.
-        title: What the window is called.
-    """
+    """A table as a document that can be opened and looks as it does in the report."""
     style = (REPORT_FOLDER / "style.css").read_text(encoding="utf-8")
     return render(
         html_environment(),
@@ -214,10 +205,6 @@ def table_document(fragment: str, title: str) -> str:
 def table_in(document: str, path: Path) -> str:
     """The table of what `table_document` made.
 
-    Args:
-        document: The text.
-        path: Where it was read, for the message.
-
     Raises:
         EastError: It is something else.
     """
@@ -225,10 +212,6 @@ def table_in(document: str, path: Path) -> str:
     if found is None:
         raise EastError(f"{path} is not a table that this version writes. Delete it, and render the tables again.")
     return found.group(1)
-
-
-def _finalize_html(value: object) -> object:
-    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _common(folder: str) -> dict[str, Any]:

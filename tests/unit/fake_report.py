@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from east.analysis.aggregate import AggregatedGrid, AggregatedMethods, aggregate, write_json
-from east.analysis.evidence import gather, write_evidence
+from east.analysis.evidence import gather_evidence as gather
+from east.analysis.evidence import write_evidence
 from east.config.tables import Table
 from east.cost.record import CostRecord
 from east.render.contents import FigureGroup, Reading, ReportFigure, ReportSection, ReportSpec

@@ -11,10 +11,10 @@ from east.analysis.audit import (
     parts_that_do_not_add_up,
     settings_of_one_table_only,
 )
-from east.analysis.published import PublishedCost, PublishedGrid, read_published_costs, read_published_recipes
+from east.analysis.published import PublishedCost, PublishedGrid, PublishedRecipe, read_published
 
-RECIPES = read_published_recipes(PUBLISHED / "tableB1.csv")
-COSTS = read_published_costs(PUBLISHED / "table6.csv")
+RECIPES = read_published(PUBLISHED / "tableB1.csv", PublishedRecipe)
+COSTS = read_published(PUBLISHED / "table6.csv", PublishedCost)
 
 
 def changed(grid, find, **update):

@@ -1,21 +1,12 @@
+from dataclasses import replace
+
 import pytest
 from fake_tables import DIVERGED, around, paper, papers, result, summarised
 from hypothesis import given
 from hypothesis import strategies as st
 
-from east.analysis.claims import (
-    CLAIMS,
-    Claim,
-    ScheduleRow,
-    ScheduleTable,
-    check_claims,
-    longer_cycles_beat_equal,
-    our_schedules,
-    published_schedules,
-    support,
-    two_cycles_beat_one,
-)
-from east.analysis.inference import holm, printed_sample
+from east.analysis.claims import CLAIMS, check_claims, schedule_rows, support
+from east.analysis.inference import holm
 from east.config.tables import Comparing
 
 CLAIMS_BY_ID = {claim.id: claim for claim in CLAIMS}
@@ -75,28 +66,16 @@ def test_pairs_differ_in_nothing_but_what_the_claim_is_about(printed):
 
 def test_three_cycles_are_neither_two_nor_one_and_compare_with_three():
     grid = paper("2")
-    rows = [
-        ("cosine", 10.0, 1, None),
-        *(("cosine", 10.0, cycles, growth) for cycles in (2, 3) for growth in (1.0, 2.0)),
-    ]
-    table = ScheduleTable(
-        id="table2",
-        model="resnet34",
-        rows=tuple(
-            ScheduleRow(
-                pattern=pattern,
-                multiplier=multiplier,
-                cycles=cycles,
-                length_multiplier=growth,
-                sample=printed_sample(grid.rows[0].accuracy_mean, 1.0, Comparing()),
-                complete=True,
-            )
-            for pattern, multiplier, cycles, growth in rows
-        ),
-    )
+    cosine = [row for row in grid.rows if row.pattern == "cosine" and row.multiplier == 10]
+    rows = [result(row, [80.0, 81.0], grid.static) for row in cosine]
+    rows += [result(row, [80.0, 81.0], grid.static, cycles=3) for row in cosine if row.cycles == 2]
+    ours = schedule_rows([summarised(grid, around(), rows=tuple(rows))], Comparing())
     one, two, three = "cosine, 10×, 1 cycle", "cosine, 10×, 2 cycles", "cosine, 10×, 3 cycles"
-    assert sides(two_cycles_beat_one(table)) == [(f"{two}, 1×", one), (f"{two}, 2×", one)]
-    assert sides(longer_cycles_beat_equal(table)) == [(f"{two}, 2×", f"{two}, 1×"), (f"{three}, 2×", f"{three}, 1×")]
+    assert sides(CLAIMS_BY_ID["cycles"].pairs(ours)) == [(f"{two}, 1×", one), (f"{two}, 2×", one)]
+    assert sides(CLAIMS_BY_ID["length"].pairs(ours)) == [
+        (f"{two}, 2×", f"{two}, 1×"),
+        (f"{three}, 2×", f"{three}, 1×"),
+    ]
 
 
 def test_noise_is_judged_over_all_pairs_at_once(printed):
@@ -118,7 +97,7 @@ def test_rows_without_a_mean_make_no_pairs_and_lost_seeds_are_counted():
             return [DIVERGED, DIVERGED]
         return [row.accuracy_mean, DIVERGED] if row.multiplier == 10 else [row.accuracy_mean]
 
-    cyclic = support(CLAIMS_BY_ID["cyclic"], [our_schedules(summarised(grid, outcomes))], 0.95)
+    cyclic = support(CLAIMS_BY_ID["cyclic"], schedule_rows([summarised(grid, outcomes)], Comparing()), 0.95)
     assert (len(cyclic.pairs), cyclic.beyond_noise) == (12, 0)
     assert cyclic.summary.endswith("Runs that diverged or have not ended are missing from 6 pairs.")
 
@@ -127,53 +106,47 @@ def test_rows_of_ones_own_and_other_networks_stay_out():
     grid = paper("4")
     table = summarised(grid, around())
     own = result(grid.rows[1], [99.0, 99.0], grid.static, id="own", printed=False)
-    ours = our_schedules(summarised(grid, around(), rows=(*table.rows, own)))
-    assert len(ours.rows) == 17
+    ours = schedule_rows([summarised(grid, around(), rows=(*table.rows, own))], Comparing())
+    assert len(ours) == 17
     assert CLAIMS_BY_ID["may-lose"].pairs(ours) == ()
 
 
 def test_no_table_gives_no_pairs_and_no_numbers():
     for claim in CLAIMS:
-        nothing = support(claim, [], 0.95)
+        nothing = support(claim, schedule_rows([], Comparing()), 0.95)
         assert (nothing.verdict, nothing.share, nothing.sign_p, nothing.effect) == ("no pairs", None, None, None)
         assert nothing.summary == "No two rows can be paired."
 
 
-def turned_round(claim: Claim) -> Claim:
-    def pairs(table):
-        return tuple(
-            pair.model_copy(update={"higher": pair.lower, "lower": pair.higher, "difference": -pair.difference})
-            for pair in claim.pairs(table)
-        )
-
-    return Claim(claim.id, claim.statement, pairs, claim.possibility)
+def turned_round(claim):
+    return replace(claim, higher=claim.lower, lower=claim.higher)
 
 
 def test_a_trend_the_other_way_is_reversed():
-    tables = [published_schedules(grid, Comparing()) for grid in papers()]
-    assert support(turned_round(CLAIMS_BY_ID["multiplier"]), tables, 0.95).verdict == "reversed"
+    rows = schedule_rows(papers(), Comparing())
+    assert support(turned_round(CLAIMS_BY_ID["multiplier"]), rows, 0.95).verdict == "reversed"
 
 
 def test_few_pairs_decide_nothing_however_they_fall():
     # Six of six: 2 / 64 is below 0.05 but not below 0.01.
-    table = [published_schedules(paper("2"), Comparing())]
+    table = schedule_rows([paper("2")], Comparing())
     assert support(CLAIMS_BY_ID["multiplier"], table, 0.95).verdict == "holds"
     assert support(CLAIMS_BY_ID["multiplier"], table, 0.99).verdict == "undecided"
 
 
 def test_what_may_happen_is_undecided_within_noise_and_not_seen_without_a_case():
-    table2, table3 = (published_schedules(paper(number), Comparing()) for number in "23")
-    assert support(CLAIMS_BY_ID["may-lose"], [table2], 0.95).verdict == "not seen"
-    single = published_schedules(paper("3"), Comparing(published_seeds=1))
-    assert support(CLAIMS_BY_ID["may-lose"], [single], 0.95).verdict == "undecided"
-    assert support(CLAIMS_BY_ID["may-lose"], [table2, table3], 0.95).verdict == "holds"
+    table2, tables = schedule_rows([paper("2")], Comparing()), schedule_rows([paper("2"), paper("3")], Comparing())
+    assert support(CLAIMS_BY_ID["may-lose"], table2, 0.95).verdict == "not seen"
+    single = schedule_rows([paper("3")], Comparing(published_seeds=1))
+    assert support(CLAIMS_BY_ID["may-lose"], single, 0.95).verdict == "undecided"
+    assert support(CLAIMS_BY_ID["may-lose"], tables, 0.95).verdict == "holds"
 
 
 @given(st.lists(st.floats(0, 100), min_size=17, max_size=17))
 def test_turning_a_claim_round_swaps_agreement_and_keeps_the_p_value(means):
     grid = paper("2")
     rows = tuple(result(row, [mean, mean], grid.static) for row, mean in zip(grid.rows, means, strict=True))
-    tables = [our_schedules(summarised(grid, around(), rows=rows))]
+    tables = schedule_rows([summarised(grid, around(), rows=rows)], Comparing())
     claim = CLAIMS_BY_ID["cycles"]
     forth, back = support(claim, tables, 0.95), support(turned_round(claim), tables, 0.95)
     assert forth.agree + forth.ties + back.agree == len(forth.pairs) == 8

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from east.analysis import inference
-from east.analysis.compare import compare
+from east.analysis.compare import compare_with_paper as compare
 from east.analysis.inference import (
     Sample,
     equivalence_p,

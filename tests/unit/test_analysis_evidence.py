@@ -8,7 +8,8 @@ from fake_tables import PUBLISHED, around, paper, papers, summarised
 from test_cli import east
 
 from east.analysis.aggregate import write_json
-from east.analysis.evidence import gather, read_evidence, write_evidence
+from east.analysis.evidence import gather_evidence as gather
+from east.analysis.evidence import read_evidence, write_evidence
 from east.config import make_plan, read_config
 from east.config.tables import Comparing, GridTable
 from east.errors import EastError

@@ -12,8 +12,8 @@ import east as package
 from east.cli import COMMANDS
 from east.cli.common import DeviceName, EngineName, StepName, TrackingName
 from east.config import load_plan
-from east.config.run import Activation, DatasetName, Distribution, ModelName, Pattern, Topology
 from east.config.schema import Execution
+from east.config.vocabulary import Activation, DatasetName, Distribution, ModelName, Pattern, Topology
 from east.log import configure_logging
 from tests.conftest import ROOT
 from tests.unit.in_process import east as run_in_process

@@ -61,7 +61,7 @@ def test_every_key_says_what_it_means_and_what_each_of_its_names_stands_for(key)
     assert key.meaning or key.field.annotation.__doc__
     choices = [found for found in metadata_of(key.field) if isinstance(found, Choices)]
     named = set(literals(key.field.annotation)) - {("auto",), ("cpu", "cuda")}
-    assert {tuple(name for name, _ in found.meanings) for found in choices} == named
+    assert {tuple(found.meanings) for found in choices} == named
 
 
 @pytest.mark.parametrize("section", ["execution", "readings", "comparison"])
@@ -120,7 +120,7 @@ def test_the_schema_takes_an_overlay_that_says_only_what_it_changes(right):
 
 
 def test_the_readings_are_numbered_and_each_has_its_section_in_the_notes():
-    numbers = [matter.ambiguity.number for matter in open_matters()]
+    numbers = [about.number for _, about in open_matters()]
     assert numbers == list(range(1, len(numbers) + 1))
     notes = (ROOT / "docs" / "reproduction-notes.md").read_text()
     assert [number for number in numbers if f"\n**{number}. " not in notes] == []
@@ -130,4 +130,4 @@ def test_the_readings_are_numbered_and_each_has_its_section_in_the_notes():
 def test_an_overlay_sets_the_readings_that_name_it_and_no_others(name):
     in_force = readings(make_plan(read_config(ROOT / "config" / f"{name}.yaml")))
     changed = {reading.matter for reading in in_force if reading.changed}
-    assert changed == {about.matter for about in (m.ambiguity for m in open_matters()) if name in about.overlays}
+    assert changed == {about.matter for _, about in open_matters() if name in about.overlays}

@@ -51,7 +51,7 @@ def test_a_real_step_is_measured():
     assert found.seconds_per_step > 0
     assert found.seconds_spread >= 0
     assert found.peak_memory_mb > 0
-    assert (found.steps, found.batch_size) == (3, 4)
+    assert (found.steps, found.measured_batch_size) == (3, 4)
     assert found.measured_on.endswith(", 1 thread, engine: dense")
 
 

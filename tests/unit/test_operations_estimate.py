@@ -14,7 +14,6 @@ from east.config import load_plan, make_plan, read_config
 from east.cost import timing
 from east.cost.measure import random_images
 from east.cost.timing import (
-    Clocked,
     Conditions,
     KindTimes,
     PartSeconds,
@@ -282,7 +281,7 @@ def test_the_loop_and_its_records_are_clocked_by_part(one_thread):
 
 def test_seconds_are_those_of_whole_batches_and_data_sets(monkeypatch, tmp_path, one_thread):
     seconds = {"step": 1.0, "dense gradients": 2.0, "update": 3.0, "evaluation": 5.0, "save": 7.0}
-    monkeypatch.setattr(timing, "clock", lambda *_: Clocked(11.0, seconds, 13))
+    monkeypatch.setattr(timing, "clock", lambda *_: (11.0, seconds, 13))
     spec = kind_of(make_spec(width=4, batch_size=128))
     found = time_kind(spec, [Situation(False, 0.05)], conditions(1e-4), tmp_path)
     assert (found.build, found.save, found.checkpoint_bytes, found.batch) == (11.0, 7.0, 13, 32)

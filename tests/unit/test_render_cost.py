@@ -82,8 +82,8 @@ def test_rows_may_stand_without_the_paper_and_without_timings():
     assert "<b>" not in result.html.replace("<b>Table 6.</b>", "")
 
 
-def test_a_bad_row_is_refused_by_method_and_key(tmp_path):
+def test_a_bad_row_is_refused_by_place_and_key(tmp_path):
     path = tmp_path / "cost.json"
     path.write_text(json.dumps([RIGL, RIGL | {"est_total_mb": None}]))
-    with pytest.raises(EastError, match="The cost of RigL is not valid: est_total_mb"):
+    with pytest.raises(EastError, match=r"cost\.json is not what `east cost` writes: 1\.est_total_mb"):
         read_costs(path)

@@ -5,8 +5,8 @@ import pytest
 from fake_runs import PUBLISHED
 from fake_tables import DIVERGED, MISSING, around, paper, summarised
 
-from east.analysis.compare import compare
-from east.analysis.evidence import gather
+from east.analysis.compare import compare_with_paper as compare
+from east.analysis.evidence import gather_evidence as gather
 from east.config.tables import Comparing
 from east.render.evidence import FARTHEST, evidence_tables
 

@@ -11,7 +11,7 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from east.analysis.aggregate import aggregate
-from east.analysis.compare import compare
+from east.analysis.compare import compare_with_paper as compare
 from east.config import load_plan
 from east.config.files import read_config
 from east.config.plan import cost_plan

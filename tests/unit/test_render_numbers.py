@@ -12,8 +12,10 @@ from east.render.numbers import (
     quantity,
     seeds_note,
     setting_text,
-    signed,
     thousands,
+)
+from east.render.numbers import (
+    signed_or_dash as signed,
 )
 
 

@@ -15,7 +15,8 @@ from fake_runs import PUBLISHED, grid, methods, write_curve, write_run
 
 from east.analysis.aggregate import read_json, write_json
 from east.analysis.curves import Curve
-from east.analysis.evidence import Evidence, gather, read_evidence, write_evidence
+from east.analysis.evidence import Evidence, read_evidence, write_evidence
+from east.analysis.evidence import gather_evidence as gather
 from east.errors import EastError
 from east.render.drawing import MOST_POINTS, curve_drawing, interval_drawing
 from east.render.evidence import evidence_tables

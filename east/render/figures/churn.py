@@ -1,37 +1,24 @@
 """Mask churn over training: what each update dropped and grew, how much of it blindly, a strip for each row."""
 
 import math
-from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, PowerNorm
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from east.analysis.aggregate import AggregatedGrid, AggregatedMethods, GridResult, MethodResult
-from east.analysis.curves import Churn, Shares, row_churn
-from east.render.figures import Drawing, TableData
-from east.render.figures.style import (
-    FULL,
-    new_figure,
-    row_name,
-    save,
-    say_that_nothing_is_there,
-    say_what_is_left_out,
-    table_title,
-)
+from east.analysis.curves import row_churn
+from east.render.figures import Drawing, TableData, style
 from east.render.names import DATASETS, NETWORKS
 from east.render.palette import PAPER, SHADES
 from east.render.templating import visible
 
-_QUANTITIES: dict[str, Callable[[Churn], Shares]] = {
-    "Dropped": lambda churn: churn.dropped,
-    "Grown": lambda churn: churn.grown,
-    "Blind growth": lambda churn: churn.blind,
-    "Active zeros": lambda churn: churn.zeros,
-}
+_QUANTITIES = {"Dropped": "dropped", "Grown": "grown", "Blind growth": "blind", "Active zeros": "zeros"}
 _SHADES = LinearSegmentedColormap.from_list("shades", SHADES)
 _TIMES = 240
 """Moments of a training that a strip shows."""
@@ -44,10 +31,6 @@ def draw(data: TableData, stem: Path) -> Drawing:
     Each strip holds the mean over finished seeds of the last update before each moment. Nothing is drawn where there
     is nothing to take a share of, such as blind growth while an update grows no weight.
 
-    Args:
-        data: A table, and its runs, whose `updates.csv` are read.
-        stem: Folder and name without an ending.
-
     Raises:
         EastError: A file of a run cannot be read.
     """
@@ -55,32 +38,31 @@ def draw(data: TableData, stem: Path) -> Drawing:
     rows = [row for row in table.rows if row.accuracy.planned]
     left_out, rows = len(rows[_MOST_ROWS:]), rows[:_MOST_ROWS]
     churns = [row_churn(data.runs_dir, [seed.run for seed in row.accuracy.with_status("finished")]) for row in rows]
-    end = max((churn.epochs[-1] for churn in churns if churn), default=1.0)
-    with new_figure(FULL, max(1.6, 0.13 * len(rows) + 0.75)) as figure:
+    end = max((churn["epoch"].iloc[-1] for churn in churns if churn is not None), default=1.0)
+    with style.new_figure(style.FULL, max(1.6, 0.13 * len(rows) + 0.75)) as figure:
         axes = list(figure.subplots(1, len(_QUANTITIES), sharex=True, sharey=True))
-        norm = PowerNorm(0.5, vmin=0, vmax=1)
-        for axis, (title, shares) in zip(axes, _QUANTITIES.items(), strict=True):
+        norm, nothing = PowerNorm(0.5, vmin=0, vmax=1), [math.nan] * _TIMES
+        for axis, (title, share) in zip(axes, _QUANTITIES.items(), strict=True):
             axis.set_title(title)
-            strips = [[math.nan] * _TIMES if churn is None else _strip(churn, shares(churn), end) for churn in churns]
-            _draw(axis, strips or [[math.nan] * _TIMES], norm, end)
+            strips = [nothing if churn is None else _strip(churn, share, end) for churn in churns]
+            _draw(axis, strips or [nothing], norm, end)
         axes[0].set_yticks(range(len(rows)), [visible(_name(row, table)) for row in rows])
-        if not any(churns):
-            say_that_nothing_is_there(axes[0], "No mask updates recorded")
+        if all(churn is None for churn in churns):
+            style.say_that_nothing_is_there(axes[0], "No mask updates recorded")
         bar = figure.colorbar(axes[0].images[0], ax=axes, fraction=0.025, pad=0.01, aspect=30)
         bar.set_ticks([0, 0.01, 0.1, 0.25, 0.5, 1])
         bar.ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         bar.outline.set_visible(False)
         bar.set_label("Share of the weights")
-        say_what_is_left_out(figure, left_out, "row")
-        return save(figure, stem, f"{table_title(table)}: mask churn", _alt(table, rows, churns))
+        style.say_what_is_left_out(figure, left_out, "row")
+        return style.save(figure, stem, f"{style.table_title(table)}: mask churn", _alt(table, rows, churns))
 
 
-def _strip(churn: Churn, shares: Shares, end: float) -> list[float]:
+def _strip(churn: pd.DataFrame, share: str, end: float) -> Any:
     """The share of the last update at each of so many moments up to `end`; NaN before the first."""
-    moments = ((i + 0.5) * end / _TIMES for i in range(_TIMES))
-    values = [math.nan if share is None else share for share in shares]
-    places = (bisect_right(churn.epochs, moment) - 1 for moment in moments)
-    return [math.nan if place < 0 else values[place] for place in places]
+    moments = (np.arange(_TIMES) + 0.5) * end / _TIMES
+    places = np.searchsorted(churn["epoch"], moments, side="right") - 1
+    return np.append(churn[share], math.nan)[places]
 
 
 def _draw(axis: Axes, strips: Sequence[Sequence[float]], norm: PowerNorm, end: float) -> None:
@@ -97,7 +79,7 @@ def _draw(axis: Axes, strips: Sequence[Sequence[float]], norm: PowerNorm, end: f
 
 def _name(row: GridResult | MethodResult, table: AggregatedGrid | AggregatedMethods) -> str:
     if isinstance(row, GridResult):
-        return row_name(row)
+        return style.row_name(row)
     settings = {(other.model, other.dataset) for other in table.rows if isinstance(other, MethodResult)}
     return row.method if len(settings) == 1 else f"{row.method}, {NETWORKS[row.model]}, {DATASETS[row.dataset]}"
 
@@ -105,17 +87,17 @@ def _name(row: GridResult | MethodResult, table: AggregatedGrid | AggregatedMeth
 def _alt(
     table: AggregatedGrid | AggregatedMethods,
     rows: Sequence[GridResult | MethodResult],
-    churns: Sequence[Churn | None],
+    churns: Sequence[pd.DataFrame | None],
 ) -> str:
     text = (
-        f"Four panels of strips, one for each of {len(rows)} rows of {table_title(table)}, shaded by the share of "
-        "weights that the last mask update before each epoch dropped, grew, grew without a gradient, and found to be "
-        "exactly zero."
+        f"Four panels of strips, one for each of {len(rows)} rows of {style.table_title(table)}, shaded by the "
+        "share of weights that the last mask update before each epoch dropped, grew, grew without a gradient, and "
+        "found to be exactly zero."
     )
     blind = [
-        (max(known), row_name(row))
+        (share, style.row_name(row))
         for row, churn in zip(rows, churns, strict=True)
-        if churn and (known := [share for share in churn.blind if share is not None])
+        if churn is not None and not math.isnan(share := churn["blind"].max())
     ]
     if not blind:
         return f"{text} No mask updates are recorded."

@@ -7,19 +7,10 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from east.analysis.published import PublishedCost, read_published_costs
+from east.analysis.published import PublishedCost, read_published
 from east.cost.record import CostRecord
-from east.render.figures import Drawing, PlanData
-from east.render.figures.style import (
-    FULL,
-    Look,
-    legend,
-    look,
-    new_figure,
-    point_handle,
-    save,
-    say_that_nothing_is_there,
-)
+from east.render.figures import Drawing, PlanData, style
+from east.render.figures.style import Look, look
 from east.render.names import DATASETS, NETWORKS
 from east.render.numbers import fixed, quantity
 from east.render.palette import MUTED
@@ -32,24 +23,21 @@ def draw(data: PlanData, stem: Path) -> Drawing:
     """Draw the methods of Table 6, a marker each: seconds and memory of a step, then hours and the counted memory.
 
     The printed rows are hollow, and have an arrow where the paper prints an upper bound of the time.
-
-    Args:
-        data: What `east cost` measured, and of what.
-        stem: Folder and name without an ending.
     """
     rows, plan = data.costs, data.cost_plan
     setting = f"{NETWORKS[plan.model]} on {DATASETS[plan.dataset]}"
-    published = read_published_costs(REPORT_FOLDER / "published" / plan.published) if plan.published else []
+    printed = REPORT_FOLDER / "published" / plan.published if plan.published else None
+    published = read_published(printed, PublishedCost) if printed else []
     looks = {row.method: look(index) for index, row in enumerate(rows)}
-    with new_figure(FULL, 2.6) as figure:
+    with style.new_figure(style.FULL, 2.6) as figure:
         measured, counted = figure.subplots(1, 2)
         _draw_measured(measured, rows, looks)
         _draw_counted(counted, rows, published, looks)
-        handles = [point_handle(method, point) for method, point in looks.items()]
+        handles = [style.point_handle(method, point) for method, point in looks.items()]
         if published:
-            handles.append(point_handle("Paper", Look(MUTED, "-", "o"), hollow=True))
-        legend(figure, handles, columns=7)
-        return save(figure, stem, f"Table 6, {setting}: time against memory", _alt(rows, setting))
+            handles.append(style.point_handle("Paper", Look(MUTED, "-", "o"), hollow=True))
+        style.legend(figure, handles, columns=7)
+        return style.save(figure, stem, f"Table 6, {setting}: time against memory", _alt(rows, setting))
 
 
 def printed_hours(text: str) -> tuple[float, bool]:
@@ -65,7 +53,7 @@ def _draw_measured(axis: Axes, rows: Sequence[CostRecord], looks: dict[str, Look
     axis.grid(visible=True, axis="both")
     known = [row for row in rows if row.seconds_per_step is not None and row.peak_memory_mb is not None]
     if not known:
-        say_that_nothing_is_there(axis, "Nothing was timed")
+        style.say_that_nothing_is_there(axis, "Nothing was timed")
         return
     for row in known:
         point = looks[row.method]

@@ -1,26 +1,14 @@
 """Density and drop fraction against the epoch, for every schedule of a plan."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter
 
-from east.render.figures import Drawing, PlanData
-from east.render.figures.style import (
-    FULL,
-    MOST_PANELS,
-    Look,
-    cycles_text,
-    legend,
-    line_handle,
-    new_figure,
-    save,
-    say_that_nothing_is_there,
-    say_what_is_left_out,
-    variants,
-)
+from east.render.figures import Drawing, PlanData, style
+from east.render.figures.style import Look
 from east.render.numbers import density_text
 from east.render.palette import INK
 from east.render.schedules import DrawnSchedule
@@ -44,50 +32,41 @@ class Line:
     values: Sequence[float]
 
 
-@dataclass(frozen=True)
-class SchedulePanel:
-    """Densities that are drawn together."""
-
-    title: str
-    lines: Sequence[Line]
-
-
 def draw(data: PlanData, stem: Path) -> Drawing:
-    """Draw densities on logarithmic axes, one panel per pattern and multiplier, and below them the drop fraction.
-
-    Args:
-        data: Every schedule of the plan.
-        stem: Folder and name without an ending.
-    """
+    """Draw densities on logarithmic axes, one panel per pattern and multiplier, and below them the drop fraction."""
     density, drop_fractions = _lines(data.schedules)
-    left_out, shown = len(density[MOST_PANELS:]), density[:MOST_PANELS]
+    shown = dict(list(density.items())[: style.MOST_PANELS])
+    every = [line for lines in shown.values() for line in lines]
     columns = min(3, max(1, len(shown)))
     rows = -(-len(shown) // columns)
-    looks = variants([line.label for panel in shown for line in panel.lines])
-    with new_figure(FULL, max(1, rows + bool(drop_fractions)) * 1.35 + 0.4) as figure:
+    looks = style.variants([line.label for line in every])
+    with style.new_figure(style.FULL, max(1, rows + bool(drop_fractions)) * 1.35 + 0.4) as figure:
         axes: list[Axes] = []
         if not shown and not drop_fractions:
-            say_that_nothing_is_there(figure.subplots(), "No schedules")
-            return save(figure, stem, _TITLE, _alt(shown, drop_fractions))
+            style.say_that_nothing_is_there(figure.subplots(), "No schedules")
+            return style.save(figure, stem, _TITLE, _alt(shown, drop_fractions))
         grid = figure.add_gridspec(rows + bool(drop_fractions), columns)
-        for place, panel in enumerate(shown):
+        for place, (title, lines) in enumerate(shown.items()):
             shared = axes[0] if axes else None
             axis = figure.add_subplot(grid[divmod(place, columns)], sharex=shared, sharey=shared)
             axes.append(axis)
-            _draw_density(axis, panel, looks, first=place % columns == 0)
+            axis.set_title(visible(title))
+            _draw_density(axis, lines, looks, first=place % columns == 0)
         if axes:
-            _label_densities(axes[0], shown)
+            _label_densities(axes[0], every)
         if drop_fractions:
             _draw_drop_fractions(figure.add_subplot(grid[rows, :], sharex=axes[0] if axes else None), drop_fractions)
         else:
             for axis in axes[-columns:]:
                 axis.set_xlabel("Epoch")
-        legend(figure, [line_handle(label, Look(line.color, line.dashes, "")) for label, line in looks.items()])
-        say_what_is_left_out(figure, left_out)
-        return save(figure, stem, _TITLE, _alt(shown, drop_fractions))
+        style.legend(
+            figure, [style.line_handle(label, Look(line.color, line.dashes, "")) for label, line in looks.items()]
+        )
+        style.say_what_is_left_out(figure, len(density) - len(shown))
+        return style.save(figure, stem, _TITLE, _alt(shown, drop_fractions))
 
 
-def _lines(drawn: Sequence[DrawnSchedule]) -> tuple[list[SchedulePanel], list[Line]]:
+def _lines(drawn: Sequence[DrawnSchedule]) -> tuple[dict[str, list[Line]], list[Line]]:
     """The densities of some schedules, panel by panel, and each different course of the drop fraction once."""
     panels: dict[str, list[Line]] = {}
     drop_fractions: dict[str, Line] = {}
@@ -98,29 +77,27 @@ def _lines(drawn: Sequence[DrawnSchedule]) -> tuple[list[SchedulePanel], list[Li
         if cycle is None or density is None:
             continue
         epochs = [schedule.epochs * point / POINTS for point in range(POINTS + 1)]
-        label = cycles_text(cycle.cycles, cycle.length_multiplier if cycle.cycles > 1 else None)
+        label = style.cycles_text(cycle.cycles, cycle.length_multiplier if cycle.cycles > 1 else None)
         panels.setdefault(one.panel, []).append(Line(label, epochs, [density(epoch) for epoch in epochs]))
         course = f"{schedule.epochs} epochs, {sparsity.drop_fraction:g} to {sparsity.drop_fraction_end:g}"
         steps = range(0, schedule.total_steps + 1, schedule.epochs)
         drop_fractions[course] = Line(course, epochs, [schedule.drop_fraction(step) for step in steps])
-    return [SchedulePanel(title, lines) for title, lines in panels.items()], list(drop_fractions.values())
+    return panels, list(drop_fractions.values())
 
 
-def _draw_density(axis: Axes, panel: SchedulePanel, looks: dict[str, Look], *, first: bool) -> None:
-    axis.set_title(visible(panel.title))
+def _draw_density(axis: Axes, lines: Sequence[Line], looks: dict[str, Look], *, first: bool) -> None:
     axis.set_yscale("log")
-    for line in panel.lines:
-        style = looks[line.label]
-        axis.plot(line.epochs, line.values, color=style.color, linestyle=style.dashes)
+    for line in lines:
+        drawn = looks[line.label]
+        axis.plot(line.epochs, line.values, color=drawn.color, linestyle=drawn.dashes)
     axis.tick_params(labelleft=first, labelbottom=True)
     axis.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
     if first:
         axis.set_ylabel("Density")
 
 
-def _label_densities(axis: Axes, shown: Sequence[SchedulePanel]) -> None:
+def _label_densities(axis: Axes, lines: Sequence[Line]) -> None:
     """Name the densities that schedules rest at, then those they rise to, as far as their labels do not touch."""
-    lines = [line for panel in shown for line in panel.lines]
     ticks: list[float] = []
     for extreme in (min, max):
         for value in sorted({extreme(line.values) for line in lines}):
@@ -134,11 +111,11 @@ def _label_densities(axis: Axes, shown: Sequence[SchedulePanel]) -> None:
 
 def _draw_drop_fractions(axis: Axes, lines: Sequence[Line]) -> None:
     axis.set_title("Share of a layer's weights that one update exchanges at most")
-    looks = variants([line.label for line in lines])
+    looks = style.variants([line.label for line in lines])
     for line in lines:
-        style = looks[line.label]
-        color = INK if len(lines) == 1 else style.color
-        axis.plot(line.epochs, line.values, color=color, linestyle=style.dashes, label=visible(line.label))
+        drawn = looks[line.label]
+        color = INK if len(lines) == 1 else drawn.color
+        axis.plot(line.epochs, line.values, color=color, linestyle=drawn.dashes, label=visible(line.label))
     axis.set_ylabel("Drop fraction")
     axis.set_xlabel("Epoch")
     axis.set_ylim(bottom=0)
@@ -147,10 +124,10 @@ def _draw_drop_fractions(axis: Axes, lines: Sequence[Line]) -> None:
         axis.legend(loc="upper right")
 
 
-def _alt(shown: Sequence[SchedulePanel], drop_fractions: Sequence[Line]) -> str:
-    number = sum(len(panel.lines) for panel in shown)
-    text = f"Scheduled density on a logarithmic axis against the epoch: {number} schedules in {len(shown)} panels."
-    values = [value for panel in shown for line in panel.lines for value in line.values]
+def _alt(shown: Mapping[str, Sequence[Line]], drop_fractions: Sequence[Line]) -> str:
+    every = [line for lines in shown.values() for line in lines]
+    text = f"Scheduled density on a logarithmic axis against the epoch: {len(every)} schedules in {len(shown)} panels."
+    values = [value for line in every for value in line.values]
     if values:
         text += f" Densities lie between {density_text(min(values))} and {density_text(float(f'{max(values):.3g}'))}."
     ends = {(line.values[0], line.values[-1]) for line in drop_fractions}

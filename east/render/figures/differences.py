@@ -10,19 +10,10 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from east.analysis.compare import RowComparison, TableComparison, Verdict
-from east.render.figures import Drawing, PlanData
-from east.render.figures.style import (
-    FULL,
-    Look,
-    legend,
-    new_figure,
-    point_handle,
-    save,
-    say_that_nothing_is_there,
-    say_what_is_left_out,
-)
+from east.render.figures import Drawing, PlanData, style
+from east.render.figures.style import Look
 from east.render.names import capital, table_label
-from east.render.numbers import signed
+from east.render.numbers import signed_or_dash
 from east.render.palette import INK, MUTED, PAPER, SERIES
 from east.render.templating import visible
 
@@ -42,28 +33,24 @@ def draw(data: PlanData, stem: Path) -> Drawing:
     """Draw our mean minus the paper's for every row that can be compared, with its interval and the margin.
 
     Rows of the same settings stand on one line in all panels. Tables that cannot be compared are left out.
-
-    Args:
-        data: Tables beside the paper's.
-        stem: Folder and name without an ending.
     """
     shown = [table for table in data.comparisons or () if any(row.difference is not None for row in table.rows)]
     names = _names(shown)
     left_out, names = len(names[_MOST_ROWS:]), names[:_MOST_ROWS]
-    with new_figure(FULL, 0.15 * len(names) + 1.1 if shown else 1.2) as figure:
+    with style.new_figure(style.FULL, 0.15 * len(names) + 1.1 if shown else 1.2) as figure:
         if not shown:
             axis = figure.subplots()
-            say_that_nothing_is_there(axis, "No row can be compared with the paper's.")
-            return save(figure, stem, "Differences from the paper", _alt(shown))
+            style.say_that_nothing_is_there(axis, "No row can be compared with the paper's.")
+            return style.save(figure, stem, "Differences from the paper", _alt(shown))
         axes = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
         for axis, table in zip(axes, shown, strict=True):
             _draw_table(axis, table, names)
         axes[0].set_yticks(range(len(names) + 1), [visible(capital(name)) for name in names] + [_MEAN])
         axes[0].set_ylim(len(names) + 0.6, -0.6)
         figure.supxlabel("Difference from the paper (percentage points)", fontsize=7)
-        legend(figure, _handles(shown))
-        say_what_is_left_out(figure, left_out, "row")
-        return save(figure, stem, "Differences from the paper", _alt(shown))
+        style.legend(figure, _handles(shown))
+        style.say_what_is_left_out(figure, left_out, "row")
+        return style.save(figure, stem, "Differences from the paper", _alt(shown))
 
 
 def _names(shown: Sequence[TableComparison]) -> list[str]:
@@ -83,13 +70,13 @@ def _names(shown: Sequence[TableComparison]) -> list[str]:
 def _handles(shown: Sequence[TableComparison]) -> list[Artist]:
     used = {row.verdict for table in shown for row in table.rows if row.difference is not None}
     handles: list[Artist] = [
-        point_handle(verdict.capitalize(), style, hollow=hollow)
-        for verdict, (style, hollow) in _LOOKS.items()
+        style.point_handle(verdict.capitalize(), drawn, hollow=hollow)
+        for verdict, (drawn, hollow) in _LOOKS.items()
         if verdict in used
     ]
     margins = " or ".join(dict.fromkeys(f"±{table.comparing.margin:g}" for table in shown))
     band = Patch(facecolor=MUTED, alpha=0.3, linewidth=0, label=f"Within {margins} points")
-    return [*handles, point_handle(_MEAN, _SHIFT), band]
+    return [*handles, style.point_handle(_MEAN, _SHIFT), band]
 
 
 def _draw_table(axis: Axes, table: TableComparison, names: Sequence[str]) -> None:
@@ -101,9 +88,9 @@ def _draw_table(axis: Axes, table: TableComparison, names: Sequence[str]) -> Non
     for row in table.rows:
         if row.difference is None or row.settings not in names:
             continue
-        style, hollow = _LOOKS.get(row.verdict, _LOOKS["undecided"])
+        drawn, hollow = _LOOKS.get(row.verdict, _LOOKS["undecided"])
         ends = (row.test.low, row.test.high) if row.test else None
-        _draw_difference(axis, names.index(row.settings), row.difference, ends, style, hollow=hollow)
+        _draw_difference(axis, names.index(row.settings), row.difference, ends, drawn, hollow=hollow)
     if table.shift is not None:
         ends = (table.shift.low, table.shift.high)
         _draw_difference(axis, len(names), table.shift.difference, ends, _SHIFT, hollow=False)
@@ -115,16 +102,16 @@ def _draw_table(axis: Axes, table: TableComparison, names: Sequence[str]) -> Non
 
 
 def _draw_difference(
-    axis: Axes, place: int, difference: float, ends: tuple[float, float] | None, style: Look, *, hollow: bool
+    axis: Axes, place: int, difference: float, ends: tuple[float, float] | None, drawn: Look, *, hollow: bool
 ) -> None:
     if ends is not None:
-        axis.plot(ends, [place, place], color=style.color, linewidth=0.9)
+        axis.plot(ends, [place, place], color=drawn.color, linewidth=0.9)
         low, high = axis.get_xlim()
         for edge, marker, beyond in ((low, "<", ends[0] < low), (high, ">", ends[1] > high)):
             if beyond:
-                axis.plot([edge], [place], color=style.color, marker=marker, markersize=3, clip_on=False)
-    face = PAPER if hollow else style.color
-    axis.plot([difference], [place], color=style.color, marker=style.marker, markerfacecolor=face)
+                axis.plot([edge], [place], color=drawn.color, marker=marker, markersize=3, clip_on=False)
+    face = PAPER if hollow else drawn.color
+    axis.plot([difference], [place], color=drawn.color, marker=drawn.marker, markerfacecolor=face)
 
 
 def _extent(rows: Sequence[RowComparison], margin: float) -> tuple[float, float]:
@@ -143,7 +130,7 @@ def _alt(shown: Sequence[TableComparison]) -> str:
     for table in shown:
         counts = Counter(row.verdict for row in table.rows if row.difference is not None)
         words = ", ".join(f"{counts[verdict]} {verdict}" for verdict in _LOOKS if counts[verdict])
-        shift = f", mean difference {signed(table.shift.difference, 2)} points" if table.shift else ""
+        shift = f", mean difference {signed_or_dash(table.shift.difference, 2)} points" if table.shift else ""
         parts.append(f"{table_label(table.table) or table.table}: {words}{shift}.")
     return (
         "Our mean minus the paper's for every row, with its interval, against the margin of equivalence. "

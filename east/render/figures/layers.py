@@ -1,7 +1,6 @@
 """Layer by layer: the density before, during and after training, and the channels that the weights reach."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 
@@ -10,19 +9,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, PercentFor
 
 from east.analysis.aggregate import AggregatedGrid
 from east.analysis.layers import LayerMask, read_layers, runs_to_show
-from east.render.figures import Drawing, TableData
-from east.render.figures.style import (
-    FULL,
-    Look,
-    grid_of,
-    legend,
-    line_handle,
-    new_figure,
-    row_name,
-    save,
-    say_that_nothing_is_there,
-    table_title,
-)
+from east.render.figures import Drawing, TableData, style
+from east.render.figures.style import Look
 from east.render.numbers import density_text
 from east.render.palette import GRID, PAPER, SERIES
 from east.render.templating import visible
@@ -35,50 +23,41 @@ _AFTER = Look(SERIES[0], "", "o")
 _PARTS = {"conv1": "stem", "classifier": "fc"}
 
 
-@dataclass(frozen=True)
-class _Panel:
-    title: str
-    layers: Sequence[LayerMask]
-
-
-def _panels(table: AggregatedGrid, layers: Mapping[str, Sequence[LayerMask]]) -> list[_Panel]:
-    return [
-        _Panel(title=f"{row_name(row)} (seed {seed.seed})", layers=layers[seed.run])
-        for row in table.rows
-        for seed in row.accuracy.seeds
-        if layers.get(seed.run)
-    ]
+_Panel = tuple[str, Sequence[LayerMask]]
 
 
 def draw(data: TableData, stem: Path) -> Drawing:
     """Draw the density of every masked layer, and the share of its output channels that have any weight.
 
-    Args:
-        data: One of Tables 2-5, and its runs, of which two are shown; without their weights nothing is.
-        stem: Folder and name without an ending.
-
     Raises:
         EastError: A file of a run cannot be read.
     """
-    table = grid_of(data)
-    panels = _panels(table, {run: _layers(data.runs_dir, run) for run in runs_to_show(table)})
+    table = style.grid_of(data)
+    layers = {run: _layers(data.runs_dir, run) for run in runs_to_show(table)}
+    panels = [
+        (f"{style.row_name(row)} (seed {seed.seed})", layers[seed.run])
+        for row in table.rows
+        for seed in row.accuracy.seeds
+        if layers.get(seed.run)
+    ]
     columns = max(1, len(panels))
-    with new_figure(FULL, 3.4 if panels else 1.6) as figure:
+    with style.new_figure(style.FULL, 3.4 if panels else 1.6) as figure:
         if panels:
             # All rows of a table have one network, so they share the axis of layers.
             axes = figure.subplots(2, columns, sharex=True, sharey="row", squeeze=False)
             for place, panel in enumerate(panels):
-                _draw_densities(axes[0][place], panel)
-                _draw_channels(axes[1][place], panel.layers)
+                axes[0][place].set_title(visible(panel[0]))
+                _draw_densities(axes[0][place], panel[1])
+                _draw_channels(axes[1][place], panel[1])
             axes[0][0].set_ylabel("Density")
             axes[1][0].set_ylabel("Output channels\nwith a weight")
-            before = line_handle("Before training (random masks)", _BEFORE)
+            before = style.line_handle("Before training (random masks)", _BEFORE)
             before.set_markerfacecolor(PAPER)
-            after = line_handle("After training", _AFTER)
-            legend(figure, [before, line_handle("At the highest density", _PEAK), after])
+            after = style.line_handle("After training", _AFTER)
+            style.legend(figure, [before, style.line_handle("At the highest density", _PEAK), after])
         else:
-            say_that_nothing_is_there(figure.subplots(), "No weights on disk")
-        return save(figure, stem, f"{table_title(table)}: density of each layer", _alt(table, panels))
+            style.say_that_nothing_is_there(figure.subplots(), "No weights on disk")
+        return style.save(figure, stem, f"{style.table_title(table)}: density of each layer", _alt(table, panels))
 
 
 def _layers(runs_dir: Path, run: str) -> tuple[LayerMask, ...]:
@@ -88,10 +67,8 @@ def _layers(runs_dir: Path, run: str) -> tuple[LayerMask, ...]:
     return read_layers(runs_dir / run, DISTRIBUTIONS[distribution])
 
 
-def _draw_densities(axis: Axes, panel: _Panel) -> None:
-    layers = panel.layers
+def _draw_densities(axis: Axes, layers: Sequence[LayerMask]) -> None:
     places = range(len(layers))
-    axis.set_title(visible(panel.title))
     axis.set_yscale("log")
     if any(layer.peak != layer.start for layer in layers):
         peaks = [layer.peak / layer.weights for layer in layers]
@@ -162,17 +139,18 @@ def _part(name: str) -> str:
 
 
 def _alt(table: AggregatedGrid, panels: Sequence[_Panel]) -> str:
-    text = f"{table_title(table)}: density of each layer before and after training, and output channels with a weight."
+    about = style.table_title(table)
+    text = f"{about}: density of each layer before and after training, and output channels with a weight."
     if not panels:
         return f"{text} No weights are on disk."
-    for panel in panels:
-        densest = max(panel.layers, key=lambda layer: layer.end / layer.weights)
-        sparsest = min(panel.layers, key=lambda layer: layer.end / layer.weights)
-        channels = sum(layer.channels for layer in panel.layers)
-        before = sum(layer.connected_start for layer in panel.layers) / channels
-        after = sum(layer.connected_end for layer in panel.layers) / channels
+    for title, layers in panels:
+        densest = max(layers, key=lambda layer: layer.end / layer.weights)
+        sparsest = min(layers, key=lambda layer: layer.end / layer.weights)
+        channels = sum(layer.channels for layer in layers)
+        before = sum(layer.connected_start for layer in layers) / channels
+        after = sum(layer.connected_end for layer in layers) / channels
         text += (
-            f" {panel.title}: after training the densities go from {sparsest.end / sparsest.weights:.2g} to "
+            f" {title}: after training the densities go from {sparsest.end / sparsest.weights:.2g} to "
             f"{densest.end / densest.weights:.2g}, and {100 * after:.0f} % of all output channels have a weight, "
             f"where random masks give {100 * before:.0f} %."
         )

@@ -35,7 +35,7 @@ _DASHES: Sequence[Any] = ("-", (0, (5, 1.6)), (0, (1.4, 1.2)), (0, (6, 1.4, 1.4,
 
 @dataclass(frozen=True)
 class Look:
-    """How a series is drawn: told apart by colour, by dashes and by marker, so that grey print shows it too."""
+    """How a series is drawn: colour, dashes and marker all differ, so that series differ in grey print too."""
 
     color: str
     dashes: Any
@@ -51,20 +51,6 @@ def look(index: int) -> Look:
     """The look of the series with this place in the legend, counted from 0; 24 of them differ."""
     dashes = _DASHES[(index + index // len(SERIES)) % len(_DASHES)]
     return Look(SERIES[index % len(SERIES)], dashes, _MARKERS[index % len(_MARKERS)])
-
-
-Setting = tuple[str | None, float | None]
-
-
-def setting(row: GridResult) -> Setting:
-    """Pattern and multiplier: the rows that share a panel."""
-    return row.pattern, row.multiplier
-
-
-def setting_title(setting: Setting) -> str:
-    """Such as `Cosine, 10×`."""
-    pattern, multiplier = setting
-    return (pattern or "").capitalize() + ("" if multiplier is None else f", {multiplier:g}×")
 
 
 def variant(row: GridResult) -> str:
@@ -173,14 +159,7 @@ def say_that_nothing_is_there(axis: Axes, words: str) -> None:
 
 
 def save(figure: Figure, stem: Path, title: str, alt: str) -> Drawing:
-    """Write a figure in both formats; the same data give the same files, byte for byte.
-
-    Args:
-        figure: What to write.
-        stem: Folder and name without an ending.
-        title: What it is, in a few words.
-        alt: What it shows, in sentences; put into the files.
-    """
+    """Write a figure in both formats; the same data give the same files, byte for byte."""
     alt, title = visible(alt), visible(title)
     # One layout serves both formats, and each canvas draws once: `Figure.savefig` would lay out and draw twice.
     engine = figure.get_layout_engine()
@@ -189,7 +168,7 @@ def save(figure: Figure, stem: Path, title: str, alt: str) -> Drawing:
         figure.set_layout_engine("none")
     about = {"Title": title, "Description": alt}
     png, svg = io.BytesIO(), io.BytesIO()
-    # Only the pixels have a background: on a page, that of the page shows through. They come first, because SVG sets
+    # Only the pixels have a background: on a page, the page's own shows through. They come first, because SVG sets
     # the resolution.
     figure.set_facecolor(PAPER)
     canvas: Any = FigureCanvasAgg(figure)
