@@ -3,15 +3,11 @@ import shutil
 
 import pytest
 
-from east.config import load_plan
 from east.operations.on_disk import SMALL_FILES
 from east.training.folder import locked
-from tests.conftest import ROOT
-from tests.unit.fake_runs import write_curve, write_planned_run
+from tests.unit.fake_runs import PLAN, TEST_CONFIG, write_curve, write_planned_run
 from tests.unit.in_process import east
 
-TEST_CONFIG = ROOT / "config" / "test.yaml"
-PLAN = {run.id: run for run in load_plan(TEST_CONFIG)}
 STATIC = PLAN["table2/static/seed1"]
 
 

@@ -15,7 +15,7 @@ from east.operations.run_files import RunStatus
 from east.operations.status import Eta, StatusReader, seconds_by_kind, status_json, time_left, with_eta
 from east.training.state import RunState
 from tests.conftest import ROOT
-from tests.unit.fake_runs import DIVERGED, write_run
+from tests.unit.fake_runs import write_run
 
 RUN = "table2/static/seed1"
 OTHER = "table3/triangular-m3-n1/seed2"
@@ -100,14 +100,6 @@ def test_only_the_tables_that_are_asked_for_are_read(results, plan):
     assert list(status.tables) == ["table3"]
     with pytest.raises(EastError, match="--table: there is no 'table9' in this plan; it has table2, table3"):
         StatusReader(plan, results.folder, ["table9"])
-
-
-def test_runs_that_have_ended_tell_accuracy_and_seconds_or_the_epoch_of_divergence(results):
-    results.end(RUN, 90.0)
-    results.end(OTHER, DIVERGED)
-    done, diverged = results.look(), results.look(OTHER)
-    assert (done.state, done.test_accuracy, done.seconds, done.epoch) == ("done", 90.0, 60.0, EPOCHS)
-    assert (diverged.state, diverged.test_accuracy, diverged.epoch) == ("diverged", None, 7)
 
 
 def test_a_run_of_which_only_the_kept_copy_is_left_is_done(results):

@@ -16,20 +16,13 @@ from east.training.folder import locked
 from east.training.progress import finished_line
 from east.training.records import read_summary
 from east.training.state import RunState
-from tests.conftest import ROOT
-from tests.unit.fake_runs import write_planned_run
+from tests.unit.fake_runs import TEST_CONFIG, write_planned_run
 from tests.unit.in_process import east
 
-TEST_CONFIG = ROOT / "config/test.yaml"
 SHARED = sharing_text(2)
 
 
-@pytest.fixture(autouse=True)
-def _own_machine(tmp_path, monkeypatch):
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    for name in ("CUDA_VISIBLE_DEVICES", "EAST_GPUS", "SLURM_JOB_ID", "SLURM_SHARDS_ON_NODE"):
-        monkeypatch.setenv(name, "")
-        monkeypatch.delenv(name)
+pytestmark = pytest.mark.usefixtures("own_machine")
 
 
 @pytest.fixture
