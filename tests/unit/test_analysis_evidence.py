@@ -1,5 +1,4 @@
 import json
-import shutil
 
 import pytest
 
@@ -59,12 +58,3 @@ def test_the_command_writes_one_file(tmp_path):
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     evidence = read_evidence(tmp_path / "analysis.json")
     assert [comparison.table for comparison in evidence.comparisons] == ["table2", "table3"]
-
-
-def test_a_broken_folder_of_published_numbers_is_a_plain_sentence(tmp_path):
-    published = shutil.copytree(PUBLISHED, tmp_path / "published")
-    (published / "tableB1.csv").unlink()
-    done = east("analyse", "--published", published, "--out", tmp_path / "analysis.json")
-    assert done.returncode == 1
-    assert done.stderr.startswith("error: The published numbers in ")
-    assert not (tmp_path / "analysis.json").exists()

@@ -96,11 +96,6 @@ def test_json_has_the_documented_keys(mixed):
     assert {*content, *content["total"], *run} - set(states) <= set(documented)
 
 
-def test_json_is_not_watched(tmp_path):
-    done = status(tmp_path, "--json", "--watch")
-    assert (done.returncode, done.stderr.startswith("error: --")) == (1, True)
-
-
 def watch(folder, **settings):
     command = [sys.executable, "-m", "east", "status", "--configfile", str(TEST_CONFIG), "--results", str(folder)]
     return subprocess.Popen([*command, "--watch", "--interval", "0.1"], cwd=ROOT, **settings)

@@ -7,7 +7,6 @@ from east.config.run import DatasetSpec
 from east.data.batches import EvaluationBatches, TensorBatches, draw_augmentation
 from east.data.images import load_images
 from east.data.open import open_dataset
-from east.errors import EastError
 from east.seeding import generator, torch_generator
 from tests.unit.same_bits import DIGITS
 
@@ -179,8 +178,3 @@ def test_open_dataset_augments_with_the_run_s_seed_and_the_part_s_purpose(data_d
     opened = getattr(open_dataset(digits_spec(), 128, 17, data_dir, CPU), part)
     expected, shown = (torch.cat([x for x, _ in source.epoch(2)]) for source in (by_hand, opened))
     assert torch.equal(shown, expected)
-
-
-def test_unprepared_data_are_refused(tmp_path):
-    with pytest.raises(EastError, match=r"manifest\.json"):
-        open_dataset(digits_spec(), 128, 17, tmp_path, CPU)

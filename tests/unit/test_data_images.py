@@ -46,7 +46,8 @@ def test_files_that_are_damaged_or_missing_are_refused_by_name(digits, name, cha
         path.write_bytes(change(content))
     with pytest.raises(EastError, match=message) as caught:
         load_images("digits", digits.parent)
-    assert str(path) in str(caught.value)
+    assert str(digits) in str(caught.value)
+    assert name in str(caught.value)
 
 
 def test_images_are_mapped_not_read(digits):

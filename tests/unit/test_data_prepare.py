@@ -273,11 +273,6 @@ def test_two_processes_that_prepare_at_once_build_once(tmp_path):
     assert load_images("cifar10", tmp_path / "data").train_labels.tolist() == [1, 2]
 
 
-def test_unknown_data_set_is_refused(tmp_path):
-    with pytest.raises(EastError, match=r"mnist.*cifar10"):
-        prepare("mnist", tmp_path)
-
-
 @pytest.mark.parametrize("dataset", ["digits", "digit_pairs"])
 def test_embedded_data_have_the_catalogue_s_counts_and_share_no_image(tmp_path, dataset):
     prepare(dataset, tmp_path)

@@ -6,7 +6,6 @@ import sys
 
 import pytest
 
-from east.cli import main
 from east.errors import EastError
 from east.launch.cores import (
     CHOSEN_BY_USERS,
@@ -61,15 +60,6 @@ def test_threads_that_no_machine_of_so_many_cores_can_run_are_refused(cores):
     assert check_threads(most, cores) == most
     with pytest.raises(EastError, match=f"{most + 1} threads .* at most {most}"):
         check_threads(most + 1, cores)
-
-
-def test_the_command_refuses_such_threads_in_a_plain_sentence(capsys, monkeypatch, tmp_path):
-    command = ["east", "train", "--run", "{}", "--out", str(tmp_path), "--threads", "40000"]
-    monkeypatch.setattr("sys.argv", command)
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert ended.value.code == 1
-    assert capsys.readouterr().err.startswith("error: 40000 threads are more than this machine")
 
 
 # How threads without work wait

@@ -302,7 +302,9 @@ def test_a_finished_plan_costs_nothing(plan, tmp_path):
 
 @pytest.mark.slow
 def test_the_test_plan_is_estimated_as_json(tmp_path):
-    done = east("estimate", "--configfile", TEST_CONFIG, "--results", tmp_path, "--json", "--seconds", "0.1")
+    done = east(
+        "estimate", "--configfile", TEST_CONFIG, "--results", tmp_path, "--json", "--seconds", "0.1", "--cores", "1"
+    )
     found = json.loads(done.stdout)
     assert found["total"]["runs"] == found["total"]["left"] == len(found["run_seconds"]) == 6
     assert found["total"]["seconds"] == pytest.approx(sum(found["run_seconds"].values()))

@@ -115,12 +115,6 @@ def test_there_is_no_lock_of_runs_that_are_not_whole(results):
     assert not (results / "results.lock.json").exists()
 
 
-def test_there_is_no_lock_of_nothing(tmp_path):
-    done = command("lock", tmp_path)
-    assert done.returncode == 1
-    assert done.stderr == f"error: none of the plan's 6 runs is finished in {tmp_path}.\n"
-
-
 def test_untouched_results_verify(locked, results, archive):
     done = east("verify", locked, results)
     assert (done.returncode, done.stdout) == (0, f"32 files of 5 runs in {results} are as {locked} says.\n")
@@ -233,20 +227,3 @@ def test_a_damaged_archive_is_named_and_changes_nothing(archive, tmp_path, keep)
     assert str(changed) in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "new").exists() or files(tmp_path / "new") == {}
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (("verify", "nowhere.json"), "nowhere.json cannot be read"),
-        (("verify", "pyproject.toml"), "pyproject.toml"),
-        (("restore", "nowhere.tar.gz"), "nowhere.tar.gz cannot be used: "),
-        (("restore", "pyproject.toml"), "pyproject.toml is damaged"),
-    ],
-)
-def test_a_mistake_ends_in_a_sentence(arguments, message):
-    done = east(*arguments)
-    assert done.returncode == 1
-    assert done.stderr.startswith("error: ")
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr

@@ -172,9 +172,3 @@ def test_a_run_that_is_begun_or_stale_here_stays_and_is_named(theirs, ours):
     shutil.rmtree(folder)
     folder.mkdir()  # as Snakemake does before a job
     assert merge(theirs, ours).returncode == 0
-
-
-def test_a_folder_without_runs_is_a_mistake(tmp_path, ours):
-    done = merge(tmp_path, ours)
-    assert done.returncode == 1
-    assert done.stderr == f"error: {tmp_path} has no folder runs. Give another person's results/test.\n"

@@ -129,9 +129,3 @@ def test_links_are_neither_followed_nor_removed(results, tmp_path):
     assert (elsewhere / "table4.csv").exists()
     assert (results / "runs" / "table9").is_symlink()
     assert not (results / "runs" / DROPPED).exists()
-
-
-def test_a_folder_that_does_not_exist_is_a_mistake(tmp_path):
-    done = prune(tmp_path / "none")
-    assert done.returncode == 1
-    assert done.stderr == f"error: there is no folder {tmp_path}/none, so there is nothing to remove.\n"

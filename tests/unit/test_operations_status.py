@@ -300,6 +300,9 @@ def running(run, eta):
     return RunStatus(run, "running", 10, epoch=5, eta_seconds=eta)
 
 
+WAITING, FAILED = RunStatus("w", "waiting", 10), RunStatus("f", "failed", 10, epoch=1)
+
+
 def test_a_run_takes_as_long_as_those_of_its_kind_that_are_done_or_else_as_those_that_run():
     done = [RunStatus("a", "done", 10, seconds=40.0), RunStatus("b", "done", 10, seconds=60.0)]
     runs = [RunStatus("c", "running", 10, seconds_per_epoch=9.0), RunStatus("d", "running", 10, seconds_per_epoch=7.0)]
@@ -307,24 +310,22 @@ def test_a_run_takes_as_long_as_those_of_its_kind_that_are_done_or_else_as_those
     assert seconds_by_kind([*runs, *done], kinds) == {"known": 50.0, "new": 70.0}
 
 
-def test_waiting_runs_start_as_running_ones_end():
-    runs = [running("a", 10.0), running("b", 30.0), *(RunStatus(run, "waiting", 10) for run in "cde")]
-    kinds = dict.fromkeys("abcde", "kind")
-    # c: 10 to 50, d: 30 to 70, e: 50 to 90
-    assert time_left(runs, {"kind": 40.0}, kinds) == Eta(90.0, complete=True)
-
-
-def test_a_stopped_run_needs_the_rest_and_a_failed_one_a_person():
-    runs = [running("a", 10.0), RunStatus("b", "stopped", 10, epoch=8), RunStatus("c", "failed", 10, epoch=1)]
-    assert time_left(runs, {"kind": 100.0}, dict.fromkeys("abc", "kind")) == Eta(pytest.approx(30.0), complete=True)
-
-
-def test_an_estimate_says_when_it_is_too_low_and_is_not_made_of_nothing():
-    kinds = {"a": "known", "b": "unknown"}
-    waiting = RunStatus("b", "waiting", 10)
-    assert time_left([running("a", 10.0), waiting], {"known": 5.0}, kinds) == Eta(10.0, complete=False)
-    assert time_left([waiting], {"unknown": 5.0}, kinds) == Eta(None, complete=True)
-    assert time_left([running("b", None)], {}, kinds) == Eta(None, complete=False)
+@pytest.mark.parametrize(
+    ("runs", "seconds", "expected"),
+    [
+        # The first waits from 10 to 50, the second from 30 to 70, the third from 50 to 90.
+        ([running("a", 10.0), running("b", 30.0), WAITING, WAITING, WAITING], 40.0, Eta(90.0, complete=True)),
+        # A stopped run needs the rest, and a failed one a person.
+        ([running("a", 10.0), RunStatus("b", "stopped", 10, epoch=8), FAILED], 100.0, Eta(30.0, complete=True)),
+        # Of the kind that waits nothing is known.
+        ([running("a", 10.0), WAITING], None, Eta(10.0, complete=False)),
+        ([running("a", None)], None, Eta(None, complete=False)),
+        ([WAITING], 5.0, Eta(None, complete=True)),
+    ],
+)
+def test_the_time_left_is_that_of_runs_one_after_the_other(runs, seconds, expected):
+    found = time_left(runs, {} if seconds is None else {"kind": seconds}, dict.fromkeys(("a", "b", "w", "f"), "kind"))
+    assert found == Eta(pytest.approx(expected.seconds), complete=expected.complete)
 
 
 def test_a_run_in_its_first_epoch_goes_by_the_pace_of_its_kind():
