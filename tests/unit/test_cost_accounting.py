@@ -1,8 +1,32 @@
+import pytest
 import torch
 from torch import nn
 
 from east.cost.accounting import torchsummary_memory, trace_outputs
 from east.models import build_model
+from east.models.dct import set_fused
+from east.models.dyrelu import retire_dyrelu
+
+
+@pytest.mark.parametrize(
+    ("settings", "beta", "param_size", "est_total"),
+    [
+        pytest.param({}, 1, 81.36, 100.44, id="RigL, and w/ Cyclic"),
+        pytest.param({"dct": True}, 1, 162.66, 197.36, id="DCTpS"),
+        pytest.param({"activation": "dyrelu"}, 0, 81.36, 107.81, id="w/ DyReLU"),
+        pytest.param({"sharing_ratio": 2}, 1, 42.83, 58.78, id="w/ WS"),
+        pytest.param({"activation": "dyrelu", "sharing_ratio": 2}, 1, 54.96, 78.78, id="Combined"),
+        pytest.param({"activation": "dyrelu"}, 1, 93.50, 120.44, id="w/ DyReLU while it is active"),
+    ],
+)
+def test_table_6_of_the_paper_to_the_printed_digit(settings, beta, param_size, est_total):
+    with torch.device("meta"):
+        model = build_model("resnet34", 100, **settings)
+    set_fused(model, False)
+    if beta == 0:
+        retire_dyrelu(model)
+    memory = torchsummary_memory(model, (3, 32, 32))
+    assert (round(memory.param_mb, 2), round(memory.total_mb, 2)) == (param_size, est_total)
 
 
 class Composite(nn.Module):
