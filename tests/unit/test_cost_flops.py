@@ -66,14 +66,6 @@ def test_dense_gradients_are_paid_for_on_their_share_of_steps():
     assert training_flops(work, counts, 0.25) == pytest.approx(0.75 * without + 0.25 * always)
 
 
-def test_a_reused_layer_is_paid_for_in_every_place():
-    shared, own = on_meta("resnet34", sharing_ratio=2), on_meta("resnet34")
-    assert inference_flops(layer_work(shared, (3, 32, 32))) == inference_flops(layer_work(own, (3, 32, 32)))
-    positions = {layer.name: layer.positions for layer in layer_work(shared, (3, 32, 32))}
-    assert positions["stages.2.1.conv1"] == 5 * 8 * 8
-    assert positions["stages.2.0.conv1"] == 8 * 8
-
-
 @pytest.mark.parametrize("fused", [True, False])
 def test_the_dct_stays_dense_and_gets_no_weight_gradient(fused):
     plain, dct = on_meta("resnet34"), on_meta("resnet34", dct=True)

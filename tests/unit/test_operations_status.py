@@ -77,12 +77,6 @@ def results(plan, tmp_path):
     return Results(plan, tmp_path / "results" / "test")
 
 
-def test_without_any_files_every_run_waits(results):
-    status = results.reader.read()
-    assert {run.state for run in status.runs} == {"waiting"}
-    assert (status.total.runs, status.total.counts["waiting"], status.total.finished) == (6, 6, False)
-
-
 def test_a_run_that_two_tables_show_counts_in_both_but_once_in_total(results):
     results.end(RUN, 90.0)
     status = results.reader.read()

@@ -37,11 +37,6 @@ def summaries(plan, tmp_path):
     return [read_summary(folder / "summary.json") for folder in folders]
 
 
-def test_one_training_shares_nothing():
-    assert (sharing_text(1), sharing_text(None)) == (None, None)
-    assert "2" in SHARED
-
-
 def test_the_report_flags_seconds_of_runs_that_shared_a_gpu(summaries):
     assert [SHARED in dict(seed_facts(summary))["Wall time"] for summary in summaries] == [False, True]
     provenance = provenance_of(summaries)
