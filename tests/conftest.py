@@ -2,7 +2,8 @@
 
 import os
 import signal
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -21,10 +22,21 @@ if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # A shell's background job ignores it, and so would every program that the tests start and interrupt.
+    # A shell lets what it starts in the background ignore Ctrl-C, and so would every process that a test interrupts.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 configure_logging()  # so that what is logged is on standard error, as it is under the command
+
+
+@pytest.fixture
+def overlay(tmp_path: Path) -> Callable[[str], Path]:
+    """Writes a configuration file to be merged over others; the next one takes its place."""
+
+    def write(text: str) -> Path:
+        (tmp_path / "overlay.yaml").write_text(text)
+        return tmp_path / "overlay.yaml"
+
+    return write
 
 
 @pytest.fixture(scope="session")
@@ -76,3 +88,15 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def own_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Locks on GPUs of this test alone, and no variable that would decide which there are."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    names = ("CUDA_VISIBLE_DEVICES", "EAST_GPUS", "SLURM_JOB_ID", "SLURM_SHARDS_ON_NODE")
+    # Set first, so that what a lease sets here is undone after the test.
+    for name in (*names, "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)

@@ -117,5 +117,3 @@ def unpack(value: Any) -> Any:
     if isinstance(value, list):
         return [unpack(item) for item in value]
     return value
-
-

@@ -5,11 +5,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from east.config import Run
+from east.config import Run, load_plan
 from east.config.tables import GridRow, GridTable, MethodRow, MethodsTable, RunReference, Summarising
 from east.training.records import FILES, EpochRecord, TimingRecord, TraceRecord, UpdateRecord, columns, write_records
 
-PUBLISHED = Path(__file__).parents[2] / "report" / "published"
+PROJECT = Path(__file__).parents[2]
+PUBLISHED = PROJECT / "report" / "published"
+TEST_CONFIG = PROJECT / "config" / "test.yaml"
+PLAN = {run.id: run for run in load_plan(TEST_CONFIG)}
 DIVERGED = "diverged"
 
 Outcome = float | str | None

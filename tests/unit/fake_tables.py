@@ -1,7 +1,6 @@
 """Summarised tables made up for the tests of the statistics."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from east.analysis.aggregate import (
@@ -14,8 +13,8 @@ from east.analysis.aggregate import (
 )
 from east.analysis.published import PublishedGrid, PublishedRow, read_published_grid
 from east.config.tables import Summarising
+from tests.unit.fake_runs import PUBLISHED
 
-PUBLISHED = Path(__file__).parents[2] / "report" / "published"
 DIVERGED = "diverged"
 MISSING = "missing"
 

@@ -1,5 +1,4 @@
 import pytest
-from fake_tables import PUBLISHED, paper, papers
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,6 +11,8 @@ from east.analysis.audit import (
     settings_of_one_table_only,
 )
 from east.analysis.published import PublishedCost, PublishedGrid, PublishedRecipe, read_published
+from tests.unit.fake_runs import PUBLISHED
+from tests.unit.fake_tables import paper, papers
 
 RECIPES = read_published(PUBLISHED / "tableB1.csv", PublishedRecipe)
 COSTS = read_published(PUBLISHED / "table6.csv", PublishedCost)

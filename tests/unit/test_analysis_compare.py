@@ -1,6 +1,7 @@
+import re
+
 import numpy as np
 import pytest
-from fake_tables import DIVERGED, MISSING, around, paper, result, summarised
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
@@ -21,6 +22,8 @@ from east.analysis.inference import (
     welch,
 )
 from east.config.tables import Comparing, Summarising
+from tests.unit.fake_runs import DIVERGED
+from tests.unit.fake_tables import MISSING, around, paper, result, summarised
 
 samples = st.builds(
     Sample,
@@ -28,21 +31,18 @@ samples = st.builds(
     std=st.floats(0.01, 50),
     runs=st.integers(2, 20),
 )
-probabilities = st.lists(st.floats(0, 1), max_size=20)
-
-
 # Welch's test and equivalence
 
 
 def test_welch_by_hand():
     # Ours 80, 82, 84: mean 82, variance 4. Theirs 80 ± 1 over three. Variance of the difference 4/3 + 1/3 = 5/3;
     # degrees of freedom (5/3)² / ((4/3)²/2 + (1/3)²/2) = 50/17.
-    test = welch(Sample(mean=82, std=2, runs=3), Sample(mean=80, std=1, runs=3), level=0.95)
+    test = welch(Sample(mean=82, std=2, runs=3), Sample(mean=80, std=1, runs=3), level=0.9)
     assert test.difference == 2
     assert test.standard_error == pytest.approx((5 / 3) ** 0.5)
     assert test.degrees_of_freedom == pytest.approx(50 / 17)
     assert test.standard_errors == pytest.approx(2 / (5 / 3) ** 0.5)
-    half = (5 / 3) ** 0.5 * stats.t.ppf(0.975, 50 / 17)
+    half = (5 / 3) ** 0.5 * stats.t.ppf(0.95, 50 / 17)
     assert (test.low, test.high) == pytest.approx((2 - half, 2 + half))
 
 
@@ -54,13 +54,6 @@ def test_welch_is_scipys(first, second):
     )
     assert test.standard_errors == pytest.approx(reference.statistic)
     assert test.p == pytest.approx(reference.pvalue)
-
-
-@given(samples, samples, st.floats(0.5, 0.99))
-def test_the_interval_leaves_zero_out_where_the_p_value_is_below_its_level(first, second, level):
-    test = welch(first, second, level)
-    if abs(test.p - (1 - level)) > 1e-9:
-        assert (test.low > 0 or test.high < 0) == (test.p < 1 - level)
 
 
 @given(samples, samples, st.floats(0.01, 20))
@@ -79,16 +72,6 @@ def test_equivalence_is_the_worse_of_two_one_sided_tests(first, second, margin):
 
     expected = max(one_sided(margin, "greater"), one_sided(-margin, "less"))
     assert equivalence_p(first, second, margin) == pytest.approx(expected)
-
-
-@given(samples, samples, st.floats(0.01, 20))
-def test_equivalence_is_symmetric(first, second, margin):
-    assert equivalence_p(first, second, margin) == pytest.approx(equivalence_p(second, first, margin))
-
-
-@given(samples, samples, st.floats(0.01, 10), st.floats(0, 10))
-def test_a_wider_margin_is_never_harder_to_meet(first, second, margin, more):
-    assert equivalence_p(first, second, margin + more) <= equivalence_p(first, second, margin)
 
 
 def test_without_any_spread_there_is_no_test():
@@ -128,18 +111,6 @@ def test_holm_by_hand():
     assert holm([]) == ()
 
 
-@given(probabilities)
-def test_holm_is_never_below_the_raw_value_and_keeps_the_order(ps):
-    corrected = holm(ps)
-    assert all(raw <= new <= 1 for raw, new in zip(ps, corrected, strict=True))
-    assert [new for _, new in sorted(zip(ps, corrected, strict=True))] == sorted(corrected)
-
-
-@given(probabilities.filter(bool))
-def test_holms_smallest_value_is_bonferronis(ps):
-    assert min(holm(ps)) == pytest.approx(min(1, len(ps) * min(ps)))
-
-
 def test_the_sign_test_by_hand():
     # 4 of 4 heads or tails: 2 / 16.
     assert sign_test(4, 0) == sign_test(0, 4) == pytest.approx(0.125)
@@ -163,16 +134,9 @@ def test_tau_counts_pairs_in_the_same_order():
     assert rank.tau == pytest.approx(4 / 6)
     assert rank.p == pytest.approx(8 / 24)
     assert (rank.low, rank.high, rank.rows) == (None, None, 4)
-
-
-def test_tau_of_a_table_has_an_interval_that_is_the_same_every_time():
-    printed = [row.accuracy_mean for row in paper("4").rows]
-    shuffled = printed[5:] + printed[:5]
-    first, second = (rank_correlation(printed, shuffled, 0.95) for _ in range(2))
-    assert first == second
-    assert first.low < first.tau < first.high
-    same = rank_correlation(printed, printed, 0.95)
-    assert (same.tau, same.low, same.high) == pytest.approx((1, 1, 1))
+    assert rank_correlation([1, 2, 3], [1, 2, 3], 0.95).tau == pytest.approx(1)
+    assert rank_correlation([1, 2], [1, 2], 0.95) is None
+    assert rank_correlation([1, 1, 1], [1, 2, 3], 0.95) is None
 
 
 def test_the_interval_of_tau_is_as_precise_as_its_resamples_make_it():
@@ -180,17 +144,12 @@ def test_the_interval_of_tau_is_as_precise_as_its_resamples_make_it():
     printed = np.array([row.accuracy_mean for row in paper("4").rows])
     shuffled = np.concatenate((printed[5:], printed[:5]))
     found = rank_correlation(printed, shuffled, 0.95)
+    assert found == rank_correlation(printed, shuffled, 0.95)
     draws = np.random.default_rng(1).integers(17, size=(20_000, 17))
     taus = [stats.kendalltau(printed[rows], shuffled[rows]).statistic for rows in draws[:200]]
     assert inference._tau_b(printed[draws[:200]], shuffled[draws[:200]]) == pytest.approx(taus)
     ends = np.quantile(inference._tau_b(printed[draws], shuffled[draws]), [0.025, 0.975])
     assert (found.low, found.high) == pytest.approx(tuple(ends), abs=0.03)
-
-
-def test_ranks_need_rows_that_differ():
-    assert rank_correlation([1, 2, 3], [1, 2, 3], 0.95).tau == pytest.approx(1)
-    assert rank_correlation([1, 2], [1, 2], 0.95) is None
-    assert rank_correlation([1, 1, 1], [1, 2, 3], 0.95) is None
 
 
 # How spreads are read
@@ -218,6 +177,9 @@ def test_a_population_spread_never_gets_into_the_test():
 # Verdicts
 
 
+TWENTY = Comparing(published_seeds=20)
+
+
 def one_row(outcomes, *, comparing=None, **keys):
     """The comparison of Table 2's static row, 81.47 ± 0.47, as the only one of its table."""
     grid = paper("2")
@@ -234,33 +196,27 @@ def test_a_row_within_the_margin_is_equivalent():
     assert row.test.degrees_of_freedom == pytest.approx(2.18, abs=0.005)
     assert row.p_equivalent == row.p_equivalent_corrected == pytest.approx(stats.t.sf(7.10, 2.18), rel=0.01)
     assert row.verdict == "equivalent"
-    assert row.reason.startswith("The difference of +0.03 points is within ±2 points (corrected p = 0.00")
 
 
-def test_overlapping_bars_prove_nothing():
-    row = one_row([70.0, 82.0, 93.0])
-    assert row.test.low < 0 < row.test.high
-    assert row.verdict == "undecided"
-    assert "is shown neither to be within ±2 points nor to be other than zero" in row.reason
-
-
-def test_a_row_far_off_is_different():
-    row = one_row([60.0, 60.5, 61.0])
-    assert row.verdict == "different"
-    assert row.reason.startswith("The difference of −20.97 points is −")
-    assert "open" not in row.reason
-
-
-def test_different_from_zero_is_not_beyond_the_margin():
-    row = one_row([79.4, 79.5, 79.6], comparing=Comparing(published_seeds=20))
-    assert row.verdict == "different"
-    assert row.reason.endswith("whether it exceeds 2 points is open.")
-
-
-def test_a_small_and_sure_difference_is_equivalent_and_said_to_be_there():
-    row = one_row([82.3, 82.4, 82.5], comparing=Comparing(published_seeds=20))
-    assert row.verdict == "equivalent"
-    assert "though not zero" in row.reason
+@pytest.mark.parametrize(
+    ("outcomes", "keys", "verdict", "reason"),
+    [
+        ([81.4, 81.5, 81.6], {}, "equivalent", r"\+0.03 points is within ±2 points \(corrected p = 0.00"),
+        ([82.3, 82.4, 82.5], {"comparing": TWENTY}, "equivalent", "though not zero"),
+        ([81.4, 81.5, 81.6, MISSING], {}, "equivalent", ""),
+        ([81.4, 81.5, 81.6], {"footnote": "run with 2 cycles"}, "equivalent", "Note: run with 2 cycles.$"),
+        ([81.4, 81.5, 81.6, DIVERGED], {}, "undecided", "only without what diverged"),
+        ([81.4, DIVERGED, MISSING, 81.5], {}, "undecided", "Of 4 .* 1 diverged and 1 did not run; 2 are behind"),
+        ([70.0, 82.0, 93.0], {}, "undecided", "neither to be within ±2 points nor to be other than zero"),
+        ([60.0, 60.5, 61.0], {}, "different", "^The difference of −20.97 points is −(?!.*open)"),
+        ([79.4, 79.5, 79.6], {"comparing": TWENTY}, "different", "whether it exceeds 2 points is open.$"),
+        ([81.4, 81.5, 81.6], {"comparing": Comparing(published_seeds=1)}, "too few seeds", "the paper 1 run."),
+    ],
+)
+def test_the_verdict_on_a_row_comes_with_its_reason(outcomes, keys, verdict, reason):
+    row = one_row(outcomes, **keys)
+    assert row.verdict == verdict
+    assert re.search(reason, row.reason)
 
 
 @pytest.mark.parametrize("outcomes", [[81.5], [81.5, DIVERGED, MISSING], [DIVERGED], [MISSING, MISSING], []])
@@ -269,24 +225,6 @@ def test_fewer_than_two_runs_give_no_verdict(outcomes):
     assert (row.verdict, row.test) == ("too few seeds", None)
     assert f"we have {outcomes.count(81.5)} finished run" in row.reason
     assert (row.diverged, row.missing) == (outcomes.count(DIVERGED), outcomes.count(MISSING))
-
-
-def test_lost_seeds_are_said():
-    row = one_row([81.4, DIVERGED, MISSING, 81.5])
-    assert "Of 4 planned runs 1 diverged and 1 did not run; 2 are behind the mean." in row.reason
-
-
-def test_a_single_run_of_the_papers_gives_no_verdict():
-    row = one_row([81.4, 81.5, 81.6], comparing=Comparing(published_seeds=1))
-    assert row.verdict == "too few seeds"
-    assert "the paper 1 run." in row.reason
-
-
-def test_a_row_with_a_diverged_seed_is_never_equivalent():
-    assert one_row([81.4, 81.5, 81.6, MISSING]).verdict == "equivalent"
-    row = one_row([81.4, 81.5, 81.6, DIVERGED])
-    assert row.verdict == "undecided"
-    assert "only without what diverged" in row.reason
 
 
 def test_no_spread_on_either_side_is_undecided():
@@ -298,12 +236,6 @@ def test_no_spread_on_either_side_is_undecided():
     assert "neither side has any spread" in compared.reason
 
 
-def test_equal_seeds_are_still_measured_against_the_papers_spread():
-    row = one_row([81.0, 81.0, 81.0])
-    assert row.test.degrees_of_freedom == 2
-    assert row.verdict == "equivalent"
-
-
 def test_a_spread_of_the_papers_that_no_seeds_of_ours_make_up_for_is_named():
     grid = paper("4")
     row = compare(summarised(grid, around()), grid).rows[1]
@@ -311,10 +243,6 @@ def test_a_spread_of_the_papers_that_no_seeds_of_ours_make_up_for_is_named():
     assert row.reason.endswith(
         "The paper's mean alone has a standard error of 1.66 points, which more seeds of ours cannot lessen."
     )
-
-
-def test_a_footnote_goes_with_the_verdict():
-    assert one_row([81.4, 81.5, 81.6], footnote="run with 2 cycles").reason.endswith("Note: run with 2 cycles.")
 
 
 @pytest.mark.parametrize(
@@ -354,20 +282,18 @@ def alone(table, row_id):
     return compare(table.model_copy(update={"rows": (row,)}), None).rows[0]
 
 
-def test_a_row_that_is_equivalent_alone_may_be_undecided_in_its_table():
-    table = summarised(paper("3"), around(0.0, spread=0.7))
-    unsure = [row for row in compare(table, None).rows if row.p_equivalent < 0.05 <= row.p_equivalent_corrected]
-    assert unsure
+@pytest.mark.parametrize(
+    ("shift", "verdict", "ps"),
+    [
+        (0.0, "equivalent", lambda row: (row.p_equivalent, row.p_equivalent_corrected)),
+        (2.5, "different", lambda row: (row.test.p, row.p_corrected)),
+    ],
+)
+def test_a_row_that_is_sure_alone_may_be_undecided_in_its_table(shift, verdict, ps):
+    table = summarised(paper("3"), around(shift, spread=0.7))
+    unsure = [row for row in compare(table, None).rows if ps(row)[0] < 0.05 <= ps(row)[1]]
     assert {row.verdict for row in unsure} == {"undecided"}
-    assert {alone(table, row.row).verdict for row in unsure} == {"equivalent"}
-
-
-def test_a_row_that_is_different_alone_may_be_undecided_in_its_table():
-    table = summarised(paper("3"), around(2.5, spread=0.7))
-    unsure = [row for row in compare(table, None).rows if row.test.p < 0.05 <= row.p_corrected]
-    assert unsure
-    assert {row.verdict for row in unsure} == {"undecided"}
-    assert {alone(table, row.row).verdict for row in unsure} == {"different"}
+    assert {alone(table, row.row).verdict for row in unsure} == {verdict}
 
 
 def test_a_table_with_every_row_equivalent_is_reproduced():
@@ -394,37 +320,26 @@ def test_rows_of_ones_own_do_not_count():
     compared = compare(summarised(grid, around(), rows=(*table.rows, own)), grid)
     assert compared.verdict == "reproduced"
     assert compared.counts == {"equivalent": 17, "not comparable": 1}
-
-
-def test_one_different_row_is_enough_for_a_mixed_table():
-    grid = paper("2")
-    first = grid.rows[0]
-    outcomes = lambda row: around(20.0 if row is first else 0.0)(row)  # noqa: E731
-    compared = compare(summarised(grid, outcomes), grid)
-    assert (compared.verdict, compared.counts) == ("mixed", {"different": 1, "equivalent": 16})
-
-
-def test_a_shift_of_the_whole_table_is_not_reproduced_though_no_row_is_sure():
-    grid = paper("4")
-    compared = compare(summarised(grid, around(6.0, spread=1.0)), grid)
-    assert compared.counts == {"undecided": 17}
-    assert compared.verdict == "not reproduced"
-    assert compared.shift.low > 2
-
-
-def test_wide_spreads_are_undecided():
-    grid = paper("4")
-    assert compare(summarised(grid, around(0.0, spread=3.0)), grid).verdict == "undecided"
-
-
-def test_single_seeds_give_no_table_verdict_but_keep_their_ranks():
-    grid = paper("2")
-    compared = compare(summarised(grid, lambda row: [row.accuracy_mean]), grid)
-    assert compared.verdict == "too few seeds"
-    assert compared.rank.tau == pytest.approx(1)
-    assert compared.shift is None
-
-
-def test_a_table_without_rows_is_not_comparable():
-    grid = paper("2")
     assert compare(summarised(grid, around(), rows=()), None).verdict == "not comparable"
+
+
+@pytest.mark.parametrize(
+    ("number", "outcomes", "verdict", "counts"),
+    [
+        (
+            "2",
+            lambda row: around(20.0 if row.pattern is None else 0.0)(row),
+            "mixed",
+            {"different": 1, "equivalent": 16},
+        ),
+        ("4", around(0.0, spread=3.0), "undecided", {"undecided": 17}),
+        # Together they are sure, though no row is.
+        ("4", around(6.0, spread=1.0), "not reproduced", {"undecided": 17}),
+        ("2", lambda row: [row.accuracy_mean], "too few seeds", {"too few seeds": 17}),
+    ],
+)
+def test_the_verdict_on_a_table_follows_from_its_rows_and_their_shift(number, outcomes, verdict, counts):
+    compared = compare(summarised(paper(number), outcomes), paper(number))
+    assert (compared.verdict, compared.counts) == (verdict, counts)
+    assert (compared.shift is None) == (verdict == "too few seeds")
+    assert compared.rank is not None

@@ -1,9 +1,9 @@
 import pytest
-from fake_runs import write_curve, write_rows
 
 from east.analysis.curves import Curve, mean_curve, read_curve, row_churn
 from east.errors import EastError
 from east.training.records import EpochRecord, UpdateRecord
+from tests.unit.fake_runs import write_curve, write_rows
 
 UPDATE = ("step", "epoch", "nonzeros", "dropped", "grown", "blind_growth", "active_zeros")
 START = (0, 0, 100, 0, 0, 0, 0)

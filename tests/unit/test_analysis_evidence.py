@@ -1,11 +1,6 @@
 import json
-import shutil
-import subprocess
-import sys
 
 import pytest
-from fake_tables import PUBLISHED, around, paper, papers, summarised
-from test_cli import east
 
 from east.analysis.aggregate import write_json
 from east.analysis.evidence import gather_evidence as gather
@@ -13,6 +8,9 @@ from east.analysis.evidence import read_evidence, write_evidence
 from east.config import make_plan, read_config
 from east.config.tables import Comparing, GridTable
 from east.errors import EastError
+from tests.unit.fake_runs import PUBLISHED
+from tests.unit.fake_tables import around, paper, papers, summarised
+from tests.unit.in_process import east
 
 
 def test_evidence_survives_json(tmp_path):
@@ -48,21 +46,10 @@ def test_a_file_that_is_something_else_is_refused_by_name(tmp_path):
         read_evidence(path)
 
 
-def test_the_configuration_says_how_to_compare_and_that_changes_no_run(tmp_path):
-    overlay = tmp_path / "mine.yaml"
-    overlay.write_text("comparison: {margin: 1.5, published_spread: population}\n")
-    paper_plan, plan = make_plan(read_config()), make_plan(read_config(overlay))
+def test_the_configuration_says_how_to_compare(overlay):
+    plan = make_plan(read_config(overlay("comparison: {margin: 1.5, published_spread: population}")))
     grids = [table for table in plan.tables if isinstance(table, GridTable)]
     assert {table.comparing for table in grids} == {Comparing(margin=1.5, published_spread="population")}
-    assert [run.fingerprint for run in plan.runs] == [run.fingerprint for run in paper_plan.runs]
-
-
-@pytest.mark.parametrize("wrong", ["margin: 0", "level: 1", "published_seeds: 0", "spread: sample"])
-def test_a_wrong_key_of_the_comparison_is_named(tmp_path, wrong):
-    overlay = tmp_path / "mine.yaml"
-    overlay.write_text(f"comparison: {{{wrong}}}\n")
-    with pytest.raises(EastError, match=rf"comparison\.{wrong.split(':')[0]}"):
-        read_config(overlay)
 
 
 def test_the_command_writes_one_file(tmp_path):
@@ -72,18 +59,3 @@ def test_the_command_writes_one_file(tmp_path):
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     evidence = read_evidence(tmp_path / "analysis.json")
     assert [comparison.table for comparison in evidence.comparisons] == ["table2", "table3"]
-
-
-def test_a_broken_folder_of_published_numbers_is_a_plain_sentence(tmp_path):
-    published = shutil.copytree(PUBLISHED, tmp_path / "published")
-    (published / "tableB1.csv").unlink()
-    done = east("analyse", "--published", published, "--out", tmp_path / "analysis.json")
-    assert done.returncode == 1
-    assert done.stderr.startswith("error: The published numbers in ")
-    assert not (tmp_path / "analysis.json").exists()
-
-
-def test_reading_evidence_waits_for_neither_torch_nor_scipy():
-    code = "import sys, east.analysis.evidence; print({'torch', 'scipy'} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "set()\n"

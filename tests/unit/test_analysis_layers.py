@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-from fake_runs import PUBLISHED, grid, write_rows
 from safetensors.numpy import save_file
 
 from east.analysis.aggregate import aggregate
@@ -8,6 +7,7 @@ from east.analysis.layers import read_layers, runs_to_show
 from east.errors import EastError
 from east.sparse.distribution import erk_counts
 from east.training.records import UpdateRecord
+from tests.unit.fake_runs import PUBLISHED, grid, write_rows
 
 
 def write_updates(folder, *nonzeros):

@@ -1,7 +1,6 @@
-from fake_runs import DIVERGED, PUBLISHED, grid, write_run
-
 from east.analysis.aggregate import aggregate
 from east.analysis.provenance import collect_provenance, table_coverage
+from tests.unit.fake_runs import DIVERGED, PUBLISHED, grid, write_run
 
 
 def test_a_run_that_two_tables_show_counts_once(tmp_path):

@@ -1,16 +1,8 @@
 import pytest
-from fake_runs import PUBLISHED
 
 from east.analysis.published import read_published_grid, read_published_rows
 from east.errors import EastError
-
-
-def test_every_published_grid_has_a_static_row_and_sixteen_cyclic_ones():
-    for number in "2345":
-        table = read_published_grid(PUBLISHED / f"table{number}.csv")
-        assert table.number == number
-        assert len(table.rows) == 17
-        assert table.static is not None
+from tests.unit.fake_runs import PUBLISHED
 
 
 def test_rows_are_found_as_printed():

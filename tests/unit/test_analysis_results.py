@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from fake_runs import DIVERGED, write_curve, write_planned_run, write_run
 
 import east
 from east.analysis.results import PlannedRun, dtypes, row_columns, run_columns, write_frames
 from east.config import make_plan, read_config
 from east.errors import EastError
 from east.training.records import EpochRecord
+from tests.unit.fake_runs import DIVERGED, write_curve, write_planned_run, write_run
 
 ROOT = Path(east.__file__).parents[1]
 TEST_CONFIG = ROOT / "config" / "test.yaml"
@@ -120,11 +120,6 @@ def test_results_of_another_version_keep_what_is_known_of_them(tmp_path):
     (run,) = east.load_results(tmp_path).runs.to_dict("records")
     assert (run["status"], run["diverged_at_epoch"], run["revision"]) == ("diverged", 7, 1)
     assert pd.isna(run["model.width"])
-
-
-def test_importing_east_waits_for_nothing():
-    code = "import sys, east; assert not {'pandas', 'pydantic', 'numpy'} & set(sys.modules); east.load_results"
-    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 # docs/results.md

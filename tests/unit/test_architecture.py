@@ -1,6 +1,8 @@
 """Dependencies point one way, at every depth (docs/architecture.md)."""
 
 import ast
+import subprocess
+import sys
 from collections import defaultdict
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -141,3 +143,20 @@ def test_every_module_says_in_its_first_line_what_it_does():
         docstring = ast.get_docstring(tree)
         assert docstring, module
         assert docstring.splitlines()[0].rstrip()[-1] in ".:", module
+
+
+@pytest.mark.parametrize(
+    ("modules", "libraries"),
+    [
+        ("", {"pandas", "pydantic", "numpy"}),
+        (".cli .config .data.catalog .operations.status .cli.status_view", {"torch"}),
+        (".analysis.aggregate .analysis.curves .analysis.evidence .analysis.provenance", {"torch", "scipy"}),
+        (".render.contents .render.tables .render.hyperparameters .render.page", {"torch", "scipy", "matplotlib"}),
+        (".render.cost .render.figures.layers .render.figures.density", {"torch", "matplotlib.pyplot"}),
+    ],
+)
+def test_modules_wait_for_no_library_that_they_do_not_need(modules, libraries):
+    imports = ", ".join(f"east{name}" for name in modules.split(" "))
+    code = f"import sys, {imports}; print({libraries} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT.parent)
+    assert done.stdout == "set()\n", done.stderr

@@ -7,32 +7,27 @@ import signal
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import pytest
 
-from east.config import load_plan
 from east.training.folder import locked
 from east.training.state import StateFile
 from tests.conftest import ROOT
-from tests.unit.fake_runs import DIVERGED, write_run
-from tests.unit.test_cli import east
+from tests.unit.fake_runs import DIVERGED, PLAN, TEST_CONFIG, write_run
+from tests.unit.in_process import east
+from tests.unit.test_cli import east_process
 
-CONFIG = ROOT / "config" / "test.yaml"
-RUNS = [run.id for run in load_plan(CONFIG)]
+RUNS = list(PLAN)
 HOSTILE = "RuntimeError: [/bold] [red]x[/red] :boom: → \x1b[2J\u202e end"
 
 
-@pytest.fixture(scope="module")
-def fingerprints():
-    return {run.id: run.fingerprint for run in load_plan(CONFIG)}
-
-
 @pytest.fixture
-def end(tmp_path, fingerprints):
+def end(tmp_path):
     """A function that ends a run."""
 
     def write(run, outcome=90.0):
-        write_run(tmp_path / "runs", run, outcome, fingerprint=fingerprints[run])
+        write_run(tmp_path / "runs", run, outcome, fingerprint=PLAN[run].fingerprint)
 
     return write
 
@@ -57,8 +52,8 @@ def mixed(tmp_path, end):
         yield tmp_path
 
 
-def status(folder, *arguments, **settings):
-    return east("status", "--configfile", CONFIG, "--results", folder, *arguments, **settings)
+def status(folder, *arguments, run=east):
+    return run("status", "--configfile", TEST_CONFIG, "--results", folder, *arguments)
 
 
 def test_the_overview_has_a_line_a_table_and_the_runs_that_matter(mixed):
@@ -73,14 +68,12 @@ def test_the_overview_has_a_line_a_table_and_the_runs_that_matter(mixed):
     assert f"log: {mixed}/logs/train/{RUNS[3]}.log" in done.stdout
     assert f"{RUNS[1]}  in epoch 7" in done.stdout
     assert f"  {RUNS[0]}  test" not in done.stdout
-
-
-def test_all_lists_what_is_done_as_well(mixed):
     assert f"  {RUNS[0]}  test 90.00 %, 1 min" in status(mixed, "--all").stdout
 
 
 def test_the_output_may_lack_characters_of_a_log(mixed):
-    done = status(mixed, env=os.environ | {"PYTHONIOENCODING": "ascii"})
+    ascii_only = os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = status(mixed, run=partial(east_process, env=ascii_only))
     assert (done.returncode, done.stderr) == (0, "")
     assert ":boom: ? end" in done.stdout
 
@@ -92,6 +85,7 @@ def test_json_has_the_documented_keys(mixed):
     assert list(content["total"]) == ["runs", *states, "eta_seconds", "eta_complete"]
     assert [content["total"][state] for state in states] == [1, 1, 0, 1, 0, 1, 0, 2]
     assert [table["id"] for table in content["tables"]] == ["table2", "table3", "tablemethods"]
+    assert json.loads(status(mixed, "--json", "--table", "table3").stdout)["total"]["runs"] == 2
     run = content["runs"][3]
     assert run == dict.fromkeys(run) | {
         "id": RUNS[3],
@@ -104,27 +98,8 @@ def test_json_has_the_documented_keys(mixed):
     assert {*content, *content["total"], *run} - set(states) <= set(documented)
 
 
-def test_one_table_alone(mixed):
-    content = json.loads(status(mixed, "--json", "--table", "table3").stdout)
-    assert (content["total"]["runs"], len(content["runs"])) == (2, 2)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (("--table", "table9"), "there is no 'table9' in this plan; it has table2, table3, tablemethods."),
-        (("--json", "--watch"), "Leave one of them out."),
-    ],
-)
-def test_a_mistake_ends_in_a_sentence(tmp_path, arguments, message):
-    done = status(tmp_path, *arguments)
-    assert done.returncode == 1
-    assert done.stderr.startswith("error: --")
-    assert message in done.stderr
-
-
 def watch(folder, **settings):
-    command = [sys.executable, "-m", "east", "status", "--configfile", str(CONFIG), "--results", str(folder)]
+    command = [sys.executable, "-m", "east", "status", "--configfile", str(TEST_CONFIG), "--results", str(folder)]
     return subprocess.Popen([*command, "--watch", "--interval", "0.1"], cwd=ROOT, **settings)
 
 
@@ -166,13 +141,3 @@ def test_watching_on_a_terminal_draws_in_place(tmp_path, end):
     os.close(terminal)
     os.close(screen)
     assert "\x1b[1A" in redrawn
-
-
-def test_the_status_needs_no_pytorch(tmp_path):
-    program = (
-        "import sys; from east.cli import app;"
-        f"app(['status', '--configfile', {str(CONFIG)!r}, '--results', {str(tmp_path)!r}], standalone_mode=False);"
-        "assert 'torch' not in sys.modules"
-    )
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "")

@@ -3,12 +3,12 @@ import time
 
 import pytest
 import torch
-from cost_specs import make_spec
 
 from east.config.run import ClipSpec
 from east.cost.measure import make_training_step, measure_steps, measure_training, seconds_of_each, settling_steps
 from east.data.catalog import DATASETS
 from east.errors import EastError
+from tests.unit.cost_specs import make_spec
 
 CPU = torch.device("cpu")
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")

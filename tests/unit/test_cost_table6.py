@@ -1,9 +1,9 @@
 import pytest
-from cost_specs import make_spec
 
 from east.config.tables import CostEntry
 from east.cost.measure import Measurement
-from east.cost.table6 import cost_rows, mean_nonzeros, paper_memory
+from east.cost.table6 import cost_rows, mean_nonzeros
+from tests.unit.cost_specs import make_spec
 
 
 def paper_spec(**changes):
@@ -61,11 +61,6 @@ def test_a_row_measured_with_dyrelu_off_also_says_what_it_is_when_on():
     assert (off.param_size_mb_active, off.est_total_mb_active) == (on.param_size_mb, on.est_total_mb)
     assert (on.param_size_mb_active, on.est_total_mb_active) == (None, None)
     assert round(on.est_total_mb, 2) == 120.44
-
-
-def test_the_paper_executes_dct_layers_as_two():
-    memory = paper_memory(paper_spec(dct=True), beta=1)
-    assert (round(memory.param_mb, 2), round(memory.total_mb, 2)) == (162.66, 197.36)
 
 
 def test_flops_include_dyrelu_only_until_it_has_faded():

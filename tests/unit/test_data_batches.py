@@ -4,12 +4,11 @@ import torch
 from scipy.stats import chisquare
 
 from east.config.run import DatasetSpec
-from east.data.batches import EvaluationBatches, TensorBatches, draw_augmentation, pad_images
+from east.data.batches import EvaluationBatches, TensorBatches, draw_augmentation
 from east.data.images import load_images
 from east.data.open import open_dataset
-from east.data.prepare import prepare
-from east.errors import EastError
 from east.seeding import generator, torch_generator
+from tests.unit.same_bits import DIGITS
 
 CPU = torch.device("cpu")
 MEAN, STD = (0.5, 0.25, 0.1), (0.2, 0.3, 0.4)
@@ -41,27 +40,14 @@ def test_batches_equal_slicing_one_image_after_the_other(padding, purpose, shuff
         padded = np.pad(image, ((0, 0), (4, 4), (4, 4)), mode=NUMPY_MODE[padding])
         crop = padded[:, drawn.top[index] :, drawn.left[index] :][:, :12, :10]
         expected[index] = normalized(crop[:, :, ::-1] if drawn.mirrored[index] else crop)
-    shown = list(batches(images, labels, padding=padding, purpose=purpose, shuffle=shuffle).epoch(7))
+    source = batches(images, labels, padding=padding, purpose=purpose, shuffle=shuffle)
+    shown = list(source.epoch(7))
+    assert (len(source), [len(y) for _, y in shown]) == (3, [8, 8, 5])
     order = torch.cat([y for _, y in shown]).tolist()
     assert (order == list(range(21))) == (not shuffle)
     x = torch.cat([x for x, _ in shown])
     assert x.dtype == torch.float32
     np.testing.assert_allclose(x.numpy(), np.stack([expected[index] for index in order]), atol=2e-5)
-
-
-def test_zero_padding_is_black_before_normalization():
-    images = torch.full((200, 3, 8, 8), 255, dtype=torch.uint8)
-    x = torch.cat([x for x, _ in batches(images, torch.arange(200), padding="zero").epoch(0)])
-    for channel, (mean, std) in enumerate(zip(MEAN, STD, strict=True)):
-        values = x[:, channel].unique()
-        assert values.tolist() == pytest.approx([-mean / std, (1 - mean) / std], abs=1e-5)
-
-
-def test_padding_reflects_at_the_edge_pixel():
-    images = torch.arange(8, dtype=torch.uint8).expand(1, 1, 8, 8)
-    row = pad_images(images, 4, "reflect")[0, 0, 0].tolist()
-    assert row == [4, 3, 2, 1, 0, 1, 2, 3, 4, 5, 6, 7, 6, 5, 4, 3]
-    assert pad_images(images, 4, "zero")[0, 0, 5].tolist() == [0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 0, 0, 0, 0]
 
 
 def test_offsets_are_uniform_and_the_coin_is_fair_and_independent():
@@ -76,15 +62,6 @@ def test_no_image_is_mirrored_without_flip():
     with_flip, without = (draw_augmentation(50, 4, flip, generator(1, "augment", 0)) for flip in (True, False))
     assert torch.equal(with_flip.top, without.top)
     assert torch.equal(with_flip.left, without.left)
-
-
-def test_an_epoch_shows_every_image_once_and_keeps_the_smaller_last_batch():
-    images, labels = random_images()
-    train = batches(images, labels)
-    shown = [y for _, y in train.epoch(0)]
-    assert len(train) == 3
-    assert [len(y) for y in shown] == [8, 8, 5]
-    assert sorted(torch.cat(shown).tolist()) == list(range(21))
 
 
 def test_same_seed_and_epoch_give_the_same_batches_and_others_do_not():
@@ -146,23 +123,8 @@ def test_cuda_batches_equal_cpu_batches_and_never_wait_for_the_device():
 
 
 def digits_spec(**changes):
-    settings = {
-        "name": "digits",
-        "margin": 4,
-        "padding": "zero",
-        "flip": False,
-        "validation": 100,
-        "validation_choice": "last",
-        "augment_validation": True,
-    }
-    return DatasetSpec(**(settings | changes))
-
-
-@pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    home = tmp_path_factory.mktemp("data")
-    prepare("digits", home)
-    return home
+    settings = {"margin": 4, "flip": False, "validation": 100, "validation_choice": "last"}
+    return DatasetSpec(**(DIGITS | settings | changes))
 
 
 def test_open_dataset_splits_as_the_spec_says(data_dir):
@@ -216,8 +178,3 @@ def test_open_dataset_augments_with_the_run_s_seed_and_the_part_s_purpose(data_d
     opened = getattr(open_dataset(digits_spec(), 128, 17, data_dir, CPU), part)
     expected, shown = (torch.cat([x for x, _ in source.epoch(2)]) for source in (by_hand, opened))
     assert torch.equal(shown, expected)
-
-
-def test_unprepared_data_are_refused(tmp_path):
-    with pytest.raises(EastError, match=r"manifest\.json"):
-        open_dataset(digits_spec(), 128, 17, tmp_path, CPU)

@@ -11,6 +11,7 @@ from east.data.manifest import FolderManifest, read_manifest
 from east.data.open import open_dataset
 from east.data.prepare import prepare
 from east.errors import EastError
+from tests.unit.same_bits import DIGITS
 
 CPU = torch.device("cpu")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -172,16 +173,8 @@ def test_imagenet_without_a_folder_is_refused(tmp_path):
 
 
 def imagenet_spec(**changes):
-    settings = {
-        "name": "imagenet",
-        "margin": 0,
-        "padding": "zero",
-        "flip": True,
-        "validation": 0,
-        "validation_choice": "shuffled",
-        "augment_validation": False,
-    }
-    return DatasetSpec(**(settings | changes))
+    settings = {"name": "imagenet", "margin": 0, "validation": 0, "augment_validation": False}
+    return DatasetSpec(**(DIGITS | settings | changes))
 
 
 def test_imagenet_is_described_opened_and_checked(tmp_path, thousand):

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 from collections import Counter
 from contextlib import ExitStack
 
@@ -15,22 +14,7 @@ from east.errors import EastError
 from east.launch.lease import Lease, gpu_alone, installed_gpus, leased_gpu, listed_gpus, mps_runs, visible_gpus
 from tests.conftest import ROOT
 
-
-@pytest.fixture(autouse=True)
-def _own_machine(tmp_path, monkeypatch):
-    """Locks of this test alone, and no variable that would decide otherwise."""
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    # Set first, so that what a lease sets here is undone after the test.
-    for name in (
-        "CUDA_VISIBLE_DEVICES",
-        "EAST_GPUS",
-        "SLURM_JOB_ID",
-        "SLURM_SHARDS_ON_NODE",
-        "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE",
-    ):
-        monkeypatch.setenv(name, "")
-        monkeypatch.delenv(name)
+pytestmark = pytest.mark.usefixtures("own_machine")
 
 
 # Which GPUs there are to choose from

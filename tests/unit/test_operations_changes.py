@@ -4,13 +4,9 @@ import shutil
 
 import pytest
 
-from east.config import load_plan
-from tests.conftest import ROOT
-from tests.unit.fake_runs import write_planned_run
+from tests.unit.fake_runs import PLAN, TEST_CONFIG, write_planned_run
 from tests.unit.in_process import east
 
-TEST_CONFIG = ROOT / "config" / "test.yaml"
-PLAN = {run.id: run for run in load_plan(TEST_CONFIG)}
 STATIC, OTHER_SEED = "table2/static/seed1", "table2/static/seed2"
 
 
@@ -34,24 +30,6 @@ def told(results, tmp_path):
         return done.stdout
 
     return tell
-
-
-def test_a_finished_plan_trains_nothing(told):
-    assert told() == "0 of 6 runs would train, 6 are done.\n"
-
-
-@pytest.mark.parametrize(
-    "overlay",
-    [
-        "# a comment\ntitle: Another",
-        "tables: {table2: {rows: [{static: true, label: Plain}, {pattern: cosine, multiplier: 3, cycles: 1}]}}",
-        "readings: {spread: population}",
-        "execution: {device: auto, threads: 2, partial: true}",
-        "recipes: {resnet34-digits: {weight_decay: 0.0001, lr: 0.10}}",
-    ],
-)
-def test_what_decides_no_numbers_trains_nothing(told, overlay):
-    assert told(overlay).startswith("0 of 6 runs would train, 6 are done.\n")
 
 
 def test_runs_that_change_by_one_key_are_one_line_with_a_count(told):

@@ -1,9 +1,7 @@
 """Checks of `east doctor`, each in surroundings that are made up for it."""
 
-import json
 import os
 import shutil
-import sys
 from importlib import metadata
 from pathlib import Path
 
@@ -14,6 +12,7 @@ from east.operations.disk import disk_need
 from east.operations.doctor import data, gpu, machine, packages, results, slurm
 from east.operations.doctor.ask import Asker
 from east.operations.doctor.checks import can_run, run
+from east.operations.doctor.probe import probe_kernels
 from east.operations.doctor.surroundings import Surroundings
 from tests.conftest import ROOT
 
@@ -136,12 +135,6 @@ TWO_RUNS = {"runs_per_gpu": 2}
         (gpu.sharing, {"facts": {}, "execution": TWO_RUNS}, None, ""),
         (gpu.sharing, {"facts": ON_GPU}, None, ""),
         (gpu.sharing, {"facts": ON_GPU, "execution": TWO_RUNS, "commands": {}}, "note", "docs/workstation.md"),
-        (
-            gpu.sharing,
-            {"facts": ON_GPU, "execution": TWO_RUNS, "commands": {"nvidia-cuda-mps-control": "exit"}},
-            "note",
-            "nvidia-cuda-mps-control -d",
-        ),
         (gpu.numerics, {"facts": {}}, None, ""),
         (gpu.numerics, {"facts": ON_GPU, "readings": {"numerics": "bf16"}}, None, ""),
         (gpu.numerics, {"facts": {}, "readings": {"numerics": "bf16"}, "commands": {}}, "error", "tf32"),
@@ -156,13 +149,6 @@ TWO_RUNS = {"runs_per_gpu": 2}
             {"environment": {"CXX": "/nowhere/c++", "EAST_CACHE_DIR": "/nowhere"}},
             "warning",
             "/nowhere/c++ unset CXX",
-        ),
-        (machine.kernels, {"environment": {"EAST_VECTOR": "mmx"}}, "error", "mmx unset EAST_VECTOR"),
-        (
-            machine.kernels,
-            {"environment": {"EAST_KERNEL_FLAGS": "-ffast-math"}},
-            "error",
-            "-ffast-math unset EAST_KERNEL_FLAGS",
         ),
         (machine.cores, {"execution": {"threads": 2}, "cores": 2}, "ok", "2 cores"),
         (machine.cores, {"execution": {"threads": 2}, "cores": 1}, "warning", "1 core, threads: 1"),
@@ -299,11 +285,19 @@ def test_a_pytorch_that_compiles_nothing_is_a_warning(surroundings):
 def test_trainings_that_share_a_gpu_by_mps_are_fine(surroundings, tmp_path):
     here = surroundings(PAPER, facts=ON_GPU, execution=TWO_RUNS, commands={"nvidia-cuda-mps-control": "exit"})
     advice = only(gpu.sharing(here)).fix
+    assert "nvidia-cuda-mps-control -d" in advice
     assert advice.split(" && ")[1].removeprefix("export ") in (ROOT / "docs/workstation.md").read_text()
     files = {"mps/nvidia-cuda-mps-control.pid": "7", "root/proc/7/stat": ""}
     environment = {"CUDA_MPS_PIPE_DIRECTORY": tmp_path / "mps"}
     here = surroundings(PAPER, environment, ON_GPU, TWO_RUNS, commands={}, files=files)
     assert only(gpu.sharing(here)).level == "ok"
+
+
+@pytest.mark.parametrize(("name", "value"), [("EAST_VECTOR", "mmx"), ("EAST_KERNEL_FLAGS", "-ffast-math")])
+def test_settings_that_every_training_would_refuse_are_an_error(surroundings, monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+    finding = only(machine.kernels(surroundings(facts={"kernels": probe_kernels()})))
+    assert (finding.level, finding.fix, value in finding.found) == ("error", f"unset {name}", True)
 
 
 @pytest.mark.parametrize(
@@ -520,8 +514,3 @@ def test_a_check_that_fails_says_so_and_stops_no_other(surroundings):
     finding = only(run(impossible, surroundings()))
     assert finding.level == "warning"
     assert all(word in finding.found for word in ("`impossible`", "ZeroDivisionError: division by zero in two lines"))
-
-
-def test_a_probe_prints_one_line_of_json():
-    done = Asker(os.environ, ROOT).run([sys.executable, "-m", "east.operations.doctor.probe", "triton"], 60)
-    assert set(json.loads(done.output.splitlines()[-1])) == {"version"}

@@ -3,15 +3,11 @@ import shutil
 
 import pytest
 
-from east.config import load_plan
 from east.operations.on_disk import SMALL_FILES
 from east.training.folder import locked
-from tests.conftest import ROOT
-from tests.unit.fake_runs import write_curve, write_planned_run
+from tests.unit.fake_runs import PLAN, TEST_CONFIG, write_curve, write_planned_run
 from tests.unit.in_process import east
 
-TEST_CONFIG = ROOT / "config" / "test.yaml"
-PLAN = {run.id: run for run in load_plan(TEST_CONFIG)}
 STATIC = PLAN["table2/static/seed1"]
 
 
@@ -176,9 +172,3 @@ def test_a_run_that_is_begun_or_stale_here_stays_and_is_named(theirs, ours):
     shutil.rmtree(folder)
     folder.mkdir()  # as Snakemake does before a job
     assert merge(theirs, ours).returncode == 0
-
-
-def test_a_folder_without_runs_is_a_mistake(tmp_path, ours):
-    done = merge(tmp_path, ours)
-    assert done.returncode == 1
-    assert done.stderr == f"error: {tmp_path} has no folder runs. Give another person's results/test.\n"

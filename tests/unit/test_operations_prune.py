@@ -1,19 +1,13 @@
 import os
-import subprocess
-import sys
 import time
 
 import pytest
 
-from east.config import load_plan
 from east.render.contents import grid_figures
 from east.training.folder import locked
-from tests.conftest import ROOT
-from tests.unit.fake_runs import write_planned_run
+from tests.unit.fake_runs import PLAN, TEST_CONFIG, write_planned_run
 from tests.unit.in_process import east
 
-TEST_CONFIG = ROOT / "config" / "test.yaml"
-PLAN = {run.id: run for run in load_plan(TEST_CONFIG)}
 STATIC = "table2/static/seed1"
 DROPPED = "table2/static/seed5"
 
@@ -120,22 +114,6 @@ def test_a_run_that_trains_is_left_alone_and_named(results):
     assert (folder / "summary.json").exists()
 
 
-def test_the_lock_of_a_killed_training_keeps_nothing(results):
-    program = "import sys, pathlib; from east.training.folder import locked\nwith locked(pathlib.Path(sys.argv[1])):"
-    program += " print('held', flush=True); sys.stdin.read()"
-    holder = subprocess.Popen(
-        [sys.executable, "-c", program, str(results / "runs" / DROPPED)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        cwd=ROOT,
-    )
-    with holder:
-        assert holder.stdout.readline() == b"held\n"
-        holder.kill()
-    assert prune(results, "--delete").returncode == 0
-    assert not (results / "runs" / DROPPED).exists()
-
-
 def test_links_are_neither_followed_nor_removed(results, tmp_path):
     elsewhere = tmp_path / "elsewhere"
     run = write_planned_run(elsewhere, PLAN[STATIC].model_copy(update={"id": "table9/x/seed1"}))
@@ -151,9 +129,3 @@ def test_links_are_neither_followed_nor_removed(results, tmp_path):
     assert (elsewhere / "table4.csv").exists()
     assert (results / "runs" / "table9").is_symlink()
     assert not (results / "runs" / DROPPED).exists()
-
-
-def test_a_folder_that_does_not_exist_is_a_mistake(tmp_path):
-    done = prune(tmp_path / "none")
-    assert done.returncode == 1
-    assert done.stderr == f"error: there is no folder {tmp_path}/none, so there is nothing to remove.\n"

@@ -15,7 +15,7 @@ from east.operations.run_files import RunStatus
 from east.operations.status import Eta, StatusReader, seconds_by_kind, status_json, time_left, with_eta
 from east.training.state import RunState
 from tests.conftest import ROOT
-from tests.unit.fake_runs import DIVERGED, write_run
+from tests.unit.fake_runs import write_run
 
 RUN = "table2/static/seed1"
 OTHER = "table3/triangular-m3-n1/seed2"
@@ -77,12 +77,6 @@ def results(plan, tmp_path):
     return Results(plan, tmp_path / "results" / "test")
 
 
-def test_without_any_files_every_run_waits(results):
-    status = results.reader.read()
-    assert {run.state for run in status.runs} == {"waiting"}
-    assert (status.total.runs, status.total.counts["waiting"], status.total.finished) == (6, 6, False)
-
-
 def test_a_run_that_two_tables_show_counts_in_both_but_once_in_total(results):
     results.end(RUN, 90.0)
     status = results.reader.read()
@@ -100,14 +94,6 @@ def test_only_the_tables_that_are_asked_for_are_read(results, plan):
     assert list(status.tables) == ["table3"]
     with pytest.raises(EastError, match="--table: there is no 'table9' in this plan; it has table2, table3"):
         StatusReader(plan, results.folder, ["table9"])
-
-
-def test_runs_that_have_ended_tell_accuracy_and_seconds_or_the_epoch_of_divergence(results):
-    results.end(RUN, 90.0)
-    results.end(OTHER, DIVERGED)
-    done, diverged = results.look(), results.look(OTHER)
-    assert (done.state, done.test_accuracy, done.seconds, done.epoch) == ("done", 90.0, 60.0, EPOCHS)
-    assert (diverged.state, diverged.test_accuracy, diverged.epoch) == ("diverged", None, 7)
 
 
 def test_a_run_of_which_only_the_kept_copy_is_left_is_done(results):
@@ -308,6 +294,9 @@ def running(run, eta):
     return RunStatus(run, "running", 10, epoch=5, eta_seconds=eta)
 
 
+WAITING, FAILED = RunStatus("w", "waiting", 10), RunStatus("f", "failed", 10, epoch=1)
+
+
 def test_a_run_takes_as_long_as_those_of_its_kind_that_are_done_or_else_as_those_that_run():
     done = [RunStatus("a", "done", 10, seconds=40.0), RunStatus("b", "done", 10, seconds=60.0)]
     runs = [RunStatus("c", "running", 10, seconds_per_epoch=9.0), RunStatus("d", "running", 10, seconds_per_epoch=7.0)]
@@ -315,24 +304,22 @@ def test_a_run_takes_as_long_as_those_of_its_kind_that_are_done_or_else_as_those
     assert seconds_by_kind([*runs, *done], kinds) == {"known": 50.0, "new": 70.0}
 
 
-def test_waiting_runs_start_as_running_ones_end():
-    runs = [running("a", 10.0), running("b", 30.0), *(RunStatus(run, "waiting", 10) for run in "cde")]
-    kinds = dict.fromkeys("abcde", "kind")
-    # c: 10 to 50, d: 30 to 70, e: 50 to 90
-    assert time_left(runs, {"kind": 40.0}, kinds) == Eta(90.0, complete=True)
-
-
-def test_a_stopped_run_needs_the_rest_and_a_failed_one_a_person():
-    runs = [running("a", 10.0), RunStatus("b", "stopped", 10, epoch=8), RunStatus("c", "failed", 10, epoch=1)]
-    assert time_left(runs, {"kind": 100.0}, dict.fromkeys("abc", "kind")) == Eta(pytest.approx(30.0), complete=True)
-
-
-def test_an_estimate_says_when_it_is_too_low_and_is_not_made_of_nothing():
-    kinds = {"a": "known", "b": "unknown"}
-    waiting = RunStatus("b", "waiting", 10)
-    assert time_left([running("a", 10.0), waiting], {"known": 5.0}, kinds) == Eta(10.0, complete=False)
-    assert time_left([waiting], {"unknown": 5.0}, kinds) == Eta(None, complete=True)
-    assert time_left([running("b", None)], {}, kinds) == Eta(None, complete=False)
+@pytest.mark.parametrize(
+    ("runs", "seconds", "expected"),
+    [
+        # The first waits from 10 to 50, the second from 30 to 70, the third from 50 to 90.
+        ([running("a", 10.0), running("b", 30.0), WAITING, WAITING, WAITING], 40.0, Eta(90.0, complete=True)),
+        # A stopped run needs the rest, and a failed one a person.
+        ([running("a", 10.0), RunStatus("b", "stopped", 10, epoch=8), FAILED], 100.0, Eta(30.0, complete=True)),
+        # Of the kind that waits nothing is known.
+        ([running("a", 10.0), WAITING], None, Eta(10.0, complete=False)),
+        ([running("a", None)], None, Eta(None, complete=False)),
+        ([WAITING], 5.0, Eta(None, complete=True)),
+    ],
+)
+def test_the_time_left_is_that_of_runs_one_after_the_other(runs, seconds, expected):
+    found = time_left(runs, {} if seconds is None else {"kind": seconds}, dict.fromkeys(("a", "b", "w", "f"), "kind"))
+    assert found == Eta(pytest.approx(expected.seconds), complete=expected.complete)
 
 
 def test_a_run_in_its_first_epoch_goes_by_the_pace_of_its_kind():

@@ -3,11 +3,11 @@ import io
 import json
 
 import pytest
-from fake_runs import PUBLISHED
 
 from east.cost.record import CostRecord
 from east.errors import EastError
 from east.render.cost import PublishedCost, explain_differences, read_costs, render_cost
+from tests.unit.fake_runs import PUBLISHED
 
 TABLE = PUBLISHED / "table6.csv"
 RIGL = {

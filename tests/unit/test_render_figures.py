@@ -5,8 +5,6 @@ from itertools import pairwise
 import matplotlib as mpl
 import numpy as np
 import pytest
-from fake_runs import DIVERGED, PUBLISHED, grid, methods, write_curve, write_rows
-from fake_tables import MISSING, around, paper, summarised
 from PIL import Image
 from safetensors.numpy import save_file
 
@@ -24,6 +22,8 @@ from east.render.palette import GRID, INK, MUTED
 from east.render.schedules import DrawnSchedule
 from east.render.templating import REPORT_FOLDER
 from east.training.records import UpdateRecord
+from tests.unit.fake_runs import DIVERGED, PUBLISHED, grid, methods, write_curve, write_rows
+from tests.unit.fake_tables import MISSING, around, paper, summarised
 
 HOSTILE = "<b> $x_\\frac{}\u202e & \x00"
 UPDATES = ("step", "epoch", "nonzeros", "dropped", "grown", "blind_growth", "active_zeros")

@@ -2,11 +2,11 @@ import csv
 import io
 
 import pytest
-from fake_runs import PUBLISHED
 
 from east.analysis.published import read_published_rows
 from east.errors import EastError
 from east.render.hyperparameters import render_hyperparameters
+from tests.unit.fake_runs import PUBLISHED
 
 TABLE = PUBLISHED / "tableB1.csv"
 

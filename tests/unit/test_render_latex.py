@@ -4,7 +4,6 @@ import subprocess
 import unicodedata
 
 import pytest
-from fake_report import make_report
 
 from east.analysis.aggregate import read_json
 from east.errors import EastError
@@ -12,6 +11,7 @@ from east.render.appendix import write_appendix
 from east.render.contents import FigureGroup, ReportFigure, ReportSection, ReportSpec
 from east.render.figures import TableData, draw
 from east.render.templating import escape_latex
+from tests.unit.fake_report import make_report
 
 HOSTILE = (
     "\\input{/etc/passwd}%&_^~{}$#\\\\[9cm]*<script>|\"''--`?`\u202e\u200f\x00\x1b[31m é ő α 漢 \n\n\\end{document}"

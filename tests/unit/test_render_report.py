@@ -1,8 +1,6 @@
 import base64
 import hashlib
 import re
-import subprocess
-import sys
 from html import unescape
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -10,8 +8,6 @@ from typing import Any
 from urllib.parse import unquote
 
 import pytest
-from fake_report import SVG, make_report, summarise
-from fake_runs import PUBLISHED, grid, methods, write_curve, write_run
 
 from east.analysis.aggregate import read_json, write_json
 from east.analysis.curves import Curve
@@ -22,6 +18,8 @@ from east.render.drawing import MOST_POINTS, curve_drawing, interval_drawing
 from east.render.evidence import evidence_tables
 from east.render.page import write_report
 from east.render.view import Interval
+from tests.unit.fake_report import SVG, make_report, summarise
+from tests.unit.fake_runs import PUBLISHED, grid, methods, write_curve, write_run
 
 HOSTILE = "<script>alert(1)</script><img src=https://x.test/a.png onerror=b()> \u202e &\"'"
 # Values that only some texts may have, and what ties the files together.
@@ -46,15 +44,6 @@ def spec(tmp_path):
     return make_report(tmp_path)
 
 
-class _Page(HTMLParser):
-    def __init__(self) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-
-
 def page_of(spec, tmp_path):
     out = tmp_path / "report" / "index.html"
     write_report(out, spec, tmp_path / "runs")
@@ -62,9 +51,11 @@ def page_of(spec, tmp_path):
 
 
 def tags_of(page):
-    parser = _Page()
+    """Every tag with its attributes."""
+    tags, parser = [], HTMLParser()
+    parser.handle_starttag = lambda tag, attributes: tags.append((tag, dict(attributes)))
     parser.feed(page)
-    return parser.tags
+    return tags
 
 
 def text_of(page):
@@ -222,12 +213,6 @@ def test_rows_without_runs_open_nothing(tmp_path, spec):
     assert "popovertarget" not in page_of(alone, tmp_path)
 
 
-def test_a_single_seed_is_shown_without_a_spread(tmp_path, spec):
-    table = summarise(grid(tmp_path / "runs", [80.0]), tmp_path)
-    write_evidence(gather([table], PUBLISHED), spec.evidence)
-    assert "This run 80.00 Paper 81.47 ± 0.47 Verdict too few seeds" in text_of(page_of(spec, tmp_path))
-
-
 def test_comparison_claims_and_audit_are_those_of_their_files(tmp_path, spec):
     page = page_of(spec, tmp_path)
     evidence = read_evidence(spec.evidence)
@@ -303,14 +288,3 @@ def test_an_interval_is_cut_where_its_drawing_ends():
     assert 'd="M0,7H81"' in drawn
     assert 'cx="67.5"' in drawn
     assert 'class="band" x="27" width="54"' in drawn
-
-
-def test_analysis_and_rendering_import_neither_torch_nor_a_plotting_library_needlessly():
-    code = (
-        "import sys, east.analysis.aggregate, east.analysis.curves, east.analysis.provenance, "
-        "east.render.tables, east.render.hyperparameters, east.render.cost, east.render.page\n"
-        "assert not {'torch', 'matplotlib', 'scipy'} & set(sys.modules)\n"
-        "import east.render.figures.layers, east.render.figures.density\n"
-        "assert 'torch' not in sys.modules and 'matplotlib.pyplot' not in sys.modules\n"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)

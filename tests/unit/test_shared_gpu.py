@@ -16,20 +16,13 @@ from east.training.folder import locked
 from east.training.progress import finished_line
 from east.training.records import read_summary
 from east.training.state import StateFile
-from tests.conftest import ROOT
-from tests.unit.fake_runs import write_planned_run
+from tests.unit.fake_runs import TEST_CONFIG, write_planned_run
 from tests.unit.in_process import east
 
-TEST_CONFIG = ROOT / "config/test.yaml"
 SHARED = sharing_text(2)
 
 
-@pytest.fixture(autouse=True)
-def _own_machine(tmp_path, monkeypatch):
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    for name in ("CUDA_VISIBLE_DEVICES", "EAST_GPUS", "SLURM_JOB_ID", "SLURM_SHARDS_ON_NODE"):
-        monkeypatch.setenv(name, "")
-        monkeypatch.delenv(name)
+pytestmark = pytest.mark.usefixtures("own_machine")
 
 
 @pytest.fixture
@@ -42,11 +35,6 @@ def summaries(plan, tmp_path):
     """Of a run that had its GPU to itself, and of one that may have shared it."""
     folders = [write_planned_run(tmp_path / "runs", run, runs_per_device=1 + i) for i, run in enumerate(plan.runs[:2])]
     return [read_summary(folder / "summary.json") for folder in folders]
-
-
-def test_one_training_shares_nothing():
-    assert (sharing_text(1), sharing_text(None)) == (None, None)
-    assert "2" in SHARED
 
 
 def test_the_report_flags_seconds_of_runs_that_shared_a_gpu(summaries):

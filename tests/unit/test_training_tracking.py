@@ -7,7 +7,7 @@ from east.config import load_plan
 from east.errors import EastError
 from east.training.run import Resources, train
 from east.training.tracking import TAGS, epoch_tracker
-from tests.unit.test_cli import east
+from tests.unit.test_cli import east_process
 from tests.unit.test_training_loop import Interrupted, interrupt_at
 
 
@@ -68,7 +68,7 @@ def test_tracking_asked_for_late_shows_the_epochs_before_it(tmp_path, tiny_spec,
 
 def test_a_missing_package_is_named_with_key_and_mend_before_anything_is_trained(tmp_path, tiny_spec, data_dir):
     (tmp_path / "tensorboard.py").write_text("raise ImportError('not here')")
-    done = east(
+    done = east_process(
         *("train", "--run", tiny_spec.canonical_json(), "--out", tmp_path / "run", "--data-dir", data_dir),
         env=os.environ | {"PYTHONPATH": str(tmp_path), "EAST_TRACKING": "tensorboard"},
     )

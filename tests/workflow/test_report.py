@@ -15,14 +15,10 @@ def value_of(name, page):
     return json.JSONDecoder().raw_decode(page, page.index("{", start))[0]
 
 
-@pytest.fixture
-def page(copy, tmp_path):
-    done = snakemake(copy, "--configfile", str(TEST_CONFIG), "--report", str(tmp_path / "report.html"))
+def test_snakemakes_report_has_every_table_and_figure_with_its_caption_and_category(copy, tmp_path):
+    done = snakemake(copy, "--configfile", TEST_CONFIG, "--report", tmp_path / "report.html")
     assert done.returncode == 0, done.stderr
-    return (tmp_path / "report.html").read_text()
-
-
-def test_snakemakes_report_has_every_table_and_figure_with_its_caption_and_category(copy, page):
+    page = (tmp_path / "report.html").read_text()
     results = copy / "results" / "test"
     made = [*results.glob("tables/*.html"), *results.glob("figures/*.png"), results / "report" / "index.html"]
     shown = value_of("results", page)
