@@ -116,40 +116,6 @@ def resources(data_dir, engine="sparse", threads=1):
     return Resources(device="cpu", engine=engine, threads=threads, data_dir=data_dir)
 
 
-def check_resuming(spec, folder, data_dir, epochs, expected, threads=1):
-    """A run that is cut off after each of some epochs leaves the files of one that is not."""
-    for epoch in epochs:
-        with pytest.raises(Interrupted):
-            train(spec, folder, resources(data_dir, threads=threads), interrupt_at(epoch))
-    summary = train(spec, folder, resources(data_dir, threads=threads))
-    assert (summary.engine, summary.attempts) == ("sparse", len(epochs) + 1)
-    assert results(folder) == results(expected)
-
-
-def test_an_interrupted_run_resumes_to_the_same_files(whole, tmp_path, short_spec, data_dir):
-    check_resuming(short_spec, tmp_path, data_dir, [1, 2], whole / "sparse")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("threads", [1, 2])
-def test_the_composition_of_all_resumes_to_the_same_files(tmp_path, tiny_spec, data_dir, threads):
-    train(without_dct(combined(tiny_spec)), tmp_path / "whole", resources(data_dir, threads=threads))
-    check_resuming(without_dct(combined(tiny_spec)), tmp_path / "parts", data_dir, [1, 2], tmp_path / "whole", threads)
-
-
-@pytest.mark.slow
-def test_an_interrupted_run_with_two_threads_resumes_to_the_same_files(tmp_path, short_spec, data_dir):
-    """Where other processes keep the cores busy, two threads spend most of their time waiting for each other."""
-    train(short_spec, tmp_path / "whole", resources(data_dir, threads=2))
-    check_resuming(short_spec, tmp_path / "parts", data_dir, [1, 2], tmp_path / "whole", threads=2)
-
-
-@pytest.mark.parametrize("threads", [2, 3])
-def test_the_number_of_threads_changes_no_byte_of_a_run(whole, tmp_path, short_spec, data_dir, threads):
-    train(short_spec, tmp_path, resources(data_dir, threads=threads))
-    assert results(tmp_path) == results(whole / "sparse")
-
-
 @pytest.mark.parametrize(("first", "second"), [("dense", "sparse"), ("sparse", "dense")])
 def test_a_run_may_be_resumed_under_the_other_engine(whole, tmp_path, short_spec, data_dir, first, second):
     with pytest.raises(Interrupted):
@@ -177,7 +143,7 @@ def test_accuracies_are_close_under_both_engines(tmp_path, tiny_spec, data_dir):
     """Rounding makes two runs differ after some updates as two seeds do, so means of seeds are compared."""
 
     def mean_accuracy(engine):
-        specs = [changed(with_updates(tiny_spec, 40, 15), seed=seed) for seed in (1, 2, 3)]
+        specs = [changed(with_updates(tiny_spec, 40, 8), seed=seed) for seed in (1, 2)]
         runs = [train(spec, tmp_path / engine / str(spec.seed), resources(data_dir, engine)) for spec in specs]
         return sum(run.final_test_accuracy for run in runs) / len(runs)
 
