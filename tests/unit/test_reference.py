@@ -84,7 +84,10 @@ CASES = [
     Case("max-pool", 5, (17, 13), over="all", design=BOTTLENECK, width=2, imagenet_stem=True, dyrelu=True),
     Case("wide", 2, (4, 4), width=17, blocks=(1,)),
 ]
-PAST_CACHES = Case("planes written past the caches", 128, (28, 29), width=1, blocks=(1,))
+LARGE = [
+    Case("planes written past the caches", 128, (28, 29), width=1, blocks=(1,)),
+    Case("more channels than a block", 2, (4, 4), width=70, blocks=(1,)),
+]
 
 
 def random_case(seed):
@@ -253,7 +256,7 @@ def engine_gradients(case, execution, *, everything=True):
     return parts
 
 
-@pytest.mark.parametrize("case", [SHARED, PAST_CACHES, *map(random_case, range(32))], ids=lambda case: case.name)
+@pytest.mark.parametrize("case", [SHARED, *LARGE, *map(random_case, range(32))], ids=lambda case: case.name)
 def test_all_gradients_are_the_references(case):
     """Channels that nothing reads are left out unless more is asked for."""
     wanted = reference_gradients(case)

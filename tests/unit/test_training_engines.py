@@ -1,4 +1,4 @@
-"""Trainings under the sparse engine: the same as under the dense one, and resumed to the last bit."""
+"""Trainings under the sparse engine: the same as under the dense one, which may take them over."""
 
 import pytest
 import torch
@@ -17,11 +17,6 @@ from tests.unit.test_training_loop import Interrupted, changed, combined, interr
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 CPU = torch.device("cpu")
-
-
-def without_dct(spec):
-    """The sparse engine does not execute DCT layers."""
-    return changed(spec, model={"dct": False})
 
 
 class Training:
@@ -100,7 +95,7 @@ def test_updates_of_the_masks_are_the_same_under_both_engines(tiny_spec, data_di
 
 @pytest.mark.slow
 def test_a_training_with_all_parts_and_adam_is_the_same_under_both_engines(tiny_spec, data_dir):
-    spec = changed(without_dct(combined(tiny_spec)), phasing=None)
+    spec = changed(combined(tiny_spec), model={"dct": False}, phasing=None)
     check_same_training(with_updates(spec, 10, 2), data_dir, updates=5, tolerance=1e-6)
 
 
