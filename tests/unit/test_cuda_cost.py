@@ -39,10 +39,11 @@ from east.models import build_model
 from east.reproducibility import Reproducibility
 from east.sparse.active import active_weights
 from east.sparse.layers import masked_layers
+from east.sparse.masks import initialise_masks
 from east.training.captured import CapturedStep
 from east.training.step import TrainingStep
 from tests.unit.recorders import Tapes
-from tests.unit.sparse_engines import CPU, GPU, ON_GPU, agree, change_masks, draw_masks, gradients, without_statistics
+from tests.unit.sparse_engines import CPU, GPU, ON_GPU, agree, change_masks, gradients, without_statistics
 from tests.unit.test_training_captured import Training
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -71,7 +72,8 @@ def times(**seconds):
 def resnet34(density, width=16, **parts):
     torch.manual_seed(0)
     model = build_model("resnet34", 10, width=width, **parts)
-    draw_masks(model, density)
+    layers = masked_layers(model)
+    initialise_masks(layers, {name: int(density * layer.weight.numel()) for name, layer in layers.items()}, seed=1)
     return model
 
 

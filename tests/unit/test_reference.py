@@ -94,11 +94,11 @@ def random_case(seed):
     """Images of any size, one position or column among them, and parts of a network that suit each other."""
     draw = random.Random(seed)
     design = draw.choice((BASIC, BASIC, BOTTLENECK))
-    blocks, sharing = draw.choice((((1,), None), ((1, 1), None), ((2,), 1), ((3,), 2)))
+    blocks, sharing = draw.choice((((1,), None), ((1, 1), None), ((2,), None), ((3,), 2)))
     return Case(
         str(seed),
         draw.choice((2, 3, 5, 19, 32, 33, 40)),
-        (draw.choice((1, 2, 5, 8, 13, 33)), draw.choice((1, 2, 3, 7, 9, 20, 65))),
+        draw.choice(((1, 1), (1, 7), (2, 1), (2, 65), (3, 20), (5, 3), (8, 8), (9, 13), (17, 9), (33, 5))),
         design=design,
         blocks=blocks,
         sharing=sharing,
@@ -256,7 +256,7 @@ def engine_gradients(case, execution, *, everything=True):
     return parts
 
 
-@pytest.mark.parametrize("case", [SHARED, *LARGE, *map(random_case, range(32))], ids=lambda case: case.name)
+@pytest.mark.parametrize("case", [SHARED, *LARGE, *map(random_case, range(28))], ids=lambda case: case.name)
 def test_all_gradients_are_the_references(case):
     """Channels that nothing reads are left out unless more is asked for."""
     wanted = reference_gradients(case)
