@@ -14,7 +14,6 @@ from tests.unit.same_bits import CHECKSUMS, specs, train_all
 
 COMMITTED = json.loads(CHECKSUMS.read_text())
 ROOT = Path(__file__).parents[2]
-TRAIN = "from tests.unit import same_bits; import runpy; runpy.run_module('tests.unit.same_bits', run_name='__main__')"
 
 ANOTHER_MACHINE = {
     "ATEN_CPU_CAPABILITY": "default",
@@ -26,11 +25,11 @@ ANOTHER_MACHINE = {
 """Has libraries believe in a processor without wide vectors."""
 
 
-def trained(code, data_dir, folder, threads, **environment):
+def trained(data_dir, folder, threads, **environment):
     """The checksums found by a process of its own."""
-    arguments = [str(data_dir), str(folder), *(f"{name}={count}" for name, count in threads.items())]
+    runs = [f"{name}={count}" for name, count in threads.items()]
     finished = subprocess.run(
-        [sys.executable, "-c", code, *arguments],
+        [sys.executable, "-m", "tests.unit.same_bits", str(data_dir), str(folder), *runs],
         cwd=ROOT,
         env=os.environ | environment,
         capture_output=True,
@@ -61,22 +60,25 @@ def test_avx2_and_libraries_that_believe_in_less(data_dir, tmp_path):
         pytest.skip("this processor has no AVX2")
     threads = {"east-sketch": 1, "resnet50-sketch": 3, "rigl-exact": 1, "adam-exact": 3}
     environment = ANOTHER_MACHINE | {"EAST_VECTOR": "avx2"}
-    assert trained(TRAIN, data_dir, tmp_path, threads, **environment) == committed(threads)
+    assert trained(data_dir, tmp_path, threads, **environment) == committed(threads)
 
 
 def test_no_vectors_and_an_empty_cache(data_dir, tmp_path):
     """One run must do: without a fused multiply-add of the processor, kernels take ten times as long."""
     environment = {"EAST_VECTOR": "baseline", "EAST_CACHE_DIR": str(tmp_path / "cache"), "EAST_KERNEL_FLAGS": "-O1"}
-    assert trained(TRAIN, data_dir, tmp_path, {"resnet50-exact": 2}, **environment) == committed(["resnet50-exact"])
+    assert trained(data_dir, tmp_path, {"resnet50-exact": 2}, **environment) == committed(["resnet50-exact"])
 
 
 @pytest.mark.slow
-def test_another_order_of_one_sum_is_noticed(data_dir, tmp_path):
+@pytest.mark.usefixtures("one_thread")
+def test_another_order_of_one_sum_is_noticed(data_dir, tmp_path, monkeypatch):
     sources = shutil.copytree(library.SOURCES, tmp_path / "kernels")
     text, order, another = (sources / "arithmetic.h").read_text(), "segment_positions = 64", "segment_positions = 48"
     assert order in text
     (sources / "arithmetic.h").write_text(text.replace(order, another))
-    code = f"from pathlib import Path; from east.engine.cpu import library; library.SOURCES = Path({str(sources)!r})"
-    quick = {"EAST_CACHE_DIR": str(tmp_path / "cache"), "EAST_KERNEL_FLAGS": "-O0"}
-    found = trained(f"{code}; {TRAIN}", data_dir, tmp_path, {"rigl-sketch": 1}, **quick)
+    monkeypatch.setattr(library, "SOURCES", sources)
+    monkeypatch.setattr(library, "_load_once", library._load_once.__wrapped__)
+    monkeypatch.setenv("EAST_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("EAST_KERNEL_FLAGS", "-O0")
+    found = train_all({"rigl-sketch": 1}, tmp_path, data_dir)
     assert found != committed(found)

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from itertools import count
 from pathlib import Path
 from unittest import mock
 
@@ -76,9 +77,9 @@ def summary(folder):
 
 @pytest.mark.slow
 def test_a_kill_at_any_file_operation_of_the_end_changes_nothing(never_killed, tmp_path, short, settings):
+    """At every third one; `make campaign` kills at all."""
     expected, begun = never_killed
-    operation = 0
-    while True:
+    for operation in count(0, 3):
         folder = shutil.copytree(begun, tmp_path / str(operation))
         if not train_until(operation, short, folder, settings):
             break
@@ -86,7 +87,6 @@ def test_a_kill_at_any_file_operation_of_the_end_changes_nothing(never_killed, t
         assert results(folder) == results(expected), operation
         assert summary(folder) == summary(expected)
         assert {path.name for path in folder.iterdir()} == {path.name for path in expected.iterdir()}, operation
-        operation += 1
     # Two of each file: state (three times), run, checkpoint, records (twice), weights, both summaries; and removals.
     assert operation > 2 * (3 + 1 + 1 + 2 * 4 + 1 + 2)
 

@@ -133,20 +133,6 @@ def test_a_checkpoint_of_the_other_engine_is_taken_over_to_the_last_bit(whole, t
     assert results(tmp_path) == results(whole / "sparse")
 
 
-@pytest.mark.slow
-def test_accuracies_are_close_under_both_engines(tmp_path, tiny_spec, data_dir):
-    """Rounding makes two runs differ after some updates as two seeds do, so means of seeds are compared."""
-
-    def mean_accuracy(engine):
-        specs = [changed(with_updates(tiny_spec, 40, 8), seed=seed) for seed in (1, 2)]
-        runs = [train(spec, tmp_path / engine / str(spec.seed), resources(data_dir, engine)) for spec in specs]
-        return sum(run.final_test_accuracy for run in runs) / len(runs)
-
-    dense, sparse = mean_accuracy("dense"), mean_accuracy("sparse")
-    assert min(dense, sparse) > 70
-    assert abs(dense - sparse) < 6
-
-
 @pytest.mark.parametrize("batch_size", [64, 128])
 def test_masks_may_change_at_the_last_step_of_an_epoch(tmp_path, tiny_spec, data_dir, batch_size):
     """The evaluation is then the first to execute the new masks, and the next training step follows it."""
