@@ -60,8 +60,8 @@ sanitize: .venv/dev.stamp
 		ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
 		LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)" \
 		$(BIN)/python -m pytest --capture=sys -p no:cacheprovider \
-		tests/unit/test_engine_kernels.py tests/unit/test_engine_small_kernels.py \
-		tests/unit/test_engine_arithmetic.py tests/unit/test_engine_sparse.py -k "not gpu"
+		tests/unit/test_reference.py tests/unit/test_engine_small_kernels.py tests/unit/test_engine_sparse.py \
+		-k "not gpu"
 
 tables: setup
 	$(BIN)/snakemake --cores $(CORES) tables

@@ -44,12 +44,6 @@ def from_lanes(lanes, batch):
     return lanes.flatten(-2)[..., :batch].movedim(-1, 0).contiguous()
 
 
-def copy_of(planes):
-    """A copy in memory of its own, gaps included; what the gaps hold is NaN."""
-    channels, groups, height, width, lanes = planes.shape
-    return unset(channels, height, width, groups * lanes, planes.dtype).copy_(planes)
-
-
 def assert_same_bits(found, expected):
     """Compare tensors by name: every bit, but for the sign of zero and the payload of a NaN."""
     assert found.keys() == expected.keys()

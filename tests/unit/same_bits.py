@@ -1,13 +1,13 @@
 """Short runs with everything in them, and their checksums: what the same bits everywhere are tested by.
 
-`python -m tests.unit.same_bits DATA_DIR FOLDER RUN,RUN THREADS...` trains some of them with every number of threads,
-with the last number stopped within an epoch and resumed, and prints the checksums as JSON.
+`python -m tests.unit.same_bits DATA_DIR FOLDER RUN=THREADS...` trains some of them and prints the checksums as JSON.
 """
 
 import hashlib
 import json
 import signal
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -97,10 +97,16 @@ def checksum(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def train_once(spec: RunSpec, folder: Path, data_dir: Path, threads: int, *, stop: bool = False) -> str:
-    """The checksum of a run, stopped and resumed on the way if wished."""
+def train_all(threads: Mapping[str, int], folder: Path, data_dir: Path) -> dict[str, str]:
+    """Run -> checksum, for the runs that are given a number of threads; with a sketch they are stopped and resumed."""
+    runs = specs()
+    return {name: _train(runs[name], folder / name, data_dir, count) for name, count in threads.items()}
+
+
+def _train(spec: RunSpec, folder: Path, data_dir: Path, threads: int) -> str:
     resources = Resources(device="cpu", engine="sparse", threads=threads, data_dir=data_dir)
-    if stop:
+    clip = spec.training.gradient_clip
+    if clip is not None and clip.estimator == "sketch":
         try:
             train(spec, folder, resources, [StopAfter(STOP_AFTER)])
         except Stopped:
@@ -111,18 +117,7 @@ def train_once(spec: RunSpec, folder: Path, data_dir: Path, threads: int, *, sto
     return checksum(folder)
 
 
-def main(data_dir: Path, folder: Path, runs: list[str], threads: list[int]) -> dict[str, dict[str, str]]:
-    """Run -> number of threads -> checksum."""
-    return {
-        name: {
-            str(count): train_once(spec, folder / name / str(count), data_dir, count, stop=count == threads[-1])
-            for count in threads
-        }
-        for name, spec in specs().items()
-        if name in runs
-    }
-
-
 if __name__ == "__main__":
-    data, out, names, *counts = sys.argv[1:]
-    print(json.dumps(main(Path(data), Path(out), names.split(","), [int(count) for count in counts])))
+    data, out, *counts = sys.argv[1:]
+    wanted = {name: int(count) for name, count in (argument.split("=") for argument in counts)}
+    print(json.dumps(train_all(wanted, Path(out), Path(data))))

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from east.engine import CrossEntropy, GradientRequest
+from east.engine.cpu.cost import cheapest
 from east.engine.cpu.engine import CPU_EVALUATION_BATCH, CpuEngine
 from east.engine.cuda.engine import GPU_EVALUATION_BATCH, CudaEngine
 from east.engine.dense import DenseEngine
@@ -31,12 +32,6 @@ GPU = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 def executing(execution):
     """Every layer in this way."""
     return lambda network, nonzeros: dict.fromkeys(nonzeros, execution)
-
-
-def by_nonzeros(network, nonzeros):
-    """Fused where non-zeros are few, by rows where they are many."""
-    sizes = {unit.layer: unit.y.channels for unit in network.units} | {network.head.layer: 0}
-    return {name: "fused" if nonzeros[name] <= 6 * size else "rows" for name, size in sizes.items()}
 
 
 def cpu_mixed(network, nonzeros):
@@ -62,7 +57,7 @@ def _gpu_model(design=BASIC, blocks=(1,), width=2, *, dyrelu=False, dct=False, *
     return ResNet(design, blocks, 10, width=width, parts=Parts(dct=dct, dyrelu=dyrelu), **parts)
 
 
-def _cpu_engine(model, choose=by_nonzeros, capacities=None):
+def _cpu_engine(model, choose=cheapest, capacities=None):
     return CpuEngine(model, active_weights(masked_layers(model), capacities), device=CPU, choose=choose)
 
 

@@ -4,7 +4,7 @@ from functools import partial
 import pytest
 import torch
 
-from benchmarks.floor import FLOAT_BYTES, PARAMETER_MOVES, bytes_per_step, copy_bandwidth
+from benchmarks.floor import FLOAT_BYTES, PARAMETER_MOVES, bytes_per_step
 from benchmarks.paired import Pairs, judge
 from benchmarks.results import RESULTS_FOLDER, in_turn, ratio, spread
 from benchmarks.scale import as_markdown
@@ -103,10 +103,6 @@ def test_the_floor_grows_with_the_batch_and_the_weights():
 def test_the_floor_of_other_networks_is_not_counted():
     with pytest.raises(EastError, match="convolutions, batch norms and ReLUs only"):
         bytes_per_step(build_model("resnet34", 10, activation="dyrelu", width=1), IMAGE, BATCH)
-
-
-def test_copying_has_a_bandwidth():
-    assert copy_bandwidth() > 0
 
 
 def test_a_round_is_one_turn_of_everything_and_a_ratio_is_of_one_round():

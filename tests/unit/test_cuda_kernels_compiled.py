@@ -14,7 +14,7 @@ from test_cuda_kernels_forward import BLOCKS, ONE_BLOCK, close, norm_of
 from east.engine.cuda import forward
 from east.engine.graph.network import Window
 
-CASES = ["bf16,64,32,128", "bf16,64,32,72", "bf16,256,8,128", "fp32,64,32,128"]
+CASES = ["bf16,64,32,72", "fp32,256,8,128"]
 """Type, channels, height and width, batch: of a ResNet-34 on small images, with the smaller last batch of an epoch."""
 
 SUMS = {"finish_kernel", "finish_statistics_kernel"}
@@ -32,7 +32,7 @@ def test_planes_are_moved_16_bytes_at_a_time_and_registers_suffice(case, tmp_pat
     script = Path(__file__).with_name("cuda_offline.py")
     done = subprocess.run([sys.executable, script, case], env=environment, capture_output=True, text=True, check=True)
     rows = json.loads(done.stdout)
-    assert len({row["kernel"] for row in rows}) >= 13 - (case == "bf16,256,8,128")
+    assert len({row["kernel"] for row in rows}) >= 13 - (case == "fp32,256,8,128")
     for row in rows:
         assert row["spills"] == 0, row
         if row["kernel"] in PRODUCTS:

@@ -59,11 +59,11 @@ def gradients(model, backend, size=3):
     return [found.logits, *(w.gradient for w in active.values()), *(p.grad for p in model.parameters())]
 
 
-@pytest.mark.parametrize("dyrelu", [False, True])
 @pytest.mark.parametrize(
-    "backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)], ids=["aot_eager", "inductor"]
+    ("backend", "dyrelu"),
+    [("aot_eager", False), ("aot_eager", True), pytest.param("inductor", True, marks=pytest.mark.slow)],
 )
-def test_a_compiled_network_has_the_gradients_and_statistics_of_the_network(dyrelu, backend):
+def test_a_compiled_network_has_the_gradients_and_statistics_of_the_network(backend, dyrelu):
     compiled, eager = network(dyrelu), network(dyrelu)
     # Of DyReLU some sums are taken in another order.
     exact = backend == "aot_eager" and not dyrelu

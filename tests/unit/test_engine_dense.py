@@ -7,10 +7,7 @@ from east.engine.dense import sum_squared_norms
 from east.models import build_model
 from east.seeding import torch_generator as generator
 from east.sparse.active import active_weights
-from east.sparse.layers import masked_layers
-from east.sparse.masks import Allocation, initialise_masks
-
-CPU = torch.device("cpu")
+from tests.unit.sparse_engines import CPU, draw_masks
 
 
 def signs_of(probes, channels, *purpose):
@@ -22,11 +19,7 @@ def trained(request):
     """A sparse network, its active weights, its engine and a batch."""
     torch.manual_seed(0)
     model = build_model("resnet34", 10, width=4, **request.param)
-    layers = masked_layers(model)
-    shapes = {name: tuple(layer.weight.shape) for name, layer in layers.items()}
-    allocation = Allocation(shapes, "erk", sum(layer.weight.numel() for layer in layers.values()))
-    initialise_masks(layers, allocation.counts(0.2), seed=1)
-    active = active_weights(layers)
+    active = active_weights(draw_masks(model, 0.2))
     engine = make_engine("dense", model, active, numerics="fp32", device=CPU)
     return model, active, engine, torch.randn(4, 3, 8, 8, generator=generator(0, "images"))
 

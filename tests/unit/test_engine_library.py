@@ -72,13 +72,6 @@ def openmp_runtimes():
     return set(re.findall(r"/.*/lib[gi]?omp.*", Path("/proc/self/maps").read_text()))
 
 
-def test_all_sources_become_one_library(sources, tmp_path, toolchain):
-    kernels = library.build(sources, tmp_path / "cache", toolchain)
-    assert kernels.library.answer() == 42
-    assert kernels.library.threads() >= 1
-    assert kernels.path.parent == tmp_path / "cache"
-
-
 def test_what_is_in_the_cache_is_not_compiled_again(sources, stoppable_compiler, tmp_path):
     toolchain = library.find_toolchain()
     first = library.build(sources, tmp_path / "cache", toolchain)
@@ -332,11 +325,6 @@ def test_pytorchs_runtime_is_not_used_if_the_compilers_code_cannot_call_it():
 def test_extra_flags_come_last(monkeypatch):
     monkeypatch.setenv("EAST_KERNEL_FLAGS", "-g -O1")
     assert library.find_toolchain().flags[-2:] == ("-g", "-O1")
-
-
-def test_the_loaded_kernels_say_how_they_were_compiled(sources, tmp_path, toolchain):
-    changed = dataclasses.replace(toolchain, extra_flags=("-g",))
-    assert library.build(sources, tmp_path / "cache", changed).toolchain == changed
 
 
 @pytest.mark.parametrize(

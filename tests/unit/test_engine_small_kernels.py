@@ -1,4 +1,4 @@
-"""The kernels around the sparse convolution against PyTorch: images, pools, DyReLU, linear layers, loss, vectors."""
+"""The kernels around the sparse convolution where numbers are extreme: pools, DyReLU, loss, vectors; and arithmetic."""
 
 import math
 
@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from east.engine.cpu import bindings as k
-from east.engine.cpu.units import sketch_parts
+from east.engine.cpu.arithmetic import KernelArithmetic, power
 from tests.unit.planes import UNSET, from_lanes, on_threads, to_images, to_lanes, to_planes, unset
 
 CASES = [(1, torch.float32), (7, torch.float64), (128, torch.float32), (70, torch.float64)]
@@ -46,77 +46,23 @@ def _fixed_numbers():
 # Layout
 
 
-@pytest.mark.parametrize(("channels", "size"), [(3, (5, 7)), (70, (3, 3)), (2, (9, 16)), (300, (1, 1))])
-@pytest.mark.parametrize(("batch", "dtype"), CASES)
-def test_images_of_any_order_are_copied_to_planes(batch, channels, size, dtype):
-    plain = torch.randn(batch, channels, *size, dtype=dtype)
-    for images in (plain, plain.transpose(1, 2).contiguous().transpose(1, 2)):
-        strides = (images.stride(0), images.stride(1), 1)
-        if images.stride(2) != size[1]:
-            images = images.flatten(2)
-            strides = images.stride()
-        planes = unset(channels, *size, batch, dtype)
-        structure = k.TakeImages(k.address(images), k.address(planes), batch, channels, *size, *strides)
-        run("take_images", structure, planes)
-        assert torch.equal(to_images(planes, batch), plain)
-        last = (batch - 1) % k.LANES + 1
-        assert (planes[:, -1, ..., last:] == 0).all()
-
-
-@pytest.mark.parametrize("constants", [False, True])
-@pytest.mark.parametrize("size", [(1, 1), (4, 4), (9, 20), (3, 70)])
-@pytest.mark.parametrize(("batch", "dtype"), CASES)
-def test_means_are_those_over_positions(batch, dtype, size, constants):
-    x = torch.randn(batch, 5, *size, dtype=dtype)
-    kind, values = torch.zeros(5, dtype=torch.uint8), torch.full((5,), UNSET, dtype=dtype)
-    if constants:
-        kind[::2], values[::2], x[:, ::2] = k.CONSTANT, 0.3, 0.3
-    planes, stored = to_planes(x), to_planes(x)
-    planes[kind.bool()] = UNSET
-    means = torch.empty(5, k.groups_of(batch), k.LANES, dtype=dtype)
-    arguments = k.Planes(*map(k.address, (planes, kind, values)))
-    found = run("means", k.Means(5, *size, batch, arguments, k.address(means)), means).clone()
-    close(from_lanes(found, batch), x.double().mean((2, 3)), 1e-12 if dtype == torch.float64 else 1e-6)
-    assert (found.flatten(1)[:, batch:] == 0).all()
-    if constants:  # the same sums as of a channel that is stored
-        arguments = k.Planes(k.address(stored))
-        assert torch.equal(run("means", k.Means(5, *size, batch, arguments, k.address(means)), means), found)
-
-
 # Max pooling
 
 
-def max_pool(x, dy, kernel, stride, padding):
-    """The kernels' y and dx for x and dy (N, C, H, W)."""
+def check_max_pool(x):
+    """The kernels' result and gradient for x (N, C, H, W) are those of PyTorch."""
+    expected = F.max_pool2d(x.requires_grad_(), 3, 2, 1)
+    dy = integers(*expected.shape, dtype=x.dtype, most=9)
+    expected.backward(dy)
     batch, channels, *size = x.shape
-    geometry = k.Geometry(channels, *size, channels, *dy.shape[2:], kernel, stride, padding, batch)
+    geometry = k.Geometry(channels, *size, channels, *dy.shape[2:], 3, 2, 1, batch)
     planes, gradient = to_planes(x), to_planes(dy)
     y, dx = unset(channels, *dy.shape[2:], batch, x.dtype), unset(channels, *size, batch, x.dtype)
     at = [k.address(tensor) for tensor in (planes, y, gradient, dx)]
     run("max_pool_forward", k.MaxPoolForward(geometry, at[0], at[1]), y)
     run("max_pool_backward", k.MaxPoolBackward(geometry, at[0], at[2], at[3]), dx)
-    return to_images(y, batch), to_images(dx, batch)
-
-
-def check_max_pool(x, kernel=3, stride=2, padding=1):
-    x.requires_grad_()
-    expected = F.max_pool2d(x, kernel, stride, padding)
-    dy = integers(*expected.shape, dtype=x.dtype, most=9)
-    expected.backward(dy)
-    y, dx = max_pool(x.detach(), dy, kernel, stride, padding)
-    torch.testing.assert_close(y, expected.detach(), rtol=0, atol=0, equal_nan=True)
-    assert torch.equal(dx, x.grad)
-
-
-@pytest.mark.parametrize("size", [(8, 8), (5, 7), (1, 2)])
-@pytest.mark.parametrize(("batch", "dtype"), CASES)
-def test_max_pool_and_its_gradient_are_those_of_pytorch(batch, size, dtype):
-    check_max_pool(torch.randn(batch, 3, *size, dtype=dtype))
-
-
-@pytest.mark.parametrize(("kernel", "stride", "padding"), [(2, 2, 0), (3, 1, 1), (2, 3, 1), (1, 2, 0)])
-def test_max_pool_takes_any_window(kernel, stride, padding):
-    check_max_pool(torch.randn(7, 2, 9, 6), kernel, stride, padding)
+    torch.testing.assert_close(to_images(y, batch), expected.detach(), rtol=0, atol=0, equal_nan=True)
+    assert torch.equal(to_images(dx, batch), x.grad)
 
 
 def test_max_pool_gives_the_gradient_to_the_first_of_equal_maxima():
@@ -218,38 +164,6 @@ def test_coefficients_and_their_gradient_are_those_of_pytorch(batch, beta):
 # Linear layers
 
 
-@pytest.mark.parametrize("rectify", [False, True])
-@pytest.mark.parametrize(("inputs", "outputs"), [(1, 1), (7, 10), (64, 16)])
-@pytest.mark.parametrize(("batch", "dtype"), CASES)
-def test_linear_layers_and_their_gradients_are_those_of_pytorch(batch, dtype, inputs, outputs, rectify):
-    x = torch.randn(batch, inputs, dtype=dtype).double().requires_grad_()
-    weight = torch.randn(outputs, inputs, dtype=dtype).double().requires_grad_()
-    bias = torch.randn(outputs, dtype=dtype).double().requires_grad_()
-    dy = torch.randn(batch, outputs, dtype=dtype)
-    y = F.linear(x, weight, bias)
-    expected = F.relu(y) if rectify else y
-    expected.backward(dy.double())
-    kernels = k.KernelSet(dtype)
-
-    def call():
-        at_x, at_dy = to_lanes(x.detach().to(dtype), fill=5.0), to_lanes(dy, fill=0.0)
-        at_y, at_dx = torch.full_like(at_dy, UNSET), torch.full_like(at_x, UNSET)
-        values = [parameter.detach().to(dtype) for parameter in (weight, bias)]
-        found = [torch.full_like(value, UNSET) for value in values]
-        sizes = (inputs, outputs, batch)
-        addresses = map(k.address, (*values, at_x, at_y))
-        kernels("linear", k.Linear(*sizes, *addresses, int(rectify)))
-        addresses = map(k.address, (values[0], at_x, at_y if rectify else None, at_dy, at_dx, *found))
-        kernels("linear_backward", k.LinearBackward(*sizes, *addresses))
-        return {"y": from_lanes(at_y, batch), "x": from_lanes(at_dx, batch), "weight": found[0], "bias": found[1]}
-
-    found = on_threads(call)
-    tolerance = 1e-12 if dtype == torch.float64 else 1e-5
-    close(found["y"], expected.detach(), tolerance)
-    for name, gradient in (("x", x.grad), ("weight", weight.grad), ("bias", bias.grad)):
-        close(found[name], gradient, tolerance)
-
-
 # Loss
 
 
@@ -304,29 +218,48 @@ def test_sums_of_products_are_in_double(length, dtype):
     assert float(found) == pytest.approx(float(left.double() @ right.double()), rel=1e-12, abs=1e-12)
 
 
-def test_squared_norms_of_projections_are_found_probe_by_probe():
-    products = torch.randn(5, 3, 9, dtype=torch.float64)
-    found = torch.full((3,), UNSET, dtype=torch.float64)
-    k.KernelSet(torch.float64)("probe_squares", k.ProbeSquares(5, 3, 9, k.address(products), k.address(found)))
-    close(found, products.square().sum((0, 2)))
-
-
-@pytest.mark.parametrize("channels", [1, 8, 9, 20])
-@pytest.mark.parametrize(("batch", "dtype"), CASES)
-def test_sketches_without_batch_norm_are_sums_over_eight_channels(batch, dtype, channels):
-    dz, signs = integers(channels, batch, dtype=dtype), 2 * torch.randint(2, (3, channels)).to(dtype) - 1
-    lanes = to_lanes(dz.T.contiguous())
-    sketches = torch.empty(sketch_parts(channels), 3, *lanes.shape[1:], dtype=dtype)
-    sizes = (channels, lanes[0].numel(), 3)
-    run("project", k.Project(*sizes, *map(k.address, (lanes, signs, sketches))), sketches)
-    for part in range(sketch_parts(channels)):
-        within = slice(8 * part, 8 * part + 8)
-        found = sketches[part].flatten(1)[:, :batch]
-        assert torch.equal(found, signs[:, within] @ dz[within])
-
-
 def test_the_exponential_and_the_logarithm_have_nearly_all_bits():
     """Seen through the loss of two classes: log(1 + exp(-x))."""
     for x in (0.0, 1e-6, 0.5, 1.0, 3.7, 20.0, 36.0):
         loss, _ = cross_entropy(torch.tensor([[x, 0.0]], dtype=torch.float64), torch.tensor([0]))
         assert float(loss) == pytest.approx(math.log(1 + math.exp(-x)), rel=4e-16, abs=1e-16)
+
+
+# What the optimizer and the clip compute with them
+
+
+def arithmetic(dtype=torch.float64):
+    return KernelArithmetic(k.KernelSet(dtype))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_sum_of_squares_is_in_double_whatever_the_threads(dtype):
+    some = [torch.randn(size, dtype=dtype) for size in ((3,), (40, 7), (0,), (1,), (200, 100))]
+    found = on_threads(lambda: {"": arithmetic(dtype).sum_of_squares(some)})[""]
+    expected = sum(float(tensor.double().square().sum()) for tensor in some)
+    assert found.dtype == torch.float64
+    assert float(found) == pytest.approx(expected, rel=1e-13)
+    assert arithmetic(dtype).sum_of_squares([]) == 0
+
+
+def test_a_square_root_is_correctly_rounded():
+    """PyTorch's, of one number, is not on every processor."""
+    numbers = [1.0 + i / 977 for i in range(2000)]
+    found = [float(arithmetic().square_root(torch.tensor(number, dtype=torch.float64))) for number in numbers]
+    assert found == [math.sqrt(number) for number in numbers]
+    assert math.isnan(arithmetic().square_root(torch.tensor(math.nan)))
+
+
+def test_a_mean_is_of_a_sum_that_is_rounded_once():
+    numbers = torch.tensor([1.0, 1e100, 1.0, -1e100], dtype=torch.float64)
+    assert arithmetic().mean(numbers) == 0.5
+
+
+def test_vectors_that_are_not_contiguous_are_refused():
+    with pytest.raises(ValueError, match="contiguous"):
+        arithmetic().sum_of_squares([torch.ones(4, 4, dtype=torch.float64).T])
+
+
+@pytest.mark.parametrize("exponent", [0, 1, 2, 7, 1000])
+def test_a_power_is_found_by_multiplication(exponent):
+    assert power(0.999, exponent) == pytest.approx(0.999**exponent, rel=1e-13)

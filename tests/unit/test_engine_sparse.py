@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from east.engine import CrossEntropy, GradientRequest
+from east.engine.cpu.cost import cheapest
 from east.engine.cpu.engine import CpuEngine
 from east.errors import EastError
 from east.models.dyrelu import retire_dyrelu, set_beta
@@ -17,7 +18,6 @@ from tests.unit.sparse_engines import (
     ON_CPU,
     ON_GPU,
     agree,
-    by_nonzeros,
     change_masks,
     evaluate_both,
     executing,
@@ -51,9 +51,8 @@ def test_every_network_equals_the_dense_engine(kind, keys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("keys", ON_GPU.networks.values(), ids=ON_GPU.networks)
-def test_larger_networks_on_a_gpu_equal_the_dense_engine(keys):
-    ON_GPU.check(ON_GPU.network(**{**keys, "width": 4}), size=13 if "max_pool" in keys else 6)
+def test_a_larger_network_on_a_gpu_equals_the_dense_engine():
+    ON_GPU.check(ON_GPU.network(**{**ON_GPU.networks["combined"], "width": 4}), size=6)
 
 
 @pytest.mark.parametrize(
@@ -221,7 +220,7 @@ def test_images_may_be_channels_last_or_part_of_a_larger_tensor(layout, kind):
     agree(gradients(sparse, part, labels[::2]), gradients(dense, part, labels[::2]))
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
 @pytest.mark.parametrize("activation", ["retired DyReLU", "DyReLU"])
 def test_an_image_that_is_not_a_number_gives_a_loss_that_is_none(value, activation, kind):
     sparse = kind.sparse(kind.network(density=0.5, dtype=torch.float32, **kind.networks[activation]))
@@ -274,27 +273,25 @@ def everything(keys, choose, request, images=37):
     return gradients(sparse, *ON_CPU.batch(images, dtype=torch.float32), dense=request["dense"], signs=signs)
 
 
-@pytest.mark.parametrize("dense", [False, True])
-@pytest.mark.parametrize("signs", [False, True])
+@pytest.mark.parametrize("everything_asked", [False, True])
 @pytest.mark.parametrize("keys", ON_CPU.networks.values(), ids=ON_CPU.networks)
-def test_no_bit_of_a_step_depends_on_the_execution(keys, signs, dense):
-    request = {"signs": signs, "dense": dense}
+def test_no_bit_of_a_step_depends_on_the_execution(keys, everything_asked):
+    request = dict.fromkeys(("signs", "dense"), everything_asked)
     found = [everything(keys, choose, request) for choose in ON_CPU.executions.values()]
     for other in found[1:]:
         assert_same_bits(other, found[0])
 
 
-@pytest.mark.parametrize("choose", ["fused", "rows"])
 @pytest.mark.parametrize("keys", ON_CPU.networks.values(), ids=ON_CPU.networks)
-def test_no_bit_of_a_step_depends_on_the_number_of_threads(keys, choose):
+def test_no_bit_of_a_step_depends_on_the_number_of_threads(keys):
     """Dense gradients and sketches included."""
-    on_threads(lambda: everything(keys, executing(choose), {"signs": True, "dense": True}))
+    on_threads(lambda: everything(keys, ON_CPU.executions["mixed"], {"signs": True, "dense": True}))
 
 
 def test_no_bit_of_a_step_depends_on_the_memory_that_was_used_before():
     """Steps and evaluations of other sizes, with other masks, leave anything in it."""
     keys, request = {"activation": "dyrelu", "sharing_ratio": 2}, {"signs": True, "dense": True}
-    expected = everything(keys, by_nonzeros, request)
+    expected = everything(keys, cheapest, request)
     sparse = ON_CPU.sparse(ON_CPU.network(dtype=torch.float32, density=0.01, **keys))
     before = copy.deepcopy(sparse.model.state_dict())
     gradients(sparse, *ON_CPU.batch(70, 16, torch.float32, 1), dense=True)
@@ -305,28 +302,25 @@ def test_no_bit_of_a_step_depends_on_the_memory_that_was_used_before():
         assert_same_bits(found, expected)
 
 
-def test_no_bit_of_the_rest_depends_on_a_request_for_more():
-    found = []
-    for request in ({}, {"dense": True}, {"signs": True}):
-        sparse = ON_CPU.sparse(ON_CPU.network(width=16, density=0.002, dtype=torch.float32))
-        if "signs" in request:
-            request["signs"] = signs_for(sparse)
-        found.append(gradients(sparse, *ON_CPU.batch(dtype=torch.float32), **request))
-    for more in found[1:]:
-        assert all(torch.equal(more[name], tensor) for name, tensor in found[0].items())
+@pytest.mark.parametrize("execution", ["fused", "rows"])
+def test_control_registers_that_other_libraries_have_set_change_nothing(execution):
+    """Denormal numbers are kept in every thread, and the caller finds its own setting again."""
+    model = ON_CPU.network(dtype=torch.float32)
+    images, labels = ON_CPU.batch(37, dtype=torch.float32)
+    images *= 1e-38
 
+    def step():
+        return gradients(ON_CPU.sparse(copy.deepcopy(model), executing(execution)), images, labels)
 
-def test_an_evaluation_between_steps_changes_nothing():
-    found = []
-    for interrupted in (False, True):
-        sparse = ON_CPU.sparse(ON_CPU.network(activation="dyrelu"))
-        gradients(sparse, *ON_CPU.batch())
-        if interrupted:
-            sparse.model.eval()
-            sparse(ON_CPU.batch(10)[0])
-            sparse.model.train()
-        found.append(gradients(sparse, *ON_CPU.batch(number=1), dense=True))
-    assert all(torch.equal(found[1][name], tensor) for name, tensor in found[0].items())
+    expected = on_threads(step, (1, 2))
+    assert 0 < expected["bn1.running_mean"].abs().max() < 1e-38
+    assert torch.set_flush_denormal(True)
+    try:
+        found = on_threads(step, (1, 2))
+        assert (torch.tensor([1e-40]) * 0.5).item() == 0
+    finally:
+        torch.set_flush_denormal(False)
+    assert_same_bits(found, expected)
 
 
 def test_an_images_logits_depend_on_no_other_image():
@@ -358,7 +352,7 @@ def test_weights_that_are_infinite_give_a_loss_that_is_not_a_number(layer):
 
 def test_a_gpu_is_refused():
     with pytest.raises(EastError, match="runs on the CPU, not on cuda"):
-        CpuEngine(ON_CPU.network(), {}, device=torch.device("cuda"), choose=by_nonzeros)
+        CpuEngine(ON_CPU.network(), {}, device=torch.device("cuda"), choose=cheapest)
 
 
 def test_a_network_with_dct_layers_is_refused():
@@ -373,12 +367,3 @@ def test_labels_that_are_no_class_are_refused(label):
     labels[2] = label
     with pytest.raises(EastError, match=f"labels must be from 0 to 9, not .*{label}"):
         gradients(ON_CPU.sparse(ON_CPU.network()), images, labels)
-
-
-def test_it_says_how_layers_are_executed():
-    sparse = ON_CPU.sparse(ON_CPU.network(), ON_CPU.executions["mixed"])
-    gradients(sparse, *ON_CPU.batch())
-    layers = len(sparse.active)
-    executions = sparse.executed().executions
-    assert sum(executions.values()) == layers
-    assert abs(executions["rows"] - layers / 2) <= 1

@@ -5,7 +5,7 @@ from torch import nn
 from east.errors import EastError
 from east.models import ResNet, build_model
 from east.models.dyrelu import dyrelu_units
-from east.sparse.layers import MaskedConv2d, masked_layers
+from east.sparse.layers import masked_layers
 
 
 def on_meta(*args, **kwargs) -> ResNet:
@@ -47,33 +47,11 @@ def test_parameter_counts(name, classes, settings, all_parameters, masked, tenso
     assert len(masked_layers(model)) == tensors
 
 
-@pytest.mark.parametrize(
-    ("name", "settings", "sums"),
-    [
-        ("resnet34", {}, (16_793, 16_883)),
-        ("resnet34", {"sharing_ratio": 2}, (9_273, 9_363)),
-        ("resnet50", {}, (51_323, 51_413)),
-        ("resnet50", {"sharing_ratio": 2}, (28_971, 29_061)),
-    ],
-)
-def test_sums_of_dimensions_that_erk_is_proportional_to(name, settings, sums):
-    for classes, expected in zip((10, 100), sums, strict=True):
-        layers = masked_layers(on_meta(name, classes, **settings))
-        assert sum(sum(layer.weight.shape) for layer in layers.values()) == expected
-
-
 @pytest.mark.parametrize(("name", "units"), [("resnet34", 33), ("resnet50", 49), ("resnet50_imagenet", 49)])
 @pytest.mark.parametrize("sharing_ratio", [None, 2])
 def test_every_activation_is_a_unit_also_in_shared_blocks(name, units, sharing_ratio):
     model = on_meta(name, 10, activation="dyrelu", sharing_ratio=sharing_ratio)
     assert len(dyrelu_units(model)) == units
-
-
-def test_layers_are_registered_from_input_to_output():
-    names = list(masked_layers(on_meta("resnet34", 10)))
-    assert names[:3] == ["conv1", "stages.0.0.conv1", "stages.0.0.conv2"]
-    assert names[7:10] == ["stages.1.0.conv1", "stages.1.0.conv2", "stages.1.0.shortcut.0"]
-    assert names[-1] == "classifier"
 
 
 def test_only_first_blocks_project_their_shortcut():
@@ -125,21 +103,6 @@ def test_a_bottleneck_is_its_formula():
 
 def test_plain_relu_is_a_function_and_not_a_module():
     assert not [module for module in on_meta("resnet34", 10).modules() if isinstance(module, nn.ReLU)]
-
-
-def test_width_scales_every_layer():
-    small = {name: layer.weight.shape for name, layer in masked_layers(on_meta("resnet34", 10, width=8)).items()}
-    large = {name: layer.weight.shape for name, layer in masked_layers(on_meta("resnet34", 10)).items()}
-    assert small.keys() == large.keys()
-    assert all(large[name][0] == 8 * small[name][0] for name in large if name != "classifier")
-
-
-def test_the_stem_has_pytorchs_default_initialisation():
-    torch.manual_seed(1)
-    stem = build_model("resnet34", 10).conv1
-    torch.manual_seed(1)
-    assert isinstance(stem, MaskedConv2d)
-    assert torch.equal(stem.weight, nn.Conv2d(3, 64, 3, bias=False).weight)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The sparse engine equals, to the last bit, the second implementation of docs/arithmetic.md."""
 
 import ast
+import random
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -28,6 +29,7 @@ from tests.reference import sums
 from tests.reference.network import evaluate, train
 from tests.reference.training import Recipe, Training
 from tests.unit.reference_networks import as_reference
+from tests.unit.sparse_engines import CPU, ON_CPU
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -82,10 +84,32 @@ CASES = [
     Case("max-pool", 5, (17, 13), over="all", design=BOTTLENECK, width=2, imagenet_stem=True, dyrelu=True),
     Case("wide", 2, (4, 4), width=17, blocks=(1,)),
 ]
+LARGE = [
+    Case("planes written past the caches", 128, (28, 29), width=1, blocks=(1,)),
+    Case("more channels than a block", 2, (4, 4), width=70, blocks=(1,)),
+]
+
+
+def random_case(seed):
+    """Images of any size, one position or column among them, and parts of a network that suit each other."""
+    draw = random.Random(seed)
+    design = draw.choice((BASIC, BASIC, BOTTLENECK))
+    blocks, sharing = draw.choice((((1,), None), ((1, 1), None), ((2,), None), ((3,), 2)))
+    return Case(
+        str(seed),
+        draw.choice((2, 3, 5, 19, 32, 33, 40)),
+        draw.choice(((1, 1), (1, 7), (2, 1), (2, 65), (3, 20), (5, 3), (8, 8), (9, 13), (17, 9), (33, 5))),
+        design=design,
+        blocks=blocks,
+        sharing=sharing,
+        width=draw.choice((1, 2, 3)) if design is BOTTLENECK else draw.choice((3, 5, 7, 9)),
+        dyrelu=draw.random() < 0.3,
+        imagenet_stem=draw.random() < 0.2,
+    )
 
 
 def network(case):
-    """Output channels have 0, 1, 3, 4 and many non-zeros."""
+    """Output channels have from 0 to 5 and many non-zeros."""
     torch.manual_seed(0)
     parts, stem = Parts(dct=False, dyrelu=case.dyrelu), IMAGENET_STEM if case.imagenet_stem else {}
     model = ResNet(case.design, case.blocks, CLASSES, width=case.width, parts=parts, sharing_ratio=case.sharing, **stem)
@@ -96,7 +120,7 @@ def network(case):
     layers = masked_layers(model)
     for layer in layers.values():
         for channel, mask in enumerate(layer.mask.flatten(1)):
-            wanted = (1, 3, 0, 4, len(mask) // 2)[channel % 5]
+            wanted = (1, 3, 0, 4, len(mask) // 2, 2, 5)[channel % 7]
             mask.copy_(torch.randperm(len(mask)).argsort() < wanted)
     if case.spoilt:
         layers["stages.0.0.conv2"].mask[:, 3:] = False
@@ -113,12 +137,6 @@ def batch(case, number=0):
     if case.spoilt:
         images[0, 0, 0, 0] = torch.nan
     return images, torch.randint(CLASSES, (case.batch,), generator=draw)
-
-
-def executed(execution):
-    """Every layer in this way, or both ways in turn."""
-    ways = ("fused", "rows") if execution == "mixed" else (execution,)
-    return lambda network, nonzeros: {name: ways[i % len(ways)] for i, name in enumerate(nonzeros)}
 
 
 def recipes(case):
@@ -143,17 +161,13 @@ def recipes(case):
 
 
 def sparse_engine(model, active, execution):
-    return CpuEngine(model, active, device=torch.device("cpu"), choose=executed(execution))
-
-
-def same(found, wanted):
-    return np.array_equal(np.asarray(found), np.asarray(wanted), equal_nan=True)
+    return CpuEngine(model, active, device=CPU, choose=ON_CPU.executions[execution])
 
 
 def differences(found, wanted):
     """Names of what differs; zeros of either sign are equal, and so are all NaNs."""
     assert found.keys() == wanted.keys()
-    return [name for name in found if not same(found[name], wanted[name])]
+    return [name for name in found if not np.array_equal(np.asarray(found[name]), wanted[name], equal_nan=True)]
 
 
 def reference_numbers(training):
@@ -189,7 +203,7 @@ def reference_steps(case):
     return steps, evaluate(training.network, images)
 
 
-@pytest.mark.parametrize("execution", ["fused", "rows", "mixed"])
+@pytest.mark.parametrize("execution", ON_CPU.executions)
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
 def test_two_steps_and_an_evaluation_are_the_references(case, execution):
     model, (spec, _) = network(case), recipes(case)
@@ -223,27 +237,33 @@ def reference_gradients(case):
     return parts | {"loss": step.loss, "logits": step.logits, "squared_norms": step.squared_norms}
 
 
-def engine_gradients(case, execution):
-    """The same of the engine."""
+def engine_gradients(case, execution, *, everything=True):
+    """The same of the engine; without dense gradients and norms if these are not asked for."""
     model = network(case)
     active = active_weights(masked_layers(model))
     images, labels = batch(case)
-    request = GradientRequest(dense=True, signs=signs_for(model))
+    request = GradientRequest(dense=True, signs=signs_for(model)) if everything else GradientRequest()
     found = sparse_engine(model, active, execution).gradients(images, CrossEntropy(labels), request)
     weights = {f"{name}.weight" for name in active}
     plain = {name: parameter.grad for name, parameter in model.named_parameters() if name not in weights}
     parts = {f"gradients {name}": gradient for name, gradient in plain.items()}
     parts |= {f"nonzeros {name}": each.gradient for name, each in active.items()}
-    parts |= {f"dense {name}": each.layer.weight.grad for name, each in active.items()}
     parts |= {f"statistics {name}": buffer for name, buffer in model.named_buffers() if "running" in name}
-    return parts | {"loss": found.loss, "logits": found.logits, "squared_norms": found.squared_norms}
+    parts |= {"loss": found.loss, "logits": found.logits}
+    if everything:
+        parts |= {f"dense {name}": each.layer.weight.grad for name, each in active.items()}
+        parts["squared_norms"] = found.squared_norms
+    return parts
 
 
-@pytest.mark.parametrize("case", [SHARED, BOTTLENECKS], ids=["basic", "bottleneck"])
+@pytest.mark.parametrize("case", [SHARED, *LARGE, *map(random_case, range(28))], ids=lambda case: case.name)
 def test_all_gradients_are_the_references(case):
+    """Channels that nothing reads are left out unless more is asked for."""
     wanted = reference_gradients(case)
-    for execution in ("fused", "rows"):
+    asked_for = {name: found for name, found in wanted.items() if not name.startswith(("dense", "squared"))}
+    for execution in ON_CPU.executions:
         assert differences(engine_gradients(case, execution), wanted) == []
+        assert differences(engine_gradients(case, execution, everything=False), asked_for) == []
 
 
 @pytest.mark.parametrize("case", [SEGMENTED, WIDER], ids=lambda case: case.name)

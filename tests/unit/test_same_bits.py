@@ -10,13 +10,10 @@ from pathlib import Path
 import pytest
 
 from east.engine.cpu import library
-from tests.unit.same_bits import CHECKSUMS, specs
+from tests.unit.same_bits import CHECKSUMS, specs, train_all
 
 COMMITTED = json.loads(CHECKSUMS.read_text())
 ROOT = Path(__file__).parents[2]
-TRAIN = "from tests.unit import same_bits; import runpy; runpy.run_module('tests.unit.same_bits', run_name='__main__')"
-WITHOUT_VECTORS = "resnet50-exact"
-"""Without a fused multiply-add of the processor, kernels take ten times as long, so one run must do."""
 
 ANOTHER_MACHINE = {
     "ATEN_CPU_CAPABILITY": "default",
@@ -28,10 +25,11 @@ ANOTHER_MACHINE = {
 """Has libraries believe in a processor without wide vectors."""
 
 
-def trained(code, data_dir, folder, runs, threads, **environment):
-    arguments = [str(data_dir), str(folder), ",".join(runs), *map(str, threads)]
+def trained(data_dir, folder, threads, **environment):
+    """The checksums found by a process of its own."""
+    runs = [f"{name}={count}" for name, count in threads.items()]
     finished = subprocess.run(
-        [sys.executable, "-c", code, *arguments],
+        [sys.executable, "-m", "tests.unit.same_bits", str(data_dir), str(folder), *runs],
         cwd=ROOT,
         env=os.environ | environment,
         capture_output=True,
@@ -42,8 +40,8 @@ def trained(code, data_dir, folder, runs, threads, **environment):
     return json.loads(finished.stdout)
 
 
-def expected(runs, threads):
-    return {name: {str(count): COMMITTED[name] for count in threads} for name in runs}
+def committed(names):
+    return {name: COMMITTED[name] for name in names}
 
 
 def test_each_run_has_a_committed_checksum():
@@ -51,33 +49,36 @@ def test_each_run_has_a_committed_checksum():
     assert len(set(COMMITTED.values())) == len(COMMITTED)
 
 
-@pytest.mark.parametrize(("part", "threads"), [(0, (1, 7)), (1, (2, 3))], ids=["1 and 7 threads", "2 and 3 threads"])
-def test_the_widest_vectors_and_any_number_of_threads(part, threads, data_dir, tmp_path):
-    runs = list(COMMITTED)[part::2]
-    assert trained(TRAIN, data_dir, tmp_path, runs, threads) == expected(runs, threads)
+@pytest.mark.usefixtures("one_thread")
+def test_the_widest_vectors_and_any_number_of_threads(data_dir, tmp_path):
+    threads = dict(zip(COMMITTED, (1, 7, 2, 3, 3, 1, 7, 2), strict=True))
+    assert train_all(threads, tmp_path, data_dir) == COMMITTED
 
 
-@pytest.mark.parametrize(("part", "threads"), [(1, (1,)), (0, (3,))], ids=["1 thread", "3 threads"])
-def test_avx2_and_libraries_that_believe_in_less(part, threads, data_dir, tmp_path):
+def test_avx2_and_libraries_that_believe_in_less(data_dir, tmp_path):
     if "avx2" not in library.supported_levels():
         pytest.skip("this processor has no AVX2")
-    runs = list(COMMITTED)[part::2]
+    threads = {"east-sketch": 1, "resnet50-sketch": 3, "rigl-exact": 1, "adam-exact": 3}
     environment = ANOTHER_MACHINE | {"EAST_VECTOR": "avx2"}
-    assert trained(TRAIN, data_dir, tmp_path, runs, threads, **environment) == expected(runs, threads)
+    assert trained(data_dir, tmp_path, threads, **environment) == committed(threads)
 
 
 def test_no_vectors_and_an_empty_cache(data_dir, tmp_path):
-    cache = {"EAST_VECTOR": "baseline", "EAST_CACHE_DIR": str(tmp_path / "cache")}
-    assert trained(TRAIN, data_dir, tmp_path, [WITHOUT_VECTORS], [2], **cache) == expected([WITHOUT_VECTORS], [2])
+    """One run must do: without a fused multiply-add of the processor, kernels take ten times as long."""
+    environment = {"EAST_VECTOR": "baseline", "EAST_CACHE_DIR": str(tmp_path / "cache"), "EAST_KERNEL_FLAGS": "-O1"}
+    assert trained(data_dir, tmp_path, {"resnet50-exact": 2}, **environment) == committed(["resnet50-exact"])
 
 
 @pytest.mark.slow
-def test_another_order_of_one_sum_is_noticed(data_dir, tmp_path):
+@pytest.mark.usefixtures("one_thread")
+def test_another_order_of_one_sum_is_noticed(data_dir, tmp_path, monkeypatch):
     sources = shutil.copytree(library.SOURCES, tmp_path / "kernels")
     text, order, another = (sources / "arithmetic.h").read_text(), "segment_positions = 64", "segment_positions = 48"
     assert order in text
     (sources / "arithmetic.h").write_text(text.replace(order, another))
-    code = f"from pathlib import Path; from east.engine.cpu import library; library.SOURCES = Path({str(sources)!r})"
-    fast = {"EAST_CACHE_DIR": str(tmp_path / "cache"), "EAST_KERNEL_FLAGS": "-O1"}
-    found = trained(f"{code}; {TRAIN}", data_dir, tmp_path, ["rigl-sketch"], [1], **fast)
-    assert found["rigl-sketch"]["1"] != COMMITTED["rigl-sketch"]
+    monkeypatch.setattr(library, "SOURCES", sources)
+    monkeypatch.setattr(library, "_load_once", library._load_once.__wrapped__)
+    monkeypatch.setenv("EAST_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("EAST_KERNEL_FLAGS", "-O0")
+    found = train_all({"rigl-sketch": 1}, tmp_path, data_dir)
+    assert found != committed(found)

@@ -1,10 +1,12 @@
 import math
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from east.errors import EastError
+from east.models import build_model
 from east.sparse.distribution import (
     allocate,
     budget,
@@ -13,27 +15,13 @@ from east.sparse.distribution import (
     erk_counts,
     uniform_counts,
 )
-
-STAGES = [(64, 3, 64), (128, 4, 64), (256, 6, 128), (512, 3, 256)]
-
-
-def resnet34_shapes(classes=10):
-    shapes = {"stem": (64, 3, 3, 3)}
-    for stage, (width, blocks, before) in enumerate(STAGES, start=1):
-        for block in range(blocks):
-            inputs = before if block == 0 else width
-            shapes[f"{stage}.{block}.conv1"] = (width, inputs, 3, 3)
-            shapes[f"{stage}.{block}.conv2"] = (width, width, 3, 3)
-            if block == 0 and stage > 1:
-                shapes[f"{stage}.{block}.shortcut"] = (width, inputs, 1, 1)
-    return shapes | {"classifier": (classes, 512)}
+from east.sparse.layers import masked_layers
 
 
-def test_shapes_are_those_of_resnet34():
-    shapes = resnet34_shapes()
-    assert len(shapes) == 37
-    assert sum(math.prod(shape) for shape in shapes.values()) == 21_265_088
-    assert sum(sum(shape) for shape in shapes.values()) == 16_793
+def resnet34_shapes():
+    with torch.device("meta"):
+        layers = masked_layers(build_model("resnet34", 10))
+    return {name: tuple(layer.weight.shape) for name, layer in layers.items()}
 
 
 @pytest.mark.parametrize(
@@ -44,17 +32,17 @@ def test_shapes_are_those_of_resnet34():
             10_632,
             10_633,
             {
-                "stem": 46,
-                "1.0.conv1": 85,
-                "2.0.conv1": 125,
-                "2.0.shortcut": 123,
-                "2.1.conv1": 166,
-                "3.0.conv1": 247,
-                "3.0.shortcut": 244,
-                "3.1.conv2": 328,
-                "4.0.conv1": 490,
-                "4.0.shortcut": 488,
-                "4.2.conv2": 652,
+                "conv1": 46,
+                "stages.0.0.conv1": 85,
+                "stages.1.0.conv1": 125,
+                "stages.1.0.shortcut.0": 123,
+                "stages.1.1.conv1": 166,
+                "stages.2.0.conv1": 247,
+                "stages.2.0.shortcut.0": 244,
+                "stages.2.1.conv2": 328,
+                "stages.3.0.conv1": 490,
+                "stages.3.0.shortcut.0": 488,
+                "stages.3.2.conv2": 652,
                 "classifier": 330,
             },
         ),
@@ -62,7 +50,14 @@ def test_shapes_are_those_of_resnet34():
             0.0001,
             2_126,
             2_127,
-            {"stem": 9, "1.0.conv1": 17, "2.0.shortcut": 25, "3.1.conv1": 66, "4.0.shortcut": 97, "classifier": 66},
+            {
+                "conv1": 9,
+                "stages.0.0.conv1": 17,
+                "stages.1.0.shortcut.0": 25,
+                "stages.2.1.conv1": 66,
+                "stages.3.0.shortcut.0": 97,
+                "classifier": 66,
+            },
         ),
     ],
 )

@@ -139,12 +139,6 @@ def test_recorded_steps_are_eager_ones_to_the_last_bit(case):
     check_equal(Training(Tapes(), **case).run(numbers), Training(**case).run(numbers))
 
 
-@pytest.mark.parametrize("case", [CASES["sketch"], CASES["adam"]], ids=["sgd", "adam"])
-def test_room_for_more_active_weights_changes_no_bit(case):
-    numbers = range(1, 3 * EPOCH + 1)
-    check_equal(Training(**case).run(numbers), Training(capacity=None, **case).run(numbers))
-
-
 def test_no_step_is_recorded_again_when_masks_density_learning_rate_or_beta_change():
     training = Training(recorder := Tapes(), betas=[1.0, 0.5, 0.25, 0.125])
     training.run(range(1, 2 * EPOCH + 1), {3: 0.12, 8: 0.05})
@@ -178,19 +172,6 @@ def test_there_is_one_recording_more_where_the_clip_does_not_measure():
     training = Training(recorder := Tapes(), clip=ClipSpec(norm=0.5, scope="dense", every=2))
     training.run(range(1, 4 * EPOCH + 1), {})
     assert len(recorder.tapes) == 4
-
-
-def addresses(training):
-    state = [value for slots in training.optimizer.state.values() for value in slots.values()]
-    active = [part for w in training.active.values() for part in (w.positions, w.values, w.padding)]
-    return [tensor.data_ptr() for tensor in [*training.model.parameters(), *state, *active]]
-
-
-def test_masks_change_in_memory_that_stays():
-    training = Training(Tapes()).run(range(1, 3))
-    before = addresses(training)
-    training.run(range(3, 11), {3: 0.12, 5: 0.2, 8: 0.01})
-    assert addresses(training) == before
 
 
 @pytest.mark.parametrize("last", [4, 7, 10])
@@ -237,26 +218,26 @@ def test_an_unknown_step_is_refused():
 
 @pytest.mark.slow
 def test_compiled_steps_are_eager_ones_up_to_rounding_and_compiled_once():
-    """Over updates of the masks, of the learning rate and of β; for each batch size and phase of DyReLU."""
+    """Over updates of the masks, of the learning rate and of β; for each phase of DyReLU."""
     # Not at the top: PyTorch's compiler takes seconds to import, and no other test here needs it.
     from torch._dynamo.testing import CompileCounterWithBackend
 
     torch._dynamo.reset()
-    numbers = range(1, 4 * EPOCH + 1)
-    training, counter = Training(betas=[1.0, 0.5, 0.25, 0.0]), CompileCounterWithBackend("aot_eager")
+    numbers = [number for number in range(1, 3 * EPOCH) if number % EPOCH]  # without the smaller last batches
+    training, counter = Training(betas=[1.0, 0.5, 0.0]), CompileCounterWithBackend("aot_eager")
     training.engine._training = CompiledNetwork(training.model, counter)
     found, expected = training.run(numbers).state(), Training(betas=training.betas).run(numbers).state()
-    assert counter.frame_count == 4
+    assert counter.frame_count == 2
     for name, value in found.items():
         torch.testing.assert_close(value, expected[name], rtol=1e-2, atol=1e-3, msg=name)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("phasing", [None, {"start": 1.0, "end": 3.0, "freeze": True}], ids=["plain", "DyReLU"])
 def test_a_run_of_recorded_steps_leaves_the_files_of_an_eager_one_even_if_it_is_cut(
-    tmp_path, tiny_spec, data_dir, monkeypatch, phasing
+    tmp_path, tiny_spec, data_dir, monkeypatch
 ):
-    spec = changed(tiny_spec, model={"activation": "dyrelu" if phasing else "relu"}, phasing=phasing)
+    phasing = {"start": 1.0, "end": 3.0, "freeze": True}
+    spec = changed(tiny_spec, model={"activation": "dyrelu"}, phasing=phasing)
     resources = run.Resources(device="cpu", engine="dense", threads=1, data_dir=data_dir)
     expected = run.train(spec, tmp_path / "eager", resources)
     recorders = []

@@ -1,4 +1,4 @@
-"""Trainings under the sparse engine: the same as under the dense one, and resumed to the last bit."""
+"""Trainings under the sparse engine: the same as under the dense one, which may take them over."""
 
 import pytest
 import torch
@@ -17,11 +17,6 @@ from tests.unit.test_training_loop import Interrupted, changed, combined, interr
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 CPU = torch.device("cpu")
-
-
-def without_dct(spec):
-    """The sparse engine does not execute DCT layers."""
-    return changed(spec, model={"dct": False})
 
 
 class Training:
@@ -100,7 +95,7 @@ def test_updates_of_the_masks_are_the_same_under_both_engines(tiny_spec, data_di
 
 @pytest.mark.slow
 def test_a_training_with_all_parts_and_adam_is_the_same_under_both_engines(tiny_spec, data_dir):
-    spec = changed(without_dct(combined(tiny_spec)), phasing=None)
+    spec = changed(combined(tiny_spec), model={"dct": False}, phasing=None)
     check_same_training(with_updates(spec, 10, 2), data_dir, updates=5, tolerance=1e-6)
 
 
@@ -114,40 +109,6 @@ def test_single_precision_follows_double_until_a_rounding_decides(tiny_spec, dat
 
 def resources(data_dir, engine="sparse", threads=1):
     return Resources(device="cpu", engine=engine, threads=threads, data_dir=data_dir)
-
-
-def check_resuming(spec, folder, data_dir, epochs, expected, threads=1):
-    """A run that is cut off after each of some epochs leaves the files of one that is not."""
-    for epoch in epochs:
-        with pytest.raises(Interrupted):
-            train(spec, folder, resources(data_dir, threads=threads), interrupt_at(epoch))
-    summary = train(spec, folder, resources(data_dir, threads=threads))
-    assert (summary.engine, summary.attempts) == ("sparse", len(epochs) + 1)
-    assert results(folder) == results(expected)
-
-
-def test_an_interrupted_run_resumes_to_the_same_files(whole, tmp_path, short_spec, data_dir):
-    check_resuming(short_spec, tmp_path, data_dir, [1, 2], whole / "sparse")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("threads", [1, 2])
-def test_the_composition_of_all_resumes_to_the_same_files(tmp_path, tiny_spec, data_dir, threads):
-    train(without_dct(combined(tiny_spec)), tmp_path / "whole", resources(data_dir, threads=threads))
-    check_resuming(without_dct(combined(tiny_spec)), tmp_path / "parts", data_dir, [1, 2], tmp_path / "whole", threads)
-
-
-@pytest.mark.slow
-def test_an_interrupted_run_with_two_threads_resumes_to_the_same_files(tmp_path, short_spec, data_dir):
-    """Where other processes keep the cores busy, two threads spend most of their time waiting for each other."""
-    train(short_spec, tmp_path / "whole", resources(data_dir, threads=2))
-    check_resuming(short_spec, tmp_path / "parts", data_dir, [1, 2], tmp_path / "whole", threads=2)
-
-
-@pytest.mark.parametrize("threads", [2, 3])
-def test_the_number_of_threads_changes_no_byte_of_a_run(whole, tmp_path, short_spec, data_dir, threads):
-    train(short_spec, tmp_path, resources(data_dir, threads=threads))
-    assert results(tmp_path) == results(whole / "sparse")
 
 
 @pytest.mark.parametrize(("first", "second"), [("dense", "sparse"), ("sparse", "dense")])
@@ -170,20 +131,6 @@ def test_a_checkpoint_of_the_other_engine_is_taken_over_to_the_last_bit(whole, t
         train(short_spec, tmp_path, resources(data_dir, "sparse"), interrupt_at(3))
     train(short_spec, tmp_path, resources(data_dir, "dense"))
     assert results(tmp_path) == results(whole / "sparse")
-
-
-@pytest.mark.slow
-def test_accuracies_are_close_under_both_engines(tmp_path, tiny_spec, data_dir):
-    """Rounding makes two runs differ after some updates as two seeds do, so means of seeds are compared."""
-
-    def mean_accuracy(engine):
-        specs = [changed(with_updates(tiny_spec, 40, 15), seed=seed) for seed in (1, 2, 3)]
-        runs = [train(spec, tmp_path / engine / str(spec.seed), resources(data_dir, engine)) for spec in specs]
-        return sum(run.final_test_accuracy for run in runs) / len(runs)
-
-    dense, sparse = mean_accuracy("dense"), mean_accuracy("sparse")
-    assert min(dense, sparse) > 70
-    assert abs(dense - sparse) < 6
 
 
 @pytest.mark.parametrize("batch_size", [64, 128])

@@ -73,13 +73,12 @@ def test_hooks_are_called_at_every_moment_in_order(begin, short_spec):
     assert Counter(first.moments)["batch"] == 3 * (STEPS + 2)
 
 
-@pytest.mark.parametrize("places", [[4], [6], [3, 4, 13]], ids=str)
-def test_a_training_that_pauses_goes_on_as_if_it_had_not(begin, short_spec, places, tmp_path, monkeypatch):
+def test_a_training_that_pauses_goes_on_as_if_it_had_not(begin, short_spec, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     whole, parts = Tracing(), Tracing()
     run_loop(begin(short_spec), [whole])
     training = begin(short_spec)
-    for place in places:
+    for place in (3, 4, STEPS, 13):
         assert run_loop(training, [parts], until=place) == "paused"
         assert training.steps_done == place
         training = begin(short_spec, training.state_dict())

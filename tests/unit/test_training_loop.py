@@ -116,18 +116,7 @@ def test_saved_weights_are_zero_where_their_mask_is_off(finished):
         assert (weights[name.removesuffix("mask") + "weight"][~mask] == 0).all()
 
 
-def test_the_same_run_twice_gives_the_same_files(finished, tmp_path, tiny_spec, resources):
-    train(tiny_spec, tmp_path / "run", resources)
-    assert results(tmp_path / "run") == results(finished[0])
-
-
-def test_another_seed_gives_another_run(finished, tmp_path, tiny_spec, resources):
-    other = train(tiny_spec.model_copy(update={"seed": 5}), tmp_path / "run", resources)
-    assert other.fingerprint != finished[1].fingerprint
-    assert (tmp_path / "run" / "metrics.csv").read_bytes() != (finished[0] / "metrics.csv").read_bytes()
-
-
-@pytest.mark.parametrize("epochs", [[1], [2], [3], [4], [1, 2, 3]])
+@pytest.mark.parametrize("epochs", [[4], [1, 2, 3]])
 def test_an_interrupted_run_resumes_to_the_same_files(finished, tmp_path, tiny_spec, resources, epochs):
     for epoch in epochs:
         with pytest.raises(Interrupted):
@@ -171,18 +160,6 @@ def test_what_computed_each_part_is_recorded_as_it_was_when_its_process_began(
     assert summary.dataset_digest == records[0]["dataset_digest"] is not None
 
 
-@pytest.mark.parametrize("estimator", ["sketch", "exact"])
-def test_a_run_that_holds_the_norm_of_its_clip_resumes_to_the_same_files(tmp_path, tiny_spec, resources, estimator):
-    """An epoch has six steps, so with `every: 4` the second one begins with the norm that step 5 measured."""
-    clip = {"norm": 1.0, "scope": "dense", "estimator": estimator, "every": 4}
-    spec = changed(tiny_spec, training={"gradient_clip": clip, "epochs": 2})
-    train(spec, tmp_path / "whole", resources)
-    with pytest.raises(Interrupted):
-        train(spec, tmp_path / "parts", resources, interrupt_at(1))
-    train(spec, tmp_path / "parts", resources)
-    assert results(tmp_path / "parts") == results(tmp_path / "whole")
-
-
 def combined(spec):
     """EAST Combined with Adam, so that every part of the state exists: scales, DyReLU that fades, moments."""
     return changed(
@@ -194,12 +171,12 @@ def combined(spec):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("epoch", [1, 2])
-def test_the_composition_of_all_resumes_to_the_same_files(tmp_path, tiny_spec, resources, epoch):
+def test_the_composition_of_all_resumes_to_the_same_files(tmp_path, tiny_spec, resources):
     spec = combined(tiny_spec)
     whole = train(spec, tmp_path / "whole", resources)
-    with pytest.raises(Interrupted):
-        train(spec, tmp_path / "parts", resources, interrupt_at(epoch))
+    for epoch in (1, 2):
+        with pytest.raises(Interrupted):
+            train(spec, tmp_path / "parts", resources, interrupt_at(epoch))
     train(spec, tmp_path / "parts", resources)
     assert results(tmp_path / "parts") == results(tmp_path / "whole")
     assert whole.parameters["dyrelu"] == 0
@@ -207,30 +184,17 @@ def test_the_composition_of_all_resumes_to_the_same_files(tmp_path, tiny_spec, r
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("moments", [(0.0, 0.5), (2.5,), (1.0, 1.5, 2.0)])
-def test_a_run_killed_at_any_moment_resumes_to_the_same_files(finished, tmp_path, tiny_spec, data_dir, moments):
+def test_a_run_killed_at_any_moment_resumes_to_the_same_files(finished, tmp_path, tiny_spec, data_dir, resources):
+    """`make campaign` kills hundreds of them."""
     command = [sys.executable, "-m", "east", "train", "--run", tiny_spec.canonical_json(), "--out", str(tmp_path)]
     command += ["--data-dir", str(data_dir), "--device", "cpu", "--threads", "1"]
-    for moment in moments:
+    for seconds in (0.0, 0.1):
         process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         process.stderr.readline()  # the first epoch of this attempt is done
-        time.sleep(moment / 5)
+        time.sleep(seconds)
         process.send_signal(signal.SIGKILL)
-        process.communicate()  # where the machine is quick, the last kill may come after the end
-    subprocess.run(command, check=True)
-    assert results(tmp_path) == results(finished[0])
-
-
-def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_it_used(finished, tmp_path, tiny_spec, resources, capsys):
-    with pytest.raises(Interrupted):
-        train(tiny_spec, tmp_path, resources, interrupt_at(3))
-    newest = tmp_path / "checkpoint-000003.pt"
-    content = bytearray(newest.read_bytes())
-    content[len(content) // 2] ^= 1
-    newest.write_bytes(content)
+        process.communicate()
     train(tiny_spec, tmp_path, resources)
-    assert "checkpoint-000003.pt is damaged" in capsys.readouterr().err
-    assert (tmp_path / "checkpoint-000003.damaged").exists()
     assert results(tmp_path) == results(finished[0])
 
 
@@ -319,25 +283,6 @@ def test_a_network_is_finite_if_all_its_parameters_and_statistics_are(tiny_spec,
     assert is_finite(model)
     model.state_dict()[name].view(-1)[-1] = value
     assert not is_finite(model)
-
-
-def test_dyrelu_fades_and_its_parameters_leave_the_saved_model(tmp_path, tiny_spec, resources):
-    spec = changed(
-        tiny_spec,
-        model={"activation": "dyrelu"},
-        phasing={"start": 1.0, "end": 3.0, "freeze": False},
-        training={"epochs": 3},
-    )
-    train(spec, tmp_path, resources)
-    assert [float(row["beta"]) for row in rows(tmp_path / "metrics.csv")] == [1.0, 0.5, 0.0]
-    plain = initial_model(tiny_spec, 10).state_dict()
-    assert load_file(tmp_path / "weights.safetensors").keys() == plain.keys()
-
-
-def test_fixed_masks_stay_as_they_were_drawn(tmp_path, tiny_spec, resources):
-    spec = changed(tiny_spec, cycle=None, sparsity={"topology": "fixed"}, training={"epochs": 2})
-    train(spec, tmp_path, resources)
-    assert [row["kind"] for row in rows(tmp_path / "updates.csv")] == ["initial"]
 
 
 def test_the_first_weights_depend_on_the_seed_and_not_on_the_global_random_state(tiny_spec):

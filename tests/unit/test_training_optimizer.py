@@ -155,19 +155,6 @@ def test_where_all_weights_are_active_the_state_is_that_of_the_dense_weight(make
 
 
 @EITHER
-def test_off_weights_stay_zero_without_being_masked_again(make):
-    model = network()
-    optimizer = make(model, active := active_weights(masked_layers(model)))
-    for step in range(3):
-        set_gradients(model, step)
-        take_gradients(active)
-        optimizer.step(0.1)
-    for layer in masked_layers(model).values():
-        assert (layer.weight[~layer.mask] == 0).all()
-        assert not torch.signbit(layer.weight[~layer.mask]).any()
-
-
-@EITHER
 @pytest.mark.parametrize("before", [torch.contiguous_format, torch.channels_last], ids=["contiguous", "channels-last"])
 @pytest.mark.parametrize("after", [torch.contiguous_format, torch.channels_last], ids=["contiguous", "channels-last"])
 def test_saved_state_continues_the_same_way_in_any_memory_format(make, before, after):

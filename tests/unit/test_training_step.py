@@ -12,22 +12,18 @@ from east.models import build_model
 from east.seeding import torch_generator as generator
 from east.sparse.active import active_weights
 from east.sparse.layers import apply_masks, masked_layers
-from east.sparse.masks import Allocation, initialise_masks
 from east.training.clip import GradientClip
 from east.training.optimizer import Sgd
 from east.training.step import TrainingStep
+from tests.unit.sparse_engines import CPU, draw_masks
 
-CPU = torch.device("cpu")
 SGD = {"momentum": 0.9, "nesterov": True, "weight_decay": 1e-4}
 
 
 def network():
     torch.manual_seed(0)
     model = build_model("resnet34", 10, width=4)
-    layers = masked_layers(model)
-    shapes = {name: tuple(layer.weight.shape) for name, layer in layers.items()}
-    allocation = Allocation(shapes, "erk", sum(layer.weight.numel() for layer in layers.values()))
-    initialise_masks(layers, allocation.counts(0.1), seed=1)
+    draw_masks(model, 0.1)
     return model
 
 
@@ -99,17 +95,3 @@ def test_a_step_needs_no_dense_gradient_that_it_has_not_asked_for(clip):
         for step in steps:
             step(*batch(number), 0.1, number, dense_gradients=number == 2)
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
-
-
-def test_after_a_change_of_the_masks_dropped_weights_are_zero_and_training_goes_on():
-    model = network()
-    step = step_of(model, ClipSpec(norm=1.0, scope="dense"))
-    step(*batch(1), 0.1, 1, dense_gradients=True)
-    for layer in masked_layers(model).values():
-        layer.mask.copy_(torch.rand(layer.mask.shape, generator=generator(0, "mask")) < 0.2)
-    step.masks_changed()
-    for number in range(2, 5):
-        step(*batch(number), 0.1, number, dense_gradients=False)
-    for layer in masked_layers(model).values():
-        assert (layer.weight[~layer.mask] == 0).all()
-        assert (layer.weight[layer.mask] != 0).any()
