@@ -104,8 +104,8 @@ class PartSeconds:
 
     Args:
         step: an optimizer step, its batch included.
-        dense_gradients: what a step takes longer that finds the gradients of off weights too.
-        update: a change of the masks, and what the step after it takes longer.
+        dense_gradients: extra time of a step that finds the gradients of off weights too.
+        update: a change of the masks, and the extra time of the step after it.
         evaluation: the accuracy on all validation and test images.
     """
 

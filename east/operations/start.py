@@ -44,8 +44,8 @@ def time_start(spec: RunSpec, conditions: Conditions) -> tuple[float, tuple[str,
         conditions: device, engine, threads and processes.
 
     Returns:
-        Seconds of a process but for its `EPOCHS` epochs, checkpoints included, with what the first epoch takes longer
-        than the second; and what the process warned of.
+        Seconds of a process outside its `EPOCHS` epochs, checkpoints included, plus the extra time of its first epoch
+        over its second; and what the process warned of.
 
     Raises:
         EastError: a process fails; with its last words.

@@ -1,7 +1,8 @@
 """The training loop: epochs of steps, each followed by a mask update where one is due, and an evaluation.
 
-This is the procedure of the paper (Section A.1 and C, Table B.1), top to bottom, in `run_loop`. What happens besides
-(checkpoints, signals, files, a progress bar) is attached by hooks (`east.training.hooks`), in `east.training.run`.
+This is the procedure of the paper (Sections A.1 and C, Table B.1). `run_loop` begins and ends it, `_train` is the loop.
+Everything else hangs on hooks (`east.training.hooks`): checkpoints and files in `east.training.run`, progress and
+signals in `east train`.
 """
 
 import math
@@ -25,7 +26,8 @@ def run_loop(training: Training, hooks: Sequence[Hook] = (), *, until: int | Non
     Args:
         training: the run; it is changed.
         hooks: called in this order at each moment of the loop.
-        until: the step (counted from 1, over the whole training) after which to pause; None trains to the end.
+        until: the step (counted from 1, over the whole training) after which to pause; None, or a step that is done
+            already, trains to the end.
 
     Returns:
         Why it ended.
@@ -56,10 +58,10 @@ def _train(training: Training, hooks: Hook, until: int | None) -> Ending:
             hooks.before_batch(training)
             step = training.steps_done + 1
 
-            # Forward, backward, clip, optimizer step: `TrainingStep` in east/training/step.py. Gradients of off weights
-            # are computed only where the masks change by them.
+            # Forward, backward, clip, optimizer step: `TrainingStep` in east/training/step.py. Where growth needs them,
+            # gradients of off weights as well; `change_masks` finds them in `weight.grad`.
             loss, correct = training.parts.step(images, labels, lr, step, dense_gradients=masks.needs_gradient(step))
-            training.sums.add(loss, correct, len(labels))
+            training.sums.add(loss, correct, len(labels))  # counts the step as done
 
             # Drop and grow, where the timetable has it.
             update = change_masks(training, step)
@@ -73,7 +75,10 @@ def _train(training: Training, hooks: Hook, until: int | None) -> Ending:
 
 
 def fade_dyrelu(training: Training, epoch: int) -> None:
-    """Set DyReLU's β for an epoch; at β = 0 its parameters leave the network and the optimizer."""
+    """Set DyReLU's β for an epoch (DyReLU phasing); at β = 0 its parameters leave network and optimizer.
+
+    A resumed run comes here with parameters that have left, or are frozen, already; then nothing changes.
+    """
     if training.spec.phasing is None:
         return
     beta, optimizer = training.schedule.beta(epoch), training.parts.optimizer

@@ -73,7 +73,7 @@ class TrainingStep:
     ) -> tuple[Tensor, Tensor]:
         """All of a step that is done on the device; the arguments and the result are those of `__call__`.
 
-        The learning rate may be a tensor, see `Optimizer.step`. Of the number, all that counts is whether the clip
+        The learning rate may be a tensor, see `Optimizer.step`. The number only decides whether the clip
         measures its norm.
         """
         self.optimizer.zero_grad()

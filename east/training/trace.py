@@ -31,7 +31,7 @@ def is_traced(step: int) -> bool:
 def trace_record(model: nn.Module, parts: "Assembly", step: int, epoch: int, events: Sequence[str]) -> TraceRecord:
     """The row of this moment: `step` steps are done; the events say why there is a row.
 
-    Of a masked weight only the active ones are looked at, so a digest costs what goes with the non-zeros.
+    Only the active entries of a masked weight are read, so the cost grows with the non-zeros.
     """
     masked = {f"{name}.weight": weights for name, weights in parts.active.items()}
     masks = {f"{name}.mask" for name in parts.active}

@@ -14,7 +14,7 @@ from east.models.resnet import ResNet
 from east.sparse.active import ActiveWeights
 from east.sparse.layers import MaskedConv2d, MaskedLinear, masked_layers
 
-GradientKey = tuple[bool, int, int, int]
+GradientKey = tuple[bool, bool, int, int, int]
 """Whether an activation is lasting, and its shape."""
 
 
@@ -37,6 +37,7 @@ class Activation:
     Attributes:
         channels, height, width: its size for one image.
         lasting: whether it is the output of a block or of the stem, and not one inside a block.
+        pooled: whether a max-pool reads it, whose gradient cannot be found in place even where both are one position.
         producer: the node that writes it; None for the images.
         readers: the units whose convolution reads it.
     """
@@ -45,6 +46,7 @@ class Activation:
     height: int
     width: int
     lasting: bool
+    pooled: bool = False
     producer: "Unit | Pool | None" = field(default=None, repr=False)
     readers: list["Unit"] = field(default_factory=list, repr=False)
 
@@ -60,7 +62,7 @@ class Activation:
         Along the outputs of blocks of one size, a gradient becomes that of the block before in place. Inside a block,
         one is used up before the next one is written.
         """
-        return (self.lasting, *self.shape)
+        return (self.lasting, self.pooled, *self.shape)
 
 
 @dataclass(eq=False)
@@ -197,6 +199,7 @@ class _Describer:
         if model.max_pool:
             window = POOL_WINDOW
             y = Activation(x.channels, window.outputs(x.height), window.outputs(x.width), lasting=True)
+            x.pooled = True
             y.producer = Pool(x, y)
             self.nodes.append(y.producer)
             x = y
