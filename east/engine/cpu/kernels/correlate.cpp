@@ -65,66 +65,99 @@ struct Rows {
     const T* operator[](int64_t row) const { return first + row * stride; }
 };
 
-// The three columns of one kernel row of a 3x3 convolution of stride 1: x stays in registers from one column to the next.
-// Each sum waits for its own last product, so the sums of two registers take turns.
-template <typename T>
-inline void add_kernel_row(const Geometry& g, const Rows<T>& x, const T* sketch, const Segment& segment, int32_t kernel_row,
-                           LaneSums<T>* sums) {
+// Input channels that are correlated at once: each sum waits for its own last product, so many sums take turns.
+constexpr int32_t at_once = 2;
+
+// The three columns of one kernel row of a 3x3 convolution of stride 1, for some input channels: x stays in registers from one
+// column to the next.
+template <int channels, typename T>
+inline void add_kernel_row(const Geometry& g, const Rows<T>* x, const T* sketch, const Segment& segment, int32_t kernel_row,
+                           LaneSums<T> (*sums)[3]) {
     using V = Vector<T>;
-    constexpr int at_once = V::count < 2 ? 1 : 2;
+    constexpr int registers = V::count >= 2 && (channels == 1 || EAST_VECTOR_BYTES == 64) ? 2 : 1;
+    constexpr int count = channels * registers;
     const int32_t offset = kernel_row - 1;
     const int32_t begin = std::max(segment.row_begin, -offset), end = std::min(segment.row_end, g.in_height - offset);
-    for (int r = 0; r < V::count; r += at_once) {
-        typename V::Register left[at_once], centre[at_once], right[at_once];
-        for (int i = 0; i < at_once; ++i) left[i] = centre[i] = right[i] = V::zero();
+    for (int r = 0; r < V::count; r += registers) {
+        typename V::Register left[count], centre[count], right[count];
+        for (int i = 0; i < count; ++i) left[i] = centre[i] = right[i] = V::zero();
         for (int32_t row = begin; row < end; ++row) {
-            const T* from = x[row + offset] + r * V::width;
+            const T* from[count];
+            for (int i = 0; i < count; ++i) from[i] = x[i / registers][row + offset] + (r + i % registers) * V::width;
             const T* at = sketch + (row - segment.row_begin) * g.out_row() + r * V::width;
-            typename V::Register before[at_once], here[at_once];
-            for (int i = 0; i < at_once; ++i) here[i] = V::load(from + i * V::width);
+            typename V::Register before[count], here[count];
+            for (int i = 0; i < count; ++i) here[i] = V::load(from[i]);
             const auto add_column = [&](int32_t column, bool is_first, bool is_last) __attribute__((always_inline)) {
-                for (int i = 0; i < at_once; ++i) {
-                    const auto s = V::load(at + column * lanes + i * V::width);
-                    if (!is_first) left[i] = fma(before[i], s, left[i]);
-                    centre[i] = fma(here[i], s, centre[i]);
+                typename V::Register s[registers];
+                for (int i = 0; i < registers; ++i) s[i] = V::load(at + column * lanes + i * V::width);
+                for (int i = 0; i < count; ++i) {
+                    if (!is_first) left[i] = fma(before[i], s[i % registers], left[i]);
+                    centre[i] = fma(here[i], s[i % registers], centre[i]);
                     before[i] = here[i];
                     if (is_last) continue;
-                    here[i] = V::load(from + (column + 1) * lanes + i * V::width);
-                    right[i] = fma(here[i], s, right[i]);
+                    here[i] = V::load(from[i] + (column + 1) * lanes);
+                    right[i] = fma(here[i], s[i % registers], right[i]);
                 }
             };
             add_column(0, true, g.out_width == 1);
             for (int32_t column = 1; column < g.out_width - 1; ++column) add_column(column, false, false);
             if (g.out_width > 1) add_column(g.out_width - 1, false, true);
         }
-        for (int i = 0; i < at_once; ++i) {
-            sums[0].part[r + i] = left[i];
-            sums[1].part[r + i] = centre[i];
-            sums[2].part[r + i] = right[i];
+        for (int i = 0; i < count; ++i) {
+            sums[i / registers][0].part[r + i % registers] = left[i];
+            sums[i / registers][1].part[r + i % registers] = centre[i];
+            sums[i / registers][2].part[r + i % registers] = right[i];
         }
     }
 }
 
-// Adds the products of one input channel with a sketch over one segment, at every kernel position.
-template <typename T>
-void add_segment(const Correlate<T>& c, int32_t channel, const T* sketch, const Segment& segment, const T* line,
-                 double* products) {
+// Products of some input channels with a sketch over one segment, at every position of a 3x3 kernel of stride 1.
+template <int channels, typename T>
+void add_near_segment(const Correlate<T>& c, const Rows<T>* images, const T* of_segment, const Segment& segment,
+                      double* const* products) {
     const Geometry& g = c.geometry;
-    const int32_t images = g.images(segment.group);
-    const T* of_segment = sketch + segment.group * g.out_image() + segment.row_begin * g.out_row();
-    if (g.kernel == 3 && g.stride == 1 && g.padding == 1) {
-        const bool is_stored = c.x.is_stored(channel);
-        const T* image = c.x.data + channel * g.in_plane() + segment.group * g.in_image();
-        const Rows<T> rows = is_stored ? Rows<T>{image, g.in_row()} : Rows<T>{line, 0};
-        for (int32_t kernel_row = 0; kernel_row < 3; ++kernel_row) {
-            LaneSums<T> sums[3];
-            add_kernel_row(g, rows, of_segment, segment, kernel_row, sums);
-            for (int32_t k = 0; k < 3; ++k) products[3 * kernel_row + k] += sums[k].total(images);
+    for (int32_t kernel_row = 0; kernel_row < 3; ++kernel_row) {
+        LaneSums<T> sums[channels][3];
+        add_kernel_row<channels>(g, images, of_segment, segment, kernel_row, sums);
+        for (int32_t k = 0; k < 3 * channels; ++k) {
+            products[k / 3][3 * kernel_row + k % 3] += sums[k / 3][k % 3].total(g.images(segment.group));
         }
-        return;
     }
-    for (int32_t tap = 0; tap < g.kernel * g.kernel; ++tap) {
-        products[tap] += dot_segment(g, c.x, channel, tap, segment, of_segment).total(images);
+}
+
+// The products of one or two input channels with all sketches. `lines` are two rows of memory.
+template <typename T>
+void correlate_channels(const Correlate<T>& c, const int32_t* channels, int32_t count, const Segments& segments, T* lines) {
+    const Geometry& g = c.geometry;
+    const int32_t taps = g.kernel * g.kernel;
+    const bool is_near = g.kernel == 3 && g.stride == 1 && g.padding == 1;
+    for (int32_t i = 0; i < count; ++i) {
+        fill(c.products + channels[i] * c.probes * taps, 0.0, c.probes * taps);
+        if (!c.x.is_stored(channels[i])) fill(lines + i * g.in_row(), c.x.constants[channels[i]], g.in_row());
+    }
+    for (int32_t index = 0; index < segments.count(); ++index) {
+        const Segment& segment = segments[index];
+        Rows<T> images[at_once];
+        for (int32_t i = 0; i < count; ++i) {
+            const T* image = c.x.data + channels[i] * g.in_plane() + segment.group * g.in_image();
+            images[i] = c.x.is_stored(channels[i]) ? Rows<T>{image, g.in_row()} : Rows<T>{lines + i * g.in_row(), 0};
+        }
+        for (int32_t probe = 0; probe < c.probes; ++probe) {
+            const T* sketch = c.sketches + probe * g.out_numbers();
+            const T* of_segment = sketch + segment.group * g.out_image() + segment.row_begin * g.out_row();
+            double* products[at_once];
+            for (int32_t i = 0; i < count; ++i) products[i] = c.products + (channels[i] * c.probes + probe) * taps;
+            if (is_near && count == at_once) {
+                add_near_segment<at_once>(c, images, of_segment, segment, products);
+            } else if (is_near) {
+                add_near_segment<1>(c, images, of_segment, segment, products);
+            } else {
+                for (int32_t k = 0; k < count * taps; ++k) {
+                    const auto sums = dot_segment(g, c.x, channels[k / taps], k % taps, segment, of_segment);
+                    products[k / taps][k % taps] += sums.total(g.images(segment.group));
+                }
+            }
+        }
     }
 }
 
@@ -136,19 +169,11 @@ void correlate(const Correlate<T>& c) {
     const DistinctChannels<T> distinct(c.x, g.in_channels);
     const int64_t size = int64_t(c.probes) * g.kernel * g.kernel;
     in_parallel([&] {
-        T* line = scratch<T, 0>(g.in_row());
+        T* lines = scratch<T, 0>(at_once * g.in_row());
 #pragma omp for schedule(dynamic, 1)
-        for (int32_t place = 0; place < distinct.count(); ++place) {
-            const int32_t channel = distinct[place];
-            double* products = c.products + channel * size;
-            fill(products, 0.0, size);
-            if (!c.x.is_stored(channel)) fill(line, c.x.constants[channel], g.in_row());
-            for (int32_t index = 0; index < segments.count(); ++index) {
-                for (int32_t probe = 0; probe < c.probes; ++probe) {
-                    const T* sketch = c.sketches + probe * g.out_numbers();
-                    add_segment(c, channel, sketch, segments[index], line, products + probe * g.kernel * g.kernel);
-                }
-            }
+        for (int32_t place = 0; place < distinct.count(); place += at_once) {
+            const int32_t count = std::min(at_once, distinct.count() - place);
+            correlate_channels(c, &distinct[place], count, segments, lines);
         }
     });
     for (int32_t channel = 0; channel < g.in_channels; ++channel) {

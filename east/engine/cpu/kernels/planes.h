@@ -79,7 +79,7 @@ class DistinctChannels {
     }
 
     int32_t count() const { return int32_t(channels_.size()); }
-    int32_t operator[](int32_t place) const { return channels_[place]; }
+    const int32_t& operator[](int32_t place) const { return channels_[place]; }
     int32_t place_of(int32_t channel) const { return places_[channel]; }
 
   private:
