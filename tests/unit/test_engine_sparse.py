@@ -288,17 +288,21 @@ def test_no_bit_of_a_step_depends_on_the_number_of_threads(keys):
     on_threads(lambda: everything(keys, ON_CPU.executions["mixed"], {"signs": True, "dense": True}))
 
 
-def test_no_bit_of_a_step_depends_on_the_memory_that_was_used_before():
+@pytest.mark.parametrize("keys", [{"activation": "dyrelu", "sharing_ratio": 2}, {"name": "resnet50"}], ids=str)
+@pytest.mark.parametrize("everything_asked", [False, True])
+@pytest.mark.parametrize("choose", ["fused", "rows"])
+def test_no_bit_of_a_step_depends_on_the_memory_that_was_used_before(choose, everything_asked, keys):
     """Steps and evaluations of other sizes, with other masks, leave anything in it."""
-    keys, request = {"activation": "dyrelu", "sharing_ratio": 2}, {"signs": True, "dense": True}
-    expected = everything(keys, cheapest, request)
-    sparse = ON_CPU.sparse(ON_CPU.network(dtype=torch.float32, density=0.01, **keys))
+    choose, request = executing(choose), dict.fromkeys(("signs", "dense"), everything_asked)
+    expected = everything(keys, choose, request)
+    sparse = ON_CPU.sparse(ON_CPU.network(dtype=torch.float32, density=0.01, **keys), choose)
     before = copy.deepcopy(sparse.model.state_dict())
     gradients(sparse, *ON_CPU.batch(70, 16, torch.float32, 1), dense=True)
     for value in (float("nan"), 1e30):
         sparse._arena._memory.fill_(value)
         sparse.model.load_state_dict(before)
-        found = gradients(sparse, *ON_CPU.batch(37, dtype=torch.float32), dense=True, signs=signs_for(sparse))
+        signs = signs_for(sparse) if everything_asked else None
+        found = gradients(sparse, *ON_CPU.batch(37, dtype=torch.float32), dense=everything_asked, signs=signs)
         assert_same_bits(found, expected)
 
 
