@@ -16,7 +16,8 @@ help:
 	@echo 'make tables     the paper: every table that config.yaml asks for (days on a GPU)'
 	@echo 'make bench      the benchmark of the training step, about a quarter of an hour on two cores'
 	@echo 'make campaign   what the tests do in short, at length, on two cores: 300 kills (1 hour at most), chaos (1 hour),'
-	@echo '                the same bits (2 hours), 100 mutants drawn by SEED (8 hours; the next call goes on with the rest)'
+	@echo '                the same bits (2 hours), the estimate beside the truth, 100 mutants drawn by SEED (8 hours; the next'
+	@echo '                call goes on with the rest)'
 	@echo 'make lint       ruff, mypy, deptry, snakefmt, snakemake --lint'
 	@echo 'make format     format Python and Snakemake files'
 	@echo 'make docs       write what is generated from the schema: config/README.md, config/schema.json, the readings, docs/results.md'
@@ -74,6 +75,7 @@ campaign: .venv/dev.stamp
 	timeout 1h $(BIN)/python -m benchmarks.chaos
 	timeout 2h $(BIN)/python -m benchmarks.same_bits
 	timeout 1h $(BIN)/python -m benchmarks.gpu --dry-run --minutes 50 --out .campaign
+	timeout 1h $(BIN)/python -m pytest -m timing
 	timeout 8h $(BIN)/python -m benchmarks.mutants --seed $(SEED)
 
 # That no rule names a container is meant: users build the image of the Containerfile, and it is published nowhere.
