@@ -18,6 +18,7 @@ from tests.workflow.dag import planned_jobs
 pytestmark = pytest.mark.workflow
 
 GPUS = ("pretend-0", "pretend-1")
+LONGER = "recipes: {resnet34-digits: {epochs: 12, lr_drop_epochs: [9]}}"  # so that trainings meet
 TWO = [f"results/test/runs/table2/static/seed{seed}/summary.json" for seed in (1, 2)]
 
 
@@ -51,7 +52,7 @@ def overlapping(found):
 
 def test_every_training_has_a_gpu_of_its_own(with_data, overlay):
     """Four places are asked for, though there are two GPUs: it is the leases that keep trainings apart."""
-    settings = overlay("execution: {device: auto, threads: 1}\nseeds: [1]")
+    settings = overlay(f"execution: {{device: auto, threads: 1}}\nseeds: [1]\n{LONGER}")
     found = train(with_data, settings, "--resources", "gpu=4", "--until", "train")
     assert len(found) == 3
     assert {state["state"] for state in found.values()} == {"ended"}
@@ -68,14 +69,16 @@ def test_every_training_has_a_gpu_of_its_own(with_data, overlay):
 
 
 def test_two_trainings_share_a_gpu_where_that_is_allowed(with_data, overlay):
-    settings = overlay("execution: {device: auto, threads: 1, runs_per_gpu: 2}")
+    settings = overlay(f"execution: {{device: auto, threads: 1, runs_per_gpu: 2}}\n{LONGER}")
     found = train(with_data, settings, "--resources", "gpu=2", "--", *TWO, gpus=GPUS[:1])
     assert overlapping(found) == (1, 1)
     for path, state in found.items():
         summary = json.loads((path.parent / "summary.json").read_text())
         assert state["runs_per_device"] == summary["runs_per_device"] == 2
     # How a run was executed is no part of what it is.
-    assert trained(planned_jobs(with_data, TEST_CONFIG)) == [run for run in RUNS if "static" not in run]
+    assert trained(planned_jobs(with_data, TEST_CONFIG, overlay(LONGER))) == [
+        run for run in RUNS if "static" not in run
+    ]
 
 
 @pytest.mark.parametrize(
@@ -92,9 +95,7 @@ def test_threads_are_those_with_which_the_plan_ends_soonest_or_a_number(tmp_path
 
 
 def test_ctrl_c_reaches_the_trainings_and_the_same_command_goes_on(with_data, overlay):
-    settings = overlay(
-        "execution: {device: auto, threads: 1}\nrecipes: {resnet34-digits: {epochs: 12, lr_drop_epochs: [9]}}"
-    )
+    settings = overlay(f"execution: {{device: auto, threads: 1}}\n{LONGER}")
     command, environment = workstation(with_data, settings, "--", *TWO)
     # A terminal sends the signal to all processes of its foreground group.
     process = subprocess.Popen(
