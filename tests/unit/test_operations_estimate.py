@@ -270,6 +270,23 @@ def test_the_loop_and_its_records_are_clocked_by_part(one_thread):
     assert 0 <= found["dense gradients"] < NAP
 
 
+def test_steps_that_settle_do_not_count(one_thread):
+    spec = make_spec(width=4, density=0.05, update_period=50, batch_size=2, epochs=50)
+    training = Training.begin(spec, random_images(spec, CPU, training=12, evaluation=4), device=CPU, engine="dense")
+    step = training.parts.step
+
+    class Settles(Hook):
+        def __call__(self, images, labels, lr, number, *, dense_gradients):
+            time.sleep(NAP if number <= 4 else 0)
+            return step(images, labels, lr, number, dense_gradients=dense_gradients)
+
+    training.parts = replace(training.parts, step=Settles())
+    stopwatch = Stopwatch(training, [], settling=4, seconds=0.0)
+    with pytest.raises(SystemExit):
+        run_loop(training, [stopwatch])
+    assert 0 < stopwatch.means()["step"] < NAP / 2
+
+
 def test_seconds_are_those_of_whole_batches_and_data_sets(monkeypatch, tmp_path, one_thread):
     seconds = {"step": 1.0, "dense gradients": 2.0, "update": 3.0, "evaluation": 5.0, "save": 7.0}
     monkeypatch.setattr(timing, "clock", lambda *_: (11.0, seconds, 13))
