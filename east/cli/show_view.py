@@ -138,7 +138,7 @@ def _summary(summary: RunSummary) -> Iterator[RenderableType]:
         ("versions", ", ".join(f"{name} {version}" for name, version in summary.versions.items() if version)),
     ]
     table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_column(style="dim", no_wrap=True)
+    table.add_column(style="dim")
     table.add_column(overflow="fold")
     for name, value in facts:
         if value not in (None, ""):

@@ -59,12 +59,6 @@ def test_many_updates_are_sampled_unless_all_are_asked_for(tmp_path, folder):
     assert "12 of 99 mask updates; --all lists them." in few
 
 
-def test_what_a_line_of_the_summary_is_about_stays_in_one_line(tmp_path, folder):
-    path = folder / "summary.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"device": "x" * 300}))
-    assert "\nfinal test accuracy " in show(tmp_path).stdout
-
-
 def test_text_from_files_is_neither_markup_nor_control(tmp_path, folder):
     path = folder / "summary.json"
     summary = json.loads(path.read_text())
