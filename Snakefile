@@ -51,7 +51,9 @@ rule all:
     input:
         REPORT,
         APPENDIX,
+        TABLE_FILES,
         EVIDENCE_FILES,
+        FIGURE_FILES,
         FRAMES,
 
 
@@ -68,7 +70,7 @@ rule tables:
 
 rule cost:
     input:
-        [file for file in TABLE_FILES if file.startswith(f"{TABLES}/table6.")],
+        files_of("tables/table6"),
 
 
 rule report:

@@ -5,11 +5,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from east.analysis.results import row_columns, run_columns, setting_columns
+from east.analysis.sources import MadeFrom
 from east.training.records import (
     FILES,
     EpochRecord,
-    Inputs,
-    RunInput,
     RunSummary,
     SchemaColumn,
     TimingRecord,
@@ -46,7 +45,7 @@ def _tables() -> str:
         "summary.json": columns(RunSummary),
         **{FILES[kind]: columns(kind) for kind in (EpochRecord, UpdateRecord, TraceRecord, TimingRecord)},
         "state.json": columns(RunState),
-        "`inputs` of a derived JSON file": (*columns(Inputs), *columns(RunInput)),
+        "made_from/": columns(MadeFrom),
     }
     also = {
         "tables/runs.csv": "The keys of `summary.json` that are neither objects nor lists, the run's settings, which "

@@ -1,6 +1,7 @@
 """Files appear under their final name only when whole: written aside, synced, renamed."""
 
 import csv
+import hashlib
 import os
 import re
 import tempfile
@@ -41,14 +42,27 @@ class CsvText:
     problem: str | None = None
 
 
-def read_csv(path: Path) -> CsvText:
-    """Read a CSV file with a header as far as it is whole, every field as text."""
+def read_csv(path: Path, sha256: str | None = None) -> CsvText:
+    """Read a CSV file with a header as far as it is whole, every field as text.
+
+    Args:
+        path: the file.
+        sha256: what its content must have, if that is known; of a file that differs nothing is read.
+    """
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
+        content = path.read_bytes()
     except FileNotFoundError:
-        return CsvText()
+        return CsvText(problem=None if sha256 is None else f"{path} is missing.")
     except OSError as error:
         return CsvText(problem=f"{path} cannot be read: {error.strerror}.")
+    if sha256 not in (None, hashlib.sha256(content).hexdigest()):
+        return CsvText(problem=f"{path} is damaged: it is not what its digest was made of.")
+    return parse_csv(content, path)
+
+
+def parse_csv(content: bytes, path: Path) -> CsvText:
+    """The texts of a CSV file with this content, as far as it is whole."""
+    text = content.decode(errors="replace")
     try:
         found = [tuple(row) for row in csv.reader(text.splitlines(), strict=True)]
     except csv.Error as error:

@@ -4,6 +4,7 @@
 rule aggregate:
     input:
         table_summaries,
+        made_again("aggregate/{table}"),
     output:
         f"{RESULTS}/aggregate/{{table}}.json",
     log:
@@ -14,17 +15,15 @@ rule aggregate:
         mem_mb=1000,
         runtime=10,
     params:
-        table=table_description,
-        runs=RUNS,
-        partial="--partial" if EXECUTION.partial else "",
-        there=summaries_there,
+        request=request("aggregate/{table}"),
+        results=RESULTS,
     shell:
-        "east aggregate --table - --runs {params.runs:q} --out {output:q} {params.partial}"
-        " 2> {log:q} <<< {params.table:q}"
+        "east make --results {params.results:q} 2> {log:q} <<< {params.request:q}"
 
 
 rule analyse:
     input:
+        made_again("analyse"),
         aggregated=[f"{RESULTS}/aggregate/{table}.json" for table in GRIDS],
         published=[f"{PUBLISHED}/table{number}.csv" for number in [2, 3, 4, 5, 6, "B1"]],
     output:
@@ -34,5 +33,8 @@ rule analyse:
     resources:
         mem_mb=1000,
         runtime=10,
+    params:
+        request=request("analyse"),
+        results=RESULTS,
     shell:
-        "east analyse {input.aggregated:q} --out {output:q} 2> {log:q}"
+        "east make --results {params.results:q} 2> {log:q} <<< {params.request:q}"

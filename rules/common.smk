@@ -1,6 +1,6 @@
 # The validated plan, the paths of its results, and every function that a job's inputs or params come from.
 
-import json
+import fcntl
 import os
 import sys
 from pathlib import Path
@@ -8,80 +8,89 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 from east.config import make_plan, validate
-from east.config.plan import METHODS_TABLE, cost_plan
+from east.config.plan import METHODS_TABLE
 from east.config.tables import GridTable
 from east.errors import EastError
 from east.launch.cores import FIXED_THREADS, training_threads
 from east.launch.lease import visible_gpus
+from east.operations.steps import Steps
 from east.render import contents
+
+PROJECT = Path(workflow.basedir)
 
 try:
     PLAN = make_plan(validate(config, workflow.configfiles))
-    COST_PLAN = cost_plan(PLAN.config)
+    RESULTS = f"results/{PLAN.config.name}"
+    CONFIG_FILES = sorted(
+        (os.path.relpath(file, PROJECT) for file in workflow.configfiles),
+        key="config.yaml".__ne__,
+    )
+    STEPS = Steps(PLAN, Path(RESULTS), CONFIG_FILES)
 except EastError as error:
     raise WorkflowError(str(error)) from None
 
 EXECUTION = PLAN.config.execution
-DATA = EXECUTION.data_dir
-RESULTS = f"results/{PLAN.config.name}"
 RUNS, TABLES, FIGURES = f"{RESULTS}/runs", f"{RESULTS}/tables", f"{RESULTS}/figures"
 LOGS, BENCHMARKS = f"{RESULTS}/logs", f"{RESULTS}/benchmarks"
 REPORT = f"{RESULTS}/report/index.html"
+EVIDENCE = f"{RESULTS}/analysis/evidence.json"
+APPENDIX = f"{TABLES}/appendix.tex"
+COSTS = f"{RESULTS}/cost/cost.json"
 
-PROJECT = Path(workflow.basedir)
-PUBLISHED = str(PROJECT / "report" / "published")
+
+def literal(path):
+    """A path of which no part is a wildcard, whatever characters it has."""
+    return str(path).replace("{", "{{").replace("}", "}}")
+
+
+DATA = literal(EXECUTION.data_dir)
+PUBLISHED = literal(PROJECT / "report" / "published")
+STYLE = literal(PROJECT / "report" / "figures.mplstyle")
+SCRIPT = literal(PROJECT / "report" / "script.js")
 TEMPLATES = sorted(
-    str(file)
+    literal(file)
     for folder in ["templates", "captions"]
     for file in (PROJECT / "report" / folder).glob("*.j2")
-) + [str(PROJECT / "report" / "style.css")]
+) + [literal(PROJECT / "report" / "style.css")]
 
 TABLES_BY_ID = {table.id: table for table in PLAN.tables}
 GRIDS = [table.id for table in PLAN.tables if isinstance(table, GridTable)]
-TABLE_FILES = [
-    f"{TABLES}/{table}.{form}"
-    for table in [*TABLES_BY_ID, "table6", "tableB1"]
-    for form in contents.FORMATS
-]
-GRID_FIGURES = contents.grid_figures()
-METHODS_FIGURES = contents.methods_figures()
+AGGREGATED = [f"{RESULTS}/aggregate/{table}.json" for table in TABLES_BY_ID]
+GRID_FIGURES, METHODS_FIGURES = contents.grid_figures(), contents.methods_figures()
 PLAN_FIGURES = contents.plan_figures(PLAN)
-FIGURE_FILES = [
-    f"{FIGURES}/{figure}.{form}"
-    for figure in [
-        *(f"{table}-{figure}" for table in GRIDS for figure in GRID_FIGURES),
-        *(f"{METHODS_TABLE}-{figure}" for figure in METHODS_FIGURES),
-        *PLAN_FIGURES,
+
+
+def files_of(*kinds):
+    """All files of the steps whose names begin so."""
+    return [
+        f"{RESULTS}/{file}"
+        for name in STEPS
+        if name.startswith(kinds)
+        for file in STEPS[name].files
     ]
-    for form in ["png", "svg"]
-]
-EVIDENCE = f"{RESULTS}/analysis/evidence.json"
-EVIDENCE_FILES = [
-    f"{TABLES}/{table}.{form}"
-    for table in contents.EVIDENCE
-    for form in contents.FORMATS
-]
-FRAMES = [f"{TABLES}/runs.csv", f"{TABLES}/epochs.csv"]
-APPENDIX = f"{TABLES}/appendix.tex"
-STYLE = str(PROJECT / "report" / "figures.mplstyle")
+
+
+FRAMES = files_of("frames")
+EVIDENCE_FILES = files_of("tables/evidence")
+TABLE_FILES = [file for file in files_of("tables/") if file not in EVIDENCE_FILES]
+FIGURE_FILES = files_of("figures/")
 
 # `east` is the one beside the Python that runs Snakemake, activated or not. How jobs execute reaches it through the
-# environment, because a job's params are what decides its numbers.
-ENVIRONMENT = {
-    "PATH": f"{Path(sys.executable).parent}:$PATH",
+# environment, because a job's params are what decides its numbers. Nothing of it passes through a shell's text.
+os.environ |= {
+    "PATH": os.pathsep.join(
+        [str(Path(sys.executable).parent), os.environ.get("PATH", "")]
+    ),
     "EAST_DEVICE": EXECUTION.device,
     "EAST_ENGINE": EXECUTION.engine,
     "EAST_STEP": EXECUTION.step,
-    "EAST_DATA_DIR": DATA,
-    "EAST_RUNS_PER_GPU": EXECUTION.runs_per_gpu,
+    "EAST_DATA_DIR": EXECUTION.data_dir,
+    "EAST_RUNS_PER_GPU": str(EXECUTION.runs_per_gpu),
     "EAST_TRACKING": EXECUTION.tracking,
-    "EAST_PLANNED_RUNS": len(PLAN.runs),
+    "EAST_PLANNED_RUNS": str(len(PLAN.runs)),
 }
 if "imagenet" in PLAN.config.datasets and PLAN.config.datasets["imagenet"].folder:
-    ENVIRONMENT["EAST_IMAGE_FOLDER"] = PLAN.config.datasets["imagenet"].folder
-shell.prefix(
-    "".join(f'export {name}="{value}"; ' for name, value in ENVIRONMENT.items())
-)
+    os.environ["EAST_IMAGE_FOLDER"] = PLAN.config.datasets["imagenet"].folder
 
 
 def threads_of_a_training():
@@ -111,6 +120,38 @@ def threads_of_a_training():
 THREADS = threads_of_a_training()
 
 
+def made_again(name):
+    """For the inputs of a step's rule: no file, but the step runs again unless its files are right.
+
+    Snakemake itself goes by times, and by records of its own in .snakemake, which may be lost or of something else.
+
+    Args:
+        name: the step's; wildcards in braces.
+    """
+
+    def inputs(wildcards):
+        step = name.format(**dict(wildcards.items()))
+        if workflow.is_main_process and (problem := STEPS.problem(step)):
+            again(STEPS[step].files, problem)
+        return []
+
+    return inputs
+
+
+def again(files, problem):
+    """Have the job that makes these files run again."""
+    workflow.dag.forcefiles.update(f"{RESULTS}/{file}" for file in files)
+
+
+def request(name):
+    """For the params of a step's rule: what the step is asked for, as JSON.
+
+    Args:
+        name: the step's; wildcards in braces.
+    """
+    return lambda wildcards: STEPS[name.format(**dict(wildcards.items()))].request.text
+
+
 def figures_of_a_table(figures, form):
     """Files of a rule whose wildcard is the table."""
     return [f"{FIGURES}/{{table}}-{figure}.{form}" for figure in figures]
@@ -131,8 +172,11 @@ def planned_run(wildcards):
 
 
 def run_manifest(wildcards):
-    """The data set of a run."""
-    return manifest(planned_run(wildcards).spec.dataset.name)
+    """The data set of a run, which trains again unless what it left is whole and the plan's."""
+    run = planned_run(wildcards)
+    if workflow.is_main_process and (problem := STEPS.run_problem(run.id)):
+        again([f"runs/{run.id}/summary.json"], problem)
+    return manifest(run.spec.dataset.name)
 
 
 def run_identity(wildcards):
@@ -150,20 +194,6 @@ def table_summaries(wildcards):
     return [] if EXECUTION.partial else summary_files(wildcards.table)
 
 
-def table_description(wildcards):
-    """Rows, labels and the identities that their runs must have, as JSON."""
-    return TABLES_BY_ID[wildcards.table].model_dump_json()
-
-
-def planned_runs():
-    """Every run with its identity and its method, as JSON."""
-    runs = [
-        {"id": run.id, "fingerprint": run.fingerprint, "method": run.label}
-        for run in PLAN.runs
-    ]
-    return json.dumps(runs)
-
-
 def planned_summaries(wildcards):
     """The summaries of all runs; none in a partial report, which must not ask for any training."""
     return (
@@ -171,23 +201,3 @@ def planned_summaries(wildcards):
         if EXECUTION.partial
         else [f"{RUNS}/{run.id}/summary.json" for run in PLAN.runs]
     )
-
-
-def summaries_there(wildcards):
-    """In a partial report, which has no summaries as inputs: what is there now. No command reads it; as a param it
-    makes Snakemake render again when a run has ended since."""
-    if not EXECUTION.partial:
-        return []
-    tables = [wildcards.table] if "table" in wildcards.keys() else TABLES_BY_ID
-    files = dict.fromkeys(file for table in tables for file in summary_files(table))
-    there = filter(Path.exists, map(Path, files))
-    return [file.stat().st_mtime_ns for file in there]
-
-
-def report_description():
-    """What goes where in the report, as JSON."""
-    files = sorted(
-        (os.path.relpath(file, PROJECT) for file in workflow.configfiles),
-        key="config.yaml".__ne__,
-    )
-    return contents.report_contents(PLAN, Path(RESULTS), files).model_dump_json()

@@ -2,8 +2,10 @@
 
 
 rule measure_cost:
+    input:
+        made_again("cost"),
     output:
-        f"{RESULTS}/cost/cost.json",
+        COSTS,
     log:
         f"{LOGS}/cost.log",
     benchmark:
@@ -15,17 +17,19 @@ rule measure_cost:
         mem_mb=EXECUTION.memory_mb,
         runtime=60,
     params:
-        plan=COST_PLAN.model_dump_json(),
+        request=request("cost"),
+        results=RESULTS,
         device=EXECUTION.device,
         engine=EXECUTION.engine,
     shell:
-        "east cost --plan {params.plan:q} --out {output:q} --device {params.device} --engine {params.engine}"
-        " --threads {threads} 2> {log:q}"
+        "east cost --request - --results {params.results:q} --device {params.device} --engine {params.engine}"
+        " --threads {threads} 2> {log:q} <<< {params.request:q}"
 
 
 rule table_6:
     input:
-        costs=f"{RESULTS}/cost/cost.json",
+        made_again("tables/table6"),
+        costs=COSTS,
         templates=TEMPLATES,
         published=f"{PUBLISHED}/table6.csv",
     output:
@@ -42,6 +46,7 @@ rule table_6:
         mem_mb=1000,
         runtime=10,
     params:
-        plan=COST_PLAN.model_dump_json(),
+        request=request("tables/table6"),
+        results=RESULTS,
     shell:
-        'east table-6 {input.costs:q} --plan {params.plan:q} --stem "$(dirname {output.html:q})/table6" 2> {log:q}'
+        "east make --results {params.results:q} 2> {log:q} <<< {params.request:q}"

@@ -1,7 +1,5 @@
 # Figures, the one page that holds everything, and the one LaTeX document.
 
-from east.render.schedules import SCHEDULES, distinct_schedules
-
 for kind, tables, drawn in [
     ("grid", GRIDS, GRID_FIGURES),
     ("methods", [METHODS_TABLE], METHODS_FIGURES),
@@ -11,6 +9,7 @@ for kind, tables, drawn in [
         name:
             f"figures_{kind}"
         input:
+            made_again("figures/{table}"),
             aggregated=f"{RESULTS}/aggregate/{{table}}.json",
             style=STYLE,
         output:
@@ -31,15 +30,16 @@ for kind, tables, drawn in [
             mem_mb=1000,
             runtime=10,
         params:
-            runs=RUNS,
+            request=request("figures/{table}"),
+            results=RESULTS,
         shell:
-            'east figures {input.aggregated:q} --runs {params.runs:q} --stem "$(dirname {output.png[0]:q})/{wildcards.table}"'
-            " 2> {log:q}"
+            "east make --results {params.results:q} 2> {log:q} <<< {params.request:q}"
 
 
 rule figures_plan:
     input:
-        costs=f"{RESULTS}/cost/cost.json",
+        made_again("figures/plan"),
+        costs=COSTS,
         evidence=EVIDENCE if "differences" in PLAN_FIGURES else [],
         style=STYLE,
     output:
@@ -56,24 +56,21 @@ rule figures_plan:
         mem_mb=1000,
         runtime=10,
     params:
-        schedules=SCHEDULES.dump_json(distinct_schedules(PLAN)).decode(),
-        cost_plan=COST_PLAN.model_dump_json(),
-        evidence=lambda wildcards, input: (
-            f"--evidence {input.evidence}" if input.evidence else ""
-        ),
+        request=request("figures/plan"),
+        results=RESULTS,
     shell:
-        'east plan-figures --folder "$(dirname {output.png[0]:q})" --schedules - --costs {input.costs:q}'
-        " --cost-plan {params.cost_plan:q} {params.evidence} 2> {log:q} <<< {params.schedules:q}"
+        "east make --results {params.results:q} 2> {log:q} <<< {params.request:q}"
 
 
 rule write_report:
     input:
+        made_again("report"),
         tables=TABLE_FILES + EVIDENCE_FILES,
-        aggregated=[f"{RESULTS}/aggregate/{table}.json" for table in TABLES_BY_ID],
+        aggregated=AGGREGATED,
         evidence=EVIDENCE,
         figures=FIGURE_FILES,
         templates=TEMPLATES,
-        script=str(PROJECT / "report" / "script.js"),
+        script=SCRIPT,
     output:
         report(REPORT, caption="../report/page.rst", category="Report"),
     log:
@@ -82,16 +79,17 @@ rule write_report:
         mem_mb=1000,
         runtime=10,
     params:
-        spec=report_description(),
-        runs=RUNS,
+        request=request("report"),
+        results=RESULTS,
     shell:
-        "east report --spec - --runs {params.runs:q} --out {output:q} 2> {log:q} <<< {params.spec:q}"
+        "east make --results {params.results:q} 2> {log:q} <<< {params.request:q}"
 
 
 rule write_appendix:
     input:
+        made_again("appendix"),
         tables=TABLE_FILES,
-        aggregated=[f"{RESULTS}/aggregate/{table}.json" for table in TABLES_BY_ID],
+        aggregated=AGGREGATED,
         evidence=EVIDENCE,
         figures=FIGURE_FILES,
         templates=TEMPLATES,
@@ -108,7 +106,7 @@ rule write_appendix:
         mem_mb=1000,
         runtime=10,
     params:
-        spec=report_description(),
-        runs=RUNS,
+        request=request("appendix"),
+        results=RESULTS,
     shell:
-        "east appendix --spec - --runs {params.runs:q} --out {output:q} 2> {log:q} <<< {params.spec:q}"
+        "east make --results {params.results:q} 2> {log:q} <<< {params.request:q}"

@@ -1,13 +1,10 @@
 # Every run and epoch as CSV; Tables 2-5, B.1 and the methods, and how they stand to the paper's, each in four formats.
 
-import json
-
-from east.render.hyperparameters import hyperparameter_rows
-
 
 rule frames:
     input:
         planned_summaries,
+        made_again("frames"),
     output:
         runs=f"{TABLES}/runs.csv",
         epochs=f"{TABLES}/epochs.csv",
@@ -17,16 +14,15 @@ rule frames:
         mem_mb=2000,
         runtime=10,
     params:
-        planned=planned_runs(),
-        runs=RUNS,
-        there=summaries_there,
+        request=request("frames"),
+        results=RESULTS,
     shell:
-        'east frames --planned - --runs {params.runs:q} --folder "$(dirname {output.runs:q})"'
-        " 2> {log:q} <<< {params.planned:q}"
+        "east make --results {params.results:q} 2> {log:q} <<< {params.request:q}"
 
 
 rule table:
     input:
+        made_again("tables/{table}"),
         aggregated=f"{RESULTS}/aggregate/{{table}}.json",
         templates=TEMPLATES,
     output:
@@ -44,12 +40,16 @@ rule table:
     resources:
         mem_mb=1000,
         runtime=10,
+    params:
+        request=request("tables/{table}"),
+        results=RESULTS,
     shell:
-        'east table {input.aggregated:q} --stem "$(dirname {output.html:q})/{wildcards.table}" 2> {log:q}'
+        "east make --results {params.results:q} 2> {log:q} <<< {params.request:q}"
 
 
 rule table_b1:
     input:
+        made_again("tables/tableB1"),
         templates=TEMPLATES,
         published=f"{PUBLISHED}/tableB1.csv",
     output:
@@ -66,13 +66,15 @@ rule table_b1:
         mem_mb=1000,
         runtime=10,
     params:
-        rows=json.dumps(hyperparameter_rows(PLAN.config)),
+        request=request("tables/tableB1"),
+        results=RESULTS,
     shell:
-        'east table-b1 --rows {params.rows:q} --stem "$(dirname {output.html:q})/tableB1" 2> {log:q}'
+        "east make --results {params.results:q} 2> {log:q} <<< {params.request:q}"
 
 
 rule evidence_tables:
     input:
+        made_again("tables/evidence"),
         evidence=EVIDENCE,
         templates=TEMPLATES,
     output:
@@ -88,5 +90,8 @@ rule evidence_tables:
     resources:
         mem_mb=1000,
         runtime=10,
+    params:
+        request=request("tables/evidence"),
+        results=RESULTS,
     shell:
-        'east evidence-tables {input.evidence:q} --folder "$(dirname {output.html[0]:q})" 2> {log:q}'
+        "east make --results {params.results:q} 2> {log:q} <<< {params.request:q}"

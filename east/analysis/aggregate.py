@@ -1,7 +1,5 @@
 """From the runs of a table to its numbers: mean and spread over seeds, change, and the paper's value beside them."""
 
-import hashlib
-import shlex
 import statistics
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
@@ -10,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 from pydantic import Field, TypeAdapter, ValidationError
 
 from east.analysis.published import PublishedGrid, PublishedRow, ScheduleColumns, read_published_grid
+from east.analysis.sources import AGAIN, Sources
 from east.config.run import Frozen, of_another_revision
 from east.config.tables import (
     Comparing,
@@ -23,8 +22,7 @@ from east.config.tables import (
     Table,
 )
 from east.errors import EastError
-from east.files import write_atomically
-from east.training.records import Inputs, RunInput, describe, summary_path
+from east.training.records import describe
 from east.version import REVISION
 
 if TYPE_CHECKING:
@@ -114,7 +112,6 @@ class AggregatedGrid(GridHead):
     summarising: Summarising
     comparing: Comparing = Comparing()
     published_table: str | None = Field(description="number of the paper's table, where it is set beside")
-    inputs: Inputs = Inputs()
     rows: tuple[GridResult, ...]
 
     @property
@@ -126,7 +123,6 @@ class AggregatedGrid(GridHead):
 class AggregatedMethods(MethodsHead):
     """The methods table with its numbers."""
 
-    inputs: Inputs = Inputs()
     rows: tuple[MethodResult, ...]
 
 
@@ -136,13 +132,13 @@ _ADAPTER: TypeAdapter[AggregatedGrid | AggregatedMethods] = TypeAdapter(
 
 
 def aggregate(
-    table: Table, runs_dir: Path, *, published_dir: Path, partial: bool = False
+    table: Table, sources: Sources, *, published_dir: Path, partial: bool = False
 ) -> AggregatedGrid | AggregatedMethods:
     """Summarise the runs of a table.
 
     Args:
         table: The plan of the table.
-        runs_dir: The folder in which each run has a folder named by its id.
+        sources: What reads the runs.
         published_dir: The folder with the paper's numbers, `report/published`.
         partial: Show runs that have no summary yet as missing, instead of refusing.
 
@@ -151,7 +147,7 @@ def aggregate(
             `partial` says), are missing, or cannot be read; or the published numbers cannot be.
     """
     references = list(dict.fromkeys(run for row in table.rows for run in row.runs))
-    runs = _read_runs(references, runs_dir, partial=partial)
+    runs = _read_runs(references, sources, partial=partial)
     # What is missing is None from here on, as in the file that is written.
     found = runs.astype(object).where(runs.notna(), None).to_dict("index")
     seeds = {run.id: _seed_value(run, found[run.id], table.summarising) for run in references}
@@ -161,32 +157,21 @@ def aggregate(
         values = [seed.accuracy for seed in of_row if seed.accuracy is not None]
         mean, std = mean_and_std(values, table.summarising.spread)
         accuracies.append(Accuracy(seeds=of_row, mean=mean, std=std))
-    inputs = Inputs(
-        runs={
-            run.id: RunInput(fingerprint=run.fingerprint, summary=digest)
-            for run in references
-            if (digest := found[run.id]["summary_sha256"])
-        },
-    )
     if isinstance(table, MethodsTable):
         rows = zip(table.rows, accuracies, strict=True)
         return AggregatedMethods(
             **table.model_dump(exclude={"rows"}),
-            inputs=inputs,
             rows=tuple(MethodResult(**row.model_dump(exclude={"runs"}), accuracy=accuracy) for row, accuracy in rows),
         )
     published = None
     if table.published:
-        path = published_dir / table.published
-        published = read_published_grid(path)
-        inputs = inputs.model_copy(update={"files": {path.name: hashlib.sha256(path.read_bytes()).hexdigest()}})
+        published = read_published_grid(published_dir / table.published, sources.published)
     # A table may try other static rows as well (another topology, say): changes are against the first.
     place = next((place for place, row in enumerate(table.rows) if row.pattern is None), None)
     static_mean = None if place is None else accuracies[place].mean
     return AggregatedGrid(
         **table.model_dump(exclude={"published", "rows"}),
         published_table=published.number if published else None,
-        inputs=inputs,
         rows=tuple(
             _grid_result(row, accuracy, None if number == place else static_mean, published)
             for number, (row, accuracy) in enumerate(zip(table.rows, accuracies, strict=True))
@@ -194,37 +179,30 @@ def aggregate(
     )
 
 
-def write_json(aggregated: AggregatedGrid | AggregatedMethods, path: Path) -> None:
-    """Write a summarised table; `read_json` gives the same object back."""
-    write_atomically(path, table_json(aggregated))
-
-
 def table_json(aggregated: AggregatedGrid | AggregatedMethods) -> bytes:
-    """What `write_json` writes."""
+    """A summarised table as JSON; `read_table` gives the same object back."""
     return _ADAPTER.dump_json(aggregated, indent=2) + b"\n"
 
 
-def read_json(path: Path) -> AggregatedGrid | AggregatedMethods:
-    """Read what `write_json` wrote.
+def read_table(path: Path, sources: Sources) -> AggregatedGrid | AggregatedMethods:
+    """A summarised table that another step wrote.
 
     Raises:
-        EastError: The file cannot be read or is not a summarised table.
+        EastError: It is not there, not the plan's, or damaged.
     """
-    return validated(path, _ADAPTER.validate_json, "a summarised table")
+    return parsed(sources.derived(path), path, _ADAPTER.validate_json, "a summarised table")
 
 
-def validated(path: Path, validate: Callable[[bytes], T], what: str) -> T:
-    """The content of a file that an earlier job wrote.
+def parsed(content: bytes, path: Path, parse: Callable[[bytes], T], what: str) -> T:
+    """The content of a file that an earlier step wrote.
 
     Raises:
-        EastError: The file cannot be read or is not `what`.
+        EastError: It is not `what`.
     """
     try:
-        return validate(path.read_bytes())
-    except OSError as error:
-        raise EastError(f"{path} cannot be read: {error.strerror}.") from error
+        return parse(content)
     except ValidationError as error:
-        raise EastError(f"{path} is not {what}: {describe(error)}.") from error
+        raise EastError(f"{path} is not {what}: {describe(error)}. {AGAIN}") from error
 
 
 def mean_and_std(values: Sequence[float], spread: Literal["sample", "population"]) -> tuple[float | None, float | None]:
@@ -245,30 +223,26 @@ def mean_and_std(values: Sequence[float], spread: Literal["sample", "population"
     return mean, statistics.stdev(values) if spread == "sample" else statistics.pstdev(values)
 
 
-def _read_runs(references: Sequence[RunReference], runs_dir: Path, *, partial: bool) -> "pd.DataFrame":
+def _read_runs(references: Sequence[RunReference], sources: Sources, *, partial: bool) -> "pd.DataFrame":
     """The runs of a table, by id, of which none is stale, nor any missing unless the table may be partial."""
     # Whoever reads a table that is summarised does not wait for pandas.
     from east.analysis.results import PlannedRun, read_runs
 
     planned = [PlannedRun(id=run.id, fingerprint=run.fingerprint) for run in references]
-    runs = read_runs(runs_dir, planned).set_index("id")
+    runs = read_runs(sources, planned).set_index("id")
     stale = runs[runs["status"] == "stale"]
     if len(stale):
-        files = shlex.join(str(summary_path(runs_dir, run)) for run in stale.index)
         refused = ""
         for revision, alike in stale.groupby(stale["revision"].fillna(REVISION), sort=False):
             why = "trained with other settings than the plan's"
             if revision != REVISION:
                 why = of_another_revision(int(revision))
-            refused += f"{_runs_are(len(alike))} in {runs_dir} {why} ({', '.join(alike.index)}). "
-        raise EastError(
-            f"{refused}Train again, with the same --configfile, by "
-            f"`snakemake --cores all --forcerun {files}`, or delete the folders named above."
-        )
+            refused += f"{_runs_are(len(alike))} in {sources.runs} {why} ({', '.join(alike.index)}). "
+        raise EastError(f"{refused}The same `snakemake` command, without `--until` or a target, trains them again.")
     missing = runs.index[~runs["status"].isin(["finished", "diverged"])]
     if len(missing) and not partial:
         raise EastError(
-            f"{_runs_are(len(missing))} in {runs_dir} without a summary: {', '.join(missing)}. "
+            f"{_runs_are(len(missing))} in {sources.runs} without a summary: {', '.join(missing)}. "
             "Let `snakemake --cores all` finish them, or ask for a partial table."
         )
     return runs

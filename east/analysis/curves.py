@@ -2,11 +2,11 @@
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from east.analysis.sources import Sources
 from east.config.run import Frozen
-from east.training.records import EpochRecord, UpdateRecord, read_records
+from east.training.records import EpochRecord, UpdateRecord
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,11 +23,12 @@ class Curve(Frozen):
     high: tuple[float, ...] | None = None
 
 
-def read_curve(path: Path, column: str = "test_acc") -> Curve | None:
-    """Read one column of a metrics.csv by epoch.
+def read_curve(sources: Sources, run: str, column: str = "test_acc") -> Curve | None:
+    """Read one column of a run's metrics.csv by epoch.
 
     Args:
-        path: The file.
+        sources: What reads the runs.
+        run: Its id.
         column: The column to read. Epochs where it is empty or not finite are left out.
 
     Returns:
@@ -36,7 +37,7 @@ def read_curve(path: Path, column: str = "test_acc") -> Curve | None:
     Raises:
         EastError: The file is damaged.
     """
-    points = [(row.epoch, getattr(row, column)) for row in read_records(path, EpochRecord).checked()]
+    points = [(row.epoch, getattr(row, column)) for row in sources.rows(run, EpochRecord).checked()]
     known = [(epoch, value) for epoch, value in points if value is not None and math.isfinite(value)]
     if not known:
         return None
@@ -74,11 +75,11 @@ def mean_curve(curves: Sequence[Curve], spread: Literal["sample", "population"])
     )
 
 
-def row_churn(runs_dir: Path, run_ids: Sequence[str]) -> "pd.DataFrame | None":
+def row_churn(sources: Sources, run_ids: Sequence[str]) -> "pd.DataFrame | None":
     """The mean churn of some runs, over the updates that all of them made.
 
     Args:
-        runs_dir: The folder in which each run has a folder named by its id.
+        sources: What reads the runs.
         run_ids: The seeds of a row; those that recorded no updates are left out.
 
     Returns:
@@ -91,7 +92,7 @@ def row_churn(runs_dir: Path, run_ids: Sequence[str]) -> "pd.DataFrame | None":
     """
     from east.analysis.results import read_rows
 
-    updates = read_rows(runs_dir, run_ids, UpdateRecord)
+    updates = read_rows(sources, run_ids, UpdateRecord)
     by_run = updates.groupby("id", sort=False)
     before = by_run["nonzeros"].shift()
     changes = updates.assign(
@@ -108,7 +109,7 @@ def row_churn(runs_dir: Path, run_ids: Sequence[str]) -> "pd.DataFrame | None":
     made = changes.groupby("id", sort=False).size()
     common = changes[changes["place"] <= made.min()]
     shortest = common[common["id"] == made.idxmin()]
-    epochs = read_rows(runs_dir, [str(made.idxmin())], EpochRecord)
+    epochs = read_rows(sources, [str(made.idxmin())], EpochRecord)
     when = shortest["epoch"].astype(float)
     if not epochs.empty:
         # Exactly, as metrics.csv says how many steps an epoch has.

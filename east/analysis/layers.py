@@ -3,16 +3,15 @@
 import math
 import re
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 from pydantic import Field
 
 from east.analysis.aggregate import AggregatedGrid
+from east.analysis.sources import Sources
 from east.config.run import Frozen
 from east.errors import EastError
-from east.training.records import FILES, UpdateRecord, read_records
+from east.training.records import UpdateRecord
 
-WEIGHTS = "weights.safetensors"
 MASK = ".mask"
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -44,7 +43,7 @@ def runs_to_show(table: AggregatedGrid) -> list[str]:
     return [rows[0].accuracy.with_status("finished")[0].run for rows in finished if rows]
 
 
-def read_layers(folder: Path, allocate: Allocate) -> tuple[LayerMask, ...]:
+def read_layers(sources: Sources, run: str, allocate: Allocate) -> tuple[LayerMask, ...]:
     """The masked layers of a finished run in the order of the network; none where its weights are not on disk.
 
     The masks of the end are read; those of the start are counted from the rule that drew them.
@@ -52,13 +51,13 @@ def read_layers(folder: Path, allocate: Allocate) -> tuple[LayerMask, ...]:
     Raises:
         EastError: The weights, or the record of mask updates, cannot be read.
     """
-    path = folder / WEIGHTS
-    updates = read_records(folder / FILES[UpdateRecord], UpdateRecord)
+    updates = sources.rows(run, UpdateRecord)
+    weights = sources.weights(run)
     nonzeros = [row.nonzeros for row in updates.rows]
-    if not path.exists() or not nonzeros:
+    if weights is None or not nonzeros:
         updates.checked()
         return ()
-    masks = _read_masks(path)
+    masks = _read_masks(weights, run)
     shapes = {name: shape for name, (shape, _, _) in masks.items()}
     start, peak = (allocate(shapes, count) for count in (nonzeros[0], max(nonzeros)))
     return tuple(
@@ -76,20 +75,20 @@ def read_layers(folder: Path, allocate: Allocate) -> tuple[LayerMask, ...]:
     )
 
 
-def _read_masks(path: Path) -> dict[str, tuple[tuple[int, ...], int, int]]:
-    """Name -> shape, active weights, output channels that have any; nothing but masks is read."""
-    from safetensors import SafetensorError, safe_open
+def _read_masks(weights: bytes, run: str) -> dict[str, tuple[tuple[int, ...], int, int]]:
+    """Name -> shape, active weights, output channels that have any."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
 
-    masks = {}
     try:
-        with safe_open(path, framework="np") as file:
-            for key in file.keys():  # noqa: SIM118 - a file of tensors is not a mapping
-                if key.endswith(MASK):
-                    mask = file.get_tensor(key)
-                    connected = int(mask.reshape(len(mask), -1).any(axis=1).sum())
-                    masks[key.removesuffix(MASK)] = (mask.shape, int(mask.sum()), connected)
-    except (OSError, SafetensorError) as error:
-        raise EastError(f"{path} cannot be read: {error}.") from error
+        tensors = load(weights)
+    except SafetensorError as error:
+        raise EastError(f"the weights of {run} cannot be read: {error}.") from error
+    masks = {}
+    for key, mask in tensors.items():
+        if key.endswith(MASK):
+            connected = int(mask.reshape(len(mask), -1).any(axis=1).sum())
+            masks[key.removesuffix(MASK)] = (mask.shape, int(mask.sum()), connected)
     return {name: masks[name] for name in sorted(masks, key=lambda name: _place(name, masks[name][0]))}
 
 

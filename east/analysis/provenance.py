@@ -2,13 +2,13 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from pathlib import Path
 
 from pydantic import Field
 
 from east.analysis.aggregate import AggregatedGrid, AggregatedMethods, SeedStatus
+from east.analysis.sources import Sources
 from east.config.run import Frozen
-from east.training.records import RunSummary, read_summary, summary_path
+from east.training.records import RunSummary
 
 
 class Provenance(Frozen):
@@ -34,14 +34,13 @@ def table_coverage(tables: Iterable[AggregatedGrid | AggregatedMethods]) -> Coun
     )
 
 
-def collect_provenance(run_ids: Iterable[str], runs_dir: Path) -> Provenance:
+def collect_provenance(run_ids: Iterable[str], sources: Sources) -> Provenance:
     """Read the summaries of these runs, as far as they are there, and say what trained them.
 
     Raises:
         EastError: A summary cannot be read.
     """
-    paths = (summary_path(runs_dir, run) for run in dict.fromkeys(run_ids))
-    return provenance_of([read_summary(path) for path in paths if path.exists()])
+    return provenance_of(filter(None, map(sources.summary, dict.fromkeys(run_ids))))
 
 
 def provenance_of(summaries: Iterable[RunSummary]) -> Provenance:

@@ -1,5 +1,6 @@
 """The paper's printed numbers, read from the CSV files of report/published."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -9,7 +10,7 @@ from east.analysis.words import schedule_text
 from east.config.run import Frozen
 from east.config.vocabulary import Pattern
 from east.errors import EastError
-from east.files import read_csv
+from east.files import parse_csv
 from east.training.records import describe
 
 
@@ -21,6 +22,7 @@ OptionalFloat = Annotated[float | None, BeforeValidator(_empty_is_none)]
 OptionalInt = Annotated[int | None, BeforeValidator(_empty_is_none)]
 
 Row = TypeVar("Row", bound=Frozen)
+Read = Callable[[Path], bytes]
 
 
 class ScheduleColumns(Frozen):
@@ -96,39 +98,46 @@ class PublishedRecipe(Frozen):
     cycle_length: OptionalFloat = Field(validation_alias="cyclic_l", description="epochs of the first cycle")
 
 
-def read_published_rows(path: Path) -> list[dict[str, str]]:
+def read_published_rows(path: Path, read: Read = Path.read_bytes) -> list[dict[str, str]]:
     """Read a CSV file of published numbers as it is, a dictionary a row.
+
+    Args:
+        path: The file.
+        read: What gives its content.
 
     Raises:
         EastError: The file is missing, empty, or has a row of the wrong length.
     """
-    found = read_csv(path)
+    try:
+        found = parse_csv(read(path), path)
+    except OSError as error:
+        raise EastError(f"The published numbers in {path} cannot be used: {error.strerror}.") from error
     if found.problem or not found.rows:
         raise EastError(f"The published numbers in {path} cannot be used: {found.problem or 'it has none.'}")
     return [dict(zip(found.names, row, strict=True)) for row in found.rows]
 
 
-def read_published_grid(path: Path) -> PublishedGrid:
-    """Read one of Tables 2-5.
+def read_published_grid(path: Path, read: Read = Path.read_bytes) -> PublishedGrid:
+    """Read one of Tables 2-5, as `read_published_rows` does.
 
     Raises:
         EastError: The file cannot be read, a row is not valid, or two rows have the same settings.
     """
-    rows = read_published(path, PublishedRow)
+    rows = read_published(path, PublishedRow, read)
     for line, row in enumerate(rows, start=2):
         if any(row.key == earlier.key for earlier in rows[: line - 2]):
             raise EastError(f"{path}, line {line}: an earlier row has the same settings.")
     return PublishedGrid(rows=tuple(rows))
 
 
-def read_published(path: Path, kind: type[Row]) -> list[Row]:
-    """Read the rows of one of the paper's tables.
+def read_published(path: Path, kind: type[Row], read: Read = Path.read_bytes) -> list[Row]:
+    """Read the rows of one of the paper's tables, as `read_published_rows` does.
 
     Raises:
         EastError: The file cannot be read, or a row is not valid.
     """
     rows = []
-    for line, record in enumerate(read_published_rows(path), start=2):
+    for line, record in enumerate(read_published_rows(path, read), start=2):
         try:
             rows.append(kind.model_validate(record))
         except ValidationError as error:

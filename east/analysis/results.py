@@ -1,9 +1,10 @@
 """Results as data frames: a row a run, a row a run and epoch, a row a run and mask update."""
 
-import hashlib
+import io
 import json
 import types
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Self, Union, get_args, get_origin
@@ -11,23 +12,12 @@ from typing import Annotated, Any, Self, Union, get_args, get_origin
 import pandas as pd
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from east.analysis.sources import Request, Sources
 from east.config import make_plan, read_config
 from east.config.run import Frozen, Run, RunSpec, fingerprint_of_content
 from east.errors import EastError
-from east.files import write_atomically
 from east.training.folder import RUN
-from east.training.records import (
-    FILES,
-    EpochRecord,
-    Meaning,
-    RunSummary,
-    SchemaColumn,
-    UpdateRecord,
-    columns,
-    read_records,
-    read_summary,
-    summary_path,
-)
+from east.training.records import EpochRecord, Meaning, RunSummary, SchemaColumn, UpdateRecord, columns
 
 
 class PlannedRun(Frozen):
@@ -82,50 +72,51 @@ def load_results(results: str | Path, *configfiles: str | Path) -> ResultFrames:
         planned = [PlannedRun.of(run) for run in make_plan(read_config(*configfiles)).runs]
     else:
         planned = list(_runs_on_disk(folder))
-    return read_results(folder / "runs", planned)
+    return read_results(Sources(folder), planned)
 
 
-def read_results(runs_dir: Path, planned: Sequence[PlannedRun]) -> ResultFrames:
+def read_results(sources: Sources, planned: Sequence[PlannedRun]) -> ResultFrames:
     """Read the folders of some runs as far as they are whole."""
     problems: list[str] = []
-    runs = read_runs(runs_dir, planned, problems)
+    runs = read_runs(sources, planned, problems)
     begun = runs.loc[~runs["status"].isin(["missing", "stale"]), "id"]
-    epochs = read_rows(runs_dir, begun, EpochRecord, problems)
-    return ResultFrames(runs, epochs, read_rows(runs_dir, begun, UpdateRecord, problems), tuple(problems))
+    epochs = read_rows(sources, begun, EpochRecord, problems)
+    return ResultFrames(runs, epochs, read_rows(sources, begun, UpdateRecord, problems), tuple(problems))
 
 
-def write_frames(runs_dir: Path, planned: Sequence[PlannedRun], folder: Path) -> None:
-    """Write runs.csv and epochs.csv of the runs of a plan into a folder.
+def write_frames(sources: Sources, request: Request) -> None:
+    """Write tables/runs.csv and tables/epochs.csv of the runs that a request names.
 
     Raises:
         EastError: a file of a run cannot be read, or a run that has ended is not the planned one.
     """
-    found = read_results(runs_dir, planned)
+    found = read_results(sources, PLANNED_RUNS.validate_python(request.of))
     stale = found.runs.loc[found.runs["status"] == "stale", "id"]
     if len(stale):
-        raise EastError(f"{', '.join(stale)} in {runs_dir} ended with other settings than the plan's; train again.")
+        raise EastError(f"{', '.join(stale)} in {sources.runs} ended with other settings than the plan's; train again.")
     if found.problems:
         raise EastError(found.problems[0])
     for name, frame in (("runs", found.runs), ("epochs", found.epochs)):
-        write_atomically(folder / f"{name}.csv", frame.to_csv(index=False, lineterminator="\n"))
+        path = sources.results / "tables" / f"{name}.csv"
+        sources.write(request, {path: frame.to_csv(index=False, lineterminator="\n")})
 
 
-def read_runs(runs_dir: Path, planned: Iterable[PlannedRun], problems: list[str] | None = None) -> pd.DataFrame:
+def read_runs(sources: Sources, planned: Iterable[PlannedRun], problems: list[str] | None = None) -> pd.DataFrame:
     """A row a run, in the given order. Of a stale run there are its identity and its revision alone.
 
     Args:
-        runs_dir: the folder in which each run has a folder named by its id.
+        sources: what reads the runs.
         planned: the runs.
         problems: gets a sentence for each summary that cannot be read.
 
     Raises:
         EastError: a summary cannot be read, and there are no `problems` to note that in.
     """
-    return _frame([_run_row(runs_dir, run, problems) for run in planned], run_columns())
+    return _frame([_run_row(sources, run, problems) for run in planned], run_columns())
 
 
 def read_rows(
-    runs_dir: Path,
+    sources: Sources,
     run_ids: Iterable[str],
     kind: type[EpochRecord] | type[UpdateRecord],
     problems: list[str] | None = None,
@@ -134,7 +125,7 @@ def read_rows(
     of = row_columns(kind)
     frames = [_frame([], of)]
     for run in run_ids:
-        found = read_records(runs_dir / run / FILES[kind], kind)
+        found = sources.rows(run, kind)
         if found.problem is not None:
             _note(found.problem, problems)
         frames.append(_frame([{"id": run, **vars(row)} for row in found.rows], of))
@@ -149,7 +140,6 @@ def run_columns() -> tuple[SchemaColumn, ...]:
         *(column for name, column in said.items() if name not in ("id", "status")),
         *(SchemaColumn(name, kind, True, Meaning(text)) for name, kind, text in _NESTED),
         *setting_columns(),
-        SchemaColumn("summary_sha256", str, True, Meaning("SHA-256 of the summary.json that the row was made from")),
     )
 
 
@@ -204,22 +194,19 @@ def _settings(model: type[BaseModel], prefix: str) -> Iterator[SchemaColumn]:
             yield SchemaColumn(prefix + name, scalar, True, Meaning(field.description or ""))
 
 
-def _run_row(runs_dir: Path, run: PlannedRun, problems: list[str] | None) -> dict[str, Any]:
+def _run_row(sources: Sources, run: PlannedRun, problems: list[str] | None) -> dict[str, Any]:
     table, _, rest = run.id.partition("/")
     row, _, seed = rest.rpartition("/seed")
     place = {"id": run.id, "table": table, "row": row, "seed": int(seed), "method": run.method}
-    path = summary_path(runs_dir, run.id)
-    summary = _summary(path, problems)
-    spec = summary.run if summary else _begun(path.with_name(RUN))
+    summary = _summary(sources, run.id, problems)
+    spec = summary.run if summary else _begun(sources.runs / run.id / RUN)
     fingerprint = summary.fingerprint if summary else fingerprint_of_content(spec) if spec else None
     if run.fingerprint not in (None, fingerprint):
         return {**place, "status": "stale" if summary else "missing", "revision": _revision(spec)}
     begun = {**_settings_of(spec), **place, "fingerprint": fingerprint}
     if summary is None:
         return {**begun, "status": "unfinished" if spec else "missing"}
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    said = summary.model_dump(mode="json", exclude={"run", "id"})
-    return {**begun, **_flat(said, ""), "summary_sha256": digest}
+    return {**begun, **_flat(summary.model_dump(mode="json", exclude={"run", "id"}), "")}
 
 
 def _settings_of(spec: dict[str, Any]) -> dict[str, Any]:
@@ -235,9 +222,9 @@ def _revision(spec: dict[str, Any]) -> int | None:
     return revision if isinstance(revision, int) else None
 
 
-def _summary(path: Path, problems: list[str] | None) -> RunSummary | None:
+def _summary(sources: Sources, run: str, problems: list[str] | None) -> RunSummary | None:
     try:
-        return read_summary(path) if path.exists() else None
+        return sources.summary(run)
     except EastError as error:
         _note(str(error), problems)
         return None
@@ -276,8 +263,10 @@ def _frame(rows: Sequence[dict[str, Any]], of: Sequence[SchemaColumn]) -> pd.Dat
 def _runs_on_disk(folder: Path) -> Iterator[PlannedRun]:
     """Every run that has begun, with its method where tables/runs.csv knows the same run."""
     known: dict[str, Any] = {}
-    if (folder / "tables" / "runs.csv").is_file():
-        written = pd.read_csv(folder / "tables" / "runs.csv", dtype=dtypes(run_columns())).dropna(subset="method")
+    path = folder / "tables" / "runs.csv"
+    with suppress(EastError):  # methods are a convenience
+        content = io.BytesIO(Sources(folder).derived(path))
+        written = pd.read_csv(content, dtype=dtypes(run_columns())).dropna(subset="method")
         known = dict(zip(written["id"], written["method"], strict=True))
     for path in sorted((folder / "runs").glob("*/*/seed*")):
         run = path.relative_to(folder / "runs").as_posix()

@@ -17,19 +17,7 @@ from east.cli.plan import inspect, list_parts, plan, schedule
 from east.cli.results import archive, compare, lock, merge, prune, restore, verify
 from east.cli.runs import cost, prepare, train
 from east.cli.status import show, status
-from east.cli.workflow import (
-    aggregate,
-    analyse,
-    appendix,
-    evidence_tables,
-    figures,
-    frames,
-    plan_figures,
-    report,
-    table,
-    table_6,
-    table_b1,
-)
+from east.cli.workflow import make
 from east.errors import EastError
 from east.launch.cores import let_idle_threads_sleep
 from east.log import configure_logging
@@ -57,19 +45,7 @@ COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
         "merge": merge,
         "prune": prune,
     },
-    "": {
-        "aggregate": aggregate,
-        "analyse": analyse,
-        "frames": frames,
-        "table": table,
-        "table-b1": table_b1,
-        "table-6": table_6,
-        "evidence-tables": evidence_tables,
-        "figures": figures,
-        "plan-figures": plan_figures,
-        "report": report,
-        "appendix": appendix,
-    },
+    "": {"make": make},
 }
 """When people use a command -> its name -> what it calls. The workflow's own steps, without a group, are not listed."""
 

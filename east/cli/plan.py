@@ -2,10 +2,8 @@
 
 import csv
 import itertools
-import shlex
 import sys
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -36,20 +34,14 @@ def plan(
     ] = False,
     results: Results = None,
     every: Annotated[bool, typer.Option("--all", help="With --changed: name every run.")] = False,
-    unseen: Annotated[
-        bool, typer.Option("--unseen", help="Only paths, for `snakemake --forcerun`: runs that it may take for done.")
-    ] = False,
 ) -> None:
     """List every run of the configuration, or what a change of it trains again."""
     from east.operations.changes import compare
-    from east.training.records import summary_path
 
     planned, folder = read_plan_and_results(configfile, results)
-    if changed or unseen:
+    if changed:
         runs, orphans = compare(planned, folder)
-        if unseen:
-            print("\n".join(str(summary_path(folder / "runs", run.id)) for run in runs if run.unseen))
-        elif as_json:
+        if as_json:
             print_json({"runs": list(map(asdict, runs)), "orphans": orphans})
         else:
             _print_changes(runs, every=every)
@@ -57,8 +49,6 @@ def plan(
                 print(f"{len(orphans)} runs on disk are in no plan; `east prune` lists them.")
             if planned.config.execution.partial:
                 print("With `execution.partial: true` Snakemake trains nothing.")
-            elif any(run.unseen for run in runs):
-                print(_advice(configfile or []))
         return
     # PyTorch is needed to look at the network, and not for what is printed with --changed.
     from east.training.attempts import class_on_cpu
@@ -155,15 +145,3 @@ def _print_changes(runs: "list[RunChange]", *, every: bool) -> None:
             print(f"              and {len(ids) - SHOWN} more; --all names them")
     train = sum(map(len, groups.values()))
     print(f"{train} of {len(runs)} runs would train, {len(runs) - train} are done.")
-
-
-def _advice(configfiles: list[Path]) -> str:
-    """What to do where Snakemake takes such a run for done."""
-    files = list(map(str, configfiles))
-    for_snakemake = ["--configfile", *files] if files else []
-    for_east = [word for file in files for word in ("--configfile", file)]
-    forced = f"$({shlex.join(['east', 'plan', '--unseen', *for_east])})"
-    return (
-        "If `snakemake -n` lists fewer trainings, its records in .snakemake are lost or of something else. This trains "
-        f"what is named here:\n  {shlex.join(['snakemake', '--cores', 'all', *for_snakemake])} --forcerun {forced}"
-    )

@@ -1,6 +1,5 @@
 """Commands that do the work: prepare data, train a run, measure costs."""
 
-import json
 import logging
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -101,7 +100,8 @@ def cost(
     ] = None,
     configfile: ConfigFiles = None,
     as_json: AsJson = False,
-    plan: Annotated[str | None, typer.Option(help="What to measure, as JSON; the workflow gives it.")] = None,
+    request: Annotated[str | None, typer.Option(hidden=True, help="What to measure; the workflow gives it.")] = None,
+    results: Annotated[Path | None, typer.Option(hidden=True, help="Where the workflow wants it.")] = None,
     out: Annotated[Path | None, typer.Option(help="Write the JSON to this file.")] = None,
     device: Device = "auto",
     engine: Engine = "auto",
@@ -111,15 +111,17 @@ def cost(
     measure: Annotated[bool, typer.Option(help="Time training steps on this machine as well.")] = True,
 ) -> None:
     """Table 6: what each method costs, by the paper's accounting and in truth."""
+    from east.analysis.sources import Request, Sources
     from east.config import read_config
     from east.config.plan import cost_plan
     from east.config.tables import CostPlan
+    from east.render.cost import costs_json
 
-    what = (
-        parsed("--plan", CostPlan.model_validate_json, plan)
-        if plan is not None
-        else cost_plan(read_config(*(configfile or [])), model, dataset)
-    )
+    asked = None if request is None else parsed("--request", Request.model_validate_json, request)
+    if asked is None:
+        what = cost_plan(read_config(*(configfile or [])), model, dataset)
+    else:
+        what = CostPlan.model_validate(asked.of["cost_plan"])
     on_gpu = measure and device != "cpu"
     with gpu_alone(runs_per_gpu, wait=True) if on_gpu else nullcontext(Lease()) as lease:
         from east.cost.table6 import measured_cost
@@ -131,8 +133,10 @@ def cost(
             )
         measure = measure and not lease.is_shared
         rows = measured_cost(what, device=device, engine=engine, threads=threads, step=step, measure=measure)
-    if out is not None:
-        write_atomically(out, json.dumps(rows, indent=2) + "\n")
+    if asked is not None and results is not None:
+        Sources(results).write(asked, {results / "cost" / "cost.json": costs_json(rows)})
+    elif out is not None:
+        write_atomically(out, costs_json(rows))
     elif as_json:
         print_json(rows)
     else:

@@ -6,6 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Column, Table
 from rich.text import Text
 
+from east.analysis.sources import RunRecord
 from east.analysis.words import schedule_text, sharing_text
 from east.cli.plot import bars, curve
 from east.cli.status_view import STYLES, run_line
@@ -14,7 +15,7 @@ from east.operations.run_files import RunStatus
 from east.render.names import DATASETS, NETWORKS
 from east.render.numbers import DASH, density_text, duration, fixed
 from east.render.templating import visible
-from east.training.records import EpochRecord, RunRecord, RunSummary, UpdateRecord
+from east.training.records import EpochRecord, RunSummary, UpdateRecord
 
 WIDTH = 80
 """Columns that suffice; of a wider terminal no more is used."""

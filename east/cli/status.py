@@ -59,17 +59,17 @@ def show(
     everything: Annotated[bool, typer.Option("--all", help="List every mask update.")] = False,
 ) -> None:
     """Show a run, finished or not: its curve, its masks over time and its summary."""
+    from east.analysis.sources import Sources, read_run_record
     from east.cli.show_view import run_view
     from east.cli.status_view import make_console
     from east.operations.run_files import RunFiles
-    from east.training.records import read_run_record
 
     plan, folder = read_plan_and_results(configfile, results)
     run = plan.run(run_id)
     found = RunFiles(folder).status(run.id, run.fingerprint, run.spec.training.epochs, datetime.now(UTC))
     console = make_console()
     ascii_only = not console.encoding.lower().startswith("utf")
-    record = read_run_record(folder / "runs", run.id)
+    record = read_run_record(Sources(folder), run.id)
     console.print(run_view(run, found, record, ascii_only=ascii_only, everything=everything, width=console.width))
 
 

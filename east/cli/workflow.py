@@ -1,160 +1,118 @@
-"""Steps of the workflow: from finished runs to tables, figures and the report."""
+"""The workflow's steps from finished runs to tables, figures and the report: `east make`, which only rules call."""
 
-import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from east.cli.common import parsed
 
+if TYPE_CHECKING:
+    from east.analysis.sources import Request, Sources
 
-def aggregate(
-    table: Annotated[str, typer.Option(help="The table's description, as JSON; - reads standard input.")],
-    runs: Annotated[Path, typer.Option(help="Folder of all runs.")],
-    out: Annotated[Path, typer.Option(help="File for the result, JSON.")],
-    partial: Annotated[bool, typer.Option(help="Accept that runs are missing, and show it.")] = False,
+
+def make(
+    results: Annotated[Path, typer.Option(help="Folder of the results.")],
+    request: Annotated[str, typer.Option(help="What is made, as JSON; - reads standard input.")] = "-",
 ) -> None:
+    """Make derived files of the results from what they need, and record what they were made from."""
+    from east.analysis.sources import Request, Sources
+
+    asked = parsed("--request", Request.model_validate_json, request)
+    STEPS[asked.step](Sources(results, asked.expected), asked)
+
+
+def _aggregate(sources: "Sources", request: "Request") -> None:
     """Summarise the runs of a table: mean and spread over seeds, with the published numbers beside them."""
-    from east.analysis.aggregate import aggregate as aggregate_runs
-    from east.analysis.aggregate import write_json
-    from east.config.tables import read_table
-    from east.render.templating import REPORT_FOLDER
+    from east.analysis.aggregate import aggregate, table_json
+    from east.config.tables import table_of
+    from east.render.templating import PUBLISHED
 
-    described, published = parsed("--table", read_table, table), REPORT_FOLDER / "published"
-    write_json(aggregate_runs(described, runs, published_dir=published, partial=partial), out)
-
-
-def analyse(
-    out: Annotated[Path, typer.Option(help="File for the result, JSON.")],
-    aggregated: Annotated[list[Path] | None, typer.Argument(help="Summarised tables, JSON.")] = None,
-    published: Annotated[
-        Path | None, typer.Option(help="Folder of the paper's numbers; report/published if absent.")
-    ] = None,
-) -> None:
-    """Compare Tables 2-5 with the paper's, test its claims on both, and audit what it prints.
-
-    Summarised tables of another kind are left out: the paper prints no accuracies beside the methods.
-    """
-    from east.analysis.aggregate import AggregatedGrid, read_json
-    from east.analysis.evidence import gather_evidence, write_evidence
-    from east.render.templating import REPORT_FOLDER
-
-    tables = [table for path in aggregated or [] if isinstance(table := read_json(path), AggregatedGrid)]
-    write_evidence(gather_evidence(tables, published or REPORT_FOLDER / "published"), out)
+    table = table_of(request.of["table"])
+    found = aggregate(table, sources, published_dir=PUBLISHED, partial=request.of["partial"])
+    sources.write(request, {sources.results / "aggregate" / f"{table.id}.json": table_json(found)})
 
 
-def frames(
-    planned: Annotated[str, typer.Option(help="Id, fingerprint and method of every run, as JSON; - reads stdin.")],
-    runs: Annotated[Path, typer.Option(help="Folder of all runs.")],
-    folder: Annotated[Path, typer.Option(help="Where runs.csv and epochs.csv go.")],
-) -> None:
+def _analyse(sources: "Sources", request: "Request") -> None:
+    """Compare Tables 2-5 with the paper's, test its claims on both, and audit what it prints."""
+    from east.analysis.aggregate import AggregatedGrid, read_table
+    from east.analysis.evidence import evidence_json, gather_evidence
+    from east.render.templating import PUBLISHED
+
+    read = (read_table(sources.results / "aggregate" / f"{table}.json", sources) for table in request.of["tables"])
+    tables = [table for table in read if isinstance(table, AggregatedGrid)]
+    evidence = gather_evidence(tables, PUBLISHED, sources.published)
+    sources.write(request, {sources.results / "analysis" / "evidence.json": evidence_json(evidence)})
+
+
+def _frames(sources: "Sources", request: "Request") -> None:
     """Write every run, and every epoch of every run, as one CSV file each."""
-    from east.analysis.results import PLANNED_RUNS, write_frames
+    from east.analysis.results import write_frames
 
-    write_frames(runs, parsed("--planned", PLANNED_RUNS.validate_json, planned), folder)
+    write_frames(sources, request)
 
 
-def table(
-    aggregated: Annotated[Path, typer.Argument(help="A summarised table, JSON.")],
-    stem: Annotated[Path, typer.Option(help="Folder and name of the files, without an ending.")],
-) -> None:
+def _table(sources: "Sources", request: "Request") -> None:
     """Print a summarised table as CSV, Markdown, LaTeX and HTML."""
-    from east.analysis.aggregate import read_json
+    from east.analysis.aggregate import read_table
     from east.render.tables import render_table
 
-    render_table(read_json(aggregated)).write(stem)
+    table = request.of["table"]
+    rendered = render_table(read_table(sources.results / "aggregate" / f"{table}.json", sources))
+    sources.write(request, rendered.contents(sources.results / "tables" / table))
 
 
-def table_b1(
-    rows: Annotated[str, typer.Option(help="The recipes in the columns of Table B.1, as JSON.")],
-    stem: Annotated[Path, typer.Option(help="Folder and name of the files, without an ending.")],
-) -> None:
+def _table_b1(sources: "Sources", request: "Request") -> None:
     """Print Table B.1 from the recipes in force."""
     from east.render.hyperparameters import render_hyperparameters
-    from east.render.templating import REPORT_FOLDER
+    from east.render.templating import PUBLISHED
 
-    render_hyperparameters(parsed("--rows", json.loads, rows), REPORT_FOLDER / "published" / "tableB1.csv").write(stem)
+    rendered = render_hyperparameters(request.of["rows"], PUBLISHED / "tableB1.csv", sources.published)
+    sources.write(request, rendered.contents(sources.results / "tables" / "tableB1"))
 
 
-def table_6(
-    costs: Annotated[Path, typer.Argument(help="What `east cost` wrote.")],
-    stem: Annotated[Path, typer.Option(help="Folder and name of the files, without an ending.")],
-    plan: Annotated[str, typer.Option(help="What was measured, as JSON.")],
-) -> None:
-    """Print Table 6 as CSV, Markdown, LaTeX and HTML."""
+def _table_6(sources: "Sources", request: "Request") -> None:
+    """Print Table 6."""
     from east.config.tables import CostPlan
     from east.render.cost import read_costs, render_cost
     from east.render.names import DATASETS, NETWORKS
-    from east.render.templating import REPORT_FOLDER
+    from east.render.templating import PUBLISHED
 
-    what = parsed("--plan", CostPlan.model_validate_json, plan)
-    render_cost(
-        read_costs(costs),
-        REPORT_FOLDER / "published" / what.published if what.published else None,
+    what = CostPlan.model_validate(request.of["cost_plan"])
+    rendered = render_cost(
+        read_costs(sources.results / "cost" / "cost.json", sources),
+        PUBLISHED / what.published if what.published else None,
         network=NETWORKS[what.model],
         dataset=DATASETS[what.dataset],
         comparable=what.comparable,
-    ).write(stem)
+        read=sources.published,
+    )
+    sources.write(request, rendered.contents(sources.results / "tables" / "table6"))
 
 
-def evidence_tables(
-    evidence: Annotated[Path, typer.Argument(help="What `east analyse` wrote.")],
-    folder: Annotated[Path, typer.Option(help="Where the tables go.")],
-) -> None:
+def _evidence_tables(sources: "Sources", request: "Request") -> None:
     """Print the comparison with the paper, its claims and the audit as CSV, Markdown, LaTeX and HTML."""
     from east.analysis.evidence import read_evidence
     from east.render.evidence import evidence_tables
 
-    for printed in evidence_tables(read_evidence(evidence)):
-        printed.render().write(folder / printed.name)
+    for printed in evidence_tables(read_evidence(sources.results / "analysis" / "evidence.json", sources)):
+        sources.write(request, printed.render().contents(sources.results / "tables" / printed.name))
 
 
-def report(
-    spec: Annotated[str, typer.Option(help="The report's contents, as JSON; - reads standard input.")],
-    runs: Annotated[Path, typer.Option(help="Folder of all runs.")],
-    out: Annotated[Path, typer.Option(help="The page.")],
-) -> None:
-    """Write the report as one self-contained page."""
-    from east.render.contents import ReportSpec
-    from east.render.page import write_report
-
-    write_report(out, parsed("--spec", ReportSpec.model_validate_json, spec), runs)
-
-
-def appendix(
-    spec: Annotated[str, typer.Option(help="The report's contents, as JSON; - reads standard input.")],
-    runs: Annotated[Path, typer.Option(help="Folder of all runs.")],
-    out: Annotated[Path, typer.Option(help="The document.")],
-) -> None:
-    """Write every table and figure as one LaTeX document."""
-    from east.render.appendix import write_appendix
-    from east.render.contents import ReportSpec
-
-    write_appendix(out, parsed("--spec", ReportSpec.model_validate_json, spec), runs)
-
-
-def figures(
-    aggregated: Annotated[Path, typer.Argument(help="A summarised table, JSON.")],
-    runs: Annotated[Path, typer.Option(help="Folder of all runs.")],
-    stem: Annotated[Path, typer.Option(help="Folder and beginning of the files' names.")],
-) -> None:
+def _figures(sources: "Sources", request: "Request") -> None:
     """Draw a table: learning curves and mask churn; for Tables 2-5 accuracy by multiplier and layers as well."""
-    from east.analysis.aggregate import read_json
+    from east.analysis.aggregate import read_table
     from east.render.figures import TableData, draw_table
 
-    draw_table(TableData(read_json(aggregated), runs), stem)
+    table = request.of["table"]
+    data = TableData(read_table(sources.results / "aggregate" / f"{table}.json", sources), sources)
+    for name, drawing in draw_table(data).items():
+        stem = sources.results / "figures" / f"{table}-{name}"
+        sources.write(request, {stem.with_suffix(".png"): drawing.png, stem.with_suffix(".svg"): drawing.svg})
 
 
-def plan_figures(
-    folder: Annotated[Path, typer.Option(help="Where the figures go.")],
-    schedules: Annotated[str, typer.Option(help="Every schedule, as JSON; - reads standard input.")],
-    costs: Annotated[Path, typer.Option(help="What `east cost` wrote.")],
-    cost_plan: Annotated[str, typer.Option(help="What was measured, as JSON.")],
-    evidence: Annotated[
-        Path | None, typer.Option(help="What `east analyse` wrote; without it the differences are not drawn.")
-    ] = None,
-) -> None:
+def _plan_figures(sources: "Sources", request: "Request") -> None:
     """Draw what belongs to no single table: schedules, cost and the differences from the paper."""
     from east.analysis.evidence import read_evidence
     from east.config.tables import CostPlan
@@ -162,10 +120,49 @@ def plan_figures(
     from east.render.figures import PlanData, draw_plan
     from east.render.schedules import SCHEDULES
 
+    evidence = sources.results / "analysis" / "evidence.json"
     data = PlanData(
-        schedules=parsed("--schedules", SCHEDULES.validate_json, schedules),
-        costs=read_costs(costs),
-        cost_plan=parsed("--cost-plan", CostPlan.model_validate_json, cost_plan),
-        comparisons=read_evidence(evidence).comparisons if evidence else None,
+        schedules=SCHEDULES.validate_python(request.of["schedules"]),
+        costs=read_costs(sources.results / "cost" / "cost.json", sources),
+        cost_plan=CostPlan.model_validate(request.of["cost_plan"]),
+        comparisons=read_evidence(evidence, sources).comparisons if request.of["differences"] else None,
+        read=sources.published,
     )
-    draw_plan(data, folder)
+    for name, drawing in draw_plan(data).items():
+        stem = sources.results / "figures" / name
+        sources.write(request, {stem.with_suffix(".png"): drawing.png, stem.with_suffix(".svg"): drawing.svg})
+
+
+def _report(sources: "Sources", request: "Request") -> None:
+    """Write the report as one self-contained page."""
+    from east.render.contents import ReportSpec
+    from east.render.page import report_page
+
+    page = report_page(ReportSpec.model_validate(request.of["spec"]), sources)
+    sources.write(request, {sources.results / "report" / "index.html": page})
+
+
+def _appendix(sources: "Sources", request: "Request") -> None:
+    """Write every table and figure as one LaTeX document."""
+    from east.render.appendix import appendix_document
+    from east.render.contents import ReportSpec
+
+    out = sources.results / "tables" / "appendix.tex"
+    document = appendix_document(ReportSpec.model_validate(request.of["spec"]), sources, out.parent)
+    sources.write(request, {out: document})
+
+
+STEPS: "dict[str, Callable[[Sources, Request], None]]" = {
+    "aggregate": _aggregate,
+    "analyse": _analyse,
+    "frames": _frames,
+    "table": _table,
+    "table-b1": _table_b1,
+    "table-6": _table_6,
+    "evidence-tables": _evidence_tables,
+    "figures": _figures,
+    "plan-figures": _plan_figures,
+    "report": _report,
+    "appendix": _appendix,
+}
+"""Name of a step -> what makes its files. `east.operations.steps` says what each is asked for in a plan."""

@@ -1,6 +1,7 @@
 """What a table of the paper consists of, as the workflow's jobs are given it: its rows and what stands behind each."""
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter
 
@@ -130,7 +131,7 @@ class CostPlan(Frozen):
 Table = GridTable | MethodsTable
 
 
-def read_table(text: str) -> Table:
-    """A table from the JSON of its `model_dump_json`."""
-    table: Table = TypeAdapter(Annotated[Table, Field(discriminator="kind")]).validate_json(text)
+def table_of(described: Mapping[str, Any]) -> Table:
+    """A table from its `model_dump`."""
+    table: Table = TypeAdapter(Annotated[Table, Field(discriminator="kind")]).validate_python(described)
     return table

@@ -1,18 +1,17 @@
 """The plan beside what is on disk: which runs would train again and why, and whether a finished run is all there."""
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from safetensors import SafetensorError, safe_open
-
 from east.config import Plan, Run
 from east.config.run import of_another_revision, with_defaults
-from east.operations.on_disk import SMALL_FILES, FoundRun, find, read_run
-from east.training.folder import METRICS, WEIGHTS
-from east.training.records import EpochRecord, read_records
+from east.operations.on_disk import FoundRun, find, read_run
+from east.training.folder import METRICS, WEIGHTS, damaged_files
+from east.training.records import SUMMARY, EpochRecord, read_records
 
 Status = Literal["new", "changed", "damaged", "unfinished", "same"]
 TRAINS: tuple[Status, ...] = ("new", "changed", "damaged", "unfinished")
@@ -40,18 +39,15 @@ class RunChange:
     Attributes:
         id: of the run.
         status: `new`: never begun; `changed`: done or begun with other settings; `damaged`: its summary cannot be
-            read; `unfinished`: begun as planned; `same`: done as planned.
+            read, or does not know a file that is there; `unfinished`: begun as planned; `same`: done as planned.
         reason: why it would train, for people; empty if it would not.
         differences: the keys behind `changed`.
-        unseen: it would train, but Snakemake may take it for done where its own records do not say otherwise: a summary
-            lies there that is not the plan's, or what is made from the run is there.
     """
 
     id: str
     status: Status
     reason: str = ""
     differences: tuple[Difference, ...] = ()
-    unseen: bool = False
 
 
 def compare(plan: Plan, results: Path) -> tuple[list[RunChange], list[str]]:
@@ -60,11 +56,7 @@ def compare(plan: Plan, results: Path) -> tuple[list[RunChange], list[str]]:
     Returns:
         The runs of the plan in its order; and the runs on disk that the plan does not name.
     """
-    # Snakemake makes these from a table's runs, and where they exist it may not look at the runs any more.
-    made = ("report/index.html", "tables/{}.csv", "aggregate/{}.json")
-    tables = [table for table in plan.tables if any((results / name.format(table.id)).exists() for name in made)]
-    shown = {run.id for table in tables for row in table.rows for run in row.runs}
-    changes = [_compare_run(run, results / "runs" / run.id, shown=run.id in shown) for run in plan.runs]
+    changes = [_compare_run(run, results / "runs" / run.id) for run in plan.runs]
     planned = {run.id for run in plan.runs}
     return changes, [run for run in find(results, "runs") if run not in planned]
 
@@ -97,9 +89,10 @@ def complaint(found: FoundRun, run: Run) -> str | None:
         return f"it was trained with other settings{shown}"
     if any(path.is_symlink() for path in (folder, *folder.rglob("*"))):
         return "there is a link in its folder"
-    missing = [name for name in SMALL_FILES if not (folder / name).is_file()]
-    if missing:
-        return f"it has no {', '.join(missing)}"
+    if not (folder / SUMMARY).is_file():
+        return f"it has no {SUMMARY}"
+    if damaged := damaged_files(folder, found.summary.files):
+        return f"its {', '.join(damaged)} {'is' if len(damaged) == 1 else 'are'} missing, or not as it was written"
     if with_defaults(found.summary.run) != planned or found.spec != planned:
         return "its summary.json or run.json describes another run than the fingerprint says"
     metrics, accuracy = read_records(folder / METRICS, EpochRecord), found.summary.final_test_accuracy
@@ -107,32 +100,34 @@ def complaint(found: FoundRun, run: Run) -> str | None:
     if last is None or last.epoch != found.summary.epochs or accuracy not in (None, last.test_acc):
         return "its metrics.csv does not end as its summary.json says"
     try:
-        with safe_open(folder / WEIGHTS, framework="numpy"):
-            return None
+        with (folder / WEIGHTS).open("rb") as weights:
+            digest = hashlib.file_digest(weights, "sha256").hexdigest()
     except FileNotFoundError:
         return None
-    except (SafetensorError, OSError):
-        return f"its {WEIGHTS} is damaged"
+    except OSError as error:
+        return f"its {WEIGHTS} cannot be read ({error.strerror})"
+    return None if digest == found.summary.files.get(WEIGHTS) else f"its {WEIGHTS} is damaged"
 
 
-def _compare_run(run: Run, folder: Path, *, shown: bool) -> RunChange:
+def _compare_run(run: Run, folder: Path) -> RunChange:
     """What has changed of a run. A summary that is there is of the last run that was begun."""
     found = read_run(folder)
     if found.summary and found.summary.fingerprint == run.fingerprint:
+        if damaged := damaged_files(folder, found.summary.files):
+            return RunChange(run.id, "damaged", f"its {', '.join(damaged)} is missing, or not as it was written")
         return RunChange(run.id, "same")
-    unseen = shown or bool(found.summary or found.damage)
     if found.kept and found.kept.fingerprint == run.fingerprint:
-        return RunChange(run.id, "unfinished", "finished; its summary will be put back", unseen=unseen)
+        return RunChange(run.id, "unfinished", "finished; its summary will be put back")
     if found.damage:
-        return RunChange(run.id, "damaged", "its summary.json cannot be read", unseen=unseen)
+        return RunChange(run.id, "damaged", "its summary.json cannot be read")
     old = with_defaults(found.summary.run) if found.summary else found.spec
     if old is None:
-        return RunChange(run.id, "new", "never trained", unseen=unseen)
+        return RunChange(run.id, "new", "never trained")
     changes = tuple(differences(old, run.spec.model_dump(mode="json")))
     if found.summary and not changes:
         changes = (Difference("fingerprint", found.summary.fingerprint, run.fingerprint),)
     if changes:
-        return RunChange(run.id, "changed", ", ".join(map(str, changes)), changes, unseen)
+        return RunChange(run.id, "changed", ", ".join(map(str, changes)), changes)
     epochs = run.spec.training.epochs
     begun = "begun" if found.epoch is None else f"resumes after epoch {found.epoch} of {epochs}"
-    return RunChange(run.id, "unfinished", begun, unseen=unseen)
+    return RunChange(run.id, "unfinished", begun)

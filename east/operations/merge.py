@@ -10,8 +10,8 @@ from east.config import Plan, Run
 from east.errors import EastError
 from east.operations.changes import complaint
 from east.operations.on_disk import FoundRun, find, read_run
-from east.training.folder import KEPT_SUMMARY, METRICS, SUMMARY, is_locked
-from east.training.records import RunSummary
+from east.training.folder import METRICS, is_locked
+from east.training.records import KEPT_SUMMARY, SUMMARY, RunSummary
 from east.training.state import STATE
 
 INCOMING = ".incoming-"

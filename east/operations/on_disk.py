@@ -8,8 +8,8 @@ from typing import Any
 
 from east.config.run import with_defaults
 from east.errors import EastError
-from east.training.folder import KEPT_SUMMARY, METRICS, RUN, SUMMARY, TIMING, TRACE, UPDATES, epochs_done
-from east.training.records import RunSummary, read_summary
+from east.training.folder import METRICS, RUN, TIMING, TRACE, UPDATES, epochs_done
+from east.training.records import KEPT_SUMMARY, SUMMARY, RunSummary, read_summary
 
 SMALL_FILES = (METRICS, RUN, SUMMARY, TIMING, TRACE, UPDATES)
 """What a finished run leaves besides its weights; each is small."""

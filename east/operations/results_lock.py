@@ -14,8 +14,8 @@ from east.errors import EastError
 from east.operations.changes import complaint
 from east.operations.on_disk import SMALL_FILES, read_run
 from east.reproducibility import Reproducibility
-from east.training.folder import SUMMARY, repeatable_summary
-from east.training.records import RunSummary, describe
+from east.training.folder import repeatable_summary
+from east.training.records import SUMMARY, RunSummary, describe
 
 LOCK_FILE = "results.lock.json"
 FORMAT: Final = 2

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from east.config.run import fingerprint_of_content
+from east.errors import EastError
 from east.operations.log_tail import last_error, printable, tail
-from east.training.folder import KEPT_SUMMARY, RUN, SUMMARY, is_locked
-from east.training.records import RunSummary
+from east.training.folder import RUN, is_locked
+from east.training.records import KEPT_SUMMARY, SUMMARY, RunSummary, parse_summary
 from east.training.state import STATE, RunState
 
 T = TypeVar("T")
@@ -174,7 +175,10 @@ class RunFiles:
 
 
 def _read_summary(path: Path) -> RunSummary:
-    return RunSummary.model_validate_json(path.read_bytes())
+    try:
+        return parse_summary(path.read_bytes(), path)
+    except EastError as error:
+        raise ValueError(str(error)) from None
 
 
 def _silence(state: RunState, folder: Path, now: datetime) -> str | None:

@@ -11,8 +11,8 @@ from east.analysis.inference import Sample, holm, welch
 from east.operations.results_lock import COST, LockedRun, ResultsLock, locked_keys, sha256
 from east.operations.results_lock import verify as verify_files
 from east.reproducibility import Reproducibility, weakest
-from east.training.folder import REPEATABLE, SUMMARY
-from east.training.records import RunSummary
+from east.training.folder import REPEATABLE
+from east.training.records import SUMMARY, RunSummary
 
 LEVEL = 0.01
 """Rows whose means differ with less than this probability by chance, over all rows together, count as different."""

@@ -6,17 +6,17 @@ from collections.abc import Iterable
 from itertools import chain, count
 from pathlib import Path
 
-from east.analysis.aggregate import read_json
+from east.analysis.aggregate import read_table
 from east.analysis.evidence import read_evidence
 from east.analysis.provenance import collect_provenance
+from east.analysis.sources import Sources
 from east.errors import EastError
-from east.files import write_atomically
 from east.render.contents import ReportFigure, ReportSection, ReportSpec
 from east.render.evidence import evidence_tables
 from east.render.names import table_label
 from east.render.overview import overview, provenance_rows
 from east.render.runs import run_ids
-from east.render.templating import Tex, latex_environment, read_text, render
+from east.render.templating import Tex, latex_environment, render
 
 GRAPHICS = (".pdf", ".png")
 """Endings of figures that LaTeX reads: pixels, which the workflow makes, unless a PDF made of the SVG lies beside."""
@@ -24,30 +24,30 @@ GRAPHICS = (".pdf", ".png")
 _ROMAN = ("I", "II", "III", "IV", "V", "VI", "VII", "VIII", "IX", "X")
 
 
-def write_appendix(out: Path, spec: ReportSpec, runs_dir: Path) -> None:
-    """Write the document.
+def appendix_document(spec: ReportSpec, sources: Sources, folder: Path) -> str:
+    """The document.
 
     Args:
-        out: Such as `results/paper/tables/appendix.tex`.
         spec: What goes into the report: its tables as LaTeX, its figures as PDF or PNG, as far as they are there.
-        runs_dir: The folder in which each run has a folder named by its id.
+        sources: What reads tables and runs.
+        folder: Where the document will lie, such as `results/paper/tables`.
 
     Raises:
         EastError: A file that the spec names cannot be read.
     """
-    tables = [read_json(section.aggregated) for section in spec.tables if section.aggregated]
-    evidence = read_evidence(spec.evidence) if spec.evidence else None
-    trained = collect_provenance(run_ids(tables), runs_dir)
+    tables = [read_table(section.aggregated, sources) for section in spec.tables if section.aggregated]
+    evidence = read_evidence(spec.evidence, sources) if spec.evidence else None
+    trained = collect_provenance(run_ids(tables), sources)
     # Tables that the paper does not have get Roman numbers.
     others = chain(_ROMAN, (f"R{number}" for number in count(len(_ROMAN) + 1)))
 
     def section(heading: str, tables: Iterable[tuple[str, str]], figures: Iterable[ReportFigure]) -> dict[str, object]:
         """A heading, LaTeX of tables with their numbers, and paths of figures with their captions."""
         numbered = [((table_label(name) or next(others)).removeprefix("Table "), Tex(tex)) for name, tex in tables]
-        return {"heading": heading, "tables": numbered, "figures": _figures(figures, out.parent)}
+        return {"heading": heading, "tables": numbered, "figures": _figures(figures, folder)}
 
     def written(of: ReportSection) -> dict[str, object]:
-        tables = [(of.id, read_text(path)) for path in of.downloads if path.suffix == ".tex"]
+        tables = [(of.id, sources.derived(path).decode()) for path in of.downloads if path.suffix == ".tex"]
         return section(of.heading, tables, of.figures)
 
     compared = evidence_tables(evidence) if evidence else ()
@@ -57,7 +57,7 @@ def write_appendix(out: Path, spec: ReportSpec, runs_dir: Path) -> None:
         *(section(group.heading, (), group.figures) for group in spec.figures),
         *map(written, [spec.cost] if spec.cost else []),
     ]
-    document = render(
+    return render(
         latex_environment(),
         "appendix.tex.j2",
         spec=spec,
@@ -65,7 +65,6 @@ def write_appendix(out: Path, spec: ReportSpec, runs_dir: Path) -> None:
         sections=sections,
         provenance=provenance_rows(spec.facts, trained),
     )
-    write_atomically(out, document)
 
 
 def _figures(figures: Iterable[ReportFigure], folder: Path) -> list[tuple[Tex, str]]:

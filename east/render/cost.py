@@ -1,12 +1,14 @@
 """Table 6: what training costs, counted as the paper counts and as measured."""
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from east.analysis.aggregate import validated
-from east.analysis.published import PublishedCost, read_published
+from east.analysis.aggregate import parsed
+from east.analysis.published import PublishedCost, Read, read_published
+from east.analysis.sources import Sources
 from east.cost.record import CostRecord
 from east.render.numbers import DASH, NOT_AVAILABLE, fixed, quantity, setting_text, thousands
 from east.render.rendered import Quantity, Rendered, numeric, render_views, view_of
@@ -19,16 +21,23 @@ _RECORDS = TypeAdapter(list[CostRecord])
 
 
 def render_cost(
-    rows: Sequence[CostRecord], published: Path | None, *, network: str, dataset: str, comparable: bool = True
+    rows: Sequence[CostRecord],
+    published: Path | None,
+    *,
+    network: str,
+    dataset: str,
+    comparable: bool = True,
+    read: Read = Path.read_bytes,
 ) -> Rendered:
     """Print Table 6 in two parts: the paper's accounting beside the printed numbers, and what was measured.
 
-    Rows are matched by method with those of `published`, `report/published/table6.csv`; None sets nothing beside them.
+    Rows are matched by method with those of `published`, `report/published/table6.csv`, whose content `read` gives;
+    None sets nothing beside them.
 
     Raises:
         EastError: The published file cannot be read.
     """
-    theirs = {row.method: row for row in read_published(published, PublishedCost)} if published else {}
+    theirs = {row.method: row for row in read_published(published, PublishedCost, read)} if published else {}
     pairs = [(row, theirs.get(row.method)) for row in rows]
     what = {"network": network, "dataset": dataset, "comparable": comparable or not theirs}
     machines = list(dict.fromkeys(row.measured_on for row in rows if row.measured_on))
@@ -55,13 +64,18 @@ def render_cost(
     return render_views([counted, measured], [*CostRecord.model_fields, *printed], records)
 
 
-def read_costs(path: Path) -> list[CostRecord]:
-    """Read what `east cost --out` wrote.
+def costs_json(rows: Sequence[Mapping[str, object]]) -> str:
+    """Rows of Table 6 as JSON; `read_costs` gives them back."""
+    return json.dumps(rows, indent=2) + "\n"
+
+
+def read_costs(path: Path, sources: Sources) -> list[CostRecord]:
+    """What `east cost` measured.
 
     Raises:
-        EastError: The file cannot be read, or is something else.
+        EastError: It is not there, not the plan's, or damaged.
     """
-    return validated(path, _RECORDS.validate_json, "what `east cost` writes")
+    return parsed(sources.derived(path), path, _RECORDS.validate_json, "measured costs")
 
 
 def explain_differences(row: CostRecord, published: PublishedCost | None) -> list[str]:

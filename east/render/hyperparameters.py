@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from east.analysis.published import read_published_rows
+from east.analysis.published import Read, read_published_rows
 from east.config.schema import Config, Recipe
 from east.errors import EastError
 from east.render.names import DATASETS, NETWORKS
@@ -36,7 +36,9 @@ def hyperparameter_rows(config: Config) -> list[dict[str, str]]:
     return [_hyperparameters(recipe) for recipe in config.recipes.values()]
 
 
-def render_hyperparameters(rows: Sequence[Mapping[str, object]], published: Path) -> Rendered:
+def render_hyperparameters(
+    rows: Sequence[Mapping[str, object]], published: Path, read: Read = Path.read_bytes
+) -> Rendered:
     """Print Table B.1 with the plan's settings above the paper's.
 
     A system of the plan is set beside the published row of the same model and method; if the paper has several,
@@ -45,7 +47,7 @@ def render_hyperparameters(rows: Sequence[Mapping[str, object]], published: Path
     Raises:
         EastError: A row lacks a column or has one too many, or the published file cannot be read.
     """
-    printed = read_published_rows(published)
+    printed = read_published_rows(published, read)
     if list(printed[0]) != list(_COLUMNS):
         raise EastError(f"{published} does not have the columns {', '.join(_COLUMNS)}.")
     records: list[dict[str, str]] = []

@@ -8,10 +8,10 @@ from urllib.parse import quote
 
 from markupsafe import Markup
 
-from east.analysis.aggregate import AggregatedGrid, read_json
+from east.analysis.aggregate import AggregatedGrid, read_table
 from east.analysis.evidence import read_evidence
 from east.analysis.provenance import provenance_of
-from east.files import write_atomically
+from east.analysis.sources import Sources
 from east.render.contents import ReportFigure, ReportSection, ReportSpec
 from east.render.evidence import evidence_tables
 from east.render.overview import overview, provenance_rows
@@ -19,10 +19,9 @@ from east.render.palette import DARK
 from east.render.runs import read_outcomes, row_details, run_ids
 from east.render.tables import grid_view, methods_view
 from east.render.templating import (
-    REPORT_FOLDER,
     content_security_policy,
     html_environment,
-    read_text,
+    project_text,
     render,
     table_in,
 )
@@ -35,20 +34,20 @@ _MEDIA = {
 }
 
 
-def write_report(out: Path, spec: ReportSpec, runs_dir: Path) -> None:
-    """Write the report as one file, which loads nothing and runs no script but its own.
+def report_page(spec: ReportSpec, sources: Sources) -> str:
+    """The report as one page, which loads nothing and runs no script but its own.
 
     Raises:
         EastError: A file that the spec names, or one of a run, cannot be read.
     """
-    tables = {section.id: read_json(section.aggregated) for section in spec.tables if section.aggregated}
-    evidence = read_evidence(spec.evidence) if spec.evidence else None
+    tables = {part.id: read_table(part.aggregated, sources) for part in spec.tables if part.aggregated}
+    evidence = read_evidence(spec.evidence, sources) if spec.evidence else None
     comparisons = evidence.comparisons if evidence else ()
     compared = {comparison.table: {row.row: row for row in comparison.rows} for comparison in comparisons}
-    outcomes = read_outcomes(run_ids(tables.values()), runs_dir)
+    outcomes = read_outcomes(run_ids(tables.values()), sources)
     trained = provenance_of([outcome.summary for outcome in outcomes.values() if outcome.summary])
     details = {
-        place: row_details(table, outcomes, compared.get(place, {}), runs_dir=runs_dir, logs_dir=spec.logs)
+        place: row_details(table, outcomes, compared.get(place, {}), runs_dir=sources.runs, logs_dir=spec.logs)
         for place, table in tables.items()
     }
     environment = html_environment()
@@ -63,10 +62,11 @@ def write_report(out: Path, spec: ReportSpec, runs_dir: Path) -> None:
             table = tables[section.id]
             return table_html(grid_view(table) if isinstance(table, AggregatedGrid) else methods_view(table))
         # Written by the same template.
-        return Markup(table_in(read_text(section.table), section.table) if section.table else "")  # noqa: S704
+        path = section.table
+        return Markup(table_in(sources.derived(path).decode(), path) if path else "")  # noqa: S704
 
-    style, script = read_text(REPORT_FOLDER / "style.css"), read_text(REPORT_FOLDER / "script.js")
-    page = render(
+    style, script = project_text("style.css"), project_text("script.js")
+    return render(
         environment,
         "report.html.j2",
         spec=spec,
@@ -80,18 +80,16 @@ def write_report(out: Path, spec: ReportSpec, runs_dir: Path) -> None:
         provenance=provenance_rows(spec.facts, trained),
         table_html=table_html,
         section_html=section_html,
-        download=download,
-        image=image,
+        download=lambda path: download(path, sources.derived(path)),
+        image=lambda figure: image(figure, sources.derived(figure.svg).decode()),
     )
-    write_atomically(out, page)
 
 
-def image(figure: ReportFigure) -> dict[str, str]:
+def image(figure: ReportFigure, svg: str) -> dict[str, str]:
     """A figure as an image: so its file can neither run scripts nor load anything, and its ids cannot clash.
 
     Its width and height, in any unit, keep its place while it is decoded.
     """
-    svg = read_text(figure.svg)
     size = re.search(r'\bviewBox="\s*[-\d.]+[\s,]+[-\d.]+[\s,]+([\d.]+)[\s,]+([\d.]+)\s*"', svg)
     described = re.search(r"<dc:description>(.*?)</dc:description>", svg, flags=re.DOTALL)
     width, height = size.groups() if size else ("", "")
@@ -104,9 +102,9 @@ def image(figure: ReportFigure) -> dict[str, str]:
     }
 
 
-def download(path: Path) -> dict[str, str]:
+def download(path: Path, content: bytes) -> dict[str, str]:
     """A file inside the page, to be saved under its name."""
-    data = base64.b64encode(read_text(path).encode()).decode()
+    data = base64.b64encode(content).decode()
     media = _MEDIA.get(path.suffix, "application/octet-stream")
     # Neither part has a character that HTML would read as anything else.
     uri = Markup(f"data:{media};base64,{data}")  # noqa: S704

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from east.files import write_atomically
 from east.render.templating import (
     html_environment,
     latex_environment,
@@ -29,13 +28,10 @@ class Rendered:
     html: str
     document: str
 
-    def write(self, stem: Path) -> tuple[Path, ...]:
-        """Write `stem`.csv, .md, .tex and .html, where `stem` is a folder and a name, and return them in that order."""
-        contents = {"csv": self.csv, "md": self.md, "tex": self.tex, "html": self.document}
-        paths = {stem.with_name(f"{stem.name}.{ending}"): content for ending, content in contents.items()}
-        for path, content in paths.items():
-            write_atomically(path, content)
-        return tuple(paths)
+    def contents(self, stem: Path) -> dict[Path, str]:
+        """What goes into `stem`.csv, .md, .tex and .html, where `stem` is a folder and a name, in that order."""
+        texts = {"csv": self.csv, "md": self.md, "tex": self.tex, "html": self.document}
+        return {stem.with_name(f"{stem.name}.{ending}"): text for ending, text in texts.items()}
 
 
 def render_views(

@@ -9,11 +9,12 @@ from pathlib import Path
 from east.analysis.aggregate import Accuracy, AggregatedGrid, AggregatedMethods, GridResult, MethodResult, SeedValue
 from east.analysis.compare import RowComparison
 from east.analysis.curves import Curve, read_curve
+from east.analysis.sources import Sources
 from east.analysis.words import sharing_text
 from east.render.drawing import curve_drawing
 from east.render.names import DATASETS, NETWORKS, capital, table_label
 from east.render.numbers import accuracy_text, duration, fixed, plus_minus, thousands
-from east.training.records import RunSummary, read_summary, summary_path
+from east.training.records import RunSummary
 
 COMMIT_DIGITS = 12
 
@@ -33,18 +34,13 @@ def run_ids(tables: Iterable[AggregatedGrid | AggregatedMethods]) -> Iterator[st
             yield from (seed.run for seed in row.accuracy.seeds)
 
 
-def read_outcomes(runs: Iterable[str], runs_dir: Path) -> dict[str, RunOutcome]:
+def read_outcomes(runs: Iterable[str], sources: Sources) -> dict[str, RunOutcome]:
     """Read what there is of some runs, by id; a run that is named twice is read once.
 
     Raises:
         EastError: A file is there and cannot be read.
     """
-    outcomes = {}
-    for run in dict.fromkeys(runs):
-        path = summary_path(runs_dir, run)
-        summary = read_summary(path) if path.exists() else None
-        outcomes[run] = RunOutcome(summary, read_curve(path.parent / "metrics.csv"))
-    return outcomes
+    return {run: RunOutcome(sources.summary(run), read_curve(sources, run)) for run in dict.fromkeys(runs)}
 
 
 def row_details(

@@ -14,6 +14,8 @@ from east.errors import EastError
 from east.render.drawing import interval_drawing
 
 REPORT_FOLDER = Path(__file__).resolve().parents[2] / "report"
+PUBLISHED = REPORT_FOLDER / "published"
+"""The paper's numbers."""
 
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -116,12 +118,13 @@ def escape_markdown(text: str) -> str:
     return re.sub(r"([\\`*_\[\]|~#$])", r"\\\1", entities)
 
 
-def read_text(path: Path) -> str:
-    """The text of a file that goes into the report.
+def project_text(name: str) -> str:
+    """The text of a file of the project's own in `report/`.
 
     Raises:
         EastError: It cannot be read.
     """
+    path = REPORT_FOLDER / name
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -190,7 +193,7 @@ def content_security_policy(style: str, script: str | None = None) -> str:
 
 def table_document(fragment: str, title: str) -> str:
     """A table as a document that can be opened and looks as it does in the report."""
-    style = (REPORT_FOLDER / "style.css").read_text(encoding="utf-8")
+    style = project_text("style.css")
     return render(
         html_environment(),
         "document.html.j2",

@@ -1,24 +1,29 @@
 """The folder of a run: the names of what is in it, and the lock by which one process at a time works there."""
 
+import hashlib
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from east import locks
+from east.errors import EastError
 from east.files import temporaries, write_atomically
 from east.training.records import (
+    DIGEST,
     FILES,
+    KEPT_SUMMARY,
+    SUMMARY,
     EpochRecord,
     RunSummary,
     TimingRecord,
     TraceRecord,
     UpdateRecord,
     columns,
+    parse_summary,
+    unsealed,
 )
 from east.training.state import STATE
 
@@ -30,12 +35,12 @@ UPDATES = FILES[UpdateRecord]
 TRACE = FILES[TraceRecord]
 TIMING = FILES[TimingRecord]
 WEIGHTS = "weights.safetensors"
-SUMMARY = "summary.json"
-KEPT_SUMMARY = "summary.kept.json"
-"""The same once more. Snakemake removes the declared result of a job that it repeats, but not what it does not know."""
 LOCK = ".lock"
 CHECKPOINTS = "checkpoint-*.pt"
 """Every checkpoint, see `checkpoint_name`."""
+
+DIGESTED = (METRICS, RUN, TIMING, TRACE, UPDATES)
+"""What a finished run leaves besides its summary and its weights; each is small, and its digest is in the summary."""
 
 REPEATABLE = (RUN, METRICS, UPDATES, TRACE, WEIGHTS)
 """The files of a finished run that have the same bytes whenever and wherever its class of reproducibility allows it.
@@ -62,10 +67,16 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def write_summary(folder: Path, summary: RunSummary) -> None:
-    """Write the summary of a run that has ended, and before it the copy that stays when the summary is removed."""
+def write_summary(folder: Path, summary: RunSummary) -> RunSummary:
+    """Write the summary of a run that has ended, and before it the copy that stays when the summary is removed.
+
+    Returns:
+        The summary with its digest, as it is read.
+    """
+    content = summary.json_text().encode()
     for name in (KEPT_SUMMARY, SUMMARY):
-        write_atomically(folder / name, summary.json_text())
+        write_atomically(folder / name, content)
+    return parse_summary(content, folder / SUMMARY)
 
 
 def is_locked(folder: Path) -> bool:
@@ -121,18 +132,53 @@ def discard_summary(folder: Path) -> None:
 
 
 def finished_summary(folder: Path, fingerprint: str) -> RunSummary | None:
-    """The summary in a run's folder if it is whole and of this very run, else None; put back if only its copy is left.
+    """The summary in a run's folder if it is whole, of this very run, and beside its files; else None.
 
-    So a job that is repeated for no reason of the run's own (data to be prepared again, records lost) trains nothing.
+    If only its copy is whole, that is put in its place. So a job that is repeated for no reason of the run's own (data
+    to be prepared again, records lost) trains nothing.
     """
     for name in (SUMMARY, KEPT_SUMMARY):
         try:
             content = (folder / name).read_bytes()
-            summary = RunSummary.model_validate_json(content)
-        except (OSError, ValidationError):
+            summary = parse_summary(content, folder / name)
+        except (OSError, EastError):
             continue
         if summary.fingerprint == fingerprint:
+            if damaged := damaged_files(folder, summary.files):
+                LOG.warning("%s of a finished run is missing or damaged: it is trained again.", folder / damaged[0])
+                return None
             if name == KEPT_SUMMARY:
                 write_atomically(folder / SUMMARY, content)
             return summary
     return None
+
+
+def intact_run(folder: Path, fingerprint: str) -> str | None:
+    """The digest of a finished run's summary, which has those of its files; None if it is not whole or another run's.
+
+    It is found without the schema, so quickly that every start of the workflow looks at every run.
+    """
+    try:
+        summary = unsealed((folder / SUMMARY).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    files = summary.get("files")
+    if summary.get("fingerprint") != fingerprint or not isinstance(files, dict) or damaged_files(folder, files):
+        return None
+    return str(summary[DIGEST])
+
+
+def damaged_files(folder: Path, digests: Mapping[str, object]) -> list[str]:
+    """The small files of a finished run that are missing, or are not those that its summary was written with.
+
+    Weights are left out: they are large, and may be removed (`east prune`).
+    """
+    damaged = []
+    for name in DIGESTED:
+        try:
+            content = (folder / name).read_bytes()
+        except OSError:
+            content = None
+        if content is None or hashlib.sha256(content).hexdigest() != digests.get(name):
+            damaged.append(name)
+    return damaged

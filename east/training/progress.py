@@ -9,9 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from east.training.assembly import Training
-from east.training.folder import SUMMARY
 from east.training.hooks import Hook
-from east.training.records import EpochRecord, RunSummary
+from east.training.records import SUMMARY, EpochRecord, RunSummary
 
 
 class _Lines(Hook):

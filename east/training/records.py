@@ -5,10 +5,13 @@ here needs PyTorch: whoever reads results does not wait for it.
 """
 
 import csv
+import hashlib
 import io
 import json
+import logging
 import types
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, Self, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -19,6 +22,8 @@ from pydantic import Field as Limits
 from east.errors import EastError
 from east.files import read_csv, write_atomically
 from east.reproducibility import Reproducibility
+
+LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -129,6 +134,13 @@ class TraceRecord:
     clip: Annotated[str, Meaning("of the norm that the gradient clip holds")]
 
 
+SUMMARY = "summary.json"
+KEPT_SUMMARY = "summary.kept.json"
+"""The same once more. Snakemake removes the declared result of a job that it repeats, but not what it does not know."""
+
+DIGEST = "sha256"
+"""The key of a JSON file that holds the digest of its other keys."""
+
 FILES: dict[type, str] = {
     EpochRecord: "metrics.csv",
     UpdateRecord: "updates.csv",
@@ -195,6 +207,10 @@ class RunSummary(BaseModel):
     attempt_records: Annotated[
         list[dict[str, Any]], Meaning("what computed each part of the run", repeatable=False)
     ] = []
+    files: Annotated[dict[str, str], Meaning("SHA-256 of each other file of the run, by name", repeatable=False)] = {}
+    sha256: Annotated[
+        str, Meaning("SHA-256 of all other keys, as JSON with sorted keys and without spaces", repeatable=False)
+    ] = ""
 
     @property
     def is_shared(self) -> bool:
@@ -208,26 +224,34 @@ class RunSummary(BaseModel):
         return self
 
     def json_text(self) -> str:
-        """The file's content."""
-        return json.dumps(self.model_dump(mode="json"), indent=2, allow_nan=False) + "\n"
+        """The file's content, with its digest."""
+        return sealed_json(self.model_dump(mode="json", exclude={"sha256"}))
 
 
-class RunInput(BaseModel):
-    """A run that a derived file was made from."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    fingerprint: Annotated[str, Meaning("identity of the run that was trained")]
-    summary: Annotated[str, Meaning("SHA-256 of its summary.json")]
+def sealed_json(content: Mapping[str, Any]) -> str:
+    """JSON that carries its own digest: `sha256`, its last key, is that of all others."""
+    others = {key: value for key, value in content.items() if key != DIGEST}
+    return json.dumps(others | {DIGEST: _digest_of(others)}, indent=2, allow_nan=False) + "\n"
 
 
-class Inputs(BaseModel):
-    """What a derived file was made from, so that a stale or damaged one is recognised."""
+def unsealed(content: bytes) -> dict[str, Any]:
+    """What `sealed_json` holds, its digest among it.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    Raises:
+        ValueError: it is not JSON of a mapping, or not what its digest was made of.
+    """
+    found = json.loads(content)
+    if not isinstance(found, dict) or DIGEST not in found:
+        raise ValueError("it carries no digest of itself")
+    if found[DIGEST] != _digest_of({key: value for key, value in found.items() if key != DIGEST}):
+        raise ValueError("it is not what its digest was made of")
+    return found
 
-    runs: Annotated[dict[str, RunInput], Meaning("by run id")] = {}
-    files: Annotated[dict[str, str], Meaning("SHA-256 of every other file, by its name")] = {}
+
+def _digest_of(content: Mapping[str, Any]) -> str:
+    # No NaN: a file with one was not written here.
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -254,13 +278,15 @@ def columns(schema: type[Any]) -> tuple[SchemaColumn, ...]:
     return tuple(_column(name, hints[name]) for name in names)
 
 
-def write_records(path: Path, kind: type[R], rows: Sequence[R]) -> None:
-    """Write rows of one kind as CSV, whole or not at all; None becomes an empty field."""
+def write_records(path: Path, kind: type[R], rows: Sequence[R]) -> str:
+    """Write rows of one kind as CSV, whole or not at all, and return its SHA-256; None becomes an empty field."""
     text = io.StringIO()
     writer = csv.DictWriter(text, [column.name for column in columns(kind)], lineterminator="\n")
     writer.writeheader()
     writer.writerows(asdict(row) for row in rows)
-    write_atomically(path, text.getvalue())
+    content = text.getvalue().encode()
+    write_atomically(path, content)
+    return hashlib.sha256(content).hexdigest()
 
 
 def as_dicts(rows: Sequence[Record]) -> list[dict[str, Any]]:
@@ -291,9 +317,15 @@ class Records(Generic[R]):
         return self.rows
 
 
-def read_records(path: Path, kind: type[R]) -> Records[R]:
-    """Read a file that `write_records` wrote, as far as it is whole; columns that the schema lacks are passed over."""
-    text = read_csv(path)
+def read_records(path: Path, kind: type[R], sha256: str | None = None) -> Records[R]:
+    """Read a file that `write_records` wrote, as far as it is whole; columns that the schema lacks are passed over.
+
+    Args:
+        path: the file.
+        kind: of its rows.
+        sha256: what the summary of the run says of the file, once there is one; a file that differs is not read.
+    """
+    text = read_csv(path, sha256)
     if not text.names:
         return Records(problem=text.problem)
     known = columns(kind)
@@ -310,49 +342,46 @@ def read_records(path: Path, kind: type[R]) -> Records[R]:
     return Records(tuple(rows), text.problem)
 
 
-@dataclass(frozen=True)
-class RunRecord:
-    """What a run has left, which may be unfinished, damaged or not there at all."""
-
-    epochs: tuple[EpochRecord, ...]
-    updates: tuple[UpdateRecord, ...]
-    summary: RunSummary | None
-    problems: tuple[str, ...]
-
-
-def read_run_record(runs_dir: Path, run_id: str) -> RunRecord:
-    """Read the folder of a run as far as it is whole."""
-    epochs = read_records(runs_dir / run_id / FILES[EpochRecord], EpochRecord)
-    updates = read_records(runs_dir / run_id / FILES[UpdateRecord], UpdateRecord)
-    summary, problems = None, [found.problem for found in (epochs, updates) if found.problem]
-    path = summary_path(runs_dir, run_id)
-    if path.exists():
-        try:
-            summary = read_summary(path)
-        except EastError as error:
-            problems.append(str(error))
-    return RunRecord(epochs.rows, updates.rows, summary, tuple(problems))
-
-
 def summary_path(runs_dir: Path, run_id: str) -> Path:
     """Where the summary of a run lies."""
-    return runs_dir / run_id / "summary.json"
+    return runs_dir / run_id / SUMMARY
 
 
 def read_summary(path: Path) -> RunSummary:
-    """Read and validate a summary.json.
+    """Read and verify a summary.json; if it is damaged, its copy, and say so.
 
     Raises:
         EastError: the file cannot be read, or is not a summary; the message names the file and the key.
     """
     try:
-        return RunSummary.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise EastError(f"{path} cannot be read: {error.strerror}.") from error
+        return parse_summary(path.read_bytes(), path)
+    except FileNotFoundError:
+        raise EastError(f"{path} cannot be read: there is no such file.") from None
+    except (OSError, EastError) as error:
+        damage = error if isinstance(error, EastError) else EastError(f"{path} cannot be read: {error.strerror}.")
+    with suppress(OSError, EastError):
+        kept = path.with_name(KEPT_SUMMARY)
+        summary = parse_summary(kept.read_bytes(), kept)
+        LOG.warning("%s is damaged; its copy %s is used.", path, kept.name)
+        return summary
+    raise damage
+
+
+def parse_summary(content: bytes, path: Path) -> RunSummary:
+    """The summary that a file holds.
+
+    Raises:
+        EastError: it is not one, or was changed after it was written.
+    """
+    try:
+        return RunSummary.model_validate(unsealed(content))
     except ValidationError as error:
-        raise EastError(
-            f"{path} is not the summary of a run: {describe(error)}. Delete that folder and train the run again."
-        ) from error
+        problem = describe(error)
+    except (ValueError, RecursionError) as error:
+        problem = str(error)
+    raise EastError(
+        f"{path} is not the summary of a run, or is damaged: {problem}. The same `snakemake` command trains it again."
+    )
 
 
 def describe(error: ValidationError) -> str:

@@ -1,7 +1,8 @@
 """One run in its folder: trained from its spec alone, resumed from its last checkpoint, with a summary at the end."""
 
+import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -157,12 +158,13 @@ class RunFiles(Hook):
     def __init__(self, checkpoints: Checkpoints, attempts: AttemptLog, tracing: Tracing, state: StateFile) -> None:
         self._checkpoints, self._folder = checkpoints, checkpoints.folder
         self._attempts, self._tracing, self._state = attempts, tracing, state
+        self._digests: dict[str, str] = {}
         self.summary: RunSummary | None = None
 
     def on_begin(self, training: Training) -> None:
         """Say which run it is."""
         discard_summary(self._folder)
-        write_atomically(self._folder / RUN, json.dumps(training.spec.model_dump(mode="json"), indent=2) + "\n")
+        self._write(RUN, (json.dumps(training.spec.model_dump(mode="json"), indent=2) + "\n").encode())
         self._write_state(training, "running")
 
     def after_epoch(self, training: Training, record: EpochRecord) -> None:
@@ -178,9 +180,9 @@ class RunFiles(Hook):
             return
         self._write_records(training)
         weights = {name: tensor.contiguous().cpu() for name, tensor in sorted(training.model.state_dict().items())}
-        write_atomically(self._folder / WEIGHTS, save_tensors(weights))
-        self.summary = summary_of(training, self._attempts, self._folder)
-        write_summary(self._folder, self.summary)
+        self._write(WEIGHTS, save_tensors(weights))
+        summary = summary_of(training, self._attempts, self._folder, self._digests)
+        self.summary = write_summary(self._folder, summary)
         self._write_state(training, "ended")
 
     def _save(self, training: Training) -> None:
@@ -200,14 +202,20 @@ class RunFiles(Hook):
         )
 
     def _write_records(self, training: Training) -> None:
-        write_records(self._folder / METRICS, EpochRecord, training.epochs)
-        write_records(self._folder / UPDATES, UpdateRecord, training.updates)
-        write_records(self._folder / TRACE, TraceRecord, self._tracing.rows)
-        write_records(self._folder / TIMING, TimingRecord, self._attempts.timing)
+        self._digests |= {
+            METRICS: write_records(self._folder / METRICS, EpochRecord, training.epochs),
+            UPDATES: write_records(self._folder / UPDATES, UpdateRecord, training.updates),
+            TRACE: write_records(self._folder / TRACE, TraceRecord, self._tracing.rows),
+            TIMING: write_records(self._folder / TIMING, TimingRecord, self._attempts.timing),
+        }
+
+    def _write(self, name: str, content: bytes) -> None:
+        write_atomically(self._folder / name, content)
+        self._digests[name] = hashlib.sha256(content).hexdigest()
 
 
-def summary_of(training: Training, attempts: AttemptLog, folder: Path) -> RunSummary:
-    """The summary of a run that has ended."""
+def summary_of(training: Training, attempts: AttemptLog, folder: Path, files: Mapping[str, str]) -> RunSummary:
+    """The summary of a run that has ended; its other files have these digests."""
     spec, last, diverged = training.spec, training.epochs[-1], training.diverged_at_step is not None
     best, ran = best_epoch(training.epochs, training.schedule), attempts.records[-1]
     return RunSummary(
@@ -243,6 +251,7 @@ def summary_of(training: Training, attempts: AttemptLog, folder: Path) -> RunSum
         device=ran.device,
         platform=ran.platform,
         attempt_records=[record.as_dict() for record in attempts.records],
+        files=dict(sorted(files.items())),
     )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from east.launch.cores import training_threads
 from east.operations.doctor.surroundings import Finding, Surroundings, existing
-from east.training.folder import SUMMARY
+from east.training.records import SUMMARY
 
 
 def kernels(here: Surroundings) -> Iterator[Finding]:

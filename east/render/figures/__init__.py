@@ -11,6 +11,8 @@ from pathlib import Path
 
 from east.analysis.aggregate import AggregatedGrid, AggregatedMethods
 from east.analysis.compare import TableComparison
+from east.analysis.published import Read
+from east.analysis.sources import Sources
 from east.config.tables import CostPlan
 from east.cost.record import CostRecord
 from east.render.contents import FIGURES, grid_figures, methods_figures
@@ -19,19 +21,19 @@ from east.render.schedules import DrawnSchedule
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure on disk, and what it shows in words, for those who cannot see it."""
+    """A figure in both formats, and what it shows in words, for those who cannot see it."""
 
-    png: Path
-    svg: Path
+    png: bytes
+    svg: bytes
     alt: str
 
 
 @dataclass(frozen=True)
 class TableData:
-    """What the figures of a table are drawn from: its numbers, and the folder with its runs."""
+    """What the figures of a table are drawn from: its numbers, and what reads its runs."""
 
     table: AggregatedGrid | AggregatedMethods
-    runs_dir: Path
+    sources: Sources
 
 
 @dataclass(frozen=True)
@@ -43,25 +45,27 @@ class PlanData:
     cost_plan: CostPlan
     comparisons: Sequence[TableComparison] | None
     """None where no table can be compared with the paper's."""
+    read: Read = Path.read_bytes
+    """What gives the content of the paper's files."""
 
 
-def draw_table(data: TableData, stem: Path) -> list[Drawing]:
-    """Draw every figure of a table, as `<stem>-<figure>.png` and `.svg`.
+def draw_table(data: TableData) -> dict[str, Drawing]:
+    """Draw every figure of a table, by the figure's name.
 
     Raises:
         EastError: A file of a run cannot be read.
     """
     names = grid_figures() if isinstance(data.table, AggregatedGrid) else methods_figures()
-    return [draw(name, data, stem.with_name(f"{stem.name}-{name}")) for name in names]
+    return {name: draw(name, data) for name in names}
 
 
-def draw_plan(data: PlanData, folder: Path) -> list[Drawing]:
-    """Draw every figure of a plan, as `<figure>.png` and `.svg`; differences only where tables were compared."""
+def draw_plan(data: PlanData) -> dict[str, Drawing]:
+    """Draw every figure of a plan, by the figure's name; differences only where tables were compared."""
     names = [figure.name for figure in FIGURES if "plan" in figure.of]
-    return [draw(name, data, folder / name) for name in names if name != "differences" or data.comparisons is not None]
+    return {name: draw(name, data) for name in names if name != "differences" or data.comparisons is not None}
 
 
-def draw(name: str, data: TableData | PlanData, stem: Path) -> Drawing:
-    """Draw one figure, as `<stem>.png` and `.svg`."""
-    drawing: Drawing = import_module(f"east.render.figures.{name}").draw(data, stem)
+def draw(name: str, data: TableData | PlanData) -> Drawing:
+    """Draw one figure."""
+    drawing: Drawing = import_module(f"east.render.figures.{name}").draw(data)
     return drawing

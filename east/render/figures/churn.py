@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,7 +24,7 @@ _TIMES = 240
 _MOST_ROWS = 60
 
 
-def draw(data: TableData, stem: Path) -> Drawing:
+def draw(data: TableData) -> Drawing:
     """Draw the shares of weights that mask updates drop and grow, one panel per quantity and one strip per row.
 
     Each strip holds the mean over finished seeds of the last update before each moment. Nothing is drawn where there
@@ -37,7 +36,7 @@ def draw(data: TableData, stem: Path) -> Drawing:
     table = data.table
     rows = [row for row in table.rows if row.accuracy.planned]
     left_out, rows = len(rows[_MOST_ROWS:]), rows[:_MOST_ROWS]
-    churns = [row_churn(data.runs_dir, [seed.run for seed in row.accuracy.with_status("finished")]) for row in rows]
+    churns = [row_churn(data.sources, [seed.run for seed in row.accuracy.with_status("finished")]) for row in rows]
     end = max((churn["epoch"].iloc[-1] for churn in churns if churn is not None), default=1.0)
     with style.new_figure(style.FULL, max(1.6, 0.13 * len(rows) + 0.75)) as figure:
         axes = list(figure.subplots(1, len(_QUANTITIES), sharex=True, sharey=True))
@@ -55,7 +54,7 @@ def draw(data: TableData, stem: Path) -> Drawing:
         bar.outline.set_visible(False)
         bar.set_label("Share of the weights")
         style.say_what_is_left_out(figure, left_out, "row")
-        return style.save(figure, stem, f"{style.table_title(table)}: mask churn", _alt(table, rows, churns))
+        return style.save(figure, f"{style.table_title(table)}: mask churn", _alt(table, rows, churns))
 
 
 def _strip(churn: pd.DataFrame, share: str, end: float) -> Any:

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
@@ -14,20 +13,20 @@ from east.render.figures.style import Look, look
 from east.render.names import DATASETS, NETWORKS
 from east.render.numbers import fixed, quantity
 from east.render.palette import MUTED
-from east.render.templating import REPORT_FOLDER
+from east.render.templating import PUBLISHED
 
 _HERE, _PRINTED = 5.0, 6.5
 
 
-def draw(data: PlanData, stem: Path) -> Drawing:
+def draw(data: PlanData) -> Drawing:
     """Draw the methods of Table 6, a marker each: seconds and memory of a step, then hours and the counted memory.
 
     The printed rows are hollow, and have an arrow where the paper prints an upper bound of the time.
     """
     rows, plan = data.costs, data.cost_plan
     setting = f"{NETWORKS[plan.model]} on {DATASETS[plan.dataset]}"
-    printed = REPORT_FOLDER / "published" / plan.published if plan.published else None
-    published = read_published(printed, PublishedCost) if printed else []
+    printed = PUBLISHED / plan.published if plan.published else None
+    published = read_published(printed, PublishedCost, data.read) if printed else []
     looks = {row.method: look(index) for index, row in enumerate(rows)}
     with style.new_figure(style.FULL, 2.6) as figure:
         measured, counted = figure.subplots(1, 2)
@@ -37,7 +36,7 @@ def draw(data: PlanData, stem: Path) -> Drawing:
         if published:
             handles.append(style.point_handle("Paper", Look(MUTED, "-", "o"), hollow=True))
         style.legend(figure, handles, columns=7)
-        return style.save(figure, stem, f"Table 6, {setting}: time against memory", _alt(rows, setting))
+        return style.save(figure, f"Table 6, {setting}: time against memory", _alt(rows, setting))
 
 
 def printed_hours(text: str) -> tuple[float, bool]:

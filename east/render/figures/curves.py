@@ -3,13 +3,13 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from east.analysis.aggregate import AggregatedGrid, AggregatedMethods, GridResult, MethodResult
 from east.analysis.curves import Curve, mean_curve, read_curve
+from east.analysis.sources import Sources
 from east.analysis.words import counted, schedule_text
 from east.render.figures import Drawing, TableData, style
 from east.render.figures.style import Look, look
@@ -32,7 +32,7 @@ class _Line:
     diverged: tuple[Curve, ...]
 
 
-def draw(data: TableData, stem: Path) -> Drawing:
+def draw(data: TableData) -> Drawing:
     """Draw test accuracy by epoch: mean over finished seeds, a band of one standard deviation, one line per row.
 
     Grids have a panel for each pattern and multiplier with the static row in each; the methods table has a panel
@@ -41,8 +41,8 @@ def draw(data: TableData, stem: Path) -> Drawing:
     Raises:
         EastError: A `metrics.csv` cannot be read.
     """
-    table, runs_dir = data.table, data.runs_dir
-    found = _grid_panels(table, runs_dir) if isinstance(table, AggregatedGrid) else _method_panels(table, runs_dir)
+    table, sources = data.table, data.sources
+    found = _grid_panels(table, sources) if isinstance(table, AggregatedGrid) else _method_panels(table, sources)
     shown = dict(list(found.items())[: style.MOST_PANELS])
     lines = [line for panel in shown.values() for line in panel]
     columns = _columns(table, len(shown))
@@ -65,27 +65,27 @@ def draw(data: TableData, stem: Path) -> Drawing:
             handles.append(style.point_handle("Diverged", style.DIVERGED))
         style.legend(figure, handles)
         style.say_what_is_left_out(figure, len(found) - len(shown))
-        return style.save(figure, stem, f"{style.table_title(table)}: test accuracy against epoch", _alt(table, shown))
+        return style.save(figure, f"{style.table_title(table)}: test accuracy against epoch", _alt(table, shown))
 
 
-def _grid_panels(table: AggregatedGrid, runs_dir: Path) -> dict[str, list[_Line]]:
+def _grid_panels(table: AggregatedGrid, sources: Sources) -> dict[str, list[_Line]]:
     cyclic = [row for row in table.rows if row.pattern is not None]
-    static = [_line(row, row.method, style.STATIC, table, runs_dir) for row in table.rows if row.pattern is None]
+    static = [_line(row, row.method, style.STATIC, table, sources) for row in table.rows if row.pattern is None]
     looks = style.variants([style.variant(row) for row in cyclic])
     titles = [capital(schedule_text(row.pattern, row.multiplier, None, None)) for row in cyclic]
     found = {title: [*static] for title in titles}
     for title, row in sorted(zip(titles, cyclic, strict=True), key=lambda pair: style.variant(pair[1])):
-        found[title].append(_line(row, style.variant(row), looks[style.variant(row)], table, runs_dir))
+        found[title].append(_line(row, style.variant(row), looks[style.variant(row)], table, sources))
     return found or {"": static}
 
 
-def _method_panels(table: AggregatedMethods, runs_dir: Path) -> dict[str, list[_Line]]:
+def _method_panels(table: AggregatedMethods, sources: Sources) -> dict[str, list[_Line]]:
     rows = [row for row in table.rows if row.accuracy.planned]
     looks = {method: look(index) for index, method in enumerate(dict.fromkeys(row.method for row in rows))}
     found: dict[str, list[_Line]] = {}
     for row in rows:
         title = f"{NETWORKS[row.model]}, width {row.width}, {DATASETS[row.dataset]}"
-        found.setdefault(title, []).append(_line(row, row.method, looks[row.method], table, runs_dir))
+        found.setdefault(title, []).append(_line(row, row.method, looks[row.method], table, sources))
     return found or {"": []}
 
 
@@ -94,11 +94,11 @@ def _line(
     label: str,
     look: Look,
     table: AggregatedGrid | AggregatedMethods,
-    runs_dir: Path,
+    sources: Sources,
 ) -> _Line:
     def curves(status: str) -> list[Curve]:
-        paths = [runs_dir / seed.run / "metrics.csv" for seed in row.accuracy.seeds if seed.status == status]
-        return [curve for path in paths if (curve := read_curve(path)) is not None]
+        runs = [seed.run for seed in row.accuracy.seeds if seed.status == status]
+        return [curve for run in runs if (curve := read_curve(sources, run)) is not None]
 
     mean = mean_curve(curves("finished"), table.summarising.spread)
     return _Line(label=label, look=look, mean=mean, diverged=tuple(curves("diverged")))

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter
@@ -32,7 +31,7 @@ class Line:
     values: Sequence[float]
 
 
-def draw(data: PlanData, stem: Path) -> Drawing:
+def draw(data: PlanData) -> Drawing:
     """Draw densities on logarithmic axes, one panel per pattern and multiplier, and below them the drop fraction."""
     density, drop_fractions = _lines(data.schedules)
     shown = dict(list(density.items())[: style.MOST_PANELS])
@@ -44,7 +43,7 @@ def draw(data: PlanData, stem: Path) -> Drawing:
         axes: list[Axes] = []
         if not shown and not drop_fractions:
             style.say_that_nothing_is_there(figure.subplots(), "No schedules")
-            return style.save(figure, stem, _TITLE, _alt(shown, drop_fractions))
+            return style.save(figure, _TITLE, _alt(shown, drop_fractions))
         grid = figure.add_gridspec(rows + bool(drop_fractions), columns)
         for place, (title, lines) in enumerate(shown.items()):
             shared = axes[0] if axes else None
@@ -63,7 +62,7 @@ def draw(data: PlanData, stem: Path) -> Drawing:
             figure, [style.line_handle(label, Look(line.color, line.dashes, "")) for label, line in looks.items()]
         )
         style.say_what_is_left_out(figure, len(density) - len(shown))
-        return style.save(figure, stem, _TITLE, _alt(shown, drop_fractions))
+        return style.save(figure, _TITLE, _alt(shown, drop_fractions))
 
 
 def _lines(drawn: Sequence[DrawnSchedule]) -> tuple[dict[str, list[Line]], list[Line]]:

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -29,7 +28,7 @@ _MOST_ROWS = 60
 _MEAN = "Mean difference"
 
 
-def draw(data: PlanData, stem: Path) -> Drawing:
+def draw(data: PlanData) -> Drawing:
     """Draw our mean minus the paper's for every row that can be compared, with its interval and the margin.
 
     Rows of the same settings stand on one line in all panels. Tables that cannot be compared are left out.
@@ -41,7 +40,7 @@ def draw(data: PlanData, stem: Path) -> Drawing:
         if not shown:
             axis = figure.subplots()
             style.say_that_nothing_is_there(axis, "No row can be compared with the paper's.")
-            return style.save(figure, stem, "Differences from the paper", _alt(shown))
+            return style.save(figure, "Differences from the paper", _alt(shown))
         axes = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
         for axis, table in zip(axes, shown, strict=True):
             _draw_table(axis, table, names)
@@ -50,7 +49,7 @@ def draw(data: PlanData, stem: Path) -> Drawing:
         figure.supxlabel("Difference from the paper (percentage points)", fontsize=7)
         style.legend(figure, _handles(shown))
         style.say_what_is_left_out(figure, left_out, "row")
-        return style.save(figure, stem, "Differences from the paper", _alt(shown))
+        return style.save(figure, "Differences from the paper", _alt(shown))
 
 
 def _names(shown: Sequence[TableComparison]) -> list[str]:

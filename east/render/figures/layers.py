@@ -2,20 +2,19 @@
 
 from collections.abc import Sequence
 from itertools import groupby
-from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, PercentFormatter
 
 from east.analysis.aggregate import AggregatedGrid
 from east.analysis.layers import LayerMask, read_layers, runs_to_show
+from east.analysis.sources import Sources
 from east.render.figures import Drawing, TableData, style
 from east.render.figures.style import Look
 from east.render.numbers import density_text
 from east.render.palette import GRID, PAPER, SERIES
 from east.render.templating import visible
 from east.sparse.distribution import DISTRIBUTIONS
-from east.training.records import read_summary, summary_path
 
 _BEFORE = Look(SERIES[4], "-", "s")
 _PEAK = Look(SERIES[2], (0, (1.4, 1.2)), "")
@@ -26,14 +25,14 @@ _PARTS = {"conv1": "stem", "classifier": "fc"}
 _Panel = tuple[str, Sequence[LayerMask]]
 
 
-def draw(data: TableData, stem: Path) -> Drawing:
+def draw(data: TableData) -> Drawing:
     """Draw the density of every masked layer, and the share of its output channels that have any weight.
 
     Raises:
         EastError: A file of a run cannot be read.
     """
     table = style.grid_of(data)
-    layers = {run: _layers(data.runs_dir, run) for run in runs_to_show(table)}
+    layers = {run: _layers(data.sources, run) for run in runs_to_show(table)}
     panels = [
         (f"{style.row_name(row)} (seed {seed.seed})", layers[seed.run])
         for row in table.rows
@@ -57,14 +56,14 @@ def draw(data: TableData, stem: Path) -> Drawing:
             style.legend(figure, [before, style.line_handle("At the highest density", _PEAK), after])
         else:
             style.say_that_nothing_is_there(figure.subplots(), "No weights on disk")
-        return style.save(figure, stem, f"{style.table_title(table)}: density of each layer", _alt(table, panels))
+        return style.save(figure, f"{style.table_title(table)}: density of each layer", _alt(table, panels))
 
 
-def _layers(runs_dir: Path, run: str) -> tuple[LayerMask, ...]:
+def _layers(sources: Sources, run: str) -> tuple[LayerMask, ...]:
     """The masked layers of a run; the rule that drew its first masks is the run's."""
-    spec = read_summary(summary_path(runs_dir, run)).run
-    distribution = spec.get("sparsity", {}).get("distribution", "erk")
-    return read_layers(runs_dir / run, DISTRIBUTIONS[distribution])
+    summary = sources.summary(run)
+    sparsity = summary.run.get("sparsity", {}) if summary else {}
+    return read_layers(sources, run, DISTRIBUTIONS[sparsity.get("distribution", "erk")])
 
 
 def _draw_densities(axis: Axes, layers: Sequence[LayerMask]) -> None:

@@ -1,7 +1,6 @@
 """Test accuracy against the density multiplier and the number of cycles, with the paper's points beside ours."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
@@ -16,7 +15,7 @@ _PUBLISHED = (0, (4, 2))
 _MOST_MULTIPLIERS = 24
 
 
-def draw(data: TableData, stem: Path) -> Drawing:
+def draw(data: TableData) -> Drawing:
     """Draw accuracy against the multiplier, one panel per pattern, a marker for each number and growth of cycles."""
     table = style.grid_of(data)
     cyclic = [row for row in table.rows if row.pattern is not None and row.multiplier is not None]
@@ -42,9 +41,7 @@ def draw(data: TableData, stem: Path) -> Drawing:
         if not any(row.accuracy.mean is not None or row.published for row in table.rows):
             style.say_that_nothing_is_there(axes[0], "No run has finished")
         style.legend(figure, _handles(table, looks), columns=7)
-        return style.save(
-            figure, stem, f"{style.table_title(table)}: test accuracy against multiplier", _alt(table, cyclic)
-        )
+        return style.save(figure, f"{style.table_title(table)}: test accuracy against multiplier", _alt(table, cyclic))
 
 
 def _handles(table: AggregatedGrid, looks: dict[str, Look]) -> list[Line2D]:

@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -18,7 +17,6 @@ from matplotlib.lines import Line2D
 
 from east.analysis.aggregate import AggregatedGrid, AggregatedMethods, GridResult, MethodResult
 from east.analysis.words import counted, schedule_text
-from east.files import write_atomically
 from east.render.figures import Drawing, TableData
 from east.render.names import DATASETS, NETWORKS, capital, table_label
 from east.render.palette import INK, MUTED, PAPER, SERIES
@@ -158,8 +156,8 @@ def say_that_nothing_is_there(axis: Axes, words: str) -> None:
     axis.text(0.5, 0.5, words, transform=axis.transAxes, ha="center", va="center", color=MUTED)
 
 
-def save(figure: Figure, stem: Path, title: str, alt: str) -> Drawing:
-    """Write a figure in both formats; the same data give the same files, byte for byte."""
+def save(figure: Figure, title: str, alt: str) -> Drawing:
+    """A figure in both formats; the same data give the same files, byte for byte."""
     alt, title = visible(alt), visible(title)
     # One layout serves both formats, and each canvas draws once: `Figure.savefig` would lay out and draw twice.
     engine = figure.get_layout_engine()
@@ -176,10 +174,7 @@ def save(figure: Figure, stem: Path, title: str, alt: str) -> Drawing:
     figure.set_facecolor("none")
     canvas = FigureCanvasSVG(figure)
     canvas.print_svg(svg, metadata={**about, "Date": None, "Creator": None, "Type": None, "Format": None})
-    drawing = Drawing(stem.with_name(f"{stem.name}.png"), stem.with_name(f"{stem.name}.svg"), alt)
-    write_atomically(drawing.png, png.getvalue())
-    write_atomically(drawing.svg, svg.getvalue())
-    return drawing
+    return Drawing(png.getvalue(), svg.getvalue(), alt)
 
 
 @cache
