@@ -4,6 +4,7 @@ For scale.py, which times the workflow around trainings and cannot wait for ten 
 current folder, in a process of its own.
 """
 
+import hashlib
 import json
 import random
 import sys
@@ -21,9 +22,23 @@ from snakemake.settings.types import (
 
 from east.config import Plan, Run, make_plan, read_config
 from east.files import write_atomically
-from east.training.records import EpochRecord, summary_path, write_records
+from east.training.folder import RUN
+from east.training.records import (
+    FILES,
+    EpochRecord,
+    Record,
+    TimingRecord,
+    TraceRecord,
+    UpdateRecord,
+    sealed_json,
+    summary_path,
+    write_records,
+)
 
 SNAKEFILE = Path(__file__).parents[1] / "Snakefile"
+
+EMPTY: tuple[type[Record], ...] = (UpdateRecord, TraceRecord, TimingRecord)
+"""What such runs have no rows of."""
 
 
 def write_runs(plan: Plan, folder: Path) -> None:
@@ -33,8 +48,12 @@ def write_runs(plan: Plan, folder: Path) -> None:
         path = summary_path(folder, run.id)
         records = _epochs(run, draw.gauss(80, 2))
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_records(path.parent / "metrics.csv", EpochRecord, records)
-        path.write_text(json.dumps(_summary(run, records), indent=2) + "\n", encoding="utf-8")
+        files = {FILES[kind]: write_records(path.parent / FILES[kind], kind, ()) for kind in EMPTY}
+        files[FILES[EpochRecord]] = write_records(path.parent / FILES[EpochRecord], EpochRecord, records)
+        spec = json.dumps(run.spec.model_dump(mode="json"), indent=2).encode()
+        write_atomically(path.parent / RUN, spec)
+        files[RUN] = hashlib.sha256(spec).hexdigest()
+        path.write_text(sealed_json(_summary(run, records) | {"files": files}), encoding="utf-8")
 
 
 def record_runs(configfiles: list[Path]) -> None:

@@ -47,12 +47,13 @@ def read_csv(path: Path, sha256: str | None = None) -> CsvText:
 
     Args:
         path: the file.
-        sha256: what its content must have, if that is known; of a file that differs nothing is read.
+        sha256: what its content must have, if that is known; empty if there must be no file. Of one that differs
+            nothing is read.
     """
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        return CsvText(problem=None if sha256 is None else f"{path} is missing.")
+        return CsvText(problem=f"{path} is missing." if sha256 else None)
     except OSError as error:
         return CsvText(problem=f"{path} cannot be read: {error.strerror}.")
     if sha256 not in (None, hashlib.sha256(content).hexdigest()):

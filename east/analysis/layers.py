@@ -10,6 +10,7 @@ from east.analysis.aggregate import AggregatedGrid
 from east.analysis.sources import Sources
 from east.config.run import Frozen
 from east.errors import EastError
+from east.training.folder import WEIGHTS
 from east.training.records import UpdateRecord
 
 MASK = ".mask"
@@ -83,7 +84,7 @@ def _read_masks(weights: bytes, run: str) -> dict[str, tuple[tuple[int, ...], in
     try:
         tensors = load(weights)
     except SafetensorError as error:
-        raise EastError(f"the weights of {run} cannot be read: {error}.") from error
+        raise EastError(f"{run}/{WEIGHTS} cannot be read: {error}.") from error
     masks = {}
     for key, mask in tensors.items():
         if key.endswith(MASK):

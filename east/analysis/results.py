@@ -81,7 +81,7 @@ def read_results(sources: Sources, planned: Sequence[PlannedRun]) -> ResultFrame
     runs = read_runs(sources, planned, problems)
     begun = runs.loc[~runs["status"].isin(["missing", "stale"]), "id"]
     epochs = read_rows(sources, begun, EpochRecord, problems)
-    return ResultFrames(runs, epochs, read_rows(sources, begun, UpdateRecord, problems), tuple(problems))
+    return ResultFrames(runs, epochs, read_rows(sources, begun, UpdateRecord, problems), tuple(dict.fromkeys(problems)))
 
 
 def write_frames(sources: Sources, request: Request) -> None:

@@ -8,6 +8,7 @@ plan's, still stands on the runs that are there, and is whole.
 import hashlib
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -164,7 +165,10 @@ class Sources:
 
     def rows(self, run: str, kind: type[R]) -> Records[R]:
         """The records of a run, as far as they are whole; of one that has ended only if its summary knows them."""
-        return read_records(self.runs / run / FILES[kind], kind, self._digest(run, FILES[kind]))
+        try:
+            return read_records(self.runs / run / FILES[kind], kind, self._digest(run, FILES[kind]))
+        except EastError as error:  # of the summary: nothing vouches for the records
+            return Records(problem=str(error))
 
     def weights(self, run: str) -> bytes | None:
         """The weights of a finished run, None where they are not on disk.
@@ -228,12 +232,8 @@ class RunRecord:
 
 def read_run_record(sources: Sources, run: str) -> RunRecord:
     """Read the folder of a run as far as it is whole."""
-    try:
+    epochs, updates, summary = sources.rows(run, EpochRecord), sources.rows(run, UpdateRecord), None
+    problems = [found.problem for found in (epochs, updates) if found.problem]
+    with suppress(EastError):  # which is among the problems then
         summary = sources.summary(run)
-    except EastError as error:
-        # Nothing vouches for the records.
-        return RunRecord((), (), None, (str(error),))
-    epochs, updates = sources.rows(run, EpochRecord), sources.rows(run, UpdateRecord)
-    return RunRecord(
-        epochs.rows, updates.rows, summary, tuple(found.problem for found in (epochs, updates) if found.problem)
-    )
+    return RunRecord(epochs.rows, updates.rows, summary, tuple(dict.fromkeys(problems)))

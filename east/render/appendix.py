@@ -44,7 +44,7 @@ def appendix_document(spec: ReportSpec, sources: Sources, folder: Path) -> str:
     def section(heading: str, tables: Iterable[tuple[str, str]], figures: Iterable[ReportFigure]) -> dict[str, object]:
         """A heading, LaTeX of tables with their numbers, and paths of figures with their captions."""
         numbered = [((table_label(name) or next(others)).removeprefix("Table "), Tex(tex)) for name, tex in tables]
-        return {"heading": heading, "tables": numbered, "figures": _figures(figures, folder)}
+        return {"heading": heading, "tables": numbered, "figures": _figures(figures, folder, sources)}
 
     def written(of: ReportSection) -> dict[str, object]:
         tables = [(of.id, sources.derived(path).decode()) for path in of.downloads if path.suffix == ".tex"]
@@ -67,7 +67,7 @@ def appendix_document(spec: ReportSpec, sources: Sources, folder: Path) -> str:
     )
 
 
-def _figures(figures: Iterable[ReportFigure], folder: Path) -> list[tuple[Tex, str]]:
+def _figures(figures: Iterable[ReportFigure], folder: Path, sources: Sources) -> list[tuple[Tex, str]]:
     found = []
     for figure in figures:
         path = next((path for ending in GRAPHICS if (path := figure.svg.with_suffix(ending)).exists()), None)
@@ -77,5 +77,7 @@ def _figures(figures: Iterable[ReportFigure], folder: Path) -> list[tuple[Tex, s
         # Other characters than our own figures have in their names would need escaping.
         if not re.fullmatch(r"[A-Za-z0-9_./-]+", relative):
             raise EastError(f"LaTeX cannot read the figure {path}: use letters, digits, _, . and - only.")
+        if path.suffix == ".png":  # which the workflow has drawn
+            sources.derived(path)
         found.append((Tex(relative), figure.caption))
     return found

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from east.analysis.aggregate import read_json
+from east.analysis.aggregate import read_table
+from east.analysis.sources import Sources
 from east.render.figures import TableData, draw
-from east.render.page import write_report
-from tests.unit.fake_report import make_report
+from east.render.page import report_page
+from tests.unit.fake_report import make_report, write_derived
 from tests.unit.fake_runs import write_curve
 
 HOSTILE = "</style></script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'> \u202eabc &\""
@@ -37,8 +38,10 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     spec = make_report(folder, HOSTILE)
     for run in ("static/seed17", "static/seed18", "cosine-m10-n2-g2/seed17", "cosine-m10-n2-g2/seed19"):
         write_curve(folder / "runs" / "table2" / run, [20.0 + 0.25 * epoch for epoch in range(250)])
-    draw("multiplier", TableData(read_json(folder / "table2.json"), folder), folder / "figures/table2-multiplier")
-    write_report(folder / "index.html", spec, folder / "runs")
+    sources = Sources(folder)
+    drawing = draw("multiplier", TableData(read_table(folder / "aggregate" / "table2.json", sources), sources))
+    write_derived(folder, {"figures/table2-multiplier.svg": drawing.svg})
+    (folder / "index.html").write_text(report_page(spec, sources), encoding="utf-8")
     return folder / "index.html"
 
 

@@ -1,15 +1,18 @@
 """A report of a few made-up runs, for the tests of the page and of the appendix."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from east.analysis.aggregate import AggregatedGrid, AggregatedMethods, aggregate, write_json
+from east.analysis.aggregate import AggregatedGrid, AggregatedMethods, aggregate, table_json
+from east.analysis.evidence import evidence_json
 from east.analysis.evidence import gather_evidence as gather
-from east.analysis.evidence import write_evidence
+from east.analysis.sources import Request, Sources
 from east.config.tables import Table
 from east.cost.record import CostRecord
 from east.render.contents import FigureGroup, Reading, ReportFigure, ReportSection, ReportSpec
 from east.render.cost import render_cost
+from east.render.rendered import Rendered
 from east.render.tables import render_table
 from tests.unit.fake_runs import DIVERGED, PUBLISHED, grid, methods, write_curve, write_run
 
@@ -19,11 +22,25 @@ SVG = (
 )
 
 
+ANY = Request(step="any")
+
+
+def write_derived(folder: Path, contents: Mapping[str, str | bytes]) -> None:
+    """Write files as a step of the workflow does, by their places in the results."""
+    for place, content in contents.items():
+        Sources(folder).write(ANY, {folder / place: content})
+
+
+def write_rendered(folder: Path, name: str, rendered: Rendered) -> None:
+    """Write a table in every format."""
+    Sources(folder).write(ANY, rendered.contents(folder / "tables" / name))
+
+
 def summarise(table: Table, folder: Path) -> AggregatedGrid | AggregatedMethods:
     """Summarise a table whose runs are in `folder/runs`, and write it as the workflow does."""
-    summarised: Any = aggregate(table, folder / "runs", published_dir=PUBLISHED, partial=True)
-    write_json(summarised, folder / f"{table.id}.json")
-    render_table(summarised).write(folder / "tables" / table.id)
+    summarised: Any = aggregate(table, Sources(folder), published_dir=PUBLISHED, partial=True)
+    write_derived(folder, {f"aggregate/{table.id}.json": table_json(summarised)})
+    write_rendered(folder, table.id, render_table(summarised))
     return summarised
 
 
@@ -57,18 +74,19 @@ def make_report(folder: Path, text: str = "") -> ReportSpec:
     write_run(runs, "table2/static/seed17", 80.0, **({"versions": {text: text}} | said if text else {}))
     write_curve(runs / "table2/cosine-m10-n2-g2/seed17", [10.0, 60.0, 85.0])
     tables = [summarise(table, folder) for table in planned]
-    write_evidence(gather([tables[0]], PUBLISHED), folder / "evidence.json")
+    write_derived(folder, {"analysis/evidence.json": evidence_json(gather([tables[0]], PUBLISHED))})
     costs = [CostRecord(method=any_text, param_size_mb=1, est_total_mb=2, measured_on=any_text)]
-    render_cost(costs, None, network=any_text, dataset=any_text).write(folder / "tables" / "table6")
+    write_rendered(folder, "table6", render_cost(costs, None, network=any_text, dataset=any_text))
     figure = folder / "figures" / "table2-multiplier.svg"
-    figure.parent.mkdir()
-    figure.write_text(SVG)
+    write_derived(folder, {"figures/table2-multiplier.svg": SVG})
     return ReportSpec(
         title=any_text,
         name=any_text,
         introduction=any_text,
-        tables=tuple(section(each.id, folder, any_text, aggregated=folder / f"{each.id}.json") for each in tables),
-        evidence=folder / "evidence.json",
+        tables=tuple(
+            section(each.id, folder, any_text, aggregated=folder / "aggregate" / f"{each.id}.json") for each in tables
+        ),
+        evidence=folder / "analysis" / "evidence.json",
         evidence_files={"comparison": (folder / "tables" / "table2.md",)},
         figures=(FigureGroup(heading=any_text, figures=(ReportFigure(svg=figure, caption=any_text),)),),
         cost=section("table6", folder, any_text, table=folder / "tables" / "table6.html"),

@@ -5,15 +5,27 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from east.analysis.sources import Sources, sha256_of
 from east.config import Run, load_plan
 from east.config.tables import GridRow, GridTable, MethodRow, MethodsTable, RunReference, Summarising
-from east.training.records import FILES, EpochRecord, TimingRecord, TraceRecord, UpdateRecord, columns, write_records
+from east.training.folder import DIGESTED, WEIGHTS
+from east.training.records import (
+    FILES,
+    EpochRecord,
+    TimingRecord,
+    TraceRecord,
+    UpdateRecord,
+    columns,
+    sealed_json,
+    write_records,
+)
 
 PROJECT = Path(__file__).parents[2]
 PUBLISHED = PROJECT / "report" / "published"
 TEST_CONFIG = PROJECT / "config" / "test.yaml"
 PLAN = {run.id: run for run in load_plan(TEST_CONFIG)}
 DIVERGED = "diverged"
+OF_A_RUN = {*DIGESTED, WEIGHTS}
 
 Outcome = float | str | None
 
@@ -43,7 +55,21 @@ def write_run(runs_dir: Path, run: str, outcome: float | str, /, **keys: Any) ->
     }
     path = folder / "summary.json"
     path.write_text(json.dumps(summary | keys))
-    return path
+    return seal(path)
+
+
+def seal(summary: Path, /, **changes: Any) -> Path:
+    """Give a summary these keys, and the digests of itself and of the files beside it."""
+    files = {file.name: sha256_of(file.read_bytes()) for file in summary.parent.iterdir() if file.name in OF_A_RUN}
+    summary.write_text(sealed_json(json.loads(summary.read_text()) | {"files": files} | changes))
+    return summary
+
+
+def sources(runs_dir: Path) -> Sources:
+    """What reads the runs of a folder, which need not be that of results."""
+    found = Sources(runs_dir.parent)
+    found.runs = runs_dir
+    return found
 
 
 def record(kind: type, /, **values: Any) -> Any:
@@ -54,6 +80,8 @@ def record(kind: type, /, **values: Any) -> Any:
 def write_rows(folder: Path, kind: type, *rows: Mapping[str, Any]) -> Path:
     """One of the files of a run."""
     write_records(folder / FILES[kind], kind, [record(kind, **row) for row in rows])
+    if (folder / "summary.json").is_file():
+        seal(folder / "summary.json")
     return folder / FILES[kind]
 
 

@@ -3,7 +3,7 @@ import pytest
 from east.analysis.curves import Curve, mean_curve, read_curve, row_churn
 from east.errors import EastError
 from east.training.records import EpochRecord, UpdateRecord
-from tests.unit.fake_runs import write_curve, write_rows
+from tests.unit.fake_runs import sources, write_curve, write_rows
 
 UPDATE = ("step", "epoch", "nonzeros", "dropped", "grown", "blind_growth", "active_zeros")
 START = (0, 0, 100, 0, 0, 0, 0)
@@ -19,13 +19,13 @@ def write_updates(runs_dir, run, *rows, steps_per_epoch=10):
 
 def test_a_column_is_read_by_epoch_without_its_gaps(tmp_path):
     rows = [(1, 10, 20.0), (2, 20, None), (3, 30, float("nan")), (4, 40, 60.0)]
-    path = write_rows(tmp_path, EpochRecord, *({"epoch": e, "step": s, "val_acc": a} for e, s, a in rows))
-    assert read_curve(path, "val_acc") == Curve(epochs=(1, 4), values=(20.0, 60.0))
-    assert read_curve(path, "step") == Curve(epochs=(1, 2, 3, 4), values=(10, 20, 30, 40))
-    assert read_curve(tmp_path / "none.csv") is None
+    path = write_rows(tmp_path / "a", EpochRecord, *({"epoch": e, "step": s, "val_acc": a} for e, s, a in rows))
+    assert read_curve(sources(tmp_path), "a", "val_acc") == Curve(epochs=(1, 4), values=(20.0, 60.0))
+    assert read_curve(sources(tmp_path), "a", "step") == Curve(epochs=(1, 2, 3, 4), values=(10, 20, 30, 40))
+    assert read_curve(sources(tmp_path), "none") is None
     path.write_text("epoch,test_acc\n1,good\n")
     with pytest.raises(EastError, match=r"metrics\.csv"):
-        read_curve(path)
+        read_curve(sources(tmp_path), "a")
 
 
 def test_curves_are_averaged_over_the_epochs_that_all_have():
@@ -58,7 +58,7 @@ def test_the_band_is_one_standard_deviation_as_the_tables_have_it(spread, deviat
 def test_shares_are_of_the_weights_before_and_after_and_averaged_over_seeds(tmp_path):
     write_updates(tmp_path, "a", START, (5, 1, 200, 20, 120, 30, 10), (15, 2, 100, 100, 0, 0, 50))
     write_updates(tmp_path, "b", START, (5, 1, 200, 40, 140, 35, 10))
-    churn = row_churn(tmp_path, ["a", "b", "never run"])
+    churn = row_churn(sources(tmp_path), ["a", "b", "never run"])
     shares = {"epoch": 0.5, "dropped": 0.3, "grown": (120 + 140) / 2 / 200, "blind": 0.25, "zeros": 0.1}
     assert churn.to_dict("records") == [pytest.approx(shares)]
 
@@ -66,23 +66,23 @@ def test_shares_are_of_the_weights_before_and_after_and_averaged_over_seeds(tmp_
 def test_where_nothing_grows_there_is_no_share_of_blind_growth(tmp_path):
     write_updates(tmp_path, "a", START, (5, 1, 50, 50, 0, 0, 0))
     write_updates(tmp_path, "b", START, (5, 1, 50, 50, 20, 5, 0))
-    assert row_churn(tmp_path, ["a"])["blind"].isna().tolist() == [True]
-    assert row_churn(tmp_path, ["a", "b"])["blind"].tolist() == [0.25]
+    assert row_churn(sources(tmp_path), ["a"])["blind"].isna().tolist() == [True]
+    assert row_churn(sources(tmp_path), ["a", "b"])["blind"].tolist() == [0.25]
 
 
 def test_updates_stand_at_their_epoch_where_nobody_knows_how_many_steps_it_has(tmp_path):
     path = write_updates(tmp_path, "a", START, (5, 3, 50, 50, 0, 0, 0))
     path.with_name("metrics.csv").unlink()
-    assert row_churn(tmp_path, ["a"])["epoch"].tolist() == [3.0]
+    assert row_churn(sources(tmp_path), ["a"])["epoch"].tolist() == [3.0]
 
 
 def test_a_run_whose_masks_never_change_has_no_churn(tmp_path):
     write_updates(tmp_path, "a", START)
-    assert row_churn(tmp_path, ["a"]) is None
+    assert row_churn(sources(tmp_path), ["a"]) is None
 
 
 def test_a_damaged_file_is_named(tmp_path):
     path = write_updates(tmp_path, "a", START, START)
     path.write_text(path.read_text()[:-4])
     with pytest.raises(EastError, match=r"a/updates\.csv is whole only up to line 2"):
-        row_churn(tmp_path, ["a"])
+        row_churn(sources(tmp_path), ["a"])

@@ -2,12 +2,14 @@ import json
 
 import pytest
 
-from east.analysis.aggregate import write_json
+from east.analysis.aggregate import table_json
+from east.analysis.evidence import evidence_json, read_evidence
 from east.analysis.evidence import gather_evidence as gather
-from east.analysis.evidence import read_evidence, write_evidence
+from east.analysis.sources import Request, Sources
 from east.config import make_plan, read_config
 from east.config.tables import Comparing, GridTable
 from east.errors import EastError
+from tests.unit.fake_report import write_derived
 from tests.unit.fake_runs import PUBLISHED
 from tests.unit.fake_tables import around, paper, papers, summarised
 from tests.unit.in_process import east
@@ -15,8 +17,8 @@ from tests.unit.in_process import east
 
 def test_evidence_survives_json(tmp_path):
     evidence = gather([summarised(grid, around()) for grid in papers()], PUBLISHED)
-    write_evidence(evidence, tmp_path / "out" / "analysis.json")
-    assert read_evidence(tmp_path / "out" / "analysis.json") == evidence
+    write_derived(tmp_path, {"analysis/evidence.json": evidence_json(evidence)})
+    assert read_evidence(tmp_path / "analysis" / "evidence.json", Sources(tmp_path)) == evidence
     assert evidence.comparisons[0].verdict == "reproduced"
     assert len(evidence.claims) == 5
     assert len(evidence.audit) == 7
@@ -38,12 +40,12 @@ def test_without_tables_there_are_still_claims_and_audit():
 
 
 def test_a_file_that_is_something_else_is_refused_by_name(tmp_path):
-    path = tmp_path / "analysis.json"
-    with pytest.raises(EastError, match=r"analysis\.json cannot be read"):
-        read_evidence(path)
-    path.write_text(json.dumps({"audit": []}))
-    with pytest.raises(EastError, match=r"analysis\.json is not what `east analyse` writes"):
-        read_evidence(path)
+    path = tmp_path / "analysis" / "evidence.json"
+    with pytest.raises(EastError, match=r"analysis/evidence cannot be used"):
+        read_evidence(path, Sources(tmp_path))
+    write_derived(tmp_path, {"analysis/evidence.json": json.dumps({"audit": []})})
+    with pytest.raises(EastError, match=r"evidence\.json is not evidence"):
+        read_evidence(path, Sources(tmp_path))
 
 
 def test_the_configuration_says_how_to_compare(overlay):
@@ -54,8 +56,10 @@ def test_the_configuration_says_how_to_compare(overlay):
 
 def test_the_command_writes_one_file(tmp_path):
     for grid in papers()[:2]:
-        write_json(summarised(grid, around()), tmp_path / f"table{grid.number}.json")
-    done = east("analyse", *sorted(tmp_path.glob("*.json")), "--out", tmp_path / "analysis.json")
+        table = table_json(summarised(grid, around()))
+        write_derived(tmp_path, {f"aggregate/table{grid.number}.json": table})
+    request = Request(step="analyse", of={"tables": ["table2", "table3"]})
+    done = east("make", "--results", tmp_path, "--request", request.text)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    evidence = read_evidence(tmp_path / "analysis.json")
+    evidence = read_evidence(tmp_path / "analysis" / "evidence.json", Sources(tmp_path))
     assert [comparison.table for comparison in evidence.comparisons] == ["table2", "table3"]

@@ -7,7 +7,7 @@ from east.analysis.layers import read_layers, runs_to_show
 from east.errors import EastError
 from east.sparse.distribution import erk_counts
 from east.training.records import UpdateRecord
-from tests.unit.fake_runs import PUBLISHED, grid, write_rows
+from tests.unit.fake_runs import PUBLISHED, grid, sources, write_rows
 
 
 def write_updates(folder, *nonzeros):
@@ -28,7 +28,7 @@ def masks():
 
 def test_layers_stand_in_the_order_of_the_network_with_their_counts(tmp_path):
     write_masks(tmp_path, masks(), start=49, peak=200)
-    layers = read_layers(tmp_path, erk_counts)
+    layers = read_layers(sources(tmp_path.parent), tmp_path.name, erk_counts)
     assert [layer.name for layer in layers] == ["stages.2.0.conv1", "stages.10.0.conv1", "classifier"]
     assert [layer.end for layer in layers] == [3, 36, 10]
     assert [layer.connected_end for layer in layers] == [1, 1, 10]
@@ -40,7 +40,7 @@ def test_layers_stand_in_the_order_of_the_network_with_their_counts(tmp_path):
 
 def test_channels_connected_by_random_masks_are_their_mean(tmp_path):
     write_masks(tmp_path, masks(), start=49, peak=200)
-    layer = read_layers(tmp_path, erk_counts)[1]
+    layer = read_layers(sources(tmp_path.parent), tmp_path.name, erk_counts)[1]
     draws = np.random.default_rng(0)
     connected = []
     for _ in range(2000):
@@ -52,24 +52,29 @@ def test_channels_connected_by_random_masks_are_their_mean(tmp_path):
 
 def test_a_layer_with_all_weights_connects_every_channel(tmp_path):
     write_masks(tmp_path, {"conv1": np.ones((4, 3), bool), "fc": np.ones((2, 2), bool)}, start=16, peak=16)
-    assert [layer.connected_start for layer in read_layers(tmp_path, erk_counts)] == [4, 2]
+    assert [layer.connected_start for layer in read_layers(sources(tmp_path.parent), tmp_path.name, erk_counts)] == [
+        4,
+        2,
+    ]
 
 
 def test_without_weights_on_disk_there_are_no_layers(tmp_path):
     write_updates(tmp_path, 4)
-    assert read_layers(tmp_path, erk_counts) == ()
-    assert read_layers(tmp_path / "nowhere", erk_counts) == ()
+    assert read_layers(sources(tmp_path.parent), tmp_path.name, erk_counts) == ()
+    assert read_layers(sources(tmp_path), "nowhere", erk_counts) == ()
 
 
 def test_damaged_weights_are_named(tmp_path):
     write_updates(tmp_path, 4)
     (tmp_path / "weights.safetensors").write_bytes(b"half a file")
     with pytest.raises(EastError, match=r"weights\.safetensors cannot be read"):
-        read_layers(tmp_path, erk_counts)
+        read_layers(sources(tmp_path.parent), tmp_path.name, erk_counts)
 
 
 def test_the_first_finished_seed_of_the_static_and_of_the_highest_row_is_shown(tmp_path):
-    table = aggregate(grid(tmp_path, [None, 80.0], [85.0]), tmp_path, published_dir=PUBLISHED, partial=True)
+    table = aggregate(grid(tmp_path, [None, 80.0], [85.0]), sources(tmp_path), published_dir=PUBLISHED, partial=True)
     assert runs_to_show(table) == ["table2/static/seed18", "table2/cosine-m10-n2-g2/seed17"]
-    nothing = aggregate(grid(tmp_path / "2", [None], [None]), tmp_path / "2", published_dir=PUBLISHED, partial=True)
+    nothing = aggregate(
+        grid(tmp_path / "2", [None], [None]), sources(tmp_path / "2"), published_dir=PUBLISHED, partial=True
+    )
     assert runs_to_show(nothing) == []

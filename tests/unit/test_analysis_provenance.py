@@ -1,10 +1,12 @@
 from east.analysis.aggregate import aggregate
 from east.analysis.provenance import collect_provenance, table_coverage
-from tests.unit.fake_runs import DIVERGED, PUBLISHED, grid, write_run
+from tests.unit.fake_runs import DIVERGED, PUBLISHED, grid, sources, write_run
 
 
 def test_a_run_that_two_tables_show_counts_once(tmp_path):
-    result = aggregate(grid(tmp_path, [80.0, DIVERGED, None], [85.0]), tmp_path, published_dir=PUBLISHED, partial=True)
+    result = aggregate(
+        grid(tmp_path, [80.0, DIVERGED, None], [85.0]), sources(tmp_path), published_dir=PUBLISHED, partial=True
+    )
     assert table_coverage([result, result]) == {"finished": 2, "diverged": 1, "missing": 1}
 
 
@@ -13,7 +15,7 @@ def test_provenance_counts_runs_by_what_trained_them(tmp_path):
     write_run(tmp_path, "t/r/seed18", 80.0, seconds=20.5, code_digest="d2", attempts=3, peak_memory_mb=7.0)
     write_run(tmp_path, "t/s/seed17", DIVERGED, commit=None, versions={"python": "3.12.1", "torch": "2.11"})
     runs = ["t/r/seed17", "t/r/seed18", "t/s/seed17", "t/s/seed18", "t/r/seed17"]
-    provenance = collect_provenance(runs, tmp_path)
+    provenance = collect_provenance(runs, sources(tmp_path))
     assert provenance.seeds == {17: 2, 18: 1}
     assert provenance.code_digests == {"d1": 2, "d2": 1}
     assert provenance.classes == {"any processor": 2, "statistical": 1}
@@ -23,4 +25,4 @@ def test_provenance_counts_runs_by_what_trained_them(tmp_path):
 
 
 def test_no_runs_have_an_empty_provenance(tmp_path):
-    assert collect_provenance(["t/r/seed17"], tmp_path).seconds == 0
+    assert collect_provenance(["t/r/seed17"], sources(tmp_path)).seconds == 0

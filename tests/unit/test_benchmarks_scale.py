@@ -7,6 +7,7 @@ from east.analysis.aggregate import aggregate
 from east.config import make_plan, read_config
 from east.errors import EastError
 from tests.conftest import ROOT
+from tests.unit.fake_runs import sources
 
 
 def synthetic_plan(tmp_path, runs):
@@ -30,7 +31,7 @@ def test_a_size_that_cannot_be_made_is_refused():
 def test_runs_made_up_pass_for_finished_ones(tmp_path):
     plan = synthetic_plan(tmp_path, 100)
     write_runs(plan, tmp_path / "runs")
-    table = aggregate(plan.tables[0], tmp_path / "runs", published_dir=ROOT / "report" / "published")
+    table = aggregate(plan.tables[0], sources(tmp_path / "runs"), published_dir=ROOT / "report" / "published")
     assert all(row.accuracy.complete for row in table.rows)
 
 

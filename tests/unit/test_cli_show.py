@@ -1,11 +1,9 @@
-import json
-
 import pytest
 
 from east.cli.plot import bars, curve
 from east.config import load_plan
 from east.training.records import UpdateRecord
-from tests.unit.fake_runs import write_planned_run, write_rows
+from tests.unit.fake_runs import seal, write_planned_run, write_rows
 from tests.unit.in_process import east
 
 RUN = "table2/cosine-m10-n2-g2/seed17"
@@ -60,10 +58,7 @@ def test_many_updates_are_sampled_unless_all_are_asked_for(tmp_path, folder):
 
 
 def test_text_from_files_is_neither_markup_nor_control(tmp_path, folder):
-    path = folder / "summary.json"
-    summary = json.loads(path.read_text())
-    summary |= {"device": "[bold red]GPU[/] \x1b[31m\u202e", "versions": {"[blink]x": "1\n2"}}
-    path.write_text(json.dumps(summary))
+    seal(folder / "summary.json", device="[bold red]GPU[/] \x1b[31m\u202e", versions={"[blink]x": "1\n2"})
     write_rows(folder, UpdateRecord, UPDATES[0] | {"kind": "[b]\x1b[2J"})
     out = show(tmp_path).stdout
     assert "[bold red]GPU[/] [U+001B][31m[U+202E]" in out
@@ -92,9 +87,7 @@ def test_a_file_that_is_half_written_or_empty_is_no_traceback(tmp_path, folder, 
 
 
 def test_a_run_that_diverged_says_in_which_epoch(tmp_path, folder):
-    path = folder / "summary.json"
-    changes = {"status": "diverged", "final_test_accuracy": None, "diverged_at_epoch": 7}
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    seal(folder / "summary.json", status="diverged", final_test_accuracy=None, diverged_at_epoch=7)
     out = show(tmp_path).stdout
     assert out.startswith(f"diverged  {RUN}  in epoch 7")
     assert "diverged in epoch" in out

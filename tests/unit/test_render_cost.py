@@ -4,9 +4,11 @@ import json
 
 import pytest
 
+from east.analysis.sources import Sources
 from east.cost.record import CostRecord
 from east.errors import EastError
 from east.render.cost import PublishedCost, explain_differences, read_costs, render_cost
+from tests.unit.fake_report import write_derived
 from tests.unit.fake_runs import PUBLISHED
 
 TABLE = PUBLISHED / "table6.csv"
@@ -83,7 +85,6 @@ def test_rows_may_stand_without_the_paper_and_without_timings():
 
 
 def test_a_bad_row_is_refused_by_place_and_key(tmp_path):
-    path = tmp_path / "cost.json"
-    path.write_text(json.dumps([RIGL, RIGL | {"est_total_mb": None}]))
-    with pytest.raises(EastError, match=r"cost\.json is not what `east cost` writes: 1\.est_total_mb"):
-        read_costs(path)
+    write_derived(tmp_path, {"cost/cost.json": json.dumps([RIGL, RIGL | {"est_total_mb": None}])})
+    with pytest.raises(EastError, match=r"cost\.json is not measured costs: 1\.est_total_mb"):
+        read_costs(tmp_path / "cost" / "cost.json", Sources(tmp_path))

@@ -1,5 +1,7 @@
+import io
 import re
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from itertools import pairwise
 
 import matplotlib as mpl
@@ -22,7 +24,7 @@ from east.render.palette import GRID, INK, MUTED
 from east.render.schedules import DrawnSchedule
 from east.render.templating import REPORT_FOLDER
 from east.training.records import UpdateRecord
-from tests.unit.fake_runs import DIVERGED, PUBLISHED, grid, methods, write_curve, write_rows
+from tests.unit.fake_runs import DIVERGED, PUBLISHED, grid, methods, seal, sources, write_curve, write_rows
 from tests.unit.fake_tables import MISSING, around, paper, summarised
 
 HOSTILE = "<b> $x_\\frac{}\u202e & \x00"
@@ -52,16 +54,18 @@ def write_masks(runs_dir, run):
     stem[::2, 0, 0, 0] = layer[0] = True
     masks = {"conv1.mask": stem, "stages.0.0.conv1.mask": layer, "classifier.mask": classifier}
     save_file(masks, runs_dir / run / "weights.safetensors")
+    if (runs_dir / run / "summary.json").exists():
+        seal(runs_dir / run / "summary.json")
 
 
 def make_table(runs_dir, static=(80.0, 81.0), cyclic=(85.0, DIVERGED), **keys):
     rows = grid(runs_dir, static, cyclic, static_keys={"method": HOSTILE}, **keys)
-    result = aggregate(rows, runs_dir, published_dir=PUBLISHED, partial=True)
+    result = aggregate(rows, sources(runs_dir), published_dir=PUBLISHED, partial=True)
     for row in result.rows:
         for seed in row.accuracy.seeds:
             write_epochs(runs_dir, seed.run)
             write_masks(runs_dir, seed.run)
-    return TableData(result, runs_dir)
+    return TableData(result, sources(runs_dir))
 
 
 def plan_data(**keys):
@@ -81,8 +85,8 @@ def data(tmp_path):
 
 def everything(folder):
     """Every figure there is, by name."""
-    found = draw_table(make_table(folder), folder / "table2") + draw_plan(plan_data(), folder)
-    return {drawing.png.stem: drawing for drawing in found}
+    of_table = {f"table2-{name}": drawing for name, drawing in draw_table(make_table(folder)).items()}
+    return of_table | draw_plan(plan_data())
 
 
 @pytest.fixture(scope="module")
@@ -91,13 +95,13 @@ def drawings(tmp_path_factory):
 
 
 def root(drawing):
-    return ET.fromstring(drawing.svg.read_text())
+    return ET.fromstring(drawing.svg.decode())
 
 
 def ticks(drawing, axis):
     """What stands at the ticks of all panels along an axis."""
     texts, inside = [], ""
-    for kind, text in re.findall(r'<g id="([\w.]+?)_\d+">(?:\s*<!-- (.*?) -->)?', drawing.svg.read_text()):
+    for kind, text in re.findall(r'<g id="([\w.]+?)_\d+">(?:\s*<!-- (.*?) -->)?', drawing.svg.decode()):
         if kind == "text" and inside == f"{axis}tick":
             texts.append(text)
         inside = inside if kind == "line2d" else kind
@@ -116,18 +120,18 @@ def test_every_figure_of_the_list_is_drawn(drawings):
 
 def test_figures_are_the_same_each_time(tmp_path, drawings):
     for name, again in everything(tmp_path).items():
-        assert "<dc:date>" not in drawings[name].svg.read_text()
-        assert drawings[name].svg.read_bytes() == again.svg.read_bytes()
-        assert drawings[name].png.read_bytes() == again.png.read_bytes()
+        assert "<dc:date>" not in drawings[name].svg.decode()
+        assert drawings[name].svg == again.svg
+        assert drawings[name].png == again.png
 
 
 def test_every_figure_says_in_words_what_it_shows(drawings):
     assert len({drawing.alt for drawing in drawings.values()}) == len(FIGURES)
     for drawing in drawings.values():
         assert root(drawing).find(".//{*}description").text == drawing.alt
-        assert Image.open(drawing.png).text["Description"] == drawing.alt
+        assert Image.open(io.BytesIO(drawing.png)).text["Description"] == drawing.alt
         assert drawing.alt.endswith(".")
-        assert not set("\u202e\x00") & set(drawing.svg.read_text())
+        assert not set("\u202e\x00") & set(drawing.svg.decode())
 
 
 def test_figures_fit_a_paper(drawings):
@@ -144,10 +148,10 @@ def test_the_style_file_has_the_colours_of_the_palette():
 
 def test_settings_of_matplotlib_neither_change_nor_show(tmp_path, data):
     before = dict(mpl.rcParams)
-    expected = draw("multiplier", data, tmp_path / "before").svg.read_bytes()
+    expected = draw("multiplier", data).svg
     assert dict(mpl.rcParams) == before
     with mpl.rc_context({"font.size": 20, "axes.facecolor": "red"}):
-        assert draw("multiplier", data, tmp_path / "after").svg.read_bytes() == expected
+        assert draw("multiplier", data).svg == expected
 
 
 def test_series_differ_without_colour():
@@ -159,25 +163,25 @@ def test_series_differ_without_colour():
 
 
 def test_curves_differ_with_what_was_measured(tmp_path, data):
-    before = draw("curves", data, tmp_path / "figure")
+    before = draw("curves", data)
     assert "1 diverged run" in before.alt
-    text = before.svg.read_text()
+    text = before.svg
     diverged = data.table.rows[1].accuracy.seeds[1].run
     write_curve(tmp_path / diverged, [50, 10])
-    assert draw("curves", data, tmp_path / "figure").svg.read_text() != text
+    assert draw("curves", replace(data, sources=sources(tmp_path))).svg != text
 
 
 def test_the_first_tenth_of_a_training_does_not_flatten_its_curve(tmp_path, data):
     for row in data.table.rows:
         for seed in row.accuracy.seeds:
             write_epochs(tmp_path, seed.run, [10, *[50] * 8, 80])
-    drawn = numbers(ticks(draw("curves", data, tmp_path / "figure"), "y"))
+    drawn = numbers(ticks(draw("curves", replace(data, sources=sources(tmp_path))), "y"))
     assert 45 <= min(drawn) <= 60
 
 
 @pytest.mark.parametrize(("seeds", "bands"), [(1, 0), (2, 2)])
 def test_a_band_needs_two_seeds(tmp_path, seeds, bands):
-    drawing = draw("curves", make_table(tmp_path, [80.0] * seeds, [81.0] * seeds), tmp_path / "figure")
+    drawing = draw("curves", make_table(tmp_path, [80.0] * seeds, [81.0] * seeds))
     ids = [str(group.get("id")) for group in root(drawing).iter()]
     assert sum(name.startswith("FillBetweenPolyCollection") for name in ids) == bands
 
@@ -190,26 +194,29 @@ def test_the_parts_of_a_network_are_named_under_its_layers(drawings):
 
 def test_runs_without_files_and_empty_tables_still_give_figures_that_say_so(tmp_path):
     unfinished = TableData(
-        aggregate(grid(tmp_path, [None], [None], comparable=False), tmp_path, published_dir=PUBLISHED, partial=True),
-        tmp_path,
+        aggregate(
+            grid(tmp_path, [None], [None], comparable=False), sources(tmp_path), published_dir=PUBLISHED, partial=True
+        ),
+        sources(tmp_path),
     )
-    nothing = TableData(aggregate(methods(tmp_path, []), tmp_path, published_dir=PUBLISHED), tmp_path)
-    drawn = draw_table(unfinished, tmp_path / "a") + draw_table(nothing, tmp_path / "b")
-    drawn += draw_plan(plan_data(schedules=(), costs=(), comparisons=(compare(unfinished.table, None),)), tmp_path)
-    assert all(drawing.png.stat().st_size > 500 for drawing in drawn)
-    says = {drawing.png.stem: drawing.alt for drawing in drawn}
+    none = sources(tmp_path)
+    nothing = TableData(aggregate(methods(tmp_path, []), none, published_dir=PUBLISHED), none)
+    drawn = {f"a-{name}": drawing for name, drawing in draw_table(unfinished).items()}
+    drawn |= {f"b-{name}": drawing for name, drawing in draw_table(nothing).items()}
+    drawn |= draw_plan(plan_data(schedules=(), costs=(), comparisons=(compare(unfinished.table, None),)))
+    assert all(len(drawing.png) > 500 for drawing in drawn.values())
+    says = {name: drawing.alt for name, drawing in drawn.items()}
     for name in ("a-curves", "a-churn", "a-layers", "a-multiplier", "b-curves", "b-churn", "differences"):
         assert re.search(r"\b([Nn]o|not)\b", says[name]), name
 
 
 def test_without_a_comparison_no_differences_are_drawn(tmp_path):
-    drawn = draw_plan(plan_data(comparisons=None), tmp_path)
-    assert {drawing.png.stem for drawing in drawn} == {"density", "cost"}
+    assert draw_plan(plan_data(comparisons=None)).keys() == {"density", "cost"}
 
 
 def test_a_cost_that_was_not_timed_is_drawn_without_a_time(tmp_path):
     untimed = COST.model_copy(update={"seconds_per_step": None, "peak_memory_mb": None, "hours_estimate": None})
-    drawing = draw("cost", plan_data(costs=(untimed,)), tmp_path / "figure")
+    drawing = draw("cost", plan_data(costs=(untimed,)))
     assert "100.00 MB" in drawing.alt
     assert "s a step" not in drawing.alt
 
@@ -223,15 +230,15 @@ def test_printed_times_are_read_as_bounds_or_numbers(text, hours):
 
 def test_a_figure_of_hundreds_of_schedules_shows_some_and_says_so(tmp_path):
     schedules = [SCHEDULE.model_copy(update={"panel": str(i)}) for i in range(MOST_PANELS + 2)]
-    drawing = draw("density", plan_data(schedules=schedules), tmp_path / "figure")
+    drawing = draw("density", plan_data(schedules=schedules))
     groups = {str(group.get("id")) for group in root(drawing).iter()}
     # The drop fraction has a panel of its own.
     assert len([name for name in groups if name.startswith("axes_")]) == MOST_PANELS + 1
-    assert "2 more panels" in drawing.svg.read_text()
+    assert "2 more panels" in drawing.svg.decode()
 
 
 def test_schedules_are_drawn_between_their_densities(tmp_path):
-    drawing = draw("density", plan_data(), tmp_path / "figure")
+    drawing = draw("density", plan_data())
     assert "between 0.0005 and 0.0015" in drawing.alt
     assert "from 0.5 to 0.005" in drawing.alt
 
@@ -240,7 +247,7 @@ def test_the_forest_plot_counts_the_verdicts_and_leaves_out_what_cannot_be_compa
     close = compare(summarised(paper("2"), around(0.1, 0.05)), paper("2"))
     far = compare(summarised(paper("3"), lambda row: [MISSING, row.accuracy_mean - 9]), paper("3"))
     elsewhere = compare(summarised(paper("4"), around(), comparable=False), paper("4"))
-    alt = draw("differences", plan_data(comparisons=(close, far, elsewhere)), tmp_path / "figure").alt
+    alt = draw("differences", plan_data(comparisons=(close, far, elsewhere))).alt
     assert "Table 2: 17 equivalent, mean difference +0.10 points." in alt
     assert "Table 3: 17 too few seeds." in alt
     assert "Table 4" not in alt
@@ -248,13 +255,13 @@ def test_the_forest_plot_counts_the_verdicts_and_leaves_out_what_cannot_be_compa
 
 def test_a_few_wild_rows_do_not_set_the_scale_of_the_forest_plot(tmp_path):
     wild = summarised(paper("2"), lambda row: around(0.0, 40.0 if row.pattern is None else 0.05)(row))
-    drawing = draw("differences", plan_data(comparisons=(compare(wild, paper("2")),)), tmp_path / "figure")
+    drawing = draw("differences", plan_data(comparisons=(compare(wild, paper("2")),)))
     assert max(numbers(ticks(drawing, "x"))) <= 3
 
 
 def test_rows_of_one_table_only_stand_beside_their_neighbours(tmp_path):
     comparisons = [compare(summarised(paper(number), around()), paper(number)) for number in "25"]
-    names = ticks(draw("differences", plan_data(comparisons=comparisons), tmp_path / "figure"), "y")
+    names = ticks(draw("differences", plan_data(comparisons=comparisons)), "y")
     assert names.index("Cosine, 30×, 3 cycles, 1×") < names.index("Triangular, 3×, 1 cycle")
 
 

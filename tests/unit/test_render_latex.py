@@ -5,13 +5,14 @@ import unicodedata
 
 import pytest
 
-from east.analysis.aggregate import read_json
+from east.analysis.aggregate import read_table
+from east.analysis.sources import Sources
 from east.errors import EastError
-from east.render.appendix import write_appendix
+from east.render.appendix import appendix_document
 from east.render.contents import FigureGroup, ReportFigure, ReportSection, ReportSpec
 from east.render.figures import TableData, draw
 from east.render.templating import escape_latex
-from tests.unit.fake_report import make_report
+from tests.unit.fake_report import make_report, write_derived
 
 HOSTILE = (
     "\\input{/etc/passwd}%&_^~{}$#\\\\[9cm]*<script>|\"''--`?`\u202e\u200f\x00\x1b[31m é ő α 漢 \n\n\\end{document}"
@@ -42,7 +43,9 @@ def standalone(folder, body):
 def spec(tmp_path):
     """Everything that a report has, with hostile text in every field that is text, and a figure that is missing."""
     spec = make_report(tmp_path, HOSTILE)
-    draw("multiplier", TableData(read_json(tmp_path / "table2.json"), tmp_path), tmp_path / "figures/table2-multiplier")
+    sources = Sources(tmp_path)
+    drawing = draw("multiplier", TableData(read_table(tmp_path / "aggregate" / "table2.json", sources), sources))
+    write_derived(tmp_path, {"figures/table2-multiplier.png": drawing.png})
     missing = ReportFigure(svg=tmp_path / "figures" / "none.svg", caption="x")
     return spec.model_copy(update={"figures": (*spec.figures, FigureGroup(heading=HOSTILE, figures=(missing,)))})
 
@@ -50,7 +53,7 @@ def spec(tmp_path):
 @pytest.fixture
 def appendix(tmp_path, spec):
     out = tmp_path / "tables" / "appendix.tex"
-    write_appendix(out, spec, tmp_path / "runs")
+    out.write_text(appendix_document(spec, Sources(tmp_path), out.parent), encoding="utf-8")
     return out
 
 
@@ -79,8 +82,7 @@ def test_figures_that_are_there_are_included_beside_the_document(appendix):
 
 def test_a_pdf_that_somebody_has_made_of_a_figure_is_taken_first(tmp_path, spec):
     (tmp_path / "figures" / "table2-multiplier.pdf").touch()
-    write_appendix(tmp_path / "a.tex", spec, tmp_path / "runs")
-    assert "{figures/table2-multiplier.pdf}" in (tmp_path / "a.tex").read_text(encoding="utf-8")
+    assert "{figures/table2-multiplier.pdf}" in appendix_document(spec, Sources(tmp_path), tmp_path)
 
 
 def test_a_figure_whose_name_latex_would_read_is_refused(tmp_path):
@@ -88,7 +90,7 @@ def test_a_figure_whose_name_latex_would_read_is_refused(tmp_path):
     path.with_suffix(".pdf").touch()
     figures = (FigureGroup(heading="x", figures=(ReportFigure(svg=path, caption="x"),)),)
     with pytest.raises(EastError, match="letters, digits"):
-        write_appendix(tmp_path / "a.tex", ReportSpec(title="x", name="x", figures=figures), tmp_path)
+        appendix_document(ReportSpec(title="x", name="x", figures=figures), Sources(tmp_path), tmp_path)
 
 
 def test_tables_have_the_papers_numbers(appendix):
@@ -97,9 +99,9 @@ def test_tables_have_the_papers_numbers(appendix):
 
 
 def test_a_table_that_is_missing_is_named(tmp_path):
-    section = ReportSection(id="table2", heading="x", downloads=(tmp_path / "table2.tex",))
-    with pytest.raises(EastError, match=r"table2\.tex"):
-        write_appendix(tmp_path / "a.tex", ReportSpec(title="x", name="x", tables=(section,)), tmp_path)
+    section = ReportSection(id="table2", heading="x", downloads=(tmp_path / "tables" / "table2.tex",))
+    with pytest.raises(EastError, match="tables/table2"):
+        appendix_document(ReportSpec(title="x", name="x", tables=(section,)), Sources(tmp_path), tmp_path)
 
 
 @needs_tex

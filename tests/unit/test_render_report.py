@@ -9,16 +9,17 @@ from urllib.parse import unquote
 
 import pytest
 
-from east.analysis.aggregate import read_json, write_json
+from east.analysis.aggregate import read_table, table_json
 from east.analysis.curves import Curve
-from east.analysis.evidence import Evidence, read_evidence, write_evidence
+from east.analysis.evidence import Evidence, evidence_json, read_evidence
 from east.analysis.evidence import gather_evidence as gather
+from east.analysis.sources import Sources
 from east.errors import EastError
 from east.render.drawing import MOST_POINTS, curve_drawing, interval_drawing
 from east.render.evidence import evidence_tables
-from east.render.page import write_report
+from east.render.page import report_page
 from east.render.view import Interval
-from tests.unit.fake_report import SVG, make_report, summarise
+from tests.unit.fake_report import SVG, make_report, summarise, write_derived
 from tests.unit.fake_runs import PUBLISHED, grid, methods, write_curve, write_run
 
 HOSTILE = "<script>alert(1)</script><img src=https://x.test/a.png onerror=b()> \u202e &\"'"
@@ -45,9 +46,7 @@ def spec(tmp_path):
 
 
 def page_of(spec, tmp_path):
-    out = tmp_path / "report" / "index.html"
-    write_report(out, spec, tmp_path / "runs")
-    return out.read_text()
+    return report_page(spec, Sources(tmp_path))
 
 
 def tags_of(page):
@@ -76,13 +75,17 @@ def poisoned(value: Any) -> Any:
 def poisoned_spec(tmp_path):
     """A hostile text in every field that reaches the page: of the spec, tables, evidence, runs and the figure."""
     spec = make_report(tmp_path, HOSTILE)
-    table = read_json(tmp_path / "table2.json")
+    table = read_table(tmp_path / "aggregate" / "table2.json", Sources(tmp_path))
     hostile_table = type(table).model_validate(poisoned(table.model_dump(mode="json")) | {"published_table": "2"})
-    write_json(hostile_table, tmp_path / "table2.json")
-    evidence = poisoned(read_evidence(spec.evidence).model_dump(mode="json"))
-    write_evidence(Evidence.model_validate(evidence), spec.evidence)
-    svg = spec.figures[0].figures[0].svg
-    svg.write_text(SVG.replace("Two &amp; two", '&lt;/title&gt;\u202e"'))
+    evidence = poisoned(read_evidence(spec.evidence, Sources(tmp_path)).model_dump(mode="json"))
+    write_derived(
+        tmp_path,
+        {
+            "aggregate/table2.json": table_json(hostile_table),
+            "analysis/evidence.json": evidence_json(Evidence.model_validate(evidence)),
+            "figures/table2-multiplier.svg": SVG.replace("Two &amp; two", '&lt;/title&gt;\u202e"'),
+        },
+    )
     return spec
 
 
@@ -171,13 +174,13 @@ def test_the_headline_is_what_became_of_the_tables(tmp_path, spec, static, keys,
     if headline.startswith("All"):
         whole = evidence.comparisons[0].model_copy(update={"verdict": "reproduced"})
         evidence = evidence.model_copy(update={"comparisons": (whole,)})
-    write_evidence(evidence, spec.evidence)
+    write_derived(tmp_path, {"analysis/evidence.json": evidence_json(evidence)})
     assert headline in text_of(page_of(spec, tmp_path))
 
 
 def test_a_table_that_is_not_comparable_is_not_compared(tmp_path, spec):
     table = summarise(grid(tmp_path / "runs", [80.0, 81.0], comparable=False), tmp_path)
-    write_evidence(gather([table], PUBLISHED), spec.evidence)
+    write_derived(tmp_path, {"analysis/evidence.json": evidence_json(gather([table], PUBLISHED))})
     page = page_of(spec, tmp_path)
     assert "Table 2 ran with" in text_of(page)
     assert 'id="comparison-table2"' not in page
@@ -215,7 +218,7 @@ def test_rows_without_runs_open_nothing(tmp_path, spec):
 
 def test_comparison_claims_and_audit_are_those_of_their_files(tmp_path, spec):
     page = page_of(spec, tmp_path)
-    evidence = read_evidence(spec.evidence)
+    evidence = read_evidence(spec.evidence, Sources(tmp_path))
     for table in evidence_tables(evidence):
         for view in (*table.views.values(), *table.details.values()):
             (shown,) = re.findall(rf'<figure class="table" id="{view.anchor}">.*?</figure>', page, flags=re.DOTALL)

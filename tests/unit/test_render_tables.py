@@ -7,13 +7,13 @@ from east.analysis.aggregate import aggregate
 from east.render.rendered import csv_text
 from east.render.tables import grid_view, render_table
 from east.render.view import Column, Footnotes, TableView, letter
-from tests.unit.fake_runs import DIVERGED, PUBLISHED, grid, methods
+from tests.unit.fake_runs import DIVERGED, PUBLISHED, grid, methods, sources
 
 HOSTILE = "<script>alert(1)</script> \\input{x} 5% & $a_b$ [z] *|* \u202etxt ש \u0000"
 
 
 def rendered(table, tmp_path):
-    return render_table(aggregate(table, tmp_path, published_dir=PUBLISHED, partial=True))
+    return render_table(aggregate(table, sources(tmp_path), published_dir=PUBLISHED, partial=True))
 
 
 def body(markdown: str) -> list[str]:
@@ -66,7 +66,7 @@ def test_a_csv_file_has_six_decimals_and_no_needless_digit():
 
 
 def test_the_static_row_is_set_apart_and_a_line_parts_the_patterns(tmp_path):
-    summarised = aggregate(grid(tmp_path, [80.0], [85.0]), tmp_path, published_dir=PUBLISHED)
+    summarised = aggregate(grid(tmp_path, [80.0], [85.0]), sources(tmp_path), published_dir=PUBLISHED)
     static, cyclic = summarised.rows
     table = summarised.model_copy(update={"rows": (static, cyclic, cyclic)})
     rows = grid_view(table).rows
@@ -125,9 +125,9 @@ def test_hostile_text_stays_in_its_cell_in_markdown(tmp_path):
 
 
 def test_all_formats_are_written_beside_each_other(tmp_path):
-    paths = rendered(grid(tmp_path, [80.0]), tmp_path).write(tmp_path / "tables" / "v1.table2")
+    paths = rendered(grid(tmp_path, [80.0]), tmp_path).contents(tmp_path / "v1.table2")
     assert [path.name for path in paths] == ["v1.table2.csv", "v1.table2.md", "v1.table2.tex", "v1.table2.html"]
-    assert all(path.read_text() for path in paths)
+    assert all(paths.values())
 
 
 def test_equal_footnotes_share_a_mark():

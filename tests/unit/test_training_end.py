@@ -9,8 +9,7 @@ from unittest import mock
 import pytest
 
 from east.training.folder import REPEATABLE, discard_temporaries, repeatable_summary
-from east.training.records import SUMMARY
-from east.training.records import read_summary
+from east.training.records import SUMMARY, read_summary
 from east.training.run import Resources, train
 from tests.unit.test_training_loop import Interrupted, changed, interrupt_at, results
 

@@ -1,8 +1,7 @@
 import pytest
 
 from east.training.folder import discard_summary, finished_summary, write_summary
-from east.training.records import KEPT_SUMMARY, SUMMARY
-from east.training.records import RunSummary, read_summary
+from east.training.records import KEPT_SUMMARY, SUMMARY, RunSummary, read_summary
 from east.training.run import Resources, train
 from tests.unit.test_training_loop import Interrupted, interrupt_at
 

@@ -1,5 +1,4 @@
 import csv
-import json
 import math
 import signal
 import subprocess
@@ -75,7 +74,6 @@ def finished(tmp_path_factory, tiny_spec, data_dir):
 
 def test_a_run_leaves_its_summary_records_and_weights(finished, tiny_spec):
     folder, summary = finished
-    assert (folder / "summary.json").read_text() == json.dumps(summary.model_dump(mode="json"), indent=2) + "\n"
     assert summary == read_summary(folder / "summary.json")
     assert summary.status == "finished"
     assert summary.fingerprint == tiny_spec.fingerprint

@@ -1,4 +1,3 @@
-import json
 import subprocess
 import sys
 from dataclasses import asdict
@@ -6,9 +5,9 @@ from dataclasses import asdict
 import pytest
 from fake_runs import DIVERGED, record, write_curve, write_rows, write_run
 
+from east.analysis.sources import read_run_record
 from east.errors import EastError
 from east.training.records import (
-    FILES,
     EpochRecord,
     RunSummary,
     TimingRecord,
@@ -16,9 +15,9 @@ from east.training.records import (
     UpdateRecord,
     columns,
     read_records,
-    read_run_record,
     read_summary,
 )
+from tests.unit.fake_runs import seal, sources
 
 KINDS = (EpochRecord, UpdateRecord, TimingRecord, TraceRecord)
 
@@ -77,20 +76,17 @@ def test_a_file_is_read_up_to_where_it_is_whole(tmp_path, cut):
 
 
 def test_a_folder_that_is_not_there_is_an_empty_record(tmp_path):
-    record = read_run_record(tmp_path, "table2/static/seed17")
+    record = read_run_record(sources(tmp_path), "table2/static/seed17")
     assert (record.epochs, record.updates, record.summary, record.problems) == ((), (), None, ())
 
 
-def test_a_summary_that_is_not_whole_is_a_problem_and_hides_nothing_else(tmp_path):
+def test_nothing_vouches_for_the_records_beside_a_damaged_summary(tmp_path):
     path = write_run(tmp_path, "table2/static/seed17", 80.0)
     write_curve(path.parent, [50.0])
-    (path.parent / FILES[UpdateRecord]).mkdir()
     path.write_text(path.read_text()[:40])
-    record = read_run_record(tmp_path, "table2/static/seed17")
-    assert [row.test_acc for row in record.epochs] == [50.0]
-    assert record.summary is None
-    assert "updates.csv cannot be read" in record.problems[0]
-    assert "summary.json is not the summary of a run" in record.problems[1]
+    record = read_run_record(sources(tmp_path), "table2/static/seed17")
+    assert (record.epochs, record.updates, record.summary) == ((), (), None)
+    assert "summary.json is not the summary of a run" in record.problems[0]
 
 
 # summary.json
@@ -106,11 +102,12 @@ def test_a_summary_keeps_what_it_knows_and_what_it_does_not(tmp_path):
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
-        ("{", "JSON"),
-        ("[]", "summary of a run"),
+        ("{", "summary of a run"),
+        ("[]", "digest"),
+        ("[" * 100_000, "damaged"),
+        ('{"sha256": "", "seconds": NaN}', "damaged"),
         ({"status": "crashed"}, "status"),
         ({"final_test_accuracy": 101}, "final_test_accuracy"),
-        ({"final_test_accuracy": float("nan")}, "final_test_accuracy"),
         ({"final_test_accuracy": None}, "final_test_accuracy is empty"),
         ({"fingerprint": None}, "fingerprint"),
         (None, "cannot be read"),
@@ -120,8 +117,10 @@ def test_a_bad_summary_is_refused_by_file_and_key(tmp_path, content, complaint):
     path = write_run(tmp_path, "t/r/seed17", 81.5)
     if content is None:
         path.unlink()
+    elif isinstance(content, str):
+        path.write_text(content)
     else:
-        path.write_text(content if isinstance(content, str) else json.dumps(json.loads(path.read_text()) | content))
+        seal(path, **content)
     with pytest.raises(EastError, match=complaint) as caught:
         read_summary(path)
     assert str(path) in str(caught.value)
