@@ -15,6 +15,12 @@ report: "report/workflow.rst"
 
 
 include: "rules/common.smk"
+
+
+onstart:
+    hold_results()
+
+
 include: "rules/prepare.smk"
 include: "rules/train.smk"
 include: "rules/aggregate.smk"

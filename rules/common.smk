@@ -1,12 +1,12 @@
 # The validated plan, the paths of its results, and every function that a job's inputs or params come from.
 
-import fcntl
 import os
 import sys
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
+from east import locks
 from east.config import make_plan, validate
 from east.config.plan import METHODS_TABLE
 from east.config.tables import GridTable
@@ -118,6 +118,20 @@ def threads_of_a_training():
 
 
 THREADS = threads_of_a_training()
+HELD = []
+
+
+def hold_results():
+    """Keep other Snakemakes off these results until this process ends, however it ends."""
+    if not workflow.is_main_process:
+        return
+    lock = Path(RESULTS) / ".workflow.lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    HELD.append(lock.open("a"))
+    if not locks.take(HELD[-1]):
+        raise WorkflowError(
+            f"Another snakemake works in {RESULTS}. Wait until it has ended, or end it: what is done stays."
+        )
 
 
 def made_again(name):
