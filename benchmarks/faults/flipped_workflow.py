@@ -1,6 +1,7 @@
 """Damage once more: a bit is turned over, and the whole workflow runs."""
 
 import random
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -33,4 +34,5 @@ def cases(count: int, seed: int) -> Iterator[Outcome]:
             if failure and done.returncode:  # it may refuse, in a sentence, in place of showing
                 failure = ""
             yield Outcome(f"bit {bit} of byte {at} of {path.relative_to(place.folder)}", failure)
-            subprocess.run(["rsync", "-a", "--delete", f"{kept}/", f"{place.folder}/"], check=True)
+            shutil.rmtree(place.folder)
+            subprocess.run(["cp", "-a", str(kept), str(place.folder)], check=True)

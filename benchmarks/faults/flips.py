@@ -1,4 +1,4 @@
-"""Damage: one bit turned over, anywhere in finished results or prepared data, and the file read by those who read it."""
+"""Damage: one bit turned over, anywhere in finished results or prepared data, and read by those who read the file."""
 
 import random
 import tempfile
@@ -14,7 +14,7 @@ from east.data.images import load_images
 from east.errors import EastError
 from east.operations.steps import Steps
 from east.training.folder import WEIGHTS, finished_summary
-from east.training.records import FILES, KEPT_SUMMARY, SUMMARY
+from east.training.records import FILES, KEPT_SUMMARY, SUMMARY, parse_summary
 
 NOT_READ = ("state.json", ".lock", ".workflow.lock")
 """What decides no number: `state.json` is for those who watch a run."""
@@ -78,12 +78,11 @@ def _of_a_run(path: Path, place: Workplace, plan: Plan) -> bool:
     if path.name == WEIGHTS:
         return _is_taken(lambda: sources.weights(run))
     if path.name in (SUMMARY, KEPT_SUMMARY):
-        # The other of the two is whole: what is read must be what that says.
+        # The other of the two is whole: what is read, if anything, must be what that says.
         other = path.with_name(KEPT_SUMMARY if path.name == SUMMARY else SUMMARY)
-        found = finished_summary(path.parent, planned.fingerprint)
-        if path.name == SUMMARY:
-            path.write_bytes(other.read_bytes())
-        return found is None or found != Sources(place.results).summary(run)
+        right = parse_summary(other.read_bytes(), other)
+        read = (sources.summary(run), finished_summary(path.parent, planned.fingerprint))
+        return any(summary not in (right, None) for summary in read)
     kinds: list[Any] = [kind for kind, name in FILES.items() if name == path.name]
     steps = Steps(plan, place.results, list(CONFIG_FILES))
     return steps.run_problem(run) is None or any(sources.rows(run, kind).problem is None for kind in kinds)

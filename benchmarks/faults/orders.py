@@ -14,6 +14,7 @@ from benchmarks.faults.workplace import Workplace
 
 LEARNING_RATES = (0.1, 0.05)
 LENGTH = 3
+OBSTRUCTED = ("aggregate/table2.json", "tables/table2.csv", "report/index.html")
 
 
 class _Course:
