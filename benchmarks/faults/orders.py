@@ -52,9 +52,7 @@ class _Course:
 
     def fail_a_step(self) -> None:
         """A step ends in an error, because a folder lies where its file goes; what was there comes back."""
-        path = self.place.results / self._draw.choice(
-            ("aggregate/table2.json", "tables/table2.csv", "report/index.html")
-        )
+        path = self.place.results / self._draw.choice(OBSTRUCTED)
         kept = path.read_bytes() if path.is_file() else None
         path.unlink(missing_ok=True)
         (path / "in the way").mkdir(parents=True, exist_ok=True)

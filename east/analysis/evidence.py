@@ -9,7 +9,7 @@ from east.analysis.aggregate import AggregatedGrid, parsed
 from east.analysis.audit import AuditFinding, audit
 from east.analysis.claims import ClaimTest, check_claims
 from east.analysis.compare import TableComparison, compare_with_paper
-from east.analysis.published import PublishedCost, PublishedRecipe, Read, read_published, read_published_grid
+from east.analysis.published import FROM_DISK, PublishedCost, PublishedRecipe, Read, read_published, read_published_grid
 from east.analysis.sources import Sources
 from east.config.plan import PAPER_TABLES
 from east.config.run import Frozen
@@ -25,7 +25,7 @@ class Evidence(Frozen):
     audit: tuple[AuditFinding, ...]
 
 
-def gather_evidence(tables: Sequence[AggregatedGrid], published_dir: Path, read: Read = Path.read_bytes) -> Evidence:
+def gather_evidence(tables: Sequence[AggregatedGrid], published_dir: Path, read: Read = FROM_DISK) -> Evidence:
     """Compare some tables with the paper's, put its claims to both, and audit what it prints.
 
     Args:

@@ -23,6 +23,7 @@ OptionalInt = Annotated[int | None, BeforeValidator(_empty_is_none)]
 
 Row = TypeVar("Row", bound=Frozen)
 Read = Callable[[Path], bytes]
+FROM_DISK: Read = Path.read_bytes
 
 
 class ScheduleColumns(Frozen):
@@ -98,7 +99,7 @@ class PublishedRecipe(Frozen):
     cycle_length: OptionalFloat = Field(validation_alias="cyclic_l", description="epochs of the first cycle")
 
 
-def read_published_rows(path: Path, read: Read = Path.read_bytes) -> list[dict[str, str]]:
+def read_published_rows(path: Path, read: Read = FROM_DISK) -> list[dict[str, str]]:
     """Read a CSV file of published numbers as it is, a dictionary a row.
 
     Args:
@@ -117,7 +118,7 @@ def read_published_rows(path: Path, read: Read = Path.read_bytes) -> list[dict[s
     return [dict(zip(found.names, row, strict=True)) for row in found.rows]
 
 
-def read_published_grid(path: Path, read: Read = Path.read_bytes) -> PublishedGrid:
+def read_published_grid(path: Path, read: Read = FROM_DISK) -> PublishedGrid:
     """Read one of Tables 2-5, as `read_published_rows` does.
 
     Raises:
@@ -130,7 +131,7 @@ def read_published_grid(path: Path, read: Read = Path.read_bytes) -> PublishedGr
     return PublishedGrid(rows=tuple(rows))
 
 
-def read_published(path: Path, kind: type[Row], read: Read = Path.read_bytes) -> list[Row]:
+def read_published(path: Path, kind: type[Row], read: Read = FROM_DISK) -> list[Row]:
     """Read the rows of one of the paper's tables, as `read_published_rows` does.
 
     Raises:

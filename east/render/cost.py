@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from east.analysis.aggregate import parsed
-from east.analysis.published import PublishedCost, Read, read_published
+from east.analysis.published import FROM_DISK, PublishedCost, Read, read_published
 from east.analysis.sources import Sources
 from east.cost.record import CostRecord
 from east.render.numbers import DASH, NOT_AVAILABLE, fixed, quantity, setting_text, thousands
@@ -27,7 +27,7 @@ def render_cost(
     network: str,
     dataset: str,
     comparable: bool = True,
-    read: Read = Path.read_bytes,
+    read: Read = FROM_DISK,
 ) -> Rendered:
     """Print Table 6 in two parts: the paper's accounting beside the printed numbers, and what was measured.
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from east.analysis.published import Read, read_published_rows
+from east.analysis.published import FROM_DISK, Read, read_published_rows
 from east.config.schema import Config, Recipe
 from east.errors import EastError
 from east.render.names import DATASETS, NETWORKS
@@ -36,9 +36,7 @@ def hyperparameter_rows(config: Config) -> list[dict[str, str]]:
     return [_hyperparameters(recipe) for recipe in config.recipes.values()]
 
 
-def render_hyperparameters(
-    rows: Sequence[Mapping[str, object]], published: Path, read: Read = Path.read_bytes
-) -> Rendered:
+def render_hyperparameters(rows: Sequence[Mapping[str, object]], published: Path, read: Read = FROM_DISK) -> Rendered:
     """Print Table B.1 with the plan's settings above the paper's.
 
     A system of the plan is set beside the published row of the same model and method; if the paper has several,

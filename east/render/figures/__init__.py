@@ -7,11 +7,10 @@ Each is the function `draw` of the module that has its name: to add one, add tha
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from pathlib import Path
 
 from east.analysis.aggregate import AggregatedGrid, AggregatedMethods
 from east.analysis.compare import TableComparison
-from east.analysis.published import Read
+from east.analysis.published import FROM_DISK, Read
 from east.analysis.sources import Sources
 from east.config.tables import CostPlan
 from east.cost.record import CostRecord
@@ -45,7 +44,7 @@ class PlanData:
     cost_plan: CostPlan
     comparisons: Sequence[TableComparison] | None
     """None where no table can be compared with the paper's."""
-    read: Read = Path.read_bytes
+    read: Read = FROM_DISK
     """What gives the content of the paper's files."""
 
 
