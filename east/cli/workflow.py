@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from east.cli.common import parsed
+from east.errors import EastError
 
 if TYPE_CHECKING:
     from east.analysis.sources import Request, Sources
@@ -20,6 +21,8 @@ def make(
     from east.analysis.sources import Request, Sources
 
     asked = parsed("--request", Request.model_validate_json, request)
+    if asked.step not in STEPS:
+        raise EastError(f"--request: there is no step '{asked.step}'; choose one of {', '.join(STEPS)}.")
     STEPS[asked.step](Sources(results, asked.expected), asked)
 
 

@@ -93,7 +93,6 @@ def test_cost_gives_the_papers_accounting_for_any_network():
         (("train", "--run", '{"seed": 1}', "--out", "x"), "--run: dataset: Field required"),
         (("train", "--run", "{}", "--out", "x", "--threads", "40000"), "40000 threads are more than this machine"),
         (("prepare", "mnist"), "mnist"),
-        (("analyse", "--published", "docs", "--out", "x"), "The published numbers in docs"),
         (("status", "--json", "--watch"), "Leave one of them out."),
         (("lock", "--results", "nowhere"), "none of the plan's 234 runs is finished in nowhere."),
         (("verify", "nowhere.json"), "nowhere.json cannot be read"),
@@ -103,11 +102,8 @@ def test_cost_gives_the_papers_accounting_for_any_network():
         (("merge", "docs"), "docs has no folder runs. Give another person's results/paper."),
         (("prune", "--results", "nowhere"), "there is no folder nowhere, so there is nothing to remove."),
         (("cost", "--model", "vgg"), "--model: there is no 'vgg'. Choose one of resnet34"),
-        (("aggregate", "--table", "{}", "--runs", "x", "--out", "y"), "--table"),
-        (
-            ("report", "--spec", '{"title": "t", "name": "n", "colour": 1}', "--runs", "x", "--out", "y"),
-            "--spec: colour: Extra inputs are not permitted",
-        ),
+        (("make", "--results", "x", "--request", "{}"), "--request: step: Field required"),
+        (("make", "--results", "x", "--request", '{"step": "dance"}'), "--request: there is no step 'dance'"),
     ],
 )
 def test_a_mistake_ends_in_a_sentence_and_no_traceback(arguments, message):

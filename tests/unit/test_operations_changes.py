@@ -1,5 +1,4 @@
 import json
-import re
 import shutil
 
 import pytest
@@ -100,21 +99,10 @@ def test_runs_in_no_plan_are_counted(told):
     assert "0 of 3 runs would train, 3 are done.\n3 runs on disk are in no plan; `east prune` lists them.\n" in text
 
 
-def test_runs_that_snakemake_may_take_for_done_come_with_the_command_that_trains_them(told, results):
-    (results / "aggregate").mkdir()
-    (results / "aggregate" / "table3.json").touch()
-    shutil.rmtree(results / "runs" / "table3/triangular-m3-n1/seed1")  # the table that shows it is made
-    shutil.rmtree(results / "runs" / STATIC)  # Snakemake sees that this is missing
-    write_planned_run(results / "runs", PLAN[OTHER_SEED], run={"seed": 9}, fingerprint="f" * 64)
-    command = told().splitlines()[-1].strip()
-    assert re.fullmatch(
-        r"snakemake --cores all --configfile (\S+) (\S+) --forcerun "
-        r"\$\(east plan --unseen --configfile \1 --configfile \2\)",
-        command,
-    )
-    assert told("{}", "--unseen").splitlines() == [
-        str(results / "runs" / run / "summary.json") for run in (OTHER_SEED, "table3/triangular-m3-n1/seed1")
-    ]
+def test_a_file_that_the_summary_does_not_know_is_damage(told, results):
+    path = results / "runs" / STATIC / "metrics.csv"
+    path.write_text(path.read_text().replace("50.0", "51.0"))
+    assert told().splitlines()[0].startswith(f"damaged     {STATIC}: its metrics.csv")
 
 
 def test_json_has_status_and_keys_of_every_run(told):

@@ -111,7 +111,7 @@ def test_there_is_no_lock_of_runs_that_are_not_whole(results):
     (results / "runs" / STATIC / "updates.csv").unlink()
     done = command("lock", results)
     assert done.returncode == 1
-    assert f"{STATIC}: it has no updates.csv" in done.stderr
+    assert f"{STATIC}: its updates.csv is missing" in done.stderr
     assert not (results / "results.lock.json").exists()
 
 

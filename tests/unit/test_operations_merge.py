@@ -5,7 +5,8 @@ import pytest
 
 from east.operations.on_disk import SMALL_FILES
 from east.training.folder import locked
-from tests.unit.fake_runs import PLAN, TEST_CONFIG, write_curve, write_planned_run
+from east.training.records import TimingRecord
+from tests.unit.fake_runs import PLAN, TEST_CONFIG, seal, write_curve, write_planned_run, write_rows
 from tests.unit.in_process import east
 
 STATIC = PLAN["table2/static/seed1"]
@@ -96,6 +97,7 @@ def another_run_in(name):
         content = json.loads(path.read_text())
         (content["run"] if name == "summary.json" else content)["seed"] = 7
         path.write_text(json.dumps(content))
+        seal(folder / "summary.json")
 
     return change
 
@@ -105,10 +107,10 @@ def cut_weights(folder):
 
 
 BROKEN = {
-    "a missing file": (lambda folder: (folder / "metrics.csv").unlink(), "it has no metrics.csv"),
+    "a missing file": (lambda folder: (folder / "metrics.csv").unlink(), "its metrics.csv is missing"),
     "several": (
         lambda folder: [(folder / name).unlink() for name in ("timing.csv", "run.json")],
-        "it has no run.json, timing.csv",
+        "its run.json, timing.csv are missing",
     ),
     "half a summary": (
         lambda folder: (folder / "summary.json").write_text('{"id": "table2'),
@@ -128,7 +130,7 @@ BROKEN = {
     ),
     "metrics that are none": (
         lambda folder: (folder / "metrics.csv").write_bytes(b"\xff\xfe"),
-        "its metrics.csv does not end as its summary.json says",
+        "its metrics.csv is missing, or not as it was written",
     ),
     "half the weights": (cut_weights, "its weights.safetensors is damaged"),
     "a link": (lambda folder: (folder / "more").symlink_to("/etc"), "there is a link in its folder"),
@@ -152,7 +154,7 @@ def test_a_run_that_is_not_whole_is_refused_by_name(theirs, ours, what):
 def test_a_run_of_both_must_have_the_same_numbers_but_not_the_same_seconds(theirs, ours):
     write_planned_run(ours / "runs", STATIC)
     folder = write_planned_run(theirs / "runs", STATIC, 50.0, seconds=99.0, device="another")
-    (folder / "timing.csv").write_text("epoch,seconds\n1,9.5\n")
+    write_rows(folder, TimingRecord, {"epoch": 1, "seconds": 9.5})
     assert merge(theirs, ours).stdout == f"{ours}: 0 taken, 1 there already, 0 refused.\n"
     here = contents(write_planned_run(ours / "runs", STATIC, 50.5))
     done = merge(theirs, ours)

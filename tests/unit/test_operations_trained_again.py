@@ -5,7 +5,8 @@ import json
 import pytest
 
 from east.config import load_plan
-from tests.unit.fake_runs import DIVERGED, TEST_CONFIG, write_planned_run
+from east.training.records import TimingRecord
+from tests.unit.fake_runs import DIVERGED, TEST_CONFIG, write_planned_run, write_rows
 from tests.unit.in_process import east
 
 RUNS = load_plan(TEST_CONFIG)[:4]
@@ -38,7 +39,7 @@ def published(tmp_path):
 def train_again(results, run, accuracy=50.0, /, **keys):
     """The run as another training leaves it: seconds are others in any case."""
     folder = write_planned_run(results / "runs", run, accuracy, seconds=61.0, **(MACHINE | keys))
-    (folder / "timing.csv").write_text("epoch,seconds\n1,3.5\n")
+    write_rows(folder, TimingRecord, {"epoch": 1, "seconds": 3.5})
     return folder
 
 
