@@ -28,6 +28,7 @@ def shares(support):
 @pytest.mark.parametrize(("claim", "agree", "pairs"), [("multiplier", 24, 24), ("cycles", 28, 32), ("length", 20, 24)])
 def test_the_trends_on_the_papers_own_numbers(printed, claim, agree, pairs):
     assert (printed[claim].agree, len(printed[claim].pairs), printed[claim].ties) == (agree, pairs, 0)
+    assert printed[claim].share == agree / pairs
     assert printed[claim].verdict == "holds"
 
 

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
 
 import pytest
@@ -256,6 +257,7 @@ def test_the_same_signal_again_exits_at_once_unless_it_is_an_echo():
         assert process.wait(timeout=5) == 143
     with busy(echo_seconds=60, rounds=10**6) as process:
         process.send_signal(signal.SIGTERM)
+        time.sleep(0.2)  # until it has been received: two that wait are one
         process.send_signal(signal.SIGTERM)
         assert "stopped by SIGTERM" in process.communicate(timeout=60)[1]
         assert process.returncode == 143
