@@ -11,7 +11,7 @@ from pathlib import Path
 from east.errors import EastError
 from east.files import whole_file
 from east.operations.merge import INCOMING, Placed, is_free, move_run
-from east.operations.results_lock import COST, LOCK_FILE, ResultsLock, folder_contents, parse_lock, verify
+from east.operations.results_lock import COST, COST_RECORD, LOCK_FILE, ResultsLock, folder_contents, parse_lock, verify
 
 
 def write_archive(lock: ResultsLock, results: Path, out: Path) -> None:
@@ -103,8 +103,9 @@ def _place_all(lock: ResultsLock, unpacked: Path, results: Path) -> Placed:
             placed.already.append(run)
     if COST in lock.files:
         if not (results / COST).exists():
-            (results / COST).parent.mkdir(exist_ok=True)
-            (unpacked / COST).rename(results / COST)
+            for name in (COST_RECORD, COST):
+                (results / name).parent.mkdir(parents=True, exist_ok=True)
+                (unpacked / name).rename(results / name)
         elif not _same(unpacked / COST, results / COST):
             placed.refused[COST] = "other costs were measured here; remove the file to take these"
     return placed

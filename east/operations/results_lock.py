@@ -13,6 +13,7 @@ from east.config.run import Frozen
 from east.errors import EastError
 from east.operations.changes import complaint
 from east.operations.on_disk import SMALL_FILES, read_run
+from east.operations.steps import Steps
 from east.reproducibility import Reproducibility
 from east.training.folder import repeatable_summary
 from east.training.records import SUMMARY, RunSummary, describe
@@ -20,11 +21,12 @@ from east.training.records import SUMMARY, RunSummary, describe
 LOCK_FILE = "results.lock.json"
 FORMAT: Final = 2
 COST = "cost/cost.json"
+COST_RECORD = "made_from/cost/cost.json"
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 RunId = Annotated[str, Field(pattern=r"^table[A-Za-z0-9]+/[A-Za-z0-9][A-Za-z0-9.-]*/seed[0-9]+$")]
 RunFile = Literal["metrics.csv", "run.json", "summary.json", "timing.csv", "trace.csv", "updates.csv"]
-OtherFile = Annotated[str, Field(pattern=r"^(cost/cost\.json|tables/table[A-Za-z0-9]+\.csv)$")]
+OtherFile = Annotated[str, Field(pattern=r"^((made_from/)?cost/cost\.json|tables/table[A-Za-z0-9]+\.csv)$")]
 
 
 class LockedRun(Frozen):
@@ -73,7 +75,7 @@ class ResultsLock(Frozen):
 def make_lock(plan: Plan, results: Path) -> ResultsLock:
     """Lock the finished runs of a plan, the measured costs, and the tables made from them.
 
-    A table that is older than a run it shows, or than the costs, is left out: it shows something else.
+    A table, or measured costs, that something else was made from than what is there now are left out.
 
     Raises:
         EastError: no run is finished, or files of a finished run are missing or contradict each other.
@@ -191,19 +193,8 @@ def _contradictions(name: str, content: bytes, lock: ResultsLock) -> list[str]:
 
 
 def _other_files(plan: Plan, results: Path) -> dict[str, str]:
-    """The checksums of the measured costs, and of the tables that are no older than what they are made from."""
-    sources = {
-        f"tables/{table.id}.csv": [f"runs/{run.id}/{SUMMARY}" for row in table.rows for run in row.runs]
-        for table in plan.tables
-    }
-    sources |= {COST: [], "tables/table6.csv": [COST], "tables/tableB1.csv": []}
-
-    def modified(name: str) -> int:
-        path = results / name
-        return path.stat().st_mtime_ns if path.exists() else 0
-
-    return {
-        name: sha256((results / name).read_bytes())
-        for name, made_from in sources.items()
-        if (results / name).is_file() and max(map(modified, made_from), default=0) <= modified(name)
-    }
+    """The checksums of the measured costs, with their record, and of the tables, as far as they are right."""
+    steps = Steps(plan, results, [])
+    files = {f"tables/{table}.csv": f"tables/{table}" for table in (*(table.id for table in plan.tables), "tableB1")}
+    files |= {"tables/table6.csv": "tables/table6", COST: "cost", COST_RECORD: "cost"}
+    return {name: sha256((results / name).read_bytes()) for name, step in files.items() if steps.is_right(step)}

@@ -58,6 +58,10 @@ class Steps:
     def __iter__(self) -> Iterator[str]:
         return iter(self._steps)
 
+    def files_of(self, name: str) -> list[str]:
+        """The files of one name, which differ in their endings."""
+        return [file for step in self._steps.values() for file in step.files if _stem(file) == name]
+
     def problem(self, name: str) -> str | None:
         """Why the files of a step are to be made again; None if they are right."""
         step = self._steps[name]
@@ -68,6 +72,11 @@ class Steps:
         except EastError as error:
             return str(error)
         return None
+
+    def is_right(self, name: str) -> bool:
+        """Whether the files of a step, and all that they were made from, are there, whole and the plan's."""
+        needed = (other for other in self if set(self[other].names) & self[name].request.expected.keys())
+        return self.problem(name) is None and all(map(self.is_right, needed))
 
     def run_problem(self, run: str) -> str | None:
         """Why a run that has a summary is to be trained again; None if it is right, or has none."""

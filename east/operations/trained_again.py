@@ -8,7 +8,7 @@ from statistics import fmean, stdev
 from pydantic import ValidationError
 
 from east.analysis.inference import Sample, holm, welch
-from east.operations.results_lock import COST, LockedRun, ResultsLock, locked_keys, sha256
+from east.operations.results_lock import COST, COST_RECORD, LockedRun, ResultsLock, locked_keys, sha256
 from east.operations.results_lock import verify as verify_files
 from east.reproducibility import Reproducibility, weakest
 from east.training.folder import REPEATABLE
@@ -76,7 +76,7 @@ def compare(lock: ResultsLock, contents: Mapping[str, bytes], *, exact: bool = F
             )
     rows = dict(_rows(lock, allowed))
     # What is timed need not be as locked where something was trained, nor tables where numbers differ.
-    follows = [name for name in lock.files if (again if name in (COST, "tables/table6.csv") else allowed)]
+    follows = [name for name in lock.files if (again if name in (COST, COST_RECORD, "tables/table6.csv") else allowed)]
     others = {run: entry for run, entry in lock.runs.items() if run not in again}
     files = {name: checksum for name, checksum in lock.files.items() if name not in follows}
     differing, unrendered = verify_files(lock.model_copy(update={"runs": others, "files": files}), found)

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from east.analysis.sources import Sources, sha256_of
-from east.config import Run, load_plan
+from east.config import Run, load_plan, make_plan, read_config
 from east.config.tables import GridRow, GridTable, MethodRow, MethodsTable, RunReference, Summarising
+from east.operations.steps import Steps
 from east.training.folder import DIGESTED, WEIGHTS
 from east.training.records import (
     FILES,
@@ -102,6 +103,20 @@ def write_planned_run(runs_dir: Path, run: Run, accuracy: float = 50.0, /, **key
     write_rows(folder, TraceRecord, {"event": "start"})
     write_rows(folder, TimingRecord, {"epoch": 1, "seconds": 2.5, "attempt": 1})
     return folder
+
+
+def write_steps(results: Path, *names: str) -> None:
+    """The files of some steps of the small plan, with their names in them, and recorded as made from what is there."""
+    steps = Steps(make_plan(read_config(TEST_CONFIG)), results, [])
+    for name in names:
+        step, read = steps[name], Sources(results)
+        for run in step.runs:
+            read.summary(run)
+        for needed in step.request.expected:
+            for file in steps.files_of(needed):
+                read.derived(results / file)
+        for one in step.names:
+            read.write(step.request, {results / file: file for file in step.files if file.startswith(f"{one}.")})
 
 
 def references(runs_dir: Path, row: str, outcomes: Sequence[Outcome]) -> tuple[RunReference, ...]:

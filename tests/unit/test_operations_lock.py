@@ -1,12 +1,11 @@
 import io
 import json
-import os
 import shutil
 import tarfile
 
 import pytest
 
-from tests.unit.fake_runs import PLAN, TEST_CONFIG, write_planned_run
+from tests.unit.fake_runs import PLAN, TEST_CONFIG, seal, write_planned_run, write_steps
 from tests.unit.in_process import east
 
 STATIC = "table2/static/seed1"
@@ -18,10 +17,11 @@ def results(tmp_path):
     results = tmp_path / "results"
     for run in list(PLAN.values())[:-1]:
         write_planned_run(results / "runs", run, 50.0, versions={"torch": "2.11"})
-    for name in ("cost/cost.json", "tables/table2.csv"):
-        (results / name).parent.mkdir()
-        (results / name).write_text(name)
+    write_steps(results, "cost", "aggregate/table2", "tables/table2")
     return results
+
+
+COSTS = {"cost/cost.json", "made_from/cost/cost.json"}
 
 
 def command(name, results, *options):
@@ -81,7 +81,7 @@ def test_a_lock_tells_identity_origin_and_checksums_of_every_finished_run(result
         "commit": "c0ffee",
         "code_digest": "d1",
     }
-    assert lock["files"].keys() == {"cost/cost.json", "tables/table2.csv"}
+    assert lock["files"].keys() == {*COSTS, "tables/table2.csv"}
 
 
 def test_equal_results_give_equal_locks_and_equal_archives(locked, archive, results, tmp_path):
@@ -92,11 +92,23 @@ def test_equal_results_give_equal_locks_and_equal_archives(locked, archive, resu
     assert (tmp_path / "again.tar.gz").read_bytes() == archive.read_bytes()
 
 
-def test_a_table_that_is_older_than_its_runs_is_not_locked(results):
-    later = (results / "tables" / "table2.csv").stat().st_mtime + 1
-    os.utime(results / "runs" / STATIC / "summary.json", (later, later))
+def change_a_run(results):
+    seal(results / "runs" / STATIC / "summary.json", seconds=61.0)
+
+
+def change_the_table(results):
+    (results / "tables" / "table2.csv").write_text("nicer")
+
+
+def change_what_it_was_made_from(results):
+    (results / "aggregate" / "table2.json").write_text("other")
+
+
+@pytest.mark.parametrize("change", [change_a_run, change_the_table, change_what_it_was_made_from])
+def test_a_table_that_was_made_from_something_else_is_not_locked(results, change):
+    change(results)
     command("lock", results)
-    assert json.loads((results / "results.lock.json").read_text())["files"].keys() == {"cost/cost.json"}
+    assert json.loads((results / "results.lock.json").read_text())["files"].keys() == COSTS
 
 
 def test_a_run_of_other_settings_counts_as_missing(results):
@@ -117,7 +129,7 @@ def test_there_is_no_lock_of_runs_that_are_not_whole(results):
 
 def test_untouched_results_verify(locked, results, archive):
     done = east("verify", locked, results)
-    assert (done.returncode, done.stdout) == (0, f"32 files of 5 runs in {results} are as {locked} says.\n")
+    assert (done.returncode, done.stdout) == (0, f"33 files of 5 runs in {results} are as {locked} says.\n")
     done = east("verify", locked, archive)
     assert done.returncode == 0
     assert "tables/table2.csv" in done.stdout
@@ -134,7 +146,7 @@ def test_verifying_names_every_file_that_differs(locked, results):
         "runs/table2/static/seed2/summary.json is missing",
         "tables/table2.csv is not the locked file",
     ]
-    assert done.stderr == f"error: 3 of 31 files of {results} are not as {locked} says.\n"
+    assert done.stderr == f"error: 3 of 32 files of {results} are not as {locked} says.\n"
 
 
 def test_a_lock_that_tells_another_story_than_its_summaries_does_not_verify(locked, results):
@@ -147,7 +159,8 @@ def test_a_lock_that_tells_another_story_than_its_summaries_does_not_verify(lock
 def test_an_archive_restores_to_the_same_files(archive, results, tmp_path):
     done = restore(archive, tmp_path / "new")
     assert (done.returncode, done.stdout) == (0, f"{tmp_path}/new: 5 taken, 0 there already, 0 refused.\n")
-    expected = {path: content for path, content in files(results).items() if path.parts[0] != "tables"}
+    made = files(results).items()
+    expected = {path: text for path, text in made if not {"tables", "aggregate"} & set(path.parts)}
     summaries = {path: content for path, content in expected.items() if path.name == "summary.json"}
     copies = {path.with_name("summary.kept.json"): content for path, content in summaries.items()}
     assert files(tmp_path / "new") == expected | copies

@@ -6,7 +6,7 @@ import pytest
 
 from east.config import load_plan
 from east.training.records import TimingRecord
-from tests.unit.fake_runs import DIVERGED, TEST_CONFIG, write_planned_run, write_rows
+from tests.unit.fake_runs import DIVERGED, TEST_CONFIG, write_planned_run, write_rows, write_steps
 from tests.unit.in_process import east
 
 RUNS = load_plan(TEST_CONFIG)[:4]
@@ -26,9 +26,7 @@ def published(tmp_path):
         results = tmp_path / "published"
         for run in RUNS:
             write_planned_run(results / "runs", run, 50.0, **(MACHINE | keys))
-        for name in ("cost/cost.json", "tables/table2.csv", "tables/table6.csv"):
-            (results / name).parent.mkdir(exist_ok=True)
-            (results / name).write_text(name)
+        write_steps(results, "cost", "aggregate/table2", "tables/table2", "tables/table6")
         done = east("lock", "--configfile", TEST_CONFIG, "--results", results)
         assert done.returncode == 0, done.stderr
         return results / "results.lock.json", results
@@ -55,7 +53,7 @@ def test_the_same_bytes_from_any_machine_are_as_the_lock_says(published):
     done = verify(lock, results)
     assert done.returncode == 0, done.stdout
     assert done.stdout == (
-        f"not compared: cost/cost.json\n27 files of 4 runs in {results} are as {lock} says; "
+        f"not compared: cost/cost.json\n28 files of 4 runs in {results} are as {lock} says; "
         "4 runs were trained again, to the same bytes.\n"
     )
 
