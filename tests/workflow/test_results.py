@@ -15,10 +15,6 @@ LR = "recipes: {resnet34-digits: {lr: 0.2}}"
 ONE = "table3/triangular-m3-n1/seed1"
 
 
-def unseen(workdir, *configfiles):
-    return tuple(east(workdir, "plan", "--unseen", *configured(*configfiles)).splitlines())
-
-
 def run_files(workdir, name="metrics.csv"):
     """Time and content of a file of every run."""
     runs = workdir / "results" / "test" / "runs"
@@ -59,27 +55,13 @@ def test_a_run_of_which_only_the_summary_was_removed_for_training_it_again_is_un
     assert "unfinished" in east(copy, "plan", "--changed", *configured(TEST_CONFIG))
 
 
-def test_where_snakemake_sees_nothing_to_train_the_runs_are_named_with_what_makes_it(copy, overlay):
+def test_what_is_named_is_trained_whatever_snakemakes_records_say(copy, overlay):
     shutil.rmtree(copy / "results" / "test" / "runs" / ONE)
-    assert trained(planned_jobs(copy, TEST_CONFIG)) == []
-    assert trained(planned_jobs(copy, TEST_CONFIG, forced=unseen(copy, TEST_CONFIG))) == [ONE]
+    assert trained(planned_jobs(copy, TEST_CONFIG)) == [ONE]
     shutil.rmtree(copy / ".snakemake")
+    assert trained(planned_jobs(copy, TEST_CONFIG)) == would_train(copy, TEST_CONFIG) == [ONE]
     files = TEST_CONFIG, overlay(LR)
-    assert trained(planned_jobs(copy, *files)) == []
-    assert trained(planned_jobs(copy, *files, forced=unseen(copy, *files))) == would_train(copy, *files) == RUNS
-
-
-def test_the_command_that_is_given_where_records_are_lost_trains_what_was_named(copy, overlay):
-    shutil.rmtree(copy / ".snakemake")
-    files = TEST_CONFIG, overlay(f"{LR}\nseeds: [1]")
-    before = run_files(copy)
-    command = east(copy, "plan", "--changed", *configured(*files)).splitlines()[-1]
-    assert command.split("--forcerun")[0].split() == ["snakemake", "--cores", "all", "--configfile", *map(str, files)]
-    done = snakemake(copy, "--configfile", *files, "--until", "train", "--forcerun", *unseen(copy, *files))
-    assert done.returncode == 0, done.stderr
-    assert would_train(copy, *files) == []
-    after = run_files(copy)
-    assert {run for run in RUNS if before[run] != after[run]} == {run for run in RUNS if run.endswith("seed1")}
+    assert trained(planned_jobs(copy, *files)) == would_train(copy, *files) == RUNS
 
 
 def test_tables_are_made_again_from_an_archive_without_training_or_data(finished, published, clone):

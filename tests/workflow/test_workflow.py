@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from east import load_results
+from east.locks import locked
 from tests.workflow.conftest import ROOT, RUNS, TEST_CONFIG, snakemake, trained, would_train
 from tests.workflow.dag import planned_jobs
 
@@ -172,14 +173,14 @@ def test_a_changed_row_trained_for_real_leaves_every_other_run_alone(copy, overl
     assert "| Triangular | 4 |" in (results / "tables/table3.md").read_text()
 
 
-def test_a_stale_summary_is_refused_by_name_even_without_snakemakes_records(copy, overlay):
+def test_runs_of_another_recipe_are_trained_again_even_without_snakemakes_records(copy, overlay):
     shutil.rmtree(copy / ".snakemake")
-    changed = overlay("recipes: {resnet34-digits: {lr: 0.2}}")
-    done = snakemake(copy, "results/test/aggregate/table2.json", "--configfile", TEST_CONFIG, changed, "--force")
-    assert done.returncode != 0
-    message = (copy / "results/test/logs/aggregate/table2.log").read_text()
-    assert all(run in message for run in RUNS if run.startswith("table2"))
-    assert "Traceback" not in message
+    files = TEST_CONFIG, overlay("recipes: {resnet34-digits: {lr: 0.2}}\nseeds: [1]")
+    done = snakemake(copy, "results/test/aggregate/table3.json", "--configfile", *files)
+    assert done.returncode == 0, done.stderr
+    summary = json.loads((copy / "results/test/runs/table3/triangular-m3-n1/seed1/summary.json").read_text())
+    assert summary["run"]["training"]["lr"] == 0.2
+    assert would_train(copy, *files) == [run for run in RUNS if run.endswith("seed1") and not run.startswith("table3")]
 
 
 def test_a_partial_report_shows_what_is_missing_trains_nothing_and_follows_what_ends(finished, copy, overlay):
@@ -216,3 +217,49 @@ def test_the_paper_is_planned_in_seconds_with_204_runs_in_its_tables():
     listed = done.stdout + done.stderr
     assert re.search(r"^train +234$", listed, re.MULTILINE)
     assert re.search(r"^table_6 +1$", listed, re.MULTILINE)
+
+
+DERIVED = {
+    "aggregate/table2.json": "aggregate",
+    "analysis/evidence.json": "analyse",
+    "cost/cost.json": "measure_cost",
+    "figures/table2-curves.svg": "figures_grid",
+    "figures/cost.png": "figures_plan",
+    "made_from/tables/table2.json": "table",
+    "report/index.html": "write_report",
+    "runs/table2/static/seed1": "train",
+    "runs/table2/static/seed1/metrics.csv": "train",
+    "runs/table2/static/seed1/summary.json": "train",
+    "tables/appendix.tex": "write_appendix",
+    "tables/claims.md": "evidence_tables",
+    "tables/epochs.csv": "frames",
+    "tables/table3.html": "table",
+    "tables/tableB1.csv": "table_b1",
+}
+"""What a user may delete -> the rule that makes it again."""
+
+
+@pytest.mark.parametrize("name", DERIVED)
+def test_whatever_is_deleted_is_made_again_without_snakemakes_records(copy, name):
+    shutil.rmtree(copy / ".snakemake")
+    path = copy / "results" / "test" / name
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    rule = DERIVED[name]
+    assert rule in {found for found, _ in planned_jobs(copy, TEST_CONFIG)}
+
+
+def test_a_file_that_was_changed_by_hand_is_made_again(copy):
+    path = copy / "results" / "test" / "tables" / "table2.csv"
+    right = path.read_bytes()
+    path.write_bytes(right.replace(b".", b",", 1))
+    assert others(planned_jobs(copy, TEST_CONFIG)) == {"table"}
+    assert snakemake(copy, "--configfile", TEST_CONFIG).returncode == 0
+    assert path.read_bytes() == right
+
+
+def test_a_second_snakemake_is_told_that_the_first_one_works_here(copy):
+    with locked(copy / "results" / "test" / ".workflow.lock"):
+        (copy / "results" / "test" / "tables" / "table2.csv").unlink()
+        done = snakemake(copy, "--configfile", TEST_CONFIG)
+    assert done.returncode != 0
+    assert "Another snakemake works in results/test" in done.stderr
