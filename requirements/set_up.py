@@ -115,9 +115,11 @@ def set_up(named: str, dev: bool) -> None:
         return
     if ":" in str(ROOT):
         raise SetUpError(f"the path of this folder has a colon, which PATH cannot hold: {ROOT}\nMove it elsewhere.")
-    if not is_usable(wanted):
+    if is_usable(wanted):
+        renew_scripts()
+        forget_halves()
+    else:
         create(wanted or fitting_python(""))
-    forget_halves()
     shutil.rmtree(str(FETCHED), ignore_errors=True)
     FETCHED.mkdir()
     try:
@@ -169,8 +171,8 @@ def ask(python: str, code: str) -> str:
 
 def minor(python: str) -> Optional[int]:
     """The minor version of a Python 3; None if it does not run."""
-    version = ask(python, "import sys; print('%d.%d' % sys.version_info[:2])")
-    return int(version[2:]) if version.startswith("3.") else None
+    major, _, rest = ask(python, "import sys; print('%d.%d' % sys.version_info[:2])").partition(".")
+    return int(rest) if major == "3" else None
 
 
 def supported() -> List[int]:
@@ -206,11 +208,9 @@ def fitting_python(named: str) -> str:
 def is_usable(wanted: str) -> bool:
     """Whether .venv is an environment with pip, of a Python that the project takes and that is wanted."""
     found = minor(OWN)
-    if found not in supported() or (wanted and found != minor(wanted)):
+    if found not in supported() or (wanted and found != minor(wanted)) or not (VENV / "pyvenv.cfg").is_file():
         return False
-    if ask(OWN, "import os, sys; print(os.path.realpath(sys.prefix))") != os.path.realpath(str(VENV)):
-        return False
-    pip = list(packages().glob("pip-*.dist-info"))
+    pip = list(VENV.glob(f"lib/python3.{found}/site-packages/pip-*.dist-info"))
     return len(pip) == 1 and is_whole(pip[0])
 
 
@@ -233,9 +233,15 @@ def create(python: str) -> None:
         raise SetUpError(f"{python} cannot make an environment in {VENV}:\n{said[-1] if said else 'it says nothing.'}")
 
 
+def renew_scripts() -> None:
+    """Write the scripts that activate the environment for the place where it is now."""
+    base = os.path.realpath(OWN)
+    subprocess.run([base, "-m", "venv", "--without-pip", str(VENV)], stdout=subprocess.DEVNULL, env=environment())
+
+
 def packages() -> Path:
     """The folder of installed packages."""
-    return VENV / "lib" / f"python3.{minor(OWN)}" / "site-packages"
+    return next(VENV.glob("lib/python3.*/site-packages"))
 
 
 def is_whole(description: Path) -> bool:
@@ -244,17 +250,18 @@ def is_whole(description: Path) -> bool:
     pip writes the list of files last, so a package without it was interrupted.
     """
     record = description / "RECORD"
-    if not record.is_file():
+    listed = record.read_text(encoding="utf-8", errors="replace") if record.is_file() else ""
+    if f"{description.name}/RECORD," not in listed:
         return False
-    for line in record.read_text(encoding="utf-8", errors="replace").splitlines():
-        name, digest, size = line.rsplit(",", 2)
-        if not (digest and size):
-            continue  # what Python makes when it needs it
-        try:
-            found = (description.parent / name.strip('"')).stat().st_size
-        except OSError:
+    for line in listed.splitlines():
+        name, _, size = line.rpartition(",")
+        name, _, digest = name.rpartition(",")
+        file = description.parent / name.strip('"')
+        if digest and not file.is_file():  # those without a digest are made when they are needed
             return False
-        if not name.startswith("../") and found != int(size):  # commands have lines of ours
+        if (
+            size.isdigit() and not name.startswith("../") and file.stat().st_size != int(size)
+        ):  # commands begin as we like
             return False
     return True
 
@@ -320,9 +327,6 @@ def show_growth(done: threading.Event) -> None:
 
 def install_project() -> None:
     """Make this folder the package `east` of the environment, wherever it was before."""
-    # The scripts that activate an environment name its place.
-    base = os.path.realpath(OWN)
-    subprocess.run([base, "-m", "venv", "--without-pip", str(VENV)], stdout=subprocess.DEVNULL, env=environment())
     run_pip("--quiet", "--no-deps", "--no-build-isolation", "--editable", ".")
 
 
@@ -377,8 +381,7 @@ def make_movable() -> None:
 
 def check() -> None:
     """Refuse an environment without what was installed: pip can be configured to put it elsewhere."""
-    code = "from importlib.metadata import version\nprint(*map(version, ('torch', 'snakemake', 'east')))"
-    if not ask(OWN, code):
+    if not all(any(packages().glob(f"{name}-*.dist-info")) for name in ("torch", "snakemake", "east")):
         (VENV / "run.stamp").unlink()
         raise SetUpError(
             "pip puts packages elsewhere than into .venv: `pip config list` shows a target, prefix or root.\n"
