@@ -13,7 +13,7 @@ unexport PYTHONPATH PYTHONHOME
 .PHONY: help setup setup-dev demo test test-fast test-slurm sanitize tables bench campaign lint format docs lock clean
 
 help:
-	@echo 'make setup      make .venv from the locked packages: about 3 GB to download, 5.3 GB on disk'
+	@echo 'make setup      make .venv from the locked packages: about 3 GB to download, 5.5 GB on disk'
 	@echo 'make demo       set up, run the whole workflow on handwritten digits, say where the report is'
 	@echo 'make test       set up, run all tests'
 	@echo 'make test-slurm the workflow on a real Slurm with two pretend GPUs, which it installs; needs root'

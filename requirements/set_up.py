@@ -11,6 +11,7 @@ import json
 import os
 import platform
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -26,7 +27,7 @@ OWN = str(VENV / "bin" / "python")
 FETCHED = VENV / "fetched"
 """Downloads lie beside where they go: a small /tmp cannot hold them, and what an interruption leaves is found."""
 
-SIZES = {("Linux", "x86_64"): (5.3, 2.9), ("Linux", "aarch64"): (5.0, 2.9), ("Darwin", "arm64"): (1.4, 0.4)}
+SIZES = {("Linux", "x86_64"): (5.5, 2.9), ("Linux", "aarch64"): (5.4, 2.9), ("Darwin", "arm64"): (1.0, 0.3)}
 """GB that the environment takes on disk, and that are downloaded for it."""
 
 DEV_SIZE = 0.5
@@ -151,12 +152,11 @@ def mark(file: str) -> str:
 
 def environment() -> Dict[str, str]:
     """The variables of this process, without those by which Python or pip would work elsewhere."""
-    kept = {
+    return {
         name: value
         for name, value in os.environ.items()
         if name not in ASTRAY and (not name.startswith("PIP_") or FROM_WHERE.fullmatch(name))
     }
-    return dict(kept, TMPDIR=str(FETCHED)) if FETCHED.is_dir() else kept
 
 
 def ask(python: str, code: str) -> str:
@@ -231,12 +231,21 @@ def create(python: str) -> None:
     if done.returncode != 0:
         said = done.stdout.decode("utf-8", "replace").strip().splitlines()
         raise SetUpError(f"{python} cannot make an environment in {VENV}:\n{said[-1] if said else 'it says nothing.'}")
+    quote_place()
 
 
 def renew_scripts() -> None:
     """Write the scripts that activate the environment for the place where it is now."""
     base = os.path.realpath(OWN)
     subprocess.run([base, "-m", "venv", "--without-pip", str(VENV)], stdout=subprocess.DEVNULL, env=environment())
+    quote_place()
+
+
+def quote_place() -> None:
+    """Let the shell take the path in `activate` as it is, where an older Python has left it dollar signs to expand."""
+    script = VENV / "bin" / "activate"
+    text = script.read_text(encoding="utf-8")
+    script.write_text(text.replace(f'"{VENV}"', shlex.quote(str(VENV))), encoding="utf-8")
 
 
 def packages() -> Path:
@@ -259,9 +268,8 @@ def is_whole(description: Path) -> bool:
         file = description.parent / name.strip('"')
         if digest and not file.is_file():  # those without a digest are made when they are needed
             return False
-        if (
-            size.isdigit() and not name.startswith("../") and file.stat().st_size != int(size)
-        ):  # commands begin as we like
+        # The lines with which commands begin are ours.
+        if size.isdigit() and not name.startswith("../") and file.stat().st_size != int(size):
             return False
     return True
 
@@ -327,13 +335,25 @@ def show_growth(done: threading.Event) -> None:
 
 def install_project() -> None:
     """Make this folder the package `east` of the environment, wherever it was before."""
-    run_pip("--quiet", "--no-deps", "--no-build-isolation", "--editable", ".")
+    # By the Python beneath: setuptools takes dollar signs in the path of its own Python for variables.
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); from setuptools import build_meta; "
+        "build_meta.build_editable(sys.argv[2])"
+    )
+    command = [os.path.realpath(OWN), "-c", code, str(packages()), str(FETCHED)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment(), cwd=str(ROOT))
+    wheels = list(FETCHED.glob("east-*.whl"))
+    if done.returncode != 0 or not wheels:
+        said = done.stdout.decode("utf-8", "replace").strip()
+        raise SetUpError(f"the project itself cannot be installed:\n{said.splitlines()[-1] if said else 'no wheel'}")
+    run_pip("--quiet", "--no-deps", "--no-index", "--force-reinstall", str(wheels[0]))
 
 
 def run_pip(*arguments: str) -> None:
     """Install with pip, showing what it says."""
     command = [OWN, "-m", "pip", "--disable-pip-version-check", "--no-input", "install", "--no-user", *arguments]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, env=environment(), cwd=str(ROOT))
+    variables = dict(environment(), TMPDIR=str(FETCHED))
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, env=variables, cwd=str(ROOT))
     said = []
     for line in process.stderr or ():
         text = line.decode("utf-8", "replace").rstrip()
@@ -359,7 +379,7 @@ def reason(said: str) -> str:
     if re.search("No matching distribution|not a supported wheel", said):
         return (
             f"a package is not published for {platform.system()} on {platform.machine()} and Python 3.{minor(OWN)}.\n"
-            "All are for Linux with glibc on x86-64 and ARM64, and for Macs with Apple's processors."
+            "All are for Linux with glibc on x86-64 and ARM64, and for macOS 14 and later on Apple's processors."
         )
     return f"pip says above what is wrong.\nMend that, and {again}"
 

@@ -57,7 +57,7 @@ def make_environment(arguments: list[str]) -> None:
     write(folder / "pyvenv.cfg", "")
     if not (folder / "bin" / "python").is_symlink():
         (folder / "bin" / "python").symlink_to(REAL)
-    write(folder / "bin" / "activate", f"VIRTUAL_ENV={folder}\n")
+    write(folder / "bin" / "activate", f'VIRTUAL_ENV="{folder}"\nPATH="$VIRTUAL_ENV/bin:$PATH"\n')
     if "--without-pip" not in arguments:
         global HOME, SITE
         HOME, SITE = folder, folder / SITE.relative_to(HOME)
@@ -72,7 +72,7 @@ def install(arguments: list[str]) -> None:
         stream.write(json.dumps(log) + "\n")
     if failure := IS.get("failure", "").replace("|", "\n"):
         sys.exit(failure)
-    if "--editable" in arguments:
+    if arguments[-1].endswith(".whl"):
         add("east", "0.1.0", "east")
         return
     for line in Path(arguments[arguments.index("-r") + 1]).read_text().splitlines():
@@ -81,7 +81,9 @@ def install(arguments: list[str]) -> None:
             add(name, version, name)
 
 
-if sys.argv[1] == "-c":
+if sys.argv[1] == "-c" and "build_editable" in sys.argv[2]:
+    write(Path(sys.argv[4], "east-0.1.0-0.editable-py3-none-any.whl"), "")
+elif sys.argv[1] == "-c":
     if "ensurepip" in sys.argv[2] and "no ensurepip" in IS:
         sys.exit("No module named 'ensurepip'")
     major, minor = IS["version"].split(".")

@@ -216,6 +216,9 @@ def test_a_folder_may_have_any_name(tmp_path, name):
     done = checkout.make()
     assert done.returncode == 0, done.stderr
     checkout.check_whole()
+    activated = ["bash", "-c", ". .venv/bin/activate; east"]
+    done = subprocess.run(activated, cwd=checkout.place, capture_output=True, text=True)
+    assert done.stdout.strip() == str(checkout.place), done.stderr
 
 
 def test_a_colon_in_the_path_is_refused(tmp_path):
