@@ -1,14 +1,19 @@
 # make demo | test | sanitize | tables | bench | campaign | lint | format | docs | clean; `make help` says what each does.
 
 SHELL := bash
-PYTHON ?= python3
+PYTHON ?=
+PYTHONS := python3.13 python3.12 python3.11
 BIN := .venv/bin
 CORES ?= all
 SEED ?= 1
 
-.PHONY: help setup demo test test-fast test-slurm sanitize tables bench campaign lint format docs lock clean
+# What these hold is meant for other Pythons than that of .venv.
+unexport PYTHONPATH PYTHONHOME
+
+.PHONY: help setup setup-dev demo test test-fast test-slurm sanitize tables bench campaign lint format docs lock clean
 
 help:
+	@echo 'make setup      make .venv from the locked packages: about 3 GB to download, 5.5 GB on disk'
 	@echo 'make demo       set up, run the whole workflow on handwritten digits, say where the report is'
 	@echo 'make test       set up, run all tests'
 	@echo 'make test-slurm the workflow on a real Slurm with two pretend GPUs, which it installs; needs root'
@@ -24,18 +29,22 @@ help:
 	@echo 'make lock       resolve requirements/ again from pyproject.toml'
 	@echo 'make clean      remove the environment and caches; results and data stay'
 
-# The stamps hold what was installed, so that a changed lock file installs again.
-.venv/run.stamp: requirements/lock.txt pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/lock.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
-	touch $@
+# Any Python 3 starts the set-up, which looks for one that fits, or takes the one that PYTHON names.
+define set-up
+@for python in '$(PYTHON)' python3 $(PYTHONS) python; do \
+	if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 6))' 2>/dev/null; \
+	then exec "$$python" requirements/set_up.py --python='$(PYTHON)' $(1); fi; \
+done; \
+echo 'make setup: there is no Python here; $(firstword $(PYTHONS)) is the newest that fits.' >&2; \
+echo 'Install it (sudo apt install $(firstword $(PYTHONS))-venv; on a Mac: brew install $(subst python,python@,$(firstword $(PYTHONS)))).' >&2; \
+exit 1
+endef
 
-.venv/dev.stamp: requirements/dev.txt .venv/run.stamp
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
-	touch $@
+setup:
+	$(call set-up)
 
-setup: .venv/run.stamp
+setup-dev:
+	$(call set-up,--dev)
 
 demo: setup
 	@$(BIN)/snakemake --cores 2 --configfile config/demo.yaml --quiet host reason rules progress \
@@ -43,20 +52,20 @@ demo: setup
 	@echo
 	@echo 'The report: results/demo/report/index.html'
 
-test: .venv/dev.stamp
+test: setup-dev
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not timing'
 
-test-fast: .venv/dev.stamp
+test-fast: setup-dev
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow and not workflow and not timing'
 
-test-slurm: .venv/dev.stamp
+test-slurm: setup-dev
 	tests/slurm/local_slurm.sh install
 	$(BIN)/python -m pytest tests/slurm
 
 # Python itself is not built with the sanitizers, so their runtimes are loaded ahead of it. pytest leaves the standard
 # error of the process alone: that is where the sanitizers report before they end it.
 SANITIZE := -g -O1 -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
-sanitize: .venv/dev.stamp
+sanitize: setup-dev
 	CXX='$(CXX)' EAST_KERNEL_FLAGS='$(SANITIZE)' \
 		ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
 		LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)" \
@@ -70,7 +79,7 @@ tables: setup
 bench: setup
 	$(BIN)/python -m benchmarks.step
 
-campaign: .venv/dev.stamp
+campaign: setup-dev
 	timeout 1h $(BIN)/python -m benchmarks.kills
 	timeout 1h $(BIN)/python -m benchmarks.chaos
 	timeout 2h $(BIN)/python -m benchmarks.same_bits
@@ -79,15 +88,17 @@ campaign: .venv/dev.stamp
 	timeout 8h $(BIN)/python -m benchmarks.mutants --seed $(SEED)
 
 # That no rule names a container is meant: users build the image of the Containerfile, and it is published nowhere.
-lint: .venv/dev.stamp
+lint: setup-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	$(BIN)/mypy --platform linux
+	$(BIN)/mypy --platform darwin
+	$(BIN)/mypy --strict requirements/set_up.py
 	$(BIN)/deptry .
 	$(BIN)/snakefmt --check Snakefile rules
 	! $(BIN)/snakemake --lint 2>&1 | grep -E '^    \* |Error|Exception' | grep -v 'Specify a conda environment or container'
 
-format: .venv/dev.stamp
+format: setup-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/snakefmt Snakefile rules

@@ -1,6 +1,7 @@
 """Time and memory of real training steps on this machine, on random images, in a process of their own."""
 
 import multiprocessing
+import sys
 import statistics
 import time
 from collections.abc import Callable, Iterable
@@ -210,11 +211,20 @@ def in_fresh_process(run: Callable[[], T]) -> T:
     Args:
         run: can be pickled, as can what it returns.
     """
-    # Processes of such a server start at once.
+    with workers(1, _context()) as process:
+        return process.submit(run).result()
+
+
+def _context() -> BaseContext:
+    """How such processes start: from a server that has imported PyTorch, and so at once.
+
+    On macOS, what PyTorch uses of the system does not survive a fork: there each imports it anew.
+    """
+    if sys.platform == "darwin":
+        return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
-    with workers(1, context) as process:
-        return process.submit(run).result()
+    return context
 
 
 def _run_steps(

@@ -2,11 +2,17 @@
 
 import os
 import platform
+import subprocess
+import sys
 from pathlib import Path
 
 
 def processor_name() -> str:
-    """As Linux describes it, elsewhere as Python knows it."""
+    """As Linux and macOS describe it, elsewhere as Python knows it."""
+    if sys.platform == "darwin":
+        command = ["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"]
+        told = subprocess.run(command, capture_output=True, text=True, check=False).stdout  # noqa: S603
+        return told.strip() or platform.machine()
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))

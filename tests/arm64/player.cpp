@@ -192,7 +192,11 @@ extern "C" void* aligned_alloc(size_t alignment, size_t bytes) {
     return memory;
 }
 
+// The kernels' own pool takes its number from TAPE_THREADS, as OpenMP does from OMP_NUM_THREADS.
+extern "C" void east_use_threads(int32_t threads);
+
 int main(int count, char** arguments) {
+    if (const char* threads = std::getenv("TAPE_THREADS")) east_use_threads(std::atoi(threads));
     try {
         return Player(count > 1 ? arguments[1] : "").play() ? 0 : 1;
     } catch (const std::exception& error) {

@@ -70,6 +70,15 @@ def test_another_architecture_trains_with_the_same_numbers(recorded, programs):
         assert (status, said.split(",")[0]) == (0, f"{recorder.calls} calls"), said
 
 
+def test_the_kernels_own_threads_compute_the_same_numbers(recorded, programs):
+    """As on a Mac, whose compiler has no OpenMP."""
+    tape, recorder = recorded
+    program = build(["c++", *FLAGS, "-O1", "-pthread", *VECTOR_FLAGS[supported_levels()[0]]], programs)
+    for threads in "1", "3":
+        status, said = play([program], tape, TAPE_THREADS=threads)
+        assert (status, said.split(",")[0]) == (0, f"{recorder.calls} calls"), said
+
+
 @needs_arm64
 @pytest.mark.parametrize(
     ("file", "order", "another", "kernel"),
@@ -103,6 +112,6 @@ def test_another_order_of_one_sum_is_noticed(tape, programs, tmp_path, file, ord
 @pytest.mark.parametrize("vector", dict.fromkeys((supported_levels()[0], "baseline")))
 def test_another_compiler_computes_the_same_numbers(tape, programs, vector):
     # Optimised in another way than the kernels that Python loads, and compiled in half the time.
-    program = build(["clang++", *FLAGS, "-O1", *VECTOR_FLAGS[vector]], programs)
+    program = build(["clang++", *FLAGS, "-O1", "-pthread", *VECTOR_FLAGS[vector]], programs)
     status, said = play([program], tape)
     assert status == 0, said

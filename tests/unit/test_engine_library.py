@@ -313,11 +313,6 @@ def test_no_second_openmp_runtime_is_loaded_and_pytorchs_number_of_threads_holds
         torch.set_num_threads(threads)
 
 
-def test_without_pytorchs_runtime_one_thread_computes(sources, tmp_path, toolchain):
-    kernels = library.build(sources, tmp_path / "cache", dataclasses.replace(toolchain, openmp=None))
-    assert kernels.library.threads() == 1
-
-
 def test_pytorchs_runtime_is_not_used_if_the_compilers_code_cannot_call_it():
     assert library.openmp_runtime("no_such_entry") is None
 

@@ -219,11 +219,15 @@ class KernelSet:
 
     def __init__(self, dtype: torch.dtype) -> None:
         self.dtype = dtype
-        self._library = load_kernels().library
+        kernels = load_kernels()
+        self._library = kernels.library
+        self._own_threads = kernels.toolchain.openmp is None
         self._suffix = _SUFFIX[dtype]
 
     def __call__(self, name: str, arguments: Structure) -> None:
         """Run the kernel `name` on its structure."""
+        if self._own_threads:
+            self._library.east_use_threads(torch.get_num_threads())
         getattr(self._library, f"east_{name}_{self._suffix}")(ctypes.byref(arguments))
 
 

@@ -82,7 +82,7 @@ class Toolchain:
         command: the compiler, with its full path, and the arguments that `CXX` gives it.
         version: what it prints when asked for its version.
         vector: the vector level.
-        openmp: the OpenMP runtime to link against, PyTorch's; None compiles for one thread.
+        openmp: the OpenMP runtime to link against, PyTorch's; None gives the kernels threads of their own.
         extra_flags: appended to all other flags.
     """
 
@@ -124,7 +124,7 @@ class Availability:
 
     Attributes:
         available: they are compiled and load.
-        reason: why they cannot be used, or why they run on one thread; otherwise empty.
+        reason: why they cannot be used; otherwise empty.
         compiler: the compiler's command, None where there is none.
         vector: the vector level.
         cached: the compiled library is in the cache, so other processes need not compile it.
@@ -178,8 +178,7 @@ def availability() -> Availability:
         return Availability(False, str(error), compiler, vector_level(), cached=False)
     except EastError as error:
         return Availability(False, str(error), compiler, os.environ.get("EAST_VECTOR", ""), cached=False)
-    reason = "" if kernels.toolchain.openmp else f"one thread: {compiler} cannot use PyTorch's OpenMP runtime"
-    return Availability(True, reason, kernels.compiler, kernels.vector, cached=kernels.path.parent == cache_folder())
+    return Availability(True, "", kernels.compiler, kernels.vector, cached=kernels.path.parent == cache_folder())
 
 
 def build(sources: Path, cache_dir: Path | None, toolchain: Toolchain) -> Kernels:
@@ -308,9 +307,10 @@ def _features(cpuinfo: Path, machine: str | None) -> set[str]:
 
 
 def openmp_runtime(entry: str) -> Path | None:
-    """The file of the OpenMP runtime that PyTorch uses, if it has the function `entry`.
+    """The file of the OpenMP runtime that PyTorch uses, if it has the function `entry`; None elsewhere than on Linux.
 
     A second runtime in the process would bring threads of its own that contend with PyTorch's for the processor.
+    Apple's compiler comes without OpenMP.
     """
     if sys.platform != "linux":
         return None
@@ -352,15 +352,16 @@ def _compile(sources: Path, cache_dir: Path | None, toolchain: Toolchain) -> byt
         raise KernelsUnavailable(f"there are no kernel sources in {sources}: the installation of east is incomplete.")
     with tempfile.TemporaryDirectory(prefix="east-build-") as folder:
         objects = [Path(folder, f"{file.stem}.o") for file in files]
-        openmp = ["-fopenmp"] if toolchain.openmp else []
+        threads = "-fopenmp" if toolchain.openmp else "-pthread"
         commands = [
-            [*toolchain.command, *toolchain.flags, *openmp, "-c", str(file), "-o", str(target)]
+            [*toolchain.command, *toolchain.flags, threads, "-c", str(file), "-o", str(target)]
             for file, target in zip(files, objects, strict=True)
         ]
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             _check(list(pool.map(_run, commands)), cache_dir, toolchain)
         # Linked without -fopenmp, which would add the compiler's own runtime to the one that PyTorch has loaded.
-        runtime = [str(toolchain.openmp), f"-Wl,-rpath,{toolchain.openmp.parent}"] if toolchain.openmp else []
+        openmp = toolchain.openmp
+        runtime = [str(openmp), f"-Wl,-rpath,{openmp.parent}"] if openmp else [threads]
         library = Path(folder, "kernels.so")
         link = [*toolchain.command, *toolchain.flags, "-shared", "-o", str(library), *map(str, objects), *runtime]
         _check([_run(link)], cache_dir, toolchain)

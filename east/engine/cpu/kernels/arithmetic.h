@@ -62,16 +62,6 @@ class StandardArithmetic {
 #endif
 };
 
-// Calls `body` in every thread; worksharing loops in it are divided among them.
-template <typename Body>
-inline void in_parallel(const Body& body) {
-#pragma omp parallel
-    {
-        const StandardArithmetic standard;
-        body();
-    }
-}
-
 // A register of the processor, full of T.
 template <typename T>
 struct Vector {

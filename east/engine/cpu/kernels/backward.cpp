@@ -446,17 +446,17 @@ void backward(const Backward<T>& b) {
     const int32_t at_once = b.probes > 0 ? sketch_channels : 1, parts = (g.out_channels + at_once - 1) / at_once;
     int32_t most = 0;
     for (int32_t channel = 0; channel < g.out_channels; ++channel) most = std::max(most, b.by_output.count(channel));
-    in_parallel([&] {
+    in_parallel([&](const Thread& thread) {
         Workspace<T> work(b, most);
-#pragma omp for schedule(dynamic, 1)
-        for (int32_t part = 0; part < parts; ++part) {
+        thread.share(parts, [&](int64_t index) {
+            const int32_t part = int32_t(index);
             bool first_of_part = true;
             const int32_t end = std::min((part + 1) * at_once, g.out_channels);
             for (int32_t channel = part * at_once; channel < end; ++channel) backward_channel(b, channel, work, first_of_part);
             if (b.probes > 0 && first_of_part) {
                 fill(b.sketches + int64_t(part) * b.probes * g.out_numbers(), T(0), b.probes * g.out_numbers());
             }
-        }
+        });
     });
 }
 

@@ -27,16 +27,15 @@ struct Project {
 template <typename T>
 void project(const Project<T>& p) {
     const int64_t tasks = (p.channels + sketch_channels - 1) / sketch_channels * p.probes;
-    in_parallel([&] {
-#pragma omp for schedule(static)
-        for (int64_t task = 0; task < tasks; ++task) {
+    in_parallel([&](const Thread& thread) {
+        thread.divide(tasks, [&](int64_t task) {
             const int64_t begin = task / p.probes * sketch_channels, end = std::min(begin + sketch_channels, p.channels);
             T* to = p.sketches + task * p.numbers;
             fill(to, T(0), p.numbers);
             for (int64_t channel = begin; channel < end; ++channel) {
                 add_scaled(to, p.dz + channel * p.numbers, p.signs[task % p.probes * p.channels + channel], p.numbers);
             }
-        }
+        });
     });
 }
 
@@ -45,14 +44,14 @@ template <typename T>
 void add_parts(const Correlate<T>& c) {
     constexpr int64_t block = 4096;
     const int64_t count = c.probes * c.geometry.out_numbers();
-    in_parallel([&] {
-#pragma omp for schedule(static)
-        for (int64_t begin = 0; begin < count; begin += block) {
+    in_parallel([&](const Thread& thread) {
+        thread.divide((count + block - 1) / block, [&](int64_t index) {
+            const int64_t begin = index * block;
             const int64_t size = std::min(block, count - begin);
             for (int32_t part = 1; part < c.parts; ++part) {
                 add_scaled(c.sketches + begin, c.sketches + part * count + begin, T(1), size);
             }
-        }
+        });
     });
 }
 
@@ -168,13 +167,13 @@ void correlate(const Correlate<T>& c) {
     const Segments segments = out_segments(g);
     const DistinctChannels<T> distinct(c.x, g.in_channels);
     const int64_t size = int64_t(c.probes) * g.kernel * g.kernel;
-    in_parallel([&] {
+    in_parallel([&](const Thread& thread) {
         T* lines = scratch<T, 0>(at_once * g.in_row());
-#pragma omp for schedule(dynamic, 1)
-        for (int32_t place = 0; place < distinct.count(); place += at_once) {
+        thread.share((distinct.count() + at_once - 1) / at_once, [&](int64_t index) {
+            const int32_t place = int32_t(index) * at_once;
             const int32_t count = std::min(at_once, distinct.count() - place);
             correlate_channels(c, &distinct[place], count, segments, lines);
-        }
+        });
     });
     for (int32_t channel = 0; channel < g.in_channels; ++channel) {
         const int32_t same = distinct[distinct.place_of(channel)];

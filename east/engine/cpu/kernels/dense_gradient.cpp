@@ -162,13 +162,13 @@ void dense_gradient(const DenseGradient<T>& c) {
     const int64_t fitting = most_sums / (int64_t(distinct.count()) * g.kernel * g.kernel) / outputs * outputs;
     const int32_t size = int32_t(std::clamp<int64_t>(fitting, outputs, 4 * outputs));
     const int32_t blocks = (g.out_channels + size - 1) / size;
-    in_parallel([&] {
-#pragma omp for schedule(dynamic, 1)
-        for (int32_t index = 0; index < blocks; ++index) {
+    in_parallel([&](const Thread& thread) {
+        thread.share(blocks, [&](int64_t task) {
+            const int32_t index = int32_t(task);
             Block<T> block(c, distinct, index * size, std::min((index + 1) * size, g.out_channels));
             for (int32_t k = 0; k < segments.count(); ++k) block.add(segments[k]);
             block.write();
-        }
+        });
     });
 }
 

@@ -45,9 +45,8 @@ struct DyReLUSums {
 template <typename T>
 void find_coefficients(const Coefficients<T>& c) {
     const int64_t stride = int64_t(groups_of(int32_t(c.batch))) * lanes;
-    in_parallel([&] {
-#pragma omp for schedule(static)
-        for (int64_t row = 0; row < 4 * c.channels; ++row) {
+    in_parallel([&](const Thread& thread) {
+        thread.divide(4 * c.channels, [&](int64_t row) {
             const T scale = T(c.beta * range[row % 4]), first = T(rest[row % 4]);
             T *code = c.code + row * stride, *to = c.coefficients + row * stride;
             for (int64_t k = 0; k < stride; ++k) {
@@ -55,16 +54,15 @@ void find_coefficients(const Coefficients<T>& c) {
                 code[k] = found;
                 to[k] = fma(scale, fma(T(2), found, T(-1)), first);
             }
-        }
+        });
     });
 }
 
 template <typename T>
 void find_coefficients_backward(const CoefficientsBackward<T>& c) {
     const int64_t stride = int64_t(groups_of(int32_t(c.batch))) * lanes;
-    in_parallel([&] {
-#pragma omp for schedule(static)
-        for (int64_t row = 0; row < 4 * c.channels; ++row) {
+    in_parallel([&](const Thread& thread) {
+        thread.divide(4 * c.channels, [&](int64_t row) {
             const T scale = T(c.beta * range[row % 4]);
             const T* code = c.code + row * stride;
             T* gradient = c.gradient + row * stride;
@@ -72,7 +70,7 @@ void find_coefficients_backward(const CoefficientsBackward<T>& c) {
                 const T slope = 2 * scale * (code[k] * (1 - code[k]));
                 gradient[k] = k < c.batch ? gradient[k] * slope : T(0);
             }
-        }
+        });
     });
 }
 
@@ -96,10 +94,9 @@ void apply_dyrelu(const DyReLUApply<T>& a) {
     const int32_t groups = groups_of(int32_t(a.batch));
     const int64_t stride = int64_t(groups) * lanes, positions = a.height * a.width, image = positions * lanes;
     const int64_t plane = plane_stride(groups, a.height, a.width);
-    in_parallel([&] {
+    in_parallel([&](const Thread& thread) {
         T* line = scratch<T, 0>(lanes);
-#pragma omp for schedule(static)
-        for (int64_t task = 0; task < a.channels * groups; ++task) {
+        thread.divide(a.channels * groups, [&](int64_t task) {
             const int64_t channel = task / groups, group = task % groups;
             const int64_t at = channel * plane + group * image;
             const GroupOf<T> u(a.u, channel, at, line);
@@ -111,7 +108,7 @@ void apply_dyrelu(const DyReLUApply<T>& a) {
                     V::store(y + p * lanes + lane, lines.maximum(V::load(u.from + p * u.step + lane)));
                 }
             }
-        }
+        });
     });
 }
 
@@ -149,10 +146,9 @@ void sum_dyrelu(const DyReLUSums<T>& s) {
     const int64_t stride = int64_t(groups) * lanes, image = s.height * s.width * lanes;
     const int64_t plane = plane_stride(groups, s.height, s.width);
     const Segments segments(1, height, width);
-    in_parallel([&] {
+    in_parallel([&](const Thread& thread) {
         T* line = scratch<T, 0>(lanes);
-#pragma omp for schedule(static)
-        for (int64_t task = 0; task < s.channels * groups; ++task) {
+        thread.divide(s.channels * groups, [&](int64_t task) {
             const int64_t channel = task / groups, group = task % groups;
             const int64_t at = channel * plane + group * image;
             const GroupOf<T> u(s.u, channel, at, line);
@@ -175,7 +171,7 @@ void sum_dyrelu(const DyReLUSums<T>& s) {
                 T* to = s.gradient + (channel * 4 + k) * stride + group * lanes;
                 for (int32_t lane = 0; lane < lanes; ++lane) to[lane] = T(totals[k * lanes + lane]);
             }
-        }
+        });
     });
 }
 

@@ -310,9 +310,8 @@ void forward_channel(const Forward<T>& f, int32_t channel) {
 
 template <typename T>
 void forward(const Forward<T>& f) {
-    in_parallel([&] {
-#pragma omp for schedule(dynamic, 1) nowait
-        for (int32_t channel = 0; channel < f.geometry.out_channels; ++channel) forward_channel(f, channel);
+    in_parallel([&](const Thread& thread) {
+        thread.share(f.geometry.out_channels, [&](int64_t channel) { forward_channel(f, int32_t(channel)); });
         finish_streaming();
     });
 }
@@ -329,16 +328,15 @@ template <typename T>
 void find_means(const Means<T>& m) {
     const int32_t groups = groups_of(int32_t(m.batch));
     const int64_t plane = plane_stride(groups, m.height, m.width);
-    in_parallel([&] {
-#pragma omp for schedule(static)
-        for (int64_t channel = 0; channel < m.channels; ++channel) {
+    in_parallel([&](const Thread& thread) {
+        thread.divide(m.channels, [&](int64_t channel) {
             T* means = m.means + channel * groups * lanes;
             if (m.x.is_stored(channel)) {
                 position_means(m.x.data + channel * plane, int32_t(m.batch), int32_t(m.height), int32_t(m.width), means);
             } else {
                 constant_means(m.x.constants[channel], int32_t(m.batch), int32_t(m.height), int32_t(m.width), means);
             }
-        }
+        });
     });
 }
 

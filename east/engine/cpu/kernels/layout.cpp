@@ -20,23 +20,21 @@ template <typename T>
 void take_images(const TakeImages<T>& copy) {
     const int64_t groups = groups_of(int32_t(copy.batch)), positions = copy.height * copy.width;
     const int64_t plane = plane_stride(int32_t(groups), copy.height, copy.width);
-    in_parallel([&] {
-#pragma omp for collapse(2) schedule(static)
-        for (int64_t channel = 0; channel < copy.channels; ++channel) {
-            for (int64_t group = 0; group < groups; ++group) {
-                const T* from = copy.from + group * lanes * copy.image_stride + channel * copy.channel_stride;
-                T* to = copy.to + channel * plane + group * positions * lanes;
-                const int64_t images = std::min<int64_t>(lanes, copy.batch - group * lanes);
-                for (int64_t begin = 0; begin < positions; begin += at_once) {
-                    const int64_t count = std::min(at_once, positions - begin);
-                    for (int64_t lane = 0; lane < lanes; ++lane) {
-                        const T* image = from + lane * copy.image_stride + begin * copy.position_stride;
-                        T* at = to + begin * lanes + lane;
-                        for (int64_t p = 0; p < count; ++p) at[p * lanes] = lane < images ? image[p * copy.position_stride] : T(0);
-                    }
+    in_parallel([&](const Thread& thread) {
+        thread.divide(copy.channels * groups, [&](int64_t task) {
+            const int64_t channel = task / groups, group = task % groups;
+            const T* from = copy.from + group * lanes * copy.image_stride + channel * copy.channel_stride;
+            T* to = copy.to + channel * plane + group * positions * lanes;
+            const int64_t images = std::min<int64_t>(lanes, copy.batch - group * lanes);
+            for (int64_t begin = 0; begin < positions; begin += at_once) {
+                const int64_t count = std::min(at_once, positions - begin);
+                for (int64_t lane = 0; lane < lanes; ++lane) {
+                    const T* image = from + lane * copy.image_stride + begin * copy.position_stride;
+                    T* at = to + begin * lanes + lane;
+                    for (int64_t p = 0; p < count; ++p) at[p * lanes] = lane < images ? image[p * copy.position_stride] : T(0);
                 }
             }
-        }
+        });
     });
 }
 

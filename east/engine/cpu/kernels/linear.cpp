@@ -55,32 +55,33 @@ inline void sum_products(const T* weight, int64_t along, int64_t across, const T
     }
 }
 
-// The same for all `outputs` and groups, divided among threads.
+// The same for all `outputs` and groups: this thread's part.
 template <typename T>
-void multiply(const T* weight, int64_t along, int64_t across, const T* bias, const T* from, int64_t terms, int64_t outputs,
-              int32_t groups, bool rectify, T* to) {
+void multiply(const Thread& thread, const T* weight, int64_t along, int64_t across, const T* bias, const T* from, int64_t terms,
+              int64_t outputs, int32_t groups, bool rectify, T* to) {
     const int64_t stride = int64_t(groups) * lanes, blocks = (outputs + at_once - 1) / at_once;
-#pragma omp for schedule(static)
-    for (int64_t task = 0; task < blocks * groups; ++task) {
+    thread.divide(blocks * groups, [&](int64_t task) {
         const int64_t begin = task / groups * at_once, group = task % groups * lanes;
         const int64_t count = std::min(at_once, outputs - begin);
         const T *first = bias == nullptr ? nullptr : bias + begin, *rows = weight + begin * along;
         T* at = to + begin * stride + group;
         if (count == at_once) {
             sum_products<at_once>(rows, along, across, first, from + group, stride, terms, rectify, at);
-            continue;
+            return;
         }
         for (int64_t o = 0; o < count; ++o) {
             sum_products<1>(rows + o * along, along, across, first == nullptr ? nullptr : first + o, from + group, stride,
                             terms, rectify, at + o * stride);
         }
-    }
+    });
 }
 
 template <typename T>
 void linear(const Linear<T>& l) {
     const int32_t groups = groups_of(int32_t(l.batch));
-    in_parallel([&] { multiply(l.weight, l.inputs, 1, l.bias, l.x, l.inputs, l.outputs, groups, l.rectify != 0, l.y); });
+    in_parallel([&](const Thread& thread) {
+        multiply(thread, l.weight, l.inputs, 1, l.bias, l.x, l.inputs, l.outputs, groups, l.rectify != 0, l.y);
+    });
 }
 
 // The sum over images of the products of two features: lane by lane over groups, then over lanes.
@@ -100,11 +101,10 @@ template <typename T>
 void linear_backward(const LinearBackward<T>& l) {
     const int32_t groups = groups_of(int32_t(l.batch));
     const int64_t stride = int64_t(groups) * lanes;
-    in_parallel([&] {
+    in_parallel([&](const Thread& thread) {
         T* ones = scratch<T, 0>(stride);
         fill(ones, T(1), stride);
-#pragma omp for schedule(static)
-        for (int64_t o = 0; o < l.outputs; ++o) {
+        thread.divide(l.outputs, [&](int64_t o) {
             T* dy = l.dy + o * stride;
             if (l.y != nullptr) {
                 for (int64_t k = 0; k < stride; ++k) dy[k] = l.y[o * stride + k] <= 0 ? T(0) : dy[k];
@@ -113,10 +113,11 @@ void linear_backward(const LinearBackward<T>& l) {
             for (int64_t i = 0; i < l.inputs; ++i) {
                 l.weight_gradient[o * l.inputs + i] = dot(dy, l.x + i * stride, groups);
             }
-        }
+        });
+        thread.wait();
         if (l.dx != nullptr) {
             const T* none = nullptr;
-            multiply(l.weight, 1, l.inputs, none, l.dy, l.outputs, l.inputs, groups, false, l.dx);
+            multiply(thread, l.weight, 1, l.inputs, none, l.dy, l.outputs, l.inputs, groups, false, l.dx);
         }
     });
 }

@@ -53,27 +53,25 @@ template <typename T>
 void max_pool_forward(const MaxPoolForward<T>& pool) {
     using V = Vector<T>;
     const Geometry& g = pool.geometry;
-    in_parallel([&] {
+    in_parallel([&](const Thread& thread) {
         Window window(g);
-#pragma omp for collapse(2) schedule(static)
-        for (int32_t plane = 0; plane < g.out_channels * g.groups(); ++plane) {
-            for (int32_t row = 0; row < g.out_height; ++row) {
-                const int64_t channel = plane / g.groups(), group = plane % g.groups();
-                const T* x = pool.x + channel * g.in_plane() + group * g.in_image();
-                T* y = pool.y + channel * g.out_plane() + group * g.out_image() + row * g.out_row();
-                for (int32_t column = 0; column < g.out_width; ++column, y += lanes) {
-                    window.place(g, row, column);
-                    for (int32_t n = 0; n < lanes; n += V::width) {
-                        auto maximum = V::load(x + window[0] + n);
-                        for (int32_t k = 1; k < window.count(); ++k) {
-                            const auto value = V::load(x + window[k] + n);
-                            maximum = replaces(value, maximum) ? value : maximum;
-                        }
-                        V::store(y + n, maximum);
+        thread.divide(int64_t(g.out_channels) * g.groups() * g.out_height, [&](int64_t task) {
+            const int64_t plane = task / g.out_height, channel = plane / g.groups(), group = plane % g.groups();
+            const int32_t row = int32_t(task % g.out_height);
+            const T* x = pool.x + channel * g.in_plane() + group * g.in_image();
+            T* y = pool.y + channel * g.out_plane() + group * g.out_image() + row * g.out_row();
+            for (int32_t column = 0; column < g.out_width; ++column, y += lanes) {
+                window.place(g, row, column);
+                for (int32_t n = 0; n < lanes; n += V::width) {
+                    auto maximum = V::load(x + window[0] + n);
+                    for (int32_t k = 1; k < window.count(); ++k) {
+                        const auto value = V::load(x + window[k] + n);
+                        maximum = replaces(value, maximum) ? value : maximum;
                     }
+                    V::store(y + n, maximum);
                 }
             }
-        }
+        });
     });
 }
 
@@ -102,10 +100,9 @@ inline void scatter(const Window& window, const T* x, const T* dy, T* dx) {
 template <typename T>
 void max_pool_backward(const MaxPoolBackward<T>& pool) {
     const Geometry& g = pool.geometry;
-    in_parallel([&] {
+    in_parallel([&](const Thread& thread) {
         Window window(g);
-#pragma omp for schedule(dynamic, 1)
-        for (int32_t plane = 0; plane < g.out_channels * g.groups(); ++plane) {
+        thread.share(int64_t(g.out_channels) * g.groups(), [&](int64_t plane) {
             const int64_t channel = plane / g.groups(), group = plane % g.groups();
             const T* x = pool.x + channel * g.in_plane() + group * g.in_image();
             const T* dy = pool.dy + channel * g.out_plane() + group * g.out_image();
@@ -123,7 +120,7 @@ void max_pool_backward(const MaxPoolBackward<T>& pool) {
                 }
             }
             for (; cleared < g.in_height; ++cleared) fill(dx + cleared * g.in_row(), T(0), g.in_row());
-        }
+        });
     });
 }
 

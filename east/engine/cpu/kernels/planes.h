@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "arithmetic.h"
+#include "threads.h"
 
 namespace east {
 

@@ -217,15 +217,15 @@ void sum_rows(const Pass<T>& pass) {
     const int32_t blocks = (pass.channels + channels_of_task - 1) / channels_of_task;
     const int32_t chunks = (pass.axes.height + rows_of_task - 1) / rows_of_task;
     const int32_t tasks = pass.groups * chunks * blocks;
-    in_parallel([&] {
+    in_parallel([&](const Thread& thread) {
         alignas(64) const T zeros[lanes] = {};
-#pragma omp for schedule(dynamic, 1) nowait
-        for (int32_t task = 0; task < tasks; ++task) {
+        thread.share(tasks, [&](int64_t index) {
+            const int32_t task = int32_t(index);
             const int32_t begin = task % blocks * channels_of_task, chunk = task / blocks;
             const int32_t end = std::min(begin + channels_of_task, pass.channels);
             const int32_t first = chunk % chunks * rows_of_task, last = std::min(first + rows_of_task, pass.axes.height);
             for (int32_t row = first; row < last; ++row) sum_row(pass, chunk / chunks, row, begin, end, zeros);
-        }
+        });
         finish_streaming();
     });
 }
@@ -284,11 +284,10 @@ void weight_gradient(const WeightGradient<T>& c) {
     const int32_t count = c.by_output.start[g.out_channels];
     const int32_t blocks = (g.out_channels + channels_of_task - 1) / channels_of_task;
     T* parts = scratch<T, 0>(int64_t(segments.count()) * count);
-    in_parallel([&] {
+    in_parallel([&](const Thread& thread) {
         const Fillers<T> fillers(g.out_row(), at_once);
-#pragma omp for schedule(dynamic, 1)
-        for (int32_t task = 0; task < segments.count() * blocks; ++task) {
-            const int32_t index = task / blocks, begin = task % blocks * channels_of_task;
+        thread.share(segments.count() * blocks, [&](int64_t task) {
+            const int32_t index = int32_t(task) / blocks, begin = int32_t(task) % blocks * channels_of_task;
             const Segment segment = segments[index];
             const int64_t at = segment.group * g.out_image() + segment.row_begin * g.out_row();
             T* of_segment = parts + int64_t(index) * count;
@@ -297,16 +296,15 @@ void weight_gradient(const WeightGradient<T>& c) {
                 const T* dz = c.dz + channel * g.out_plane() + at;
                 dot_channel<T>(g, c.by_output, c.x, channel, segment, dz, fillers, [=](int32_t j, T sum) { of_segment[j] = sum; });
             }
-        }
-#pragma omp for schedule(dynamic, 1)
-        for (int32_t channel = 0; channel < g.out_channels; ++channel) {
-            if (is_left_out(c, channel)) continue;
+        });
+        thread.share(g.out_channels, [&](int64_t channel) {
+            if (is_left_out(c, int32_t(channel))) return;
             for (int32_t j = c.by_output.start[channel]; j < c.by_output.start[channel + 1]; ++j) {
                 double sum = 0;
                 for (int32_t index = 0; index < segments.count(); ++index) sum += parts[int64_t(index) * count + j];
                 c.gradient[c.by_output.value[j]] = T(sum);
             }
-        }
+        });
     });
 }
 

@@ -72,9 +72,8 @@ double dot(const T* left, const T* right, int64_t length) {
 
 template <typename T>
 void sum_of_squares(const SumOfSquares<T>& s) {
-    in_parallel([&] {
-#pragma omp for schedule(dynamic, 1)
-        for (int64_t k = 0; k < s.vectors.count; ++k) s.sums[k] = dot(s.vectors.at[k], s.vectors.at[k], s.vectors.lengths[k]);
+    in_parallel([&](const Thread& thread) {
+        thread.share(s.vectors.count, [&](int64_t k) { s.sums[k] = dot(s.vectors.at[k], s.vectors.at[k], s.vectors.lengths[k]); });
     });
 }
 
@@ -99,12 +98,11 @@ void probe_squares(const ProbeSquares<T>& s) {
 template <typename T, typename Step>
 void for_each_part(const Vectors<T>& vectors, Step step) {
     constexpr int64_t part = 1 << 14;
-    in_parallel([&] {
+    in_parallel([&](const Thread& thread) {
         for (int64_t k = 0; k < vectors.count; ++k) {
-#pragma omp for schedule(static) nowait
-            for (int64_t begin = 0; begin < vectors.lengths[k]; begin += part) {
-                step(k, begin, std::min(begin + part, vectors.lengths[k]));
-            }
+            thread.divide((vectors.lengths[k] + part - 1) / part, [&](int64_t index) {
+                step(k, index * part, std::min((index + 1) * part, vectors.lengths[k]));
+            });
         }
     });
 }
