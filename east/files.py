@@ -1,8 +1,10 @@
-"""Files appear under their final name only when whole: written aside, synced, renamed."""
+"""Files appear under their final name only when whole: written aside, synced, renamed; only ordinary files are read."""
 
 import csv
+import errno
 import os
 import re
+import stat
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -65,6 +67,63 @@ def read_csv(path: Path) -> CsvText:
     if whole < 0:
         return CsvText(problem=f"{path} ends within its first line.")
     return CsvText(names, tuple(rows[:whole]), f"{path} is whole only up to line {whole + 1}.")
+
+
+MOST_BYTES = 2**30
+"""More than any file is long that is read in one piece, unless its reader knows better."""
+
+
+@contextmanager
+def open_regular(path: Path, *, at_most: int = MOST_BYTES, follow: bool = True) -> Iterator[IO[bytes]]:
+    """A stream from an ordinary file; pipes, devices, sockets and folders are refused without waiting for them.
+
+    What is checked is the open file, not its name, which may stand for another file an instant later.
+
+    Args:
+        path: the file.
+        at_most: bytes that it may have.
+        follow: whether the name may be a symbolic link. Links among its folders are followed.
+
+    Raises:
+        OSError: as for `open`; or it is not an ordinary file, or too large. `strerror` says so in words.
+    """
+    # Without O_NONBLOCK, opening a pipe waits for its writer; on an ordinary file the flag has no effect.
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY | (0 if follow else os.O_NOFOLLOW)
+    try:
+        descriptor = os.open(path, flags)
+    except OSError as error:
+        if error.errno == errno.ELOOP and path.is_symlink() and not follow:
+            raise OSError(errno.ELOOP, "it is a symbolic link, which is not followed here", str(path)) from None
+        if error.errno == errno.ENXIO:
+            raise OSError(errno.EINVAL, "it is not an ordinary file", str(path)) from None
+        raise
+    try:
+        found = os.fstat(descriptor)
+        if stat.S_ISDIR(found.st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(errno.EINVAL, "it is not an ordinary file", str(path))
+        if found.st_size > at_most:
+            message = f"it has {found.st_size:,} bytes, and no more than {at_most:,} are expected"
+            raise OSError(errno.EFBIG, message, str(path))
+        with os.fdopen(descriptor, "rb", closefd=False) as stream:
+            yield stream
+    finally:
+        os.close(descriptor)
+
+
+def read_regular(path: Path, *, at_most: int = MOST_BYTES, follow: bool = True) -> bytes:
+    """The content of an ordinary file, read once; arguments and errors as for `open_regular`.
+
+    A file that changes its length while it is read is refused as well, and so is one whose length is not known, as in
+    /proc: what is returned has the length that was checked.
+    """
+    with open_regular(path, at_most=at_most, follow=follow) as stream:
+        size = os.fstat(stream.fileno()).st_size
+        content = stream.read(size)
+        if len(content) != size or stream.read(1):
+            raise OSError(errno.EIO, "it changes while it is read", str(path))
+        return content
 
 
 def temporaries(folder: Path, names: Iterable[str]) -> list[Path]:
