@@ -10,8 +10,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from io import BufferedReader
 from pathlib import Path
-from typing import IO
+from typing import IO, Protocol
 
 _TEMPORARY = re.compile(r"\.(.+)\.[a-z0-9_]{8}")
 """How `whole_file` names a file until it is whole."""
@@ -74,7 +75,7 @@ MOST_BYTES = 2**30
 
 
 @contextmanager
-def open_regular(path: Path, *, at_most: int = MOST_BYTES, follow: bool = True) -> Iterator[IO[bytes]]:
+def open_regular(path: Path, *, at_most: int = MOST_BYTES, follow: bool = True) -> Iterator[BufferedReader]:
     """A stream from an ordinary file; pipes, devices, sockets and folders are refused without waiting for them.
 
     What is checked is the open file, not its name, which may stand for another file an instant later.
@@ -124,6 +125,37 @@ def read_regular(path: Path, *, at_most: int = MOST_BYTES, follow: bool = True) 
         if len(content) != size or stream.read(1):
             raise OSError(errno.EIO, "it changes while it is read", str(path))
         return content
+
+
+class Readable(Protocol):
+    """What gives bytes in order: a file, or what unpacks one."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """The next bytes, so many at most; all that are left where the size is negative."""
+
+
+class AtMost:
+    """A stream that fails where it would give more than so many bytes: what unpacks to more is not what it seems.
+
+    Args:
+        stream: what is read, such as a decompressor.
+        at_most: bytes that it may give.
+    """
+
+    def __init__(self, stream: Readable, at_most: int) -> None:
+        self._stream, self._limit, self._left = stream, at_most, at_most
+
+    def read(self, size: int = -1) -> bytes:
+        """The next bytes.
+
+        Raises:
+            OSError: there are too many.
+        """
+        part = self._stream.read(size if 0 <= size <= self._left else self._left + 1)
+        self._left -= len(part)
+        if self._left < 0:
+            raise OSError(errno.EFBIG, f"it unpacks to more than {self._limit:,} bytes")
+        return part
 
 
 def temporaries(folder: Path, names: Iterable[str]) -> list[Path]:
