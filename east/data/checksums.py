@@ -2,6 +2,14 @@
 
 import hashlib
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from east.errors import EastError
+from east.files import read_regular
+
+FILE_BYTES = 2**28
+"""More than an archive has (170 MB), or a file in one (155 MB)."""
 
 SHA256 = {
     "cifar10": "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
@@ -35,3 +43,26 @@ class Checksums:
         if self.sha256 not in (None, found):
             return f"its sha256 is {found}, not {self.sha256}"
         return ""
+
+
+def verified(path: Path, checksums: Checksums) -> bytes:
+    """The content of a published file.
+
+    Raises:
+        EastError: it cannot be read, or has other checksums.
+    """
+    try:
+        content = read_regular(path, at_most=FILE_BYTES)
+    except OSError as error:
+        raise EastError(f"{path} cannot be read: {error.strerror}. Replace it with a complete copy.") from error
+    if problem := checksums.problem(content):
+        raise EastError(
+            f"{path} is damaged or incomplete: {problem}. "
+            "Delete it to download it again, or replace it with a complete copy."
+        )
+    return content
+
+
+def published_files(archive: Any) -> dict[str, str]:
+    """The files in an archive that are read, and the MD5 of each, as a class of torchvision has them."""
+    return dict([*archive.train_list, *archive.test_list, (archive.meta["filename"], archive.meta["md5"])])

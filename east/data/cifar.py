@@ -14,14 +14,11 @@ from typing import Any
 
 import torch
 
-from east.data.checksums import Checksums
+from east.data.checksums import Checksums, published_files, verified
 from east.data.manifest import SourceFile
 from east.data.source import SourceImages
 from east.errors import EastError
-from east.files import AtMost, read_regular
-
-ARCHIVE_BYTES = 2**28
-"""More than an archive has: 170 MB."""
+from east.files import AtMost
 
 MEMBER_BYTES = 2**28
 """More than the largest file in one has: 155 MB."""
@@ -108,24 +105,6 @@ def fetch_archive(archive: Any, raw: Path) -> None:
         (scratch / archive.filename).replace(path)
 
 
-def verified(path: Path, checksums: Checksums, at_most: int = ARCHIVE_BYTES) -> bytes:
-    """The content of a published file.
-
-    Raises:
-        EastError: it cannot be read, or has other checksums.
-    """
-    try:
-        content = read_regular(path, at_most=at_most)
-    except OSError as error:
-        raise EastError(f"{path} cannot be read: {error.strerror}. Replace it with a complete copy.") from error
-    if problem := checksums.problem(content):
-        raise EastError(
-            f"{path} is damaged or incomplete: {problem}. "
-            "Delete it to download it again, or replace it with a complete copy."
-        )
-    return content
-
-
 @contextmanager
 def scratch_folder(path: Path) -> Iterator[Path]:
     """Yield `path` as an empty folder of this user and remove it afterwards, and before it what a killed job left."""
@@ -137,20 +116,15 @@ def scratch_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _files(archive: Any) -> dict[str, str]:
-    """The files of an archive that are read, and the MD5 of each."""
-    return dict([*archive.train_list, *archive.test_list, (archive.meta["filename"], archive.meta["md5"])])
-
-
 def _unpacked(archive: Any, folder: Path) -> Iterator[tuple[str, bytes]]:
     """The files that somebody has unpacked, verified."""
-    for name, md5 in _files(archive).items():
-        yield name, verified(folder / name, Checksums(md5), MEMBER_BYTES)
+    for name, md5 in published_files(archive).items():
+        yield name, verified(folder / name, Checksums(md5))
 
 
 def _packed(archive: Any, path: Path, content: bytes) -> Iterator[tuple[str, bytes]]:
     """The files in an archive, verified; nothing else of it is unpacked."""
-    wanted = {f"{archive.base_folder}/{name}": name for name in _files(archive)}
+    wanted = {f"{archive.base_folder}/{name}": name for name in published_files(archive)}
     found = set()
     try:
         packed = AtMost(gzip.GzipFile(fileobj=io.BytesIO(content)), UNPACKED_BYTES)
@@ -162,7 +136,7 @@ def _packed(archive: Any, path: Path, content: bytes) -> Iterator[tuple[str, byt
                     continue
                 name = wanted[member.name]
                 part = stream.read(MEMBER_BYTES + 1)
-                if problem := Checksums(_files(archive)[name]).problem(part):
+                if problem := Checksums(published_files(archive)[name]).problem(part):
                     raise EastError(
                         f"{path}: {member.name} in it is damaged: {problem}. Delete it to download it again."
                     )

@@ -13,6 +13,7 @@ from torch import Tensor
 from east.data.catalog import DATASETS
 from east.data.checksums import SHA256
 from east.data.images import dataset_digest, load_images, refuse_others, wrong_images
+from east.data.listing import scan_folder
 from east.data.manifest import MANIFEST_FILE, TENSOR_FILE, FolderManifest, ImagesManifest, read_manifest, write_manifest
 from east.data.source import SourceImages, require_torchvision
 from east.errors import EastError
@@ -70,9 +71,6 @@ def store_folder(dataset: str, data_dir: Path, folder: Path | None) -> Path:
             f"{info.label} cannot be downloaded. Name the folder that holds its train/ and val/ in "
             f"datasets.{dataset}.folder or with --image-folder."
         )
-    require_torchvision()
-    from east.data.folder import scan_folder
-
     home = data_dir / dataset
     manifest = scan_folder(dataset, folder)
     return _store(
