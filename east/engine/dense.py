@@ -94,8 +94,8 @@ class CompiledNetwork:
     """Calls a network that is compiled when it is first called with images of some shape.
 
     Weights, masks and β are read from memory whenever it is called, so a change of them compiles nothing. What is
-    compiled is kept in a folder of the project's cache, unless the user names one, and serves later processes too; but not
-    where others can write to it. Where it cannot be compiled, the network is called as it is, and a line says why.
+    compiled is kept in a folder of the project's cache, unless the user names one, and serves later processes too, but
+    not where others can write to it. Where it cannot be compiled, the network is called as it is, and a line says why.
 
     It is called in training mode only.
     """
