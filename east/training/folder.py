@@ -33,6 +33,7 @@ WEIGHTS = "weights.safetensors"
 SUMMARY = "summary.json"
 KEPT_SUMMARY = "summary.kept.json"
 """The same once more. Snakemake removes the declared result of a job that it repeats, but not what it does not know."""
+ATTEMPTS = "attempts.json"
 LOCK = ".lock"
 CHECKPOINTS = "checkpoint-*.pt"
 """Every checkpoint, see `checkpoint_name`."""
@@ -45,7 +46,7 @@ metadata; its header is the library's, so another version of that may write the 
 has digests of the tensors themselves.
 """
 
-WRITTEN = (*REPEATABLE, TIMING, SUMMARY, KEPT_SUMMARY, STATE, CHECKPOINTS)
+WRITTEN = (*REPEATABLE, TIMING, SUMMARY, KEPT_SUMMARY, STATE, ATTEMPTS, CHECKPOINTS)
 """What a trainer writes here, checkpoints as a pattern."""
 
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)(-\d+)?\.pt")
