@@ -1,16 +1,19 @@
-"""Files appear under their final name only when whole: written aside, synced, renamed."""
+"""Files appear under their final name only when whole: written aside, synced, renamed; only ordinary files are read."""
 
 import csv
+import errno
 import hashlib
 import os
 import re
+import stat
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from io import BufferedReader
 from pathlib import Path
-from typing import IO
+from typing import IO, Protocol
 
 _TEMPORARY = re.compile(r"\.(.+)\.[a-z0-9_]{8}")
 """How `whole_file` names a file until it is whole."""
@@ -80,6 +83,94 @@ def parse_csv(content: bytes, path: Path) -> CsvText:
     if whole < 0:
         return CsvText(problem=f"{path} ends within its first line.")
     return CsvText(names, tuple(rows[:whole]), f"{path} is whole only up to line {whole + 1}.")
+
+
+MOST_BYTES = 2**30
+"""More than any file is long that is read in one piece, unless its reader knows better."""
+
+
+@contextmanager
+def open_regular(path: Path, *, at_most: int = MOST_BYTES, follow: bool = True) -> Iterator[BufferedReader]:
+    """A stream from an ordinary file; pipes, devices, sockets and folders are refused without waiting for them.
+
+    What is checked is the open file, not its name, which may stand for another file an instant later.
+
+    Args:
+        path: the file.
+        at_most: bytes that it may have.
+        follow: whether the name may be a symbolic link. Links among its folders are followed.
+
+    Raises:
+        OSError: as for `open`; or it is not an ordinary file, or too large. `strerror` says so in words.
+    """
+    # Without O_NONBLOCK, opening a pipe waits for its writer; on an ordinary file the flag has no effect.
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY | (0 if follow else os.O_NOFOLLOW)
+    try:
+        descriptor = os.open(path, flags)
+    except OSError as error:
+        if error.errno == errno.ELOOP and path.is_symlink() and not follow:
+            raise OSError(errno.ELOOP, "it is a symbolic link, which is not followed here", str(path)) from None
+        if error.errno == errno.ENXIO:
+            raise OSError(errno.EINVAL, "it is not an ordinary file", str(path)) from None
+        raise
+    try:
+        found = os.fstat(descriptor)
+        if stat.S_ISDIR(found.st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(errno.EINVAL, "it is not an ordinary file", str(path))
+        if found.st_size > at_most:
+            message = f"it has {found.st_size:,} bytes, and no more than {at_most:,} are expected"
+            raise OSError(errno.EFBIG, message, str(path))
+        with os.fdopen(descriptor, "rb", closefd=False) as stream:
+            yield stream
+    finally:
+        os.close(descriptor)
+
+
+def read_regular(path: Path, *, at_most: int = MOST_BYTES, follow: bool = True) -> bytes:
+    """The content of an ordinary file, read once; arguments and errors as for `open_regular`.
+
+    A file that changes its length while it is read is refused as well, and so is one whose length is not known, as in
+    /proc: what is returned has the length that was checked.
+    """
+    with open_regular(path, at_most=at_most, follow=follow) as stream:
+        size = os.fstat(stream.fileno()).st_size
+        content = stream.read(size)
+        if len(content) != size or stream.read(1):
+            raise OSError(errno.EIO, "it changes while it is read", str(path))
+        return content
+
+
+class Readable(Protocol):
+    """What gives bytes in order: a file, or what unpacks one."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """The next bytes, so many at most; all that are left where the size is negative."""
+
+
+class AtMost:
+    """A stream that fails where it would give more than so many bytes: what unpacks to more is not what it seems.
+
+    Args:
+        stream: what is read, such as a decompressor.
+        at_most: bytes that it may give.
+    """
+
+    def __init__(self, stream: Readable, at_most: int) -> None:
+        self._stream, self._limit, self._left = stream, at_most, at_most
+
+    def read(self, size: int = -1) -> bytes:
+        """The next bytes.
+
+        Raises:
+            OSError: there are too many.
+        """
+        part = self._stream.read(size if 0 <= size <= self._left else self._left + 1)
+        self._left -= len(part)
+        if self._left < 0:
+            raise OSError(errno.EFBIG, f"it unpacks to more than {self._limit:,} bytes")
+        return part
 
 
 def temporaries(folder: Path, names: Iterable[str]) -> list[Path]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from east.checkout import sources
 from east.cli.common import (
     CORES,
     AsJson,
@@ -66,6 +67,8 @@ def train(
     SIGTERM, SIGUSR1 and SIGINT (Ctrl-C) stop it after the step in hand, with a checkpoint, and it exits with 128 + the
     signal's number; the same command goes on from there. A second signal ends it at once.
     """
+    # First of all: the modules that decide numbers are not imported yet, and what waits below may take hours.
+    began = sources()
     from east.training.interrupt import Interruption
 
     spec = _read_spec(run)
@@ -85,7 +88,7 @@ def train(
             epoch_reporter("/".join(out.absolute().parts[-3:]), spec.training.epochs) as show,
             epoch_tracker(tracking, out) as track,
         ):
-            summary = train_run(spec, out, resources, [show, track, interruption])
+            summary = train_run(spec, out, resources, [show, track, interruption], began=began)
         print(finished_line(summary, out, total), flush=True)
 
 

@@ -18,6 +18,8 @@ class DatasetInfo:
         test_images: images that accuracy is reported on.
         mean: channel means of pixels in [0, 1]; None if `prepare` computes them from the training images.
         std: channel standard deviations of the same pixels; None as for `mean`.
+        train_per_class: fewest and most training images of a class; None if that is not known.
+        test_per_class: the same of the test images.
         digest: `dataset_digest` of the prepared set; None unless it is made from an installed package.
     """
 
@@ -28,6 +30,8 @@ class DatasetInfo:
     test_images: int
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    train_per_class: tuple[int, int] | None = None
+    test_per_class: tuple[int, int] | None = None
     digest: str | None = None
 
 
@@ -59,6 +63,8 @@ DATASETS: dict[str, DatasetInfo] = {
         test_images=50_000,
         mean=(0.485, 0.456, 0.406),
         std=(0.229, 0.224, 0.225),
+        train_per_class=(732, 1300),
+        test_per_class=(50, 50),
     ),
     "digits": DatasetInfo(
         label="Digits",

@@ -1,5 +1,7 @@
-"""Reads CIFAR-10 and CIFAR-100 from their official archives through torchvision."""
+"""Reads CIFAR-10 and CIFAR-100 from their official archives, or from what was unpacked of them, through torchvision."""
 
+import gzip
+import io
 import os
 import shutil
 import tarfile
@@ -12,32 +14,80 @@ from typing import Any
 
 import torch
 
-from east.data.manifest import SourceFile, md5
+from east.data.checksums import Checksums, published_files, verified
+from east.data.manifest import SourceFile
 from east.data.source import SourceImages
 from east.errors import EastError
+from east.files import AtMost
+
+MEMBER_BYTES = 2**28
+"""More than the largest file in one has: 155 MB."""
+
+UNPACKED_BYTES = 2**29
+"""More than all files in one have together: 187 MB."""
 
 
-def fetch_archive(archive: Any, raw: Path) -> Path:
-    """The verified archive in `raw`, downloaded if it is not there.
+def read_cifar(archive: Any, raw: Path, sha256: str | None = None) -> SourceImages:
+    """Read CIFAR: its archive in `raw`, else what was unpacked of it there, else the archive that is downloaded.
+
+    torchvision would unpack an archive trusting every member, and read an unpacked file after it has verified one of
+    that name. Here every file is read once and verified as it was read; torchvision reads copies in a folder that is
+    this user's alone.
+
+    Args:
+        archive: `torchvision.datasets.CIFAR10`, `CIFAR100`, or a compatible class.
+        raw: the folder of downloads.
+        sha256: of the archive, which torchvision does not know; None where it is not known.
+
+    Raises:
+        EastError: the archive is missing and cannot be downloaded, or is damaged.
+    """
+    raw.mkdir(parents=True, exist_ok=True)
+    path: Path = raw / archive.filename
+    sources: list[SourceFile] = []
+    with scratch_folder(raw / f".{archive.filename}.unpacked") as scratch:
+        (scratch / archive.base_folder).mkdir()
+        if (raw / archive.base_folder).is_dir() and not path.exists():
+            path = raw / archive.base_folder
+            files = _unpacked(archive, path)
+        else:
+            fetch_archive(archive, raw)
+            files = _packed(archive, path, verified(path, Checksums(archive.tgz_md5, sha256)))
+            sources = [SourceFile(name=archive.filename, md5=archive.tgz_md5, sha256=sha256)]
+        for name, content in files:
+            (scratch / archive.base_folder / name).write_bytes(content)
+        try:
+            train = archive(scratch, train=True, download=False)
+            test = archive(scratch, train=False, download=False)
+        except (OSError, RuntimeError) as error:
+            raise EastError(
+                f"{path} cannot be read as {archive.filename} ({error}). Delete it to download it again."
+            ) from error
+    members = (SourceFile(name=name, md5=checksum) for name, checksum in archive.train_list + archive.test_list)
+    return SourceImages(
+        train_images=torch.from_numpy(train.data).permute(0, 3, 1, 2),
+        train_labels=torch.tensor(train.targets, dtype=torch.int64),
+        test_images=torch.from_numpy(test.data).permute(0, 3, 1, 2),
+        test_labels=torch.tensor(test.targets, dtype=torch.int64),
+        sources=(*sources, *members),
+    )
+
+
+def fetch_archive(archive: Any, raw: Path) -> None:
+    """Download an archive into `raw` unless it is there.
 
     An existing file is never replaced: the user may have put it there on a machine without a network.
 
     Args:
-        archive: a class of torchvision, which says where the archive is and what its checksums are.
+        archive: a class of torchvision, which says where the archive is and what its checksum is.
         raw: the folder of downloads.
 
     Raises:
-        EastError: the existing file has the wrong checksum, or the archive cannot be downloaded.
+        EastError: the archive cannot be downloaded.
     """
     path: Path = raw / archive.filename
     if path.exists():
-        found = md5(path)
-        if found != archive.tgz_md5:
-            raise EastError(
-                f"{path} is damaged or incomplete: its md5 is {found}, not {archive.tgz_md5}. "
-                "Delete it to download it again, or replace it with a complete copy."
-            )
-        return path
+        return
 
     from torchvision.datasets.utils import download_url
 
@@ -53,55 +103,53 @@ def fetch_archive(archive: Any, raw: Path) -> Path:
         with (scratch / archive.filename).open("rb") as file:
             os.fsync(file.fileno())
         (scratch / archive.filename).replace(path)
-    return path
 
 
 @contextmanager
 def scratch_folder(path: Path) -> Iterator[Path]:
-    """Yield `path` as an empty folder and remove it afterwards, including what a killed job left there."""
+    """Yield `path` as an empty folder of this user and remove it afterwards, and before it what a killed job left."""
     shutil.rmtree(path, ignore_errors=True)
-    path.mkdir(parents=True)
+    path.mkdir(mode=0o700, parents=True)
     try:
         yield path
     finally:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def read_cifar(archive: Any, raw: Path) -> SourceImages:
-    """Read a CIFAR archive, downloading it into `raw` if necessary.
+def _unpacked(archive: Any, folder: Path) -> Iterator[tuple[str, bytes]]:
+    """The files that somebody has unpacked, verified."""
+    for name, md5 in published_files(archive).items():
+        yield name, verified(folder / name, Checksums(md5))
 
-    torchvision would unpack the archive trusting every member. Here tarfile's data filter unpacks it first, refusing
-    members and links that lead out of the folder; then torchvision verifies and reads it.
 
-    Args:
-        archive: `torchvision.datasets.CIFAR10`, `CIFAR100`, or a compatible class.
-        raw: the folder of downloads.
-
-    Raises:
-        EastError: the archive is missing and cannot be downloaded, or is damaged.
-    """
-    raw.mkdir(parents=True, exist_ok=True)
-    path = fetch_archive(archive, raw)
-    with scratch_folder(raw / f".{archive.filename}.unpacked") as scratch:
-        try:
-            with tarfile.open(path, "r:gz") as tar:
-                tar.extractall(scratch, filter="data")
-            train = archive(scratch, train=True, download=False)
-            test = archive(scratch, train=False, download=False)
-        except tarfile.FilterError as error:
-            raise EastError(
-                f"{path} was refused: one of its members would be written outside its folder ({error}). "
-                "Delete it and download it again from its official site."
-            ) from error
-        except (tarfile.TarError, EOFError, zlib.error, OSError, RuntimeError) as error:
-            raise EastError(
-                f"{path} cannot be read as {archive.filename} ({error}). Delete it to download it again."
-            ) from error
-    members = (SourceFile(name=name, md5=checksum) for name, checksum in archive.train_list + archive.test_list)
-    return SourceImages(
-        train_images=torch.from_numpy(train.data).permute(0, 3, 1, 2),
-        train_labels=torch.tensor(train.targets, dtype=torch.int64),
-        test_images=torch.from_numpy(test.data).permute(0, 3, 1, 2),
-        test_labels=torch.tensor(test.targets, dtype=torch.int64),
-        sources=(SourceFile(name=archive.filename, md5=archive.tgz_md5), *members),
-    )
+def _packed(archive: Any, path: Path, content: bytes) -> Iterator[tuple[str, bytes]]:
+    """The files in an archive, verified; nothing else of it is unpacked."""
+    wanted = {f"{archive.base_folder}/{name}": name for name in published_files(archive)}
+    found = set()
+    try:
+        packed = AtMost(gzip.GzipFile(fileobj=io.BytesIO(content)), UNPACKED_BYTES)
+        with tarfile.open(fileobj=packed, mode="r|") as tar:  # type: ignore[call-overload]
+            for member in tar:
+                tarfile.data_filter(member, str(path.parent))
+                stream = tar.extractfile(member) if member.name in wanted and member.isreg() else None
+                if stream is None:
+                    continue
+                name = wanted[member.name]
+                part = stream.read(MEMBER_BYTES + 1)
+                if problem := Checksums(published_files(archive)[name]).problem(part):
+                    raise EastError(
+                        f"{path}: {member.name} in it is damaged: {problem}. Delete it to download it again."
+                    )
+                found.add(name)
+                yield name, part
+    except tarfile.FilterError as error:
+        raise EastError(
+            f"{path} was refused: one of its members would be written outside its folder ({error}). "
+            "Delete it and download it again from its official site."
+        ) from error
+    except (tarfile.TarError, EOFError, zlib.error, OSError, ValueError) as error:
+        raise EastError(
+            f"{path} cannot be read as {archive.filename} ({error}). Delete it to download it again."
+        ) from error
+    if missing := sorted(set(wanted.values()) - found):
+        raise EastError(f"{path} holds no {missing[0]}. Delete it to download it again.")

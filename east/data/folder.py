@@ -1,8 +1,6 @@
 """ImageNet: a folder of images, decoded and cropped by worker processes while the device trains."""
 
-import hashlib
 import math
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, localcontext
@@ -13,13 +11,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
-from torchvision.datasets import ImageFolder
 from torchvision.transforms import functional as vision
 
 from east.data.batches import Normalization
-from east.data.catalog import DATASETS
-from east.data.manifest import FolderManifest
+from east.data.listing import Sample
 from east.errors import EastError
+from east.files import open_regular
 from east.seeding import RandomBits, generator
 
 CROP_SIZE = 224
@@ -27,65 +24,11 @@ CROP_AREA = (0.08, 1.0)
 CROP_RATIO = (3 / 4, 4 / 3)
 EVALUATION_BATCH = 250
 
-Sample = tuple[str, int]
-"""Path and label of an image."""
+FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP")
+"""What is decoded, whatever a file's name says: some of ImageNet's err. Others may start programs, as EPS does."""
 
-
-def list_images(folder: Path, part: str) -> tuple[list[str], list[Sample]]:
-    """The class names of `folder/part`, sorted, and its images in a fixed order.
-
-    Raises:
-        EastError: the sub-folder is missing or has no classes, or a class has no images.
-    """
-    root = folder / part
-    if not root.is_dir():
-        raise EastError(
-            f"{root} is missing: the ImageNet folder must hold train/ and val/, each with a sub-folder per class."
-        )
-    try:
-        listing = ImageFolder(str(root))
-    except FileNotFoundError as error:
-        raise EastError(f"{root} must hold a sub-folder of images per class: {error}") from error
-    return listing.classes, listing.samples
-
-
-def scan_folder(dataset: str, folder: Path) -> FolderManifest:
-    """Describe an image folder: its classes, counts, and a digest of all relative file names and sizes.
-
-    Args:
-        dataset: a key of `DATASETS`, which says how many classes to expect.
-        folder: the folder that holds `train/` and `val/`.
-
-    Raises:
-        EastError: the folder is malformed or does not have the data set's classes.
-    """
-    info = DATASETS[dataset]
-    train_classes, train = list_images(folder, "train")
-    val_classes, val = list_images(folder, "val")
-    if train_classes != val_classes:
-        odd = sorted(set(train_classes) ^ set(val_classes))
-        raise EastError(
-            f"{folder}: train/ and val/ must have the same classes, but {len(odd)} are in only one of them, "
-            f"for example '{odd[0]}'."
-        )
-    if len(train_classes) != info.num_classes:
-        raise EastError(
-            f"{folder} has {len(train_classes)} classes, but {info.label} has {info.num_classes}. Unpack all of it."
-        )
-    digest = hashlib.sha256()
-    for path, _ in train + val:
-        file = Path(path)
-        digest.update(f"{file.relative_to(folder).as_posix()}\t{file.stat().st_size}\n".encode())
-    return FolderManifest(
-        dataset=dataset,
-        num_classes=info.num_classes,
-        classes=tuple(train_classes),
-        train_counts=_counts(train, info.num_classes),
-        val_counts=_counts(val, info.num_classes),
-        mean=info.mean or (),
-        std=info.std or (),
-        digest=digest.hexdigest(),
-    )
+IMAGE_BYTES = 2**28
+"""More than the file of an image has."""
 
 
 def draw_crop(width: int, height: int, random: RandomBits) -> tuple[int, int, int, int]:
@@ -229,11 +172,33 @@ class _FolderImages(Dataset[tuple[Tensor, int] | EastError]):
         epoch, index = key
         path, label = self._samples[index]
         try:
-            with Image.open(path) as image:
-                return self._view(image.convert("RGB"), epoch, index), label
-        except OSError as error:
+            return self._view(read_image(Path(path)), epoch, index), label
+        except EastError as error:
             # Returned as a value: an error raised in a worker would arrive wrapped in the worker's traceback.
-            return EastError(f"{path} cannot be read as an image ({error}). Unpack it again.")
+            return error
+
+
+def read_image(path: Path) -> Image.Image:
+    """An image in eight bits a channel, red, green and blue.
+
+    Raises:
+        EastError: it cannot be read, or holds more than eight bits a channel, or more pixels than Pillow deems safe.
+    """
+    try:
+        with open_regular(path, at_most=IMAGE_BYTES) as stream, Image.open(stream, formats=FORMATS) as image:
+            if image.mode.startswith(("I", "F")):
+                raise EastError(
+                    f"{path} has more than eight bits a pixel (mode {image.mode}), of which nothing but white might be "
+                    "left. Convert it."
+                )
+            return image.convert("RGB")
+    except EastError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise EastError(f"{path} has too many pixels ({error}). Unpack it again, or replace it.") from error
+    except Exception as error:
+        # Decoders of damaged files fail in any way.
+        raise EastError(f"{path} cannot be read as an image ({error}). Unpack it again.") from error
 
 
 def _collate(samples: list[tuple[Tensor, int] | EastError]) -> Any:
@@ -246,11 +211,6 @@ def _ratio(share: float) -> float:
     # (4 / 3) ** (2 share - 1) in decimals: the power of a C library may differ between machines.
     with localcontext(prec=30):
         return float((Decimal(4) / 3) ** (2 * Decimal(share) - 1))
-
-
-def _counts(samples: Sequence[Sample], classes: int) -> tuple[int, ...]:
-    counted = Counter(label for _, label in samples)
-    return tuple(counted[label] for label in range(classes))
 
 
 def _pixels(image: Image.Image) -> Tensor:

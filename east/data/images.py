@@ -1,20 +1,26 @@
-"""Opens a prepared data set: maps it into memory and verifies it by its digest."""
+"""Opens a prepared data set: reads it into memory, and verifies it by its digest and by the catalogue."""
 
 import hashlib
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
+from safetensors.torch import load
 from torch import Tensor
 
 from east.data.catalog import DATASETS
 from east.data.manifest import MANIFEST_FILE, TENSOR_FILE, ImagesManifest, read_manifest
 from east.data.source import Parts
 from east.errors import EastError
+from east.files import read_regular
+
+HEADER_BYTES = 2**20
+"""More than a tensor file has beside its tensors."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,21 +77,32 @@ def digest_tensors(tensors: Mapping[str, Tensor]) -> str:
 
 
 def load_images(dataset: str, data_dir: Path) -> Images:
-    """Map a prepared data set into memory, shared between processes, and verify it.
+    """Read a prepared data set into memory and verify it.
+
+    It is read rather than mapped: of a mapped file, what another process cuts off or writes over is lost to this one,
+    which is killed (SIGBUS) or trains on what was never verified. The price is the file's size in memory for each
+    process (184 MB for CIFAR), and once more while it is read; that is less than making the batches takes.
 
     Raises:
-        EastError: it is not prepared, does not match its manifest, or differs from what this version prepares.
+        EastError: it is not prepared, does not match its manifest or the catalogue, or differs from what this version
+            prepares.
     """
     manifest = read_manifest(ImagesManifest, dataset, data_dir)
     path = data_dir / dataset / TENSOR_FILE
     fix = f"Prepare {DATASETS[dataset].label} again with `snakemake --cores 1 data`."
-    if not path.exists():
-        raise EastError(f"{path} is missing, although its manifest exists. {fix}")
+    if problem := _wrong_manifest(manifest):
+        raise EastError(f"{path.with_name(MANIFEST_FILE)}: {problem}. {fix}")
+    at_most = HEADER_BYTES + sum(kind.itemsize * math.prod(shape) for kind, shape in expected(dataset).values())
     try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            tensors = {name: file.get_tensor(name) for name in manifest.shapes}
-    except SafetensorError as error:
+        tensors: dict[str, Any] = load(read_regular(path, at_most=at_most))
+    except FileNotFoundError:
+        raise EastError(f"{path} is missing, although its manifest exists. {fix}") from None
+    except OSError as error:
+        raise EastError(f"{path} cannot be read: {error.strerror}. {fix}") from error
+    except (SafetensorError, LookupError, ValueError, RuntimeError) as error:
         raise EastError(f"{path} is damaged: {error}. {fix}") from error
+    if problem := wrong_images(dataset, tensors):
+        raise EastError(f"{path}: {problem}. {fix}")
     facts: dict[str, Any] = {"mean": manifest.mean, "std": manifest.std, "num_classes": manifest.num_classes}
     found = dataset_digest(tensors, **facts)
     if found != manifest.digest:
@@ -95,6 +112,62 @@ def load_images(dataset: str, data_dir: Path) -> Images:
         )
     refuse_others(dataset, found, f"{path}: ", fix)
     return Images(digest=found, **tensors, **facts)
+
+
+def expected(dataset: str) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
+    """The tensors of a data set by the catalogue: name -> type and shape."""
+    info = DATASETS[dataset]
+    return {
+        name: (kind, (count, *shape))
+        for part, count in (("train", info.train_images), ("test", info.test_images))
+        for name, kind, shape in (
+            (f"{part}_images", torch.uint8, info.image_shape),
+            (f"{part}_labels", torch.int64, ()),
+        )
+    }
+
+
+def wrong_images(dataset: str, tensors: Mapping[str, Tensor]) -> str:
+    """What sets tensors apart from what the catalogue says of a data set, in words; empty where nothing does.
+
+    A digest says that they are what was once prepared, and nothing of what that was.
+    """
+    classes, wanted = DATASETS[dataset].num_classes, expected(dataset)
+    if tensors.keys() != wanted.keys():
+        return f"there are {', '.join(sorted(tensors))} in it, not {', '.join(sorted(wanted))}"
+    for name, (kind, shape) in wanted.items():
+        found = tensors[name]
+        if (found.dtype, tuple(found.shape)) != (kind, shape):
+            what, right = (
+                f"{str(k).removeprefix('torch.')} {_by(s)}" for k, s in ((found.dtype, found.shape), (kind, shape))
+            )
+            return f"{name} are {what}, but {DATASETS[dataset].label} has {right}"
+        if name.endswith("labels"):
+            lowest, highest = found.min().item(), found.max().item()
+            if not 0 <= lowest <= highest < classes:
+                return f"{name} go from {lowest} to {highest}, not from 0 to {classes - 1}"
+            if (there := int(found.bincount().count_nonzero())) != classes:
+                return f"{name} are of {there} classes, not of {classes}"
+    return ""
+
+
+def _wrong_manifest(manifest: ImagesManifest) -> str:
+    """What sets a manifest apart from the catalogue, in words; empty where nothing does."""
+    info, shapes = DATASETS[manifest.dataset], {name: shape for name, (_, shape) in expected(manifest.dataset).items()}
+    if manifest.num_classes != info.num_classes:
+        return f"it has {manifest.num_classes} classes, but {info.label} has {info.num_classes}"
+    if manifest.shapes != shapes:
+        return f"its shapes are not those of {info.label}"
+    for name, found, fixed in (("mean", manifest.mean, info.mean), ("std", manifest.std, info.std)):
+        if len(found) != info.image_shape[0] or (name == "std" and min(found) <= 0):
+            return f"its {name} must be {info.image_shape[0]} {'positive ' if name == 'std' else ''}numbers"
+        if fixed not in (None, found):
+            return f"its {name} is not that of {info.label}"
+    return ""
+
+
+def _by(shape: Sequence[int]) -> str:
+    return " x ".join(map(str, shape))
 
 
 def refuse_others(dataset: str, digest: str, where: str, fix: str) -> None:

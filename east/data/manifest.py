@@ -1,14 +1,15 @@
 """What `prepare` records of a data set: the checksums and facts that every later reader verifies."""
 
 import hashlib
+import json
+import sys
 from pathlib import Path
 from typing import Final, Literal, TypeVar
-
-from pydantic import ValidationError
 
 from east.config.run import Frozen
 from east.data.catalog import DATASETS
 from east.errors import EastError
+from east.files import open_regular, read_regular, write_atomically
 
 MANIFEST_FILE = "manifest.json"
 TENSOR_FILE = "images.safetensors"
@@ -17,15 +18,16 @@ SCHEMA: Final = 2
 
 
 class SourceFile(Frozen):
-    """A file that the images were read from."""
+    """A file that the images were read from, with the checksums that it was verified by."""
 
     name: str
     md5: str
+    sha256: str | None = None
 
 
 def md5(path: Path) -> str:
     """MD5 of a file, in hexadecimal: the checksum that the CIFAR archives are published with."""
-    with path.open("rb") as file:
+    with open_regular(path, at_most=sys.maxsize) as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
@@ -69,6 +71,18 @@ class FolderManifest(Frozen):
 
 M = TypeVar("M", ImagesManifest, FolderManifest)
 
+CHECKSUM = "checksum"
+"""The key of a manifest that says whether its other keys are as they were written."""
+
+MOST_BYTES = 2**24
+"""More than a manifest has."""
+
+
+def write_manifest(home: Path, manifest: ImagesManifest | FolderManifest) -> None:
+    """Write the manifest of a data set into its folder."""
+    facts = manifest.model_dump(mode="json", exclude_none=True)
+    write_atomically(home / MANIFEST_FILE, json.dumps(facts | {CHECKSUM: _checksum(facts)}, indent=2) + "\n")
+
 
 def read_manifest(kind: type[M], dataset: str, data_dir: Path) -> M:
     """The manifest of a prepared data set.
@@ -79,11 +93,23 @@ def read_manifest(kind: type[M], dataset: str, data_dir: Path) -> M:
     path = data_dir / dataset / MANIFEST_FILE
     fix = f"Prepare {DATASETS[dataset].label} again with `snakemake --cores 1 data`."
     try:
-        manifest = kind.model_validate_json(path.read_bytes())
+        facts = json.loads(read_regular(path, at_most=MOST_BYTES))
+        # Manifests of earlier versions have none. Any other key than it is refused, so a bit that flips in it is seen.
+        checksum = facts.pop(CHECKSUM, None)
+        manifest = kind.model_validate_json(json.dumps(facts))
     except FileNotFoundError:
         raise EastError(f"{DATASETS[dataset].label} is not prepared: {path} does not exist. {fix}") from None
-    except ValidationError:
+    except OSError as error:
+        raise EastError(f"{path} cannot be read: {error.strerror}. {fix}") from error
+    except (ValueError, AttributeError, RecursionError):
         raise EastError(f"{path} is damaged or was written by another version. {fix}") from None
     if manifest.dataset != dataset:
         raise EastError(f"{path} describes the data set '{manifest.dataset}', not '{dataset}'. {fix}")
+    if checksum not in (None, _checksum(facts)):
+        raise EastError(f"{path} is damaged: its {CHECKSUM} is not that of its other keys. {fix}")
     return manifest
+
+
+def _checksum(facts: dict[str, object]) -> str:
+    """The first 16 hex digits of a SHA-256 of a manifest's keys and values."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]

@@ -13,6 +13,7 @@ from east.config.run import DatasetSpec
 from east.data.batches import EVALUATION_BATCH, Batches, EvaluationBatches, TensorBatches
 from east.data.catalog import DATASETS
 from east.data.images import Images, load_images
+from east.data.listing import PARTS, describe_folder, list_images
 from east.data.manifest import MANIFEST_FILE, FolderManifest, read_manifest
 from east.data.source import require_torchvision
 from east.errors import EastError
@@ -76,13 +77,13 @@ def open_dataset(
     from east.data import folder as image_folder
 
     manifest = read_manifest(FolderManifest, spec.name, data_dir)
-    if image_folder.scan_folder(spec.name, folder) != manifest:
+    listed = [list_images(folder, part) for part in PARTS]
+    if describe_folder(spec.name, folder, *listed) != manifest:
         raise EastError(
             f"{folder} has changed since it was prepared: its file names or sizes differ from those in "
             f"{data_dir / spec.name / MANIFEST_FILE}. Restore the folder, or run `snakemake --cores 1 data` again."
         )
-    _, train_samples = image_folder.list_images(folder, "train")
-    _, test_samples = image_folder.list_images(folder, "val")
+    train_samples, test_samples = (listing.samples for listing in listed)
     train, held_out = split_indices(len(train_samples), spec.validation, spec.validation_choice, seed)
 
     # The cores that a scheduler granted this job; macOS has neither the call nor a scheduler.

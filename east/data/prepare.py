@@ -11,8 +11,10 @@ from safetensors.torch import save
 from torch import Tensor
 
 from east.data.catalog import DATASETS
-from east.data.images import dataset_digest, load_images, refuse_others
-from east.data.manifest import MANIFEST_FILE, TENSOR_FILE, FolderManifest, ImagesManifest, read_manifest
+from east.data.checksums import SHA256
+from east.data.images import dataset_digest, load_images, refuse_others, wrong_images
+from east.data.listing import scan_folder
+from east.data.manifest import MANIFEST_FILE, TENSOR_FILE, FolderManifest, ImagesManifest, read_manifest, write_manifest
 from east.data.source import SourceImages, require_torchvision
 from east.errors import EastError
 from east.files import write_atomically
@@ -69,15 +71,12 @@ def store_folder(dataset: str, data_dir: Path, folder: Path | None) -> Path:
             f"{info.label} cannot be downloaded. Name the folder that holds its train/ and val/ in "
             f"datasets.{dataset}.folder or with --image-folder."
         )
-    require_torchvision()
-    from east.data.folder import scan_folder
-
     home = data_dir / dataset
     manifest = scan_folder(dataset, folder)
     return _store(
         home,
         lambda: read_manifest(FolderManifest, dataset, data_dir) == manifest,
-        lambda: _write_manifest(home, manifest),
+        lambda: write_manifest(home, manifest),
     )
 
 
@@ -113,7 +112,7 @@ def _read_official_cifar(dataset: str, raw: Path) -> SourceImages:
 
     from east.data.cifar import read_cifar
 
-    return read_cifar({"cifar10": CIFAR10, "cifar100": CIFAR100}[dataset], raw)
+    return read_cifar({"cifar10": CIFAR10, "cifar100": CIFAR100}[dataset], raw, SHA256[dataset])
 
 
 def _store(home: Path, agrees: Callable[[], bool], write: Callable[[], None]) -> Path:
@@ -136,6 +135,8 @@ def _store(home: Path, agrees: Callable[[], bool], write: Callable[[], None]) ->
 def _write_images(dataset: str, home: Path, source: SourceImages) -> None:
     info = DATASETS[dataset]
     tensors = source.tensors()
+    if problem := wrong_images(dataset, tensors):
+        raise EastError(f"{info.label} cannot be prepared: {problem}.")
     mean, std = channel_statistics(source.train_images)
     mean, std = info.mean or mean, info.std or std
     digest = dataset_digest(tensors, mean=mean, std=std, num_classes=info.num_classes)
@@ -154,8 +155,4 @@ def _write_images(dataset: str, home: Path, source: SourceImages) -> None:
         std=std,
         sources=source.sources,
     )
-    _write_manifest(home, manifest)
-
-
-def _write_manifest(home: Path, manifest: ImagesManifest | FolderManifest) -> None:
-    write_atomically(home / MANIFEST_FILE, manifest.model_dump_json(indent=2) + "\n")
+    write_manifest(home, manifest)

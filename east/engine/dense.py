@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from east.engine.arithmetic import PyTorchArithmetic
 from east.engine.base import Executed, GradientRequest, Gradients
 from east.engine.formats import in_format, network_format, set_convolution_precision
-from east.engine.machine import cache_folder
+from east.engine.machine import cache_folder, folder_of_process, own_cache
 from east.reproducibility import Reproducibility
 from east.sparse.active import ActiveWeights, take_gradients
 
@@ -94,16 +94,17 @@ class CompiledNetwork:
     """Calls a network that is compiled when it is first called with images of some shape.
 
     Weights, masks and β are read from memory whenever it is called, so a change of them compiles nothing. What is
-    compiled is kept in a folder of the project's cache, unless the user names one, and serves later processes too.
-    Where it cannot be compiled, the network is called as it is, and a line says why.
+    compiled is kept in a folder of the project's cache, unless the user names one, and serves later processes too, but
+    not where others can write to it. Where it cannot be compiled, the network is called as it is, and a line says why.
 
     It is called in training mode only.
     """
 
     def __init__(self, model: nn.Module, backend: str | Callable[..., Any] = "inductor") -> None:
-        folder = cache_folder()
-        if folder is not None:
-            os.environ.setdefault(CACHE_VARIABLE, str(folder / "inductor"))
+        if CACHE_VARIABLE not in os.environ:
+            cache = cache_folder()
+            kept = own_cache(cache and cache / "inductor", "the network is compiled for this process alone")
+            os.environ[CACHE_VARIABLE] = str(kept or folder_of_process())
         self._model = model
         self._compiled: Callable[[Tensor], Tensor] | None = torch.compile(
             model, backend=backend, fullgraph=True, dynamic=False

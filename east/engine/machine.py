@@ -1,10 +1,18 @@
 """This machine, as engines know it: the name of its processor, and where they keep what they make for it."""
 
+import atexit
+import logging
 import os
 import platform
 import subprocess
 import sys
+import shutil
+import tempfile
 from pathlib import Path
+
+from east.trust import distrust_of_folder, make_private
+
+LOG = logging.getLogger(__name__)
 
 
 def processor_name() -> str:
@@ -30,3 +38,40 @@ def cache_folder() -> Path | None:
         return Path.home() / ".cache" / "east"
     except RuntimeError:
         return None
+
+
+def own_cache(folder: Path | None, otherwise: str) -> Path | None:
+    """The real place of a folder for what is compiled, made for this user alone if it is missing.
+
+    Args:
+        folder: the folder, if there is one.
+        otherwise: what happens where it is not used because others can write there, for a line that says so.
+
+    Returns:
+        None where there is no folder, or it cannot be used, or others can write there.
+    """
+    if folder is None:
+        return None
+    try:
+        make_private(folder)
+        place = folder.resolve(strict=True)
+        problem = distrust_of_folder(place)
+    except OSError:
+        return None
+    if problem:
+        LOG.warning(
+            "nothing that is compiled is kept in %s or taken from it, since %s: %s. Name a folder of your own in the "
+            "environment variable EAST_CACHE_DIR.",
+            folder,
+            problem,
+            otherwise,
+        )
+        return None
+    return place
+
+
+def folder_of_process() -> Path:
+    """A new folder for this user alone, which is removed when the process ends."""
+    folder = Path(tempfile.mkdtemp(prefix="east-")).resolve()
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
@@ -13,6 +13,7 @@ from east.reproducibility import Reproducibility, weakest
 from east.training.assembly import Training
 from east.training.describe import engine_of_run
 from east.training.hooks import Ending, Hook
+from east.training.journal import Beginning, now_text
 from east.training.provenance import Origin, device_name
 from east.training.records import EpochRecord, TimingRecord, UpdateRecord, as_dicts
 
@@ -38,13 +39,15 @@ class AttemptRecord:
         attempt: which one, counted from 1.
         first_step: the first optimizer step that it did, counted from 1.
         last_step: the last one, as far as a checkpoint holds it; less than the first where it only evaluated.
+        started: when it began, in UTC.
+        ended: when what it had done was last saved.
         choice: the engine that was made: `auto`, `sparse` or `dense`.
         engine: what executed, see `Executed`; so are the next five.
         threads: CPU threads of PyTorch.
         device: name of the processor or GPU.
         platform: system and processor architecture.
         versions: of Python, this package, and the libraries that compute.
-        commit: of the checkout that the code was read from, where it was one.
+        commit: of the checkout that the code was read from, where it was one; so are the next two, see `Origin`.
         code_digest: of the code that decides numbers.
         dataset_digest: of the prepared data set.
     """
@@ -66,15 +69,20 @@ class AttemptRecord:
     commit: str | None
     code_digest: str
     dataset_digest: str | None
+    changes: tuple[str, ...] = ()
+    checkout: str = ""
+    started: str = ""
+    ended: str = ""
 
     @classmethod
     def load(cls, saved: Mapping[str, Any]) -> Self:
         """What `as_dict` gave."""
-        return cls(**{**saved, "reproducibility": Reproducibility(saved["reproducibility"])})
+        reproducibility, changes = Reproducibility(saved["reproducibility"]), tuple(saved.get("changes", ()))
+        return cls(**{**saved, "reproducibility": reproducibility, "changes": changes})
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON and checkpoints."""
-        return asdict(self) | {"reproducibility": str(self.reproducibility)}
+        return asdict(self) | {"reproducibility": str(self.reproducibility), "changes": list(self.changes)}
 
 
 def class_of_data(dataset: str) -> Reproducibility:
@@ -122,6 +130,15 @@ class AttemptLog(Hook):
         records: of the attempts that computed something.
         timing: seconds that each spent on each epoch.
         runs_per_device: the most trainings that may have shared a device in any attempt.
+
+    Args:
+        origin: the program of this process.
+        device: where it computes.
+        threads: CPU threads of PyTorch.
+        runs_per_device: trainings that may share the device.
+        state: what the last checkpoint has of earlier attempts.
+        begun: all attempts as they began, this one the last; where it is empty, this one begins now.
+        check: called after the first step, when all code that it takes is in memory.
     """
 
     def __init__(
@@ -131,12 +148,18 @@ class AttemptLog(Hook):
         threads: int,
         runs_per_device: int,
         state: Mapping[str, Any] | None = None,
+        *,
+        begun: Sequence[Beginning] = (),
+        check: Callable[[], None] = lambda: None,
     ) -> None:
-        self._origin, self._threads = origin, threads
+        self._origin, self._threads, self._begun, self._check = origin, threads, tuple(begun), check
         self.device = device
         self._has_computed = False
         self._epoch_started = 0.0
         self.attempt = 1 if state is None else state["attempt"] + 1
+        self._started = now_text()
+        if begun:
+            self.attempt, self._started = begun[-1].attempt, begun[-1].started
         self.runs_per_device = runs_per_device if state is None else max(runs_per_device, state["runs_per_device"])
         self.records = [] if state is None else [AttemptRecord.load(row) for row in state["attempts"]]
         self.timing = [] if state is None else [TimingRecord(**row) for row in state["timing"]]
@@ -148,6 +171,7 @@ class AttemptLog(Hook):
     def after_step(self, training: Training, update: UpdateRecord | None) -> None:
         """Note the first step."""
         if not self._has_computed:
+            self._check()
             self._note(training, first_step=training.steps_done)
 
     def after_epoch(self, training: Training, record: EpochRecord) -> None:
@@ -171,6 +195,13 @@ class AttemptLog(Hook):
         """Seconds of an epoch over all attempts at it; None where none was spent on it."""
         found = [row.seconds for row in self.timing if row.epoch == epoch]
         return math.fsum(found) if found else None
+
+    def all_attempts(self) -> list[dict[str, Any]]:
+        """The records of all attempts; of one that left nothing, what was known when it began."""
+        done = {record.attempt: record.as_dict() for record in self.records}
+        nothing = dict.fromkeys(("first_step", "last_step"))
+        lost = {one.attempt: one.model_dump(mode="json") | nothing for one in self._begun if one.attempt not in done}
+        return [row for _, row in sorted({**done, **lost}.items())]
 
     def state_dict(self) -> dict[str, Any]:
         """What the next attempt goes on from."""
@@ -201,5 +232,7 @@ class AttemptLog(Hook):
                 device=device_name(self.device),
                 **vars(self._origin),
                 dataset_digest=training.data.digest,
+                started=self._started,
+                ended=now_text(),
             )
         )

@@ -35,6 +35,7 @@ UPDATES = FILES[UpdateRecord]
 TRACE = FILES[TraceRecord]
 TIMING = FILES[TimingRecord]
 WEIGHTS = "weights.safetensors"
+ATTEMPTS = "attempts.json"
 LOCK = ".lock"
 CHECKPOINTS = "checkpoint-*.pt"
 """Every checkpoint, see `checkpoint_name`."""
@@ -50,7 +51,7 @@ metadata; its header is the library's, so another version of that may write the 
 has digests of the tensors themselves.
 """
 
-WRITTEN = (*REPEATABLE, TIMING, SUMMARY, KEPT_SUMMARY, STATE, CHECKPOINTS)
+WRITTEN = (*REPEATABLE, TIMING, SUMMARY, KEPT_SUMMARY, STATE, ATTEMPTS, CHECKPOINTS)
 """What a trainer writes here, checkpoints as a pattern."""
 
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)(-\d+)?\.pt")

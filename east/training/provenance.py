@@ -4,7 +4,7 @@ import ast
 import hashlib
 import platform
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
@@ -12,8 +12,9 @@ from pathlib import Path
 
 import torch
 
-from east.checkout import CODE, PACKAGE, commit
+from east.checkout import CODE, PACKAGE, look_up, sources
 from east.engine.machine import processor_name
+from east.errors import EastError
 from east.version import __version__
 
 NUMERIC_ROOT = "training/loop.py"
@@ -23,24 +24,77 @@ NUMERIC_BESIDE = ("training/run.py", "training/checkpoint.py")
 """And what takes numbers to files and back. What these import besides only shows them, or keeps them apart."""
 
 
+MOST_CHANGES = 20
+"""Files that are not as committed, of which a record names no more."""
+
+
 @dataclass(frozen=True)
 class Origin:
-    """The program that a process runs. It is read when the process begins, as its files may change later."""
+    """The program that a process runs. It is read when the process begins, as its files may change later.
+
+    Attributes:
+        commit: of the checkout, with `+changes` if anything there is not as committed; None where none is known.
+        changes: the files that are not, the first of them.
+        checkout: why no commit is known, in words; empty where one is.
+        code_digest: of the code that decides numbers.
+        versions: of Python, this package, and the libraries that compute.
+        platform: system and processor architecture.
+    """
 
     commit: str | None
+    changes: tuple[str, ...]
+    checkout: str
     code_digest: str
     versions: dict[str, str]
     platform: str
 
     @classmethod
-    def of_this_process(cls) -> "Origin":
-        """That of the program whose modules this process has just imported."""
+    def of_this_process(cls, began: Mapping[str, str] | None = None) -> "Origin":
+        """That of the program whose modules this process has just imported.
+
+        Args:
+            began: what the sources were before the first of these was imported (`east.checkout.sources`), so that the
+                digest is one of what is in memory; None where nobody looked.
+
+        Raises:
+            EastError: a source that decides numbers has changed since.
+        """
         versions = {name: metadata.version(name) for name in ("torch", "numpy")}
+        found, digest = look_up(), code_digest()
+        refuse_changes(began)
         return cls(
-            commit=commit(),
-            code_digest=code_digest(),
+            commit=found.label,
+            changes=tuple(name.encode(errors="backslashreplace").decode() for name in found.changes[:MOST_CHANGES]),
+            checkout=found.note,
+            code_digest=digest,
             versions={"python": platform.python_version()} | versions | {"east": __version__},
             platform=platform.platform(),
+        )
+
+
+def refuse_changes(began: Mapping[str, str] | None, package: Path = PACKAGE) -> None:
+    """Make sure that the code that decides numbers is what it was when this process began.
+
+    Modules are imported one by one, some of them late, and kernels are compiled later still. A source that changes
+    meanwhile would leave a mixture in memory, of which no digest of files says anything. What Python cannot tell apart
+    stays unseen here too: a file that was exchanged and put back, or one of the same length and second as the one that
+    its compiled form in `__pycache__` was made from.
+
+    Args:
+        began: what all sources were then (`east.checkout.sources`); nothing is compared without.
+        package: the package's folder.
+
+    Raises:
+        EastError: one has changed.
+    """
+    if began is None:
+        return
+    now, deciding = sources(package), {file.relative_to(package).as_posix() for file in numeric_sources(package)}
+    changed = sorted(name for name in deciding if now.get(name) != began.get(name))
+    if changed:
+        raise EastError(
+            f"{package / changed[0]} was changed while this training began, so nobody could say which code trained it. "
+            "Nothing is lost: start it again."
         )
 
 
@@ -54,7 +108,8 @@ def code_digest(package: Path = PACKAGE) -> str:
     return digest.hexdigest()[:16]
 
 
-def numeric_sources(package: Path) -> list[Path]:
+@cache
+def numeric_sources(package: Path) -> tuple[Path, ...]:
     """The sources that decide a run's numbers, found by following imports; compiled kernels among them."""
     found: set[Path] = set()
     waiting = [package / NUMERIC_ROOT]
@@ -65,7 +120,7 @@ def numeric_sources(package: Path) -> list[Path]:
             waiting += _imported(file, package)
     beside = [package / name for name in NUMERIC_BESIDE]
     kernels = [file for file in package.rglob("*") if file.suffix in CODE and file.suffix != ".py"]
-    return sorted({*found, *beside, *kernels})
+    return tuple(sorted({*found, *beside, *kernels}))
 
 
 def device_name(device: torch.device) -> str:

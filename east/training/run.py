@@ -4,12 +4,14 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save as save_tensors
 
+from east.checkout import sources
 from east.config.run import RunSpec
 from east.data.open import open_dataset
 from east.files import write_atomically
@@ -22,6 +24,7 @@ from east.training.captured import choose_step
 from east.training.checkpoint import Checkpoints
 from east.training.device import choose_device, keep_freed_memory, peak_memory_mb
 from east.training.folder import (
+    ATTEMPTS,
     METRICS,
     RUN,
     TIMING,
@@ -35,8 +38,9 @@ from east.training.folder import (
     write_summary,
 )
 from east.training.hooks import Ending, Hook
+from east.training.journal import Beginning, attempts_begun, note_beginning, now_text
 from east.training.loop import run_loop
-from east.training.provenance import Origin, device_name
+from east.training.provenance import Origin, device_name, refuse_changes
 from east.training.records import (
     EpochRecord,
     RunSummary,
@@ -75,18 +79,34 @@ class Resources:
     step: str = "auto"
 
 
-def train(spec: RunSpec, folder: Path, resources: Resources, hooks: Sequence[Hook] = ()) -> RunSummary:
+def train(
+    spec: RunSpec,
+    folder: Path,
+    resources: Resources,
+    hooks: Sequence[Hook] = (),
+    *,
+    began: Mapping[str, str] | None = None,
+) -> RunSummary:
     """Train a run in its folder and return its summary; resume it if the folder holds a checkpoint of the same run.
 
     The folder gets run.json, state.json, metrics.csv, updates.csv, trace.csv, timing.csv, weights.safetensors and,
     last, summary.json. The hooks are called after those that write these files.
 
+    Args:
+        spec: the run.
+        folder: where its files go.
+        resources: where and how it executes.
+        hooks: called at each moment of the loop.
+        began: `east.checkout.sources` as they were before this process imported what computes; now, if it is None.
+
     Raises:
-        EastError: the device or data are not there, or the network cannot hold the density.
+        EastError: the device or data are not there, or the network cannot hold the density, or the code has changed
+            since the process began.
         SystemExit: a hook stopped the training, which is as it was then in a checkpoint.
     """
     # Before this process waits for anything: it goes on with the modules that it has imported.
-    origin = Origin.of_this_process()
+    began = sources() if began is None else began
+    origin = Origin.of_this_process(began)
     with locked(folder):
         discard_temporaries(folder)
         summary = finished_summary(folder, spec.fingerprint)
@@ -100,8 +120,9 @@ def train(spec: RunSpec, folder: Path, resources: Resources, hooks: Sequence[Hoo
                 runs_per_device=resources.runs_per_device,
             )
             with state.failures_noted():
-                summary = _train(spec, folder, resources, origin, state, hooks)
+                summary = _train(spec, folder, resources, origin, began, state, hooks)
         Checkpoints(folder, spec.fingerprint).clear()
+        (folder / ATTEMPTS).unlink(missing_ok=True)
         return summary
 
 
@@ -126,15 +147,40 @@ def open_and_begin(
 
 
 def _train(
-    spec: RunSpec, folder: Path, resources: Resources, origin: Origin, state: StateFile, hooks: Sequence[Hook]
+    spec: RunSpec,
+    folder: Path,
+    resources: Resources,
+    origin: Origin,
+    began: Mapping[str, str],
+    state: StateFile,
+    hooks: Sequence[Hook],
 ) -> RunSummary:
     torch.set_num_threads(resources.threads)
     keep_freed_memory()
     device = choose_device(resources.device)
     checkpoints = Checkpoints(folder, spec.fingerprint)
     saved = checkpoints.load_latest()
+    earlier = attempts_begun(folder, spec.fingerprint)
+    beginning = Beginning(
+        attempt=1 + max([*(one.attempt for one in earlier), 0 if saved is None else saved["attempt"]]),
+        started=now_text(),
+        choice=resources.engine,
+        threads=resources.threads,
+        device=device_name(device),
+        **vars(origin),
+    )
+    begun = (*earlier, beginning)
+    note_beginning(folder, spec.fingerprint, begun)
     training = open_and_begin(spec, resources, device, saved)
-    attempts = AttemptLog(origin, device, resources.threads, resources.runs_per_device, saved)
+    attempts = AttemptLog(
+        origin,
+        device,
+        resources.threads,
+        resources.runs_per_device,
+        saved,
+        begun=begun,
+        check=partial(refuse_changes, began),
+    )
     tracing = Tracing() if saved is None else Tracing([TraceRecord(**row) for row in saved["trace"]])
     state.write(device=device_name(device))
     files = RunFiles(checkpoints, attempts, tracing, state)
@@ -250,7 +296,7 @@ def summary_of(training: Training, attempts: AttemptLog, folder: Path, files: Ma
         versions=dict(ran.versions),
         device=ran.device,
         platform=ran.platform,
-        attempt_records=[record.as_dict() for record in attempts.records],
+        attempt_records=attempts.all_attempts(),
         files=dict(sorted(files.items())),
     )
 

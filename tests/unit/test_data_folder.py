@@ -1,12 +1,18 @@
 import os
+import struct
+import zlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.datasets import ImageFolder
 
 from east.config.run import DatasetSpec
-from east.data.folder import CenterView, FolderBatches, RandomView, list_images
+from east.data.catalog import DATASETS
+from east.data.folder import CenterView, FolderBatches, RandomView, read_image
+from east.data.listing import list_images, scan_folder
 from east.data.manifest import FolderManifest, read_manifest
 from east.data.open import open_dataset
 from east.data.prepare import prepare
@@ -54,7 +60,7 @@ def thousand(tmp_path_factory):
 
 
 def training(folder, *, workers=0, seed=5, **changes):
-    _, samples = list_images(folder, "train")
+    samples = list_images(folder, "train").samples
     settings = {"batch_size": 2, "order_seed": seed} | changes
     return FolderBatches(
         samples, RandomView(seed, "augment", True), device=CPU, mean=MEAN, std=STD, workers=workers, **settings
@@ -124,7 +130,7 @@ def test_center_view_scales_the_short_side_to_256_and_cuts_the_middle():
 
 
 def test_evaluation_keeps_the_order_and_normalizes(folder):
-    _, samples = list_images(folder, "val")
+    samples = list_images(folder, "val").samples
     test = FolderBatches(samples, CenterView(), device=CPU, mean=MEAN, std=STD, batch_size=2, workers=0)
     shown = list(test.epoch(0))
     assert len(test) == 2
@@ -172,12 +178,150 @@ def test_imagenet_without_a_folder_is_refused(tmp_path):
         prepare("imagenet", tmp_path)
 
 
+@pytest.fixture
+def two_classes(monkeypatch, tmp_path):
+    """A folder of two classes with two training images and one of validation each, as the catalogue has them."""
+    few = {"num_classes": 2, "train_images": 4, "test_images": 2, "train_per_class": (1, 3), "test_per_class": (1, 1)}
+    monkeypatch.setitem(DATASETS, "imagenet", replace(DATASETS["imagenet"], **few))
+    for name in ("train/a/1.png", "train/a/2.JPEG", "train/b/1.png", "train/b/2.png", "val/a/1.png", "val/b/1.png"):
+        path = tmp_path / "two classes" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"any")
+    return tmp_path / "two classes"
+
+
+def test_images_are_listed_as_torchvision_lists_them(two_classes, folder):
+    (two_classes / "train" / "a" / "notes.txt").touch()
+    (two_classes / "train" / "._a").touch()
+    for place in (two_classes, folder):
+        found, expected = list_images(place, "train"), ImageFolder(str(place / "train"))
+        assert (found.classes, found.samples) == (expected.classes, expected.samples)
+    assert scan_folder("imagenet", two_classes).train_counts == (2, 2)
+
+
+def link(target):
+    return lambda path: path.symlink_to(target)
+
+
+def write(content):
+    return lambda path: path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "words"),
+    [
+        ("train/a/loop", link(".."), "loop"),
+        ("train/a/more", os.mkdir, "more"),
+        ("train/a/3.png", link("nowhere"), r"3\.png is a link that leads nowhere"),
+        ("train/a/3.png", link("3.png"), r"3\.png is a link that leads nowhere"),
+        ("train/a/3.png", link("/etc/passwd"), r"3\.png is a link out of its folder"),
+        ("train/a/3.png", link("../../val/a/1.png"), r"3\.png is a link out of its folder"),
+        ("train/a/3.png", os.mkfifo, "not an ordinary file"),
+        ("train/a/3.png", os.mkdir, r"3\.png"),
+        ("train/a/._1.png", write(b"any"), "find '.*two classes'/ -name"),
+        (b"train/a/\xff.png", write(b"any"), "UTF-8"),
+        ("train/a/3.png", write(b""), "empty"),
+        ("train/b/3.png", write(b"any"), "5 images.* 4"),
+        ("val/b/2.png", write(b"any"), "example 'b' with 2, not 1"),
+        ("train/c", link("a"), "link, 'c'"),
+        ("train/c", link("c"), "link, 'c'"),
+    ],
+)
+def test_what_is_no_image_of_the_class_is_refused_by_name(two_classes, name, make, words):
+    if "empty" in words:
+        (two_classes / "train/a/1.png").unlink()
+    make(two_classes / os.fsdecode(name))
+    with pytest.raises(EastError, match=words) as caught:
+        scan_folder("imagenet", two_classes)
+    str(caught.value).encode()
+
+
+def test_a_folder_that_lacks_images_is_refused_with_an_example(two_classes):
+    (two_classes / "train/a/1.png").unlink()
+    with pytest.raises(EastError, match=r"train has 3 images, but ImageNet has 4"):
+        scan_folder("imagenet", two_classes)
+    (two_classes / "train/b/3.png").write_bytes(b"any")
+    scan_folder("imagenet", two_classes)
+    (two_classes / "train/b/4.png").write_bytes(b"any")
+    (two_classes / "train/a/2.JPEG").rename(two_classes / "train/b/5.png")
+    with pytest.raises(EastError, match="no images"):
+        scan_folder("imagenet", two_classes)
+
+
+def test_training_and_validation_images_may_lie_elsewhere_but_not_in_one_place(two_classes):
+    (two_classes / "train").rename(two_classes.parent / "elsewhere")
+    (two_classes / "train").symlink_to("../elsewhere")
+    (two_classes / "train/a/2.JPEG").unlink()
+    (two_classes / "train/a/2.JPEG").symlink_to("1.png")
+    scan_folder("imagenet", two_classes)
+    (two_classes / "train").unlink()
+    for target in ("val", "."):
+        (two_classes / "train").symlink_to(target)
+        with pytest.raises(EastError, match=r"one folder"):
+            scan_folder("imagenet", two_classes)
+        (two_classes / "train").unlink()
+
+
+def test_a_true_imagenet_is_told_from_a_subset(tmp_path):
+    for number in range(100):
+        for part in ("train", "val"):
+            place = tmp_path / part / f"n{number}"
+            place.mkdir(parents=True)
+            (place / "1.JPEG").write_bytes(b"any")
+    with pytest.raises(EastError, match=r"ImageNet-100.*catalog\.py"):
+        scan_folder("imagenet", tmp_path)
+
+
+def saved(change):
+    def save(path):
+        change(picture(20, 20, seed=1)).save(path)
+
+    return save
+
+
+def huge(path):
+    """A PNG that says that it is 20,000 pixels wide and high."""
+    saved(lambda image: image)(path)
+    content = bytearray(path.read_bytes())
+    content[16:24] = struct.pack(">II", 20_000, 20_000)
+    content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (huge, "too many pixels"),
+        (saved(lambda image: Image.fromarray(np.full((9, 9), 40_000, dtype=np.uint16))), "eight bits"),
+        (lambda path: picture(9, 9, seed=1).save(path, format="EPS"), "cannot be read"),
+        (lambda path: path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"), "cannot be read"),
+        (lambda path: path.write_bytes(b""), "cannot be read"),
+        (os.mkfifo, "not an ordinary file"),
+        (link("/dev/zero"), "not an ordinary file"),
+    ],
+)
+def test_images_that_would_be_misread_or_never_end_are_refused(tmp_path, monkeypatch, make, words):
+    monkeypatch.setenv("PATH", "")
+    make(tmp_path / "image.png")
+    with pytest.raises(EastError, match=words) as caught:
+        read_image(tmp_path / "image.png")
+    assert "image.png" in str(caught.value)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA"])
+def test_images_of_eight_bits_are_read_whatever_their_colours(tmp_path, mode):
+    picture(9, 9, seed=1).convert(mode).save(tmp_path / "image.png")
+    assert read_image(tmp_path / "image.png").mode == "RGB"
+
+
 def imagenet_spec(**changes):
     settings = {"name": "imagenet", "margin": 0, "validation": 0, "augment_validation": False}
     return DatasetSpec(**(DIGITS | settings | changes))
 
 
-def test_imagenet_is_described_opened_and_checked(tmp_path, thousand):
+def test_imagenet_is_described_opened_and_checked(tmp_path, thousand, monkeypatch):
+    few = {"train_images": 1000, "test_images": 1000, "train_per_class": None, "test_per_class": None}
+    monkeypatch.setitem(DATASETS, "imagenet", replace(DATASETS["imagenet"], **few))
     path = prepare("imagenet", tmp_path, folder=thousand)
     manifest = read_manifest(FolderManifest, "imagenet", tmp_path)
     assert manifest.classes[:2] == ("n0000", "n0001")

@@ -1,10 +1,11 @@
 import json
-from pathlib import Path
+import os
 
 import pytest
 import torch
 
 from east.data.images import load_images
+from east.data.manifest import ImagesManifest, read_manifest
 from east.data.open import split_indices
 from east.data.prepare import prepare
 from east.errors import EastError
@@ -29,6 +30,14 @@ def fact_changed(**facts):
         ("images.safetensors", last_byte_changed, "snakemake"),
         ("images.safetensors", lambda content: content[:-1], ""),
         ("images.safetensors", None, ""),
+        ("images.safetensors", os.mkfifo, "not an ordinary file"),
+        ("images.safetensors", lambda content: content + bytes(2**21), "bytes"),
+        ("manifest.json", os.mkfifo, "not an ordinary file"),
+        ("manifest.json", lambda content: b"[" * 100_000, ""),
+        ("manifest.json", fact_changed(shapes={}), ""),
+        ("manifest.json", fact_changed(checksum=None, num_classes=9), "9 classes"),
+        ("manifest.json", fact_changed(checksum=None, std=[0.1, 0.2, 0.0]), "positive"),
+        ("manifest.json", fact_changed(sources=[]), ""),
         ("manifest.json", None, "Digits"),
         ("manifest.json", lambda content: content[:50], ""),
         ("manifest.json", fact_changed(dataset="digit_pairs"), "digit_pairs"),
@@ -42,21 +51,35 @@ def test_files_that_are_damaged_or_missing_are_refused_by_name(digits, name, cha
     path = digits / name
     content = path.read_bytes()
     path.unlink()
-    if change is not None:
+    if change is os.mkfifo:
+        os.mkfifo(path)
+    elif change is not None:
         path.write_bytes(change(content))
     with pytest.raises(EastError) as caught:
         load_images("digits", digits.parent)
     assert all(part in str(caught.value) for part in (str(digits), name, message))
 
 
-def test_images_are_mapped_not_read(digits):
-    maps = Path("/proc/self/maps")
-    if not maps.exists():
-        pytest.skip("only Linux lists memory maps")
+def test_every_bit_of_a_manifest_is_covered(digits):
+    path = digits / "manifest.json"
+    content, whole = path.read_bytes(), read_manifest(ImagesManifest, "digits", digits.parent)
+    for position in range(0, len(content), 7):
+        path.write_bytes(content[:position] + bytes([content[position] ^ 1 << position % 8]) + content[position + 1 :])
+        try:
+            manifest = read_manifest(ImagesManifest, "digits", digits.parent)
+        except EastError:
+            continue
+        assert manifest == whole, "a space may become another one"
+
+
+def test_images_are_read_so_that_nobody_can_take_them_away(digits):
+    """Of a mapped file, a process that reads what another has cut off is killed."""
     data = load_images("digits", digits.parent)
-    assert str(digits / "images.safetensors") in maps.read_text()
+    before = data.train_images.clone()
+    with (digits / "images.safetensors").open("r+b") as stream:
+        stream.truncate(0)
+    assert torch.equal(data.train_images, before)
     data.train_images.zero_()
-    assert load_images("digits", digits.parent).train_images.any(), "changes must not reach the file"
 
 
 def test_last_holds_out_the_last_images():

@@ -37,11 +37,11 @@ from east.errors import EastError
 LABEL_KEYS = {CIFAR10: "labels", CIFAR100: "fine_labels"}
 
 
-def batch(base, count, classes, seed):
-    """A pickled CIFAR batch and what it holds: images [N, 3, 32, 32] and labels."""
+def batch(base, count, seed):
+    """A pickled CIFAR batch with an image of each class, and what it holds: images [N, 3, 32, 32] and labels."""
     random = np.random.default_rng(seed)
     images = random.integers(0, 256, (count, 3072), dtype=np.uint8)
-    labels = random.integers(0, classes, count).tolist()
+    labels = random.permutation(count).tolist()
     return pickle.dumps({"data": images, LABEL_KEYS[base]: labels}, protocol=2), images.reshape(-1, 3, 32, 32), labels
 
 
@@ -52,7 +52,7 @@ def archive(folder, base, *, extra=(), damage=lambda content: content):
     classes = 10 if base is CIFAR10 else 100
     for part, names in (("train", base.train_list), ("test", base.test_list)):
         for name, _ in names:
-            content, images, labels = batch(base, 6, classes, seed=len(files))
+            content, images, labels = batch(base, classes, seed=len(files))
             files[name] = content
             parts[part].append((images, labels))
     names_key = base.meta["key"]
@@ -83,6 +83,14 @@ def archive(folder, base, *, extra=(), damage=lambda content: content):
         },
     )
     return cls, parts
+
+
+@pytest.fixture(autouse=True)
+def small_catalogue(monkeypatch):
+    """A catalogue in which CIFAR has the images of these archives only."""
+    for name, train in (("cifar10", 50), ("cifar100", 100)):
+        info = DATASETS[name]
+        monkeypatch.setitem(DATASETS, name, replace(info, train_images=train, test_images=info.num_classes))
 
 
 def joined(parts):
@@ -211,6 +219,83 @@ def test_member_that_leads_out_of_the_folder_is_refused(tmp_path):
     assert not (tmp_path / "cifar10" / "manifest.json").exists()
 
 
+def test_an_archive_with_the_right_md5_and_another_sha256_is_refused(tmp_path):
+    cls, _ = archive(tmp_path, CIFAR10)
+    right = hashlib.sha256((tmp_path / CIFAR10.filename).read_bytes()).hexdigest()
+    assert read_cifar(cls, tmp_path, right).sources[0].sha256 == right
+    with pytest.raises(EastError, match="sha256"):
+        read_cifar(cls, tmp_path, "0" * 64)
+
+
+@pytest.mark.parametrize("base", [CIFAR10, CIFAR100])
+def test_an_archive_that_is_unpacked_already_is_read_without_a_download(tmp_path, base):
+    cls, parts = archive(tmp_path, base)
+    cls.url = "http://nowhere.invalid"
+    with tarfile.open(tmp_path / base.filename) as tar:
+        tar.extractall(tmp_path, filter="data")
+    (tmp_path / base.filename).unlink()
+    found = read_cifar(cls, tmp_path)
+    assert torch.equal(found.test_images, joined(parts["test"])[0])
+    assert [source.name for source in found.sources] == [name for name, _ in base.train_list + base.test_list]
+
+    member = tmp_path / base.base_folder / base.test_list[0][0]
+    member.write_bytes(member.read_bytes()[:-1] + b"?")
+    with pytest.raises(EastError, match=str(member)):
+        read_cifar(cls, tmp_path)
+    member.unlink()
+    os.mkfifo(member)
+    with pytest.raises(EastError, match=str(member)):
+        read_cifar(cls, tmp_path)
+
+
+def test_an_archive_that_is_no_file_is_refused_at_once(tmp_path):
+    cls, _ = archive(tmp_path, CIFAR10)
+    path = tmp_path / CIFAR10.filename
+    for make in (os.mkfifo, Path.mkdir, lambda path: path.symlink_to("/dev/zero")):
+        path.unlink()
+        make(path)
+        with pytest.raises(EastError, match=str(path)):
+            read_cifar(cls, tmp_path)
+        if path.is_dir():
+            path.rmdir()
+            path.touch()
+
+
+@pytest.mark.parametrize("bomb", ["a member", "the whole"])
+def test_what_unpacks_to_more_than_an_archive_holds_is_refused(tmp_path, monkeypatch, bomb):
+    extra = [("zeros", bytes(2**22))] if bomb == "the whole" else []
+    cls, _ = archive(tmp_path, CIFAR10, extra=extra)
+    monkeypatch.setattr("east.data.cifar.UNPACKED_BYTES" if extra else "east.data.cifar.MEMBER_BYTES", 2**12)
+    with pytest.raises(EastError, match=CIFAR10.filename):
+        read_cifar(cls, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda s: {"train_labels": s.train_labels - 1}, "from -1 to 8"),
+        (lambda s: {"test_labels": s.test_labels + 1}, "from 1 to 10"),
+        (lambda s: {"train_labels": s.train_labels.clamp(max=8)}, "9 classes"),
+        (lambda s: {"train_labels": s.train_labels.int()}, "int32"),
+        (lambda s: {"train_images": s.train_images[1:], "train_labels": s.train_labels[1:]}, "1437"),
+        (lambda s: {"test_images": s.test_images[:, :1]}, "359 x 1 x 12 x 12"),
+    ],
+)
+def test_images_that_are_not_those_of_the_catalogue_are_neither_stored_nor_opened(tmp_path, monkeypatch, change, words):
+    """Not even where every digest agrees."""
+    source = read_digits()
+    monkeypatch.setitem(DATASETS, "digits", replace(DATASETS["digits"], digest=None))
+    source = replace(source, **change(source))
+    with pytest.raises(EastError, match=f"Digits.*{words}"):
+        store_images("digits", tmp_path, lambda: source)
+    with monkeypatch.context() as before:
+        before.setattr("east.data.prepare.wrong_images", lambda *_: "")
+        before.setattr("east.data.prepare.load_images", lambda *_: False)
+        store_images("digits", tmp_path, lambda: source)
+    with pytest.raises(EastError, match=r"snakemake"):
+        load_images("digits", tmp_path)
+
+
 def test_prepared_data_are_left_alone_and_damaged_data_are_made_again(tmp_path):
     calls = []
 
@@ -246,20 +331,24 @@ def test_failed_preparation_leaves_no_manifest_beside_the_old_tensor_file(tmp_pa
         load_images("digits", tmp_path)
 
 
-def test_two_processes_that_prepare_at_once_build_once(tmp_path):
+def test_two_processes_that_prepare_at_once_build_once(tmp_path, monkeypatch):
     log = tmp_path / "builds"
     script = (
         "import sys, time\n"
+        "from dataclasses import replace\n"
         "from pathlib import Path\n"
         "import torch\n"
+        "from east.data.catalog import DATASETS\n"
         "from east.data.prepare import store_images\n"
         "from east.data.source import SourceImages\n"
         "home, name = Path(sys.argv[1]), sys.argv[2]\n"
+        "size = {'train_images': 10, 'test_images': 10, 'image_shape': (3, 16, 16)}\n"
+        "DATASETS['cifar10'] = replace(DATASETS['cifar10'], **size)\n"
         "def read():\n"
         "    with (home / 'builds').open('a') as log: log.write(name)\n"
         "    time.sleep(0.5)\n"
-        "    images, labels = torch.ones(2, 3, 16, 16, dtype=torch.uint8), torch.tensor([1, 2])\n"
-        "    return SourceImages(images, labels, images + 1, labels + 1, ())\n"
+        "    images, labels = torch.ones(10, 3, 16, 16, dtype=torch.uint8), torch.arange(10)\n"
+        "    return SourceImages(images, labels, images + 1, labels.clone(), ())\n"
         "(home / name).touch()\n"
         "while len(list(home.glob('ready*'))) < 2: time.sleep(0.01)\n"
         "store_images('cifar10', home / 'data', read)\n"
@@ -270,7 +359,9 @@ def test_two_processes_that_prepare_at_once_build_once(tmp_path):
     ]
     assert [job.wait(60) for job in jobs] == [0, 0]
     assert log.read_text() in ("ready1", "ready2")
-    assert load_images("cifar10", tmp_path / "data").train_labels.tolist() == [1, 2]
+    size = {"train_images": 10, "test_images": 10, "image_shape": (3, 16, 16)}
+    monkeypatch.setitem(DATASETS, "cifar10", replace(DATASETS["cifar10"], **size))
+    assert load_images("cifar10", tmp_path / "data").train_labels.tolist() == list(range(10))
 
 
 @pytest.mark.parametrize("dataset", ["digits", "digit_pairs"])

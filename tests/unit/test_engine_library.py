@@ -1,6 +1,7 @@
 """Compiling and loading the kernels, with tiny sources in place of the real ones."""
 
 import dataclasses
+import os
 import re
 import subprocess
 import sys
@@ -113,6 +114,32 @@ def test_a_cache_that_cannot_be_written_is_done_without(sources, tmp_path, toolc
     kernels = library.build(sources, tmp_path / "file" / "cache", toolchain)
     assert kernels.library.answer() == 42
     assert library.build(sources, None, toolchain).library.answer() == 42
+
+
+def test_a_library_that_another_user_planted_is_never_loaded(sources, tmp_path, toolchain):
+    """Others could write to the file, or to its folder."""
+    name = library.build(sources, tmp_path / "elsewhere", toolchain).path.name
+    (sources / "evil.cpp").write_text(
+        f'#include <fstream>\nstatic bool ran = !std::ofstream("{tmp_path}/ran").fail();\n'
+    )
+    planted = library._compile(sources, None, toolchain)
+    (sources / "evil.cpp").unlink()
+    for place, mode in (("cache1", 0o777), (f"cache2/{name}", 0o666)):
+        path = tmp_path / place.split("/")[0] / name
+        path.parent.mkdir(mode=0o700)
+        path.write_bytes(planted)
+        (tmp_path / place).chmod(mode)
+        assert library.build(sources, path.parent, toolchain).library.answer() == 42
+        assert not (tmp_path / "ran").exists()
+
+
+def test_what_a_group_may_write_to_by_the_user_s_wish_stays_the_user_s_alone_here(sources, tmp_path, toolchain):
+    before = os.umask(0o002)
+    try:
+        path = library.build(sources, tmp_path / "cache", toolchain).path
+    finally:
+        os.umask(before)
+    assert not (path.stat().st_mode | path.parent.stat().st_mode) & 0o022
 
 
 def test_two_processes_may_build_at_once(sources, tmp_path):

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from hashlib import md5, sha256
 from importlib import metadata
 from pathlib import Path
 
@@ -345,6 +346,11 @@ def change_a_byte(folder):
     file.write_bytes(content)
 
 
+def make_a_pipe(folder):
+    (folder / "images.safetensors").unlink()
+    os.mkfifo(folder / "images.safetensors")
+
+
 @pytest.mark.parametrize(
     ("damage", "thorough", "level"),
     [
@@ -355,6 +361,7 @@ def change_a_byte(folder):
         (change_a_byte, True, "error"),
         (lambda folder: (folder / "images.safetensors").unlink(), False, "error"),
         (lambda folder: (folder / "manifest.json").write_text("{}"), False, "error"),
+        (make_a_pipe, False, "error"),
     ],
 )
 def test_prepared_data_are_fine_until_a_byte_is_lost_or_changed(digits, surroundings, damage, thorough, level):
@@ -365,16 +372,27 @@ def test_prepared_data_are_fine_until_a_byte_is_lost_or_changed(digits, surround
 
 @pytest.mark.parametrize(
     ("content", "thorough", "level"),
-    [(None, False, "note"), (b"<html>", False, "error"), (b"\x1f\x8b", False, "ok"), (b"\x1f\x8b", True, "error")],
+    [(None, False, "note"), (b"<html>", False, "error"), (b"\x1f\x8b", False, "error"), (b"whole", False, "ok")],
 )
-def test_an_archive_is_looked_at_before_it_is_needed(surroundings, tmp_path, content, thorough, level):
-    archive = {"file": "archive.gz", "md5": "d41d8cd98f00b204e9800998ecf8427e", "url": "https://host.org/c"}
+def test_an_archive_is_looked_at_before_it_is_needed(surroundings, tmp_path, monkeypatch, content, thorough, level):
+    monkeypatch.setitem(data.SHA256, "cifar10", sha256(b"whole").hexdigest())
+    whole = md5(b"whole").hexdigest()
+    archive = {"file": "archive.gz", "md5": whole, "url": "https://host.org/c", "folder": "unpacked"}
+    archive["members"] = {"one": whole, "two": whole}
     if content is not None:
         write(tmp_path / "data/raw/archive.gz", "").write_bytes(content)
-    facts = {"torchvision": {"archives": {"cifar10": archive, "cifar100": archive | {"file": "other"}}}}
+    facts = {"torchvision": {"archives": {"cifar10": archive, "cifar100": archive | {"file": "other", "folder": "x"}}}}
     first, second = data.datasets(surroundings(PAPER, facts=facts, thorough=thorough))
     assert (first.level, second.level) == (level, "note")
     assert "host.org" in second.found
+    if content is None:
+        for name in archive["members"]:
+            write(tmp_path / "data/raw/unpacked" / name, "whole")
+        assert next(data.datasets(surroundings(PAPER, facts=facts))).level == "ok"
+        write(tmp_path / "data/raw/unpacked/two", "other")
+        finding = next(data.datasets(surroundings(PAPER, facts=facts)))
+        assert (finding.level, "unpacked/two" in finding.found) == ("error", True)
+        assert finding.fix.startswith("rm -r data/raw/unpacked && ")
 
 
 def imagenet(folder):

@@ -4,11 +4,13 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import datetime
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from east.checkout import Checkout, sources
 from east.config import RunSpec
 from east.errors import EastError
 from east.training import loop, provenance
@@ -16,7 +18,9 @@ from east.training.assembly import initial_model
 from east.training.device import choose_device
 from east.training.folder import REPEATABLE, locked, repeatable_summary
 from east.training.hooks import Hook
+from east.training.journal import attempts_begun
 from east.training.loop import is_finite
+from east.training.provenance import refuse_changes
 from east.training.records import read_summary
 from east.training.run import Resources, train
 
@@ -46,6 +50,16 @@ class AtEpoch(Hook):
     def after_epoch(self, training, record):
         if self.epoch in (None, record.epoch):
             self.act()
+
+
+class AtBatch(Hook):
+    """Does something before every batch."""
+
+    def __init__(self, act):
+        self.act = act
+
+    def before_batch(self, training):
+        self.act()
 
 
 def interrupt():
@@ -125,8 +139,52 @@ def test_an_interrupted_run_resumes_to_the_same_files(finished, tmp_path, tiny_s
     assert repeatable_summary(summary) == repeatable_summary(finished[1])
     # The last attempt at a run that was interrupted after its last epoch computes nothing of it.
     begins = [1] + [6 * epoch + 1 for epoch in epochs if epoch < 4]
-    assert [record["first_step"] for record in summary.attempt_records] == begins
-    assert [record["last_step"] for record in summary.attempt_records] == [first - 1 for first in begins[1:]] + [24]
+    ends, nothing = [first - 1 for first in begins[1:]] + [24], [None] * (epochs == [4])
+    assert [record["first_step"] for record in summary.attempt_records] == begins + nothing
+    assert [record["last_step"] for record in summary.attempt_records] == ends + nothing
+    assert not (tmp_path / "attempts.json").exists()
+
+
+def test_an_attempt_that_was_killed_before_its_first_checkpoint_is_recorded(tmp_path, tiny_spec, resources):
+    """Of another run in the same folder, or a damaged file, nothing is taken."""
+    spec = changed(tiny_spec, training={"epochs": 1, "lr_drop_epochs": []})
+    for _ in range(2):
+        with pytest.raises(Interrupted):
+            train(spec, tmp_path, resources, [AtBatch(interrupt)])
+    journal = (tmp_path / "attempts.json").read_bytes()
+    summary = train(spec, tmp_path, resources)
+    assert [(row["attempt"], row["first_step"]) for row in summary.attempt_records] == [(1, None), (2, None), (3, 1)]
+    assert summary.attempts == 3
+    for row in summary.attempt_records:
+        assert {"started", "commit", "changes", "code_digest", "versions", "device", "choice"} <= row.keys()
+        assert datetime.fromisoformat(row["started"]) <= datetime.fromisoformat(summary.attempt_records[-1]["ended"])
+    assert attempts_begun(tmp_path, spec.fingerprint) == ()
+    (tmp_path / "attempts.json").write_bytes(journal)
+    assert len(attempts_begun(tmp_path, spec.fingerprint)) == 2
+    assert attempts_begun(tmp_path, "another") == ()
+    (tmp_path / "attempts.json").write_bytes(journal[:-9])
+    assert attempts_begun(tmp_path, spec.fingerprint) == ()
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_code_that_changes_while_a_training_begins_is_refused(tmp_path, short_spec, resources, monkeypatch, late):
+    """Before the imports have ended, or before the first step is done."""
+    began = sources()
+    name = next(name for name in began if name.endswith("sparse/masks.py"))
+    if late:
+        edited = began | {name: "other"}
+        hook = AtBatch(lambda: monkeypatch.setattr(provenance, "sources", lambda *_: edited))
+        with pytest.raises(EastError, match=name):
+            train(short_spec, tmp_path, resources, [hook], began=began)
+    else:
+        with pytest.raises(EastError, match=name):
+            train(short_spec, tmp_path, resources, began=began | {name: "other"})
+    assert not list(tmp_path.glob("checkpoint*"))
+
+
+def test_code_that_only_shows_numbers_may_change_while_a_training_begins():
+    began = sources()
+    refuse_changes(began | {name: "other" for name in began if name.startswith("render/")})
 
 
 def test_what_computed_each_part_is_recorded_as_it_was_when_its_process_began(
@@ -136,7 +194,7 @@ def test_what_computed_each_part_is_recorded_as_it_was_when_its_process_began(
     spec = changed(tiny_spec, training={"epochs": 2, "lr_drop_epochs": []})
 
     def edit(text):
-        monkeypatch.setattr(provenance, "commit", lambda: f"commit {text}")
+        monkeypatch.setattr(provenance, "look_up", lambda: Checkout(f"commit {text}"))
         monkeypatch.setattr(provenance, "code_digest", lambda: f"digest {text}")
 
     edit("A")

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 import east
-from east.checkout import commit
+from east.checkout import Checkout, commit, look_up
 from east.training.provenance import code_digest
 
 PACKAGE = Path(east.__file__).parent
@@ -95,6 +95,94 @@ def test_a_repository_that_the_environment_names_is_not_asked(checkout, tmp_path
     monkeypatch.setenv("GIT_DIR", str(tmp_path / "other" / ".git"))
     monkeypatch.setenv("GIT_WORK_TREE", str(tmp_path / "other"))
     assert commit(checkout.package) == checkout.head != other
+
+
+def staged_only(root):
+    """In a repository whose commit has other files."""
+    git(root, "rm", "-q", "-r", "--cached", "east")
+    git(root, "commit", "-qm", "without")
+    git(root, "add", "east")
+
+
+def described_as_another_project(root):
+    (root / "pyproject.toml").write_text("[project]\nname = 'thesis'\n")
+    git(root, "add", "-A")
+    git(root, "commit", "-qm", "mine")
+
+
+def without_a_commit(root):
+    shutil.rmtree(root / ".git")
+    git(root, "init", "-q")
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (staged_only, "another project"),
+        (described_as_another_project, "another project"),
+        (without_a_commit, "no commit"),
+        (lambda root: shutil.rmtree(root / ".git"), "no Git repository"),
+        (lambda root: shutil.rmtree(root / ".git/objects"), ""),
+        (lambda root: (root / ".git/HEAD").write_text("nothing"), ""),
+    ],
+)
+def test_no_commit_is_recorded_but_this_project_s_and_why_is_said(checkout, make, words):
+    make(checkout.root)
+    found = look_up(checkout.package)
+    assert (found.label, words in found.note, found.changes) == (None, bool(found.note), ())
+
+
+def test_why_there_is_no_commit_is_said_of_copies(checkout, tmp_path, monkeypatch):
+    installed = shutil.copytree(checkout.package, tmp_path / "lib" / "site-packages" / "east")
+    assert "installed" in look_up(installed).note
+    inner = shutil.copytree(checkout.package, checkout.root / "unpacked" / "east")
+    assert "another project" in look_up(inner).note
+    monkeypatch.setenv("PATH", "")
+    assert "no command git" in look_up(checkout.package).note
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_a_repository_of_another_user_is_not_read(checkout, monkeypatch):
+    monkeypatch.setenv("GIT_CONFIG_COUNT", "1")
+    monkeypatch.setenv("GIT_CONFIG_KEY_0", "safe.directory")
+    monkeypatch.setenv("GIT_CONFIG_VALUE_0", "*")
+    for path in (checkout.root, checkout.root / ".git"):
+        os.chown(path, 12345, 12345)
+    found = look_up(checkout.package)
+    assert (found.commit, "another user" in found.note) == (None, True)
+
+
+def test_a_checkout_in_the_midst_of_something_has_the_commit_that_it_stands_on(checkout, tmp_path):
+    source = checkout.package / "__init__.py"
+    git(checkout.root, "checkout", "-q", "--detach")
+    source.write_text("a = 2\n")
+    git(checkout.root, "stash")
+    assert look_up(checkout.package) == Checkout(checkout.head)
+    source.write_text("a = 3\n")
+    git(checkout.root, "commit", "-qam", "other")
+    with pytest.raises(subprocess.CalledProcessError):
+        git(checkout.root, "stash", "pop")
+    found = look_up(checkout.package)
+    assert found == Checkout(git(checkout.root, "rev-parse", "HEAD"), ("east/__init__.py",))
+
+
+def test_a_shallow_clone_has_its_commit_and_what_git_was_told_to_put_in_its_place_counts_for_nothing(
+    checkout, tmp_path
+):
+    (checkout.package / "__init__.py").write_text("a = 2\n")
+    git(checkout.root, "commit", "-qam", "second")
+    second = git(checkout.root, "rev-parse", "HEAD")
+    git(tmp_path, "clone", "-q", "--depth=1", f"file://{checkout.root}", "clone")
+    assert look_up(tmp_path / "clone" / "east") == Checkout(second)
+    git(checkout.root, "replace", second, checkout.head)
+    assert look_up(checkout.package) == Checkout(second)
+
+
+def test_changes_are_named_whatever_their_names(checkout):
+    for name in ("a b.py", "\N{GREEK SMALL LETTER ALPHA}.py", os.fsdecode(b"\xff.py"), "a\nb.py"):
+        (checkout.package / name).write_text("b = 1\n")
+        assert look_up(checkout.package).changes == (f"east/{name}",)
+        (checkout.package / name).unlink()
 
 
 def test_a_package_that_is_reached_by_a_link_has_the_commit_of_its_checkout(checkout, tmp_path):

@@ -1,6 +1,5 @@
 """Compiles the kernels once for this machine and loads them."""
 
-import atexit
 import ctypes
 import hashlib
 import importlib.util
@@ -22,9 +21,10 @@ from pathlib import Path
 import torch
 
 from east.engine.base import KernelsUnavailable
-from east.engine.machine import cache_folder
+from east.engine.machine import cache_folder, folder_of_process, own_cache
 from east.errors import EastError
 from east.files import write_atomically
+from east.trust import distrust_of_file
 
 LOG = logging.getLogger(__name__)
 
@@ -178,7 +178,11 @@ def availability() -> Availability:
         return Availability(False, str(error), compiler, vector_level(), cached=False)
     except EastError as error:
         return Availability(False, str(error), compiler, os.environ.get("EAST_VECTOR", ""), cached=False)
-    return Availability(True, "", kernels.compiler, kernels.vector, cached=kernels.path.parent == cache_folder())
+    return Availability(True, "", kernels.compiler, kernels.vector, cached=_is_in(cache_folder(), kernels.path))
+
+
+def _is_in(folder: Path | None, path: Path) -> bool:
+    return folder is not None and path.parent == folder.resolve()
 
 
 def build(sources: Path, cache_dir: Path | None, toolchain: Toolchain) -> Kernels:
@@ -187,27 +191,40 @@ def build(sources: Path, cache_dir: Path | None, toolchain: Toolchain) -> Kernel
     Args:
         sources: a folder of `*.cpp` and `*.h` with functions declared `extern "C"`.
         cache_dir: where the library is kept, under a name that changes with the sources and the toolchain. Where it is
-            None or cannot be written, the library is kept in a temporary folder until the process ends.
+            None, cannot be written, or could be written by others, the library is kept in a temporary folder until the
+            process ends.
         toolchain: how to compile.
 
     Raises:
         KernelsUnavailable: the sources do not compile, or the result does not load.
     """
     name = f"kernels-{toolchain.vector}-{_digest(sources, toolchain)}.so"
+    cache_dir = own_cache(cache_dir, "the kernels are compiled for this process alone")
     if cache_dir is not None and _is_whole(cache_dir / name):
         try:
-            return Kernels(ctypes.CDLL(str(cache_dir / name)), cache_dir / name, toolchain)
+            return _load(cache_dir / name, toolchain)
         except OSError:
             # It was made under another system library, as happens in a home folder that several machines share.
             pass
+        except KernelsUnavailable as error:
+            LOG.warning("%s; they are compiled anew.", error)
     path = _keep(cache_dir, name, _compile(sources, cache_dir, toolchain))
+    # Where the user lets a group write to new files, this one is none of the group's.
+    path.chmod(0o644)
     try:
-        return Kernels(ctypes.CDLL(str(path)), path, toolchain)
+        return _load(path, toolchain)
     except OSError as error:
         raise KernelsUnavailable(
             f"the compiled kernels do not load: {error}. If their folder forbids execution, name another one in "
             "the environment variable EAST_CACHE_DIR."
         ) from error
+
+
+def _load(path: Path, toolchain: Toolchain) -> Kernels:
+    """The library in a file, which nobody else can have written."""
+    if problem := distrust_of_file(path):
+        raise KernelsUnavailable(f"the compiled kernels in {path} are not loaded, since {problem}")
+    return Kernels(ctypes.CDLL(str(path)), path, toolchain)
 
 
 def find_toolchain() -> Toolchain:
@@ -414,9 +431,7 @@ def _keep(cache_dir: Path | None, name: str, content: bytes, *, until_exit: bool
             return cache_dir / name
         except OSError:
             pass
-    folder = Path(tempfile.mkdtemp(prefix="east-"))
-    if until_exit:
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    folder = folder_of_process() if until_exit else Path(tempfile.mkdtemp(prefix="east-"))
     write_atomically(folder / name, content)
     return folder / name
 

@@ -1,5 +1,8 @@
 """Checks of data sets: prepared and intact, or to be had."""
 
+import os
+import shlex
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -7,8 +10,11 @@ from urllib.parse import urlsplit
 from safetensors import SafetensorError, safe_open
 
 from east.data.catalog import DATASETS
-from east.data.manifest import MANIFEST_FILE, TENSOR_FILE, FolderManifest, ImagesManifest, md5, read_manifest
+from east.data.checksums import SHA256, Checksums, verified
+from east.data.listing import scan_folder
+from east.data.manifest import MANIFEST_FILE, TENSOR_FILE, FolderManifest, ImagesManifest, read_manifest
 from east.errors import EastError
+from east.files import open_regular
 from east.operations.doctor.surroundings import Finding, Surroundings
 
 STOPS = "Every run on it would stop when it opens its data."
@@ -34,7 +40,7 @@ def _prepared(here: Surroundings, name: str) -> Finding:
     try:
         manifest = read_manifest(ImagesManifest, name, here.data)
         # The library refuses a file of another size than its tensors need.
-        with safe_open(file, framework="numpy") as tensors:
+        with open_regular(file, at_most=sys.maxsize), safe_open(file, framework="numpy") as tensors:
             shapes = {key: tuple(tensors.get_slice(key).get_shape()) for key in tensors.keys()}  # noqa: SIM118
         if shapes != manifest.shapes:
             raise EastError(f"{file} is not what its manifest says.")
@@ -55,28 +61,37 @@ def _prepared(here: Surroundings, name: str) -> Finding:
 
 
 def _raw(here: Surroundings, name: str) -> Finding:
-    """CIFAR that is not prepared: its archive is there, or must be downloaded."""
+    """CIFAR that is not prepared: its archive is there, or what was unpacked of it, or it must be downloaded."""
     label = DATASETS[name].label
     archives = here.ask.probe("torchvision").get("archives")
     if archives is None:
         return Finding("note", f"{label}: not prepared; its archive cannot be looked at without torchvision")
     archive = archives[name]
-    file = here.data / "raw" / archive["file"]
-    shown = here.shown(file)
-    if not file.is_file():
+    raw = here.data / "raw"
+    file, unpacked = raw / archive["file"], raw / archive["folder"]
+    if os.path.lexists(file):
+        files = {file: Checksums(archive["md5"], SHA256[name])}
+    elif unpacked.is_dir():
+        files = {unpacked / member: Checksums(md5) for member, md5 in archive["members"].items()}
+    else:
         host = urlsplit(archive["url"]).hostname
         why = "That needs network where the job runs. A node without it finds the file if you put it there."
-        return Finding("note", f"{label}: to be downloaded from {host}, to {shown}", why, _prepare(here, name))
-    with file.open("rb") as stream:
-        whole = stream.read(2) == b"\x1f\x8b"  # as gzip has it
-    if whole and here.thorough:
-        whole = md5(file) == archive["md5"]
-    if not whole:
-        why = "It would be refused when the data are prepared; a file that is there is never replaced."
-        fix = f"rm {shown} && {_prepare(here, name)}"
-        return Finding("error", f"{label}: {shown} is damaged or incomplete", why, fix)
-    checked = ", checksum right" if here.thorough else ""
-    return Finding("ok", f"{label}: its archive is there{checked}; not yet prepared")
+        found = f"{label}: to be downloaded from {host}, to {here.shown(file)}"
+        return Finding("note", found, why, _prepare(here, name))
+    for path, checksums in files.items():
+        try:
+            verified(path, checksums)
+        except EastError as error:
+            why = "It would be refused when the data are prepared; a file that is there is never replaced."
+            place = unpacked if path != file else file
+            recursive = "-r " if place == unpacked or path.is_dir() else ""
+            fix = f"rm {recursive}{shlex.quote(str(here.shown(place)))} && {_prepare(here, name)}"
+            return Finding("error", f"{label}: {_cause(here, error)}", why, fix)
+    return Finding(
+        "ok",
+        f"{label}: {'its archive' if file in files else here.shown(unpacked)} is whole, checksums right; "
+        "not yet prepared",
+    )
 
 
 def _image_folder(here: Surroundings, name: str) -> Finding:
@@ -92,7 +107,8 @@ def _image_folder(here: Surroundings, name: str) -> Finding:
         problem = _cause(here, error)
     if not problem:
         return Finding("ok", f"{label}: {folder} has its classes in train/ and val/")
-    fix = f"ls {folder}; when it is whole, {_prepare(here, name)} --image-folder {folder}"
+    place = shlex.quote(str(folder))
+    fix = f"ls {place}; when it is whole, {_prepare(here, name)} --image-folder {place}"
     return Finding("error", f"{label}: {problem}", STOPS, fix)
 
 
@@ -110,10 +126,8 @@ def _wrong_folder(here: Surroundings, name: str, folder: Path) -> str:
     manifest = read_manifest(FolderManifest, name, here.data)
     if classes["train"] != list(manifest.classes):
         return f"{folder} has other classes than when it was prepared"
-    if not here.thorough or "problem" in here.ask.probe("torchvision"):
+    if not here.thorough:
         return ""
-    from east.data.folder import scan_folder
-
     changed = scan_folder(name, folder).digest != manifest.digest
     return f"{folder} has changed since it was prepared" if changed else ""
 
@@ -124,4 +138,4 @@ def _cause(here: Surroundings, error: EastError) -> str:
 
 
 def _prepare(here: Surroundings, name: str) -> str:
-    return f"east prepare {name} --data-dir {here.plan.config.execution.data_dir}"
+    return f"east prepare {name} --data-dir {shlex.quote(str(here.plan.config.execution.data_dir))}"

@@ -40,8 +40,16 @@ def probe_torchvision() -> dict[str, Any]:
     except Exception as error:
         facts["problem"] = f"{type(error).__name__}: {error}".splitlines()[0]
     else:
+        from east.data.checksums import published_files
+
         facts["archives"] = {
-            name: {"file": archive.filename, "md5": archive.tgz_md5, "url": archive.url}
+            name: {
+                "file": archive.filename,
+                "md5": archive.tgz_md5,
+                "url": archive.url,
+                "folder": archive.base_folder,
+                "members": published_files(archive),
+            }
             for name, archive in (("cifar10", CIFAR10), ("cifar100", CIFAR100))
         }
     return facts

@@ -1,0 +1,53 @@
+"""Only ordinary files are read: nothing else is waited for, and nothing is read without end."""
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from east.files import read_regular
+
+
+def test_an_ordinary_file_is_read(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"content")
+    (tmp_path / "link").symlink_to("file")
+    assert read_regular(tmp_path / "file", at_most=7) == read_regular(tmp_path / "link") == b"content"
+
+
+def test_a_file_that_is_too_long_is_not_read(tmp_path: Path) -> None:
+    with (tmp_path / "file").open("wb") as stream:
+        stream.truncate(8)
+    with pytest.raises(OSError, match="8 bytes"):
+        read_regular(tmp_path / "file", at_most=7)
+
+
+def test_what_is_no_ordinary_file_is_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with socket.socket(socket.AF_UNIX) as unix:
+        # A socket's name may have some 100 bytes.
+        monkeypatch.chdir(tmp_path)
+        unix.bind("socket")
+        for path in (tmp_path / "pipe", tmp_path / "socket", Path("/dev/zero"), Path("/dev/null")):
+            with pytest.raises(OSError, match="not an ordinary file"):
+                read_regular(path)
+    with pytest.raises(IsADirectoryError):
+        read_regular(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        read_regular(tmp_path / "nothing")
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="there is no /proc")
+def test_a_file_of_unknown_length_is_refused() -> None:
+    with pytest.raises(OSError, match="changes"):
+        read_regular(Path("/proc/self/status"))
+
+
+def test_a_link_is_followed_only_where_that_is_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"content")
+    (tmp_path / "link").symlink_to("file")
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(OSError, match="symbolic link"):
+        read_regular(tmp_path / "link", follow=False)
+    with pytest.raises(OSError, match="link"):
+        read_regular(tmp_path / "loop")
