@@ -13,6 +13,7 @@ import typer
 
 from east.errors import EastError
 from east.launch.cores import check_threads
+from east.shown import say, visible
 
 if TYPE_CHECKING:
     from east.config import Plan
@@ -105,17 +106,18 @@ def parsed(option: str, parse: Callable[[str], T], text: str) -> T:
 
 def print_json(value: object) -> None:
     """Print a value as indented JSON."""
-    print(json.dumps(value, indent=2))
+    # JSON escapes all that is invisible but for this one.
+    say(*json.dumps(value, indent=2).replace("\x7f", r"\u007f").split("\n"))
 
 
 def print_table(columns: list[str], rows: list[dict[str, object]], left: int | None = None) -> None:
     """Print some columns of rows, aligned to the left, or only so many of them; the others to the right."""
-    cells = [columns, *([str(row[column]) for column in columns] for row in rows)]
+    cells = [columns, *([visible(str(row[column])) for column in columns] for row in rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(columns))]
     for row in cells:
         aligned = [text.ljust(width) for text, width in zip(row, widths, strict=True)][:left]
         aligned += [text.rjust(width) for text, width in zip(row, widths, strict=True)][len(aligned) :]
-        print("  ".join(aligned).rstrip())
+        say("  ".join(aligned).rstrip())
 
 
 def counted(number: int, what: str) -> str:

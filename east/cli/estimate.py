@@ -25,6 +25,7 @@ from east.cli.common import (
 )
 from east.launch.cores import training_threads
 from east.launch.lease import Lease, gpu_alone, visible_gpus
+from east.shown import say
 
 if TYPE_CHECKING:
     from east.cost.timing import Conditions
@@ -96,9 +97,9 @@ def estimate(
         rows = [_row(name, cost, at_once) for name, cost in (*found.tables.items(), ("total", found.total))]
         print_table(list(rows[0]), rows, left=1)
         for paragraph in _explanation(found, at_once, conditions, measured_on, disturbed=lease.is_shared):
-            print("\n" + textwrap.fill(paragraph, WIDTH))
+            say("", *textwrap.wrap(paragraph, WIDTH))
         if "imagenet" in plan.datasets() and found.total.left:
-            print("\nReading ImageNet's files takes time that is not counted.")
+            say("", "Reading ImageNet's files takes time that is not counted.")
     for warning in found.warnings:
         logging.getLogger(__name__).warning(warning.removeprefix("warning: "))
 

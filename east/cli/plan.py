@@ -20,6 +20,7 @@ from east.cli.common import (
     read_plan,
     read_plan_and_results,
 )
+from east.shown import say
 
 if TYPE_CHECKING:
     from east.operations.changes import RunChange
@@ -48,17 +49,17 @@ def plan(
     if changed or unseen:
         runs, orphans = compare(planned, folder)
         if unseen:
-            print("\n".join(str(summary_path(folder / "runs", run.id)) for run in runs if run.unseen))
+            say(*(summary_path(folder / "runs", run.id) for run in runs if run.unseen))
         elif as_json:
             print_json({"runs": list(map(asdict, runs)), "orphans": orphans})
         else:
             _print_changes(runs, every=every)
             if orphans:
-                print(f"{len(orphans)} runs on disk are in no plan; `east prune` lists them.")
+                say(f"{len(orphans)} runs on disk are in no plan; `east prune` lists them.")
             if planned.config.execution.partial:
-                print("With `execution.partial: true` Snakemake trains nothing.")
+                say("With `execution.partial: true` Snakemake trains nothing.")
             elif any(run.unseen for run in runs):
-                print(_advice(configfile or []))
+                say(*_advice(configfile or []))
         return
     # PyTorch is needed to look at the network, and not for what is printed with --changed.
     from east.training.attempts import class_on_cpu
@@ -83,7 +84,7 @@ def plan(
         print_json(rows)
         return
     print_table(["id", "method", "model", "dataset", "seed", "recipe", "class_on_cpu"], rows)
-    print(f"{len(rows)} runs")
+    say(f"{len(rows)} runs")
 
 
 def inspect(run_id: RunId, configfile: ConfigFiles = None, as_json: AsJson = False) -> None:
@@ -100,7 +101,7 @@ def inspect(run_id: RunId, configfile: ConfigFiles = None, as_json: AsJson = Fal
     ]
     print_table(["name", "shape", "density", "nonzeros"], rows)
     for key, value in description["totals"].items():
-        print(f"{key.replace('_', ' ')}: {value:,}" if isinstance(value, int) else f"{key}: {value:g}")
+        say(f"{key.replace('_', ' ')}: {value:,}" if isinstance(value, int) else f"{key}: {value:g}")
 
 
 def schedule(run_id: RunId, configfile: ConfigFiles = None) -> None:
@@ -129,13 +130,13 @@ def list_parts(as_json: AsJson = False) -> None:
         return
     width = max(len(part["name"]) for part in parts)
     for kind, members in itertools.groupby(parts, lambda part: part["kind"]):
-        print(f"{kind}:")
+        say(f"{kind}:")
         for part in members:
             parameters = (name if value is None else f"{name} = {value}" for name, value in part["parameters"].items())
             first, *more = [text for text in (part["about"], ", ".join(parameters)) if text] or [""]
-            print(f"  {part['name']:<{width}}  {first}".rstrip())
+            say(f"  {part['name']:<{width}}  {first}".rstrip())
             for line in more:
-                print(f"  {'':<{width}}  {line}")
+                say(f"  {'':<{width}}  {line}")
 
 
 def _print_changes(runs: "list[RunChange]", *, every: bool) -> None:
@@ -146,18 +147,18 @@ def _print_changes(runs: "list[RunChange]", *, every: bool) -> None:
         groups.setdefault((run.status, run.reason), []).append(run.id)
     for (status, reason), ids in groups.items():
         if len(ids) == 1:
-            print(f"{status:<10}  {ids[0]}: {reason}")
+            say(f"{status:<10}  {ids[0]}: {reason}")
             continue
-        print(f"{status:<10}  {len(ids)} runs: {reason}")
+        say(f"{status:<10}  {len(ids)} runs: {reason}")
         for run_id in ids if every else ids[:SHOWN]:
-            print(f"              {run_id}")
+            say(f"              {run_id}")
         if not every and len(ids) > SHOWN:
-            print(f"              and {len(ids) - SHOWN} more; --all names them")
+            say(f"              and {len(ids) - SHOWN} more; --all names them")
     train = sum(map(len, groups.values()))
-    print(f"{train} of {len(runs)} runs would train, {len(runs) - train} are done.")
+    say(f"{train} of {len(runs)} runs would train, {len(runs) - train} are done.")
 
 
-def _advice(configfiles: list[Path]) -> str:
+def _advice(configfiles: list[Path]) -> tuple[str, str]:
     """What to do where Snakemake takes such a run for done."""
     files = list(map(str, configfiles))
     for_snakemake = ["--configfile", *files] if files else []
@@ -165,5 +166,6 @@ def _advice(configfiles: list[Path]) -> str:
     forced = f"$({shlex.join(['east', 'plan', '--unseen', *for_east])})"
     return (
         "If `snakemake -n` lists fewer trainings, its records in .snakemake are lost or of something else. This trains "
-        f"what is named here:\n  {shlex.join(['snakemake', '--cores', 'all', *for_snakemake])} --forcerun {forced}"
+        "what is named here:",
+        f"  {shlex.join(['snakemake', '--cores', 'all', *for_snakemake])} --forcerun {forced}",
     )

@@ -29,6 +29,7 @@ from east.cli.common import (
 from east.errors import EastError
 from east.files import write_atomically
 from east.launch.lease import Lease, gpu_alone, leased_gpu
+from east.shown import say
 
 if TYPE_CHECKING:
     from east.config import RunSpec
@@ -42,7 +43,7 @@ def prepare(
     """Download (where needed), verify and store a data set for training."""
     from east.data.prepare import prepare as prepare_dataset
 
-    print(prepare_dataset(dataset, data_dir, folder=image_folder))
+    say(prepare_dataset(dataset, data_dir, folder=image_folder))
 
 
 def train(
@@ -87,7 +88,7 @@ def train(
             epoch_tracker(tracking, out) as track,
         ):
             summary = train_run(spec, out, resources, [show, track, interruption])
-        print(finished_line(summary, out, total), flush=True)
+        say(finished_line(summary, out, total))
 
 
 def cost(

@@ -13,7 +13,7 @@ from east.config import Run
 from east.operations.run_files import RunStatus
 from east.render.names import DATASETS, NETWORKS
 from east.render.numbers import DASH, density_text, duration, fixed
-from east.render.templating import visible
+from east.shown import visible
 from east.training.records import EpochRecord, RunRecord, RunSummary, UpdateRecord
 
 WIDTH = 80

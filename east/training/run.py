@@ -11,7 +11,9 @@ from safetensors.torch import save as save_tensors
 
 from east.config.run import RunSpec
 from east.data.open import open_dataset
+from east.errors import EastError
 from east.files import write_atomically
+from east.locks import HeldLock
 from east.models.liveness import liveness
 from east.models.parameters import count_parameters
 from east.sparse.schedule import Schedule
@@ -86,7 +88,7 @@ def train(spec: RunSpec, folder: Path, resources: Resources, hooks: Sequence[Hoo
     """
     # Before this process waits for anything: it goes on with the modules that it has imported.
     origin = Origin.of_this_process()
-    with locked(folder):
+    with locked(folder) as lock:
         discard_temporaries(folder)
         summary = finished_summary(folder, spec.fingerprint)
         if summary is None:
@@ -99,7 +101,7 @@ def train(spec: RunSpec, folder: Path, resources: Resources, hooks: Sequence[Hoo
                 runs_per_device=resources.runs_per_device,
             )
             with state.failures_noted():
-                summary = _train(spec, folder, resources, origin, state, hooks)
+                summary = _train(spec, folder, resources, origin, state, lock, hooks)
         Checkpoints(folder, spec.fingerprint).clear()
         return summary
 
@@ -125,7 +127,13 @@ def open_and_begin(
 
 
 def _train(
-    spec: RunSpec, folder: Path, resources: Resources, origin: Origin, state: StateFile, hooks: Sequence[Hook]
+    spec: RunSpec,
+    folder: Path,
+    resources: Resources,
+    origin: Origin,
+    state: StateFile,
+    lock: HeldLock,
+    hooks: Sequence[Hook],
 ) -> RunSummary:
     torch.set_num_threads(resources.threads)
     keep_freed_memory()
@@ -137,10 +145,30 @@ def _train(
     tracing = Tracing() if saved is None else Tracing([TraceRecord(**row) for row in saved["trace"]])
     state.write(device=device_name(device))
     files = RunFiles(checkpoints, attempts, tracing, state)
-    run_loop(training, [attempts, tracing, files, *hooks])
+    run_loop(training, [attempts, tracing, FolderKept(lock), files, *hooks])
     if files.summary is None:
         raise RuntimeError("the loop ended before the run")
     return files.summary
+
+
+class FolderKept(Hook):
+    """Ends a training whose folder was removed: what is written there from then on would not be a whole run."""
+
+    def __init__(self, lock: HeldLock) -> None:
+        self._lock = lock
+
+    def after_epoch(self, training: Training, record: EpochRecord) -> None:
+        """Look before the checkpoint."""
+        self._look()
+
+    def on_end(self, training: Training, ending: Ending) -> None:
+        """Look before the summary."""
+        self._look()
+
+    def _look(self) -> None:
+        if not self._lock.is_there():
+            folder = self._lock.file.parent
+            raise EastError(f"{folder} was removed while its run was trained. The same command trains it again.")
 
 
 class RunFiles(Hook):

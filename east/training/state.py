@@ -14,7 +14,9 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict
 
 from east.errors import EastError
+from east.failures import explained
 from east.files import write_atomically
+from east.shown import visible
 from east.training.records import Meaning
 
 STATE = "state.json"
@@ -90,9 +92,10 @@ class StateFile:
         try:
             yield
         except Exception as error:
-            name = "" if isinstance(error, EastError) else f"{type(error).__name__}: "
+            text = str(error) if isinstance(error, EastError) else explained(error)
+            text = text or f"{type(error).__name__}: {error}"
             with suppress(OSError):
-                self.write(state="failed", message=" ".join(f"{name}{error}".split()))
+                self.write(state="failed", message=visible(" ".join(text.split())))
             raise
 
 

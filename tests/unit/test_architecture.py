@@ -12,7 +12,7 @@ import pytest
 import east
 
 ROOT = Path(east.__file__).parent
-COMMON = {"checkout", "version", "errors", "files", "locks", "log", "reproducibility", "seeding"}
+COMMON = {"checkout", "version", "errors", "failures", "files", "locks", "log", "reproducibility", "seeding", "shown"}
 MAY_IMPORT = {
     "sparse": COMMON | {"config"},
     "config": COMMON | {"sparse"},
