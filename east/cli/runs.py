@@ -65,8 +65,9 @@ def train(
 ) -> None:
     """Train one run from its description alone and print one line about the result.
 
-    SIGTERM, SIGUSR1 and SIGINT (Ctrl-C) stop it after the step in hand, with a checkpoint, and it exits with 128 + the
-    signal's number; the same command goes on from there. A second signal ends it at once.
+    SIGINT (Ctrl-C), SIGTERM, SIGHUP, SIGUSR1, SIGUSR2 and SIGXCPU stop it after the step in hand, with a checkpoint,
+    and it exits with 128 + the signal's number; the same command goes on from there. A second signal, more than a
+    second after the first, ends it at once.
     """
     from east.training.interrupt import Interruption
 
