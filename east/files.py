@@ -2,6 +2,7 @@
 
 import csv
 import errno
+import json
 import os
 import re
 import tempfile
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from glob import escape as glob_escape
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from east.locks import claimed, take
 
@@ -75,6 +76,18 @@ def read_csv(path: Path) -> CsvText:
     if whole < 0:
         return CsvText(problem=f"{path} ends within its first line.")
     return CsvText(names, tuple(rows[:whole]), f"{path} is whole only up to line {whole + 1}.")
+
+
+def parse_json(content: bytes | str) -> Any:
+    """What a JSON text says.
+
+    Raises:
+        ValueError: it is not JSON, or is nested too deeply.
+    """
+    try:
+        return json.loads(content)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def temporaries(folder: Path, names: Iterable[str]) -> list[Path]:

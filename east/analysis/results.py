@@ -11,10 +11,11 @@ from typing import Annotated, Any, Self, Union, get_args, get_origin
 import pandas as pd
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from east.cells import guarded, unguarded
 from east.config import make_plan, read_config
 from east.config.run import Frozen, Run, RunSpec, fingerprint_of_content
 from east.errors import EastError
-from east.files import write_atomically
+from east.files import parse_json, write_atomically
 from east.training.folder import RUN
 from east.training.records import (
     FILES,
@@ -107,7 +108,15 @@ def write_frames(runs_dir: Path, planned: Sequence[PlannedRun], folder: Path) ->
     if found.problems:
         raise EastError(found.problems[0])
     for name, frame in (("runs", found.runs), ("epochs", found.epochs)):
-        write_atomically(folder / f"{name}.csv", frame.to_csv(index=False, lineterminator="\n"))
+        write_atomically(folder / f"{name}.csv", csv_text(frame))
+
+
+def csv_text(frame: pd.DataFrame) -> str:
+    """A data frame as a CSV file, in which a spreadsheet takes no text for a formula."""
+    texts = [name for name, column in frame.items() if not pd.api.types.is_numeric_dtype(column)]
+    cells = {str(name): frame[name].map(guarded, na_action="ignore") for name in texts}
+    text: str = frame.assign(**cells).to_csv(index=False, lineterminator="\n")
+    return text
 
 
 def read_runs(runs_dir: Path, planned: Iterable[PlannedRun], problems: list[str] | None = None) -> pd.DataFrame:
@@ -252,7 +261,7 @@ def _note(problem: str, problems: list[str] | None) -> None:
 def _begun(path: Path) -> dict[str, Any]:
     """The run that was begun in a folder; empty where there is none that can be read."""
     try:
-        spec = json.loads(path.read_bytes())
+        spec = parse_json(path.read_bytes())
     except (OSError, ValueError):
         return {}
     return spec if isinstance(spec, dict) else {}
@@ -273,12 +282,24 @@ def _frame(rows: Sequence[dict[str, Any]], of: Sequence[SchemaColumn]) -> pd.Dat
     return pd.DataFrame(rows, columns=[column.name for column in of]).astype(dtypes(of))
 
 
+def _written(path: Path) -> pd.DataFrame:
+    """The rows of a runs.csv that name a method.
+
+    Raises:
+        EastError: it is not what `write_frames` writes.
+    """
+    try:
+        return pd.read_csv(path, dtype={"id": "str", "method": "str"}, usecols=["id", "method"]).dropna()
+    except (OSError, ValueError, pd.errors.ParserError) as error:
+        raise EastError(f"{path} cannot be read ({error}). Delete it: `snakemake` writes it again.") from error
+
+
 def _runs_on_disk(folder: Path) -> Iterator[PlannedRun]:
     """Every run that has begun, with its method where tables/runs.csv knows the same run."""
     known: dict[str, Any] = {}
     if (folder / "tables" / "runs.csv").is_file():
-        written = pd.read_csv(folder / "tables" / "runs.csv", dtype=dtypes(run_columns())).dropna(subset="method")
-        known = dict(zip(written["id"], written["method"], strict=True))
+        written = _written(folder / "tables" / "runs.csv")
+        known = dict(zip(written["id"].map(unguarded), written["method"].map(unguarded), strict=True))
     for path in sorted((folder / "runs").glob("*/*/seed*")):
         run = path.relative_to(folder / "runs").as_posix()
         if path.name.removeprefix("seed").isdigit():

@@ -95,12 +95,14 @@ def parsed(option: str, parse: Callable[[str], T], text: str) -> T:
     from pydantic import ValidationError
 
     try:
-        return parse(sys.stdin.read() if text == "-" else text)
+        return parse(sys.stdin.buffer.read().decode() if text == "-" else text)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         key = ".".join(map(str, first["loc"])) or "the text"
         raise EastError(f"{option}: {key}: {first['msg']}.") from None
-    except json.JSONDecodeError as error:
+    except RecursionError:
+        raise EastError(f"{option} is nested too deeply.") from None
+    except ValueError as error:
         raise EastError(f"{option} is not JSON: {error}.") from None
 
 

@@ -12,7 +12,8 @@ import pytest
 import east
 
 ROOT = Path(east.__file__).parent
-COMMON = {"checkout", "version", "errors", "failures", "files", "locks", "log", "reproducibility", "seeding", "shown"}
+COMMON = {"cells", "errors", "failures", "files", "locks", "log", "shown"}
+COMMON |= {"checkout", "reproducibility", "seeding", "version"}
 MAY_IMPORT = {
     "sparse": COMMON | {"config"},
     "config": COMMON | {"sparse"},
