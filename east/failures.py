@@ -71,6 +71,8 @@ def explained(error: BaseException) -> str | None:
 
 def _of_system(error: OSError, number: int) -> str:
     path = _path(error)
+    if error.strerror not in (None, os.strerror(number)):
+        return f"{path or 'A file'}: {error.strerror}."  # said by us, in words of its own
     if number == errno.ENOSPC:
         what, mend = _full(path)
     elif number in (errno.EACCES, errno.EPERM):

@@ -108,10 +108,10 @@ def write_frames(runs_dir: Path, planned: Sequence[PlannedRun], folder: Path) ->
     if found.problems:
         raise EastError(found.problems[0])
     for name, frame in (("runs", found.runs), ("epochs", found.epochs)):
-        write_atomically(folder / f"{name}.csv", csv_text(frame))
+        write_atomically(folder / f"{name}.csv", frame_csv(frame))
 
 
-def csv_text(frame: pd.DataFrame) -> str:
+def frame_csv(frame: pd.DataFrame) -> str:
     """A data frame as a CSV file, in which a spreadsheet takes no text for a formula."""
     texts = [name for name, column in frame.items() if not pd.api.types.is_numeric_dtype(column)]
     cells = {str(name): frame[name].map(guarded, na_action="ignore") for name in texts}

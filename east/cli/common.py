@@ -78,8 +78,14 @@ Engine = Annotated[EngineName, typer.Option(envvar="EAST_ENGINE", help="What exe
 Step = Annotated[
     StepName, typer.Option("--step", envvar="EAST_STEP", help="How a GPU is given the operations of a step.")
 ]
-Threads = Annotated[
-    int, typer.Option(min=1, callback=lambda threads: check_threads(threads, CORES), help="CPU threads.")
+Threads = Annotated[int, typer.Option(min=1, callback=lambda asked: check_threads(asked, CORES), help="CPU threads.")]
+OtherThreads = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        callback=lambda asked: asked and check_threads(asked, CORES),
+        help="CPU threads of a run; the configuration's.",
+    ),
 ]
 RunsPerGpu = Annotated[
     int, typer.Option(envvar="EAST_RUNS_PER_GPU", min=1, help="Trainings that may share a GPU at the same time.")

@@ -16,6 +16,7 @@ from east.cli.common import (
     ConfigFiles,
     DeviceName,
     EngineName,
+    OtherThreads,
     Results,
     StepName,
     counted,
@@ -60,7 +61,7 @@ def estimate(
             envvar="EAST_STEP", help="How a GPU is given the operations of a step; the configuration's if absent."
         ),
     ] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of a run; the configuration's.")] = None,
+    threads: OtherThreads = None,
     seconds: Annotated[float, typer.Option(min=0.1, help="About how long each kind of run is timed.")] = 3.0,
 ) -> None:
     """Say what the rest of the plan will cost, from a few steps of each kind of run, timed on this machine.

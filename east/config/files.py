@@ -202,7 +202,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         raise EastError(f"the configuration file {path} cannot be read: {error.strerror}.") from None
     except RecursionError:
         raise EastError(f"{path} is nested too deeply to be a configuration.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise EastError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise EastError(f"{path} must hold a mapping of keys to values.")

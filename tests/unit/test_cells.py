@@ -1,6 +1,6 @@
 import pytest
 
-from east.analysis.results import csv_text
+from east.analysis.results import frame_csv
 from east.cells import guarded, unguarded
 from east.render import rendered
 
@@ -19,5 +19,5 @@ def test_numbers_and_other_texts_stay(text):
 def test_no_cell_of_our_csv_files_is_a_formula():
     pandas = pytest.importorskip("pandas")
     frame = pandas.DataFrame({"method": ["=1", None], "change": [-1.5, None]})
-    assert csv_text(frame) == "method,change\n'=1,-1.5\n,\n"
+    assert frame_csv(frame) == "method,change\n'=1,-1.5\n,\n"
     assert rendered.csv_text(["method", "change"], [{"method": "=1", "change": -1.5}]) == "method,change\n'=1,-1.5\n"

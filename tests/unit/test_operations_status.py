@@ -338,7 +338,7 @@ def test_json_holds_no_number_that_json_lacks(results):
     text = json.dumps(status_json(results.reader.read()), allow_nan=False)
     runs = {run["id"]: run for run in json.loads(text)["runs"]}
     assert (runs[RUN]["state"], runs[RUN]["test_accuracy"], runs[RUN]["seconds_per_epoch"]) == ("running", None, None)
-    assert (runs[OTHER]["state"], runs[OTHER]["seconds"]) == ("done", None)
+    assert (runs[OTHER]["state"], runs[OTHER]["seconds"]) == ("stale", None)
 
 
 @pytest.mark.parametrize("done", [0, 1002])

@@ -1,6 +1,7 @@
 """Trainings stopped by signals, in the middle of an epoch as well, and resumed to the last bit."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -392,3 +393,13 @@ def test_a_process_that_still_imports_stops_at_once(tmp_path, short_spec, comman
     process.communicate(timeout=10)
     assert process.returncode == 143
     assert not (tmp_path / "run" / "run.json").exists()
+
+
+def test_a_run_whose_folder_is_removed_says_so_and_leaves_nothing_half(tmp_path, whole, short_spec, data_dir):
+    folder, settings = tmp_path / "run", resources(data_dir, "dense")
+    with pytest.raises(EastError, match="was removed"):
+        train(short_spec, folder, settings, [AtEpoch(lambda: shutil.rmtree(folder))])
+    assert {path.name for path in folder.iterdir()} == {STATE}
+    assert read_state(folder).state == "failed"
+    train(short_spec, folder, settings)
+    assert results(folder) == results(whole / "dense")
