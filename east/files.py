@@ -3,20 +3,30 @@
 import csv
 import errno
 import hashlib
+import json
 import os
 import re
 import stat
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from glob import escape as glob_escape
 from io import BufferedReader
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, Any, Protocol
+
+from east.locks import claimed, take
 
 _TEMPORARY = re.compile(r"\.(.+)\.[a-z0-9_]{8}")
 """How `whole_file` names a file until it is whole."""
+
+_CANNOT = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM}
+"""What file systems answer that have no such operation (FUSE, FAT, shares of other systems); the data are there."""
+
+YOUNG = 10.0
+"""Seconds after which nobody is between making a temporary file and locking it."""
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:
@@ -173,6 +183,18 @@ class AtMost:
         return part
 
 
+def parse_json(content: bytes | str) -> Any:
+    """What a JSON text says.
+
+    Raises:
+        ValueError: it is not JSON, or is nested too deeply.
+    """
+    try:
+        return json.loads(content)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
 def temporaries(folder: Path, names: Iterable[str]) -> list[Path]:
     """Temporary files of these files: left by processes killed while writing them, or in use by one that writes now.
 
@@ -201,18 +223,74 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
     Args:
         path: where the file goes; its folder is created if needed.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as stream:
-        temporary = Path(stream.name)
-        try:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-            temporary.chmod(0o666 & ~_umask())
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
+    with about(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as stream:
+            temporary = Path(stream.name)
+            try:
+                _discard_leftovers(stream, path)
+                yield stream
+                stream.flush()
+                sync(stream)
+                with _where_possible():
+                    temporary.chmod(0o666 & ~_umask())
+                temporary.replace(path)
+            except BaseException:
+                with suppress(OSError):
+                    temporary.unlink(missing_ok=True)
+                raise
+
+
+@contextmanager
+def about(path: Path) -> Iterator[None]:
+    """Errors of the system within a block name this path, where they name none or a temporary one."""
+    try:
+        yield
+    except OSError as error:
+        named = None if error.filename is None else Path(os.fsdecode(error.filename)).name
+        if error.errno is not None and (named is None or is_temporary(named, glob_escape(path.name))):
+            error.filename, error.filename2 = str(path), None
+        raise
+
+
+def sync(stream: IO[bytes]) -> None:
+    """Have an open file written to its disk, where the file system can be asked for that.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    with _where_possible():
+        os.fsync(stream.fileno())
+
+
+@contextmanager
+def _where_possible() -> Iterator[None]:
+    """Go on where a file system has no such operation."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _CANNOT:
             raise
+
+
+def _discard_leftovers(stream: IO[bytes], path: Path) -> None:
+    """Remove what killed processes have left of a file while they wrote it.
+
+    Whoever writes holds a lock on what it writes. Both times are the file system's, so that no clock matters.
+
+    Args:
+        stream: what this process is about to write, for the same path.
+        path: the file.
+    """
+    with suppress(OSError):
+        take(stream)
+        now = os.fstat(stream.fileno()).st_mtime
+        for leftover in temporaries(path.parent, [glob_escape(path.name)]):
+            if leftover.name == Path(stream.name).name or now - leftover.lstat().st_mtime < YOUNG:
+                continue
+            with claimed(leftover) as free:
+                if free:
+                    leftover.unlink(missing_ok=True)
 
 
 def _umask() -> int:

@@ -1,7 +1,8 @@
 """What the package logs, for people: a line each on standard error, warnings and errors after their level."""
 
 import logging
-import sys
+
+from east.shown import tell
 
 
 class Lines(logging.Handler):
@@ -10,7 +11,7 @@ class Lines(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Print a record to what is standard error now."""
         level = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
-        print(level + record.getMessage(), file=sys.stderr, flush=True)
+        tell(*(level + record.getMessage()).split("\n"))
 
 
 def configure_logging() -> None:

@@ -13,9 +13,11 @@ import pandas as pd
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from east.analysis.sources import Request, Sources
+from east.cells import guarded, unguarded
 from east.config import make_plan, read_config
 from east.config.run import Frozen, Run, RunSpec, fingerprint_of_content
 from east.errors import EastError
+from east.files import parse_json
 from east.training.folder import RUN
 from east.training.records import EpochRecord, Meaning, RunSummary, SchemaColumn, UpdateRecord, columns
 
@@ -98,7 +100,15 @@ def write_frames(sources: Sources, request: Request) -> None:
         raise EastError(found.problems[0])
     for name, frame in (("runs", found.runs), ("epochs", found.epochs)):
         path = sources.results / "tables" / f"{name}.csv"
-        sources.write(request, {path: frame.to_csv(index=False, lineterminator="\n")})
+        sources.write(request, {path: frame_csv(frame)})
+
+
+def frame_csv(frame: pd.DataFrame) -> str:
+    """A data frame as a CSV file, in which a spreadsheet takes no text for a formula."""
+    texts = [name for name, column in frame.items() if not pd.api.types.is_numeric_dtype(column)]
+    cells = {str(name): frame[name].map(guarded, na_action="ignore") for name in texts}
+    text: str = frame.assign(**cells).to_csv(index=False, lineterminator="\n")
+    return text
 
 
 def read_runs(sources: Sources, planned: Iterable[PlannedRun], problems: list[str] | None = None) -> pd.DataFrame:
@@ -239,7 +249,7 @@ def _note(problem: str, problems: list[str] | None) -> None:
 def _begun(path: Path) -> dict[str, Any]:
     """The run that was begun in a folder; empty where there is none that can be read."""
     try:
-        spec = json.loads(path.read_bytes())
+        spec = parse_json(path.read_bytes())
     except (OSError, ValueError):
         return {}
     return spec if isinstance(spec, dict) else {}
@@ -266,8 +276,8 @@ def _runs_on_disk(folder: Path) -> Iterator[PlannedRun]:
     path = folder / "tables" / "runs.csv"
     with suppress(EastError):  # methods are a convenience
         content = io.BytesIO(Sources(folder).derived(path))
-        written = pd.read_csv(content, dtype=dtypes(run_columns())).dropna(subset="method")
-        known = dict(zip(written["id"], written["method"], strict=True))
+        written = pd.read_csv(content, dtype="str", usecols=["id", "method"]).dropna()
+        known = dict(zip(written["id"].map(unguarded), written["method"].map(unguarded), strict=True))
     for path in sorted((folder / "runs").glob("*/*/seed*")):
         run = path.relative_to(folder / "runs").as_posix()
         if path.name.removeprefix("seed").isdigit():

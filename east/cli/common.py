@@ -13,6 +13,7 @@ import typer
 
 from east.errors import EastError
 from east.launch.cores import check_threads
+from east.shown import say, visible
 
 if TYPE_CHECKING:
     from east.config import Plan
@@ -77,8 +78,14 @@ Engine = Annotated[EngineName, typer.Option(envvar="EAST_ENGINE", help="What exe
 Step = Annotated[
     StepName, typer.Option("--step", envvar="EAST_STEP", help="How a GPU is given the operations of a step.")
 ]
-Threads = Annotated[
-    int, typer.Option(min=1, callback=lambda threads: check_threads(threads, CORES), help="CPU threads.")
+Threads = Annotated[int, typer.Option(min=1, callback=lambda asked: check_threads(asked, CORES), help="CPU threads.")]
+OtherThreads = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        callback=lambda asked: asked and check_threads(asked, CORES),
+        help="CPU threads of a run; the configuration's.",
+    ),
 ]
 RunsPerGpu = Annotated[
     int, typer.Option(envvar="EAST_RUNS_PER_GPU", min=1, help="Trainings that may share a GPU at the same time.")
@@ -94,28 +101,31 @@ def parsed(option: str, parse: Callable[[str], T], text: str) -> T:
     from pydantic import ValidationError
 
     try:
-        return parse(sys.stdin.read() if text == "-" else text)
+        return parse(sys.stdin.buffer.read().decode() if text == "-" else text)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         key = ".".join(map(str, first["loc"])) or "the text"
         raise EastError(f"{option}: {key}: {first['msg']}.") from None
-    except json.JSONDecodeError as error:
+    except RecursionError:
+        raise EastError(f"{option} is nested too deeply.") from None
+    except ValueError as error:
         raise EastError(f"{option} is not JSON: {error}.") from None
 
 
 def print_json(value: object) -> None:
     """Print a value as indented JSON."""
-    print(json.dumps(value, indent=2))
+    # JSON escapes all that is invisible but for this one.
+    say(*json.dumps(value, indent=2).replace("\x7f", r"\u007f").split("\n"))
 
 
 def print_table(columns: list[str], rows: list[dict[str, object]], left: int | None = None) -> None:
     """Print some columns of rows, aligned to the left, or only so many of them; the others to the right."""
-    cells = [columns, *([str(row[column]) for column in columns] for row in rows)]
+    cells = [columns, *([visible(str(row[column])) for column in columns] for row in rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(columns))]
     for row in cells:
         aligned = [text.ljust(width) for text, width in zip(row, widths, strict=True)][:left]
         aligned += [text.rjust(width) for text, width in zip(row, widths, strict=True)][len(aligned) :]
-        print("  ".join(aligned).rstrip())
+        say("  ".join(aligned).rstrip())
 
 
 def counted(number: int, what: str) -> str:

@@ -32,6 +32,7 @@ def doctor(
     """
     from rich.console import Console
 
+    from east.cli.console import VisibleConsole
     from east.operations.doctor.ask import Asker
     from east.operations.doctor.checks import can_run, examine
     from east.operations.doctor.surroundings import Surroundings
@@ -44,7 +45,7 @@ def doctor(
         rows = [{"subject": subject} | asdict(finding) for subject, found in findings.items() for finding in found]
         print_json({"plan": plan.config.name, "can_run": can_run(findings), "findings": rows})
     else:
-        console = Console(highlight=False, markup=False, emoji=False)
+        console = VisibleConsole(highlight=False, markup=False, emoji=False)
         for subject, found in findings.items():
             _print_subject(console, subject, found)
         counts = Counter(finding.level for found in findings.values() for finding in found)

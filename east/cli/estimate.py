@@ -16,6 +16,7 @@ from east.cli.common import (
     ConfigFiles,
     DeviceName,
     EngineName,
+    OtherThreads,
     Results,
     StepName,
     counted,
@@ -25,6 +26,7 @@ from east.cli.common import (
 )
 from east.launch.cores import training_threads
 from east.launch.lease import Lease, gpu_alone, visible_gpus
+from east.shown import say
 
 if TYPE_CHECKING:
     from east.cost.timing import Conditions
@@ -59,7 +61,7 @@ def estimate(
             envvar="EAST_STEP", help="How a GPU is given the operations of a step; the configuration's if absent."
         ),
     ] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of a run; the configuration's.")] = None,
+    threads: OtherThreads = None,
     seconds: Annotated[float, typer.Option(min=0.1, help="About how long each kind of run is timed.")] = 3.0,
 ) -> None:
     """Say what the rest of the plan will cost, from a few steps of each kind of run, timed on this machine.
@@ -96,9 +98,9 @@ def estimate(
         rows = [_row(name, cost, at_once) for name, cost in (*found.tables.items(), ("total", found.total))]
         print_table(list(rows[0]), rows, left=1)
         for paragraph in _explanation(found, at_once, conditions, measured_on, disturbed=lease.is_shared):
-            print("\n" + textwrap.fill(paragraph, WIDTH))
+            say("", *textwrap.wrap(paragraph, WIDTH))
         if "imagenet" in plan.datasets() and found.total.left:
-            print("\nReading ImageNet's files takes time that is not counted.")
+            say("", "Reading ImageNet's files takes time that is not counted.")
     for warning in found.warnings:
         logging.getLogger(__name__).warning(warning.removeprefix("warning: "))
 

@@ -18,6 +18,7 @@ from east.cli.common import (
     read_plan,
     read_plan_and_results,
 )
+from east.shown import say
 
 if TYPE_CHECKING:
     from east.operations.changes import RunChange
@@ -46,9 +47,9 @@ def plan(
         else:
             _print_changes(runs, every=every)
             if orphans:
-                print(f"{len(orphans)} runs on disk are in no plan; `east prune` lists them.")
+                say(f"{len(orphans)} runs on disk are in no plan; `east prune` lists them.")
             if planned.config.execution.partial:
-                print("With `execution.partial: true` Snakemake trains nothing.")
+                say("With `execution.partial: true` Snakemake trains nothing.")
         return
     # PyTorch is needed to look at the network, and not for what is printed with --changed.
     from east.training.attempts import class_on_cpu
@@ -73,7 +74,7 @@ def plan(
         print_json(rows)
         return
     print_table(["id", "method", "model", "dataset", "seed", "recipe", "class_on_cpu"], rows)
-    print(f"{len(rows)} runs")
+    say(f"{len(rows)} runs")
 
 
 def inspect(run_id: RunId, configfile: ConfigFiles = None, as_json: AsJson = False) -> None:
@@ -90,7 +91,7 @@ def inspect(run_id: RunId, configfile: ConfigFiles = None, as_json: AsJson = Fal
     ]
     print_table(["name", "shape", "density", "nonzeros"], rows)
     for key, value in description["totals"].items():
-        print(f"{key.replace('_', ' ')}: {value:,}" if isinstance(value, int) else f"{key}: {value:g}")
+        say(f"{key.replace('_', ' ')}: {value:,}" if isinstance(value, int) else f"{key}: {value:g}")
 
 
 def schedule(run_id: RunId, configfile: ConfigFiles = None) -> None:
@@ -119,13 +120,13 @@ def list_parts(as_json: AsJson = False) -> None:
         return
     width = max(len(part["name"]) for part in parts)
     for kind, members in itertools.groupby(parts, lambda part: part["kind"]):
-        print(f"{kind}:")
+        say(f"{kind}:")
         for part in members:
             parameters = (name if value is None else f"{name} = {value}" for name, value in part["parameters"].items())
             first, *more = [text for text in (part["about"], ", ".join(parameters)) if text] or [""]
-            print(f"  {part['name']:<{width}}  {first}".rstrip())
+            say(f"  {part['name']:<{width}}  {first}".rstrip())
             for line in more:
-                print(f"  {'':<{width}}  {line}")
+                say(f"  {'':<{width}}  {line}")
 
 
 def _print_changes(runs: "list[RunChange]", *, every: bool) -> None:
@@ -136,12 +137,12 @@ def _print_changes(runs: "list[RunChange]", *, every: bool) -> None:
         groups.setdefault((run.status, run.reason), []).append(run.id)
     for (status, reason), ids in groups.items():
         if len(ids) == 1:
-            print(f"{status:<10}  {ids[0]}: {reason}")
+            say(f"{status:<10}  {ids[0]}: {reason}")
             continue
-        print(f"{status:<10}  {len(ids)} runs: {reason}")
+        say(f"{status:<10}  {len(ids)} runs: {reason}")
         for run_id in ids if every else ids[:SHOWN]:
-            print(f"              {run_id}")
+            say(f"              {run_id}")
         if not every and len(ids) > SHOWN:
-            print(f"              and {len(ids) - SHOWN} more; --all names them")
+            say(f"              and {len(ids) - SHOWN} more; --all names them")
     train = sum(map(len, groups.values()))
-    print(f"{train} of {len(runs)} runs would train, {len(runs) - train} are done.")
+    say(f"{train} of {len(runs)} runs would train, {len(runs) - train} are done.")

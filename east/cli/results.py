@@ -8,6 +8,7 @@ import typer
 from east.cli.common import ConfigFiles, Results, read_plan_and_results
 from east.errors import EastError
 from east.files import write_atomically
+from east.shown import say
 
 if TYPE_CHECKING:
     from east.operations.merge import Placed
@@ -25,13 +26,13 @@ def compare(run_a: RunFolder, run_b: RunFolder) -> None:
     found = compare_traces(one, other)
     if found.difference is not None:
         same = one[found.rows - 1].step if found.rows else None
-        print(f"first difference: {found.difference}" + ("" if same is None else f"; the same to step {same}"))
+        say(f"first difference: {found.difference}" + ("" if same is None else f"; the same to step {same}"))
         raise EastError("the two runs are not the same from there on.")
     if len(one) == len(other):
-        print(f"the same in all {found.rows} rows, to step {one[-1].step}.")
+        say(f"the same in all {found.rows} rows, to step {one[-1].step}.")
     else:
         shorter = min((one, run_a), (other, run_b), key=lambda each: len(each[0]))
-        print(f"the same to step {shorter[0][-1].step}, where {shorter[1]} ends.")
+        say(f"the same to step {shorter[0][-1].step}, where {shorter[1]} ends.")
 
 
 def prune(
@@ -51,16 +52,16 @@ def prune(
     for leftover in found:
         if leftover.kind != kind:
             kind = leftover.kind
-            print(f"{kind}:")
+            say(f"{kind}:")
         in_use = "  (a training runs there: it stays)" if leftover.in_use or leftover.name in kept else ""
-        print(f"  {leftover.name}  {decimal(leftover.size)}{in_use}")
+        say(f"  {leftover.name}  {decimal(leftover.size)}{in_use}")
     total = decimal(sum(leftover.size for leftover in found))
     if not found:
-        print(f"Nothing in {folder} is of no use to the plan.")
+        say(f"Nothing in {folder} is of no use to the plan.")
     elif delete:
-        print(f"{len(found) - len(kept)} of {len(found)} removed.")
+        say(f"{len(found) - len(kept)} of {len(found)} removed.")
     else:
-        print(f"{len(found)} with {total}; nothing was removed. With --delete it will be.")
+        say(f"{len(found)} with {total}; nothing was removed. With --delete it will be.")
     if kept:
         raise typer.Exit(1)
 
@@ -79,7 +80,7 @@ def lock(
     made = make_lock(plan, folder)
     target = out or folder / LOCK_FILE
     write_atomically(target, made.json_text())
-    print(f"{target}: {_count(len(made.runs), made.planned)}")
+    say(f"{target}: {_count(len(made.runs), made.planned)}")
 
 
 def archive(
@@ -96,7 +97,7 @@ def archive(
     plan, folder = read_plan_and_results(configfile, results)
     made = make_lock(plan, folder)
     write_archive(made, folder, out)
-    print(f"{out}: {_count(len(made.runs), made.planned)}, {decimal(out.stat().st_size)}")
+    say(f"{out}: {_count(len(made.runs), made.planned)}, {decimal(out.stat().st_size)}")
 
 
 def verify(
@@ -124,14 +125,14 @@ def verify(
     contents = read_archive(source)[0] if source.is_file() else folder_contents(locked, source)
     found = compare_results(locked, contents, exact=exact)
     for line in (*found.wrong, *found.differing):
-        print(line)
+        say(line)
     if found.passed_over:
-        print(f"not compared: {', '.join(found.passed_over)}")
+        say(f"not compared: {', '.join(found.passed_over)}")
     if found.wrong:
         raise EastError(f"{len(found.wrong)} of {found.files} files of {source} are not as {lock} says.")
     repeated = f"; {found.repeated} runs were trained again, to the same bytes" if found.repeated else ""
     differing = ", as far as their classes promise the same bytes" if found.differing else ""
-    print(f"{found.files} files of {len(locked.runs)} runs in {source} are as {lock} says{differing}{repeated}.")
+    say(f"{found.files} files of {len(locked.runs)} runs in {source} are as {lock} says{differing}{repeated}.")
 
 
 def restore(archive: Archive, results: Results = None) -> None:
@@ -159,8 +160,8 @@ def merge(
 def _tell(placed: "Placed", folder: Path, taken: str) -> None:
     """Print what became of runs; status 1 if any was refused."""
     for name, reason in placed.refused.items():
-        print(f"refused {name}: {reason}.")
-    print(f"{folder}: {len(placed.taken)} {taken}, {len(placed.already)} there already, {len(placed.refused)} refused.")
+        say(f"refused {name}: {reason}.")
+    say(f"{folder}: {len(placed.taken)} {taken}, {len(placed.already)} there already, {len(placed.refused)} refused.")
     if placed.refused:
         raise typer.Exit(1)
 

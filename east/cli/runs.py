@@ -29,6 +29,7 @@ from east.cli.common import (
 from east.errors import EastError
 from east.files import write_atomically
 from east.launch.lease import Lease, gpu_alone, leased_gpu
+from east.shown import say
 
 if TYPE_CHECKING:
     from east.config import RunSpec
@@ -42,7 +43,7 @@ def prepare(
     """Download (where needed), verify and store a data set for training."""
     from east.data.prepare import prepare as prepare_dataset
 
-    print(prepare_dataset(dataset, data_dir, folder=image_folder))
+    say(prepare_dataset(dataset, data_dir, folder=image_folder))
 
 
 def train(
@@ -64,8 +65,9 @@ def train(
 ) -> None:
     """Train one run from its description alone and print one line about the result.
 
-    SIGTERM, SIGUSR1 and SIGINT (Ctrl-C) stop it after the step in hand, with a checkpoint, and it exits with 128 + the
-    signal's number; the same command goes on from there. A second signal ends it at once.
+    SIGINT (Ctrl-C), SIGTERM, SIGHUP, SIGUSR1, SIGUSR2 and SIGXCPU stop it after the step in hand, with a checkpoint,
+    and it exits with 128 + the signal's number; the same command goes on from there. A second signal, more than a
+    second after the first, ends it at once.
     """
     # First of all: the modules that decide numbers are not imported yet, and what waits below may take hours.
     began = sources()
@@ -89,7 +91,7 @@ def train(
             epoch_tracker(tracking, out) as track,
         ):
             summary = train_run(spec, out, resources, [show, track, interruption], began=began)
-        print(finished_line(summary, out, total), flush=True)
+        say(finished_line(summary, out, total))
 
 
 def cost(

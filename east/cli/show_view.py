@@ -1,5 +1,6 @@
 """How `east show` prints a run: its curve, its masks over time and its summary, in 80 columns."""
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 
 from rich.console import Group, RenderableType
@@ -14,7 +15,7 @@ from east.config import Run
 from east.operations.run_files import RunStatus
 from east.render.names import DATASETS, NETWORKS
 from east.render.numbers import DASH, density_text, duration, fixed
-from east.render.templating import visible
+from east.shown import visible
 from east.training.records import EpochRecord, RunSummary, UpdateRecord
 
 WIDTH = 80
@@ -76,7 +77,7 @@ def _head(run: Run, status: RunStatus, record: RunRecord) -> Iterator[Renderable
 
 
 def _curve(epochs: Sequence[EpochRecord], end: int, width: int, *, ascii_only: bool) -> Iterator[RenderableType]:
-    points = [(row.epoch, row.test_acc) for row in epochs]
+    points = [(row.epoch, row.test_acc) for row in epochs if math.isfinite(row.test_acc)]
     if not points:
         yield Text("No epoch is recorded.", style="dim")
         return

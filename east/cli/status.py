@@ -37,7 +37,8 @@ def status(
     if as_json:
         print_json(status_json(reader.read()))
         return
-    from east.cli.status_view import make_console, overview, watch_lines, watch_screen
+    from east.cli.console import make_console
+    from east.cli.status_view import overview, watch_lines, watch_screen
 
     console = make_console()
     if not watch:
@@ -60,8 +61,8 @@ def show(
 ) -> None:
     """Show a run, finished or not: its curve, its masks over time and its summary."""
     from east.analysis.sources import Sources, read_run_record
+    from east.cli.console import make_console
     from east.cli.show_view import run_view
-    from east.cli.status_view import make_console
     from east.operations.run_files import RunFiles
 
     plan, folder = read_plan_and_results(configfile, results)

@@ -1,7 +1,5 @@
 """How `east status` shows a plan to people: a line a table, then the runs that matter now."""
 
-import io
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 
 from rich.console import Console, Group, RenderableType
@@ -13,6 +11,7 @@ from east.analysis.words import sharing_text
 from east.operations.run_files import RunStatus, State
 from east.operations.status import STATES, PlanStatus, Tally
 from east.render.numbers import DASH, duration, fixed
+from east.shown import say
 
 STYLES: dict[State, str] = {
     "done": "green",
@@ -35,16 +34,6 @@ NEXT: dict[State, str] = {
 SHOWN = 100
 SHOWN_WAITING = 3
 """Runs that a list shows at most without --all: those that run or need a look, and those that wait."""
-PLAIN_WIDTH = 500
-"""Columns where there is no terminal: enough that nothing is wrapped or cut."""
-
-
-def make_console() -> Console:
-    """Standard output; text is shown as it is, never taken for markup, and what its encoding lacks is replaced."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")
-    console = Console(markup=False, emoji=False, highlight=False)
-    return console if console.is_terminal else Console(markup=False, emoji=False, highlight=False, width=PLAIN_WIDTH)
 
 
 def watch_screen(looks: Iterable[PlanStatus], console: Console, *, everything: bool) -> None:
@@ -64,12 +53,12 @@ def watch_lines(looks: Iterable[PlanStatus]) -> None:
             if states and states[run.id] != run.state:
                 clock = f"{status.time.astimezone():%H:%M:%S}"
                 share = f"[{total.ended}/{total.runs}]"
-                print(f"{clock}  {run.state:<8}  {run_line(run)}  {share}", flush=True)
+                say(f"{clock}  {run.state:<8}  {run_line(run)}  {share}")
         if not states or total.finished:
             counts = [f"{total.counts[state]} {state}" for state in STATES[1:] if total.counts[state]]
             left = [] if total.finished or total.eta.seconds is None else [f"{_eta(total)} left"]
             done = ", ".join([f"{total.counts['done']} of {total.runs} runs done", *counts])
-            print("; ".join([done, *left]), flush=True)
+            say("; ".join([done, *left]))
         states = {run.id: run.state for run in status.runs}
 
 

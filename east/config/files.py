@@ -198,7 +198,11 @@ def _read_yaml(path: Path) -> dict[str, Any]:
             content = yaml.load(stream, Loader=_StrictLoader)  # noqa: S506 - a SafeLoader
     except FileNotFoundError:
         raise EastError(f"there is no configuration file {path}.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise EastError(f"the configuration file {path} cannot be read: {error.strerror}.") from None
+    except RecursionError:
+        raise EastError(f"{path} is nested too deeply to be a configuration.") from None
+    except (yaml.YAMLError, ValueError) as error:
         raise EastError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise EastError(f"{path} must hold a mapping of keys to values.")

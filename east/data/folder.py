@@ -1,9 +1,15 @@
 """ImageNet: a folder of images, decoded and cropped by worker processes while the device trains."""
 
 import math
+import os
+import signal
+import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal, localcontext
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +32,8 @@ EVALUATION_BATCH = 250
 
 FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP")
 """What is decoded, whatever a file's name says: some of ImageNet's err. Others may start programs, as EPS does."""
+_TO_ALL = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU}
+"""Signals that terminals and schedulers send to all processes of a job."""
 
 IMAGE_BYTES = 2**28
 """More than the file of an image has."""
@@ -149,11 +157,14 @@ class FolderBatches:
             ),
             num_workers=self._workers,
             collate_fn=_collate,
+            worker_init_fn=_obey_parent,
             pin_memory=self._device.type == "cuda",
             # Without a generator, the loader would draw seeds for its workers from the global one.
             generator=torch.Generator(),
         )
-        for batch in loader:
+        with without_signals():
+            batches = iter(loader)  # starts the workers
+        for batch in batches:
             if isinstance(batch, EastError):
                 raise batch
             pixels, labels = batch
@@ -161,6 +172,37 @@ class FolderBatches:
                 self._normalize(pixels.to(self._device, non_blocking=True)),
                 labels.to(self._device, non_blocking=True),
             )
+
+
+@contextmanager
+def without_signals() -> Iterator[None]:
+    """Processes that a block starts get none of the signals that all processes of a job are sent, as long as they live.
+
+    They end when this process ends them, or is gone; it goes on until what it has begun is finished. Its own signals
+    come when the block ends.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _TO_ALL)
+    try:
+        # It lets some of them through again after it has started its own process.
+        resource_tracker.ensure_running()
+        signal.pthread_sigmask(signal.SIG_BLOCK, _TO_ALL)
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _obey_parent(worker: int) -> None:
+    """Let this process, which has no other signals, be ended by its parent: at its end that waits for all workers."""
+    if sys.platform == "darwin":  # which does not say who sent a signal
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+        return
+
+    def wait() -> None:
+        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+            pass
+        os._exit(0)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 class _FolderImages(Dataset[tuple[Tensor, int] | EastError]):

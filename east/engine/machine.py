@@ -4,9 +4,9 @@ import atexit
 import logging
 import os
 import platform
+import shutil
 import subprocess
 import sys
-import shutil
 import tempfile
 from pathlib import Path
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from east.errors import EastError
-from east.locks import take
+from east.locks import open_lock, take
 
 LOG = logging.getLogger(__name__)
 
@@ -273,4 +273,4 @@ def _stem(gpu: str) -> str:
 
 def _lock_file(folder: Path, name: str) -> FileIO:
     """A file to lock; programs that this process starts do not get it."""
-    return (folder / name).open("ab", buffering=0)
+    return open_lock(folder / name, create=True)

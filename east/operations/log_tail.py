@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+from east.shown import visible
+
 TAIL_BYTES = 8192
 LINE_LENGTH = 300
 
@@ -33,7 +35,6 @@ def last_error(lines: list[str]) -> str | None:
 
 
 def printable(text: str) -> str:
-    """Text as one line, cut if long, without what a terminal obeys: escapes, control and direction characters."""
-    plain = _ESCAPE.sub("", text)
-    line = " ".join("".join(character if character.isprintable() else " " for character in plain).split())
+    """Text as one line, cut if long: colours and other escapes of terminals are left out, the rest is `visible`."""
+    line = " ".join(visible(_ESCAPE.sub("", text)).split())
     return line if len(line) <= LINE_LENGTH else f"{line[: LINE_LENGTH - 1]}…"

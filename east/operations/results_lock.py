@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError
 from east.config import Plan
 from east.config.run import Frozen
 from east.errors import EastError
+from east.files import parse_json
 from east.operations.changes import complaint
 from east.operations.on_disk import SMALL_FILES, read_run
 from east.operations.steps import Steps
@@ -123,7 +124,7 @@ def parse_lock(content: bytes, name: str) -> ResultsLock:
         EastError: it is not a lock, or one of another version of this program.
     """
     try:
-        found = json.loads(content)
+        found = parse_json(content)
     except ValueError:
         found = None
     if isinstance(found, dict) and isinstance(found.get("format"), int) and found["format"] != FORMAT:

@@ -1,6 +1,5 @@
 """What the files of one run say about it: its summary, its state and its log, whichever are there and whole."""
 
-import json
 import math
 import os
 import socket
@@ -12,6 +11,7 @@ from typing import Any, Literal, TypeVar
 
 from east.config.run import fingerprint_of_content
 from east.errors import EastError
+from east.files import parse_json
 from east.operations.log_tail import last_error, printable, tail
 from east.training.folder import RUN, is_locked
 from east.training.records import KEPT_SUMMARY, SUMMARY, RunSummary, parse_summary
@@ -98,7 +98,7 @@ class RunFiles:
                 )
         state = self._read(lambda path: RunState.model_validate_json(path.read_bytes()), folder / STATE)
         if state is not None and state.state != "ended":
-            begun = self._read(lambda path: fingerprint_of_content(json.loads(path.read_bytes())), folder / RUN)
+            begun = self._read(lambda path: fingerprint_of_content(parse_json(path.read_bytes())), folder / RUN)
             if begun in (None, fingerprint):
                 return self._attempt(run_id, state, epochs, now)
             if state.state == "running" and _silence(state, folder, now) is None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from east.cells import guarded
 from east.render.templating import (
     html_environment,
     latex_environment,
@@ -51,7 +52,7 @@ def render_views(
 
 
 def csv_text(columns: Sequence[str], records: Sequence[Mapping[str, Value]]) -> str:
-    """A CSV file with a header; None is an empty field, floats have at most six decimals."""
+    """A CSV file with a header; None is an empty field, floats have at most six decimals, no text is a formula."""
     import pandas as pd
 
     frame = pd.DataFrame(list(records), columns=list(columns), dtype=object).map(_plain)
@@ -62,7 +63,7 @@ def csv_text(columns: Sequence[str], records: Sequence[Mapping[str, Value]]) -> 
 def _plain(value: Value) -> str:
     if value is None or value != value:  # a record without the column
         return ""
-    return f"{value:.6f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
+    return f"{value:.6f}".rstrip("0").rstrip(".") if isinstance(value, float) else guarded(str(value))
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from east.errors import EastError
 from east.render.drawing import interval_drawing
+from east.shown import visible
 
 REPORT_FOLDER = Path(__file__).resolve().parents[2] / "report"
 PUBLISHED = REPORT_FOLDER / "published"
@@ -64,9 +65,6 @@ _LATEX = {
 }
 
 
-_UNSEEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
-"""Categories of Unicode."""
-
 _APART = "\x00"
 """Stands between characters that TeX would join; no text that is `visible` has it."""
 
@@ -75,17 +73,6 @@ class Tex(str):
     """LaTeX of our own templates, which have escaped every value in it."""
 
     __slots__ = ()
-
-
-def visible(text: str) -> str:
-    """Turn line ends and tabs into spaces, and show what else is invisible by its code point.
-
-    Control and format characters (among them those that reverse the direction of writing) can make a line read
-    as something that it is not.
-    """
-    unseen = {character for character in text if unicodedata.category(character) in _UNSEEN}
-    shown = {ord(character): " " if character in "\t\n\r" else f"[U+{ord(character):04X}]" for character in unseen}
-    return text.translate(shown)
 
 
 def escape_latex(text: str) -> str:

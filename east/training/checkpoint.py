@@ -19,6 +19,12 @@ LOG = logging.getLogger(__name__)
 KEPT = 2
 PACKED = "packed tensor"
 PACKING_THRESHOLD = 0.25
+_DAMAGED = (
+    *(ValueError, TypeError, LookupError, AttributeError, EOFError, OverflowError, RuntimeError),
+    *(pickle.UnpicklingError, zipfile.BadZipFile),
+)
+"""What PyTorch and `unpack` raise where a content is not what was saved."""
+
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -53,6 +59,9 @@ class Checkpoints:
 
         A damaged file is set aside as `*.damaged` with a warning, and the one before it is tried. Checkpoints of
         another run (its configuration changed) are removed, with a warning as well.
+
+        Raises:
+            OSError: a file cannot be read now; it may be whole.
         """
         for path in reversed(self._files()):
             try:
@@ -60,19 +69,20 @@ class Checkpoints:
                 if hashlib.sha256(packed).hexdigest().encode() != digest:
                     raise ValueError("its checksum does not match")
                 content = torch.load(io.BytesIO(packed), weights_only=True, map_location="cpu")
-            except (OSError, ValueError, RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+                fingerprint, state = content["fingerprint"], unpack(content["state"]) | {"epoch": content["epoch"]}
+            except _DAMAGED as error:
                 aside = path.with_suffix(".damaged")
                 path.replace(aside)
                 LOG.warning(
                     "%s is damaged (%s) and was set aside as %s; using the one before it.", path.name, error, aside.name
                 )
                 continue
-            if content["fingerprint"] != self.fingerprint:
+            if fingerprint != self.fingerprint:
                 LOG.warning("%s belongs to another configuration of this run and was removed.", path.name)
                 path.unlink()
                 continue
-            state: dict[str, Any] = unpack(content["state"])
-            return state | {"epoch": content["epoch"]}
+            found: dict[str, Any] = state
+            return found
         return None
 
     def clear(self) -> None:

@@ -5,6 +5,7 @@ import logging
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -58,14 +59,15 @@ _CHECKPOINT = re.compile(r"checkpoint-(\d+)(-\d+)?\.pt")
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[locks.HeldLock]:
     """Hold the run's lock. The kernel releases it when the process ends, however it ends.
 
     A second trainer of the same run (a workflow restarted beside an orphaned job) waits here until the first is done.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with locks.locked(folder / LOCK, lambda: LOG.info("another process trains %s; waiting for it to end.", folder)):
-        yield
+    waiting = partial(LOG.info, "another process trains %s; waiting for it to end.", folder)
+    with locks.locked(folder / LOCK, waiting) as held:
+        yield held
 
 
 def write_summary(folder: Path, summary: RunSummary) -> RunSummary:
@@ -86,7 +88,7 @@ def is_locked(folder: Path) -> bool:
     To ask takes a shared lock for an instant. A trainer that comes just then waits for that instant.
     """
     try:
-        with (folder / LOCK).open("rb") as stream:
+        with locks.open_lock(folder / LOCK, shared=True) as stream:
             return not locks.take(stream, shared=True)
     except FileNotFoundError:
         return False

@@ -17,11 +17,15 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-"""Ctrl-C; the end of a job's time, its cancellation or preemption; a scheduler's warning before that."""
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)
+"""Ctrl-C; the end of a job's time, its cancellation or preemption; the end of a terminal; a scheduler's warnings before
+the end; the end of the processor time that a process may take."""
 
 ECHO_SECONDS = 1.0
-"""The first signal once more within this time is not a second request: launchers pass on what everyone has received."""
+"""What comes within this time after the first signal is not a second request: launchers pass on what everyone has
+received, and service managers send several kinds at once."""
+
+_NOHUP = (signal.SIGHUP, signal.SIG_IGN)
 
 _END = 0
 """Ends the watching thread; no signal has this number."""
@@ -54,7 +58,9 @@ class Interruption(Hook):
         os.set_blocking(writer, False)
         watching = threading.Thread(target=_end_at_second_signal, args=(reader,), daemon=True)
         watching.start()
-        before = {number: signal.signal(number, self._receive) for number in SIGNALS}
+        # `nohup` has a process ignore the end of its terminal, and so it stays.
+        obeyed = [number for number in SIGNALS if (number, signal.getsignal(number)) != _NOHUP]
+        before = {number: signal.signal(number, self._receive) for number in obeyed}
         woken = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
         try:
             yield
@@ -106,7 +112,7 @@ def _end_at_second_signal(reader: int) -> None:
     Python runs its handlers between two instructions of the main thread, which may be far apart: a backward pass is
     one of them. The number of every signal, though, is written into the pipe at once.
     """
-    first: tuple[int, float] | None = None
+    first: float | None = None
     while True:
         for number in os.read(reader, 64):
             if number == _END:
@@ -115,6 +121,7 @@ def _end_at_second_signal(reader: int) -> None:
                 continue
             now = time.monotonic()
             if first is None:
-                first = (number, now)
-            elif number != first[0] or now - first[1] > ECHO_SECONDS:
+                first = now
+            # The system repeats the last one with every second of processor time.
+            elif now - first > ECHO_SECONDS and number != signal.SIGXCPU:
                 os._exit(128 + number)

@@ -156,7 +156,7 @@ def evaluate(
     Whatever happens, the network is left in the mode for training. What `before_batch` raises ends the evaluation.
 
     Returns:
-        The accuracy in percent, and whether all logits are finite.
+        The accuracy in percent, and whether all logits are finite; where they are not, the accuracy is no number.
     """
     device = next(model.parameters()).device
     correct, total = torch.zeros((), dtype=torch.int64, device=device), 0
@@ -171,7 +171,7 @@ def evaluate(
             total += len(labels)
     finally:
         model.train()
-    return 100 * int(correct) / total, bool(finite)
+    return (100 * int(correct) / total, True) if finite else (math.nan, False)
 
 
 @torch.no_grad()

@@ -1,6 +1,5 @@
 """How a training shows where it is: a bar on a terminal, a line an epoch in a log, one line at the end."""
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from east.shown import tell, visible
 from east.training.assembly import Training
 from east.training.hooks import Hook
 from east.training.records import SUMMARY, EpochRecord, RunSummary
@@ -17,7 +17,7 @@ class _Lines(Hook):
     """Writes a line for every finished epoch."""
 
     def after_epoch(self, training: Training, record: EpochRecord) -> None:
-        print(_epoch_line(record, training.schedule.epochs), file=sys.stderr, flush=True)
+        tell(_epoch_line(record, training.schedule.epochs))
 
 
 class _Bar(Hook):
@@ -38,14 +38,14 @@ def epoch_reporter(title: str, epochs: int) -> Iterator[Hook]:
         yield _Lines()
         return
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("test {task.fields[accuracy]}"),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console) as progress:
-        yield _Bar(progress, progress.add_task(title, total=epochs, accuracy=""))
+        yield _Bar(progress, progress.add_task(visible(title), total=epochs, accuracy=""))
 
 
 def finished_line(summary: RunSummary, folder: Path, total: int | None) -> str:

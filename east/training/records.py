@@ -9,6 +9,7 @@ import hashlib
 import io
 import json
 import logging
+import math
 import types
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -40,6 +41,12 @@ class Meaning:
     unit: str = ""
     repeatable: bool = True
 
+
+LARGEST = 2**63 - 1
+"""Counts are no larger: data frames have no place for more."""
+
+MAY_BE_NO_NUMBER = ("train_loss", "train_acc", "val_acc", "test_acc")
+"""Columns of metrics.csv that are not finite in the epoch in which a run diverges."""
 
 PARTS = ("weights", "masks", "statistics", "optimizer", "clip")
 """The parts of a training's state that have a digest of their own, the first to look at first."""
@@ -159,7 +166,7 @@ class RunSummary(BaseModel):
     Keys that it does not know are kept, so that older analyses read newer runs.
     """
 
-    model_config = ConfigDict(frozen=True, extra="allow")
+    model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
 
     id: Annotated[str, Meaning("table/row/seedN")]
     run: Annotated[dict[str, Any], Meaning("the run that was trained, as in run.json")] = {}
@@ -216,6 +223,14 @@ class RunSummary(BaseModel):
     def is_shared(self) -> bool:
         """Whether other trainings may have slowed this one down, so that its seconds are not those of one alone."""
         return (self.runs_per_device or 1) > 1
+
+    @model_validator(mode="after")
+    def _counts_can_be_counted(self) -> Self:
+        for name, value in self:
+            for number in value.values() if isinstance(value, dict) else (value,):
+                if isinstance(number, int) and not -LARGEST <= number <= LARGEST:
+                    raise ValueError(f"{name} is larger than anything that is counted")
+        return self
 
     @model_validator(mode="after")
     def _finished_has_accuracy(self) -> Self:
@@ -409,6 +424,10 @@ def _parsed(text: str, column: SchemaColumn) -> Any:
     if column.optional and not text:
         return None
     try:
-        return column.kind(text)
+        value = column.kind(text)
     except ValueError:
-        raise ValueError(f"'{text}' is not a value of {column.name}") from None
+        value = None
+    is_odd = isinstance(value, float) and not math.isfinite(value) and column.name not in MAY_BE_NO_NUMBER
+    if value is None or is_odd or (isinstance(value, int) and not -LARGEST <= value <= LARGEST):
+        raise ValueError(f"'{text:.40}' is not a value of {column.name}")
+    return value

@@ -14,7 +14,9 @@ from safetensors.torch import save as save_tensors
 from east.checkout import sources
 from east.config.run import RunSpec
 from east.data.open import open_dataset
+from east.errors import EastError
 from east.files import write_atomically
+from east.locks import HeldLock
 from east.models.liveness import liveness
 from east.models.parameters import count_parameters
 from east.sparse.schedule import Schedule
@@ -107,7 +109,7 @@ def train(
     # Before this process waits for anything: it goes on with the modules that it has imported.
     began = sources() if began is None else began
     origin = Origin.of_this_process(began)
-    with locked(folder):
+    with locked(folder) as lock:
         discard_temporaries(folder)
         summary = finished_summary(folder, spec.fingerprint)
         if summary is None:
@@ -120,7 +122,7 @@ def train(
                 runs_per_device=resources.runs_per_device,
             )
             with state.failures_noted():
-                summary = _train(spec, folder, resources, origin, began, state, hooks)
+                summary = _train(spec, folder, resources, origin, began, state, lock, hooks)
         Checkpoints(folder, spec.fingerprint).clear()
         (folder / ATTEMPTS).unlink(missing_ok=True)
         return summary
@@ -153,6 +155,7 @@ def _train(
     origin: Origin,
     began: Mapping[str, str],
     state: StateFile,
+    lock: HeldLock,
     hooks: Sequence[Hook],
 ) -> RunSummary:
     torch.set_num_threads(resources.threads)
@@ -184,10 +187,30 @@ def _train(
     tracing = Tracing() if saved is None else Tracing([TraceRecord(**row) for row in saved["trace"]])
     state.write(device=device_name(device))
     files = RunFiles(checkpoints, attempts, tracing, state)
-    run_loop(training, [attempts, tracing, files, *hooks])
+    run_loop(training, [attempts, tracing, FolderKept(lock), files, *hooks])
     if files.summary is None:
         raise RuntimeError("the loop ended before the run")
     return files.summary
+
+
+class FolderKept(Hook):
+    """Ends a training whose folder was removed: what is written there from then on would not be a whole run."""
+
+    def __init__(self, lock: HeldLock) -> None:
+        self._lock = lock
+
+    def after_epoch(self, training: Training, record: EpochRecord) -> None:
+        """Look before the checkpoint."""
+        self._look()
+
+    def on_end(self, training: Training, ending: Ending) -> None:
+        """Look before the summary."""
+        self._look()
+
+    def _look(self) -> None:
+        if not self._lock.is_there():
+            folder = self._lock.file.parent
+            raise EastError(f"{folder} was removed while its run was trained. The same command trains it again.")
 
 
 class RunFiles(Hook):

@@ -12,12 +12,18 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict
+from pydantic import Field as Limits
 
 from east.errors import EastError
+from east.failures import explained
 from east.files import write_atomically
-from east.training.records import Meaning
+from east.shown import visible
+from east.training.records import LARGEST, Meaning
 
 STATE = "state.json"
+
+
+Count = Annotated[int, Limits(ge=0, le=LARGEST)]
 
 
 class RunState(BaseModel):
@@ -29,10 +35,10 @@ class RunState(BaseModel):
         Literal["running", "stopped", "failed", "ended"],
         Meaning("`running`; `stopped` by a signal, with a checkpoint; `failed`, see `message`; `ended` with a summary"),
     ]
-    attempt: Annotated[int, Meaning("which attempt this is, counted from 1")]
-    epoch: Annotated[int, Meaning("epochs that are done")]
-    epochs: Annotated[int, Meaning("epochs of the whole training")]
-    step: Annotated[int, Meaning("optimizer steps that are done")]
+    attempt: Annotated[Count, Meaning("which attempt this is, counted from 1")]
+    epoch: Annotated[Count, Meaning("epochs that are done")]
+    epochs: Annotated[Count, Meaning("epochs of the whole training")]
+    step: Annotated[Count, Meaning("optimizer steps that are done")]
     test_accuracy: Annotated[float | None, Meaning("after the last epoch that is done", "%")] = None
     seconds_per_epoch: Annotated[float | None, Meaning("of the last epoch that is done, with evaluation", "s")] = None
     started: Annotated[datetime, Meaning("when this attempt began")]
@@ -43,7 +49,7 @@ class RunState(BaseModel):
     device: Annotated[str, Meaning("name of the processor or GPU; before that is known, what was asked for")]
     gpu: Annotated[str | None, Meaning("the GPU leased for the process, as CUDA_VISIBLE_DEVICES names it")] = None
     runs_per_device: Annotated[int, Meaning("trainings that may share the device with this one, itself included")] = 1
-    threads: Annotated[int, Meaning("CPU threads")]
+    threads: Annotated[Count, Meaning("CPU threads")]
     message: Annotated[str | None, Meaning("the error in one line, where it failed")] = None
 
 
@@ -90,9 +96,10 @@ class StateFile:
         try:
             yield
         except Exception as error:
-            name = "" if isinstance(error, EastError) else f"{type(error).__name__}: "
+            text = str(error) if isinstance(error, EastError) else explained(error)
+            text = text or f"{type(error).__name__}: {error}"
             with suppress(OSError):
-                self.write(state="failed", message=" ".join(f"{name}{error}".split()))
+                self.write(state="failed", message=visible(" ".join(text.split())))
             raise
 
 

@@ -12,7 +12,8 @@ import pytest
 import east
 
 ROOT = Path(east.__file__).parent
-COMMON = {"checkout", "version", "errors", "files", "locks", "log", "reproducibility", "seeding", "trust"}
+COMMON = {"cells", "errors", "failures", "files", "locks", "log", "shown"}
+COMMON |= {"checkout", "reproducibility", "seeding", "trust", "version"}
 MAY_IMPORT = {
     "sparse": COMMON | {"config"},
     "config": COMMON | {"sparse"},

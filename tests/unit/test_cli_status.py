@@ -64,7 +64,7 @@ def test_the_overview_has_a_line_a_table_and_the_runs_that_matter(mixed):
     assert ["table3", "0/2", "–", "2", "–", "–", "–"] in lines
     assert [RUNS[2], "1/2", "61.50", "30.0", "~", "30", "s"] in [line[:7] for line in lines]
     assert f"process {os.getpid()}, cpu" in done.stdout
-    assert "RuntimeError: [/bold] [red]x[/red] :boom: → end" in done.stdout
+    assert "RuntimeError: [/bold] [red]x[/red] :boom: → [U+202E] end" in done.stdout
     assert f"log: {mixed}/logs/train/{RUNS[3]}.log" in done.stdout
     assert f"{RUNS[1]}  in epoch 7" in done.stdout
     assert f"  {RUNS[0]}  test" not in done.stdout
@@ -75,7 +75,7 @@ def test_the_output_may_lack_characters_of_a_log(mixed):
     ascii_only = os.environ | {"PYTHONIOENCODING": "ascii"}
     done = status(mixed, run=partial(east_process, env=ascii_only))
     assert (done.returncode, done.stderr) == (0, "")
-    assert ":boom: ? end" in done.stdout
+    assert ":boom: ? [U+202E] end" in done.stdout
 
 
 def test_json_has_the_documented_keys(mixed):
@@ -91,7 +91,7 @@ def test_json_has_the_documented_keys(mixed):
         "id": RUNS[3],
         "state": "failed",
         "epochs": 2,
-        "message": "RuntimeError: [/bold] [red]x[/red] :boom: → end",
+        "message": "RuntimeError: [/bold] [red]x[/red] :boom: → [U+202E] end",
         "log": f"{mixed}/logs/train/{RUNS[3]}.log",
     }
     documented = re.findall(r"`(\w+)`", (ROOT / "docs" / "status.md").read_text().partition("## JSON")[2])

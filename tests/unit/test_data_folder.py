@@ -1,5 +1,7 @@
 import os
 import struct
+import subprocess
+import sys
 import zlib
 from dataclasses import replace
 
@@ -17,6 +19,7 @@ from east.data.manifest import FolderManifest, read_manifest
 from east.data.open import open_dataset
 from east.data.prepare import prepare
 from east.errors import EastError
+from tests.conftest import ROOT
 from tests.unit.same_bits import DIGITS
 
 CPU = torch.device("cpu")
@@ -345,3 +348,31 @@ def test_imagenet_is_described_opened_and_checked(tmp_path, thousand, monkeypatc
             open_dataset(imagenet_spec(), 128, 17, tmp_path, CPU, thousand)
     finally:
         extra.unlink()
+
+
+UNDER_SIGNALS = """
+import os, signal, subprocess, sys
+from pathlib import Path
+from east.training.interrupt import SIGNALS
+from tests.unit.test_data_folder import training
+received = []
+for number in SIGNALS:
+    signal.signal(number, lambda number, _: received.append(number))
+batches = training(Path(sys.argv[1]), workers=2, batch_size=1).epoch(1)
+count = 0
+for _ in batches:
+    count += 1
+    if count == 1:
+        for number in SIGNALS:
+            subprocess.run(["kill", f"-{int(number)}", "--", f"-{os.getpgrp()}"], start_new_session=True)
+print(count, sorted(received) == sorted(SIGNALS))
+abandoned = training(Path(sys.argv[1]), workers=2, batch_size=1).epoch(2)
+next(abandoned)
+"""
+
+
+def test_workers_ignore_what_the_whole_job_is_sent_but_end_with_their_parent(folder):
+    """As Slurm sends it, and as a terminal does: the epoch goes on, and the process itself gets every signal."""
+    command = [sys.executable, "-c", UNDER_SIGNALS, str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, start_new_session=True, timeout=100)
+    assert (done.stdout, done.stderr) == ("5 True\n", "")

@@ -257,7 +257,7 @@ def test_logs_are_read_from_their_end_and_stripped_of_all_that_is_no_text(tmp_pa
         + b"\n\x1b]0;title\x07\x1b[31mRuntimeError: [red]a\x00b\xe2\x80\xaec\xff[/red]\x1b[0m\r\n ^^^^ \n\x1b[2J\n"
     )
     lines = log_tail.tail(log)
-    assert lines[-1] == "RuntimeError: [red]a b c\ufffd[/red]"
+    assert lines[-1] == "RuntimeError: [red]a[U+0000]b[U+202E]c\ufffd[/red]"
     assert log_tail.last_error(lines) == lines[-1]
     assert all(len(line) <= log_tail.LINE_LENGTH for line in lines)
 
@@ -274,7 +274,7 @@ def test_the_error_is_found_before_what_programs_say_at_their_end(tmp_path):
 def test_texts_of_a_state_are_made_fit_to_be_shown(results):
     results.state(RUN, state="failed", host="n\x1b[2J1", device="a\nb", message="x\u202ey", gpu="0\t1")
     found = results.look()
-    assert (found.host, found.device, found.message, found.gpu) == ("n1", "a b", "x y", "0 1")
+    assert (found.host, found.device, found.message, found.gpu) == ("n1", "a b", "x[U+202E]y", "0 1")
 
 
 def test_a_file_is_read_again_only_after_it_has_changed(results):

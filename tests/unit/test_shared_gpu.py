@@ -6,7 +6,8 @@ import pytest
 
 from east.analysis.provenance import provenance_of
 from east.analysis.words import sharing_text
-from east.cli.status_view import make_console, overview
+from east.cli.console import make_console
+from east.cli.status_view import overview
 from east.config import make_plan, read_config
 from east.launch.lease import leased_gpu
 from east.operations.status import StatusReader

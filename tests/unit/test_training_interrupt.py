@@ -1,6 +1,7 @@
 """Trainings stopped by signals, in the middle of an epoch as well, and resumed to the last bit."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from east.training.folder import locked
 from east.training.interrupt import SIGNALS, Interruption, Stopped
 from east.training.run import Resources, train
 from east.training.state import STATE, RunState
+from tests.conftest import ROOT
 from tests.unit.test_training_loop import AtEpoch, changed, combined, results, rows
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -241,20 +243,66 @@ def busy(echo_seconds="", rounds=10**9):
         process.communicate()
 
 
-def test_a_second_signal_exits_at_once():
-    with busy() as process:
+@pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_exits_at_once_unless_it_comes_with_the_first(second):
+    with busy(echo_seconds=0.5) as process:
         process.send_signal(signal.SIGTERM)
-        process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=5) in (130, 143)
-
-
-def test_the_same_signal_again_exits_at_once_unless_it_is_an_echo():
-    with busy() as process:
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(second)
         with pytest.raises(subprocess.TimeoutExpired):
-            process.wait(timeout=1.5)
+            process.wait(timeout=1)
+        process.send_signal(second)
+        assert process.wait(timeout=5) == 128 + second
+
+
+def test_the_warning_of_processor_time_may_come_every_second():
+    with busy(echo_seconds=0) as process:
+        process.send_signal(signal.SIGXCPU)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(timeout=0.3)
+        process.send_signal(signal.SIGXCPU)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(timeout=0.3)
+
+
+NOHUP = """
+import os, signal
+from east.training.interrupt import Interruption
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
+with Interruption().listening():
+    os.kill(os.getpid(), signal.SIGHUP)
+    print("goes on")
+"""
+
+
+def test_nohup_stays_in_force():
+    done = subprocess.run([sys.executable, "-c", NOHUP], capture_output=True, text=True)
+    assert (done.stdout, done.returncode) == ("goes on\n", 0)
+
+
+COMPILING = """
+from east.engine.cpu.commands import run_all
+from east.training.interrupt import Interruption
+with Interruption().listening():
+    print("begins", flush=True)
+    run_all([["sh", "-c", "echo $$ >> compilers; sleep 60"]] * 2)
+"""
+
+
+def test_a_signal_while_kernels_are_compiled_ends_the_compilers_too(tmp_path):
+    started = tmp_path / "compilers"
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    with subprocess.Popen([sys.executable, "-c", COMPILING], stdout=-1, cwd=tmp_path, env=environment) as process:
+        process.stdout.readline()
+        while not started.exists() or started.read_text().count("\n") < 2:
+            time.sleep(0.02)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=5) == 143
+        assert process.wait(timeout=10) == 143
+    for number in map(int, started.read_text().split()):
+        with pytest.raises(ProcessLookupError):
+            os.kill(number, 0)
+
+
+def test_an_echo_of_a_signal_changes_nothing():
     with busy(echo_seconds=60, rounds=10**6) as process:
         process.send_signal(signal.SIGTERM)
         time.sleep(0.2)  # until it has been received: two that wait are one
@@ -346,3 +394,13 @@ def test_a_process_that_still_imports_stops_at_once(tmp_path, short_spec, comman
     process.communicate(timeout=10)
     assert process.returncode == 143
     assert not (tmp_path / "run" / "run.json").exists()
+
+
+def test_a_run_whose_folder_is_removed_says_so_and_leaves_nothing_half(tmp_path, whole, short_spec, data_dir):
+    folder, settings = tmp_path / "run", resources(data_dir, "dense")
+    with pytest.raises(EastError, match="was removed"):
+        train(short_spec, folder, settings, [AtEpoch(lambda: shutil.rmtree(folder))])
+    assert {path.name for path in folder.iterdir()} == {STATE}
+    assert read_state(folder).state == "failed"
+    train(short_spec, folder, settings)
+    assert results(folder) == results(whole / "dense")

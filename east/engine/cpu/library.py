@@ -13,7 +13,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -21,6 +20,7 @@ from pathlib import Path
 import torch
 
 from east.engine.base import KernelsUnavailable
+from east.engine.cpu.commands import run, run_all
 from east.engine.machine import cache_folder, folder_of_process, own_cache
 from east.errors import EastError
 from east.files import write_atomically
@@ -236,11 +236,11 @@ def find_toolchain() -> Toolchain:
             given arguments that would change numbers.
     """
     vector = vector_level()
-    extra_flags = tuple(shlex.split(os.environ.get("EAST_KERNEL_FLAGS", "")))
+    extra_flags = tuple(_words("EAST_KERNEL_FLAGS"))
     refuse_other_numbers("EAST_KERNEL_FLAGS", extra_flags)
     command = find_compiler()
-    refuse_other_numbers("CXX", shlex.split(os.environ.get("CXX", ""))[1:])
-    version = _run([*command, "--version"])
+    refuse_other_numbers("CXX", _words("CXX")[1:])
+    version = run([*command, "--version"])
     if version.returncode != 0:
         raise KernelsUnavailable(f"the C++ compiler {shlex.join(command)} does not run: {_first_error(version.stdout)}")
     # PyTorch's threads can serve only code that calls them by the names its runtime has: GNU's or LLVM's.
@@ -270,7 +270,7 @@ def find_compiler() -> tuple[str, ...]:
     Raises:
         KernelsUnavailable: there is none.
     """
-    chosen = shlex.split(os.environ.get("CXX", ""))
+    chosen = _words("CXX")
     for name, *arguments in [chosen] if chosen else [[name] for name in COMPILERS]:
         if path := shutil.which(name):
             return (path, *arguments)
@@ -281,6 +281,19 @@ def find_compiler() -> tuple[str, ...]:
         f"there is no C++ compiler: {tried} not on PATH. Install one (apt install g++, dnf install gcc-c++, "
         "conda install cxx-compiler; without root: pip install ziglang) or name one in the environment variable CXX."
     )
+
+
+def _words(variable: str) -> list[str]:
+    """The words of an environment variable, taken apart as a shell does.
+
+    Raises:
+        EastError: a quote is not closed in it.
+    """
+    value = os.environ.get(variable, "")
+    try:
+        return shlex.split(value)
+    except ValueError:
+        raise EastError(f"{variable} is {value!r}, in which a quote or a backslash stands alone. Correct it.") from None
 
 
 def vector_level(cpuinfo: Path = CPUINFO, machine: str | None = None) -> str:
@@ -374,14 +387,13 @@ def _compile(sources: Path, cache_dir: Path | None, toolchain: Toolchain) -> byt
             [*toolchain.command, *toolchain.flags, threads, "-c", str(file), "-o", str(target)]
             for file, target in zip(files, objects, strict=True)
         ]
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            _check(list(pool.map(_run, commands)), cache_dir, toolchain)
+        _check(run_all(commands), cache_dir, toolchain)
         # Linked without -fopenmp, which would add the compiler's own runtime to the one that PyTorch has loaded.
         openmp = toolchain.openmp
         runtime = [str(openmp), f"-Wl,-rpath,{openmp.parent}"] if openmp else [threads]
         library = Path(folder, "kernels.so")
         link = [*toolchain.command, *toolchain.flags, "-shared", "-o", str(library), *map(str, objects), *runtime]
-        _check([_run(link)], cache_dir, toolchain)
+        _check([run(link)], cache_dir, toolchain)
         content = library.read_bytes()
     # The loader ignores what follows the last section. Loading a file that was cut short can kill the process.
     return content + hashlib.sha256(content).digest()
@@ -398,23 +410,6 @@ def _check(finished: Sequence[subprocess.CompletedProcess[str]], cache_dir: Path
         f"{shlex.join(toolchain.command)} does not compile the kernels: {_first_error(failed[0].stdout)} "
         f"(full log: {path})"
     )
-
-
-def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    """A finished command with its whole output, messages in English."""
-    try:
-        return subprocess.run(  # noqa: S603
-            command,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
-            encoding="utf-8",
-            errors="replace",
-            check=False,
-            env=os.environ | {"LC_ALL": "C"},
-        )
-    except OSError as error:
-        return subprocess.CompletedProcess(command, 1, stdout=str(error))
 
 
 def _first_error(log: str) -> str:

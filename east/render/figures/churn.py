@@ -15,7 +15,7 @@ from east.analysis.curves import row_churn
 from east.render.figures import Drawing, TableData, style
 from east.render.names import DATASETS, NETWORKS
 from east.render.palette import PAPER, SHADES
-from east.render.templating import visible
+from east.shown import visible
 
 _QUANTITIES = {"Dropped": "dropped", "Grown": "grown", "Blind growth": "blind", "Active zeros": "zeros"}
 _SHADES = LinearSegmentedColormap.from_list("shades", SHADES)

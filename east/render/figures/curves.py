@@ -16,7 +16,7 @@ from east.render.figures.style import Look, look
 from east.render.names import DATASETS, NETWORKS, capital
 from east.render.numbers import fixed
 from east.render.palette import PAPER
-from east.render.templating import visible
+from east.shown import visible
 
 _MARKS = 5
 """Markers on a line, so that lines differ in grey too."""

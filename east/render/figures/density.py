@@ -11,7 +11,7 @@ from east.render.figures.style import Look
 from east.render.numbers import density_text
 from east.render.palette import INK
 from east.render.schedules import DrawnSchedule
-from east.render.templating import visible
+from east.shown import visible
 from east.sparse.schedule import Schedule
 
 POINTS = 400

@@ -14,7 +14,7 @@ from east.render.figures.style import Look
 from east.render.names import capital, table_label
 from east.render.numbers import signed_or_dash
 from east.render.palette import INK, MUTED, PAPER, SERIES
-from east.render.templating import visible
+from east.shown import visible
 
 _LOOKS: dict[Verdict, tuple[Look, bool]] = {
     "equivalent": (Look(SERIES[0], "-", "o"), False),

@@ -13,7 +13,7 @@ from east.render.figures import Drawing, TableData, style
 from east.render.figures.style import Look
 from east.render.numbers import density_text
 from east.render.palette import GRID, PAPER, SERIES
-from east.render.templating import visible
+from east.shown import visible
 from east.sparse.distribution import DISTRIBUTIONS
 
 _BEFORE = Look(SERIES[4], "-", "s")

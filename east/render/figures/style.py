@@ -20,7 +20,8 @@ from east.analysis.words import counted, schedule_text
 from east.render.figures import Drawing, TableData
 from east.render.names import DATASETS, NETWORKS, capital, table_label
 from east.render.palette import INK, MUTED, PAPER, SERIES
-from east.render.templating import REPORT_FOLDER, visible
+from east.render.templating import REPORT_FOLDER
+from east.shown import visible
 
 FULL = 6.75
 """Width of a paper's text in inches."""
