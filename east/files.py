@@ -64,7 +64,7 @@ def read_csv(path: Path, sha256: str | None = None) -> CsvText:
             nothing is read.
     """
     try:
-        content = path.read_bytes()
+        content = read_regular(path)
     except FileNotFoundError:
         return CsvText(problem=f"{path} is missing." if sha256 else None)
     except OSError as error:

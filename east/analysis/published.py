@@ -10,7 +10,7 @@ from east.analysis.words import schedule_text
 from east.config.run import Frozen
 from east.config.vocabulary import Pattern
 from east.errors import EastError
-from east.files import parse_csv
+from east.files import parse_csv, read_regular
 from east.training.records import describe
 
 
@@ -23,7 +23,7 @@ OptionalInt = Annotated[int | None, BeforeValidator(_empty_is_none)]
 
 Row = TypeVar("Row", bound=Frozen)
 Read = Callable[[Path], bytes]
-FROM_DISK: Read = Path.read_bytes
+FROM_DISK: Read = read_regular
 
 
 class ScheduleColumns(Frozen):

@@ -17,7 +17,7 @@ from east.cells import guarded, unguarded
 from east.config import make_plan, read_config
 from east.config.run import Frozen, Run, RunSpec, fingerprint_of_content
 from east.errors import EastError
-from east.files import parse_json
+from east.files import parse_json, read_regular
 from east.training.folder import RUN
 from east.training.records import EpochRecord, Meaning, RunSummary, SchemaColumn, UpdateRecord, columns
 
@@ -249,7 +249,7 @@ def _note(problem: str, problems: list[str] | None) -> None:
 def _begun(path: Path) -> dict[str, Any]:
     """The run that was begun in a folder; empty where there is none that can be read."""
     try:
-        spec = parse_json(path.read_bytes())
+        spec = parse_json(read_regular(path))
     except (OSError, ValueError):
         return {}
     return spec if isinstance(spec, dict) else {}

@@ -19,7 +19,7 @@ from pydantic import Field, ValidationError
 
 from east.config.run import Frozen
 from east.errors import EastError
-from east.files import temporaries, write_atomically
+from east.files import read_regular, temporaries, write_atomically
 from east.training.folder import WEIGHTS
 from east.training.records import (
     FILES,
@@ -94,7 +94,7 @@ def read_made_from(results: Path, name: str) -> MadeFrom:
     """
     path = record_path(results, name)
     try:
-        return MadeFrom.model_validate(unsealed(path.read_bytes()))
+        return MadeFrom.model_validate(unsealed(read_regular(path)))
     except FileNotFoundError:
         problem = "nothing says what it was made from"
     except OSError as error:
@@ -131,7 +131,7 @@ class Sources:
         name = name_of(path, self.results)
         record = read_made_from(self.results, name)
         try:
-            content = path.read_bytes()
+            content = read_regular(path)
         except OSError as error:
             raise EastError(f"{path} cannot be read: {error.strerror}. {AGAIN}") from error
         if problem := self._problem(name, path.name, content, record):
@@ -147,7 +147,7 @@ class Sources:
         """
         if path.name not in self._published:
             try:
-                self._published[path.name] = path.read_bytes()
+                self._published[path.name] = read_regular(path)
             except OSError as error:
                 raise EastError(f"The published numbers in {path} cannot be used: {error.strerror}.") from error
         return self._published[path.name]
@@ -178,7 +178,7 @@ class Sources:
         """
         path, digest = self.runs / run / WEIGHTS, self._digest(run, WEIGHTS)
         try:
-            content = path.read_bytes()
+            content = read_regular(path)
         except FileNotFoundError:
             return None
         except OSError as error:

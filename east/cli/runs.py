@@ -27,7 +27,7 @@ from east.cli.common import (
     print_table,
 )
 from east.errors import EastError
-from east.files import write_atomically
+from east.files import read_regular, write_atomically
 from east.launch.lease import Lease, gpu_alone, leased_gpu
 from east.shown import say
 
@@ -164,7 +164,7 @@ def _read_spec(text: str) -> "RunSpec":
     from east.config import RunSpec
 
     try:
-        content = text if text.lstrip().startswith("{") else Path(text).read_text(encoding="utf-8")
+        content = text if text.lstrip().startswith("{") else read_regular(Path(text)).decode()
     except OSError as error:
         raise EastError(f"--run: {text} cannot be read ({error.strerror}).") from None
     return parsed("--run", RunSpec.model_validate_json, content)

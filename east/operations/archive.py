@@ -9,7 +9,7 @@ import zlib
 from pathlib import Path
 
 from east.errors import EastError
-from east.files import whole_file
+from east.files import read_regular, whole_file
 from east.operations.merge import INCOMING, Placed, is_free, move_run
 from east.operations.results_lock import COST, COST_RECORD, LOCK_FILE, ResultsLock, folder_contents, parse_lock, verify
 
@@ -31,7 +31,7 @@ def write_archive(lock: ResultsLock, results: Path, out: Path) -> None:
         tarfile.open(fileobj=compressed, mode="w") as tar,
     ):
         for name in (LOCK_FILE, *sorted(_archived(lock))):
-            content = lock.json_text().encode() if name == LOCK_FILE else (results / name).read_bytes()
+            content = lock.json_text().encode() if name == LOCK_FILE else read_regular(results / name)
             member = tarfile.TarInfo(name)
             member.size = len(content)
             tar.addfile(member, io.BytesIO(content))
@@ -116,4 +116,4 @@ def _archived(lock: ResultsLock) -> set[str]:
 
 
 def _same(one: Path, other: Path) -> bool:
-    return other.is_file() and one.read_bytes() == other.read_bytes()
+    return other.is_file() and read_regular(one) == read_regular(other)

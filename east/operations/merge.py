@@ -8,6 +8,7 @@ from pathlib import Path
 
 from east.config import Plan, Run
 from east.errors import EastError
+from east.files import read_regular
 from east.operations.changes import complaint
 from east.operations.on_disk import FoundRun, find, read_run
 from east.training.folder import METRICS, is_locked
@@ -120,7 +121,7 @@ def _disagreement(here: FoundRun, there: FoundRun, run: Run) -> str | None:
 
 def _numbers(found: FoundRun) -> tuple[object, ...]:
     keys = ("status", "final_test_accuracy", "best_test_accuracy", "nonzeros")
-    return *(getattr(found.summary, key) for key in keys), (found.folder / METRICS).read_bytes()
+    return *(getattr(found.summary, key) for key in keys), read_regular(found.folder / METRICS)
 
 
 def _accuracy(summary: RunSummary) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from east.config.run import with_defaults
 from east.errors import EastError
-from east.files import parse_json
+from east.files import parse_json, read_regular
 from east.training.folder import METRICS, RUN, TIMING, TRACE, UPDATES, epochs_done
 from east.training.records import KEPT_SUMMARY, SUMMARY, RunSummary, read_summary
 
@@ -42,7 +42,7 @@ def read_run(folder: Path) -> FoundRun:
     kept = None if summary else _summary(folder / KEPT_SUMMARY)[0]
     spec = None
     with suppress(OSError, ValueError):
-        spec = parse_json((folder / RUN).read_bytes())
+        spec = parse_json(read_regular(folder / RUN))
     begun = with_defaults(spec) if isinstance(spec, dict) else None
     return FoundRun(folder, summary, damage, kept, begun, epochs_done(folder))
 

@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError
 from east.config import Plan
 from east.config.run import Frozen
 from east.errors import EastError
-from east.files import parse_json
+from east.files import parse_json, read_regular
 from east.operations.changes import complaint
 from east.operations.on_disk import SMALL_FILES, read_run
 from east.operations.steps import Steps
@@ -96,7 +96,7 @@ def make_lock(plan: Plan, results: Path) -> ResultsLock:
         runs={
             run.id: LockedRun.model_validate(
                 locked_keys(f.summary)
-                | {"files": {name: sha256((f.folder / name).read_bytes()) for name in SMALL_FILES}}
+                | {"files": {name: sha256(read_regular(f.folder / name)) for name in SMALL_FILES}}
             )
             for run, f in done.items()
             if f.summary
@@ -112,7 +112,7 @@ def read_lock(path: Path) -> ResultsLock:
         EastError: it cannot be read, or is not a lock.
     """
     try:
-        return parse_lock(path.read_bytes(), str(path))
+        return parse_lock(read_regular(path), str(path))
     except OSError as error:
         raise EastError(f"{path} cannot be read: {error.strerror}.") from error
 
@@ -166,7 +166,7 @@ def verify(lock: ResultsLock, contents: Mapping[str, bytes]) -> tuple[list[str],
 
 def folder_contents(lock: ResultsLock, results: Path) -> dict[str, bytes]:
     """The locked files that a results folder holds, for `verify`."""
-    return {name: (results / name).read_bytes() for name in lock.checksums() if (results / name).is_file()}
+    return {name: read_regular(results / name) for name in lock.checksums() if (results / name).is_file()}
 
 
 def locked_keys(summary: RunSummary) -> dict[str, object]:
@@ -198,4 +198,4 @@ def _other_files(plan: Plan, results: Path) -> dict[str, str]:
     steps = Steps(plan, results, [])
     files = {f"tables/{table}.csv": f"tables/{table}" for table in (*(table.id for table in plan.tables), "tableB1")}
     files |= {"tables/table6.csv": "tables/table6", COST: "cost", COST_RECORD: "cost"}
-    return {name: sha256((results / name).read_bytes()) for name, step in files.items() if steps.is_right(step)}
+    return {name: sha256(read_regular(results / name)) for name, step in files.items() if steps.is_right(step)}

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar
 
 from east.config.run import fingerprint_of_content
 from east.errors import EastError
-from east.files import parse_json
+from east.files import parse_json, read_regular
 from east.operations.log_tail import last_error, printable, tail
 from east.training.folder import RUN, is_locked
 from east.training.records import KEPT_SUMMARY, SUMMARY, RunSummary, parse_summary
@@ -96,9 +96,9 @@ class RunFiles:
                     runs_per_device=summary.runs_per_device,
                     reproducibility=summary.reproducibility,
                 )
-        state = self._read(lambda path: RunState.model_validate_json(path.read_bytes()), folder / STATE)
+        state = self._read(lambda path: RunState.model_validate_json(read_regular(path)), folder / STATE)
         if state is not None and state.state != "ended":
-            begun = self._read(lambda path: fingerprint_of_content(parse_json(path.read_bytes())), folder / RUN)
+            begun = self._read(lambda path: fingerprint_of_content(parse_json(read_regular(path))), folder / RUN)
             if begun in (None, fingerprint):
                 return self._attempt(run_id, state, epochs, now)
             if state.state == "running" and _silence(state, folder, now) is None:
@@ -176,7 +176,7 @@ class RunFiles:
 
 def _read_summary(path: Path) -> RunSummary:
     try:
-        return parse_summary(path.read_bytes(), path)
+        return parse_summary(read_regular(path), path)
     except EastError as error:
         raise ValueError(str(error)) from None
 

@@ -10,6 +10,7 @@ from east.analysis.sources import Request, read_made_from, sha256_of
 from east.config.plan import METHODS_TABLE, Plan, cost_plan
 from east.config.tables import GridTable
 from east.errors import EastError
+from east.files import read_regular
 from east.render import contents
 from east.render.hyperparameters import hyperparameter_rows
 from east.render.schedules import distinct_schedules
@@ -110,7 +111,7 @@ class Steps:
     def _digest_of(self, path: Path) -> str | None:
         if path not in self._digests:
             try:
-                self._digests[path] = sha256_of(path.read_bytes())
+                self._digests[path] = sha256_of(read_regular(path))
             except OSError:
                 self._digests[path] = None
         return self._digests[path]

@@ -11,7 +11,7 @@ from typing import Any
 
 from east import locks
 from east.errors import EastError
-from east.files import temporaries, write_atomically
+from east.files import read_regular, temporaries, write_atomically
 from east.training.records import (
     DIGEST,
     FILES,
@@ -142,7 +142,7 @@ def finished_summary(folder: Path, fingerprint: str) -> RunSummary | None:
     """
     for name in (SUMMARY, KEPT_SUMMARY):
         try:
-            content = (folder / name).read_bytes()
+            content = read_regular(folder / name)
             summary = parse_summary(content, folder / name)
         except (OSError, EastError):
             continue
@@ -162,7 +162,7 @@ def intact_run(folder: Path, fingerprint: str) -> str | None:
     It is found without the schema, so quickly that every start of the workflow looks at every run.
     """
     try:
-        summary = unsealed((folder / SUMMARY).read_bytes())
+        summary = unsealed(read_regular(folder / SUMMARY))
     except (OSError, ValueError, RecursionError):
         return None
     files = summary.get("files")
@@ -179,7 +179,7 @@ def damaged_files(folder: Path, digests: Mapping[str, object]) -> list[str]:
     damaged = []
     for name in DIGESTED:
         try:
-            content = (folder / name).read_bytes()
+            content = read_regular(folder / name)
         except OSError:
             content = None
         if content is None or hashlib.sha256(content).hexdigest() != digests.get(name):

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic import Field as Limits
 
 from east.errors import EastError
-from east.files import read_csv, write_atomically
+from east.files import parse_json, read_csv, read_regular, write_atomically
 from east.reproducibility import Reproducibility
 
 LOG = logging.getLogger(__name__)
@@ -255,7 +255,7 @@ def unsealed(content: bytes) -> dict[str, Any]:
     Raises:
         ValueError: it is not JSON of a mapping, or not what its digest was made of.
     """
-    found = json.loads(content)
+    found = parse_json(content)
     if not isinstance(found, dict) or DIGEST not in found:
         raise ValueError("it carries no digest of itself")
     if found[DIGEST] != _digest_of({key: value for key, value in found.items() if key != DIGEST}):
@@ -369,14 +369,14 @@ def read_summary(path: Path) -> RunSummary:
         EastError: the file cannot be read, or is not a summary; the message names the file and the key.
     """
     try:
-        return parse_summary(path.read_bytes(), path)
+        return parse_summary(read_regular(path), path)
     except FileNotFoundError:
         raise EastError(f"{path} cannot be read: there is no such file.") from None
     except (OSError, EastError) as error:
         damage = error if isinstance(error, EastError) else EastError(f"{path} cannot be read: {error.strerror}.")
     with suppress(OSError, EastError):
         kept = path.with_name(KEPT_SUMMARY)
-        summary = parse_summary(kept.read_bytes(), kept)
+        summary = parse_summary(read_regular(kept), kept)
         LOG.warning("%s is damaged; its copy %s is used.", path, kept.name)
         return summary
     raise damage
