@@ -13,10 +13,12 @@ from east.config.tables import GridTable
 from east.errors import EastError
 from east.launch.cores import FIXED_THREADS, training_threads
 from east.launch.lease import visible_gpus
+from east.operations.ready import check_ready
 from east.render import contents
 
 try:
     PLAN = make_plan(validate(config, workflow.configfiles))
+    check_ready(PLAN, Path.cwd())
     COST_PLAN = cost_plan(PLAN.config)
 except EastError as error:
     raise WorkflowError(str(error)) from None

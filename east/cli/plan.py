@@ -42,6 +42,7 @@ def plan(
 ) -> None:
     """List every run of the configuration, or what a change of it trains again."""
     from east.operations.changes import compare
+    from east.operations.ready import check_ready
     from east.training.records import summary_path
 
     planned, folder = read_plan_and_results(configfile, results)
@@ -60,6 +61,7 @@ def plan(
             elif any(run.unseen for run in runs):
                 print(_advice(configfile or []))
         return
+    check_ready(planned, Path.cwd())
     # PyTorch is needed to look at the network, and not for what is printed with --changed.
     from east.training.attempts import class_on_cpu
 
@@ -84,6 +86,8 @@ def plan(
         return
     print_table(["id", "method", "model", "dataset", "seed", "recipe", "class_on_cpu"], rows)
     print(f"{len(rows)} runs")
+    for note in planned.notes:
+        print(f"note: {note}", file=sys.stderr)
 
 
 def inspect(run_id: RunId, configfile: ConfigFiles = None, as_json: AsJson = False) -> None:

@@ -64,7 +64,7 @@ def _of_optimizer(name: str, recipe: Recipe) -> Iterator[Mistake]:
 def _of_rates(name: str, recipe: Recipe, *, as_coded: bool) -> Iterator[Mistake]:
     drops, epochs, location = recipe.lr_drop_epochs, recipe.epochs, ("recipes", name, "lr_drop_epochs")
     if as_coded and drops:
-        if epochs < 3:  # noqa: PLR2004 - two drops part three stretches
+        if epochs < 3:
             sentence = (
                 f"{epochs} epochs are too few for the drops at 1/2 and 3/4 of the training that readings.lr_drops: "
                 "as_coded asks for. Train for at least 3, or set lr_drop_epochs: []."

@@ -125,8 +125,9 @@ def _of_exchanges(planned: PlannedRow, schedule: Schedule) -> Iterator[Mistake]:
     last = total if sparsity.update_on_last_step else total - 1
     if sparsity.topology != "fixed" and sparsity.update_period > last:
         sentence = (
-            f"a training of {total:,} steps on {planned.spec.dataset.name} has no update after {sparsity.update_period:,}"
-            f" steps, so its masks would never move. Choose at most {last:,}, or topology: fixed."
+            f"a training of {total:,} steps on {planned.spec.dataset.name} has no update every "
+            f"{sparsity.update_period:,} steps, so no weight would ever be exchanged. Choose at most {last:,}, or "
+            "topology: fixed."
         )
         yield Mistake(("recipes", planned.recipe, "update_period"), sentence)
 

@@ -59,13 +59,11 @@ def explain(error: ValidationError, merged: Mapping[str, Any]) -> list[Mistake]:
 
 
 def _is_meant(details: Any, location: Location, places: Sequence[Location]) -> bool:
-    """Of a key that may be one of several kinds: not the complaint that it is not of another kind than was tried."""
-    value = details["input"]
+    """Whether a complaint is of the kind of value that was tried, and not of what follows from another complaint."""
     inner = any(place[: len(location)] == location and len(place) > len(location) for place in places)
-    return not (
-        (details["type"] == "literal_error" and isinstance(value, Mapping) and (inner or places.count(location) > 1))
-        or (details["type"] == "model_type" and not isinstance(value, Mapping) and places.count(location) > 1)
-    )
+    if details["type"] == "literal_error" and isinstance(details["input"], Mapping):
+        return not inner  # another kind than the section that is there
+    return not (details["type"] == "too_short" and inner)  # items that are wrong were not counted
 
 
 def _explain(details: Any, location: Location) -> Mistake:
@@ -112,6 +110,8 @@ def _real_location(location: Location, merged: Any) -> Location:
     real: list[str | int] = []
     node = merged
     for i, part in enumerate(location):
+        if isinstance(part, str) and part.startswith("literal["):
+            continue
         if isinstance(node, Mapping) and (part in node or i == len(location) - 1):
             node = node.get(part)
         elif isinstance(node, list | tuple) and isinstance(part, int) and part < len(node):

@@ -11,7 +11,7 @@ from east.errors import EastError
 BASE = "config.yaml"
 Location = tuple[str | int, ...]
 
-MOST_SHOWN = 12
+MOST_SHOWN = 6
 """Mistakes that are named at once."""
 
 
@@ -73,9 +73,7 @@ class Sources:
         """
         lines = list(
             dict.fromkeys(
-                f"{self.place(mistake.location)}{'.'.join(map(str, mistake.location)) or 'configuration'}: "
-                f"{mistake.sentence}"
-                for mistake in mistakes
+                f"{self.place(mistake.location)}{_key(mistake.location)}: {mistake.sentence}" for mistake in mistakes
             )
         )
         more = [f"and {len(lines) - MOST_SHOWN} more."] if len(lines) > MOST_SHOWN else []
@@ -86,13 +84,18 @@ class Sources:
 def _look_up(node: Any, location: Location) -> tuple[bool, Any]:
     """Whether there is something at a place, and what."""
     for part in location:
-        if isinstance(node, Mapping) and part in node:
-            node = node[part]
-        elif isinstance(node, list | tuple) and isinstance(part, int) and part < len(node):
+        if (isinstance(node, Mapping) and part in node) or (
+            isinstance(node, list | tuple) and isinstance(part, int) and part < len(node)
+        ):
             node = node[part]
         else:
             return False, None
     return True, node
+
+
+def _key(location: Location) -> str:
+    """A place as one word; a name that cannot be shown is written in escapes."""
+    return ".".join(str(part) if str(part).isprintable() else ascii(part) for part in location) or "configuration"
 
 
 def _shown(path: Path) -> Path:

@@ -108,7 +108,9 @@ def make_plan(config: Config) -> Plan:
     if not made.runs:
         config.sources.refuse([Mistake(("tables",), "no table and no method asks for a run, so there is no plan.")])
     costs = (
-        mistake for spec in method_specs(config, *_of_cost(config)).values() for mistake in _impossible_cost(config, spec)
+        mistake
+        for spec in method_specs(config, *_of_cost(config)).values()
+        for mistake in _impossible_cost(config, spec)
     )
     config.sources.refuse([*(mistake for row in made.rows for mistake in _mistakes(config, row)), *costs])
     notes = (*notes_of_execution(config), *(note for row in made.rows for note in notes_of(row)))
@@ -201,9 +203,7 @@ def method_specs(config: Config, model: ModelName, dataset: DatasetName) -> dict
     }
 
 
-def _references(
-    made: _Made, table: str, row: str, label: str, recipe: str, spec: RunSpec
-) -> tuple[RunReference, ...]:
+def _references(made: _Made, table: str, row: str, label: str, recipe: str, spec: RunSpec) -> tuple[RunReference, ...]:
     """A run of a row for each seed; all but the seed is in `spec`. A run that is known keeps the name that it has."""
     references = []
     for seed in made.config.seeds:
@@ -445,9 +445,7 @@ def _spec(
     )
 
 
-def _cycle(
-    config: Config, cyclic: Cyclic, epochs: int, sparsity: SparsitySpec, where: Location, fit: str
-) -> CycleSpec:
+def _cycle(config: Config, cyclic: Cyclic, epochs: int, sparsity: SparsitySpec, where: Location, fit: str) -> CycleSpec:
     """The cycles that run: those that are written, shortened where the row says so and they do not fit."""
     refuse, peak = config.sources.refuse, sparsity.density * cyclic.multiplier
     if sparsity.topology == "fixed":

@@ -4,6 +4,8 @@ Messages about mistakes, config/README.md, config/schema.json, the readings of t
 docs/reproduction-notes.md are generated from it (`east.config.reference`).
 """
 
+import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
@@ -53,10 +55,17 @@ def _number_or_auto(value: object, validate: ValidatorFunctionWrapHandler) -> ob
 
 
 def _whole_seed(value: object) -> object:
-    """A seed names a run's folder, so it is written in one way alone."""
-    if isinstance(value, float | str):
+    """A seed names a run's folder, so it is written in one way alone; as text by Snakemake's `--config`."""
+    if isinstance(value, float) or (isinstance(value, str) and not re.fullmatch(r"0|[1-9][0-9]*", value)):
         raise ValueError("must be a whole number, written in digits alone")
     return value
+
+
+def _clip_or_readings(value: object) -> object:
+    """One complaint in place of one for each of the three."""
+    if value is None or value == "readings" or isinstance(value, Mapping | ClipSpec):
+        return value
+    raise ValueError("must be a section with norm and scope, readings, or null")
 
 
 class Execution(Frozen):
@@ -314,7 +323,7 @@ class Recipe(Frozen):
         ),
     ] = Field(description="how weights are trained")
     weight_decay: terms.WeightDecay
-    gradient_clip: ClipSpec | Literal["readings"] | None = Field(
+    gradient_clip: Annotated[ClipSpec | Literal["readings"] | None, BeforeValidator(_clip_or_readings)] = Field(
         default="readings", description="limit of the global gradient norm; readings: theirs; null: none"
     )
     distribution: Annotated[
@@ -392,6 +401,8 @@ class Row(Frozen):
             raise ValueError(f"a static row has no {' or '.join(given)}")
         if not self.static and not (self.pattern and self.multiplier and self.cycles):
             raise ValueError("a cyclic row needs pattern, multiplier and cycles (or set 'static: true')")
+        if not self.length_multiplier:
+            raise ValueError("an empty list of length_multiplier makes no row; leave it out or name values")
         return self
 
 
@@ -415,8 +426,12 @@ class TableConfig(Frozen):
     model: terms.ModelName | None = Field(default=None, description="network; null: the recipe's")
     components: Components = Field(default=Components(), description="what all rows add to RigL")
     title: terms.Text | None = Field(default=None, description="caption")
-    published: terms.FileName | None = Field(default=None, description="file of report/published with the paper's numbers")
-    rows: tuple[Row, ...] = Field(min_length=1, description="rows; a list in a row stands for one row for each of its values")
+    published: terms.FileName | None = Field(
+        default=None, description="file of report/published with the paper's numbers"
+    )
+    rows: tuple[Row, ...] = Field(
+        min_length=1, description="rows; a list in a row stands for one row for each of its values"
+    )
 
 
 class Method(Components):
@@ -502,7 +517,9 @@ class Config(Frozen):
     datasets: Annotated[dict[terms.DatasetName, Dataset], Retrains("runs on that data set")] = Field(
         description="how each data set is split and augmented"
     )
-    recipes: Annotated[dict[terms.Name, Recipe], Retrains("runs that follow it")] = Field(description="rows of Table B.1")
+    recipes: Annotated[dict[terms.Name, Recipe], Retrains("runs that follow it")] = Field(
+        description="rows of Table B.1"
+    )
     tables: Annotated[
         dict[Annotated[str, Field(pattern=r"^table[A-Za-z0-9]+$", max_length=50)], TableConfig],
         Retrains("the rows that changed"),

@@ -17,8 +17,8 @@ MOST_VALUES = 100_000
 """More than any plan needs; an alias counts as all that it stands for."""
 
 _OTHER_BASES = {
-    "octal": re.compile(r"[-+]?0[0-7_]+"),
-    "sexagesimal": re.compile(r"[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?"),
+    "an octal": re.compile(r"[-+]?0[0-7_]+"),
+    "a sexagesimal": re.compile(r"[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?"),
 }
 """Numbers that YAML 1.1 reads as other ones than they look like."""
 
@@ -155,7 +155,7 @@ def _number(loader: _StrictLoader, node: yaml.ScalarNode) -> int | float:
     for base, form in _OTHER_BASES.items():
         if form.fullmatch(node.value):
             raise EastError(
-                f"{loader.name}:{node.start_mark.line + 1}: YAML takes {node.value} for a {base} number. "
+                f"{loader.name}:{node.start_mark.line + 1}: YAML takes {node.value} for {base} number. "
                 "Write it in decimal digits without zeros or colons before them."
             )
     kind = node.tag.rpartition(":")[2]

@@ -69,7 +69,7 @@ def network_size(
     """The masked tensors of a network, without building it; arguments as for `east.models.build_model`."""
     design, part = NETWORKS[name]["design"], ".sparse" if dct else ""
     kernel = NETWORKS[name].get("stem_kernel", STEM_KERNEL)
-    shapes = {f"conv1{part}": (width, IMAGE_CHANNELS, kernel, kernel)}
+    shapes: dict[str, tuple[int, ...]] = {f"conv1{part}": (width, IMAGE_CHANNELS, kernel, kernel)}
     channels, shared = width, 0
     for number, depth in enumerate(STAGES):
         owners = owning_blocks(depth, sharing_ratio)

@@ -16,7 +16,6 @@ from east.config.run import CycleSpec, PhasingSpec, RunSpec, SparsitySpec, Train
 from east.errors import EastError
 from east.sparse.exact import cos_pi
 
-
 SHOWN_CYCLES = 4
 """Lengths of cycles that are spelt out where there are many."""
 

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator
 
-from east.operations.doctor import data, gpu, machine, packages, results, slurm
+from east.operations.doctor import data, gpu, machine, packages, plan, results, slurm
 from east.operations.doctor.surroundings import Check, Finding, Surroundings
 from east.operations.log_tail import printable
 
 CHECKS: dict[str, tuple[Check, ...]] = {
+    "Plan": (plan.runs, plan.report_files, plan.folders, plan.fonts),
     "Python and packages": (
         packages.python,
         packages.commands,
@@ -18,7 +19,7 @@ CHECKS: dict[str, tuple[Check, ...]] = {
     "GPU": (gpu.gpus, gpu.triton, gpu.numerics, gpu.steps, gpu.sharing),
     "Kernels": (machine.kernels,),
     "Machine": (machine.cores, machine.memory),
-    "Disk": (machine.space,),
+    "Disk": (machine.space, machine.inodes),
     "Data": (data.datasets,),
     "Results": (results.writing, results.workflow_lock, results.stale, results.commit),
     "Slurm": (slurm.controller, slurm.accounting),

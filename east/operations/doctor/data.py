@@ -1,5 +1,6 @@
 """Checks of data sets: prepared and intact, or to be had."""
 
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -50,7 +51,8 @@ def _prepared(here: Surroundings, name: str) -> Finding:
     except EastError as error:
         problem = _cause(here, error)
     else:
-        return Finding("ok", f"{label}: prepared, {checked} right")
+        unread = "" if here.thorough else "; `--thorough` reads it for its checksum"
+        return Finding("ok", f"{label}: prepared, {checked} right{unread}")
     return Finding("error", f"{label}: {problem}", STOPS, _prepare(here, name))
 
 
@@ -69,14 +71,13 @@ def _raw(here: Surroundings, name: str) -> Finding:
         return Finding("note", f"{label}: to be downloaded from {host}, to {shown}", why, _prepare(here, name))
     with file.open("rb") as stream:
         whole = stream.read(2) == b"\x1f\x8b"  # as gzip has it
-    if whole and here.thorough:
+    if whole:
         whole = md5(file) == archive["md5"]
     if not whole:
         why = "It would be refused when the data are prepared; a file that is there is never replaced."
-        fix = f"rm {shown} && {_prepare(here, name)}"
+        fix = f"rm {shlex.quote(str(shown))} && {_prepare(here, name)}"
         return Finding("error", f"{label}: {shown} is damaged or incomplete", why, fix)
-    checked = ", checksum right" if here.thorough else ""
-    return Finding("ok", f"{label}: its archive is there{checked}; not yet prepared")
+    return Finding("ok", f"{label}: its archive is there, checksum right; not yet prepared")
 
 
 def _image_folder(here: Surroundings, name: str) -> Finding:
@@ -92,7 +93,8 @@ def _image_folder(here: Surroundings, name: str) -> Finding:
         problem = _cause(here, error)
     if not problem:
         return Finding("ok", f"{label}: {folder} has its classes in train/ and val/")
-    fix = f"ls {folder}; when it is whole, {_prepare(here, name)} --image-folder {folder}"
+    where = shlex.quote(str(folder))
+    fix = f"{_prepare(here, name)} --image-folder {where}   # when all of it is there"
     return Finding("error", f"{label}: {problem}", STOPS, fix)
 
 
@@ -124,4 +126,4 @@ def _cause(here: Surroundings, error: EastError) -> str:
 
 
 def _prepare(here: Surroundings, name: str) -> str:
-    return f"east prepare {name} --data-dir {here.plan.config.execution.data_dir}"
+    return f"east prepare {name} --data-dir {shlex.quote(here.plan.config.execution.data_dir)}"
