@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from east.config.yaml_file import line_of, read_yaml
+from east.config.yaml_file import read_yaml, written_line
 from east.errors import EastError
 
 BASE = "config.yaml"
@@ -60,7 +60,7 @@ class Sources:
             having = [path for path, has, own in found if has and (own == value or isinstance(value, Mapping))]
             if having:
                 path = having[-1]
-                return f"{_shown(path)}:{line_of(location[:depth], path) or 1}: "
+                return f"{_shown(path)}:{written_line(location[:depth], path) or 1}: "
             if self.contents and not isinstance(value, Mapping):
                 return "--config: "
         return f"{_shown(list(self.contents)[-1])}: " if self.contents else ""
@@ -84,11 +84,11 @@ class Sources:
 def _look_up(node: Any, location: Location) -> tuple[bool, Any]:
     """Whether there is something at a place, and what."""
     for part in location:
-        if (isinstance(node, Mapping) and part in node) or (
-            isinstance(node, list | tuple) and isinstance(part, int) and part < len(node)
-        ):
+        if isinstance(node, str):
+            return False, None
+        try:
             node = node[part]
-        else:
+        except (KeyError, IndexError, TypeError):
             return False, None
     return True, node
 

@@ -35,7 +35,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
-def line_of(location: tuple[str | int, ...], path: Path) -> int | None:
+def written_line(location: tuple[str | int, ...], path: Path) -> int | None:
     """The line of a key, or of a place in a list; None where the file does not have it."""
     node, line = _composed(path), None
     for part in location:

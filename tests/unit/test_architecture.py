@@ -15,7 +15,7 @@ ROOT = Path(east.__file__).parent
 COMMON = {"checkout", "version", "errors", "files", "locks", "log", "reproducibility", "seeding"}
 MAY_IMPORT = {
     "sparse": COMMON | {"config"},
-    "config": COMMON | {"sparse"},
+    "config": COMMON | {"sparse", "data", "models"},
     "data": COMMON | {"config"},
     "models": COMMON | {"sparse", "config"},
     "engine": COMMON | {"sparse", "models"},

@@ -7,7 +7,6 @@ from east.operations.doctor.surroundings import Check, Finding, Surroundings
 from east.operations.log_tail import printable
 
 CHECKS: dict[str, tuple[Check, ...]] = {
-    "Plan": (plan.runs, plan.report_files, plan.folders, plan.fonts),
     "Python and packages": (
         packages.python,
         packages.commands,
@@ -21,6 +20,7 @@ CHECKS: dict[str, tuple[Check, ...]] = {
     "Machine": (machine.cores, machine.memory),
     "Disk": (machine.space, machine.inodes),
     "Data": (data.datasets,),
+    "Plan": (plan.runs, plan.report_files, plan.folders, plan.fonts),
     "Results": (results.writing, results.workflow_lock, results.stale, results.commit),
     "Slurm": (slurm.controller, slurm.accounting),
 }
