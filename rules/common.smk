@@ -13,6 +13,7 @@ from east.config.tables import GridTable
 from east.errors import EastError
 from east.launch.cores import FIXED_THREADS, training_threads
 from east.launch.lease import visible_gpus
+from east.operations.ready import check_ready
 from east.operations.steps import Steps
 from east.render import contents
 
@@ -26,6 +27,7 @@ try:
         key="config.yaml".__ne__,
     )
     STEPS = Steps(PLAN, Path(RESULTS), CONFIG_FILES)
+    check_ready(PLAN, Path.cwd())
 except EastError as error:
     raise WorkflowError(str(error)) from None
 

@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -71,7 +72,10 @@ def estimate(
     """
     from rich.console import Console
 
+    from east.operations.ready import check_ready
+
     plan, folder = read_plan_and_results(configfile, results)
+    check_ready(plan, Path.cwd())
     execution = plan.config.execution
     device, engine = device or execution.device, engine or execution.engine
     threads = threads or training_threads(execution.threads, runs=len(plan.runs), cores=cores, engine=engine)

@@ -18,7 +18,7 @@ from east.cli.common import (
     read_plan,
     read_plan_and_results,
 )
-from east.shown import say
+from east.shown import say, tell
 
 if TYPE_CHECKING:
     from east.operations.changes import RunChange
@@ -38,6 +38,7 @@ def plan(
 ) -> None:
     """List every run of the configuration, or what a change of it trains again."""
     from east.operations.changes import compare
+    from east.operations.ready import check_ready
 
     planned, folder = read_plan_and_results(configfile, results)
     if changed:
@@ -51,6 +52,7 @@ def plan(
             if planned.config.execution.partial:
                 say("With `execution.partial: true` Snakemake trains nothing.")
         return
+    check_ready(planned, Path.cwd())
     # PyTorch is needed to look at the network, and not for what is printed with --changed.
     from east.training.attempts import class_on_cpu
 
@@ -75,6 +77,7 @@ def plan(
         return
     print_table(["id", "method", "model", "dataset", "seed", "recipe", "class_on_cpu"], rows)
     say(f"{len(rows)} runs")
+    tell(*(f"note: {note}" for note in planned.notes))
 
 
 def inspect(run_id: RunId, configfile: ConfigFiles = None, as_json: AsJson = False) -> None:

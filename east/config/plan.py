@@ -1,15 +1,19 @@
 """The plan: every run that a configuration asks for, and the tables that show them."""
 
+import hashlib
 import itertools
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from east.config.effects import notes_of_execution, without_effect
+from east.config.feasible import PlannedRow, impossible, impossible_density, notes_of
 from east.config.files import read_config
+from east.config.places import Location, Mistake
 from east.config.run import CycleSpec, DatasetSpec, ModelSpec, PhasingSpec, Run, RunSpec, SparsitySpec, TrainingSpec
 from east.config.schema import Components, Config, Cyclic, Recipe, Row, TableConfig
 from east.config.tables import (
@@ -23,7 +27,7 @@ from east.config.tables import (
     Summarising,
     Table,
 )
-from east.config.vocabulary import CycleEnd, DatasetName, ModelName, Topology, names_of
+from east.config.vocabulary import DatasetName, ModelName, Topology, names_of
 from east.errors import EastError
 from east.sparse.schedule import cycle_lengths, fit_cycle_length, phasing_bounds
 
@@ -50,11 +54,13 @@ class Plan:
         config: what it was made from.
         runs: every run once, in the order of the tables.
         tables: Tables 2-5 and the methods table, with references to the runs.
+        notes: what is legal and may surprise, in sentences.
     """
 
     config: Config
     runs: tuple[Run, ...]
     tables: tuple[Table, ...]
+    notes: tuple[str, ...] = ()
 
     def run(self, run_id: str) -> Run:
         """The run with this id.
@@ -89,31 +95,85 @@ def load_plan(*configfiles: str | Path) -> list[Run]:
 def make_plan(config: Config) -> Plan:
     """Resolve a configuration into runs and tables.
 
-    A run that two tables show is trained once, under the first table's name.
+    A run that two tables show is trained once, under the first table's name. What cannot run, or would be something
+    else than it says, is refused here, so that whatever follows can rely on the plan.
 
     Raises:
-        EastError: a schedule does not fit its training, or two rows have the same settings.
+        EastError: a line for each mistake, with the place where it is written.
     """
-    runs: dict[str, Run] = {}
-    tables: list[Table] = [_grid(config, runs, name, table) for name, table in config.tables.items()]
-    tables.append(_methods(config, runs))
-    return Plan(config, tuple(runs.values()), tuple(tables))
+    config.sources.refuse(without_effect(config))
+    made = _Made(config)
+    tables: list[Table] = [_grid(made, name, table) for name, table in config.tables.items()]
+    tables.append(_methods(made))
+    if not made.runs:
+        config.sources.refuse([Mistake(("tables",), "no table and no method asks for a run, so there is no plan.")])
+    costs = (
+        mistake
+        for spec in method_specs(config, *_of_cost(config)).values()
+        for mistake in _impossible_cost(config, spec)
+    )
+    config.sources.refuse([*(mistake for row in made.rows for mistake in _mistakes(config, row)), *costs])
+    notes = (*notes_of_execution(config), *(note for row in made.rows for note in notes_of(row)))
+    return Plan(config, tuple(made.runs.values()), tuple(tables), tuple(dict.fromkeys(notes)))
+
+
+@dataclass
+class _Made:
+    """What of a plan is made.
+
+    Attributes:
+        config: what it is made from.
+        runs: by fingerprint.
+        rows: what was asked for, each with the keys that it comes from.
+    """
+
+    config: Config
+    runs: dict[str, Run] = field(default_factory=dict)
+    rows: list[PlannedRow] = field(default_factory=list)
+
+
+def _mistakes(config: Config, row: PlannedRow) -> Iterator[Mistake]:
+    yield from impossible(row)
+    if config.readings.accuracy == "best_validation" and not row.spec.dataset.validation:
+        sentence = (
+            f"best_validation needs validation images, and datasets.{row.spec.dataset.name}.validation is 0. Hold some "
+            "out, or set accuracy: final."
+        )
+        yield Mistake(("readings", "accuracy"), sentence)
+
+
+def _impossible_cost(config: Config, spec: RunSpec) -> Iterator[Mistake]:
+    own = config.cost.density is not None
+    location = ("cost", "density") if own else _density_key(config, config.cost.recipe)
+    yield from impossible_density(spec, location)
+
+
+def _density_key(config: Config, recipe: str) -> Location:
+    """The key that sets the density of a recipe's runs."""
+    return ("density",) if config.recipes[recipe].density is None else ("recipes", recipe, "density")
+
+
+def _of_cost(config: Config) -> tuple[ModelName, DatasetName]:
+    """The network and data set of Table 6."""
+    return config.cost.model or config.recipes[config.cost.recipe].model, config.cost.dataset
 
 
 def cost_plan(config: Config, model: str | None = None, dataset: str | None = None) -> CostPlan:
     """Table 6 of a configuration, for another network or data set where one is given.
 
     Raises:
-        EastError: there is no such network or data set, or a schedule does not fit its training.
+        EastError: there is no such network or data set, or a network cannot have its density.
     """
     settings, recipe = config.cost, config.recipes[config.cost.recipe]
-    network: Any = model or settings.model or recipe.model
-    data: Any = dataset or settings.dataset
+    own_model, own_dataset = _of_cost(config)
+    network: Any = model or own_model
+    data: Any = dataset or own_dataset
     options = (("--model", network, names_of(ModelName)), ("--dataset", data, config.datasets))
     for option, name, known in options:
         if name not in known:
             raise EastError(f"{option}: there is no '{name}'. Choose one of {', '.join(known)}.")
     specs = method_specs(config, network, data)
+    config.sources.refuse(mistake for spec in specs.values() for mistake in _impossible_cost(config, spec))
     return CostPlan(
         model=network,
         dataset=data,
@@ -138,35 +198,34 @@ def method_specs(config: Config, model: ModelName, dataset: DatasetName) -> dict
     recipe = config.recipes[name]
     recipe = recipe.model_copy(update={"model": model, "density": config.cost.density or recipe.density})
     return {
-        method: _spec(config, _of_method(config, method, recipe), dataset, f"recipes.{name}.cyclic")
+        method: _spec(config, _of_method(config, method, recipe), dataset, ("recipes", name, "cyclic"))
         for method in config.methods.rows
     }
 
 
-def _references(
-    config: Config, runs: dict[str, Run], table: str, row: str, label: str, recipe: str, spec: RunSpec
-) -> tuple[RunReference, ...]:
+def _references(made: _Made, table: str, row: str, label: str, recipe: str, spec: RunSpec) -> tuple[RunReference, ...]:
     """A run of a row for each seed; all but the seed is in `spec`. A run that is known keeps the name that it has."""
     references = []
-    for seed in config.seeds:
+    for seed in made.config.seeds:
         of_seed = spec.model_copy(update={"seed": seed})
         run = Run(id=f"{table}/{row}/seed{seed}", table=table, row=row, label=label, recipe=recipe, spec=of_seed)
         fingerprint = run.fingerprint
-        run = runs.setdefault(fingerprint, run)
+        run = made.runs.setdefault(fingerprint, run)
         references.append(RunReference(id=run.id, seed=seed, fingerprint=fingerprint))
     return tuple(references)
 
 
-def _grid(config: Config, runs: dict[str, Run], name: str, table: TableConfig) -> GridTable:
+def _grid(made: _Made, name: str, table: TableConfig) -> GridTable:
+    config = made.config
     recipe = config.recipes[table.recipe]
     model = table.model or recipe.model
     rows: dict[str, GridRow] = {}
     for index, row in enumerate(table.rows):
-        where = f"tables.{name}.rows.{index}"
-        for cyclic in _schedules(where, recipe, row):
+        where = ("tables", name, "rows", index)
+        for cyclic in _schedules(config, where, recipe, row):
             row_id = _row_id(row, cyclic)
             if row_id in rows:
-                raise EastError(f"{where}: two rows of {name} are '{row_id}'. Remove one of them.")
+                config.sources.refuse([Mistake(where, f"two rows of {name} are '{row_id}'. Remove one of them.")])
             own = {"density": row.density, "distribution": row.distribution}
             set_here = {key: value for key, value in own.items() if value}
             of_row = recipe.model_copy(
@@ -175,7 +234,9 @@ def _grid(config: Config, runs: dict[str, Run], name: str, table: TableConfig) -
             topology = row.topology or (config.readings.topology if cyclic else config.readings.static_topology)
             spec = _spec(config, of_row, table.dataset, where, topology=topology, fit=row.fit)
             label = row.label or ("Static" if row.static else "Cyclic")
-            references = _references(config, runs, name, row_id, label, table.recipe, spec)
+            density_key = (*where, "density") if row.density else _density_key(config, table.recipe)
+            made.rows.append(PlannedRow(spec, table.recipe, where, density_key))
+            references = _references(made, name, row_id, label, table.recipe, spec)
             rows[row_id] = _grid_row(row, row_id, label, cyclic, spec.cycle, references)
     density = recipe.density or config.density
     paper = (PAPER_WIDTH, PAPER_DENSITY, PAPER_TABLES.get(table.published or ""))
@@ -194,13 +255,15 @@ def _grid(config: Config, runs: dict[str, Run], name: str, table: TableConfig) -
     )
 
 
-def _schedules(where: str, recipe: Recipe, row: Row) -> Iterator[Cyclic | None]:
+def _schedules(config: Config, where: Location, recipe: Recipe, row: Row) -> Iterator[Cyclic | None]:
     """The cycles of each row that a row of the config stands for, the last key varying fastest; None if static."""
     if row.static:
         yield None
         return
     if recipe.cyclic is None:
-        raise EastError(f"{where}: the recipe has no cyclic update period; add 'cyclic' to it in 'recipes'.")
+        sentence = "the recipe has no cyclic update period; add 'cyclic' to it in 'recipes'."
+        config.sources.refuse([Mistake(where, sentence)])
+        return
     for pattern, multiplier, cycles, growth in itertools.product(
         row.pattern, row.multiplier, row.cycles, row.length_multiplier
     ):
@@ -253,17 +316,19 @@ def _grid_row(
     )
 
 
-def _methods(config: Config, runs: dict[str, Run]) -> MethodsTable:
+def _methods(made: _Made) -> MethodsTable:
+    config = made.config
     rows = [
-        _method_row(config, runs, method, name, _of_method(config, method, config.recipes[name]), dataset)
+        _method_row(made, method, name, _of_method(config, method, config.recipes[name]), dataset)
         for method in config.methods.rows
         for dataset, name in config.methods.recipes.items()
     ]
     rows += [
-        _method_row(config, runs, recipe.system, name, recipe, dataset)
+        _method_row(made, recipe.system, name, recipe, dataset)
         for name, recipe in ((name, config.recipes[name]) for name in config.methods.systems)
         for dataset in recipe.datasets
     ]
+    config.sources.refuse(_twice(config, rows))
     return MethodsTable(
         id=METHODS_TABLE,
         title="Test accuracy of each method of Table 6 and each system of Table B.1",
@@ -273,28 +338,41 @@ def _methods(config: Config, runs: dict[str, Run]) -> MethodsTable:
     )
 
 
+def _twice(config: Config, rows: list[MethodRow]) -> Iterator[Mistake]:
+    """Rows of the methods table whose runs would have one folder."""
+    seen: dict[str, MethodRow] = {}
+    for row in rows:
+        other = seen.setdefault(row.id, row)
+        if other is not row:
+            of_method = row.method in config.methods.rows and row.recipe in config.methods.recipes.values()
+            location: Location = ("methods", "rows", row.method) if of_method else ("recipes", row.recipe, "system")
+            what = f"'{other.method}' of recipe {other.recipe} and '{row.method}' of recipe {row.recipe}"
+            yield Mistake(location, f"{what} would both be '{row.id}' in the methods table. Rename one.")
+
+
 def _of_method(config: Config, name: str, recipe: Recipe) -> Recipe:
     """The recipe as a method of Table 6 follows it."""
     method = config.methods.rows[name]
     if method.cyclic and recipe.cyclic is None:
-        raise EastError(f"methods.rows.{name}: its recipe has no cyclic schedule to use; add 'cyclic' to the recipe.")
+        sentence = "its recipe has no cyclic schedule to use; add 'cyclic' to the recipe."
+        config.sources.refuse([Mistake(("methods", "rows", name), sentence)])
     cyclic = recipe.cyclic if method.cyclic else None
     components = Components(**method.model_dump(include=set(Components.model_fields)))
     return recipe.model_copy(update={"components": components, "cyclic": cyclic})
 
 
-def _method_row(
-    config: Config, runs: dict[str, Run], method: str, recipe_name: str, recipe: Recipe, dataset: DatasetName
-) -> MethodRow:
-    slug = re.sub(r"[^a-z0-9]+", "-", method.lower()).strip("-")
-    row_id = "-".join((slug, recipe.model.replace("_", "-"), dataset.replace("_", "-")))
+def _method_row(made: _Made, method: str, recipe_name: str, recipe: Recipe, dataset: DatasetName) -> MethodRow:
+    config = made.config
+    row_id = "-".join((_slug(method), recipe.model.replace("_", "-"), dataset.replace("_", "-")))
     note = None
     references: tuple[RunReference, ...] = ()
     if dataset == "imagenet" and config.datasets[dataset].folder is None:
         note = "not run: no image folder is configured (datasets.imagenet.folder)"
     else:
-        spec = _spec(config, recipe, dataset, f"recipes.{recipe_name}.cyclic")
-        references = _references(config, runs, METHODS_TABLE, row_id, method, recipe_name, spec)
+        where = ("recipes", recipe_name, "cyclic")
+        spec = _spec(config, recipe, dataset, where)
+        made.rows.append(PlannedRow(spec, recipe_name, where, _density_key(config, recipe_name)))
+        references = _references(made, METHODS_TABLE, row_id, method, recipe_name, spec)
     return MethodRow(
         id=row_id,
         method=method,
@@ -311,7 +389,7 @@ def _spec(
     config: Config,
     recipe: Recipe,
     dataset: DatasetName,
-    where: str,
+    where: Location,
     *,
     topology: Topology | None = None,
     fit: str = "refuse",
@@ -351,7 +429,7 @@ def _spec(
         ),
         model=ModelSpec(name=recipe.model, width=recipe.width, **recipe.components.model_dump()),
         sparsity=sparsity,
-        cycle=recipe.cyclic and _cycle(recipe.cyclic, epochs, sparsity, where, fit, readings.cycle_end),
+        cycle=recipe.cyclic and _cycle(config, recipe.cyclic, epochs, sparsity, where, fit),
         phasing=phasing,
         training=TrainingSpec(
             epochs=epochs,
@@ -361,31 +439,41 @@ def _spec(
             lr_drop_factor=recipe.lr_drop_factor,
             optimizer=recipe.optimizer,
             weight_decay=recipe.weight_decay,
-            gradient_clip=recipe.gradient_clip or readings.gradient_clip,
+            gradient_clip=readings.gradient_clip if recipe.gradient_clip == "readings" else recipe.gradient_clip,
             numerics=readings.numerics,
         ),
     )
 
 
-def _cycle(cyclic: Cyclic, epochs: int, sparsity: SparsitySpec, where: str, fit: str, end: CycleEnd) -> CycleSpec:
+def _cycle(config: Config, cyclic: Cyclic, epochs: int, sparsity: SparsitySpec, where: Location, fit: str) -> CycleSpec:
     """The cycles that run: those that are written, shortened where the row says so and they do not fit."""
+    refuse, peak = config.sources.refuse, sparsity.density * cyclic.multiplier
     if sparsity.topology == "fixed":
-        raise EastError(f"{where}: fixed masks cannot follow a cyclic density. Use another topology.")
-    peak = sparsity.density * cyclic.multiplier
+        refuse([Mistake(where, "fixed masks cannot follow a cyclic density. Use another topology.")])
     if peak > 1:
-        raise EastError(f"{where}: multiplier {cyclic.multiplier:g} makes the peak density {peak:g}, more than 1.")
+        sentence = f"multiplier {cyclic.multiplier:g} makes the peak density {peak:g}, more than 1. Lower one of them."
+        refuse([Mistake(where, sentence)])
     # One cycle has no length multiplier: whatever is written, it is one and the same run.
-    growth = cyclic.length_multiplier if cyclic.cycles > 1 else 1.0
+    growth, length = cyclic.length_multiplier if cyclic.cycles > 1 else 1.0, cyclic.cycle_length
     try:
-        rescale = fit == "rescale"
-        length = fit_cycle_length(epochs, cyclic.cycles, cyclic.cycle_length, growth, rescale=rescale)
+        length = fit_cycle_length(epochs, cyclic.cycles, length, growth, rescale=fit == "rescale")
     except EastError as error:
-        raise EastError(f"{where}: {error}") from None
+        refuse([Mistake(where, str(error))])
+    end = config.readings.cycle_end
     return CycleSpec(**cyclic.model_dump() | {"cycle_length": length, "length_multiplier": growth}, end=end)
 
 
 def _summarising(config: Config) -> Summarising:
     return Summarising(accuracy=config.readings.accuracy, spread=config.readings.spread)
+
+
+def _slug(method: str) -> str:
+    """A method's name as part of a file name, in ASCII; in other scripts a digest tells names apart."""
+    slug = re.sub(r"[^a-z0-9]+", "-", method.lower()).strip("-")
+    if slug and method.isascii():
+        return slug
+    digest = hashlib.sha256(method.encode()).hexdigest()[:8]
+    return f"{slug}-{digest}" if slug else digest
 
 
 def _row_id(row: Row, cyclic: Cyclic | None) -> str:

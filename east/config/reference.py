@@ -15,7 +15,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic.json_schema import GenerateJsonSchema
 
-from east.config.files import REMOVABLE, model_of
+from east.config.files import REMOVABLE
+from east.config.mistakes import model_of
 from east.config.schema import Config
 from east.config.vocabulary import Ambiguity, Choices, Retrains, UnitName, metadata_of
 from east.errors import EastError

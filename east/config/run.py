@@ -8,7 +8,7 @@ The defaults of a plan are in `east.config.schema`.
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
@@ -127,7 +127,7 @@ class RunSpec(Frozen):
     """The identity of a run: two runs with equal specs have equal numbers on the same machine."""
 
     revision: int = REVISION
-    seed: Annotated[int, Field(ge=0)]
+    seed: terms.Seed
     dataset: DatasetSpec
     model: ModelSpec
     sparsity: SparsitySpec

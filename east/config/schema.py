@@ -4,12 +4,16 @@ Messages about mistakes, config/README.md, config/schema.json, the readings of t
 docs/reproduction-notes.md are generated from it (`east.config.reference`).
 """
 
+import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
+    BeforeValidator,
     Field,
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
+    PrivateAttr,
     ValidationError,
     ValidatorFunctionWrapHandler,
     WrapValidator,
@@ -18,6 +22,7 @@ from pydantic import (
 from pydantic_core import CoreSchema, core_schema
 
 from east.config import vocabulary as terms
+from east.config.places import Sources
 from east.config.run import ClipSpec, Frozen, OptimizerSpec
 from east.config.tables import Comparing
 from east.config.vocabulary import Ambiguity, Choices, Retrains, UnitName
@@ -47,6 +52,20 @@ def _number_or_auto(value: object, validate: ValidatorFunctionWrapHandler) -> ob
         return validate(value)
     except ValidationError:
         raise ValueError("must be a number of threads, at least 1, or auto") from None
+
+
+def _whole_seed(value: object) -> object:
+    """A seed names a run's folder, so it is written in one way alone; as text by Snakemake's `--config`."""
+    if isinstance(value, float) or (isinstance(value, str) and not re.fullmatch(r"0|[1-9][0-9]*", value)):
+        raise ValueError("must be a whole number, written in digits alone")
+    return value
+
+
+def _clip_or_readings(value: object) -> object:
+    """One complaint in place of one for each of the three."""
+    if value is None or value == "readings" or isinstance(value, Mapping | ClipSpec):
+        return value
+    raise ValueError("must be a section with norm and scope, readings, or null")
 
 
 class Execution(Frozen):
@@ -83,7 +102,7 @@ class Execution(Frozen):
         description="CPU threads of a training; auto: those with which the whole plan ends soonest on these cores",
     )
     runs_per_gpu: terms.PositiveInt = Field(default=1, description="trainings that share a GPU at the same time")
-    data_dir: str = Field(default="data", description="folder of downloads and prepared data sets")
+    data_dir: terms.Folder = Field(default="data", description="folder of downloads and prepared data sets")
     partial: bool = Field(default=False, description="render whatever runs there are, and train nothing")
     memory_mb: Annotated[terms.PositiveInt, UnitName("MB")] = Field(
         default=8000, description="memory that a training declares"
@@ -247,7 +266,7 @@ class Dataset(Frozen):
         ),
     ]
     validation_choice: terms.HeldOutChoice
-    folder: str | None = Field(default=None, description="image folder with train/ and val/ (ImageNet only)")
+    folder: terms.Folder | None = Field(default=None, description="image folder with train/ and val/ (ImageNet only)")
 
 
 class Components(Frozen):
@@ -272,7 +291,7 @@ class Cyclic(Frozen):
 class Recipe(Frozen):
     """A row of Table B.1."""
 
-    system: str = Field(description="the method's name in Table B.1")
+    system: terms.Name = Field(description="the method's name in Table B.1")
     model: terms.ModelName = Field(description="network")
     width: terms.Width
     datasets: tuple[terms.DatasetName, ...] = Field(
@@ -304,7 +323,9 @@ class Recipe(Frozen):
         ),
     ] = Field(description="how weights are trained")
     weight_decay: terms.WeightDecay
-    gradient_clip: ClipSpec | None = Field(default=None, description="in place of that of the readings")
+    gradient_clip: Annotated[ClipSpec | Literal["readings"] | None, BeforeValidator(_clip_or_readings)] = Field(
+        default="readings", description="limit of the global gradient norm; readings: theirs; null: none"
+    )
     distribution: Annotated[
         terms.Distribution,
         Ambiguity(
@@ -363,8 +384,10 @@ class Row(Frozen):
     topology: terms.Topology | None = Field(default=None, description="in place of that of the readings")
     distribution: terms.Distribution | None = Field(default=None, description="in place of the recipe's")
     density: terms.Density | None = Field(default=None, description="target density in place of the recipe's")
-    label: str | None = Field(default=None, description="name shown in the tables; never part of a run's identity")
-    footnote: str | None = Field(default=None, description="what a reader must know about the row")
+    label: terms.Name | None = Field(
+        default=None, description="name shown in the tables; never part of a run's identity"
+    )
+    footnote: terms.Text | None = Field(default=None, description="what a reader must know about the row")
 
     @property
     def is_printed(self) -> bool:
@@ -378,6 +401,8 @@ class Row(Frozen):
             raise ValueError(f"a static row has no {' or '.join(given)}")
         if not self.static and not (self.pattern and self.multiplier and self.cycles):
             raise ValueError("a cyclic row needs pattern, multiplier and cycles (or set 'static: true')")
+        if not self.length_multiplier:
+            raise ValueError("an empty list of length_multiplier makes no row; leave it out or name values")
         return self
 
 
@@ -400,9 +425,13 @@ class TableConfig(Frozen):
     dataset: terms.DatasetName = Field(description="data set")
     model: terms.ModelName | None = Field(default=None, description="network; null: the recipe's")
     components: Components = Field(default=Components(), description="what all rows add to RigL")
-    title: str | None = Field(default=None, description="caption")
-    published: str | None = Field(default=None, description="file of report/published with the paper's numbers")
-    rows: tuple[Row, ...] = Field(description="rows; a list in a row stands for one row for each of its values")
+    title: terms.Text | None = Field(default=None, description="caption")
+    published: terms.FileName | None = Field(
+        default=None, description="file of report/published with the paper's numbers"
+    )
+    rows: tuple[Row, ...] = Field(
+        min_length=1, description="rows; a list in a row stands for one row for each of its values"
+    )
 
 
 class Method(Components):
@@ -418,7 +447,7 @@ class Methods(Frozen):
     """Table 6 and the methods table."""
 
     recipes: dict[terms.DatasetName, str] = Field(description="data set -> the recipe that every method follows on it")
-    rows: dict[str, Method] = Field(description="name -> what the method adds to RigL")
+    rows: dict[terms.Name, Method] = Field(description="name -> what the method adds to RigL")
     systems: tuple[str, ...] = Field(default=(), description="recipes trained with their own components and cycles")
 
 
@@ -431,7 +460,9 @@ class Cost(Frozen):
     density: terms.Density | None = Field(
         default=None, description="target density in place of the recipe's or the plan's"
     )
-    published: str | None = Field(default=None, description="file of report/published with the paper's numbers")
+    published: terms.FileName | None = Field(
+        default=None, description="file of report/published with the paper's numbers"
+    )
     measured_steps: terms.Steps = Field(default=3, description="timed for each method")
     measured_batch: dict[Literal["cpu", "cuda"], terms.PositiveInt] = Field(
         description="device -> images of a timed step"
@@ -442,11 +473,13 @@ class Config(Frozen):
     """The whole of config.yaml."""
 
     name: Annotated[
-        str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"), Retrains("everything: a new name is an empty folder")
+        str,
+        Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100),
+        Retrains("everything: a new name is an empty folder"),
     ] = Field(description="`results/<name>/` holds everything that the configuration produces")
-    title: Annotated[str, Retrains("nothing")] = Field(description="heading of the report")
+    title: Annotated[terms.Text, Retrains("nothing")] = Field(description="heading of the report")
     seeds: Annotated[
-        tuple[Annotated[int, Field(ge=0)], ...],
+        tuple[Annotated[terms.Seed, BeforeValidator(_whole_seed)], ...],
         Field(min_length=1),
         Ambiguity(
             number=19,
@@ -484,9 +517,12 @@ class Config(Frozen):
     datasets: Annotated[dict[terms.DatasetName, Dataset], Retrains("runs on that data set")] = Field(
         description="how each data set is split and augmented"
     )
-    recipes: Annotated[dict[str, Recipe], Retrains("runs that follow it")] = Field(description="rows of Table B.1")
+    recipes: Annotated[dict[terms.Name, Recipe], Retrains("runs that follow it")] = Field(
+        description="rows of Table B.1"
+    )
     tables: Annotated[
-        dict[Annotated[str, Field(pattern=r"^table[A-Za-z0-9]+$")], TableConfig], Retrains("the rows that changed")
+        dict[Annotated[str, Field(pattern=r"^table[A-Za-z0-9]+$", max_length=50)], TableConfig],
+        Retrains("the rows that changed"),
     ] = Field(description="Tables 2–5, and tables of your own, whose names begin with `table`")
     methods: Annotated[Methods, Retrains("the methods that changed")] = Field(
         description="rows of the methods table and of Table 6"
@@ -495,23 +531,13 @@ class Config(Frozen):
         description="what Table 6 counts and measures"
     )
 
-    @model_validator(mode="after")
-    def _references_exist(self) -> "Config":
-        used = {f"tables.{name}.recipe": table.recipe for name, table in self.tables.items()}
-        used |= {f"methods.recipes.{dataset}": recipe for dataset, recipe in self.methods.recipes.items()}
-        used["cost.recipe"] = self.cost.recipe
-        used |= {f"methods.systems.{i}": system for i, system in enumerate(self.methods.systems)}
-        for key, recipe in used.items():
-            if recipe not in self.recipes:
-                raise ValueError(f"{key}: '{recipe}' is not a recipe; there are {', '.join(self.recipes)}")
-        if len(set(self.seeds)) < len(self.seeds):
-            raise ValueError(f"seeds: {list(self.seeds)} names a seed twice")
-        wanted = {
-            *(table.dataset for table in self.tables.values()),
-            *self.methods.recipes,
-            self.cost.dataset,
-            *(dataset for system in self.methods.systems for dataset in self.recipes[system].datasets),
-        }
-        for dataset in sorted(wanted - set(self.datasets)):
-            raise ValueError(f"datasets: '{dataset}' is used by a table or method but not described here")
-        return self
+    _sources: Sources = PrivateAttr(default_factory=Sources)
+
+    def came_from(self, sources: Sources) -> None:
+        """Remember where the values were written, for what is said of them later."""
+        self._sources = sources
+
+    @property
+    def sources(self) -> Sources:
+        """Where the values were written."""
+        return self._sources

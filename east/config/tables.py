@@ -63,7 +63,7 @@ class Comparing(Frozen):
     margin: Annotated[terms.Positive, UnitName("percentage points")] = Field(
         default=2.0, description="means that surely differ by less count as the same"
     )
-    level: Annotated[float, Field(gt=0.5, lt=1)] = Field(
+    level: Annotated[float, Field(gt=0.5, lt=1), terms.A_NUMBER] = Field(
         default=0.95, description="coverage of intervals; 1 - level is the error allowed in a whole table"
     )
     published_seeds: terms.PositiveInt = Field(default=3, description="runs behind each number of the paper's")

@@ -4,11 +4,15 @@ A term that a configuration and a run share is described here, once. What is gen
 `east.config.reference`.
 """
 
+import os
+import re
+import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field
+from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic.fields import FieldInfo
 
 
@@ -80,11 +84,75 @@ def _metadata(annotation: Any) -> Iterator[Any]:
         yield from _metadata(part)
 
 
-Positive = Annotated[float, Field(gt=0)]
-PositiveInt = Annotated[int, Field(gt=0)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Epochs = Annotated[PositiveInt, UnitName("epochs")]
+def _no_boolean(value: object) -> object:
+    """Python takes true for 1; a plan does not."""
+    if isinstance(value, bool):
+        raise ValueError("must be a number, not true or false")
+    return value
+
+
+A_NUMBER = BeforeValidator(_no_boolean)
+
+UNSEEN = {"Cc": "a control character", "Cs": "half a character", "Zl": "a line separator", "Zp": "a separator"}
+"""Categories of Unicode that no text of a plan has -> what they are."""
+JOINERS = "\u200c\u200d"
+"""Characters that cannot be seen, and that some scripts and emoji need."""
+
+
+def check_visible(text: str) -> str:
+    """A text, if all of it can be seen.
+
+    Raises:
+        ValueError: it has a character that cannot be seen, or that makes a line read as another.
+    """
+    for character in text:
+        category = unicodedata.category(character)
+        what = UNSEEN.get(category) or ("an invisible character" if category in ("Cf", "Cn", "Co") else None)
+        if what and character not in JOINERS:
+            raise ValueError(f"must not contain {what} (U+{ord(character):04X})")
+    return text
+
+
+def _one_line(text: str) -> str:
+    """A text with every stretch of white space as one space, so that folded YAML reads as it was meant."""
+    line = check_visible(" ".join(text.split()))
+    if not line:
+        raise ValueError("must not be empty; leave the key out or write a text")
+    return line
+
+
+def _folder(text: str) -> str:
+    """A folder as it is meant in a shell: `~` and `$NAME` stand for what they do there, and a last slash for nothing.
+
+    Raises:
+        ValueError: a name stands for nothing, or the path cannot be one.
+    """
+    if not check_visible(text).strip():
+        raise ValueError("must not be empty")
+    for name in re.findall(r"\$(?:([A-Za-z_]\w*)|\{([A-Za-z_]\w*)\})", text, re.ASCII):
+        if not os.environ.get("".join(name)):
+            raise ValueError(f"names the environment variable {''.join(name)}, which is not set here")
+    folder = os.path.expanduser(os.path.expandvars(text))  # noqa: PTH111 - the library's own refuses no unknown user
+    if folder.startswith("~") and Path(folder).parts[0] != "~":
+        raise ValueError("names the home folder of a user who is not known here; write its path")
+    if any(brace in folder for brace in "{}"):
+        raise ValueError("must not contain braces, which Snakemake reads as wildcards")
+    return str(Path(folder))
+
+
+Positive = Annotated[float, Field(gt=0), A_NUMBER]
+PositiveInt = Annotated[int, Field(gt=0), A_NUMBER]
+Fraction = Annotated[float, Field(ge=0, le=1), A_NUMBER]
+Epochs = Annotated[int, Field(gt=0, le=100_000), A_NUMBER, UnitName("epochs")]
 Steps = Annotated[PositiveInt, UnitName("steps")]
+Seed = Annotated[int, Field(ge=0, lt=2**63), A_NUMBER]
+
+Text = Annotated[str, Field(max_length=1000), AfterValidator(_one_line)]
+"""Words for people, on one line."""
+Name = Annotated[str, Field(max_length=100), AfterValidator(_one_line)]
+"""What something is called; names of files may be made of it."""
+Folder = Annotated[str, Field(max_length=1000), AfterValidator(_folder)]
+FileName = Annotated[str, Field(max_length=1000), AfterValidator(check_visible)]
 
 # Which images, and what is done to them.
 
@@ -103,6 +171,7 @@ DatasetName = Annotated[
 Margin = Annotated[
     int,
     Field(ge=0, description="border added on each side before the random crop; 0 for no crop"),
+    A_NUMBER,
     UnitName("pixels"),
 ]
 Padding = Annotated[
@@ -111,7 +180,9 @@ Padding = Annotated[
     Choices({"reflect": "the image, mirrored at its edge", "zero": "black"}),
 ]
 Flip = Annotated[bool, Field(description="mirror images at random")]
-HeldOut = Annotated[int, Field(ge=0, description="training images held out for validation"), UnitName("images")]
+HeldOut = Annotated[
+    int, Field(ge=0, description="training images held out for validation"), A_NUMBER, UnitName("images")
+]
 HeldOutChoice = Annotated[
     Literal["last", "shuffled"],
     Field(description="which images are held out"),
@@ -130,7 +201,9 @@ ModelName = Annotated[
         }
     ),
 ]
-Width = Annotated[PositiveInt, Field(description="channels of the stem; 64 in the paper"), UnitName("channels")]
+Width = Annotated[
+    int, Field(gt=0, le=4096, description="channels of the stem; 64 in the paper"), A_NUMBER, UnitName("channels")
+]
 Activation = Annotated[
     Literal["relu", "dyrelu"],
     Field(description="activation"),
@@ -139,6 +212,7 @@ Activation = Annotated[
 SharingRatio = Annotated[
     int,
     Field(ge=2, description="blocks of a stage that own weights; later ones reuse those of the last owner"),
+    A_NUMBER,
     UnitName("blocks"),
 ]
 Dct = Annotated[bool, Field(description="add a fixed DCT matrix to every masked layer (DCTpS)")]
@@ -147,7 +221,9 @@ Dct = Annotated[bool, Field(description="add a fixed DCT matrix to every masked 
 # density, and returns to it. The density of a layer follows from the target by the distribution.
 
 Density = Annotated[
-    float, Field(gt=0, le=1, description="target density: non-zeros divided by the weights of the dense network")
+    float,
+    Field(gt=0, le=1, description="target density: non-zeros divided by the weights of the dense network"),
+    A_NUMBER,
 ]
 Distribution = Annotated[
     Literal["erk", "uniform", "erk_as_coded"],
@@ -180,11 +256,17 @@ Pattern = Annotated[
     Field(description="shape of a cycle"),
     Choices({"cosine": "(1 - cos 2πp) / 2 at position p", "triangular": "up and down in straight lines"}),
 ]
-Multiplier = Annotated[float, Field(gt=1, description="peak density divided by the target density (m)")]
-Cycles = Annotated[PositiveInt, Field(description="number of cycles (n)")]
+Multiplier = Annotated[float, Field(gt=1, description="peak density divided by the target density (m)"), A_NUMBER]
+Cycles = Annotated[int, Field(gt=0, le=1000, description="number of cycles (n)"), A_NUMBER]
 CycleLength = Annotated[Positive, Field(description="length of the first cycle (l)"), UnitName("epochs")]
 LengthMultiplier = Annotated[
-    Positive, Field(description="length of each cycle divided by that of the one before (g); without effect on one")
+    float,
+    Field(
+        gt=0,
+        le=1000,
+        description="length of each cycle divided by that of the one before (g); without effect on one",
+    ),
+    A_NUMBER,
 ]
 CycleUpdatePeriod = Annotated[Steps, Field(description="between mask updates inside cycles (ΔT_cs)")]
 CycleEnd = Annotated[
@@ -201,9 +283,9 @@ CycleEnd = Annotated[
 # The training.
 
 LearningRateDropFactor = Annotated[
-    float, Field(gt=0, le=1, description="the learning rate is multiplied by it at each drop")
+    float, Field(gt=0, le=1, description="the learning rate is multiplied by it at each drop"), A_NUMBER
 ]
-WeightDecay = Annotated[float, Field(ge=0, description="of all parameters")]
+WeightDecay = Annotated[float, Field(ge=0, description="of all parameters"), A_NUMBER]
 OptimizerName = Annotated[
     Literal["sgd", "adam"], Field(description="optimizer"), Choices({"sgd": "SGD", "adam": "Adam"})
 ]

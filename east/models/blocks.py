@@ -9,29 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from east.models.dct import DCTConv2d, DCTLinear
+from east.models.designs import BASIC, BOTTLENECK, Design
 from east.models.dyrelu import DyReLU
 from east.sparse.layers import MaskedConv2d, MaskedLinear
 
+__all__ = ["BASIC", "BOTTLENECK", "Block", "Conv", "Design", "Parts", "SharingBlock", "apply_activation", "masked_part"]
+
 Conv = MaskedConv2d | DCTConv2d
-
-
-@dataclass(frozen=True)
-class Design:
-    """The convolutions of a block, in order.
-
-    Args:
-        kernels: their kernel sizes.
-        widths: their output channels, in units of the stage's width.
-        strided: index of the one that carries the block's stride.
-    """
-
-    kernels: tuple[int, ...]
-    widths: tuple[int, ...]
-    strided: int
-
-
-BASIC = Design(kernels=(3, 3), widths=(1, 1), strided=0)
-BOTTLENECK = Design(kernels=(1, 3, 1), widths=(1, 1, 4), strided=1)
 
 
 @dataclass(frozen=True)

@@ -1,20 +1,14 @@
 """The ResNets of the paper by name, for small images and for ImageNet, with masked layers throughout."""
 
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from east.errors import EastError
-from east.models.blocks import BASIC, BOTTLENECK, Block, Design, Parts, SharingBlock, apply_activation
-
-NETWORKS: dict[str, dict[str, Any]] = {
-    "resnet34": {"design": BASIC},
-    "resnet50": {"design": BOTTLENECK},
-    "resnet50_imagenet": {"design": BOTTLENECK, "stem_kernel": 7, "stem_stride": 2, "max_pool": True},
-}
-"""How the networks differ: arguments of `ResNet` by name. All have stages of 3, 4, 6 and 3 blocks."""
+from east.models.blocks import Block, Parts, SharingBlock, apply_activation
+from east.models.designs import IMAGE_CHANNELS, NETWORKS, STAGES, Design, owning_blocks
 
 ACTIVATIONS = ("relu", "dyrelu")
 
@@ -49,7 +43,7 @@ class ResNet(nn.Module):
     ) -> None:
         super().__init__()
         self.max_pool = max_pool
-        self.in_channels = 3
+        self.in_channels = IMAGE_CHANNELS
         self.conv1 = parts.conv(self.in_channels, width, stem_kernel, stem_stride)
         self.bn1 = nn.BatchNorm2d(width)
         self.act1 = parts.activation(width)
@@ -57,7 +51,7 @@ class ResNet(nn.Module):
         channels = width
         for number, depth in enumerate(blocks):
             stage: list[Block | SharingBlock] = []
-            owners = depth if sharing_ratio is None else min(depth, sharing_ratio)
+            owners = owning_blocks(depth, sharing_ratio)
             for index in range(owners):
                 stride = 2 if number > 0 and index == 0 else 1
                 source = Block(design, channels, width * 2**number, stride, parts)
@@ -119,7 +113,7 @@ def build_model(
     if num_classes < 1 or width < 1:
         raise EastError(f"num_classes ({num_classes}) and width ({width}) must be at least 1.")
     return ResNet(
-        blocks=(3, 4, 6, 3),
+        blocks=STAGES,
         num_classes=num_classes,
         width=width,
         parts=Parts(dct=dct, dyrelu=activation == "dyrelu"),

@@ -9,7 +9,8 @@ from pydantic import BaseModel
 
 from east.config.run import CycleSpec, DatasetSpec, ModelSpec, OptimizerSpec, SparsitySpec
 from east.data.catalog import DATASETS
-from east.models.resnet import ACTIVATIONS, NETWORKS
+from east.models.designs import NETWORKS
+from east.models.resnet import ACTIVATIONS
 from east.sparse.distribution import DISTRIBUTIONS
 from east.sparse.schedule import CYCLE_PATTERNS, LEARNING_RATES
 from east.sparse.topology import TOPOLOGIES

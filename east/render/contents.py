@@ -181,6 +181,7 @@ def report_contents(plan: Plan, results: Path, config_files: list[str]) -> Repor
             "Configuration": ", ".join(config_files),
             "Runs": f"{len(plan.runs)}, with seeds {', '.join(map(str, config.seeds))}",
             "Density": _densities(plan),
+            **({"To note": " ".join(plan.notes)} if plan.notes else {}),
         },
         logs=results / "logs" / "train",
         config=yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110),

@@ -45,9 +45,7 @@ def render_hyperparameters(rows: Sequence[Mapping[str, object]], published: Path
     Raises:
         EastError: A row lacks a column or has one too many, or the published file cannot be read.
     """
-    printed = read_published_rows(published, read)
-    if list(printed[0]) != list(_COLUMNS):
-        raise EastError(f"{published} does not have the columns {', '.join(_COLUMNS)}.")
+    printed = published_systems(published, read)
     records: list[dict[str, str]] = []
     lacking: list[dict[str, str]] = []
     for row in map(_texts, rows):
@@ -82,6 +80,18 @@ def render_hyperparameters(rows: Sequence[Mapping[str, object]], published: Path
         sortable=False,
     )
     return render_views([view], ["source", *_COLUMNS, "differs"], records)
+
+
+def published_systems(path: Path, read: Read = FROM_DISK) -> list[dict[str, str]]:
+    """The rows of the paper's Table B.1, as `read_published_rows` does.
+
+    Raises:
+        EastError: The file cannot be read, or has other columns.
+    """
+    printed = read_published_rows(path, read)
+    if list(printed[0]) != list(_COLUMNS):
+        raise EastError(f"{path} does not have the columns {', '.join(_COLUMNS)}.")
+    return printed
 
 
 def _texts(row: Mapping[str, object]) -> dict[str, str]:

@@ -14,7 +14,9 @@ from east.errors import EastError
 from east.render.drawing import interval_drawing
 from east.shown import visible
 
-REPORT_FOLDER = Path(__file__).resolve().parents[2] / "report"
+_PLACES = (Path(__file__).resolve().parents[2] / "report", Path.cwd() / "report")
+REPORT_FOLDER = next((place for place in _PLACES if place.is_dir()), _PLACES[0])
+"""Of the checkout that holds this package or, where that is installed elsewhere, of the working directory."""
 PUBLISHED = REPORT_FOLDER / "published"
 """The paper's numbers."""
 

@@ -16,6 +16,9 @@ from east.config.run import CycleSpec, PhasingSpec, RunSpec, SparsitySpec, Train
 from east.errors import EastError
 from east.sparse.exact import cos_pi
 
+SHOWN_CYCLES = 4
+"""Lengths of cycles that are spelt out where there are many."""
+
 
 def cosine_cycle(position: float) -> float:
     """Height of a cosine cycle, 0 at its ends and 1 in the middle: (1 - cos 2πp) / 2 (Section C).
@@ -57,7 +60,7 @@ class CyclicDensity:
                 f"{self.target * self.cycle.multiplier:g}, which is not in (0, 1]."
             )
 
-    @property
+    @cached_property
     def lengths(self) -> tuple[float, ...]:
         """Epochs of each cycle."""
         return cycle_lengths(self.cycle.cycles, self.cycle.cycle_length, self.cycle.length_multiplier)
@@ -84,7 +87,15 @@ def cycle_lengths(cycles: int, cycle_length: float, length_multiplier: float) ->
     Length and multiplier are read as the decimal numbers that they print as.
     """
     first, factor = Fraction(str(cycle_length)), Fraction(str(length_multiplier))
-    return tuple(float(first * factor**i) for i in range(cycles))
+    return tuple(_nearest(first * factor**i) for i in range(cycles))
+
+
+def _nearest(number: Fraction) -> float:
+    """A number as a float; infinite where floats end."""
+    try:
+        return float(number)
+    except OverflowError:
+        return math.inf
 
 
 def fit_cycle_length(
@@ -100,11 +111,15 @@ def fit_cycle_length(
     lengths = cycle_lengths(cycles, cycle_length, length_multiplier)
     if math.fsum(lengths) <= epochs:
         return cycle_length
-    if rescale:
-        return cycle_length * epochs / math.fsum(lengths)
+    rescaled = cycle_length * epochs / math.fsum(lengths)
+    if rescale and rescaled > 0:
+        return rescaled
+    shown = [f"{length:g}" for length in lengths]
+    if len(shown) > SHOWN_CYCLES:
+        shown[SHOWN_CYCLES - 1 : -1] = ["..."]
     raise EastError(
-        f"{cycles} cycles of {' + '.join(f'{length:g}' for length in lengths)} = {math.fsum(lengths):g} epochs do not "
-        f"fit a training of {epochs} epochs. Use fewer or shorter cycles, or set 'fit: rescale' in this row."
+        f"{cycles} cycles of {' + '.join(shown)} = {math.fsum(lengths):g} epochs do not fit a training of {epochs} "
+        "epochs. Use fewer or shorter cycles, or set 'fit: rescale' in this row."
     )
 
 

@@ -16,7 +16,7 @@ COMMON = {"cells", "errors", "failures", "files", "locks", "log", "shown"}
 COMMON |= {"checkout", "reproducibility", "seeding", "trust", "version"}
 MAY_IMPORT = {
     "sparse": COMMON | {"config"},
-    "config": COMMON | {"sparse"},
+    "config": COMMON | {"sparse", "data", "models"},
     "data": COMMON | {"config"},
     "models": COMMON | {"sparse", "config"},
     "engine": COMMON | {"sparse", "models"},

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from east.operations.doctor import data, gpu, machine, packages, results, slurm
+from east.operations.doctor import data, gpu, machine, packages, plan, results, slurm
 from east.operations.doctor.surroundings import Check, Finding, Surroundings
 from east.operations.log_tail import printable
 
@@ -18,8 +18,9 @@ CHECKS: dict[str, tuple[Check, ...]] = {
     "GPU": (gpu.gpus, gpu.triton, gpu.numerics, gpu.steps, gpu.sharing),
     "Kernels": (machine.kernels,),
     "Machine": (machine.cores, machine.memory),
-    "Disk": (machine.space,),
+    "Disk": (machine.space, machine.inodes),
     "Data": (data.datasets,),
+    "Plan": (plan.runs, plan.report_files, plan.folders, plan.fonts),
     "Results": (results.writing, results.workflow_lock, results.stale, results.commit),
     "Slurm": (slurm.controller, slurm.accounting),
 }

@@ -56,7 +56,8 @@ def _prepared(here: Surroundings, name: str) -> Finding:
     except EastError as error:
         problem = _cause(here, error)
     else:
-        return Finding("ok", f"{label}: prepared, {checked} right")
+        unread = "" if here.thorough else "; `--thorough` reads it for its checksum"
+        return Finding("ok", f"{label}: prepared, {checked} right{unread}")
     return Finding("error", f"{label}: {problem}", STOPS, _prepare(here, name))
 
 
@@ -107,8 +108,8 @@ def _image_folder(here: Surroundings, name: str) -> Finding:
         problem = _cause(here, error)
     if not problem:
         return Finding("ok", f"{label}: {folder} has its classes in train/ and val/")
-    place = shlex.quote(str(folder))
-    fix = f"ls {place}; when it is whole, {_prepare(here, name)} --image-folder {place}"
+    where = shlex.quote(str(folder))
+    fix = f"{_prepare(here, name)} --image-folder {where}   # when all of it is there"
     return Finding("error", f"{label}: {problem}", STOPS, fix)
 
 
@@ -138,4 +139,4 @@ def _cause(here: Surroundings, error: EastError) -> str:
 
 
 def _prepare(here: Surroundings, name: str) -> str:
-    return f"east prepare {name} --data-dir {shlex.quote(str(here.plan.config.execution.data_dir))}"
+    return f"east prepare {name} --data-dir {shlex.quote(here.plan.config.execution.data_dir)}"

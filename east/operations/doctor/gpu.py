@@ -28,7 +28,7 @@ def gpus(here: Surroundings) -> list[Finding]:
         return [Finding("note", "GPUs cannot be looked at until PyTorch can be imported")]
     if facts["gpus"] and "gpu_problem" in facts:
         found = f"PyTorch {facts['version']} sees {_names(facts)}, but cannot compute there: {facts['gpu_problem']}"
-        fix = f"nvidia-smi; if the GPU works but is not supported by this build, {here.reinstall(everything=True)}"
+        fix = f"nvidia-smi && {here.reinstall(everything=True)}   # if the GPU works but this build does not support it"
         return [Finding("error", found, "Every training would fail.", fix)]
     if facts["gpus"]:
         return [Finding("ok", _names(facts))]

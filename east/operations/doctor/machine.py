@@ -1,6 +1,7 @@
 """Checks of the machine: the kernels that are compiled for its CPU, cores, memory, and space on its disks."""
 
 import math
+import shlex
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +9,9 @@ from pathlib import Path
 from east.launch.cores import training_threads
 from east.operations.doctor.surroundings import Finding, Surroundings, existing
 from east.training.records import SUMMARY
+
+FILES_OF_A_RUN, FILES_OF_A_PLAN = 25, 300
+"""Files and folders that are made for a run, and for all the rest; somewhat more than there are."""
 
 
 def kernels(here: Surroundings) -> Iterator[Finding]:
@@ -38,7 +42,7 @@ def kernels(here: Surroundings) -> Iterator[Finding]:
             yield Finding("warning", str(facts["reason"]), "The kernels run on one thread only.", "export CXX=g++")
         if not facts["cached"]:
             where = facts["cache"] or "a cache: there is no home folder"
-            fix = "export EAST_CACHE_DIR=<a folder that may be written>"
+            fix = 'export EAST_CACHE_DIR="$PWD/.cache"'
             found = f"compiled kernels cannot be kept in {where}"
             yield Finding("warning", found, "Every training compiles them again.", fix)
 
@@ -92,13 +96,26 @@ def space(here: Surroundings) -> Iterator[Finding]:
         names, (folder, *_), sizes = zip(*parts, strict=True)
         need, free = sum(sizes), here.free_bytes(folder)
         found = f"{free / 1e9:.1f} GB free for {' and '.join(names)} in {folder}; the plan may need {need / 1e9:.1f} GB"
-        fix = f"du -xh {folder} | sort -h | tail; or move results/ or execution.data_dir to a larger disk"
+        where = shlex.quote(str(folder))
+        fix = f"du -xh {where} | sort -h | tail   # or move results/ or execution.data_dir to a larger disk"
         if free < need:
             yield Finding("error", found, "The plan would stop when the disk is full.", fix)
         elif free < need * 1.25:
             yield Finding("warning", found, "Little is left for anything else.", fix)
         else:
             yield Finding("ok", found)
+
+
+def inodes(here: Surroundings) -> Iterator[Finding]:
+    """The file system of the results has room for as many files as the plan will write."""
+    folder = existing(here.results).resolve()
+    free = here.free_inodes(folder)
+    left = sum(1 for run in here.plan.runs if not (here.results / "runs" / run.id / SUMMARY).is_file())
+    need = FILES_OF_A_RUN * left + FILES_OF_A_PLAN
+    if free is not None and free < need:
+        found = f"{free:,} more files fit into the file system of {folder}; the plan may need {need:,}"
+        fix = f"df -i {shlex.quote(str(folder))}   # then remove files, or move results/ to another disk"
+        yield Finding("error", found, "The plan would stop when no file can be made.", fix)
 
 
 def usable_cores(cores: int, root: Path) -> int:

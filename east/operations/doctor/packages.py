@@ -1,6 +1,7 @@
 """Checks of Python, of the commands beside it, and of the packages that are installed."""
 
 import os
+import shlex
 import tomllib
 from collections.abc import Iterator
 from importlib import metadata
@@ -56,7 +57,9 @@ def requirements(here: Surroundings) -> Iterator[Finding]:
             stops = name in REFUSING
             what = f"{name} {found} is installed, but this project needs {requirement.specifier}"
         why = OPTIONAL.get(name, "The plan needs it." if stops else "Nothing is tested with that version.")
-        fix = f"{here.python} -m pip install tensorboard" if name == "tensorboard" else here.reinstall(everything=False)
+        fix = here.reinstall(everything=False)
+        if name == "tensorboard":
+            fix = f"{shlex.quote(str(here.python))} -m pip install tensorboard"
         yield Finding("error" if stops else "warning", what, why, fix)
     shown = [f"{name} {here.installed(name)}" for name in ("snakemake", *OPTIONAL) if here.installed(name)]
     fitting = len(wanted) - len(misfits)

@@ -104,6 +104,18 @@ def probe_kernels() -> dict[str, Any]:
     return facts | asdict(availability())
 
 
+def probe_glyphs(characters: str) -> dict[str, Any]:
+    """Which of some characters the font of figures lacks."""
+    from matplotlib import font_manager, rc_params_from_file
+
+    from east.render.templating import REPORT_FOLDER
+
+    style = rc_params_from_file(str(REPORT_FOLDER / "figures.mplstyle"))
+    file = font_manager.findfont(font_manager.FontProperties(family=style["font.family"]))
+    known = font_manager.get_font(file).get_charmap()
+    return {"absent": " ".join(f"U+{ord(one):04X}" for one in characters if ord(one) not in known)}
+
+
 def installed_build(package: str) -> str | None:
     """The version of a package with its build, such as 2.13.0+cpu, read without importing it; None if it is missing."""
     spec = importlib.util.find_spec(package)
@@ -120,6 +132,7 @@ PROBES: dict[str, Callable[..., dict[str, Any]]] = {
     "triton": probe_triton,
     "step": probe_step,
     "kernels": probe_kernels,
+    "glyphs": probe_glyphs,
 }
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Checks of the folder of results and of the workflow's own records there."""
 
+import shlex
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +23,8 @@ TWICE = "Two jobs could train the same run at once and spoil its files."
 def writing(here: Surroundings) -> list[Finding]:
     """Results can be written, and locks keep two jobs from training the same run."""
     folder = existing(here.results).resolve()
-    fix = f"findmnt -T {folder}"
+    where = shlex.quote(str(folder))
+    fix = f"findmnt -T {where}"
     try:
         with (
             tempfile.NamedTemporaryFile(dir=folder, prefix=".east-doctor-") as file,
@@ -30,7 +32,7 @@ def writing(here: Surroundings) -> list[Finding]:
         ):
             excludes = take(file) and not take(other)
     except OSError as error:
-        found, fix = f"nothing can be written and locked in {folder}: {error.strerror}", f"ls -ld {folder} && {fix}"
+        found, fix = f"nothing can be written and locked in {folder}: {error.strerror}", f"ls -ld {where} && {fix}"
         return [Finding("error", found, "Every run writes its results there, under a lock.", fix)]
     kind = _local_locks(folder, here.root / "proc/self/mounts")
     if not excludes:

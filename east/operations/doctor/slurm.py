@@ -33,7 +33,7 @@ def controller(here: Surroundings) -> list[Finding]:
         return [Finding("warning", "no partition of Slurm is up", "No job would start.", "sinfo")]
     if here.plan.config.execution.gpus and not any("gpu" in resources for resources in up.values()):
         found = f"no partition of Slurm that is up offers GPUs ({', '.join(up)})"
-        fix = "sinfo --format='%P %a %G'; or set execution.device: cpu"
+        fix = "sinfo --format='%P %a %G'   # or set execution.device: cpu"
         return [Finding("warning", found, "Each training asks for one, and would wait for ever.", fix)]
     return [Finding("ok", f"Slurm answers; partitions that are up: {', '.join(up)}")]
 

@@ -44,6 +44,12 @@ def installed_version(package: str) -> str | None:
         return None
 
 
+def free_inodes_of(folder: Path) -> int | None:
+    """Files that the file system of a folder can still take; None where it knows no such limit."""
+    found = os.statvfs(folder)
+    return found.f_favail if found.f_files else None
+
+
 @dataclass(frozen=True)
 class Surroundings:
     """What the checks look at; everything that a test may want otherwise has its place here.
@@ -59,6 +65,7 @@ class Surroundings:
         python_version: of that interpreter.
         installed: the version of a package, None if it is missing.
         free_bytes: of the file system of a folder.
+        free_inodes: files that it can still take; None where it knows no such limit.
         cores: processors that this process may run on.
         root: where /proc and /sys are.
     """
@@ -73,6 +80,7 @@ class Surroundings:
     python_version: str = platform.python_version()
     installed: Callable[[str], str | None] = installed_version
     free_bytes: Callable[[Path], int] = lambda folder: shutil.disk_usage(folder).free
+    free_inodes: Callable[[Path], int | None] = free_inodes_of
     cores: int = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     root: Path = Path("/")
 
@@ -115,6 +123,12 @@ class Surroundings:
     def east(self, arguments: str) -> str:
         """A command of `east` for this very plan."""
         return f"east {arguments}" + "".join(f" --configfile {shlex.quote(str(file))}" for file in self.configfiles)
+
+    def restore_report(self) -> str:
+        """The command that brings the files of the report back."""
+        if self.project is None:
+            return "Run it in a whole checkout of the project."
+        return f"git -C {shlex.quote(str(self.project))} checkout -- report"
 
     def reinstall(self, *, everything: bool) -> str:
         """The command that installs the locked packages.

@@ -1,0 +1,92 @@
+"""Keys of a configuration that would have no effect, or another than they say: refused, or told as a note."""
+
+from collections.abc import Iterator
+
+from east.config.places import Mistake
+from east.config.schema import Config, Recipe
+from east.models.designs import STAGES
+
+
+def without_effect(config: Config) -> Iterator[Mistake]:
+    """Keys that can be refused from the configuration alone, whatever runs follow."""
+    readings = config.readings
+    if readings.drop_fraction_end > readings.drop_fraction:
+        sentence = (
+            f"{readings.drop_fraction_end:g} is above readings.drop_fraction ({readings.drop_fraction:g}), so the "
+            "fraction would rise. Give it at most that value."
+        )
+        yield Mistake(("readings", "drop_fraction_end"), sentence)
+    if readings.numerics == "bf16" and config.execution.device == "cpu":
+        sentence = (
+            "bf16 exists on GPUs alone, and execution.device is cpu. Set it to tf32 or fp32, or execution.device to "
+            "auto or cuda."
+        )
+        yield Mistake(("readings", "numerics"), sentence)
+    for dataset, described in config.datasets.items():
+        if described.folder is not None and dataset != "imagenet":
+            sentence = f"only ImageNet is read from a folder; {dataset} is prepared in execution.data_dir. Remove it."
+            yield Mistake(("datasets", dataset, "folder"), sentence)
+        if described.margin and dataset == "imagenet":
+            sentence = "images of ImageNet are cropped at random and never padded. Set it to 0."
+            yield Mistake(("datasets", dataset, "margin"), sentence)
+    for name, recipe in config.recipes.items():
+        yield from _of_optimizer(name, recipe)
+        yield from _of_rates(name, recipe, as_coded=readings.lr_drops == "as_coded")
+        yield from _of_sharing(recipe.components.sharing_ratio, "recipes", name, "components")
+    for name, table in config.tables.items():
+        yield from _of_sharing(table.components.sharing_ratio, "tables", name, "components")
+    for name, method in config.methods.rows.items():
+        yield from _of_sharing(method.sharing_ratio, "methods", "rows", name)
+        if method.measured_at_beta == 0 and method.activation != "dyrelu":
+            sentence = "the method has no DyReLU to fade out. Leave it out, or set activation: dyrelu."
+            yield Mistake(("methods", "rows", name, "measured_at_beta"), sentence)
+
+
+def notes_of_execution(config: Config) -> Iterator[str]:
+    """What is legal in `execution` and does nothing there."""
+    execution = config.execution
+    if execution.device == "cpu" and execution.step in ("captured", "compiled"):
+        yield f"execution.step: {execution.step} needs a GPU; on the CPU every step is eager."
+    if execution.device == "cpu" and execution.runs_per_gpu > 1:
+        yield f"execution.runs_per_gpu: {execution.runs_per_gpu} has no effect on the CPU."
+
+
+def _of_optimizer(name: str, recipe: Recipe) -> Iterator[Mistake]:
+    optimizer, location = recipe.optimizer, ("recipes", name, "optimizer")
+    if optimizer.name == "adam" and (optimizer.momentum or optimizer.nesterov):
+        given = {"momentum: 0": optimizer.momentum, "nesterov: false": optimizer.nesterov}
+        mend = " and ".join(text for text, is_set in given.items() if is_set)
+        yield Mistake(location, f"Adam has no momentum of SGD and no Nesterov; they would be ignored. Set {mend}.")
+    elif optimizer.nesterov and not optimizer.momentum:
+        yield Mistake((*location, "nesterov"), "Nesterov needs a momentum above 0. Set one, or nesterov: false.")
+
+
+def _of_rates(name: str, recipe: Recipe, *, as_coded: bool) -> Iterator[Mistake]:
+    drops, epochs, location = recipe.lr_drop_epochs, recipe.epochs, ("recipes", name, "lr_drop_epochs")
+    if as_coded and drops:
+        if epochs < 3:
+            sentence = (
+                f"{epochs} epochs are too few for the drops at 1/2 and 3/4 of the training that readings.lr_drops: "
+                "as_coded asks for. Train for at least 3, or set lr_drop_epochs: []."
+            )
+            yield Mistake((*location[:2], "epochs"), sentence)
+    elif late := [drop for drop in drops if drop >= epochs]:
+        sentence = f"no epoch follows epoch {late[0]} of a training of {epochs}, so the rate would not drop there. "
+        yield Mistake(location, f"{sentence}Name epochs before the last, or none.")
+    elif list(drops) != sorted(set(drops)):
+        yield Mistake(location, f"{list(drops)} must rise, and name each epoch once.")
+    if recipe.lr_drop_factor == 1 and drops:
+        sentence = "at a factor of 1 the rate never drops. Set lr_drop_epochs: [] in its place."
+        yield Mistake((*location[:2], "lr_drop_factor"), sentence)
+    if not drops and "lr_drop_factor" in recipe.model_fields_set:
+        sentence = "the rate never drops (lr_drop_epochs is empty). Leave the factor out, or name epochs."
+        yield Mistake((*location[:2], "lr_drop_factor"), sentence)
+
+
+def _of_sharing(ratio: int | None, *location: str) -> Iterator[Mistake]:
+    if ratio is not None and ratio >= max(STAGES):
+        sentence = (
+            f"no stage has more than {max(STAGES)} blocks, so with {ratio} that own weights none is shared. Choose at "
+            f"most {max(STAGES) - 1}, or null for no sharing."
+        )
+        yield Mistake((*location, "sharing_ratio"), sentence)

@@ -1,0 +1,170 @@
+"""Whether a run can be trained as it is described: its data, its network and its schedule against each other.
+
+By counting alone, so that the plan, the dry run and the doctor say at once what a training would find out.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from east.config.places import Location, Mistake
+from east.config.run import RunSpec
+from east.data.catalog import DATASETS, steps_per_epoch
+from east.models.designs import NetworkSize, last_positions, network_size
+from east.sparse.distribution import budget
+from east.sparse.schedule import Schedule
+
+
+@dataclass(frozen=True)
+class PlannedRow:
+    """Runs of a plan that differ in their seed alone, and the keys that they came from.
+
+    Attributes:
+        spec: the run with the first seed.
+        recipe: name of its recipe.
+        row: the key that asks for it.
+        density: the key that sets its density.
+    """
+
+    spec: RunSpec
+    recipe: str
+    row: Location
+    density: Location
+
+
+def impossible(planned: PlannedRow) -> Iterator[Mistake]:
+    """Why these runs cannot be trained, or would be other runs than the configuration says."""
+    data_mistakes = list(_of_data(planned))
+    yield from data_mistakes
+    yield from impossible_density(planned.spec, planned.density)
+    if not data_mistakes:  # otherwise no number of steps is known
+        schedule = Schedule.of(planned.spec, steps_per_epoch(planned.spec))
+        yield from _of_exchanges(planned, schedule)
+        yield from _of_cycles(planned, schedule)
+
+
+def impossible_density(spec: RunSpec, location: Location) -> Iterator[Mistake]:
+    """Why a run's network cannot have its density."""
+    size = size_of(spec)
+    target, least = budget(spec.sparsity.density, size.dense_weights), len(size.shapes)
+    if target < least:
+        sentence = (
+            f"{spec.sparsity.density:g} of the {size.dense_weights:,} weights of {_network(spec)} are {target} "
+            f"non-zeros, fewer than one for each of its {least} tensors. Choose at least "
+            f"{_rounded_up(least / size.dense_weights)}."
+        )
+        yield Mistake(location, sentence)
+    peak = spec.sparsity.density * (spec.cycle.multiplier if spec.cycle else 1.0)
+    if budget(peak, size.dense_weights) > size.stored_weights:
+        what = "the peak density" if spec.cycle else "density"
+        sentence = (
+            f"{what} {peak:g} asks for {budget(peak, size.dense_weights):,} non-zeros, but with weight sharing "
+            f"{_network(spec)} stores {size.stored_weights:,} weights. Choose at most "
+            f"{size.stored_weights / size.dense_weights:.3g}."
+        )
+        yield Mistake(location, sentence)
+
+
+def notes_of(planned: PlannedRow) -> Iterator[str]:
+    """What is legal in a run and may surprise."""
+    spec, phasing = planned.spec, planned.spec.phasing
+    schedule = Schedule.of(spec, steps_per_epoch(spec))
+    if phasing is not None and schedule.beta(1) == 0:
+        yield (
+            f"recipes.{planned.recipe}: DyReLU fades from epoch {phasing.start:g} to {phasing.end:g}, so in "
+            f"{spec.training.epochs} epochs it is ReLU from the first on."
+        )
+    elif phasing is not None and phasing.freeze and not phasing.start.is_integer():
+        yield (
+            f"recipes.{planned.recipe}: readings.phasing_freeze freezes nothing, because the fade starts within an "
+            f"epoch ({phasing.start:g})."
+        )
+    if spec.sparsity.topology != "fixed" and spec.sparsity.drop_fraction == 0:
+        yield "readings.drop_fraction: 0 means that no weight is ever exchanged."
+
+
+def size_of(spec: RunSpec) -> NetworkSize:
+    """What a run's network stores."""
+    classes, model = DATASETS[spec.dataset.name].num_classes, spec.model
+    return network_size(model.name, classes, width=model.width, sharing_ratio=model.sharing_ratio, dct=model.dct)
+
+
+def _of_data(planned: PlannedRow) -> Iterator[Mistake]:
+    spec, info = planned.spec, DATASETS[planned.spec.dataset.name]
+    data, described = spec.dataset, ("datasets", spec.dataset.name)
+    if data.validation >= info.train_images:
+        sentence = f"{data.validation:,} images cannot be held out of {info.train_images:,}. Lower it."
+        yield Mistake((*described, "validation"), sentence)
+        return
+    if data.name == "imagenet" and data.validation and data.validation_choice == "last":
+        sentence = f"{info.label} is stored class by class, so 'last' would hold out whole classes. Use shuffled."
+        yield Mistake((*described, "validation_choice"), sentence)
+    shortest = min(info.image_shape[1:])
+    if data.margin >= shortest:
+        sentence = (
+            f"a border of {data.margin} pixels does not go with images of {info.image_shape[1]} x "
+            f"{info.image_shape[2]}. Choose at most {shortest - 1}."
+        )
+        yield Mistake((*described, "margin"), sentence)
+    batch, images = spec.training.batch_size, info.train_images - data.validation
+    if batch > images:
+        sentence = f"a batch of {batch:,} is more than the {images:,} images to train on. Lower it."
+        yield Mistake(("recipes", planned.recipe, "batch_size"), sentence)
+    last_batch = images % batch or batch
+    if last_batch * last_positions(spec.model.name, *info.image_shape[1:]) == 1:
+        sentence = (
+            f"the last batch of an epoch would be a single image, of which {_network(spec)} sees a single position at "
+            f"last, and batch norm cannot normalise one number. Choose another size, or another "
+            f"datasets.{data.name}.validation."
+        )
+        yield Mistake(("recipes", planned.recipe, "batch_size"), sentence)
+
+
+def _of_exchanges(planned: PlannedRow, schedule: Schedule) -> Iterator[Mistake]:
+    sparsity, total = planned.spec.sparsity, schedule.total_steps
+    last = total if sparsity.update_on_last_step else total - 1
+    if sparsity.topology != "fixed" and sparsity.update_period > last:
+        sentence = (
+            f"a training of {total:,} steps on {planned.spec.dataset.name} has no update every "
+            f"{sparsity.update_period:,} steps, so no weight would ever be exchanged. Choose at most {last:,}, or "
+            "topology: fixed."
+        )
+        yield Mistake(("recipes", planned.recipe, "update_period"), sentence)
+
+
+def _of_cycles(planned: PlannedRow, schedule: Schedule) -> Iterator[Mistake]:
+    """Each cycle must have a mask update that finds another number of non-zeros than the target's."""
+    cycle, cyclic = schedule.cycle, schedule.cyclic_density
+    if cycle is None or cyclic is None:
+        return
+    weights, period, per_epoch = size_of(planned.spec).dense_weights, cycle.update_period, schedule.steps_per_epoch
+    target, begin = budget(planned.spec.sparsity.density, weights), 0.0
+    last = schedule.cycle_end_step - (cycle.end == "target")
+    for number, length in enumerate(cyclic.lengths, start=1):
+        # The density is highest in the middle, so that the updates on either side of it tell.
+        middle, end = (begin + length / 2) * per_epoch + 1, (begin + length) * per_epoch + 1
+        around = (math.floor(middle / period) * period, math.ceil(middle / period) * period)
+        inside = [step for step in around if max(1, begin * per_epoch + 1) <= step < end and step <= last]
+        if not any(budget(schedule.cycle_density(step), weights) != target for step in inside):
+            why = (
+                "its peak is no weight more than the target"
+                if budget(schedule.peak_density, weights) == target
+                else f"it has {length * per_epoch:,.4g} steps, and masks follow it only every {period:,} steps"
+            )
+            sentence = (
+                f"the density never changes in cycle {number} of {cycle.cycles}: {why}. Make cycles longer or higher, "
+                f"or recipes.{planned.recipe}.cyclic.update_period shorter."
+            )
+            yield Mistake(planned.row, sentence)
+            return
+        begin += length
+
+
+def _network(spec: RunSpec) -> str:
+    return f"{spec.model.name} of width {spec.model.width}"
+
+
+def _rounded_up(density: float) -> str:
+    """Three digits that are no less than a density."""
+    unit = 10.0 ** (math.floor(math.log10(density)) - 2)
+    return f"{math.ceil(density / unit) * unit:.3g}"
