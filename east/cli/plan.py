@@ -4,6 +4,7 @@ import csv
 import itertools
 import sys
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from east.analysis.sources import Sources, sha256_of
-from east.config import Run, load_plan, make_plan, read_config
+from east.config import Plan, Run, load_plan, make_plan, read_config
 from east.config.tables import GridRow, GridTable, MethodRow, MethodsTable, RunReference, Summarising
 from east.operations.steps import Steps
 from east.training.folder import DIGESTED, WEIGHTS
@@ -105,9 +105,9 @@ def write_planned_run(runs_dir: Path, run: Run, accuracy: float = 50.0, /, **key
     return folder
 
 
-def write_steps(results: Path, *names: str) -> None:
+def write_steps(results: Path, *names: str, plan: Plan | None = None) -> None:
     """The files of some steps of the small plan, with their names in them, and recorded as made from what is there."""
-    steps = Steps(make_plan(read_config(TEST_CONFIG)), results, [])
+    steps = Steps(plan or make_plan(read_config(TEST_CONFIG)), results, [])
     for name in names:
         step, read = steps[name], Sources(results)
         for run in step.runs:

@@ -116,19 +116,8 @@ READERS = {
 }
 """Modules that open files, and why each may."""
 
-OPENING = {
-    "open",
-    "open_regular",
-    "read_regular",
-    "read_text",
-    "read_bytes",
-    "read_csv",
-    "safe_open",
-    "load_file",
-    "read_json",
-    "fromfile",
-    "loadtxt",
-}
+OPENING = {"open", "open_regular", "read_text", "read_bytes", "read_regular", "read_csv", "read_json"}
+OPENING |= {"safe_open", "load_file", "fromfile", "loadtxt"}
 
 
 def test_results_are_opened_by_the_verified_reader_alone():
