@@ -10,6 +10,8 @@ from east import locks
 from east.config import make_plan, validate
 from east.config.plan import METHODS_TABLE
 from east.config.tables import GridTable
+from east.data.catalog import FOLDERS_OF_IMAGES
+from east.data.manifest import TENSOR_FILE
 from east.errors import EastError
 from east.launch.cores import FIXED_THREADS, training_threads
 from east.launch.lease import visible_gpus
@@ -181,6 +183,26 @@ def plan_figures(form):
 def manifest(dataset):
     """The small file that stands for a prepared data set."""
     return f"{DATA}/{dataset}/manifest.json"
+
+
+def prepared_again(wildcards):
+    """For the inputs of `prepare`: no file, but it runs again where images are gone that its manifest describes.
+
+    Damaged ones are noticed, and prepared again, by the training that reads them.
+    """
+    folder = Path(EXECUTION.data_dir) / wildcards.dataset
+    is_whole = (
+        wildcards.dataset in FOLDERS_OF_IMAGES or (folder / TENSOR_FILE).is_file()
+    )
+    if (
+        workflow.is_main_process
+        and not is_whole
+        and (folder / "manifest.json").is_file()
+    ):
+        workflow.dag.forcefiles.add(
+            f"{EXECUTION.data_dir}/{wildcards.dataset}/manifest.json"
+        )
+    return []
 
 
 def planned_run(wildcards):

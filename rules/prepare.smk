@@ -2,6 +2,8 @@
 
 
 rule prepare:
+    input:
+        prepared_again,
     output:
         f"{DATA}/{{dataset}}/manifest.json",
     log:

@@ -76,6 +76,7 @@ def train(
     spec = _read_spec(run)
     interruption = Interruption()
     with interruption.listening(), _place_for(spec, out, device, runs_per_gpu) as lease:
+        from east.data.catalog import FOLDERS_OF_IMAGES
         from east.data.manifest import MANIFEST_FILE
         from east.data.prepare import prepare as prepare_dataset
         from east.training.progress import epoch_reporter, finished_line
@@ -83,7 +84,9 @@ def train(
         from east.training.run import train as train_run
         from east.training.tracking import epoch_tracker
 
-        if not (data_dir / spec.dataset.name / MANIFEST_FILE).is_file():
+        is_there = (data_dir / spec.dataset.name / MANIFEST_FILE).is_file()
+        if not is_there or spec.dataset.name not in FOLDERS_OF_IMAGES:
+            # What is missing or damaged is made again; to look at a folder of images twice would take minutes.
             prepare_dataset(spec.dataset.name, data_dir, folder=image_folder)
         resources = Resources(device, engine, threads, data_dir, image_folder, lease.gpu, lease.runs, step)
         with (

@@ -35,6 +35,9 @@ class DatasetInfo:
     digest: str | None = None
 
 
+FOLDERS_OF_IMAGES = frozenset({"imagenet"})
+"""Data sets that are decoded and scaled while training, by libraries whose versions and instructions round alike."""
+
 DATASETS: dict[str, DatasetInfo] = {
     # Means and deviations of CIFAR are those of the authors' code (ES2); those of ImageNet are the usual ones.
     "cifar10": DatasetInfo(

@@ -14,7 +14,7 @@ from safetensors.torch import load
 from torch import Tensor
 
 from east.data.catalog import DATASETS
-from east.data.manifest import MANIFEST_FILE, TENSOR_FILE, ImagesManifest, read_manifest
+from east.data.manifest import MANIFEST_FILE, TENSOR_FILE, ImagesManifest, again, read_manifest
 from east.data.source import Parts
 from east.errors import EastError
 from east.files import read_regular
@@ -89,7 +89,7 @@ def load_images(dataset: str, data_dir: Path) -> Images:
     """
     manifest = read_manifest(ImagesManifest, dataset, data_dir)
     path = data_dir / dataset / TENSOR_FILE
-    fix = f"Prepare {DATASETS[dataset].label} again with `snakemake --cores 1 data`."
+    fix = again(dataset, data_dir)
     if problem := _wrong_manifest(manifest):
         raise EastError(f"{path.with_name(MANIFEST_FILE)}: {problem}. {fix}")
     at_most = HEADER_BYTES + sum(kind.itemsize * math.prod(shape) for kind, shape in expected(dataset).values())

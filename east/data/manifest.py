@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import Final, Literal, TypeVar
@@ -84,6 +85,11 @@ def write_manifest(home: Path, manifest: ImagesManifest | FolderManifest) -> Non
     write_atomically(home / MANIFEST_FILE, json.dumps(facts | {CHECKSUM: _checksum(facts)}, indent=2) + "\n")
 
 
+def again(dataset: str, data_dir: Path) -> str:
+    """How a prepared data set is made again, for people."""
+    return f"`east prepare {dataset} --data-dir {shlex.quote(str(data_dir))}` prepares it again."
+
+
 def read_manifest(kind: type[M], dataset: str, data_dir: Path) -> M:
     """The manifest of a prepared data set.
 
@@ -91,7 +97,7 @@ def read_manifest(kind: type[M], dataset: str, data_dir: Path) -> M:
         EastError: it is missing, damaged, from another version, or another data set's.
     """
     path = data_dir / dataset / MANIFEST_FILE
-    fix = f"Prepare {DATASETS[dataset].label} again with `snakemake --cores 1 data`."
+    fix = again(dataset, data_dir)
     try:
         facts = json.loads(read_regular(path, at_most=MOST_BYTES))
         # Manifests of earlier versions have none. Any other key than it is refused, so a bit that flips in it is seen.

@@ -81,7 +81,8 @@ def open_dataset(
     if describe_folder(spec.name, folder, *listed) != manifest:
         raise EastError(
             f"{folder} has changed since it was prepared: its file names or sizes differ from those in "
-            f"{data_dir / spec.name / MANIFEST_FILE}. Restore the folder, or run `snakemake --cores 1 data` again."
+            f"{data_dir / spec.name / MANIFEST_FILE}. Restore the folder, or prepare it as it is now: "
+            f"`east prepare {spec.name}` with --image-folder."
         )
     train_samples, test_samples = (listing.samples for listing in listed)
     train, held_out = split_indices(len(train_samples), spec.validation, spec.validation_choice, seed)

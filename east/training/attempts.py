@@ -9,6 +9,7 @@ from typing import Any, Self
 import torch
 
 from east.config.run import RunSpec
+from east.data.catalog import FOLDERS_OF_IMAGES
 from east.reproducibility import Reproducibility, weakest
 from east.training.assembly import Training
 from east.training.describe import engine_of_run
@@ -26,9 +27,6 @@ _SURROUNDINGS: Mapping[Reproducibility, tuple[str, ...]] = {
     Reproducibility.STATISTICAL: (),
 }
 """Class -> what decides the bytes of an attempt of it, beside code and data."""
-
-FOLDERS_OF_IMAGES = frozenset({"imagenet"})
-"""Data sets that are decoded and scaled while training, by libraries whose versions and instructions round alike."""
 
 
 @dataclass(frozen=True)
