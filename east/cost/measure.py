@@ -1,8 +1,8 @@
 """Time and memory of real training steps on this machine, on random images, in a process of their own."""
 
 import multiprocessing
-import sys
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures.process import BrokenProcessPool
@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
+from multiprocessing.context import BaseContext
 from typing import Any, TypeVar, cast
 
 import torch

@@ -1,3 +1,4 @@
+import multiprocessing
 import os
 
 import numpy as np
@@ -201,3 +202,16 @@ def test_imagenet_is_described_opened_and_checked(tmp_path, thousand):
             open_dataset(imagenet_spec(), 128, 17, tmp_path, CPU, thousand)
     finally:
         extra.unlink()
+
+
+@pytest.mark.slow
+def test_workers_that_are_spawned_give_the_same_batches(folder):
+    """As on macOS, where workers are no forks: what they are given is pickled."""
+    forked = [images for images, _ in training(folder, workers=1).epoch(0)]
+    before = multiprocessing.get_start_method()
+    multiprocessing.set_start_method("spawn", force=True)
+    try:
+        spawned = [images for images, _ in training(folder, workers=1).epoch(0)]
+    finally:
+        multiprocessing.set_start_method(before, force=True)
+    assert all(torch.equal(one, other) for one, other in zip(forked, spawned, strict=True))
