@@ -18,6 +18,7 @@ from typing import Annotated, Any
 import typer
 import yaml
 
+from benchmarks.machine import cores, peak_bytes
 from benchmarks.results import ABSENT, RESULTS_FOLDER, ROOT, markdown, run_command, save, slug, today
 from east.errors import EastError
 
@@ -158,7 +159,7 @@ class _Workplace:
             "command": name,
             "seconds": round(seconds, 3),
             "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 3),
-            "megabytes": round(usage.ru_maxrss * 1024 / MB, 1),
+            "megabytes": round(peak_bytes(usage) / MB, 1),
         }
 
     def printed_runs(self) -> int:
@@ -206,7 +207,7 @@ def main(
 
     scale = {
         "processor": device_name(torch.device("cpu")),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": cores(),
         "platform": platform.platform(),
         "python": platform.python_version(),
         "snakemake": metadata.version("snakemake"),

@@ -17,6 +17,7 @@ import torch
 import typer
 
 from benchmarks.floor import bytes_per_step, copy_bandwidth
+from benchmarks.machine import cores
 from benchmarks.results import RESULTS_FOLDER, in_turn, run_command, save, slug, today
 from benchmarks.step_results import Results, render
 from benchmarks.variants import (
@@ -76,7 +77,7 @@ def run(
     started, load, kernels = time.perf_counter(), os.getloadavg()[0], load_kernels()
     machine = {
         "processor": device_name(CPU),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": cores(),
         "platform": platform.platform(),
         "python": platform.python_version(),
         "torch": torch.__version__,

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from benchmarks.gpu_suite.suite import Row, Setting, each
 from benchmarks.gpu_suite.ways import EVERYTHING, MODELS, PLAIN, OurTraining, Way, spec_of
+from benchmarks.machine import cores
 from benchmarks.results import ROOT
 from benchmarks.variants import random_batch
 from east.config.run import RunSpec
@@ -56,7 +57,7 @@ class Tests:
         # A rehearsal shows that tests are run, by some that take no time.
         patterns = [REHEARSED] if setting.small else self.files
         files = [file for pattern in patterns for file in sorted(ROOT.glob(pattern))]
-        with ThreadPoolExecutor(max(1, len(os.sched_getaffinity(0)) // CORES_OF_A_FILE)) as pool:
+        with ThreadPoolExecutor(max(1, cores() // CORES_OF_A_FILE)) as pool:
             for future in as_completed(pool.submit(_run_tests, file) for file in files):
                 yield future.result()
 

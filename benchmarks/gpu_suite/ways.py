@@ -1,7 +1,6 @@
 """The ways to execute a training step that are compared on a GPU: ours as the trainer has them, and the authors'."""
 
 import copy
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.gpu_suite.suite import Setting
+from benchmarks.machine import cores
 from benchmarks.variants import changed, masked_model
 from east.config import RunSpec, read_config
 from east.config.plan import method_specs
@@ -211,7 +211,7 @@ class AuthorsBatches(Dataset[tuple[Tensor, int]]):
         self._transform = transforms.Compose([transforms.ToPILImage(), crop, mirror, transforms.ToTensor(), normalise])
         self._device = setting.where
         # A core each; they are kept between epochs, which is kind to the authors' way.
-        workers = 1 if setting.small else min(MOST_WORKERS, len(os.sched_getaffinity(0)))
+        workers = 1 if setting.small else min(MOST_WORKERS, cores())
         pin = setting.device == "cuda"
         self._loader = DataLoader(
             self, setting.batches[0], shuffle=True, num_workers=workers, pin_memory=pin, persistent_workers=True

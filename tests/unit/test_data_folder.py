@@ -1,3 +1,4 @@
+import multiprocessing
 import os
 import struct
 import subprocess
@@ -376,3 +377,16 @@ def test_workers_ignore_what_the_whole_job_is_sent_but_end_with_their_parent(fol
     command = [sys.executable, "-c", UNDER_SIGNALS, str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, start_new_session=True, timeout=100)
     assert (done.stdout, done.stderr) == ("5 True\n", "")
+
+
+@pytest.mark.slow
+def test_workers_that_are_spawned_give_the_same_batches(folder):
+    """As on macOS, where workers are no forks: what they are given is pickled."""
+    forked = [images for images, _ in training(folder, workers=1).epoch(0)]
+    before = multiprocessing.get_start_method()
+    multiprocessing.set_start_method("spawn", force=True)
+    try:
+        spawned = [images for images, _ in training(folder, workers=1).epoch(0)]
+    finally:
+        multiprocessing.set_start_method(before, force=True)
+    assert all(torch.equal(one, other) for one, other in zip(forked, spawned, strict=True))

@@ -279,7 +279,8 @@ def find_compiler() -> tuple[str, ...]:
     tried = f"CXX names '{chosen[0]}', which is" if chosen else f"{', '.join(COMPILERS)} are"
     raise KernelsUnavailable(
         f"there is no C++ compiler: {tried} not on PATH. Install one (apt install g++, dnf install gcc-c++, "
-        "conda install cxx-compiler; without root: pip install ziglang) or name one in the environment variable CXX."
+        "xcode-select --install on a Mac, conda install cxx-compiler; without root: pip install ziglang) or name one "
+        "in the environment variable CXX."
     )
 
 

@@ -2,6 +2,7 @@
 
 import math
 import shlex
+import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,13 +34,12 @@ def kernels(here: Surroundings) -> Iterator[Finding]:
         refused = str(facts["refused"])  # begins with the variable that asks for it
         yield Finding("error", refused, "Every training would refuse to start.", f"unset {refused.partition(' ')[0]}")
     elif not facts["available"]:
-        fix = "unset CXX" if facts["compiler"] is None and "CXX" in here.ask.environment else "apt install g++"
+        install = "xcode-select --install" if sys.platform == "darwin" else "apt install g++"
+        fix = "unset CXX" if facts["compiler"] is None and "CXX" in here.ask.environment else install
         why = "Every weight is executed, active or not, which is many times slower."
         yield Finding("warning", f"no kernels: {facts['reason']}", why, fix)
     else:
         yield Finding("ok", f"kernels made by {facts['compiler']} for {facts['vector']}")
-        if facts["reason"]:
-            yield Finding("warning", str(facts["reason"]), "The kernels run on one thread only.", "export CXX=g++")
         if not facts["cached"]:
             where = facts["cache"] or "a cache: there is no home folder"
             fix = 'export EAST_CACHE_DIR="$PWD/.cache"'
