@@ -193,7 +193,8 @@ class RunSummary(BaseModel):
     device: Annotated[str | None, Meaning("name of the processor or GPU", repeatable=False)] = None
     platform: Annotated[str | None, Meaning("system and processor architecture", repeatable=False)] = None
     attempt_records: Annotated[
-        list[dict[str, Any]], Meaning("every attempt: when it began and ended, what computed, its steps", repeatable=False)
+        list[dict[str, Any]],
+        Meaning("every attempt: when it began and ended, what computed, its steps", repeatable=False),
     ] = []
 
     @property
