@@ -1,7 +1,8 @@
 """Where the numbers come from: how many runs there are, and which code, machines and seeds trained them."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from pydantic import Field
 
@@ -12,7 +13,10 @@ from east.training.records import RunSummary
 
 
 class Provenance(Frozen):
-    """Code, machines and seeds behind a set of runs; each mapping counts runs."""
+    """Code, machines and seeds behind a set of runs.
+
+    Each mapping counts runs; one whose attempts differ counts for each of them.
+    """
 
     seeds: dict[int, int] = Field(default_factory=dict)
     commits: dict[str, int] = Field(default_factory=dict)
@@ -46,22 +50,38 @@ def collect_provenance(run_ids: Iterable[str], sources: Sources) -> Provenance:
 def provenance_of(summaries: Iterable[RunSummary]) -> Provenance:
     """Say what trained these runs."""
     found = list(summaries)
-    programs = sorted({program for summary in found for program in summary.versions})
+    programs = sorted({program for summary in found for row in _contributions(summary) for program in row["versions"]})
     peaks = [summary.peak_memory_mb for summary in found if summary.peak_memory_mb is not None]
     seeds = Counter(seed for summary in found if isinstance(seed := summary.run.get("seed"), int))
     return Provenance(
         seeds=dict(sorted(seeds.items())),
-        commits=_counted(summary.commit for summary in found),
-        code_digests=_counted(summary.code_digest for summary in found),
-        devices=_counted(summary.device for summary in found),
-        engines=_counted(summary.engine for summary in found),
+        commits=_counted(value for summary in found for value in _of_attempts(summary, "commit")),
+        code_digests=_counted(value for summary in found for value in _of_attempts(summary, "code_digest")),
+        devices=_counted(value for summary in found for value in _of_attempts(summary, "device")),
+        engines=_counted(value for summary in found for value in _of_attempts(summary, "engine")),
         classes=_counted(summary.reproducibility for summary in found),
-        versions={program: _counted(summary.versions.get(program) for summary in found) for program in programs},
+        versions={
+            program: _counted(value for summary in found for value in _of_attempts(summary, "versions", program))
+            for program in programs
+        },
         seconds=sum(summary.seconds or 0.0 for summary in found),
         shared=sum(summary.is_shared for summary in found),
         resumed=sum((summary.attempts or 1) > 1 for summary in found),
         peak_memory_mb=max(peaks, default=None),
     )
+
+
+def _contributions(summary: RunSummary) -> list[Mapping[str, Any]]:
+    """What the summary says of itself, which is its last attempt, and the earlier ones that left something in it."""
+    # An attempt of which nothing was kept has no steps, and no part in any number.
+    earlier = [vars(summary) | row for row in summary.attempt_records if row.get("last_step") is not None]
+    return [vars(summary), *(row for row in earlier if isinstance(row["versions"], dict))]
+
+
+def _of_attempts(summary: RunSummary, key: str, program: str | None = None) -> list[str | None]:
+    """The different values of a key among the attempts at a run, each once; of `versions`, those of a program."""
+    values = (row[key] if program is None else row[key].get(program) for row in _contributions(summary))
+    return list(dict.fromkeys(value if isinstance(value, str) else None for value in values))
 
 
 def _counted(values: Iterable[str | None]) -> dict[str, int]:

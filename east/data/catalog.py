@@ -66,6 +66,7 @@ DATASETS: dict[str, DatasetInfo] = {
         test_images=50_000,
         mean=(0.485, 0.456, 0.406),
         std=(0.229, 0.224, 0.225),
+        # Russakovsky et al., ImageNet Large Scale Visual Recognition Challenge (2015).
         train_per_class=(732, 1300),
         test_per_class=(50, 50),
     ),

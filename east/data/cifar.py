@@ -47,7 +47,7 @@ def read_cifar(archive: Any, raw: Path, sha256: str | None = None) -> SourceImag
     sources: list[SourceFile] = []
     with scratch_folder(raw / f".{archive.filename}.unpacked") as scratch:
         (scratch / archive.base_folder).mkdir()
-        if (raw / archive.base_folder).is_dir() and not path.exists():
+        if (raw / archive.base_folder).is_dir() and not os.path.lexists(path):
             path = raw / archive.base_folder
             files = _unpacked(archive, path)
         else:
@@ -86,7 +86,8 @@ def fetch_archive(archive: Any, raw: Path) -> None:
         EastError: the archive cannot be downloaded.
     """
     path: Path = raw / archive.filename
-    if path.exists():
+    # A link that leads nowhere today is the user's as well.
+    if os.path.lexists(path):
         return
 
     from torchvision.datasets.utils import download_url
@@ -144,7 +145,7 @@ def _packed(archive: Any, path: Path, content: bytes) -> Iterator[tuple[str, byt
                 yield name, part
     except tarfile.FilterError as error:
         raise EastError(
-            f"{path} was refused: one of its members would be written outside its folder ({error}). "
+            f"{path} was refused: one of its members leads outside its folder, or is no file ({error}). "
             "Delete it and download it again from its official site."
         ) from error
     except (tarfile.TarError, EOFError, zlib.error, OSError, ValueError) as error:

@@ -81,7 +81,7 @@ def load_images(dataset: str, data_dir: Path) -> Images:
 
     It is read rather than mapped: of a mapped file, what another process cuts off or writes over is lost to this one,
     which is killed (SIGBUS) or trains on what was never verified. The price is the file's size in memory for each
-    process (184 MB for CIFAR), and once more while it is read; that is less than making the batches takes.
+    process, and once more while it is read; of the peak of a training on CIFAR-10, 1.26 GB, it makes 1.38 GB.
 
     Raises:
         EastError: it is not prepared, does not match its manifest or the catalogue, or differs from what this version

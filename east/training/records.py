@@ -212,7 +212,8 @@ class RunSummary(BaseModel):
     device: Annotated[str | None, Meaning("name of the processor or GPU", repeatable=False)] = None
     platform: Annotated[str | None, Meaning("system and processor architecture", repeatable=False)] = None
     attempt_records: Annotated[
-        list[dict[str, Any]], Meaning("what computed each part of the run", repeatable=False)
+        list[dict[str, Any]],
+        Meaning("every attempt: when it began and ended, what computed, its steps", repeatable=False),
     ] = []
     files: Annotated[dict[str, str], Meaning("SHA-256 of each other file of the run, by name", repeatable=False)] = {}
     sha256: Annotated[

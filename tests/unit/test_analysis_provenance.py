@@ -24,5 +24,28 @@ def test_provenance_counts_runs_by_what_trained_them(tmp_path):
     assert (provenance.seconds, provenance.resumed, provenance.peak_memory_mb) == (90.5, 1, 7.0)
 
 
+def test_what_trained_only_a_part_of_a_run_counts_as_well(tmp_path):
+    parts = [
+        {"attempt": 1, "last_step": None, "code_digest": "d0", "device": "lost"},
+        {
+            "attempt": 2,
+            "first_step": 1,
+            "last_step": 6,
+            "code_digest": "d2",
+            "engine": "dense",
+            "versions": {"torch": "1"},
+        },
+        {"attempt": 3, "first_step": 7, "last_step": 9, "code_digest": "d1", "device": "another"},
+    ]
+    write_run(tmp_path, "t/r/seed17", 80.0, attempts=3, attempt_records=parts, versions={"torch": "2"})
+    write_run(tmp_path, "t/r/seed18", 80.0, versions={"torch": "2"})
+    provenance = collect_provenance(["t/r/seed17", "t/r/seed18"], tmp_path)
+    assert provenance.code_digests == {"d1": 2, "d2": 1}
+    assert provenance.versions == {"torch": {"2": 2, "1": 1}}
+    assert provenance.engines["dense"] == 1
+    assert provenance.devices["another"] == 1
+    assert "lost" not in provenance.devices
+
+
 def test_no_runs_have_an_empty_provenance(tmp_path):
     assert collect_provenance(["t/r/seed17"], sources(tmp_path)).seconds == 0

@@ -4,6 +4,7 @@ import struct
 import subprocess
 import sys
 import zlib
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -310,6 +311,20 @@ def test_images_that_would_be_misread_or_never_end_are_refused(tmp_path, monkeyp
     with pytest.raises(EastError, match=words) as caught:
         read_image(tmp_path / "image.png")
     assert "image.png" in str(caught.value)
+
+
+@pytest.mark.filterwarnings("ignore")  # of decoders
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "WEBP", "BMP", "PPM"])
+def test_whatever_is_damaged_in_an_image_it_is_read_or_refused(tmp_path, kind):
+    random = np.random.default_rng(1)
+    picture(20, 24, seed=1).save(tmp_path / "image", format=kind)
+    content = (tmp_path / "image").read_bytes()
+    for _ in range(25):
+        damaged = bytearray(content[: random.integers(1, len(content) + 1)])
+        damaged[random.integers(len(damaged))] ^= 1 << random.integers(8)
+        (tmp_path / "image").write_bytes(damaged)
+        with suppress(EastError):
+            assert read_image(tmp_path / "image").mode == "RGB"
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA"])

@@ -251,7 +251,12 @@ def test_an_archive_that_is_unpacked_already_is_read_without_a_download(tmp_path
 def test_an_archive_that_is_no_file_is_refused_at_once(tmp_path):
     cls, _ = archive(tmp_path, CIFAR10)
     path = tmp_path / CIFAR10.filename
-    for make in (os.mkfifo, Path.mkdir, lambda path: path.symlink_to("/dev/zero")):
+    for make in (
+        os.mkfifo,
+        Path.mkdir,
+        lambda path: path.symlink_to("/dev/zero"),
+        lambda path: path.symlink_to("nowhere"),
+    ):
         path.unlink()
         make(path)
         with pytest.raises(EastError, match=str(path)):

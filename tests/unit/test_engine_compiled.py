@@ -1,6 +1,7 @@
 """A compiled network: the same as the network itself, compiled once for each shape and set of parameters."""
 
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -121,6 +122,15 @@ def test_a_network_that_cannot_be_compiled_is_called_as_it_is(capsys):
 def test_what_is_compiled_goes_into_the_cache_of_the_project(tmp_path):
     CompiledNetwork(network())
     assert os.environ[CACHE_VARIABLE] == str(tmp_path / "inductor")
+
+
+def test_a_cache_that_others_can_write_to_gives_way_to_a_folder_of_the_process(tmp_path, capsys):
+    tmp_path.chmod(0o777)
+    CompiledNetwork(network())
+    folder = Path(os.environ[CACHE_VARIABLE])
+    assert not folder.is_relative_to(tmp_path)
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert str(tmp_path) in capsys.readouterr().err
 
 
 def test_a_cache_that_the_user_names_is_used(monkeypatch):

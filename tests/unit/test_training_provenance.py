@@ -1,6 +1,7 @@
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -237,6 +238,21 @@ def test_the_digest_of_the_code_changes_with_what_decides_numbers_and_with_nothi
     with (package / name).open("a") as source:
         source.write("\nint added;\n" if name.endswith("cpp") else "\nadded = 1\n")
     assert (code_digest(package) != digest) == (name in DECIDES)
+
+
+def test_a_source_that_changes_while_the_command_imports_others_is_refused(package, tmp_path, tiny_spec, data_dir):
+    with (package / "training" / "progress.py").open("a") as source:
+        source.write(
+            "with open(__file__.replace('training/progress', 'sparse/masks'), 'a') as f: f.write('late = 1')\n"
+        )
+    command = [sys.executable, "-m", "east", "train", "--run", tiny_spec.model_dump_json(), "--out", tmp_path / "run"]
+    command += ["--data-dir", data_dir, "--device", "cpu", "--threads", "1"]
+    environment = os.environ | {"PYTHONPATH": str(package.parent)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "sparse/masks.py was changed" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run" / "attempts.json").exists()
 
 
 def test_comments_docstrings_and_layout_change_no_digest(package, digest):

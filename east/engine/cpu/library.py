@@ -23,7 +23,7 @@ from east.engine.base import KernelsUnavailable
 from east.engine.cpu.commands import run, run_all
 from east.engine.machine import cache_folder, folder_of_process, own_cache
 from east.errors import EastError
-from east.files import write_atomically
+from east.files import read_regular, write_atomically
 from east.trust import distrust_of_file
 
 LOG = logging.getLogger(__name__)
@@ -435,7 +435,7 @@ def _keep(cache_dir: Path | None, name: str, content: bytes, *, until_exit: bool
 def _is_whole(path: Path) -> bool:
     """Whether a library is there and ends with the digest of what precedes."""
     try:
-        content = path.read_bytes()
+        content = read_regular(path)
     except OSError:
         return False
     return hashlib.sha256(content[:-DIGEST_BYTES]).digest() == content[-DIGEST_BYTES:]

@@ -25,7 +25,7 @@ from east.engine.dense import DenseEngine
 from east.engine.graph.network import network_of
 from east.engine.graph.program import Execution
 from east.engine.machine import cache_folder
-from east.files import parse_json, write_atomically
+from east.files import parse_json, read_regular, write_atomically
 from east.locks import locked
 from east.models.blocks import BASIC, Parts
 from east.models.resnet import ResNet
@@ -305,7 +305,7 @@ def _unkept(reason: str, fit: Callable[[], CostModel]) -> CostModel:
 def _read(path: Path, machine: Mapping[str, str]) -> CostModel | None:
     """The model in a file; None if there is none, or not a whole one of this machine."""
     try:
-        content: Any = parse_json(path.read_bytes())
+        content: Any = parse_json(read_regular(path))
         seconds = {kind: float(content["seconds"][kind]) for kind in KINDS}
         sound = content["machine"] == machine and all(0 <= value < math.inf for value in seconds.values())
     except (OSError, ValueError, TypeError, LookupError):
