@@ -14,12 +14,13 @@ from east.errors import EastError
 from east.launch.cores import FIXED_THREADS, training_threads
 from east.launch.lease import visible_gpus
 from east.render import contents
+from east.shown import visible
 
 try:
     PLAN = make_plan(validate(config, workflow.configfiles))
     COST_PLAN = cost_plan(PLAN.config)
 except EastError as error:
-    raise WorkflowError(str(error)) from None
+    raise WorkflowError("\n".join(map(visible, str(error).split("\n")))) from None
 
 EXECUTION = PLAN.config.execution
 DATA = EXECUTION.data_dir
