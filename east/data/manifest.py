@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from east.config.run import Frozen
 from east.data.catalog import DATASETS
 from east.errors import EastError
+from east.files import about
 
 MANIFEST_FILE = "manifest.json"
 TENSOR_FILE = "images.safetensors"
@@ -79,7 +80,8 @@ def read_manifest(kind: type[M], dataset: str, data_dir: Path) -> M:
     path = data_dir / dataset / MANIFEST_FILE
     fix = f"Prepare {DATASETS[dataset].label} again with `snakemake --cores 1 data`."
     try:
-        manifest = kind.model_validate_json(path.read_bytes())
+        with about(path):
+            manifest = kind.model_validate_json(path.read_bytes())
     except FileNotFoundError:
         raise EastError(f"{DATASETS[dataset].label} is not prepared: {path} does not exist. {fix}") from None
     except ValidationError:
