@@ -248,7 +248,7 @@ def _of_places() -> Iterator[Situation]:
 def _of_limits() -> Iterator[Situation]:
     yield Situation("files of 20 kB at most", limits={resource.RLIMIT_FSIZE: 20_000}, says="ulimit -f")
     yield Situation("files of 20 kB, prepare", "prepare", limits={resource.RLIMIT_FSIZE: 20_000}, says="ulimit -f")
-    for megabytes in (400, 1000, 3000, 4200):
+    for megabytes in (400, 1000, 3000):
         limits = {resource.RLIMIT_AS: megabytes * 2**20}
         yield Situation(f"{megabytes} MB of memory", limits=limits, says="emory")
 
@@ -356,7 +356,7 @@ def _said_wrong(situation: Situation, done: Done) -> str:
         return f"a traceback: {said[-300:]}"
     if not situation.says:
         return f"status {done.status}: {said[-300:]}" if done.status else ""
-    if done.status not in (1, 2):
+    if done.status <= 0:
         return f"status {done.status}: {said[-300:]}"
     lines = [line for line in said.splitlines() if not line.startswith(("epoch ", "Usage", "Try "))]
     if len(lines) > MOST_LINES or situation.says not in said:
