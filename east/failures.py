@@ -64,6 +64,8 @@ def explained(error: BaseException) -> str | None:
     if isinstance(error, UnicodeEncodeError | UnicodeDecodeError):
         shown = error.object if isinstance(error.object, str) else bytes(error.object[:80])
         return f"A text or a name of a file is not valid UTF-8: {shown!r:.100}. Rename it, or save the file as UTF-8."
+    if isinstance(error, ImportError) and "failed to map segment" in str(error):
+        return _without_memory()
     if isinstance(error, ImportError) and not (error.name or "").startswith("east"):
         return f"A package cannot be imported ({error}). Mend the environment with `make setup`."
     return _of_libraries(error) if isinstance(error, RuntimeError) else None

@@ -18,6 +18,7 @@ from east.launch.lease import visible_gpus
 from east.operations.ready import check_ready
 from east.operations.steps import Steps
 from east.render import contents
+from east.shown import visible
 
 PROJECT = Path(workflow.basedir)
 
@@ -31,7 +32,7 @@ try:
     STEPS = Steps(PLAN, Path(RESULTS), CONFIG_FILES)
     check_ready(PLAN, Path.cwd())
 except EastError as error:
-    raise WorkflowError(str(error)) from None
+    raise WorkflowError("\n".join(map(visible, str(error).split("\n")))) from None
 
 EXECUTION = PLAN.config.execution
 RUNS, TABLES, FIGURES = f"{RESULTS}/runs", f"{RESULTS}/tables", f"{RESULTS}/figures"

@@ -10,7 +10,7 @@ from typing import Final, Literal, TypeVar
 from east.config.run import Frozen
 from east.data.catalog import DATASETS
 from east.errors import EastError
-from east.files import open_regular, read_regular, write_atomically
+from east.files import about, open_regular, read_regular, write_atomically
 
 MANIFEST_FILE = "manifest.json"
 TENSOR_FILE = "images.safetensors"
@@ -99,7 +99,8 @@ def read_manifest(kind: type[M], dataset: str, data_dir: Path) -> M:
     path = data_dir / dataset / MANIFEST_FILE
     fix = again(dataset, data_dir)
     try:
-        facts = json.loads(read_regular(path, at_most=MOST_BYTES))
+        with about(path):
+            facts = json.loads(read_regular(path, at_most=MOST_BYTES))
         # Manifests of earlier versions have none. Any other key than it is refused, so a bit that flips in it is seen.
         checksum = facts.pop(CHECKSUM, None)
         manifest = kind.model_validate_json(json.dumps(facts))

@@ -151,7 +151,8 @@ def installed_gpus(devices: Path = Path("/dev")) -> tuple[str, ...]:
     """
     with suppress(OSError, subprocess.SubprocessError):
         command = ["nvidia-smi", "-L"]
-        return listed_gpus(subprocess.check_output(command, stderr=subprocess.PIPE, text=True, timeout=60))  # noqa: S603
+        said = subprocess.check_output(command, stderr=subprocess.PIPE, timeout=60)  # noqa: S603
+        return listed_gpus(said.decode(errors="replace"))
     return tuple(str(number) for number, _ in enumerate(devices.glob("nvidia[0-9]*")))
 
 

@@ -80,7 +80,7 @@ def _start(spec: RunSpec, conditions: Conditions, data: Path, folder: Path) -> t
     command += ["--threads", str(conditions.threads), "--runs-per-gpu", str(conditions.side_by_side)]
     command += ["--step", conditions.step]
     started = time.perf_counter()
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)  # noqa: S603
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", env=environment)  # noqa: S603
     seconds = time.perf_counter() - started
     if done.returncode != 0:
         words = done.stderr.strip().splitlines()[-1:] or ["it said nothing"]

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from east.files import read_regular, write_atomically
+from east.files import about, read_regular, write_atomically
 from east.training.folder import CHECKPOINTS, checkpoint_name
 
 LOG = logging.getLogger(__name__)
@@ -64,8 +64,10 @@ class Checkpoints:
             OSError: a file cannot be read now; it may be whole.
         """
         for path in reversed(self._files()):
+            with about(path):
+                whole = read_regular(path)
             try:
-                digest, _, packed = read_regular(path).partition(b"\n")
+                digest, _, packed = whole.partition(b"\n")
                 if hashlib.sha256(packed).hexdigest().encode() != digest:
                     raise ValueError("its checksum does not match")
                 content = torch.load(io.BytesIO(packed), weights_only=True, map_location="cpu")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.faults import readers
+from benchmarks.faults import readers, surroundings
 
 
 def test_no_damaged_file_ends_in_a_traceback():
@@ -18,3 +18,8 @@ def test_a_traceback_is_a_failure_and_a_sentence_is_none(tmp_path):
     assert reader.path.read_bytes() == b"whole"
     with pytest.raises(ZeroDivisionError):
         fail(reader.path)
+
+
+@pytest.mark.slow
+def test_failures_of_the_surroundings_end_in_sentences_and_the_command_goes_on():
+    assert [f"{found.case}: {found.failure}" for found in surroundings.cases(8, seed=0) if found.failure] == []

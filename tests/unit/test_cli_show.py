@@ -3,7 +3,7 @@ import pytest
 from east.cli.plot import bars, curve
 from east.config import load_plan
 from east.training.records import UpdateRecord
-from tests.unit.fake_runs import seal, write_planned_run, write_rows
+from tests.unit.fake_runs import seal, write_curve, write_planned_run, write_rows
 from tests.unit.in_process import east
 
 RUN = "table2/cosine-m10-n2-g2/seed17"
@@ -91,6 +91,13 @@ def test_a_run_that_diverged_says_in_which_epoch(tmp_path, folder):
     out = show(tmp_path).stdout
     assert out.startswith(f"diverged  {RUN}  in epoch 7")
     assert "diverged in epoch" in out
+
+
+def test_an_accuracy_that_is_no_number_is_not_drawn(tmp_path, folder):
+    write_curve(folder, [10.0, 40.0, float("nan")])
+    done = show(tmp_path)
+    assert "40.00 after 2, at most 40.00 after 2" in " ".join(done.stdout.split())
+    assert done.stderr == ""
 
 
 def test_a_curve_reaches_from_its_lowest_to_its_highest_value():

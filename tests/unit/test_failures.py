@@ -40,6 +40,7 @@ def test_every_error_of_the_system_is_a_sentence_that_names_the_path(number):
         (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."), "reads images"),
         (RuntimeError("unable to mmap 4096 bytes from file </torch_1>"), "/dev/shm"),
         (RecursionError(), "deeply"),
+        (ImportError("libtorch_cpu.so: failed to map segment from shared object"), "memory"),
         (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid"), "UTF-8"),
         (ImportError("libgomp.so.1: cannot open", name="torch"), "make setup"),
     ],

@@ -330,6 +330,7 @@ def test_a_network_that_is_not_finite_after_the_last_step_has_diverged(
     assert math.isfinite(float(last["train_loss"]))
     assert (summary.status, summary.diverged_at_epoch, summary.diverged_at_step) == ("diverged", 1, 1)
     assert summary.final_test_accuracy is None
+    assert math.isnan(float(last["test_acc"])) == (seen_in == "logits")
 
 
 @pytest.mark.parametrize("name", ["conv1.weight", "classifier.weight", "bn1.running_var"])

@@ -1,3 +1,4 @@
+import math
 import subprocess
 import sys
 from dataclasses import asdict
@@ -42,6 +43,25 @@ def test_only_what_may_be_empty_is_read_as_none(tmp_path):
     assert row.train_loss != row.train_loss
     path.write_text(path.read_text().replace("nan", ""))
     assert read_records(path, EpochRecord).problem == f"{path}, line 2: '' is not a value of train_loss."
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "is_read"),
+    [
+        ("test_acc", math.nan, True),
+        ("train_loss", math.inf, True),
+        ("density", math.nan, False),
+        ("lr", math.inf, False),
+        ("nonzeros", 2**63 - 1, True),
+        ("nonzeros", 2**63, False),
+        ("nonzeros", -(10**400), False),
+    ],
+)
+def test_only_what_diverges_is_no_number_and_counts_are_countable(tmp_path, column, value, is_read):
+    path = write_rows(tmp_path, EpochRecord, {column: value})
+    found = read_records(path, EpochRecord)
+    assert (len(found.rows), found.problem is None) == (is_read, is_read)
+    assert is_read or column in found.problem
 
 
 CUTS = {
@@ -110,6 +130,8 @@ def test_a_summary_keeps_what_it_knows_and_what_it_does_not(tmp_path):
         ({"final_test_accuracy": 101}, "final_test_accuracy"),
         ({"final_test_accuracy": None}, "final_test_accuracy is empty"),
         ({"fingerprint": None}, "fingerprint"),
+        ({"steps": 10**400}, "steps"),
+        ({"liveness": {"channels": 2**63}}, "liveness"),
         (None, "cannot be read"),
     ],
 )

@@ -333,7 +333,7 @@ def _features(cpuinfo: Path, machine: str | None) -> set[str]:
     """What an x86 processor has, as /proc/cpuinfo names it; nothing on others, and where it is not known."""
     if (machine or platform.machine()) not in X86 or not cpuinfo.exists():
         return set()
-    found = re.search(r"^flags\s*:(.*)$", cpuinfo.read_text(), re.MULTILINE)
+    found = re.search(r"^flags\s*:(.*)$", cpuinfo.read_text(encoding="utf-8", errors="replace"), re.MULTILINE)
     return set(found[1].split()) if found else set()
 
 

@@ -308,6 +308,6 @@ def _read(path: Path, machine: Mapping[str, str]) -> CostModel | None:
         content: Any = parse_json(read_regular(path))
         seconds = {kind: float(content["seconds"][kind]) for kind in KINDS}
         sound = content["machine"] == machine and all(0 <= value < math.inf for value in seconds.values())
-    except (OSError, ValueError, TypeError, LookupError):
+    except (OSError, ValueError, TypeError, LookupError, OverflowError):
         return None
     return CostModel(seconds) if sound else None

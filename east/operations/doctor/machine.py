@@ -157,6 +157,6 @@ def _groups(root: Path, controller: str) -> Iterator[Path]:
 def _read(file: Path) -> str:
     """What a file says; empty if it cannot be read."""
     try:
-        return file.read_text().strip()
+        return file.read_text(encoding="utf-8", errors="replace").strip()
     except OSError:
         return ""

@@ -71,7 +71,11 @@ def lock(here: Surroundings) -> list[Finding]:
     file = here.project / "requirements" / "lock.txt" if here.project else None
     if file is None or not file.is_file():
         return []
-    locked = [Requirement(line.rstrip(" \\")) for line in file.read_text().splitlines() if line[:1].isalnum()]
+    locked = [
+        Requirement(line.rstrip(" \\"))
+        for line in file.read_text(encoding="utf-8", errors="replace").splitlines()
+        if line[:1].isalnum()
+    ]
     wanted = [requirement for requirement in locked if requirement.marker is None or requirement.marker.evaluate()]
     other = [
         f"{requirement.name} {here.installed(requirement.name) or 'missing'} ({str(requirement.specifier).lstrip('=')})"

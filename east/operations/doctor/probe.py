@@ -122,7 +122,10 @@ def installed_build(package: str) -> str | None:
     if spec is None or spec.origin is None:
         return None
     file = Path(spec.origin).with_name("version.py")
-    found = re.search(r"""__version__[^=\n]*=\s*["']([^"']+)""", file.read_text() if file.is_file() else "")
+    found = re.search(
+        r"""__version__[^=\n]*=\s*["']([^"']+)""",
+        file.read_text(encoding="utf-8", errors="replace") if file.is_file() else "",
+    )
     return found[1] if found else "of unknown version"
 
 

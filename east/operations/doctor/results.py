@@ -1,5 +1,7 @@
 """Checks of the folder of results and of the workflow's own records there."""
 
+import os
+import re
 import shlex
 import tempfile
 from collections.abc import Iterator
@@ -74,9 +76,10 @@ def commit(here: Surroundings) -> Iterator[Finding]:
 def _local_locks(folder: Path, mounts: Path) -> str:
     """File system and mount option by which locks in a folder hold within one machine alone; empty if there is none."""
     best, answer = 0, ""
-    for line in mounts.read_text().splitlines() if mounts.is_file() else ():
-        _, point, kind, options, *_ = line.split(" ")
-        mounted = Path(point.encode().decode("unicode_escape"))
+    for line in mounts.read_bytes().splitlines() if mounts.is_file() else ():
+        point, kind, options = map(os.fsdecode, line.split(b" ")[1:4])
+        # Spaces and the like are written as three octal digits.
+        mounted = Path(re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), point))
         if folder.is_relative_to(mounted) and len(mounted.parts) >= best:
             local = LOCAL_LOCKS.get(kind, set()) & set(options.split(","))
             best, answer = len(mounted.parts), f"{kind}, {min(local)}" if local else ""
