@@ -5,7 +5,6 @@ import random
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import chdir, redirect_stderr
-from functools import partial
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -41,19 +40,19 @@ IMAGES = {"digits": (1_438, 12), "digit_pairs": (4_000, 8)}
 Values = dict[str, Any]
 
 
-def cases(count: int, seed: int, ask: Callable[[Path], Asker] = partial(Asker, os.environ)) -> Iterator[Outcome]:
+def cases(count: int, seed: int, ask: Callable[[Path], Asker] | None = None) -> Iterator[Outcome]:
     """Draw configurations, the first ones the same whatever the count, and see whether all judges say the same.
 
     Args:
         count: how many.
         seed: decides which.
-        ask: what the doctor asks in a folder.
+        ask: what the doctor asks in a folder; this machine if absent.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for dataset in IMAGES:
             prepare(dataset, folder / "data")
-        judges = Judges(folder, ask(folder))
+        judges = Judges(folder, ask(folder) if ask else Asker(os.environ, folder))
         for number in range(count):
             draw = random.Random(f"{seed}-{number}")
             values, broken = configuration(draw), ""

@@ -71,9 +71,8 @@ def lacking(plan: Plan, report: Path = REPORT_FOLDER) -> list[Mistake]:
         return [Mistake((), sentence)]
     published = report / "published"
     named: list[tuple[str, tuple[str, ...]]] = [(name, ()) for name in (*PAPER_TABLES, TABLE_6, TABLE_B1)]
-    for table in plan.tables:
-        if isinstance(table, GridTable) and table.published:
-            named.append((table.published, ("tables", table.id, "published")))
+    grids = [table for table in plan.tables if isinstance(table, GridTable)]
+    named += [(table.published, ("tables", table.id, "published")) for table in grids if table.published]
     if plan.config.cost.published:
         named.append((plan.config.cost.published, ("cost", "published")))
     problems = []

@@ -292,5 +292,5 @@ class KnowingAsker(Asker):
 
 def test_plan_dry_run_doctor_and_training_agree():
     """The first of `python -m benchmarks.faults configurations`."""
-    outcomes = list(configurations.cases(4, seed=1, ask=lambda folder: KnowingAsker(os.environ, folder)))
-    assert [outcome.failure for outcome in outcomes] == 4 * [""]
+    outcomes = list(configurations.cases(3, seed=1, ask=lambda folder: KnowingAsker(os.environ, folder)))
+    assert [outcome.failure for outcome in outcomes] == 3 * [""]
