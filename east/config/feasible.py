@@ -65,6 +65,11 @@ def impossible_density(spec: RunSpec, location: Location) -> Iterator[Mistake]:
         yield Mistake(location, sentence)
 
 
+def can_normalise(spec: RunSpec, images: int) -> bool:
+    """Whether batch norm has more than one number a channel in every layer, for a batch of so many images."""
+    return images * last_positions(spec.model.name, *DATASETS[spec.dataset.name].image_shape[1:]) > 1
+
+
 def notes_of(planned: PlannedRow) -> Iterator[str]:
     """What is legal in a run and may surprise."""
     spec, phasing = planned.spec, planned.spec.phasing
@@ -110,8 +115,7 @@ def _of_data(planned: PlannedRow) -> Iterator[Mistake]:
     if batch > images:
         sentence = f"a batch of {batch:,} is more than the {images:,} images to train on. Lower it."
         yield Mistake(("recipes", planned.recipe, "batch_size"), sentence)
-    last_batch = images % batch or batch
-    if last_batch * last_positions(spec.model.name, *info.image_shape[1:]) == 1:
+    if not can_normalise(spec, images % batch or batch):
         sentence = (
             f"the last batch of an epoch would be a single image, of which {_network(spec)} sees a single position at "
             f"last, and batch norm cannot normalise one number. Choose another size, or another "

@@ -71,14 +71,15 @@ class Sources:
         Raises:
             EastError: there are.
         """
-        lines = list(
-            dict.fromkeys(
-                f"{self.place(mistake.location)}{_key(mistake.location)}: {mistake.sentence}" for mistake in mistakes
-            )
-        )
-        more = [f"and {len(lines) - MOST_SHOWN} more."] if len(lines) > MOST_SHOWN else []
+        found = list(dict.fromkeys(mistakes))
+        lines = [
+            f"{self.place(mistake.location)}{_key(mistake.location)}: {mistake.sentence}"
+            for mistake in found[:MOST_SHOWN]
+        ]
+        if len(found) > MOST_SHOWN:
+            lines.append(f"and {len(found) - MOST_SHOWN} more.")
         if lines:
-            raise EastError("\n".join(lines[:MOST_SHOWN] + more))
+            raise EastError("\n".join(lines))
 
 
 def _look_up(node: Any, location: Location) -> tuple[bool, Any]:

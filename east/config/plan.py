@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from east.config.effects import notes_of_execution, without_effect
-from east.config.feasible import PlannedRow, impossible, impossible_density, notes_of
+from east.config.feasible import PlannedRow, can_normalise, impossible, impossible_density, notes_of
 from east.config.files import read_config
 from east.config.places import Location, Mistake
 from east.config.run import CycleSpec, DatasetSpec, ModelSpec, PhasingSpec, Run, RunSpec, SparsitySpec, TrainingSpec
@@ -146,6 +146,12 @@ def _impossible_cost(config: Config, spec: RunSpec) -> Iterator[Mistake]:
     own = config.cost.density is not None
     location = ("cost", "density") if own else _density_key(config, config.cost.recipe)
     yield from impossible_density(spec, location)
+    for device, images in config.cost.measured_batch.items():
+        if not can_normalise(spec, images):
+            sentence = (
+                "batch norm cannot normalise the one number a channel that this network has of it. Take 2 images."
+            )
+            yield Mistake(("cost", "measured_batch", device), sentence)
 
 
 def _density_key(config: Config, recipe: str) -> Location:

@@ -54,11 +54,19 @@ def _number_or_auto(value: object, validate: ValidatorFunctionWrapHandler) -> ob
         raise ValueError("must be a number of threads, at least 1, or auto") from None
 
 
+DIGITS_OF_A_SEED = 18
+
+
 def _whole_seed(value: object) -> object:
     """A seed names a run's folder, so it is written in one way alone; as text by Snakemake's `--config`."""
     if isinstance(value, float) or (isinstance(value, str) and not re.fullmatch(r"0|[1-9][0-9]*", value)):
         raise ValueError("must be a whole number, written in digits alone")
+    if isinstance(value, int) and abs(value) >= 10**DIGITS_OF_A_SEED:
+        raise ValueError(f"must have at most {DIGITS_OF_A_SEED} digits, as folders are named by it")
     return value
+
+
+OfReadings = Annotated[Literal["readings"], Choices({"readings": "that of the readings"})]
 
 
 def _clip_or_readings(value: object) -> object:
@@ -323,7 +331,7 @@ class Recipe(Frozen):
         ),
     ] = Field(description="how weights are trained")
     weight_decay: terms.WeightDecay
-    gradient_clip: Annotated[ClipSpec | Literal["readings"] | None, BeforeValidator(_clip_or_readings)] = Field(
+    gradient_clip: Annotated[ClipSpec | OfReadings | None, BeforeValidator(_clip_or_readings)] = Field(
         default="readings", description="limit of the global gradient norm; readings: theirs; null: none"
     )
     distribution: Annotated[

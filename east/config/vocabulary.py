@@ -145,7 +145,7 @@ PositiveInt = Annotated[int, Field(gt=0), A_NUMBER]
 Fraction = Annotated[float, Field(ge=0, le=1), A_NUMBER]
 Epochs = Annotated[int, Field(gt=0, le=100_000), A_NUMBER, UnitName("epochs")]
 Steps = Annotated[PositiveInt, UnitName("steps")]
-Seed = Annotated[int, Field(ge=0, lt=2**63), A_NUMBER]
+Seed = Annotated[int, Field(ge=0), A_NUMBER]
 
 Text = Annotated[str, Field(max_length=1000), AfterValidator(_one_line)]
 """Words for people, on one line."""

@@ -70,14 +70,13 @@ def lacking(plan: Plan, report: Path = REPORT_FOLDER) -> list[Mistake]:
         )
         return [Mistake((), sentence)]
     published = report / "published"
-    named: dict[str, tuple[str, ...]] = dict.fromkeys((*PAPER_TABLES, TABLE_6, TABLE_B1), ())
-    for table in plan.tables:
-        if isinstance(table, GridTable) and table.published:
-            named[table.published] = ("tables", table.id, "published")
+    named: list[tuple[str, tuple[str, ...]]] = [(name, ()) for name in (*PAPER_TABLES, TABLE_6, TABLE_B1)]
+    grids = [table for table in plan.tables if isinstance(table, GridTable)]
+    named += [(table.published, ("tables", table.id, "published")) for table in grids if table.published]
     if plan.config.cost.published:
-        named[plan.config.cost.published] = ("cost", "published")
+        named.append((plan.config.cost.published, ("cost", "published")))
     problems = []
-    for name, location in named.items():
+    for name, location in named:
         try:
             _reader(name, location)(published / name)
         except (EastError, OSError, ValueError) as error:

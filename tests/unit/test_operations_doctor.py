@@ -10,7 +10,7 @@ import pytest
 
 from east.config import make_plan, read_config
 from east.operations.disk import disk_need
-from east.operations.doctor import data, gpu, machine, packages, results, slurm
+from east.operations.doctor import data, gpu, machine, packages, plan, results, slurm
 from east.operations.doctor.ask import Asker
 from east.operations.doctor.checks import can_run, run
 from east.operations.doctor.probe import probe_kernels
@@ -319,6 +319,39 @@ def test_space_is_compared_with_what_runs_that_are_not_done_and_their_data_need(
     here = surroundings(facts={}, free_bytes=lambda folder: need - 1)
     write(here.results / "runs" / SMALL.runs[0].id / "summary.json", "{}")
     assert only(machine.space(here)).level != "error"
+
+
+def test_files_that_the_plan_will_make_must_fit_the_file_system(surroundings):
+    assert list(machine.inodes(surroundings(free_inodes=lambda folder: None))) == []
+    assert list(machine.inodes(surroundings(free_inodes=lambda folder: 10**6))) == []
+    finding = only(machine.inodes(surroundings(free_inodes=lambda folder: 10)))
+    assert (finding.level, "df -i" in finding.fix) == ("error", True)
+
+
+# The plan
+
+
+def test_a_plan_that_can_run_is_told_with_what_may_surprise(surroundings):
+    noted = make_plan(read_config(ROOT / "config/demo.yaml"))
+    ok, *notes = plan.runs(surroundings(noted))
+    assert (ok.level, [note.level for note in notes]) == ("ok", ["note"] * len(noted.notes))
+    assert only(plan.report_files(surroundings())).level == "ok"
+
+
+@pytest.mark.parametrize("place", ["results", "cache dir/x", "data"])
+def test_a_file_where_a_folder_must_be_stops_the_plan(surroundings, tmp_path, place):
+    here = surroundings(environment={"HOME": tmp_path, "XDG_CACHE_HOME": tmp_path / "cache dir/x"})
+    assert list(plan.folders(here)) == []
+    write(tmp_path / place, "")
+    finding = only(plan.folders(here))
+    assert (finding.level, place in finding.found) == ("error", True)
+
+
+def test_signs_that_figures_cannot_show_are_noted(surroundings, tmp_path):
+    overlay = write(tmp_path / "o.yaml", "methods: {rows: {\u65b9: {dct: true}}}")
+    named = make_plan(read_config(ROOT / "config/test.yaml", overlay))
+    assert "U+65B9" in only(plan.fonts(surroundings(named))).found
+    assert list(plan.fonts(surroundings())) == []
 
 
 # Data
