@@ -162,13 +162,6 @@ TWO_RUNS = {"runs_per_gpu": 2}
         (machine.space, {"facts": {}, "free_bytes": lambda folder: 0}, "error", "0.0 GB results data"),
         (machine.space, {"facts": {}, "free_bytes": lambda folder: 10**12}, "ok", "1000.0 GB"),
         (results.commit, {"project": Path("/")}, "note", "git"),
-        (results.workflow_lock, {}, None, ""),
-        (
-            results.workflow_lock,
-            {"files": {".snakemake/locks/0.input.lock": ""}, "configfiles": (Path("config/demo.yaml"),)},
-            "warning",
-            "snakemake --unlock --configfile config/demo.yaml",
-        ),
         (slurm.controller, {"commands": {}}, "ok", "no Slurm"),
         (slurm.controller, {"commands": SBATCH}, "warning", "squeue sinfo"),
         (slurm.accounting, {"commands": {}}, None, ""),

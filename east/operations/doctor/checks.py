@@ -21,7 +21,7 @@ CHECKS: dict[str, tuple[Check, ...]] = {
     "Disk": (machine.space, machine.inodes),
     "Data": (data.datasets,),
     "Plan": (plan.runs, plan.report_files, plan.folders, plan.fonts),
-    "Results": (results.writing, results.workflow_lock, results.stale, results.commit),
+    "Results": (results.writing, results.stale, results.commit),
     "Slurm": (slurm.controller, slurm.accounting),
 }
 """Subject -> its checks, in the order of the report."""

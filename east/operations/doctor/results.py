@@ -45,14 +45,6 @@ def writing(here: Surroundings) -> list[Finding]:
     return [Finding("ok", f"results can be written and locked in {folder}")]
 
 
-def workflow_lock(here: Surroundings) -> Iterator[Finding]:
-    """No Snakemake has left its lock behind."""
-    if any((here.ask.folder / ".snakemake" / "locks").glob("*.lock")):
-        why = "Either a workflow is running here, or one was killed, and no other starts until the lock is gone."
-        fix = f"{here.snakemake('--unlock')}   # only if none is running"
-        yield Finding("warning", "Snakemake's lock lies in this folder", why, fix)
-
-
 def stale(here: Surroundings) -> Iterator[Finding]:
     """Folders of runs that the plan does not name."""
     found = find(here.results, "runs").keys() - {run.id for run in here.plan.runs}
