@@ -76,10 +76,10 @@ def test_what_is_printed_to_a_full_disk_is_a_failure():
 
 def test_names_mean_the_same_in_every_locale(tmp_path):
     ascii_only = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "east", "prepare", "digits", "--data-dir", tmp_path / "größe→"]
-    done = subprocess.run(command, env=ascii_only, cwd=tmp_path, capture_output=True)
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "größe→" / "digits" / "manifest.json").exists()
+    command = [sys.executable, "-m", "east", "plan", "--configfile", tmp_path / "größe→.yaml"]
+    done = subprocess.run(command, env=ascii_only, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert r"gr\xf6\xdfe\u2192.yaml" in done.stderr  # as its output shows letters that it lacks
 
 
 # Files and locks
