@@ -86,6 +86,7 @@ os.environ |= {
     "PATH": os.pathsep.join(
         [str(Path(sys.executable).parent), os.environ.get("PATH", "")]
     ),
+    "PYTHONUTF8": "1",  # whatever the locale
     "EAST_DEVICE": EXECUTION.device,
     "EAST_ENGINE": EXECUTION.engine,
     "EAST_STEP": EXECUTION.step,

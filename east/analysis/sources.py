@@ -63,7 +63,7 @@ class Request(Frozen):
     @cached_property
     def text(self) -> str:
         """The request as JSON, in one way only."""
-        return json.dumps(self.model_dump(mode="json"), sort_keys=True, ensure_ascii=False)
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True)
 
     @cached_property
     def digest(self) -> str:

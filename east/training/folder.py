@@ -144,7 +144,7 @@ def finished_summary(folder: Path, fingerprint: str) -> RunSummary | None:
         try:
             content = read_regular(folder / name)
             summary = parse_summary(content, folder / name)
-        except (OSError, EastError):
+        except (FileNotFoundError, EastError):  # what cannot be read now may be whole
             continue
         if summary.fingerprint == fingerprint:
             if damaged := damaged_files(folder, summary.files):
@@ -163,10 +163,10 @@ def intact_run(folder: Path, fingerprint: str) -> str | None:
     """
     try:
         summary = unsealed(read_regular(folder / SUMMARY))
-    except (OSError, ValueError, RecursionError):
-        return None
-    files = summary.get("files")
-    if summary.get("fingerprint") != fingerprint or not isinstance(files, dict) or damaged_files(folder, files):
+        files = summary.get("files")
+        if summary.get("fingerprint") != fingerprint or not isinstance(files, dict) or damaged_files(folder, files):
+            return None
+    except (OSError, ValueError):
         return None
     return str(summary[DIGEST])
 
@@ -180,7 +180,7 @@ def damaged_files(folder: Path, digests: Mapping[str, object]) -> list[str]:
     for name in DIGESTED:
         try:
             content = read_regular(folder / name)
-        except OSError:
+        except FileNotFoundError:
             content = None
         if content is None or hashlib.sha256(content).hexdigest() != digests.get(name):
             damaged.append(name)
