@@ -3,6 +3,7 @@
 import io
 import sys
 from contextlib import chdir, redirect_stderr, redirect_stdout
+from pathlib import Path
 from subprocess import CompletedProcess
 from unittest import mock
 
@@ -10,11 +11,11 @@ from east.cli import main
 from tests.conftest import ROOT
 
 
-def east(*arguments: object) -> CompletedProcess[str]:
-    """Run the command in the project's folder, as `python -m east` does."""
+def east(*arguments: object, folder: Path = ROOT) -> CompletedProcess[str]:
+    """Run the command in a folder, by default the project's, as `python -m east` does."""
     command = ["east", *map(str, arguments)]
     out, err, status = io.StringIO(), io.StringIO(), 0
-    with chdir(ROOT), mock.patch.object(sys, "argv", command), redirect_stdout(out), redirect_stderr(err):
+    with chdir(folder), mock.patch.object(sys, "argv", command), redirect_stdout(out), redirect_stderr(err):
         try:
             main()
         except SystemExit as end:
