@@ -204,7 +204,11 @@ BREAKS: list[tuple[str, Callable[[Values, random.Random], None], str]] = [
     ("endless cycles", _set(*CYCLIC, "cycles", to=_always(10**8, 0, 1.5)), "cyclic.cycles"),
     ("cycles too low", _set("tables", "table2", "rows", 1, "multiplier", to=_always(1 + 1e-9)), "density never"),
     ("Adam with momentum", _set(*RECIPE, "optimizer", to=_always({"name": "adam", "momentum": 0.9})), "optimizer"),
-    ("Nesterov alone", _set(*RECIPE, "optimizer", to=_always({"name": "sgd", "momentum": 0})), "nesterov"),
+    (
+        "Nesterov alone",
+        _set(*RECIPE, "optimizer", to=_always({"name": "sgd", "momentum": 0, "nesterov": True})),
+        "nesterov",
+    ),
     ("a rising drop fraction", _set("readings", "drop_fraction_end", to=_always(0.6, 1)), "drop_fraction_end"),
     ("bf16 on a CPU", _set("readings", "numerics", to=_always("bf16")), "readings.numerics"),
     ("sharing of nothing", _set(*RECIPE, "components", "sharing_ratio", to=_always(6, 99)), "sharing_ratio"),

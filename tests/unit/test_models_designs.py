@@ -15,7 +15,7 @@ NETWORKS = names_of(ModelName)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-@pytest.mark.parametrize(("width", "sharing", "dct"), itertools.product((4, 6), (None, 2, 4), (False, True)))
+@pytest.mark.parametrize(("width", "sharing", "dct"), list(itertools.product((4, 6), (None, 2, 4), (False, True))))
 def test_shapes_and_weights_are_those_of_the_network(name, width, sharing, dct):
     with torch.device("meta"):
         model = build_model(name, 7, width=width, sharing_ratio=sharing, dct=dct)

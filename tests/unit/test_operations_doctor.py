@@ -13,7 +13,7 @@ from east.operations.disk import disk_need
 from east.operations.doctor import data, gpu, machine, packages, plan, results, slurm
 from east.operations.doctor.ask import Asker
 from east.operations.doctor.checks import can_run, run
-from east.operations.doctor.probe import probe_kernels
+from east.operations.doctor.probe import probe_glyphs, probe_kernels
 from east.operations.doctor.surroundings import Surroundings
 from tests.conftest import ROOT
 
@@ -342,8 +342,8 @@ def test_a_file_where_a_folder_must_be_stops_the_plan(surroundings, tmp_path, pl
 
 def test_signs_that_figures_cannot_show_are_noted(surroundings, tmp_path):
     overlay = write(tmp_path / "o.yaml", "methods: {rows: {\u65b9: {dct: true}}}")
-    named = make_plan(read_config(ROOT / "config/test.yaml", overlay))
-    assert "U+65B9" in only(plan.fonts(surroundings(named))).found
+    named = make_plan(read_config(overlay))
+    assert "U+65B9" in only(plan.fonts(surroundings(named, facts={"glyphs": probe_glyphs("\u65b9é")}))).found
     assert list(plan.fonts(surroundings())) == []
 
 
