@@ -21,9 +21,12 @@ if not torch.cuda.is_available():
     # Read when a kernel is defined: without a GPU, Triton's kernels run in its interpreter.
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
+# A shell lets what it starts in the background ignore Ctrl-C, `nohup` the end of a terminal; and so would every process
+# that a test interrupts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # A shell lets what it starts in the background ignore Ctrl-C, and so would every process that a test interrupts.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 configure_logging()  # so that what is logged is on standard error, as it is under the command
 

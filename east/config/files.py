@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from east.config.mistakes import explain
-from east.config.places import BASE, Sources
+from east.config.places import BASE, Origins
 from east.config.references import broken_references
 from east.config.schema import Config
 from east.config.yaml_file import read_yaml
@@ -57,7 +57,7 @@ def validate(merged: Mapping[str, Any], sources: Iterable[str | Path] = ()) -> C
     Raises:
         EastError: one line per mistake: file and line, key, what is wrong, what is allowed.
     """
-    origin = Sources.of(merged, sources)
+    origin = Origins.of(merged, sources)
     try:
         config = Config.model_validate(_without_removed(merged))
     except ValidationError as error:

@@ -29,7 +29,7 @@ class Mistake:
 
 
 @dataclass(frozen=True)
-class Sources:
+class Origins:
     """What a configuration was merged from. All are equal: where values come from is no part of them.
 
     Attributes:
@@ -41,7 +41,7 @@ class Sources:
     contents: Mapping[Path, Mapping[str, Any]] = field(default_factory=dict, compare=False)
 
     @classmethod
-    def of(cls, merged: Mapping[str, Any], files: Iterable[str | Path]) -> "Sources":
+    def of(cls, merged: Mapping[str, Any], files: Iterable[str | Path]) -> "Origins":
         """The files that values were merged from, in whatever order they come.
 
         Raises:

@@ -22,7 +22,7 @@ from pydantic import (
 from pydantic_core import CoreSchema, core_schema
 
 from east.config import vocabulary as terms
-from east.config.places import Sources
+from east.config.places import Origins
 from east.config.run import ClipSpec, Frozen, OptimizerSpec
 from east.config.tables import Comparing
 from east.config.vocabulary import Ambiguity, Choices, Retrains, UnitName
@@ -539,13 +539,13 @@ class Config(Frozen):
         description="what Table 6 counts and measures"
     )
 
-    _sources: Sources = PrivateAttr(default_factory=Sources)
+    _sources: Origins = PrivateAttr(default_factory=Origins)
 
-    def came_from(self, sources: Sources) -> None:
+    def came_from(self, sources: Origins) -> None:
         """Remember where the values were written, for what is said of them later."""
         self._sources = sources
 
     @property
-    def sources(self) -> Sources:
+    def sources(self) -> Origins:
         """Where the values were written."""
         return self._sources

@@ -39,7 +39,7 @@ def test_what_trained_only_a_part_of_a_run_counts_as_well(tmp_path):
     ]
     write_run(tmp_path, "t/r/seed17", 80.0, attempts=3, attempt_records=parts, versions={"torch": "2"})
     write_run(tmp_path, "t/r/seed18", 80.0, versions={"torch": "2"})
-    provenance = collect_provenance(["t/r/seed17", "t/r/seed18"], tmp_path)
+    provenance = collect_provenance(["t/r/seed17", "t/r/seed18"], sources(tmp_path))
     assert provenance.code_digests == {"d1": 2, "d2": 1}
     assert provenance.versions == {"torch": {"2": 2, "1": 1}}
     assert provenance.engines["dense"] == 1

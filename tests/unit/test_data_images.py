@@ -27,7 +27,7 @@ def fact_changed(**facts):
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
-        ("images.safetensors", last_byte_changed, "snakemake"),
+        ("images.safetensors", last_byte_changed, "east prepare"),
         ("images.safetensors", lambda content: content[:-1], ""),
         ("images.safetensors", None, ""),
         ("images.safetensors", os.mkfifo, "not an ordinary file"),
@@ -41,10 +41,10 @@ def fact_changed(**facts):
         ("manifest.json", None, "Digits"),
         ("manifest.json", lambda content: content[:50], ""),
         ("manifest.json", fact_changed(dataset="digit_pairs"), "digit_pairs"),
-        ("manifest.json", fact_changed(mean=[0.1, 0.2, 0.3]), "snakemake"),
-        ("manifest.json", fact_changed(std=[0.1, 0.2, 0.3]), "snakemake"),
-        ("manifest.json", fact_changed(num_classes=11), "snakemake"),
-        ("manifest.json", fact_changed(digest="0" * 64), "snakemake"),
+        ("manifest.json", fact_changed(mean=[0.1, 0.2, 0.3]), "east prepare"),
+        ("manifest.json", fact_changed(std=[0.1, 0.2, 0.3]), "east prepare"),
+        ("manifest.json", fact_changed(num_classes=11), "east prepare"),
+        ("manifest.json", fact_changed(digest="0" * 64), "east prepare"),
     ],
 )
 def test_files_that_are_damaged_or_missing_are_refused_by_name(digits, name, change, message):

@@ -297,7 +297,7 @@ def test_images_that_are_not_those_of_the_catalogue_are_neither_stored_nor_opene
         before.setattr("east.data.prepare.wrong_images", lambda *_: "")
         before.setattr("east.data.prepare.load_images", lambda *_: False)
         store_images("digits", tmp_path, lambda: source)
-    with pytest.raises(EastError, match=r"snakemake"):
+    with pytest.raises(EastError, match="east prepare"):
         load_images("digits", tmp_path)
 
 
@@ -435,7 +435,7 @@ def test_other_images_under_the_name_of_a_shipped_set_are_never_stored_or_opened
     with monkeypatch.context() as before:
         before.setitem(DATASETS, "digits", replace(DATASETS["digits"], digest=None))
         store_images("digits", tmp_path, lambda: source)
-    with pytest.raises(EastError, match=r"Digits.*snakemake"):
+    with pytest.raises(EastError, match=r"Digits.*east prepare"):
         load_images("digits", tmp_path)
     prepare("digits", tmp_path)
     assert load_images("digits", tmp_path).digest == DATASETS["digits"].digest
