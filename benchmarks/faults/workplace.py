@@ -45,7 +45,9 @@ class Workplace:
     @classmethod
     def cloned(cls, folder: Path) -> Self:
         """In a clone of the project's last commit, which is made."""
-        subprocess.run(["git", "clone", "--quiet", str(ROOT), str(folder)], check=True)
+        subprocess.run(
+            ["git", "-c", "advice.detachedHead=false", "clone", "--quiet", str(ROOT), str(folder)], check=True
+        )
         place = cls(folder)
         place.configure()
         return place
@@ -99,5 +101,6 @@ class Workplace:
         if path.name == "runs.csv":
             return str(pd.read_csv(path).drop(columns=list(UNLIKE), errors="ignore").to_csv())
         text = path.read_text(encoding="utf-8")
-        # The report names times, memory and commits, and has Table 6 and the figure of costs in it.
-        return " ".join(re.findall(r"\d+\.\d\d ?±? ?\d*\.?\d* ?%?", text)) if path.suffix == ".html" else text
+        # Report and appendix name times, memory and commits, and have Table 6 and the figure of costs in them.
+        is_mixed = path.suffix == ".html" or path.name == "appendix.tex"
+        return " ".join(re.findall(r"\d+\.\d\d(?: ± \d+\.\d\d| %)", text)) if is_mixed else text
