@@ -48,15 +48,17 @@ def literal(path):
     return str(path).replace("{", "{{").replace("}", "}}")
 
 
+# Relative, as Snakemake takes characters of a folder above for its own (`<name>`).
+REPORT_FILES = Path(os.path.relpath(PROJECT / "report"))
 DATA = literal(EXECUTION.data_dir)
-PUBLISHED = literal(PROJECT / "report" / "published")
-STYLE = literal(PROJECT / "report" / "figures.mplstyle")
-SCRIPT = literal(PROJECT / "report" / "script.js")
+PUBLISHED = literal(REPORT_FILES / "published")
+STYLE = literal(REPORT_FILES / "figures.mplstyle")
+SCRIPT = literal(REPORT_FILES / "script.js")
 TEMPLATES = sorted(
     literal(file)
     for folder in ["templates", "captions"]
-    for file in (PROJECT / "report" / folder).glob("*.j2")
-) + [literal(PROJECT / "report" / "style.css")]
+    for file in (REPORT_FILES / folder).glob("*.j2")
+) + [literal(REPORT_FILES / "style.css")]
 
 TABLES_BY_ID = {table.id: table for table in PLAN.tables}
 GRIDS = [table.id for table in PLAN.tables if isinstance(table, GridTable)]

@@ -89,11 +89,11 @@ def _failure(place: Workplace) -> str:
     """Nothing where the workflow ends; `refused` where the plan is, in a sentence; else what went wrong."""
     planned = place.snakemake("-n")
     if planned.returncode:
-        is_sentence = "Traceback" not in planned.stderr and "faults.yaml" in planned.stderr
-        return "refused" if is_sentence else planned.stderr[-400:]
+        said = planned.stderr + planned.stdout
+        return "refused" if "Traceback" not in said and "faults.yaml" in said else said[-400:]
     done = place.snakemake()
     page = place.results / "report" / "index.html"
-    return "" if done.returncode == 0 and page.is_file() else f"planned, and then: {done.stderr[-400:]}"
+    return "" if done.returncode == 0 and page.is_file() else f"planned, and then: {(done.stderr + done.stdout)[-400:]}"
 
 
 def _folder_name(text: str, number: int) -> str:

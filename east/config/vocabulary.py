@@ -135,8 +135,8 @@ def _folder(text: str) -> str:
     folder = os.path.expanduser(os.path.expandvars(text))  # noqa: PTH111 - the library's own refuses no unknown user
     if folder.startswith("~") and Path(folder).parts[0] != "~":
         raise ValueError("names the home folder of a user who is not known here; write its path")
-    if any(brace in folder for brace in "{}"):
-        raise ValueError("must not contain braces, which Snakemake reads as wildcards")
+    if any(sign in folder for sign in "{}<>"):
+        raise ValueError("must not contain {, }, < or >, which Snakemake reads as signs of its own")
     return str(Path(folder))
 
 
