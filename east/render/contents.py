@@ -16,7 +16,7 @@ from east.render.names import DATASETS, NETWORKS, table_label
 
 FORMATS = ("csv", "md", "tex", "html")
 EVIDENCE = ("comparison", "claims", "audit")
-"""Names of the tables that `east evidence-tables` writes."""
+"""Names of the tables that say how the plan stands to the paper."""
 
 
 class ReportFigure(Frozen):
@@ -67,7 +67,7 @@ class ReportSpec(Frozen):
     name: str = Field(description="the plan's name, such as `demo`")
     introduction: str = Field(default="", description="under the title")
     tables: tuple[ReportSection, ...] = ()
-    evidence: Path | None = Field(default=None, description="comparison, claims and audit, as `east analyse` writes")
+    evidence: Path | None = Field(default=None, description="comparison, claims and audit")
     evidence_files: dict[str, tuple[Path, ...]] = Field(
         default_factory=dict, description="the same as tables in other formats, put into the page"
     )
