@@ -48,8 +48,9 @@ def literal(path):
     return str(path).replace("{", "{{").replace("}", "}}")
 
 
-# Relative, as Snakemake takes characters of a folder above for its own (`<name>`).
-REPORT_FILES = Path(os.path.relpath(PROJECT / "report"))
+REPORT_FILES = PROJECT / "report"
+if "<" in str(REPORT_FILES):  # Snakemake would take a folder's `<name>` for its own
+    REPORT_FILES = Path(os.path.relpath(REPORT_FILES))
 DATA = literal(EXECUTION.data_dir)
 PUBLISHED = literal(REPORT_FILES / "published")
 STYLE = literal(REPORT_FILES / "figures.mplstyle")

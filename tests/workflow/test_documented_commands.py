@@ -77,15 +77,11 @@ east prune
 east prune [--delete]
 east prune --delete
 east train --run FILE --out DIR
-snakemake --cores all --forcerun $(east plan --unseen)
-snakemake --cores all --forcerun results/paper/runs/table2/static/seed17/summary.json
-snakemake --unlock
 snakemake --workflow-profile profiles/workstation
 snakemake --cores all --configfile config/mine.yaml
 snakemake --cores all --configfile config/as_coded.yaml config/mine.yaml
 .venv/bin/python -m pip install tensorboard --dry-run
 snakemake --cores all --config execution='{tracking: tensorboard}'
-rm -r results/paper/runs/table2/static/seed17
 snakemake --cores all --config execution='{partial: true}'
 snakemake --cores all tables --config execution='{partial: true}'
 make demo
@@ -108,7 +104,6 @@ snakemake --profile profiles/slurm
 snakemake --profile profiles/slurm --configfile config/demo.yaml
 snakemake --profile profiles/slurm --workflow-profile ~/my-cluster
 snakemake --profile profiles/slurm --groups train=several --group-components several=4 --resources gpu=1
-snakemake --profile profiles/slurm --unlock
 snakemake --workflow-profile profiles/workstation --config execution='{runs_per_gpu: 2}' --resources gpu=8
 """
 """Planned only (`-n`): they need a cluster or GPUs. tests/slurm runs the profile on a real Slurm."""
@@ -186,7 +181,7 @@ class Clone:
         small = yaml.safe_load((self.place / "config" / "test.yaml").read_text())
         small |= {"seeds": [17], "name": "paper"}
         small["tables"]["table2"]["rows"].append({"pattern": "triangular", "multiplier": 10, "cycles": 2})
-        small["recipes"]["resnet34-digits"]["cyclic"]["cycle_length"] = 0.5
+        small["recipes"]["resnet34-digits"]["cyclic"] |= {"cycle_length": 0.5, "update_period": 1}
         merged = merge(paper, small)
         (self.place / "config.yaml").write_text(yaml.safe_dump(merged, sort_keys=False))
         (self.place / "config" / "demo.yaml").write_text("name: demo\ntables: {table3: null}\n")
@@ -260,7 +255,7 @@ def test_commands_for_clusters_and_gpus_can_be_planned(clone, command, tmp_path,
     (tmp_path / "my-cluster").mkdir()
     (tmp_path / "my-cluster" / "profile.yaml").write_text("jobs: 7\n")
     monkeypatch.setenv("HOME", str(tmp_path))
-    clone.type(command, *([] if "--unlock" in command else ["-n"]))
+    clone.type(command, "-n")
 
 
 def test_the_help_of_make_names_every_target():

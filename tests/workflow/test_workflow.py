@@ -145,6 +145,7 @@ def test_touching_a_prepared_data_set_trains_nothing(copy):
 def test_only_the_revision_of_the_code_trains_again(finished, tmp_path, old, new, trainings):
     """What a user with another copy of the package is told; in a process of its own."""
     package = shutil.copytree(ROOT / "east", tmp_path / "east")
+    (tmp_path / "report").symlink_to(ROOT / "report")
     source = package / "version.py"
     source.write_text(source.read_text().replace(old, new))
     assert new in source.read_text()
