@@ -53,10 +53,10 @@ demo: setup
 	@echo 'The report: results/demo/report/index.html'
 
 test: setup-dev
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not timing'
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not timing and not campaign'
 
 test-fast: setup-dev
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow and not workflow and not timing'
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow and not workflow and not timing and not campaign'
 
 test-slurm: setup-dev
 	tests/slurm/local_slurm.sh install
@@ -84,7 +84,8 @@ campaign: setup-dev
 	timeout 1h $(BIN)/python -m benchmarks.chaos
 	timeout 2h $(BIN)/python -m benchmarks.same_bits
 	timeout 1h $(BIN)/python -m benchmarks.gpu --dry-run --minutes 50 --out .campaign
-	timeout 1h $(BIN)/python -m pytest -m timing
+	timeout 1h $(BIN)/python -m pytest -m 'timing or campaign'
+	timeout 4h $(BIN)/python -m benchmarks.faults
 	timeout 8h $(BIN)/python -m benchmarks.mutants --seed $(SEED)
 
 # That no rule names a container is meant: users build the image of the Containerfile, and it is published nowhere.

@@ -37,7 +37,7 @@ IGNORED = {"help", "description", "title", "label", "metavar", "rich_help_panel"
 IGNORED |= {"encoding", "flush", "strict", "stacklevel", "newline"}
 """Keywords of texts, and those that change nothing on the machines that run the tests."""
 
-FAST = "not slow and not workflow and not timing"
+FAST = "not slow and not workflow and not timing and not campaign"
 TIMEOUT = "timeout"
 REST = 6
 """All other tests may take so many times as long as the nearest ones."""

@@ -349,11 +349,12 @@ def start(command, **environment):
 
 
 @pytest.mark.slow
-def test_a_process_stopped_by_each_signal_in_turn_resumes_to_the_same_files(tmp_path, tiny_spec, data_dir, command):
-    epochs, engine = len(SIGNALS) + 1, "sparse"
+def test_a_process_stopped_by_signals_in_turn_resumes_to_the_same_files(tmp_path, tiny_spec, data_dir, command):
+    some, engine = SIGNALS[::2], "sparse"
+    epochs = len(some) + 1
     spec = changed(tiny_spec, training={"batch_size": 64, "epochs": epochs})
     train(spec, tmp_path / "whole", resources(data_dir, engine))
-    for attempt, number in enumerate(SIGNALS, start=1):
+    for attempt, number in enumerate(some, start=1):
         process = start([*command(spec, tmp_path / "parts"), "--engine", engine])
         assert process.stderr.readline().startswith(f"epoch {attempt}/{epochs}")
         process.send_signal(number)

@@ -144,7 +144,7 @@ NOT_RUN = {
 
 NAMES_ONLY = ("east train", "east train --run", "east train --run JSON --out DIR", "east compare", "east verify")
 NAMES_ONLY += ("east show", "east inspect", "east schedule", "east schedule --configfile config/as_coded.yaml")
-NAMES_ONLY += ("east aggregate",)
+NAMES_ONLY += ("east make",)
 """Commands that the pages only speak of, without their arguments."""
 
 
@@ -235,6 +235,7 @@ def clone(tmp_path_factory) -> Clone:
     return Clone(tmp_path_factory.mktemp("documented") / "clone")
 
 
+@pytest.mark.campaign
 def test_the_documented_commands_work_from_a_fresh_clone_on(clone, tmp_path):
     for command in lines(BEFORE):
         clone.type(command)
