@@ -16,9 +16,8 @@ rule aggregate:
         runtime=10,
     params:
         request=request("aggregate/{table}"),
-        results=RESULTS,
     shell:
-        "east make --results {params.results:q} 2> {log:q} <<< {params.request:q}"
+        "east make 2> {log:q} <<< {params.request:q}"
 
 
 rule analyse:
@@ -35,6 +34,5 @@ rule analyse:
         runtime=10,
     params:
         request=request("analyse"),
-        results=RESULTS,
     shell:
-        "east make --results {params.results:q} 2> {log:q} <<< {params.request:q}"
+        "east make 2> {log:q} <<< {params.request:q}"

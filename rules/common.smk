@@ -90,6 +90,7 @@ os.environ |= {
         [str(Path(sys.executable).parent), os.environ.get("PATH", "")]
     ),
     "PYTHONUTF8": "1",  # whatever the locale
+    "EAST_RESULTS": RESULTS,
     "EAST_DEVICE": EXECUTION.device,
     "EAST_ENGINE": EXECUTION.engine,
     "EAST_STEP": EXECUTION.step,
@@ -99,7 +100,7 @@ os.environ |= {
     "EAST_PLANNED_RUNS": str(len(PLAN.runs)),
 }
 if "imagenet" in PLAN.config.datasets and PLAN.config.datasets["imagenet"].folder:
-    os.environ["EAST_IMAGE_FOLDER"] = PLAN.config.datasets["imagenet"].folder
+    os.environ |= {"EAST_IMAGE_FOLDER": PLAN.config.datasets["imagenet"].folder}
 
 
 def threads_of_a_training():

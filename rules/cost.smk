@@ -18,11 +18,10 @@ rule measure_cost:
         runtime=60,
     params:
         request=request("cost"),
-        results=RESULTS,
         device=EXECUTION.device,
         engine=EXECUTION.engine,
     shell:
-        "east cost --request - --results {params.results:q} --device {params.device} --engine {params.engine}"
+        "east cost --request - --device {params.device} --engine {params.engine}"
         " --threads {threads} 2> {log:q} <<< {params.request:q}"
 
 
@@ -47,6 +46,5 @@ rule table_6:
         runtime=10,
     params:
         request=request("tables/table6"),
-        results=RESULTS,
     shell:
-        "east make --results {params.results:q} 2> {log:q} <<< {params.request:q}"
+        "east make 2> {log:q} <<< {params.request:q}"

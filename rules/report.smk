@@ -31,9 +31,8 @@ for kind, tables, drawn in [
             runtime=10,
         params:
             request=request("figures/{table}"),
-            results=RESULTS,
         shell:
-            "east make --results {params.results:q} 2> {log:q} <<< {params.request:q}"
+            "east make 2> {log:q} <<< {params.request:q}"
 
 
 rule figures_plan:
@@ -57,9 +56,8 @@ rule figures_plan:
         runtime=10,
     params:
         request=request("figures/plan"),
-        results=RESULTS,
     shell:
-        "east make --results {params.results:q} 2> {log:q} <<< {params.request:q}"
+        "east make 2> {log:q} <<< {params.request:q}"
 
 
 rule write_report:
@@ -80,9 +78,8 @@ rule write_report:
         runtime=10,
     params:
         request=request("report"),
-        results=RESULTS,
     shell:
-        "east make --results {params.results:q} 2> {log:q} <<< {params.request:q}"
+        "east make 2> {log:q} <<< {params.request:q}"
 
 
 rule write_appendix:
@@ -107,6 +104,5 @@ rule write_appendix:
         runtime=10,
     params:
         request=request("appendix"),
-        results=RESULTS,
     shell:
-        "east make --results {params.results:q} 2> {log:q} <<< {params.request:q}"
+        "east make 2> {log:q} <<< {params.request:q}"

@@ -15,9 +15,8 @@ rule frames:
         runtime=10,
     params:
         request=request("frames"),
-        results=RESULTS,
     shell:
-        "east make --results {params.results:q} 2> {log:q} <<< {params.request:q}"
+        "east make 2> {log:q} <<< {params.request:q}"
 
 
 rule table:
@@ -42,9 +41,8 @@ rule table:
         runtime=10,
     params:
         request=request("tables/{table}"),
-        results=RESULTS,
     shell:
-        "east make --results {params.results:q} 2> {log:q} <<< {params.request:q}"
+        "east make 2> {log:q} <<< {params.request:q}"
 
 
 rule table_b1:
@@ -67,9 +65,8 @@ rule table_b1:
         runtime=10,
     params:
         request=request("tables/tableB1"),
-        results=RESULTS,
     shell:
-        "east make --results {params.results:q} 2> {log:q} <<< {params.request:q}"
+        "east make 2> {log:q} <<< {params.request:q}"
 
 
 rule evidence_tables:
@@ -92,6 +89,5 @@ rule evidence_tables:
         runtime=10,
     params:
         request=request("tables/evidence"),
-        results=RESULTS,
     shell:
-        "east make --results {params.results:q} 2> {log:q} <<< {params.request:q}"
+        "east make 2> {log:q} <<< {params.request:q}"

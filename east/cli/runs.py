@@ -109,7 +109,9 @@ def cost(
     configfile: ConfigFiles = None,
     as_json: AsJson = False,
     request: Annotated[str | None, typer.Option(hidden=True, help="What to measure; the workflow gives it.")] = None,
-    results: Annotated[Path | None, typer.Option(hidden=True, help="Where the workflow wants it.")] = None,
+    results: Annotated[
+        Path | None, typer.Option(envvar="EAST_RESULTS", hidden=True, help="Where the workflow wants it.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Write the JSON to this file.")] = None,
     device: Device = "auto",
     engine: Engine = "auto",

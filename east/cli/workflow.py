@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def make(
-    results: Annotated[Path, typer.Option(help="Folder of the results.")],
+    results: Annotated[Path, typer.Option(envvar="EAST_RESULTS", help="Folder of the results.")],
     request: Annotated[str, typer.Option(help="What is made, as JSON; - reads standard input.")] = "-",
 ) -> None:
     """Make derived files of the results from what they need, and record what they were made from."""
