@@ -38,9 +38,7 @@ def prepare(dataset: str, data_dir: Path, *, folder: Path | None = None) -> Path
         case "cifar10" | "cifar100":
             return store_images(dataset, data_dir, partial(_read_official_cifar, dataset, data_dir / "raw"))
         case "digits" | "digit_pairs":
-            from east.data.digits import read_digit_pairs, read_digits
-
-            return store_images(dataset, data_dir, read_digits if dataset == "digits" else read_digit_pairs)
+            return store_images(dataset, data_dir, partial(_read_embedded, dataset))
         case "imagenet":
             return store_folder(dataset, data_dir, folder)
         case _:
@@ -104,6 +102,13 @@ def _root_of_ratio(numerator: int, denominator: int) -> float:
     root = math.isqrt(whole)
     is_exact = rest == 0 and root * root == whole
     return (2 * root + (not is_exact)) / (2 << shift // 2)
+
+
+def _read_embedded(dataset: str) -> SourceImages:
+    # scikit-learn takes seconds to import, and is not needed where the images are there.
+    from east.data.digits import read_digit_pairs, read_digits
+
+    return read_digits() if dataset == "digits" else read_digit_pairs()
 
 
 def _read_official_cifar(dataset: str, raw: Path) -> SourceImages:
