@@ -4,7 +4,6 @@ For scale.py, which times the workflow around trainings and cannot wait for ten 
 current folder, in a process of its own.
 """
 
-import hashlib
 import json
 import random
 import sys
@@ -21,7 +20,7 @@ from snakemake.settings.types import (
 )
 
 from east.config import Plan, Run, make_plan, read_config
-from east.files import write_atomically
+from east.files import sha256_of, write_atomically
 from east.training.folder import RUN
 from east.training.records import (
     FILES,
@@ -52,7 +51,7 @@ def write_runs(plan: Plan, folder: Path) -> None:
         files[FILES[EpochRecord]] = write_records(path.parent / FILES[EpochRecord], EpochRecord, records)
         spec = json.dumps(run.spec.model_dump(mode="json"), indent=2).encode()
         write_atomically(path.parent / RUN, spec)
-        files[RUN] = hashlib.sha256(spec).hexdigest()
+        files[RUN] = sha256_of(spec)
         path.write_text(sealed_json(_summary(run, records) | {"files": files}), encoding="utf-8")
 
 

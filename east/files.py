@@ -69,7 +69,7 @@ def read_csv(path: Path, sha256: str | None = None) -> CsvText:
         return CsvText(problem=f"{path} is missing." if sha256 else None)
     except OSError as error:
         return CsvText(problem=f"{path} cannot be read: {error.strerror}.")
-    if sha256 not in (None, hashlib.sha256(content).hexdigest()):
+    if sha256 not in (None, sha256_of(content)):
         return CsvText(problem=f"{path} is damaged: it is not what its digest was made of.")
     return parse_csv(content, path)
 
@@ -150,6 +150,11 @@ def read_regular(path: Path, *, at_most: int = MOST_BYTES, follow: bool = True) 
         if len(content) != size or stream.read(1):
             raise OSError(errno.EIO, "it changes while it is read", str(path))
         return content
+
+
+def sha256_of(content: bytes) -> str:
+    """SHA-256 of some bytes, in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()
 
 
 class Readable(Protocol):

@@ -155,14 +155,14 @@ def made_again(name):
 
     def inputs(wildcards):
         step = name.format(**dict(wildcards.items()))
-        if workflow.is_main_process and (problem := STEPS.problem(step)):
-            again(STEPS[step].files, problem)
+        if workflow.is_main_process and STEPS.problem(step):
+            again(STEPS[step].files)
         return []
 
     return inputs
 
 
-def again(files, problem):
+def again(files):
     """Have the job that makes these files run again."""
     workflow.dag.forcefiles.update(f"{RESULTS}/{file}" for file in files)
 
@@ -218,8 +218,8 @@ def planned_run(wildcards):
 def run_manifest(wildcards):
     """The data set of a run, which trains again unless what it left is whole and the plan's."""
     run = planned_run(wildcards)
-    if workflow.is_main_process and (problem := STEPS.run_problem(run.id)):
-        again([f"runs/{run.id}/summary.json"], problem)
+    if workflow.is_main_process and STEPS.run_problem(run.id):
+        again([f"runs/{run.id}/summary.json"])
     return manifest(run.spec.dataset.name)
 
 

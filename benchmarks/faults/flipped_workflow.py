@@ -17,10 +17,7 @@ def cases(count: int, seed: int) -> Iterator[Outcome]:
     """Turn a bit over in finished results, run the same command again, and see whether it shows what it should."""
     draw = random.Random(seed)
     with tempfile.TemporaryDirectory(prefix="east-faults-") as folder:
-        place = Workplace.cloned(Path(folder) / "clone")
-        if (done := place.snakemake()).returncode:
-            yield Outcome("a plan without faults", done.stderr[-300:])
-            return
+        place = Workplace.finished(Path(folder) / "clone")
         expected, kept = place.shown(), Path(folder) / "kept"
         subprocess.run(["cp", "-a", str(place.folder), str(kept)], check=True)
         files = [path for path in files_that_are_read(place) if path.name != WEIGHTS]

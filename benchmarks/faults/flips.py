@@ -24,10 +24,7 @@ def cases(count: int, seed: int) -> Iterator[Outcome]:
     """Turn a bit over, see whether a reader takes another number for right, and turn it back."""
     draw = random.Random(seed)
     with tempfile.TemporaryDirectory(prefix="east-faults-") as folder:
-        place = Workplace.cloned(Path(folder) / "clone")
-        if (done := place.snakemake()).returncode:
-            yield Outcome("a plan without faults", done.stderr[-300:])
-            return
+        place = Workplace.finished(Path(folder) / "clone")
         plan = make_plan(read_config(*(place.folder / file for file in CONFIG_FILES)))
         files = files_that_are_read(place)
         for _ in range(count):

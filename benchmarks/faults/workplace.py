@@ -14,6 +14,7 @@ import pandas as pd
 import yaml
 
 from benchmarks.results import ROOT
+from east.errors import EastError
 
 NAME = "faults"
 TINY: dict[str, Any] = {
@@ -50,6 +51,19 @@ class Workplace:
         )
         place = cls(folder)
         place.configure()
+        return place
+
+    @classmethod
+    def finished(cls, folder: Path, **changes: Any) -> Self:
+        """In such a clone, in which the whole workflow has run.
+
+        Raises:
+            EastError: it failed.
+        """
+        place = cls.cloned(folder)
+        place.configure(**changes)
+        if (done := place.snakemake()).returncode:
+            raise EastError(f"the small plan fails by itself: {(done.stderr + done.stdout)[-300:]}")
         return place
 
     @property

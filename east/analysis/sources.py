@@ -5,7 +5,6 @@ of all that it read, and those of the files that it made. By them whoever reads 
 plan's, still stands on the runs that are there, and is whole.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping
 from contextlib import suppress
@@ -19,7 +18,7 @@ from pydantic import Field, ValidationError
 
 from east.config.run import Frozen
 from east.errors import EastError
-from east.files import read_regular, temporaries, write_atomically
+from east.files import read_regular, sha256_of, temporaries, write_atomically
 from east.training.folder import WEIGHTS
 from east.training.records import (
     FILES,
@@ -69,11 +68,6 @@ class Request(Frozen):
     def digest(self) -> str:
         """SHA-256 of the text."""
         return sha256_of(self.text.encode())
-
-
-def sha256_of(content: bytes) -> str:
-    """SHA-256 of some bytes, in hexadecimal."""
-    return hashlib.sha256(content).hexdigest()
 
 
 def name_of(path: Path, results: Path) -> str:

@@ -8,10 +8,10 @@ from typing import Any
 from east.config.run import with_defaults
 from east.errors import EastError
 from east.files import parse_json, read_regular
-from east.training.folder import METRICS, RUN, TIMING, TRACE, UPDATES, epochs_done
+from east.training.folder import DIGESTED, RUN, epochs_done
 from east.training.records import KEPT_SUMMARY, SUMMARY, RunSummary, read_summary
 
-SMALL_FILES = (METRICS, RUN, SUMMARY, TIMING, TRACE, UPDATES)
+SMALL_FILES = tuple(sorted((SUMMARY, *DIGESTED)))
 """What a finished run leaves besides its weights; each is small."""
 
 

@@ -1,6 +1,5 @@
 """results.lock.json: for every finished run its identity, its files' checksums, and what trained it."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +10,7 @@ from pydantic import Field, ValidationError
 from east.config import Plan
 from east.config.run import Frozen
 from east.errors import EastError
-from east.files import parse_json, read_regular
+from east.files import parse_json, read_regular, sha256_of
 from east.operations.changes import complaint
 from east.operations.on_disk import SMALL_FILES, read_run
 from east.operations.steps import Steps
@@ -96,7 +95,7 @@ def make_lock(plan: Plan, results: Path) -> ResultsLock:
         runs={
             run.id: LockedRun.model_validate(
                 locked_keys(f.summary)
-                | {"files": {name: sha256(read_regular(f.folder / name)) for name in SMALL_FILES}}
+                | {"files": {name: sha256_of(read_regular(f.folder / name)) for name in SMALL_FILES}}
             )
             for run, f in done.items()
             if f.summary
@@ -157,7 +156,7 @@ def verify(lock: ResultsLock, contents: Mapping[str, bytes]) -> tuple[list[str],
                 unrendered.append(name)
             else:
                 wrong.append(f"{name} is missing")
-        elif sha256(contents[name]) != checksum:
+        elif sha256_of(contents[name]) != checksum:
             wrong.append(f"{name} is not the locked file")
         elif name.endswith(SUMMARY):
             wrong += _contradictions(name, contents[name], lock)
@@ -174,13 +173,8 @@ def locked_keys(summary: RunSummary) -> dict[str, object]:
     text = json.dumps(repeatable_summary(summary), sort_keys=True, separators=(",", ":"))
     return {
         **summary.model_dump(include=set(LockedRun.model_fields) - {"files", "repeatable"}),
-        "repeatable": sha256(text.encode()),
+        "repeatable": sha256_of(text.encode()),
     }
-
-
-def sha256(content: bytes) -> str:
-    """The checksum of a file's content, as locks have it."""
-    return hashlib.sha256(content).hexdigest()
 
 
 def _contradictions(name: str, content: bytes, lock: ResultsLock) -> list[str]:
@@ -198,4 +192,4 @@ def _other_files(plan: Plan, results: Path) -> dict[str, str]:
     steps = Steps(plan, results, [])
     files = {f"tables/{table}.csv": f"tables/{table}" for table in (*(table.id for table in plan.tables), "tableB1")}
     files |= {"tables/table6.csv": "tables/table6", COST: "cost", COST_RECORD: "cost"}
-    return {name: sha256(read_regular(results / name)) for name, step in files.items() if steps.is_right(step)}
+    return {name: sha256_of(read_regular(results / name)) for name, step in files.items() if steps.is_right(step)}

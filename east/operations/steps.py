@@ -6,11 +6,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from east.analysis.sources import Request, read_made_from, sha256_of
+from east.analysis.sources import Request, read_made_from
 from east.config.plan import METHODS_TABLE, Plan, cost_plan
 from east.config.tables import GridTable
 from east.errors import EastError
-from east.files import read_regular
+from east.files import read_regular, sha256_of
 from east.render import contents
 from east.render.hyperparameters import hyperparameter_rows
 from east.render.schedules import distinct_schedules

@@ -8,7 +8,8 @@ from statistics import fmean, stdev
 from pydantic import ValidationError
 
 from east.analysis.inference import Sample, holm, welch
-from east.operations.results_lock import COST, COST_RECORD, LockedRun, ResultsLock, locked_keys, sha256
+from east.files import sha256_of
+from east.operations.results_lock import COST, COST_RECORD, LockedRun, ResultsLock, locked_keys
 from east.operations.results_lock import verify as verify_files
 from east.reproducibility import Reproducibility, weakest
 from east.training.folder import REPEATABLE
@@ -56,7 +57,7 @@ def compare(lock: ResultsLock, contents: Mapping[str, bytes], *, exact: bool = F
         run: [
             name
             for name, checksum in lock.runs[run].files.items()
-            if name in REPEATABLE and (file := f"runs/{run}/{name}") in found and sha256(found[file]) != checksum
+            if name in REPEATABLE and (file := f"runs/{run}/{name}") in found and sha256_of(found[file]) != checksum
         ]
         for run in again
     }
@@ -91,7 +92,7 @@ def compare(lock: ResultsLock, contents: Mapping[str, bytes], *, exact: bool = F
         ),
         passed_over=(
             *unrendered,
-            *(name for name in follows if name in found and sha256(found[name]) != lock.files[name]),
+            *(name for name in follows if name in found and sha256_of(found[name]) != lock.files[name]),
         ),
         files=len(found),
         repeated=len(again) - len(other),
@@ -102,7 +103,7 @@ def _trained_again(run: str, lock: ResultsLock, found: Mapping[str, bytes]) -> R
     """The summary of a run of the same settings that is not the locked file; None where there is none."""
     name = f"runs/{run}/{SUMMARY}"
     locked = lock.runs[run]
-    if name not in found or sha256(found[name]) == locked.files["summary.json"]:
+    if name not in found or sha256_of(found[name]) == locked.files["summary.json"]:
         return None
     try:
         summary = RunSummary.model_validate_json(found[name])

@@ -1,6 +1,5 @@
 """The folder of a run: the names of what is in it, and the lock by which one process at a time works there."""
 
-import hashlib
 import logging
 import re
 from collections.abc import Iterator, Mapping
@@ -11,7 +10,7 @@ from typing import Any
 
 from east import locks
 from east.errors import EastError
-from east.files import read_regular, temporaries, write_atomically
+from east.files import read_regular, sha256_of, temporaries, write_atomically
 from east.training.records import (
     DIGEST,
     FILES,
@@ -182,6 +181,6 @@ def damaged_files(folder: Path, digests: Mapping[str, object]) -> list[str]:
             content = read_regular(folder / name)
         except FileNotFoundError:
             content = None
-        if content is None or hashlib.sha256(content).hexdigest() != digests.get(name):
+        if content is None or sha256_of(content) != digests.get(name):
             damaged.append(name)
     return damaged

@@ -5,7 +5,6 @@ here needs PyTorch: whoever reads results does not wait for it.
 """
 
 import csv
-import hashlib
 import io
 import json
 import logging
@@ -21,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic import Field as Limits
 
 from east.errors import EastError
-from east.files import parse_json, read_csv, read_regular, write_atomically
+from east.files import parse_json, read_csv, read_regular, sha256_of, write_atomically
 from east.reproducibility import Reproducibility
 
 LOG = logging.getLogger(__name__)
@@ -267,7 +266,7 @@ def unsealed(content: bytes) -> dict[str, Any]:
 def _digest_of(content: Mapping[str, Any]) -> str:
     # No NaN: a file with one was not written here.
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return sha256_of(text.encode())
 
 
 @dataclass(frozen=True)
@@ -302,7 +301,7 @@ def write_records(path: Path, kind: type[R], rows: Sequence[R]) -> str:
     writer.writerows(asdict(row) for row in rows)
     content = text.getvalue().encode()
     write_atomically(path, content)
-    return hashlib.sha256(content).hexdigest()
+    return sha256_of(content)
 
 
 def as_dicts(rows: Sequence[Record]) -> list[dict[str, Any]]:

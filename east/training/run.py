@@ -1,6 +1,5 @@
 """One run in its folder: trained from its spec alone, resumed from its last checkpoint, with a summary at the end."""
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -15,7 +14,7 @@ from east.checkout import sources
 from east.config.run import RunSpec
 from east.data.open import open_dataset
 from east.errors import EastError
-from east.files import write_atomically
+from east.files import sha256_of, write_atomically
 from east.locks import HeldLock
 from east.models.liveness import liveness
 from east.models.parameters import count_parameters
@@ -280,7 +279,7 @@ class RunFiles(Hook):
 
     def _write(self, name: str, content: bytes) -> None:
         write_atomically(self._folder / name, content)
-        self._digests[name] = hashlib.sha256(content).hexdigest()
+        self._digests[name] = sha256_of(content)
 
 
 def summary_of(training: Training, attempts: AttemptLog, folder: Path, files: Mapping[str, str]) -> RunSummary:

@@ -5,9 +5,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from east.analysis.sources import Sources, sha256_of
+from east.analysis.sources import Sources
 from east.config import Plan, Run, load_plan, make_plan, read_config
 from east.config.tables import GridRow, GridTable, MethodRow, MethodsTable, RunReference, Summarising
+from east.files import sha256_of
 from east.operations.steps import Steps
 from east.training.folder import DIGESTED, WEIGHTS
 from east.training.records import (
