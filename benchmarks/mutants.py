@@ -1,8 +1,8 @@
 """Which small faults in `east/` no test notices: `python -m benchmarks.mutants --seed S`.
 
 A mutant is one change of the code, drawn by the seed: the part of the package first, then the kind of change, then the
-place. It is made in a clone of the last commit, where the tests nearest to the module run first, then all fast ones.
-Read what survives: add a test that kills it, or write `equivalent` into its row of the results.
+place. It is made in a clone of the last commit, where the fast tests that execute the changed statement run, those
+nearest to the module first. Read what survives: add a test that kills it, or write `equivalent` into its row.
 """
 
 import ast
@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from functools import cache
@@ -25,6 +26,7 @@ from typing import Annotated, Any
 import pandas as pd
 import typer
 
+from benchmarks.executed import record, statement_of, tests_of
 from benchmarks.results import RESULTS_FOLDER, ROOT, run_command
 from east.errors import EastError
 from east.files import write_atomically
@@ -188,16 +190,20 @@ def _imports(root: Path, path: Path) -> frozenset[Path]:
     return frozenset(file for one in stems for file in (one.with_suffix(".py"), one / "__init__.py") if file.exists())
 
 
-def examine(mutant: Mutant, clone: Path, timeout: float) -> Mutant:
+def examine(mutant: Mutant, clone: Path, executed: Path, timeout: float) -> Mutant:
     """What the tests say of a mutant in a clone; a test that fails without it as well is left out.
+
+    `executed` is the record of the lines that each file of tests executes.
 
     Raises:
         EastError: the tests do not end in time without the mutant either.
     """
     started, path, without = time.monotonic(), clone / "east" / mutant.file, list[str]()
     content, by = path.read_bytes(), None
-    for files, seconds in zip(nearest_tests(clone, mutant.file), (timeout, REST * timeout), strict=True):
-        while not by:
+    executing = tests_of(executed, mutant.file, statement_of(content, mutant.line))
+    for tests, seconds in zip(nearest_tests(clone, mutant.file), (timeout, REST * timeout), strict=True):
+        files = [test for test in tests if test in executing]
+        while files and not by:
             path.write_bytes(mutate(content, mutant))
             failed = _failing(clone, files, without, seconds)
             path.write_bytes(content)
@@ -261,17 +267,30 @@ def campaign(root: Path, mutants: Sequence[Mutant], out: Path, *, jobs: int, tim
             raise EastError(f"{out} has other mutants: the code has changed since. Take another --seed, or remove it.")
     left = [number for number, row in enumerate(results) if not row["found"]]
 
+    commit = subprocess.run(["git", "-C", str(root), "rev-parse", "HEAD"], check=True, capture_output=True, text=True)
+    executed = root / ".campaign" / f"executed-{commit.stdout.strip()}"
+
     def work(job: int) -> None:
-        with tempfile.TemporaryDirectory(prefix="east-mutants-") as folder:
-            subprocess.run(["git", "clone", "--quiet", str(root), folder], check=True)
+        with _clone(root) as folder:
             for number in left[job::jobs]:
-                row = results[number] = asdict(examine(mutants[number], Path(folder), timeout))
+                row = results[number] = asdict(examine(mutants[number], Path(folder), executed, timeout))
                 write_atomically(out, pd.DataFrame(results).to_csv(index=False))
                 print(f"{row['file']}:{row['line']} {row['kind']}: {row['found']} {row['by']}", flush=True)
 
+    if left and not executed.exists():
+        with _clone(root) as folder:
+            tests = [path.relative_to(folder).as_posix() for path in Path(folder).glob("tests/unit/test_*.py")]
+            record(Path(folder), sorted(tests), executed, marked=FAST, jobs=jobs)
     with ThreadPoolExecutor(jobs) as pool:
         list(pool.map(work, range(jobs)))
     return pd.DataFrame(results)
+
+
+@contextmanager
+def _clone(root: Path) -> Iterator[str]:
+    with tempfile.TemporaryDirectory(prefix="east-mutants-") as folder:
+        subprocess.run(["git", "clone", "--quiet", str(root), folder], check=True)
+        yield folder
 
 
 def main(

@@ -5,6 +5,7 @@ import subprocess
 
 import pytest
 
+from benchmarks.executed import statement_of
 from benchmarks.mutants import AREAS, campaign, draw, mutants_of, mutate, nearest_tests
 from east.errors import EastError
 from tests.conftest import ROOT
@@ -67,13 +68,22 @@ def test_the_nearest_tests_are_those_that_import_the_module():
     assert len({*nearest, *others}) == len(list((ROOT / "tests/unit").glob("test_*.py")))
 
 
+def test_a_statement_is_found_by_any_of_its_lines():
+    text = b"def f(\n    x=1,\n):\n    if x and (\n        x > 2\n    ):\n        return (\n            x\n        )\n"
+    assert [statement_of(text, line) for line in (2, 5, 8)] == [range(1, 4), range(4, 7), range(7, 10)]
+
+
 @pytest.mark.slow
 def test_a_campaign_finds_what_is_noticed_and_goes_on_where_it_was_cut(tmp_path):
     root = write(
         tmp_path / "project",
         east____init__="",
-        east__sparse__a="def double(x):\n    return 2 * x\n\n\ndef unused(x):\n    return 5 - x\n",
+        east__sparse__a="def double(x):\n    return 2 * x\n\n\ndef unused(x):\n    return 5 - x\n"
+        "\n\ndef other(x):\n    return x\n",
         tests__unit__test_a="from east.sparse.a import double\n\n\ndef test_double():\n    assert double(3) == 6\n",
+        # Executes the line in a process of its own.
+        tests__unit__test_c="import subprocess, sys\n\n\ndef test_other():\n"
+        "    subprocess.run([sys.executable, '-c', 'from east.sparse.a import other; assert other(3)'], check=True)\n",
         # Fails without a mutant as well, so it notices none.
         tests__unit__test_b="from east.sparse.a import unused\n\n\ndef test_broken():\n    assert False\n",
     )
@@ -84,9 +94,9 @@ def test_a_campaign_finds_what_is_noticed_and_goes_on_where_it_was_cut(tmp_path)
     mutants = [mutant for mutant in draw(root / "east", 0, 100) if mutant.kind == "returned value"]
     out = tmp_path / "mutants.csv"
     found = campaign(root, mutants, out, jobs=1, timeout=60).set_index("line")
-    assert found["found"].to_dict() == {2: "killed", 6: "survived"}
+    assert found["found"].to_dict() == {2: "killed", 6: "survived", 10: "killed"}
     assert found.loc[2, "by"] == "tests/unit/test_a.py::test_double"
     out.write_text(out.read_text().replace("survived", "equivalent"))
-    assert sorted(campaign(root, mutants, out, jobs=1, timeout=60)["found"]) == ["equivalent", "killed"]
+    assert sorted(campaign(root, mutants, out, jobs=1, timeout=60)["found"]) == ["equivalent", "killed", "killed"]
     with pytest.raises(EastError, match="other mutants"):
         campaign(root, mutants[::-1], out, jobs=1, timeout=60)
