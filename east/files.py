@@ -188,16 +188,19 @@ class AtMost:
         return part
 
 
-def parse_json(content: bytes | str) -> Any:
-    """What a JSON text says.
+def parse_json(content: bytes | str) -> dict[str, Any]:
+    """The keys and values of a JSON object, which is what all JSON files here hold.
 
     Raises:
-        ValueError: it is not JSON, or is nested too deeply.
+        ValueError: it is not JSON, another kind of value, or nested too deeply.
     """
     try:
-        return json.loads(content)
+        found = json.loads(content)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+    if not isinstance(found, dict):
+        raise ValueError("it has no keys")
+    return found
 
 
 def temporaries(folder: Path, names: Iterable[str]) -> list[Path]:

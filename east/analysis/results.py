@@ -249,10 +249,9 @@ def _note(problem: str, problems: list[str] | None) -> None:
 def _begun(path: Path) -> dict[str, Any]:
     """The run that was begun in a folder; empty where there is none that can be read."""
     try:
-        spec = parse_json(read_regular(path))
+        return parse_json(read_regular(path))
     except (OSError, ValueError):
         return {}
-    return spec if isinstance(spec, dict) else {}
 
 
 def _flat(content: dict[str, Any], prefix: str) -> dict[str, Any]:

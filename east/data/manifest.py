@@ -10,7 +10,7 @@ from typing import Final, Literal, TypeVar
 from east.config.run import Frozen
 from east.data.catalog import DATASETS
 from east.errors import EastError
-from east.files import about, open_regular, read_regular, write_atomically
+from east.files import about, open_regular, parse_json, read_regular, write_atomically
 
 MANIFEST_FILE = "manifest.json"
 TENSOR_FILE = "images.safetensors"
@@ -100,7 +100,7 @@ def read_manifest(kind: type[M], dataset: str, data_dir: Path) -> M:
     fix = again(dataset, data_dir)
     try:
         with about(path):
-            facts = json.loads(read_regular(path, at_most=MOST_BYTES))
+            facts = parse_json(read_regular(path, at_most=MOST_BYTES))
         # Manifests of earlier versions have none. Any other key than it is refused, so a bit that flips in it is seen.
         checksum = facts.pop(CHECKSUM, None)
         manifest = kind.model_validate_json(json.dumps(facts))
@@ -108,7 +108,7 @@ def read_manifest(kind: type[M], dataset: str, data_dir: Path) -> M:
         raise EastError(f"{DATASETS[dataset].label} is not prepared: {path} does not exist. {fix}") from None
     except OSError as error:
         raise EastError(f"{path} cannot be read: {error.strerror}. {fix}") from error
-    except (ValueError, AttributeError, RecursionError):
+    except ValueError:
         raise EastError(f"{path} is damaged or was written by another version. {fix}") from None
     if manifest.dataset != dataset:
         raise EastError(f"{path} describes the data set '{manifest.dataset}', not '{dataset}'. {fix}")

@@ -40,10 +40,9 @@ def read_run(folder: Path) -> FoundRun:
     """Read what a run's folder holds; what is not there, or cannot be read, is None."""
     summary, damage = _summary(folder / SUMMARY)
     kept = None if summary else _summary(folder / KEPT_SUMMARY)[0]
-    spec = None
+    begun = None
     with suppress(OSError, ValueError):
-        spec = parse_json(read_regular(folder / RUN))
-    begun = with_defaults(spec) if isinstance(spec, dict) else None
+        begun = with_defaults(parse_json(read_regular(folder / RUN)))
     return FoundRun(folder, summary, damage, kept, begun, epochs_done(folder))
 
 

@@ -123,12 +123,12 @@ def parse_lock(content: bytes, name: str) -> ResultsLock:
         EastError: it is not a lock, or one of another version of this program.
     """
     try:
-        found = parse_json(content)
+        found = parse_json(content).get("format")
     except ValueError:
         found = None
-    if isinstance(found, dict) and isinstance(found.get("format"), int) and found["format"] != FORMAT:
+    if isinstance(found, int) and found != FORMAT:
         raise EastError(
-            f"{name} was made by another version of this program: its format is {found['format']}, and {FORMAT} is "
+            f"{name} was made by another version of this program: its format is {found}, and {FORMAT} is "
             "read here. Compare it at the commit that it names, or make it again with `east lock`."
         )
     try:

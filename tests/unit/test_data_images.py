@@ -34,6 +34,7 @@ def fact_changed(**facts):
         ("images.safetensors", lambda content: content + bytes(2**21), "bytes"),
         ("manifest.json", os.mkfifo, "not an ordinary file"),
         ("manifest.json", lambda content: b"[" * 100_000, ""),
+        ("manifest.json", lambda content: b"[]", ""),
         ("manifest.json", fact_changed(shapes={}), ""),
         ("manifest.json", fact_changed(checksum=None, num_classes=9), "9 classes"),
         ("manifest.json", fact_changed(checksum=None, std=[0.1, 0.2, 0.0]), "positive"),

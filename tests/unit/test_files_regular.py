@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from east.files import read_regular
+from east.files import parse_json, read_regular
 
 
 def test_an_ordinary_file_is_read(tmp_path: Path) -> None:
@@ -51,3 +51,9 @@ def test_a_link_is_followed_only_where_that_is_asked_for(tmp_path: Path) -> None
         read_regular(tmp_path / "link", follow=False)
     with pytest.raises(OSError, match="link"):
         read_regular(tmp_path / "loop")
+
+
+@pytest.mark.parametrize("text", ["[]", "null", '"text"', "1", "{", "[" * 100_000, '{"a":' * 100_000, "\udcff"])
+def test_json_without_keys_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"\S"):
+        parse_json(text)

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import numpy as np
 import torch
@@ -305,7 +304,7 @@ def _unkept(reason: str, fit: Callable[[], CostModel]) -> CostModel:
 def _read(path: Path, machine: Mapping[str, str]) -> CostModel | None:
     """The model in a file; None if there is none, or not a whole one of this machine."""
     try:
-        content: Any = parse_json(read_regular(path))
+        content = parse_json(read_regular(path))
         seconds = {kind: float(content["seconds"][kind]) for kind in KINDS}
         sound = content["machine"] == machine and all(0 <= value < math.inf for value in seconds.values())
     except (OSError, ValueError, TypeError, LookupError, OverflowError):
