@@ -9,9 +9,12 @@ import zlib
 from pathlib import Path
 
 from east.errors import EastError
-from east.files import read_regular, whole_file
+from east.files import AtMost, open_regular, read_regular, whole_file
 from east.operations.merge import INCOMING, Placed, is_free, move_run
 from east.operations.results_lock import COST, COST_RECORD, LOCK_FILE, ResultsLock, folder_contents, parse_lock, verify
+
+UNPACKED_BYTES = 2**32
+"""More than the small files of any plan have together."""
 
 
 def write_archive(lock: ResultsLock, results: Path, out: Path) -> None:
@@ -38,20 +41,28 @@ def write_archive(lock: ResultsLock, results: Path, out: Path) -> None:
 
 
 def read_archive(archive: Path) -> tuple[dict[str, bytes], list[str]]:
-    """The files of an archive, for `verify`, and the names of what it holds besides: links and folders.
+    """The files of an archive, for `verify`, and the names of what else it holds: links, folders, files with holes.
 
     Raises:
-        EastError: the file is not an archive, or damaged.
+        EastError: the file is not an archive, or damaged, or unpacks to more than any archive of results does.
     """
+    contents, others = dict[str, bytes](), list[str]()
     try:
-        with tarfile.open(archive, "r:gz") as tar:
-            files = ((member.name, tar.extractfile(member)) for member in tar if member.isreg())
-            contents = {name: stream.read() for name, stream in files if stream is not None}
-            return contents, [member.name for member in tar if not member.isreg()]
-    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+        with open_regular(archive) as stream:
+            packed = AtMost(gzip.GzipFile(fileobj=stream), UNPACKED_BYTES)
+            with tarfile.open(fileobj=packed, mode="r|") as tar:  # type: ignore[call-overload]
+                for member in tar:
+                    # A hole may be of any size, and takes no place in the archive.
+                    content = tar.extractfile(member) if member.isreg() and not member.issparse() else None
+                    if content is None:
+                        others.append(member.name)
+                    else:
+                        contents[member.name] = content.read()
+            return contents, others
+    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, ValueError) as error:
         raise EastError(f"{archive} is damaged, or not an archive: {error}.") from error
     except OSError as error:
-        raise EastError(f"{archive} cannot be used: {error}.") from error
+        raise EastError(f"{archive} cannot be used: {error.strerror or error}.") from error
 
 
 def restore(archive: Path, results: Path | None = None) -> tuple[Path, Placed]:

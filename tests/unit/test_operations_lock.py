@@ -5,6 +5,8 @@ import tarfile
 
 import pytest
 
+from east.errors import EastError
+from east.operations.archive import read_archive
 from tests.unit.fake_runs import PLAN, TEST_CONFIG, seal, write_planned_run, write_steps
 from tests.unit.in_process import east
 
@@ -195,6 +197,9 @@ HOSTILE = {
     "a link": member(f"runs/{STATIC}/metrics.csv", type=tarfile.SYMTYPE, linkname="/etc/passwd"),
     "a hard link": member(f"runs/{STATIC}/metrics.csv", type=tarfile.LNKTYPE, linkname="results.lock.json"),
     "a folder": member("runs", type=tarfile.DIRTYPE),
+    "a hole of a terabyte": member(
+        f"runs/{STATIC}/metrics.csv", pax_headers={"GNU.sparse.map": "0,1", "GNU.sparse.size": str(10**12)}
+    ),
 }
 
 
@@ -240,3 +245,9 @@ def test_a_damaged_archive_is_named_and_changes_nothing(archive, tmp_path, keep)
     assert str(changed) in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "new").exists() or files(tmp_path / "new") == {}
+
+
+def test_an_archive_that_unpacks_without_end_is_refused(archive, monkeypatch):
+    monkeypatch.setattr("east.operations.archive.UNPACKED_BYTES", 20_000)
+    with pytest.raises(EastError, match="it unpacks to more than 20,000 bytes"):
+        read_archive(archive)
