@@ -15,7 +15,7 @@ from east.errors import EastError
 from east.files import write_atomically
 
 PARTS = {"orders": 216, "flips": 10_000, "flipped_workflow": 200, "texts": 40}
-PARTS |= {"configurations": 300, "readers": 10_000, "surroundings": 156}
+PARTS |= {"configurations": 300, "readers": 10_000, "surroundings": 208}
 """Module of this package -> cases of a full campaign. Each has `cases(count, seed)`, which yields what each came to."""
 
 RESULTS = RESULTS_FOLDER / "faults.json"

@@ -22,14 +22,18 @@ from pathlib import Path
 
 from benchmarks.faults.outcome import Outcome
 from benchmarks.faults.processes import Done, prepared, run_east
-from east.config import RunSpec, load_plan
+from east.config import RunSpec, load_plan, make_plan, read_config
 from east.data.prepare import prepare
+from east.operations.steps import Steps
 from east.training.folder import REPEATABLE
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 300
 MOST_LINES = 6
 """Of what a failed command says; sentences of a mistake in the configuration have a line each."""
+
+MADE = [*(f"tables/tableB1.{kind}" for kind in ("csv", "md", "tex", "html")), "made_from/tables/tableB1.json"]
+"""What `make` writes here."""
 
 REMOVED = "the run's folder is removed while it is trained"
 
@@ -42,7 +46,7 @@ class Situation:
 
     Attributes:
         name: of the situation.
-        command: `train`, `prepare`, or arguments of `east`.
+        command: `train`, `prepare`, `make`, or arguments of `east`.
         environment: variables that are set.
         before: changes the place; undone by `after`.
         after: mends the place.
@@ -68,11 +72,12 @@ class Situation:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a command works: prepared data, the folder of a run, a run of seconds."""
+    """Where a command works: prepared data, the folder of a run, a run of seconds, a step that makes a table."""
 
     folder: Path
     data: Path
     spec: RunSpec
+    request: str
     whole: Mapping[str, str]
 
     @property
@@ -88,12 +93,16 @@ class Place:
             return [*east, "train", "--run", self.spec.canonical_json(), "--out", str(self.out), *settings]
         if wanted == "prepare":
             return [*east, "prepare", "digits", "--data-dir", str(self.folder / "data")]
+        if wanted == "make":
+            return [*east, "make", "--results", str(self.folder / "results"), "--request", self.request]
         return [*east, *(word.format(folder=self.folder, out=self.out, data=self.data) for word in wanted)]
 
     def result(self, wanted: str | Sequence[str]) -> Mapping[str, str]:
         """Digests of what a command has made, by name of file."""
         if wanted == "prepare":
             names = [self.folder / "data" / "digits" / name for name in ("manifest.json", "images.safetensors")]
+        elif wanted == "make":
+            names = [self.folder / "results" / name for name in MADE]
         elif wanted == "train":
             names = [self.out / name for name in REPEATABLE]
         else:
@@ -106,17 +115,18 @@ def cases(count: int, seed: int) -> Iterator[Outcome]:
     with ExitStack() as stack:
         home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="east-surroundings-")))
         stack.enter_context(prepared(home))
-        data, spec = home / "data", _spec()
+        data, spec, request = home / "data", _spec(), _request()
         prepare("digits", data)
         whole: dict[str, str] = {}
-        first = Place(home / "whole", data, spec, whole)
-        for command in ("train", "prepare"):
+        first = Place(home / "whole", data, spec, request, whole)
+        first.folder.mkdir()
+        for command in ("train", "prepare", "make"):
             done = _run(first, Situation("whole", command), {})
             if done.status != 0:
                 raise RuntimeError(f"nothing is wrong, and yet: {done.errors}")
             whole |= first.result(command)
         for number, situation in enumerate(islice(situations(), count)):
-            place = Place(home / f"{number}", data, spec, whole)
+            place = Place(home / f"{number}", data, spec, request, whole)
             place.folder.mkdir()
             yield Outcome(situation.name, _failure(place, situation))
             shutil.rmtree(place.folder, ignore_errors=True)
@@ -157,15 +167,19 @@ def _of_calls() -> Iterator[Situation]:
         for path, after in (("checkpoint-", 0), ("checkpoint-", 1), ("run.json", 0), ("summary", 0), (".lock", 0)):
             fault = failing("open", error, path, after)
             yield Situation(f"{name} on opening {path} ({after})", environment=fault, says=said)
-        yield Situation(
-            f"{name} on opening, prepare", "prepare", environment=failing("open", error, "images"), says=said
-        )
+        for command, path in (("prepare", "images"), ("make", ".tableB1.csv"), ("make", "made_from/tables/.")):
+            fault = failing("open", error, path)
+            yield Situation(f"{name} on opening {path}, {command}", command, environment=fault, says=said)
     for error in (errno.ENOSPC, errno.EIO, errno.EDQUOT):
         for path, after in (("checkpoint-", 0), ("metrics", 1), ("weights", 0)):
             fault = failing("write", error, f"seed1/.{path}", after)
             yield Situation(f"{errno.errorcode[error]} on writing {path}", environment=fault, says=disk[error])
-        fault = failing("write", error, "digits/.images")
-        yield Situation(f"{errno.errorcode[error]} on writing, prepare", "prepare", environment=fault, says=disk[error])
+        for command, path in (("prepare", "digits/.images"), ("make", "tables/.tableB1.md"), ("make", "made_from")):
+            fault = failing("write", error, path)
+            yield Situation(f"{errno.errorcode[error]} on writing {path}, {command}", command, fault, says=disk[error])
+        for call, path in (("fsync", "tables/."), ("rename", "tables/tableB1.tex"), ("mkdir", "made_from")):
+            fault = failing(call, error, path)
+            yield Situation(f"{errno.errorcode[error]} on {call}, make", "make", fault, says=disk[error])
         fault = failing("fsync", error, "seed1/.checkpoint-", 1)
         yield Situation(f"{errno.errorcode[error]} on syncing", environment=fault, says=disk[error])
         fault = failing("rename", error, "seed1/checkpoint-", 1)
@@ -177,6 +191,7 @@ def _of_calls() -> Iterator[Situation]:
         for call in ("fsync", "chmod"):
             yield Situation(f"{name} on {call}", environment=failing(call, error, "seed1/"))
             yield Situation(f"{name} on {call}, prepare", "prepare", environment=failing(call, error, "digits/"))
+            yield Situation(f"{name} on {call}, make", "make", environment=failing(call, error, "results/"))
     for error in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
         for command in ("train", "prepare"):
             fault = failing("flock", error, ".lock")
@@ -237,6 +252,12 @@ def _of_places() -> Iterator[Situation]:
     path = "data/digits/.lock"
     yield Situation("a link for the lock, prepare", "prepare", before=a_link(path), after=gone(path), says="link")
     yield Situation("a file for data", "prepare", before=a_file("data"), after=gone("data"), says="not a folder")
+    for path in ("results", "results/tables", "results/made_from"):
+        yield Situation(f"a file for {path}, make", "make", before=a_file(path), after=gone(path), says="not a folder")
+    for name in ("tables/tableB1.csv", "tables/tableB1.html", "made_from/tables/tableB1.json"):
+        path = f"results/{name}"
+        yield Situation(f"a folder for {name}, make", "make", before=a_folder(path), after=gone(path), says=name)
+        yield Situation(f"a link for {name}, make", "make", before=a_link(path))
     yield Situation("times in the future", before=_from_the_future)
     yield Situation("leftovers of killed processes", before=_leftovers)
     yield Situation("a cache that is a file", environment={"EAST_CACHE_DIR": "/dev/null"})
@@ -248,6 +269,7 @@ def _of_places() -> Iterator[Situation]:
 def _of_limits() -> Iterator[Situation]:
     yield Situation("files of 20 kB at most", limits={resource.RLIMIT_FSIZE: 20_000}, says="ulimit -f")
     yield Situation("files of 20 kB, prepare", "prepare", limits={resource.RLIMIT_FSIZE: 20_000}, says="ulimit -f")
+    yield Situation("files of 1 kB, make", "make", limits={resource.RLIMIT_FSIZE: 1000}, says="ulimit -f")
     for megabytes in (400, 1000, 3000):
         limits = {resource.RLIMIT_AS: megabytes * 2**20}
         yield Situation(f"{megabytes} MB of memory", limits=limits, says="emory")
@@ -310,6 +332,11 @@ def _of_file_systems() -> Iterator[Situation]:
     yield Situation("a disk of 60 kB", before=mount("size=60k"), after=remount("size=50m"), says="full")
     yield Situation("a disk of 200 kB", before=mount("size=200k"), after=remount("size=50m"), says="full")
     yield Situation("a disk of 8 files", before=mount("nr_inodes=8"), after=remount("nr_inodes=5000"), says="inode")
+    yield Situation("a disk of 4 kB, make", "make", before=mount("size=4k"), after=remount("size=50m"), says="full")
+    yield Situation(
+        "a disk of 4 files, make", "make", before=mount("nr_inodes=4"), after=remount("nr_inodes=99"), says="inode"
+    )
+    yield Situation("a read-only disk, make", "make", before=mount("ro"), after=remount("rw"), says="read-only")
     yield Situation("a read-only disk", before=mount("ro"), after=remount("rw"), says="read-only")
 
 
@@ -399,6 +426,11 @@ def _leftovers(place: Place) -> None:
 def _spec() -> RunSpec:
     run = load_plan(ROOT / "config" / "test.yaml")[0].spec
     return run.model_copy(update={"training": run.training.model_copy(update={"epochs": 2})})
+
+
+def _request() -> str:
+    steps = Steps(make_plan(read_config(ROOT / "config" / "test.yaml")), Path("results"), [])
+    return steps["tables/tableB1"].request.model_dump_json()
 
 
 def _digest(path: Path) -> str:
