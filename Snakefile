@@ -19,6 +19,7 @@ include: "rules/common.smk"
 
 onstart:
     hold_results()
+    share_imports()
 
 
 include: "rules/prepare.smk"

@@ -13,6 +13,7 @@ from east.config.tables import GridTable
 from east.data.catalog import FOLDERS_OF_IMAGES
 from east.data.manifest import TENSOR_FILE
 from east.errors import EastError
+from east.launch import passing
 from east.launch.cores import FIXED_THREADS, training_threads
 from east.launch.lease import visible_gpus
 from east.operations.ready import check_ready
@@ -103,14 +104,18 @@ if "imagenet" in PLAN.config.datasets and PLAN.config.datasets["imagenet"].folde
     os.environ |= {"EAST_IMAGE_FOLDER": PLAN.config.datasets["imagenet"].folder}
 
 
+ON_A_CLUSTER = (
+    workflow.resource_settings.nodes is not None or not workflow.is_main_process
+)
+ON_GPUS = not ON_A_CLUSTER and EXECUTION.gpus > 0 and bool(visible_gpus(os.environ))
+
+
 def threads_of_a_training():
     """`execution.threads`; `auto` divides the cores of this machine where trainings compute on them."""
+    cores, limits = workflow.resource_settings.cores, workflow.global_resources
     if EXECUTION.threads != "auto":
         return EXECUTION.threads
-    limits, settings = workflow.global_resources, workflow.resource_settings
-    on_a_cluster = settings.nodes is not None or not workflow.is_main_process
-    on_gpus = EXECUTION.gpus > 0 and visible_gpus(os.environ)
-    if on_a_cluster or on_gpus or settings.cores is None:
+    if ON_A_CLUSTER or ON_GPUS or cores is None:
         return FIXED_THREADS
     needed = {"gpu": EXECUTION.gpus, "mem_mb": EXECUTION.memory_mb}
     allowed = [
@@ -121,7 +126,7 @@ def threads_of_a_training():
     return training_threads(
         EXECUTION.threads,
         runs=len(PLAN.runs),
-        cores=settings.cores,
+        cores=cores,
         at_most=min(allowed, default=None),
         engine=EXECUTION.engine,
     )
@@ -142,6 +147,15 @@ def hold_results():
         raise WorkflowError(
             f"Another snakemake works in {RESULTS}. Wait until it has ended, or end it: what is done stays."
         )
+
+
+def share_imports():
+    """Let the jobs on this machine be forks of one process, which imports what they need once.
+
+    Only where a fork is known to compute as a process of its own does: not with a GPU, nor on a Mac.
+    """
+    if not (ON_A_CLUSTER or ON_GPUS) and sys.platform == "linux":
+        HELD.append(passing.start(Path(LOGS) / "server.log"))
 
 
 def made_again(name):

@@ -8,8 +8,6 @@ rule train:
         f"{RUNS}/{{table}}/{{row}}/seed{{seed}}/summary.json",
     log:
         f"{LOGS}/train/{{table}}/{{row}}/seed{{seed}}.log",
-    benchmark:
-        f"{BENCHMARKS}/train/{{table}}/{{row}}/seed{{seed}}.tsv"
     wildcard_constraints:
         table=r"table\w+",
         row=r"[^/]+",
