@@ -106,8 +106,10 @@ class Workplace:
     def shown(self) -> dict[str, str]:
         """What tables, figures and report show, by file; without times and sizes, which differ between trainings."""
         found = {}
-        for path in sorted([*self.results.glob("tables/*"), *self.results.glob("report/*")]):
-            if not path.name.startswith(("table6", ".")):
+        for path in sorted(
+            path for kind in ("tables/*", "figures/*.svg", "report/*") for path in self.results.glob(kind)
+        ):
+            if not path.name.startswith(("table6", "cost", ".")):
                 found[path.relative_to(self.results).as_posix()] = self._without_times(path)
         return found
 
@@ -117,4 +119,5 @@ class Workplace:
         text = path.read_text(encoding="utf-8")
         # Report and appendix name times, memory and commits, and have Table 6 and the figure of costs in them.
         is_mixed = path.suffix == ".html" or path.name == "appendix.tex"
+        text = re.sub(r"data:image[^\"]*", "", text) if is_mixed else text
         return " ".join(re.findall(r"\d+\.\d\d(?: ± \d+\.\d\d| %)", text)) if is_mixed else text
