@@ -118,5 +118,5 @@ def row_churn(sources: Sources, run_ids: Sequence[str]) -> "pd.DataFrame | None"
 
 
 def _share(part: "pd.Series[float]", whole: "pd.Series[float]") -> "pd.Series[float]":
-    """NaN where there is nothing to take a share of."""
-    return (part / whole.where(whole > 0)).clip(upper=1.0)
+    """NaN where there is nothing to take a share of, so that the part is 0 as well."""
+    return (part / whole).clip(upper=1.0)

@@ -103,8 +103,6 @@ def estimate(
         print_table(list(rows[0]), rows, left=1)
         for paragraph in _explanation(found, at_once, conditions, measured_on, disturbed=lease.is_shared):
             say("", *textwrap.wrap(paragraph, WIDTH))
-        if "imagenet" in plan.datasets() and found.total.left:
-            say("", "Reading ImageNet's files takes time that is not counted.")
     for warning in found.warnings:
         logging.getLogger(__name__).warning(warning.removeprefix("warning: "))
 
@@ -114,6 +112,8 @@ def _explanation(
 ) -> Iterator[str]:
     """What the numbers mean and how far they can be trusted, in paragraphs."""
     from rich.filesize import decimal
+
+    from east.data.catalog import FOLDERS_OF_IMAGES
 
     if not found.total.left:
         yield "Everything is done."
@@ -135,6 +135,8 @@ def _explanation(
             "No GPU was free: others used this one while steps were timed there, so all times are too long. Repeat it "
             "when nothing else runs."
         )
+    if any(kind.dataset.name in FOLDERS_OF_IMAGES for kind in found.kinds):
+        yield "Reading ImageNet's files takes time that is not counted."
     extrapolated = sum(timed.batch < kind.training.batch_size for kind, (_, timed) in found.kinds.items())
     if extrapolated:
         yield (

@@ -55,6 +55,8 @@ def test_many_updates_are_sampled_unless_all_are_asked_for(tmp_path, folder):
     few, every = show(tmp_path).stdout, show(tmp_path, "--all").stdout
     assert (few.count("exchange"), every.count("exchange")) == (12, 99)
     assert "12 of 99 mask updates; --all lists them." in few
+    sampled = [line.split()[0] for line in few.splitlines() if " exchange " in line]
+    assert (sampled[0], sampled[-1]) == ("1", "99")
 
 
 def test_text_from_files_is_neither_markup_nor_control(tmp_path, folder):

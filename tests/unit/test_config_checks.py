@@ -276,6 +276,18 @@ def test_a_file_in_place_of_a_folder_is_refused(overlay, tmp_path):
         check_ready(plan, tmp_path)
 
 
+def test_data_may_lie_where_nothing_can_be_written_if_they_are_whole(overlay, tmp_path, monkeypatch):
+    plan = make_plan(read_config(overlay("execution: {data_dir: shared}")))
+    monkeypatch.setattr(os, "access", lambda path, mode: mode == os.R_OK or Path(path).name != "shared")
+    for name in plan.datasets():
+        (tmp_path / "shared" / name).mkdir(parents=True)
+    for name in plan.datasets():
+        with pytest.raises(EastError, match="shared"):
+            check_ready(plan, tmp_path)
+        (tmp_path / "shared" / name / "manifest.json").write_text("{}")
+    check_ready(plan, tmp_path)
+
+
 class KnowingAsker(Asker):
     """Knows what the probes would find, as they take seconds."""
 

@@ -216,6 +216,7 @@ def test_another_gpu_numerics_or_way_to_execute_has_a_model_of_its_own():
         for compiled in (False, True)
     ]
     assert len({tuple(machine.items()) for machine in machines}) == len(machines)
+    assert machines[1]["dense engine"] == "compiled"
 
 
 def test_a_model_is_fitted_once_and_kept_for_each_machine(tmp_path):

@@ -5,11 +5,13 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import save
 
+from east.cli.estimate import _explanation
 from east.config import load_plan, make_plan, read_config
 from east.cost import timing
 from east.cost.measure import random_images
@@ -26,7 +28,7 @@ from east.data.catalog import steps_per_epoch
 from east.models import build_model
 from east.operations import disk
 from east.operations.disk import disk_need
-from east.operations.estimate import costs, find_parallelism, runs_left, wall_seconds
+from east.operations.estimate import Cost, Estimate, costs, find_parallelism, runs_left, wall_seconds
 from east.operations.kinds import KindSeconds, kind_of, remaining_phases, situations
 from east.sparse.schedule import Schedule
 from east.sparse.timetable import Phase, Timetable
@@ -314,6 +316,17 @@ def test_a_finished_plan_costs_nothing(plan, tmp_path):
     assert done.returncode == 0
     assert done.stdout.splitlines()[-1] == "Everything is done."
     assert done.stdout.splitlines()[-3].split() == ["total", "6", "6", "0", "0", "0", "s", "0", "bytes"]
+
+
+@pytest.mark.parametrize("dataset", ["digits", "imagenet"])
+def test_what_is_not_counted_is_said(dataset):
+    spec = load_plan(TEST_CONFIG)[0].spec
+    kind = spec.model_copy(update={"dataset": spec.dataset.model_copy(update={"name": dataset})})
+    found = Estimate({}, Cost(1, 1, 0.0, 0.0, 0), kinds={kind: (1, SimpleNamespace(batch=kind.training.batch_size))})
+    at_once, conditions = SimpleNamespace(runs=1, sharing=1), SimpleNamespace(threads=1, engine="auto")
+    said = " ".join(_explanation(found, at_once, conditions, "a processor", disturbed=False))
+    assert ("ImageNet" in said) == (dataset == "imagenet")
+    assert "extrapolated" not in said
 
 
 @pytest.mark.slow

@@ -1,8 +1,12 @@
+import hashlib
 import io
+import json
 import re
+import tempfile
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
@@ -24,6 +28,7 @@ from east.render.palette import GRID, INK, MUTED
 from east.render.schedules import DrawnSchedule
 from east.render.templating import REPORT_FOLDER
 from east.training.records import UpdateRecord
+from tests.conftest import ROOT
 from tests.unit.fake_runs import DIVERGED, PUBLISHED, grid, methods, seal, sources, write_curve, write_rows
 from tests.unit.fake_tables import MISSING, around, paper, summarised
 
@@ -123,6 +128,24 @@ def test_figures_are_the_same_each_time(tmp_path, drawings):
         assert "<dc:date>" not in drawings[name].svg.decode()
         assert drawings[name].svg == again.svg
         assert drawings[name].png == again.png
+
+
+GOLDEN = Path(__file__).with_name("figures.json")
+"""Figure -> the beginning of its SHA-256, written by `python -m tests.unit.test_render_figures`. Look at them first."""
+
+
+@pytest.mark.skipif(
+    f"matplotlib=={mpl.__version__} " not in (ROOT / "requirements/lock.txt").read_text(),
+    reason="another version of Matplotlib draws in another way",
+)
+def test_nothing_of_a_figure_changes_unseen(drawings):
+    """Colours, markers, widths, positions: what no other test would name."""
+    assert digests(drawings) == json.loads(GOLDEN.read_text())
+
+
+def digests(drawings):
+    shown = {name: drawing.svg + drawing.alt.encode() for name, drawing in drawings.items()}
+    return {name: hashlib.sha256(content).hexdigest()[:16] for name, content in shown.items()}
 
 
 def test_every_figure_says_in_words_what_it_shows(drawings):
@@ -268,3 +291,8 @@ def test_rows_of_one_table_only_stand_beside_their_neighbours(tmp_path):
 def test_an_empty_figure_is_no_larger_than_asked_for():
     with new_figure(3.25, 2) as figure:
         assert tuple(figure.get_size_inches()) == (3.25, 2)
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as folder:
+        GOLDEN.write_text(json.dumps(digests(everything(Path(folder))), indent=1) + "\n")

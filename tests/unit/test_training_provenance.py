@@ -9,7 +9,7 @@ import pytest
 
 import east
 from east.checkout import Checkout, commit, look_up
-from east.training.provenance import code_digest
+from east.training.provenance import code_digest, numeric_sources
 
 PACKAGE = Path(east.__file__).parent
 IDENTITY = {"GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@b", "GIT_COMMITTER_NAME": "a", "GIT_COMMITTER_EMAIL": "a@b"}
@@ -238,6 +238,17 @@ def test_the_digest_of_the_code_changes_with_what_decides_numbers_and_with_nothi
     with (package / name).open("a") as source:
         source.write("\nint added;\n" if name.endswith("cpp") else "\nadded = 1\n")
     assert (code_digest(package) != digest) == (name in DECIDES)
+
+
+def test_modules_that_are_imported_by_their_whole_name_count(tmp_path):
+    package = tmp_path / "east"
+    for name, text in {"training/loop": "import east.a, east.b.c as c", "a": "", "b/c": "", "d": ""}.items():
+        path = package / f"{name}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    names = {file.relative_to(package).as_posix() for file in numeric_sources(package)}
+    assert {"a.py", "b/c.py"} <= names
+    assert "d.py" not in names
 
 
 def test_a_source_that_changes_while_the_command_imports_others_is_refused(package, tmp_path, tiny_spec, data_dir):
