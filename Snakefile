@@ -19,6 +19,7 @@ include: "rules/common.smk"
 
 onstart:
     hold_results()
+    mend_times()
     share_imports()
 
 

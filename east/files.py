@@ -8,6 +8,7 @@ import os
 import re
 import stat
 import tempfile
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import IO, Any, Protocol
 
+from east.errors import EastError
 from east.locks import claimed, take
 
 _TEMPORARY = re.compile(r"\.(.+)\.[a-z0-9_]{8}")
@@ -201,6 +203,26 @@ def parse_json(content: bytes | str) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ValueError("it has no keys")
     return found
+
+
+def end_the_future(folders: Iterable[Path]) -> None:
+    """Give files whose times lie in the future the time that it is now: a clock was wrong, or has been put back.
+
+    Raises:
+        EastError: that of somebody else's file cannot be set.
+    """
+    now = time.time()
+    for folder in folders:
+        for path in folder.rglob("*"):
+            if path.is_symlink() or path.stat().st_mtime <= now:
+                continue
+            try:
+                os.utime(path, (now, now))
+            except OSError as error:
+                raise EastError(
+                    f"{path} has a time in the future, and Snakemake refuses what is made from it. Set the clock, or "
+                    f"the time of the file, which cannot be done from here ({error.strerror})."
+                ) from error
 
 
 def temporaries(folder: Path, names: Iterable[str]) -> list[Path]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from east import locks
+from east import files, locks
 from east.config import make_plan, validate
 from east.config.plan import METHODS_TABLE
 from east.config.tables import GridTable
@@ -147,6 +147,15 @@ def hold_results():
         raise WorkflowError(
             f"Another snakemake works in {RESULTS}. Wait until it has ended, or end it: what is done stays."
         )
+
+
+def mend_times():
+    """Snakemake refuses what is made from files of the future, as there are where a clock was put back."""
+    data_sets = (Path(EXECUTION.data_dir) / name for name in PLAN.datasets())
+    try:
+        files.end_the_future([Path(RESULTS), REPORT_FILES, *data_sets])
+    except EastError as error:
+        raise WorkflowError(visible(str(error))) from None
 
 
 def share_imports():

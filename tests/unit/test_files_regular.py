@@ -2,11 +2,13 @@
 
 import os
 import socket
+import time
 from pathlib import Path
 
 import pytest
 
-from east.files import parse_json, read_regular
+from east.errors import EastError
+from east.files import end_the_future, parse_json, read_regular
 
 
 def test_an_ordinary_file_is_read(tmp_path: Path) -> None:
@@ -57,3 +59,23 @@ def test_a_link_is_followed_only_where_that_is_asked_for(tmp_path: Path) -> None
 def test_json_without_keys_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"\S"):
         parse_json(text)
+
+
+def test_times_of_the_future_become_now_and_no_others(tmp_path: Path) -> None:
+    for name, when in {"a/future": 4e9, "a/past": 1e9, "outside": 4e9}.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("x")
+        os.utime(tmp_path / name, (when, when))
+    (tmp_path / "a/link").symlink_to(tmp_path / "outside")
+    before = time.time()
+    end_the_future([tmp_path / "a", tmp_path / "absent"])
+    assert before - 1 <= (tmp_path / "a/future").stat().st_mtime <= time.time()
+    assert [(tmp_path / name).stat().st_mtime for name in ("a/past", "outside")] == [1e9, 4e9]
+
+
+def test_a_time_of_the_future_that_cannot_be_set_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("x")
+    os.utime(tmp_path / "file", (4e9, 4e9))
+    monkeypatch.setattr(os, "utime", lambda *_: (_ for _ in ()).throw(PermissionError(1, "not permitted")))
+    with pytest.raises(EastError, match=r"file has a time in the future.*not permitted"):
+        end_the_future([tmp_path])
