@@ -6,12 +6,14 @@ import random
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from benchmarks.faults.outcome import Outcome
 from benchmarks.faults.workplace import TINY, Workplace
+from benchmarks.machine import cores
 
 LEARNING_RATES = (0.1, 0.05)
 LENGTH = 3
@@ -85,20 +87,22 @@ def cases(count: int, seed: int) -> Iterator[Outcome]:
     orders = list(itertools.product(EVENTS, repeat=LENGTH))
     draw.shuffle(orders)
     with tempfile.TemporaryDirectory(prefix="east-faults-") as folder:
-        scratch = Path(folder)
         finished = [
-            Workplace.finished(scratch / f"recipe{number}", **recipe(number)) for number in range(len(LEARNING_RATES))
+            Workplace.finished(Path(folder) / f"recipe{number}", **recipe(number))
+            for number in range(len(LEARNING_RATES))
         ]
         expected = [place.shown() for place in finished]
-        for order in orders[:count]:
-            home = scratch / "case"
-            subprocess.run(["cp", "-a", str(finished[0].folder), str(home)], check=True)
-            course = _Course(Workplace(home), scratch, random.Random(draw.random()))
-            for event in order:
-                event(course)
-            done = course.place.snakemake()
-            failure = done.stderr[-300:] if done.returncode else course.place.difference(expected[course.recipe])
-            yield Outcome(", ".join(event.__name__ for event in order), failure)
-            for path in scratch.iterdir():
-                if not path.name.startswith("recipe"):
-                    shutil.rmtree(path)
+
+        def outcome(order: Sequence[Callable[[_Course], None]], drawn: float) -> Outcome:
+            with tempfile.TemporaryDirectory(dir=folder) as scratch:
+                home = Path(scratch) / "case"
+                subprocess.run(["cp", "-a", str(finished[0].folder), str(home)], check=True)
+                course = _Course(Workplace(home), Path(scratch), random.Random(drawn))
+                for event in order:
+                    event(course)
+                done = course.place.snakemake()
+                failure = done.stderr[-300:] if done.returncode else course.place.difference(expected[course.recipe])
+                return Outcome(", ".join(event.__name__ for event in order), failure)
+
+        with ThreadPoolExecutor(cores()) as pool:
+            yield from pool.map(outcome, orders[:count], [draw.random() for _ in orders[:count]])
