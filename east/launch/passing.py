@@ -232,6 +232,8 @@ def serve(listener: socket.socket, prepare: Callable[[str], bool]) -> list[str] 
                     if fork == 0:
                         signal.set_wakeup_fd(-1)
                         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                        # By the fork itself: a job that has not heard of it runs the command, which must not run twice.
+                        _answer(job, "began", os.getpid())
                         for one in (listener, job, *jobs.values()):
                             one.close()
                         os.close(ended)
@@ -240,7 +242,6 @@ def serve(listener: socket.socket, prepare: Callable[[str], bool]) -> list[str] 
                     request.close()
                     jobs[fork] = job
                     calls.register(job, selectors.EVENT_READ, fork)
-                    _answer(job, "began", fork)
                 elif key.fileobj == sys.stdin.fileno():
                     is_open = False
                     calls.unregister(sys.stdin.fileno())

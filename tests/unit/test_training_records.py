@@ -123,7 +123,7 @@ def test_a_summary_keeps_what_it_knows_and_what_it_does_not(tmp_path):
     ("content", "complaint"),
     [
         ("{", "summary of a run"),
-        ("[]", "digest"),
+        ("[]", "no keys"),
         ("[" * 100_000, "damaged"),
         ('{"sha256": "", "seconds": NaN}', "damaged"),
         ({"status": "crashed"}, "status"),
