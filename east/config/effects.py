@@ -16,10 +16,10 @@ def without_effect(config: Config) -> Iterator[Mistake]:
             "fraction would rise. Give it at most that value."
         )
         yield Mistake(("readings", "drop_fraction_end"), sentence)
-    if readings.numerics == "bf16" and config.execution.device == "cpu":
+    if readings.numerics == "bf16" and config.execution.device == "cpu" and config.execution.engine == "dense":
         sentence = (
-            "bf16 exists on GPUs alone, and execution.device is cpu. Set it to tf32 or fp32, or execution.device to "
-            "auto or cuda."
+            "on a CPU bf16 is what the sparse engine keeps activations in, and execution.engine is dense. Set it to "
+            "tf32 or fp32, or execution.engine to auto."
         )
         yield Mistake(("readings", "numerics"), sentence)
     for dataset, described in config.datasets.items():

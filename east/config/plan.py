@@ -3,7 +3,7 @@
 import hashlib
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import cached_property
@@ -107,12 +107,10 @@ def make_plan(config: Config) -> Plan:
     tables.append(_methods(made))
     if not made.runs:
         config.sources.refuse([Mistake(("tables",), "no table and no method asks for a run, so there is no plan.")])
-    costs = (
-        mistake
-        for spec in method_specs(config, *_of_cost(config)).values()
-        for mistake in _impossible_cost(config, spec)
-    )
-    config.sources.refuse([*(mistake for row in made.rows for mistake in _mistakes(config, row)), *costs])
+    measured = method_specs(config, *_of_cost(config)).values()
+    costs = (mistake for spec in measured for mistake in _impossible_cost(config, spec))
+    of_rows = (mistake for row in made.rows for mistake in _mistakes(config, row))
+    config.sources.refuse([*of_rows, *costs, *_of_numerics(config, (*(row.spec for row in made.rows), *measured))])
     notes = (*notes_of_execution(config), *(note for row in made.rows for note in notes_of(row)))
     return Plan(config, tuple(made.runs.values()), tuple(tables), tuple(dict.fromkeys(notes)))
 
@@ -140,6 +138,15 @@ def _mistakes(config: Config, row: PlannedRow) -> Iterator[Mistake]:
             "out, or set accuracy: final."
         )
         yield Mistake(("readings", "accuracy"), sentence)
+
+
+def _of_numerics(config: Config, specs: Iterable[RunSpec]) -> Iterator[Mistake]:
+    if config.execution.device == "cpu" and any(spec.training.numerics == "bf16" and spec.model.dct for spec in specs):
+        sentence = (
+            "on a CPU bf16 is what the sparse engine keeps activations in, and it does not execute DCT layers. Leave "
+            "out the rows and methods that have them, or set it to tf32 or fp32."
+        )
+        yield Mistake(("readings", "numerics"), sentence)
 
 
 def _impossible_cost(config: Config, spec: RunSpec) -> Iterator[Mistake]:

@@ -249,9 +249,9 @@ class Readings(Frozen):
         terms.Numerics,
         Ambiguity(
             number=16,
-            matter="Numerics on CUDA",
+            matter="Numerics",
             as_coded="PyTorch's defaults: TF32 convolutions",
-            reason="What PyTorch did on the paper's GPUs by default. The CPU computes in fp32.",
+            reason="What PyTorch did on the paper's GPUs by default. A CPU computes in float32.",
             overlays=("alternatives",),
         ),
     ] = "tf32"

@@ -306,12 +306,12 @@ ClipEstimator = Annotated[
 ]
 Numerics = Annotated[
     Literal["tf32", "fp32", "bf16"],
-    Field(description="arithmetic on CUDA; a CPU computes in fp32"),
+    Field(description="arithmetic on CUDA; a CPU computes in float32"),
     Choices(
         {
             "tf32": "TF32 matrix units",
             "fp32": "32-bit floats throughout",
-            "bf16": "bfloat16 activations and products (refused on a CPU)",
+            "bf16": "bfloat16 activations and, on CUDA, products; on a CPU activations of the sparse engine alone",
         }
     ),
 ]

@@ -26,6 +26,8 @@ LOG = logging.getLogger(__name__)
 ENGINES = ("auto", "dense", "sparse")
 """The names in the config. `auto` is the one that is right for the run."""
 
+ONLY_SPARSE = "On a CPU, numerics: bf16 is what the sparse engine keeps activations in, which does not train this run."
+
 
 def make_engine(
     name: str,
@@ -48,7 +50,7 @@ def make_engine(
         name: one of `ENGINES`.
         model: the network.
         active: the active weights of its masked layers, by name.
-        numerics: `tf32`, `fp32` or `bf16`; only CUDA distinguishes them.
+        numerics: `tf32`, `fp32` or `bf16`; on a CPU the first two are one, and `bf16` is the sparse engine's alone.
         device: where the network is.
         workload: an average step of the training; only a GPU's `auto` looks at it.
         costs: gives the GPU's cost model; that of this machine if None.
@@ -63,7 +65,7 @@ def make_engine(
     known = isinstance(model, ResNet) and not executes_everything(model, active)
     try:
         if device.type == "cpu" and (name == "sparse" or (name == "auto" and known and not has_dct(model))):
-            return CpuEngine(model, active, device=device, choose=cheapest)
+            return CpuEngine(model, active, device=device, choose=cheapest, numerics=numerics)
         if device.type == "cuda" and (name == "sparse" or (name == "auto" and known)):
             among: tuple[Execution, ...] = ("fused",) if name == "sparse" else ("fused", "dense")
             measured = partial(machine_costs, device, numerics, compiled=compiled)
@@ -79,8 +81,12 @@ def make_engine(
         if name == "sparse":
             raise EastError(f"the sparse engine runs on a CPU or on CUDA, not on {device.type}; use engine: dense.")
     except KernelsUnavailable as unavailable:
+        if device.type == "cpu" and numerics == "bf16":
+            raise EastError(f"{ONLY_SPARSE} {unavailable}") from unavailable
         lost = "; its numbers will not be the same on other processors" if device.type == "cpu" else ""
         LOG.warning("engine %s falls back to dense%s: %s", name, lost, unavailable)
+    if device.type == "cpu" and numerics == "bf16":
+        raise EastError(f"{ONLY_SPARSE} Set readings.numerics to tf32 or fp32, or leave out DCT and `engine: dense`.")
     return dense()
 
 

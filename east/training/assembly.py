@@ -9,7 +9,6 @@ import torch
 from east.config.run import RunSpec
 from east.data.open import Splits
 from east.engine import Engine, make_engine
-from east.errors import EastError
 from east.models import ResNet, build_model
 from east.models.dyrelu import dyrelu_units, retire_dyrelu
 from east.models.initialise import initialise
@@ -55,15 +54,11 @@ def assemble(
     Raises:
         EastError: the engine does not run on the device, or the numerics do not exist there.
     """
-    if spec.training.numerics == "bf16" and device.type == "cpu":
-        raise EastError(
-            "numerics: bf16 exists on GPUs alone; on this CPU the run would train in float32 under another name. "
-            "Set readings.numerics to tf32 or fp32, or train on a GPU."
-        )
+    on_cpu = device.type == "cpu"
     # On a GPU the vectors of active weights keep their memory when masks change: CUDA graphs know it by address.
-    active = active_weights(masks.layers, masks.peak_counts() if device.type == "cuda" else None)
+    active = active_weights(masks.layers, None if on_cpu else masks.peak_counts())
     chosen = make_engine(
-        engine_of_run(spec) if engine == "auto" and device.type == "cpu" else engine,
+        engine_of_run(spec) if engine == "auto" and on_cpu else engine,
         model,
         active,
         numerics=spec.training.numerics,

@@ -90,7 +90,8 @@ def expected_workload(training: TrainingSpec) -> Workload:
 def engine_of_run(spec: RunSpec) -> Literal["sparse", "dense"]:
     """The engine that `auto` stands for on a CPU, from the first step to the last: by counted work.
 
-    Networks with DCT layers have a dense part everywhere, so that no zero could be left out.
+    Networks with DCT layers have a dense part everywhere, so that no zero could be left out. With `numerics: bf16` all
+    others are the sparse engine's, as no other has them on a CPU.
     """
     # Nothing that differs between seeds counts.
     return _engine_of(spec.model_copy(update={"seed": 0}).canonical_json())
@@ -99,8 +100,8 @@ def engine_of_run(spec: RunSpec) -> Literal["sparse", "dense"]:
 @lru_cache(maxsize=1024)
 def _engine_of(canonical: str) -> Literal["sparse", "dense"]:
     spec = RunSpec.model_validate_json(canonical)
-    if spec.model.dct:
-        return "dense"
+    if spec.model.dct or spec.training.numerics == "bf16":
+        return "dense" if spec.model.dct else "sparse"
     model, network = _described_network(spec.model, spec.dataset.name)
     masks = mask_updater(model, spec, steps_per_epoch(spec))
     steps = masks.schedule.total_steps

@@ -33,10 +33,14 @@ inline std::map<std::string, Kernel>& kernel_table() {
 
 // A training computes in float32, but for a few sums: only where they are is the other type worth the time to compile it.
 #undef EAST_KERNEL
+#undef EAST_KERNEL_OF_VALUES
 #ifdef TABLE_OF_BOTH_TYPES
-#define EAST_KERNEL(name, Arguments, function)                   \
+#define EAST_KERNEL_OF_VALUES(name, Arguments, function)         \
     TABLE_ENTRY(name, f32, east::Arguments<float>, function)     \
     TABLE_ENTRY(name, f64, east::Arguments<double>, function)
 #else
-#define EAST_KERNEL(name, Arguments, function) TABLE_ENTRY(name, f32, east::Arguments<float>, function)
+#define EAST_KERNEL_OF_VALUES(name, Arguments, function) TABLE_ENTRY(name, f32, east::Arguments<float>, function)
 #endif
+#define EAST_KERNEL(name, Arguments, function)                   \
+    EAST_KERNEL_OF_VALUES(name, Arguments, function)             \
+    TABLE_ENTRY(name, bf16, east::Arguments<east::Bfloat16>, function)

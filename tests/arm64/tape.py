@@ -134,8 +134,7 @@ class Recorder:
         run = kernels.KernelSet.__call__
 
         def call(kernel_set: kernels.KernelSet, name: str, arguments: Structure) -> None:
-            suffix = {torch.float32: "f32", torch.float64: "f64"}[kernel_set.dtype]
-            self._call(f"{name}_{suffix}", arguments, lambda: run(kernel_set, name, arguments))
+            self._call(kernel_set.function(name), arguments, lambda: run(kernel_set, name, arguments))
 
         before = torch.are_deterministic_algorithms_enabled()
         torch.use_deterministic_algorithms(True)
@@ -191,7 +190,7 @@ class Recorder:
     def _call(self, name: str, arguments: Structure, run: Callable[[], None]) -> None:
         """Record a call and make it."""
         pointers = {path: (offset, self._place(pointer)) for path, offset, pointer in _pointers(arguments)}
-        lists = self._lists(arguments, 4 if name.endswith("f32") else 8)
+        lists = self._lists(arguments, 8 if name.endswith("f64") else 4)
         names = {place: path for path, (_, place) in pointers.items()}
         names |= {place: f"{path}[{i}]" for path, (_, targets) in lists.items() for i, place in enumerate(targets)}
         of_pointers = {list_region for (list_region, _), _ in lists.values()}

@@ -73,6 +73,20 @@ TRAININGS = (
         size=(33, 35),
         batch=5,
     ),
+    Training(
+        "ResNet-50 for large images with DyReLU in bfloat16, sketched clip",
+        {
+            "model": {"name": "resnet50_imagenet", "width": 4, "activation": "dyrelu"},
+            "sparsity": {"density": 0.1, "update_period": 1},
+            "training": {
+                "gradient_clip": {"norm": 0.1, "scope": "dense", "estimator": "sketch"},
+                "numerics": "bf16",
+            },
+        },
+        betas=(1.0, 0.5),
+        size=(33, 35),
+        batch=5,
+    ),
 )
 
 

@@ -17,7 +17,7 @@ from tests.reference.normalization import (
     moments,
     updated_statistics,
 )
-from tests.reference.rounding import fma_double
+from tests.reference.rounding import bfloat16, fma_double
 from tests.reference.sums import Doubles, Floats, by_image, dot, into_groups, plane_means
 from tests.reference.weights import dense_gradient, nonzero_gradients, projections
 
@@ -63,6 +63,7 @@ class Network:
         masks: layer -> which of its weights are on.
         statistics: name -> running mean or variance.
         betas: DyReLU -> β.
+        in_bfloat16: whether activations and the gradients at them are kept so.
     """
 
     stem: Unit
@@ -73,6 +74,11 @@ class Network:
     masks: dict[str, NDArray[np.bool_]]
     statistics: dict[str, Floats]
     betas: dict[str, float]
+    in_bfloat16: bool = False
+
+    def kept(self, numbers: Floats) -> Floats:
+        """Activations, or gradients at them, as they are read again."""
+        return bfloat16(numbers) if self.in_bfloat16 else numbers
 
     def weight(self, layer: str) -> Floats:
         """The weight of a layer as (out, in, kernel, kernel)."""
@@ -202,7 +208,7 @@ def _forward(network: Network, images: Floats, *, training: bool) -> Forward:
     def run(unit: Unit, x: Floats, residual: Floats | None = None) -> Record:
         return _forward_unit(network, unit, x, residual, count, training)
 
-    stem = run(network.stem, into_groups(images))
+    stem = run(network.stem, network.kept(into_groups(images)))
     x = max_pool(stem.y) if network.has_max_pool else stem.y
     blocks = []
     for block in network.blocks:
@@ -227,7 +233,7 @@ def _forward_unit(
     if unit.scale:
         weight = weight * network.parameters[unit.scale]
     geometry = Geometry(weight.shape[-1], unit.stride, unit.padding, *x.shape[2:4])
-    z = convolution(x, weight, mask, geometry)
+    z = network.kept(convolution(x, weight, mask, geometry))
     if training:
         found = moments(z, mask.any(axis=(1, 2, 3)), count)
     else:
@@ -235,11 +241,11 @@ def _forward_unit(
         found = Moments(*(each.astype(np.float64) for each in running))
     parameters = (network.parameters[f"{unit.norm}.{name}"] for name in ("weight", "bias"))
     norm = batch_norm(*parameters, found.mean, found.variance)
-    y = norm(z) if residual is None else norm(z) + residual
+    y = network.kept(norm(z) if residual is None else norm(z) + residual)
     dynamic = None
     if unit.dyrelu:
         dynamic = dyrelu(y, *_linears(network, unit.dyrelu), network.betas[unit.dyrelu], count)
-        y = dynamic.y
+        y = network.kept(dynamic.y)
     elif unit.is_activated:
         y = np.where(y <= 0, np.float32(0), y)
     return Record(unit, geometry, weight, mask, x, z, y, norm, found, dynamic)
@@ -264,11 +270,11 @@ class _Backward:
         at_features = add_gradient_at_input(np.zeros_like(passed.features), at_logits, weight, mask, geometry)
 
         last = passed.blocks[-1].units[-1].y
-        g = np.broadcast_to(at_features / np.float32(last.shape[2] * last.shape[3]), last.shape)
+        g = self._network.kept(np.broadcast_to(at_features / np.float32(last.shape[2] * last.shape[3]), last.shape))
         for block in reversed(passed.blocks):
             g = self._block(block, g)
         if self._network.has_max_pool:
-            g = max_pool_backward(g, passed.stem.y)
+            g = self._network.kept(max_pool_backward(g, passed.stem.y))
         self._unit(passed.stem, g)
         self._step.squared_norms = self._squared_norms()
 
@@ -290,7 +296,7 @@ class _Backward:
         return self._through(first, dz, into)
 
     def _through(self, record: Record, dz: Floats, g: Floats) -> Floats:
-        return add_gradient_at_input(g, dz, record.weight, record.mask, record.geometry)
+        return self._network.kept(add_gradient_at_input(g, dz, record.weight, record.mask, record.geometry))
 
     def _unit(self, record: Record, g: Floats, is_read: NDArray[np.bool_] | bool = True) -> tuple[Floats, Floats]:
         """Gradients at the convolution's output and at the residual, from that at the unit's output.
@@ -302,13 +308,13 @@ class _Backward:
         """
         unit = record.unit
         if unit.dyrelu and record.dynamic:
-            g = self._dyrelu(unit.dyrelu, record.dynamic, g)
+            g = self._network.kept(self._dyrelu(unit.dyrelu, record.dynamic, g))
         elif unit.is_activated:
             g = np.where(record.y <= 0, np.float32(0), g)
         is_reached = np.broadcast_to(is_read, len(record.mask))
         slope = batch_norm_backward(g, record.z, record.norm, record.has_nonzeros, is_reached, self._count)
         self._step.gradients |= {f"{unit.norm}.weight": slope.weight, f"{unit.norm}.bias": slope.bias}
-        dz = np.where(is_reached[:, None, None, None, None], slope.dz(), np.float32(0))
+        dz = np.where(is_reached[:, None, None, None, None], self._network.kept(slope.dz()), np.float32(0))
         found = nonzero_gradients(record.x, dz, record.mask, record.geometry, self._count, slope)
         found[~is_reached[np.nonzero(record.mask)[0]]] = 0
         self._add_nonzeros(unit.layer, found, unit.scale)

@@ -1,4 +1,4 @@
-"""Fused multiply-adds of float and double, exact on any processor."""
+"""Fused multiply-adds of float and double, exact on any processor, and bfloat16."""
 
 from fractions import Fraction
 
@@ -15,6 +15,13 @@ def fma(a: ArrayLike, b: ArrayLike, c: ArrayLike) -> NDArray[np.float32]:
     with np.errstate(invalid="ignore", over="ignore"):
         product = np.asarray(a, np.float64) * np.asarray(b, np.float64)
         return _sum_to_odd(product, np.asarray(c, np.float64)).astype(np.float32)
+
+
+def bfloat16(a: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The upper half of each float, rounded to nearest, ties to even; a NaN stays one."""
+    bits = np.ascontiguousarray(a, np.float32).view(np.uint32).astype(np.uint64)
+    bits = (bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000
+    return np.where(np.isnan(a), np.float32(np.nan), bits.astype(np.uint32).view(np.float32))
 
 
 def fma_double(a: ArrayLike, b: ArrayLike, c: ArrayLike) -> NDArray[np.float64]:

@@ -9,7 +9,7 @@ from east.sparse.layers import masked_layers
 from tests.reference.network import Block, Network, Unit
 
 
-def as_reference(model: ResNet) -> Network:
+def as_reference(model: ResNet, numerics: str = "fp32") -> Network:
     """The network with a copy of its numbers."""
     names = {module: name for name, module in model.named_modules()}
     blocks = []
@@ -37,6 +37,7 @@ def as_reference(model: ResNet) -> Network:
         {name: layer.mask.numpy().copy() for name, layer in masked_layers(model).items()},
         {name: buffer.numpy().copy() for name, buffer in model.named_buffers() if "running" in name},
         {names[unit]: float(unit.beta) for unit in names if isinstance(unit, DyReLU) and not unit.retired},
+        numerics == "bf16",
     )
 
 

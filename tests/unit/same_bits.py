@@ -48,6 +48,11 @@ def specs() -> dict[str, RunSpec]:
             "phasing": {"start": 1.0, "end": 3.0},
             "training": {"optimizer": {"name": "adam"}, "lr": 0.01},
         },
+        "bf16": {
+            "model": {"activation": "dyrelu"},
+            "phasing": {"start": 1.0, "end": 3.0},
+            "training": {"numerics": "bf16"},
+        },
     }
     clips = {
         "exact": {"estimator": "exact", "probes": 1},

@@ -57,6 +57,7 @@ def of_row(text):
         ("methods: {rows: {EAST w/ WS: {sharing_ratio: 7}}}", "EAST w/ WS.sharing_ratio"),
         ("methods: {rows: {RigL: {measured_at_beta: 0}}}", "methods.rows.RigL.measured_at_beta"),
         ("readings: {drop_fraction_end: 0.51}", "readings.drop_fraction_end"),
+        ("{readings: {numerics: bf16}, execution: {device: cpu, engine: dense}}", "readings.numerics"),
         ("{readings: {numerics: bf16}, execution: {device: cpu}}", "readings.numerics"),
         ("{readings: {accuracy: best_validation}, datasets: {cifar10: {validation: 0}}}", "readings.accuracy"),
         ("datasets: {cifar10: {validation: 50000}}", "datasets.cifar10.validation"),

@@ -51,14 +51,19 @@ def play(command, tape, **environment):
 def test_the_tape_has_every_kernel(recorded):
     _, recorder = recorded
     sources = "".join(path.read_text() for path in SOURCES.glob("*.cpp"))
-    kernels = set(re.findall(r"^EAST_KERNEL\((\w+),", sources, re.MULTILINE))
-    assert {name.removesuffix("_f32").removesuffix("_f64") for name in recorder.names} == kernels
+    of_activations, of_values = (
+        set(re.findall(rf"^{macro}\((\w+),", sources, re.MULTILINE))
+        for macro in ("EAST_KERNEL", "EAST_KERNEL_OF_VALUES")
+    )
+    named = {name.rpartition("_")[::2] for name in recorder.names}
+    assert {name for name, _ in named} == of_activations | of_values
+    assert {name for name, number in named if number == "bf16"} == of_activations
 
 
 def test_the_tape_leaves_the_numbers_to_the_kernels(recorded):
     """Little is written on it of what Python did between two calls."""
     _, recorder = recorded
-    assert recorder.written < 0.05 * recorder.computed
+    assert recorder.written < 0.15 * recorder.computed
 
 
 @needs_arm64

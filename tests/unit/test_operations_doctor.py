@@ -138,7 +138,7 @@ TWO_RUNS = {"runs_per_gpu": 2}
         (gpu.sharing, {"facts": ON_GPU, "execution": TWO_RUNS, "commands": {}}, "note", "docs/workstation.md"),
         (gpu.numerics, {"facts": {}}, None, ""),
         (gpu.numerics, {"facts": ON_GPU, "readings": {"numerics": "bf16"}}, None, ""),
-        (gpu.numerics, {"facts": {}, "readings": {"numerics": "bf16"}, "commands": {}}, "error", "tf32"),
+        (gpu.numerics, {"facts": {}, "readings": {"numerics": "bf16"}, "commands": {}}, "error", "DCT tf32"),
         (gpu.numerics, {"facts": {}, "readings": {"numerics": "bf16"}, "commands": SBATCH}, "warning", "login node"),
         (machine.kernels, {"facts": {}, "execution": {"engine": "dense"}}, "ok", "execution.engine"),
         (machine.kernels, {"facts": ON_GPU}, "ok", "on a GPU"),

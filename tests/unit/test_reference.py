@@ -62,6 +62,7 @@ class Case:
     beta: float = 1.0
     sharing: int | None = None
     imagenet_stem: bool = False
+    numerics: str = "fp32"
     steep: bool = False
     spoilt: bool = False
 
@@ -83,10 +84,16 @@ CASES = [
     BOTTLENECKS,
     Case("max-pool", 5, (17, 13), over="all", design=BOTTLENECK, width=2, imagenet_stem=True, dyrelu=True),
     Case("wide", 2, (4, 4), width=17, blocks=(1,)),
+    replace(SEGMENTED, name="bf16", numerics="bf16"),
+    replace(SHARED, name="bf16, shared dynamic", numerics="bf16"),
+    Case(
+        "bf16, max-pool", 5, (17, 13), over="nonzeros", design=BOTTLENECK, width=2, imagenet_stem=True, numerics="bf16"
+    ),
 ]
 LARGE = [
     Case("planes written past the caches", 128, (28, 29), width=1, blocks=(1,)),
     Case("more channels than a block", 2, (4, 4), width=70, blocks=(1,)),
+    Case("bf16 past the caches", 128, (28, 29), width=2, blocks=(1,), numerics="bf16"),
 ]
 
 
@@ -105,6 +112,7 @@ def random_case(seed):
         width=draw.choice((1, 2, 3)) if design is BOTTLENECK else draw.choice((3, 5, 7, 9)),
         dyrelu=draw.random() < 0.3,
         imagenet_stem=draw.random() < 0.2,
+        numerics="bf16" if seed % 2 else "fp32",
     )
 
 
@@ -155,13 +163,13 @@ def recipes(case):
         optimizer=OptimizerSpec(name=case.optimizer, momentum=momentum, nesterov=case.nesterov),
         weight_decay=decay,
         gradient_clip=ClipSpec(norm=case.limit, scope=scope, estimator=estimator, probes=probes),
-        numerics="fp32",
+        numerics=case.numerics,
     )
     return spec, Recipe(case.limit, case.over, case.optimizer, momentum, case.nesterov, decay)
 
 
-def sparse_engine(model, active, execution):
-    return CpuEngine(model, active, device=CPU, choose=ON_CPU.executions[execution])
+def sparse_engine(case, model, active, execution):
+    return CpuEngine(model, active, device=CPU, choose=ON_CPU.executions[execution], numerics=case.numerics)
 
 
 def differences(found, wanted):
@@ -192,7 +200,7 @@ def reference_steps(case):
     """After each of two steps the loss and all numbers, and at last the logits of an evaluation."""
     model = network(case)
     spec, recipe = recipes(case)
-    training = Training(as_reference(model), recipe)
+    training = Training(as_reference(model, case.numerics), recipe)
     clip = GradientClip(spec.gradient_clip, active_weights(masked_layers(model)), 0, PyTorchArithmetic())
     steps = []
     for number in STEPS:
@@ -208,7 +216,7 @@ def reference_steps(case):
 def test_two_steps_and_an_evaluation_are_the_references(case, execution):
     model, (spec, _) = network(case), recipes(case)
     active = active_weights(masked_layers(model))
-    engine = sparse_engine(model, active, execution)
+    engine = sparse_engine(case, model, active, execution)
     optimizer = make_optimizer(model.parameters(), active, spec, engine.arithmetic)
     step = TrainingStep(engine, optimizer, active, GradientClip(spec.gradient_clip, active, 0, engine.arithmetic))
     steps, logits = reference_steps(case)
@@ -232,7 +240,7 @@ def reference_gradients(case):
     model = network(case)
     images, labels = (tensor.numpy() for tensor in batch(case))
     signs = {name: sign.numpy() for name, sign in signs_for(model).items()}
-    step = train(as_reference(model), images, labels, dense=True, signs=signs)
+    step = train(as_reference(model, case.numerics), images, labels, dense=True, signs=signs)
     parts = {f"{part} {name}": found for part in PARTS for name, found in getattr(step, part).items()}
     return parts | {"loss": step.loss, "logits": step.logits, "squared_norms": step.squared_norms}
 
@@ -243,7 +251,7 @@ def engine_gradients(case, execution, *, everything=True):
     active = active_weights(masked_layers(model))
     images, labels = batch(case)
     request = GradientRequest(dense=True, signs=signs_for(model)) if everything else GradientRequest()
-    found = sparse_engine(model, active, execution).gradients(images, CrossEntropy(labels), request)
+    found = sparse_engine(case, model, active, execution).gradients(images, CrossEntropy(labels), request)
     weights = {f"{name}.weight" for name in active}
     plain = {name: parameter.grad for name, parameter in model.named_parameters() if name not in weights}
     parts = {f"gradients {name}": gradient for name, gradient in plain.items()}
@@ -266,9 +274,11 @@ def test_all_gradients_are_the_references(case):
         assert differences(engine_gradients(case, execution, everything=False), asked_for) == []
 
 
+@pytest.mark.parametrize("numerics", ["fp32", "bf16"])
 @pytest.mark.parametrize("case", [SEGMENTED, WIDER], ids=lambda case: case.name)
-def test_executions_agree_where_numbers_are_not_finite(case):
-    fused, rows = (engine_gradients(replace(case, spoilt=True), execution) for execution in ("fused", "rows"))
+def test_executions_agree_where_numbers_are_not_finite(case, numerics):
+    spoilt = replace(case, spoilt=True, numerics=numerics)
+    fused, rows = (engine_gradients(spoilt, execution) for execution in ("fused", "rows"))
     assert differences(fused, rows) == []
 
 

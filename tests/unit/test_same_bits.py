@@ -51,14 +51,14 @@ def test_each_run_has_a_committed_checksum():
 
 @pytest.mark.usefixtures("one_thread")
 def test_the_widest_vectors_and_any_number_of_threads(data_dir, tmp_path):
-    threads = dict(zip(COMMITTED, (1, 7, 2, 3, 3, 1, 7, 2), strict=True))
+    threads = dict(zip(COMMITTED, (1, 7, 2, 3, 3, 1, 7, 2, 3, 7), strict=True))
     assert train_all(threads, tmp_path, data_dir) == COMMITTED
 
 
 def test_avx2_and_libraries_that_believe_in_less(data_dir, tmp_path):
     if "avx2" not in library.supported_levels():
         pytest.skip("this processor has no AVX2")
-    threads = {"east-sketch": 1, "resnet50-sketch": 3, "rigl-exact": 1, "adam-exact": 3}
+    threads = {"east-sketch": 1, "resnet50-sketch": 3, "rigl-exact": 1, "adam-exact": 3, "bf16-sketch": 2}
     environment = ANOTHER_MACHINE | {"EAST_VECTOR": "avx2"}
     assert trained(data_dir, tmp_path, threads, **environment) == committed(threads)
 

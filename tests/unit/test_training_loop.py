@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from datetime import datetime
 
 import pytest
@@ -352,9 +353,11 @@ def test_the_first_weights_depend_on_the_seed_and_not_on_the_global_random_state
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_bf16_is_refused_on_a_cpu_until_it_exists_there(tiny_spec, resources, tmp_path):
-    with pytest.raises(EastError, match=r"bf16 exists on GPUs alone.*readings\.numerics"):
-        train(changed(tiny_spec, training={"numerics": "bf16"}), tmp_path / "run", resources)
+@pytest.mark.parametrize(("engine", "dct"), [("dense", False), ("auto", True)])
+def test_what_bf16_does_not_exist_for_on_a_cpu_is_refused(tiny_spec, resources, tmp_path, engine, dct):
+    spec = changed(tiny_spec, training={"numerics": "bf16"}, model={"dct": dct})
+    with pytest.raises(EastError, match=r"bf16 is what the sparse engine.*readings\.numerics"):
+        train(spec, tmp_path / "run", replace(resources, engine=engine))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")

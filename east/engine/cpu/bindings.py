@@ -25,7 +25,11 @@ FEW = 3
 SKETCH_CHANNELS = 8
 """Channels over which a sketch is summed at a time: `sketch_channels` in kernels/planes.h."""
 
-_SUFFIX = {torch.float32: "f32", torch.float64: "f64"}
+_SUFFIX = {torch.float32: "f32", torch.float64: "f64", torch.bfloat16: "bf16"}
+
+_OF_ACTIVATIONS = {"forward", "backward", "means", "convolve", "input_gradient", "weight_gradient", "dense_gradient"}
+_OF_ACTIVATIONS |= {"correlate", "take_images", "max_pool_forward", "max_pool_backward", "dyrelu_apply", "dyrelu_sums"}
+"""Kernels that read or write activations or gradients at them: those of EAST_KERNEL in the sources."""
 
 
 _TYPES: dict[str, Any] = {"int32": c_int32, "int64": c_int64, "double": c_double, "pointer": c_void_p}
@@ -208,10 +212,17 @@ AdamStep = _declare(
 """A step of Adam."""
 
 
+def value_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The type of number that activations of a type are computed with: `Value` in kernels/arithmetic.h."""
+    return torch.float32 if dtype == torch.bfloat16 else dtype
+
+
 class KernelSet:
     """The kernels for one type of number.
 
-    That is float32 or float64.
+    Args:
+        dtype: float32 or float64; or bfloat16, in which activations and the gradients at them are kept, while all is
+            computed in float32.
 
     Raises:
         KernelsUnavailable: they cannot be compiled or loaded here.
@@ -222,13 +233,22 @@ class KernelSet:
         kernels = load_kernels()
         self._library = kernels.library
         self._own_threads = kernels.toolchain.openmp is None
-        self._suffix = _SUFFIX[dtype]
+        self._suffix, self._of_values = _SUFFIX[dtype], _SUFFIX[value_dtype(dtype)]
+
+    @property
+    def of_values(self) -> "KernelSet":
+        """The kernels for what is computed."""
+        return self if self._suffix == self._of_values else KernelSet(value_dtype(self.dtype))
+
+    def function(self, name: str) -> str:
+        """The name of a kernel with the type of number that it takes."""
+        return f"{name}_{self._suffix if name in _OF_ACTIVATIONS else self._of_values}"
 
     def __call__(self, name: str, arguments: Structure) -> None:
         """Run the kernel `name` on its structure."""
         if self._own_threads:
             self._library.east_use_threads(torch.get_num_threads())
-        getattr(self._library, f"east_{name}_{self._suffix}")(ctypes.byref(arguments))
+        getattr(self._library, f"east_{self.function(name)}")(ctypes.byref(arguments))
 
 
 def address(tensor: Tensor | None) -> int | None:

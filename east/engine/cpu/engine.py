@@ -34,6 +34,8 @@ class CpuEngine(GraphEngine):
         active: the active weights of its masked layers, by name.
         device: where the network is.
         choose: how each layer is executed, asked after every change of the masks; it decides no number.
+        numerics: `bf16` keeps activations and the gradients at them in bfloat16; with others they are what the network
+            is.
 
     Raises:
         KernelsUnavailable: the kernels cannot be compiled here.
@@ -41,17 +43,24 @@ class CpuEngine(GraphEngine):
     """
 
     def __init__(
-        self, model: nn.Module, active: Mapping[str, ActiveWeights], *, device: torch.device, choose: Choose
+        self,
+        model: nn.Module,
+        active: Mapping[str, ActiveWeights],
+        *,
+        device: torch.device,
+        choose: Choose,
+        numerics: str = "fp32",
     ) -> None:
         if device.type != "cpu":
             raise EastError(f"the sparse engine runs on the CPU, not on {device.type}; use engine: dense.")
         if has_dct(model):
             raise EastError("engine: sparse does not execute DCT layers, which are dense; use engine: auto or dense.")
         dtype = next(model.parameters()).dtype
-        self._kernels, self._doubles = k.KernelSet(dtype), k.KernelSet(torch.float64)
+        kept = torch.bfloat16 if numerics == "bf16" else dtype
+        self._kernels, self._doubles = k.KernelSet(kept), k.KernelSet(torch.float64)
         self._toolchain = load_kernels().toolchain
         self._layers: dict[str, Layer] = {}
-        super().__init__(model, active, arithmetic=KernelArithmetic(self._kernels), arena=Arena(dtype), choose=choose)
+        super().__init__(model, active, arithmetic=KernelArithmetic(self._kernels), arena=Arena(kept), choose=choose)
 
     def signature(self, images: Tensor) -> Hashable:
         """Nothing: on a CPU no step is captured."""

@@ -1,6 +1,7 @@
 """A network bound to memory for the compiled kernels."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -65,19 +66,19 @@ class CpuHead(BoundHead):
     """The classifier bound to memory; its linear layer is executed as a 1x1 convolution of 1x1 images."""
 
     def __init__(self, head: Head, layer: Layer, x: PlaneBuffer, batch: int, kernels: k.KernelSet) -> None:
-        self.head, self.layer, self.x, self.batch, self.kernels = head, layer, x, batch, kernels
+        self.head, self.layer, self.x, self.batch, self.kernels = head, layer, x, batch, kernels.of_values
         channels, classes = head.x.channels, head.linear.out_features
         self.geometry = k.Geometry(channels, 1, 1, classes, 1, 1, 1, 1, 0, batch)
         groups = k.groups_of(batch)
-        self.means = x.data.new_empty(channels, groups, k.LANES)
-        self.logits = x.data.new_zeros(classes, groups, k.LANES)
+        self.means = layer.weights.values.new_empty(channels, groups, k.LANES)
+        self.logits = layer.weights.values.new_zeros(classes, groups, k.LANES)
         self.value_gradient = torch.empty_like(layer.weights.values)
         sizes = (channels, head.x.height, head.x.width, batch)
-        self._means = k.Means(*sizes, x.planes, self.means)
+        self._find_means = partial(kernels, "means", k.Means(*sizes, x.planes, self.means))
 
     def forward(self) -> Tensor:
         """Logits (N, classes) of the last activation: a copy."""
-        self.kernels("means", self._means)
+        self._find_means()
         lists, values = k.Lists.of(self.layer.index.by_output), self.layer.weights.values
         self.kernels("convolve", k.Convolve(self.geometry, lists, values, self.means, self.logits))
         return self.logits.flatten(1)[:, : self.batch].T.contiguous()

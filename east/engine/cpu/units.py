@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -44,7 +44,7 @@ class PlaneBuffer(Buffer):
         super().__init__(gradient)
         self.data = data
         self.kind = torch.zeros(len(data), dtype=torch.uint8)
-        self.constants = torch.zeros(len(data), dtype=data.dtype)
+        self.constants = torch.zeros(len(data), dtype=k.value_dtype(data.dtype))
 
     @property
     def planes(self) -> k.Planes:
@@ -111,8 +111,8 @@ class CpuUnit(BoundNode):
         self.read = self._read(layers)
         self.values = torch.empty_like(self.layer.weights.values)
         channels = unit.y.channels
-        self.normalization = y.data.new_empty(channels, 4)
-        self.weight_gradient, self.bias_gradient = y.data.new_empty(channels), y.data.new_empty(channels)
+        self.normalization = self.values.new_empty(channels, 4)
+        self.weight_gradient, self.bias_gradient = self.values.new_empty(channels), self.values.new_empty(channels)
         self.value_gradient = torch.empty_like(self.values)
         self._readers: list[CpuUnit] = []
         self._gathers = is_gathered(unit.y, layers)
@@ -288,11 +288,10 @@ class CpuDyReLU:
         hidden = dyrelu.fc1.out_features
         self.dyrelu, self.u, self.batch, self.kernels = dyrelu, u, batch, kernels
         self.channels, self._shape = channels, (channels, height, width, batch)
-        self.means, self.at_means = (u.new_empty(channels, groups, k.LANES) for _ in range(2))
-        self._hidden, self._at_hidden = (u.new_empty(hidden, groups, k.LANES) for _ in range(2))
-        self._code, self.coefficients, self._at_coefficients = (
-            u.new_empty(channels, 4, groups, k.LANES) for _ in range(3)
-        )
+        empty = partial(torch.empty, dtype=k.value_dtype(u.dtype))
+        self.means, self.at_means = (empty(channels, groups, k.LANES) for _ in range(2))
+        self._hidden, self._at_hidden = (empty(hidden, groups, k.LANES) for _ in range(2))
+        self._code, self.coefficients, self._at_coefficients = (empty(channels, 4, groups, k.LANES) for _ in range(3))
         self._gradients = {
             layer: (torch.empty_like(layer.weight), torch.empty_like(layer.bias)) for layer in (dyrelu.fc1, dyrelu.fc2)
         }

@@ -54,11 +54,14 @@ def triton(here: Surroundings) -> list[Finding]:
 
 def numerics(here: Surroundings) -> Iterator[Finding]:
     """Trainings compute in numerics that the device has."""
-    if here.plan.config.readings.numerics != "bf16" or here.has_gpu:
+    config = here.plan.config
+    if config.readings.numerics != "bf16" or here.has_gpu:
         return
-    found = "readings.numerics is bf16, which exists on GPUs alone, and trainings would run on the CPU"
-    fix = "Set readings.numerics to tf32 or fp32."
-    yield _refused(here, found, fix)
+    dense = "execution.engine is dense" if config.execution.engine == "dense" else ""
+    dct = "a run has DCT layers" if any(run.spec.model.dct for run in here.plan.runs) else ""
+    if dense or dct:
+        found = f"readings.numerics is bf16, which on a CPU is the sparse engine's alone, and {dense or dct}"
+        yield _refused(here, found, "Set readings.numerics to tf32 or fp32.")
 
 
 def steps(here: Surroundings) -> Iterator[Finding]:

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #if defined(__SSE2__)
 #include <immintrin.h>
@@ -62,7 +63,24 @@ class StandardArithmetic {
 #endif
 };
 
-// A register of the processor, full of T.
+// An activation, or a gradient at one, as it may be kept: the upper half of a float.
+struct Bfloat16 {
+    uint16_t bits;
+};
+
+// What numbers kept as T are computed with.
+template <typename T>
+struct ValueOf {
+    typedef T Type;
+};
+template <>
+struct ValueOf<Bfloat16> {
+    typedef float Type;
+};
+template <typename T>
+using Value = typename ValueOf<T>::Type;
+
+// A register of the processor, full of numbers that are kept as T.
 template <typename T>
 struct Vector {
     typedef T Register __attribute__((vector_size(EAST_VECTOR_BYTES)));
@@ -84,7 +102,66 @@ struct Vector {
     }
     static inline Register zero() { return Register{}; }
     static inline Register all(T value) { return Register{} + value; }
+    // The numbers that are read after these were kept.
+    static inline Register rounded(Register value) { return value; }
 };
+
+// A float's upper half is a Bfloat16: it is rounded to nearest, ties to even, by integer operations alone. A NaN stays one.
+template <>
+struct Vector<Bfloat16> {
+    typedef Vector<float> V;
+    typedef V::Register Register;
+    static constexpr int32_t width = V::width, count = V::count;
+    typedef uint32_t Words __attribute__((vector_size(EAST_VECTOR_BYTES)));
+    typedef uint16_t Halves __attribute__((vector_size(EAST_VECTOR_BYTES / 2)));
+    typedef uint16_t Unaligned __attribute__((vector_size(EAST_VECTOR_BYTES / 2), aligned(2), may_alias));
+
+    static inline Register load(const Bfloat16* from) {
+        return Register(__builtin_convertvector(*reinterpret_cast<const Unaligned*>(from), Words) << 16);
+    }
+    static inline void store(Bfloat16* to, Register value) { *reinterpret_cast<Unaligned*>(to) = halves(value); }
+    static inline void stream(Bfloat16* to, Register value) {
+#if defined(__AVX512F__)
+        _mm256_stream_si256(reinterpret_cast<__m256i*>(to), reinterpret_cast<__m256i>(halves(value)));
+#else
+        store(to, value);
+#endif
+    }
+    static inline Register zero() { return V::zero(); }
+    static inline Register all(float value) { return V::all(value); }
+    static inline Register rounded(Register value) { return Register(upper(value) << 16); }
+
+  private:
+    static inline Words upper(Register value) {
+        const Words bits = Words(value), nearest = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+        return value == value ? nearest : Words{} + 0x7fc0;
+    }
+    static inline Halves halves(Register value) { return __builtin_convertvector(upper(value), Halves); }
+};
+
+// A number as it is kept, and what is read of it.
+template <typename T>
+inline T kept_as(Value<T> value) {
+    return value;
+}
+template <>
+inline Bfloat16 kept_as<Bfloat16>(float value) {
+    uint32_t bits;
+    std::memcpy(&bits, &value, sizeof(bits));
+    return {uint16_t(value == value ? (bits + 0x7fff + (bits >> 16 & 1)) >> 16 : 0x7fc0)};
+}
+inline float value_of(float kept) { return kept; }
+inline double value_of(double kept) { return kept; }
+inline float value_of(Bfloat16 kept) {
+    const uint32_t bits = uint32_t(kept.bits) << 16;
+    float value;
+    std::memcpy(&value, &bits, sizeof(value));
+    return value;
+}
+template <typename T>
+inline Value<T> rounded(Value<T> value) {
+    return value_of(kept_as<T>(value));
+}
 
 // Before other threads read what was streamed.
 inline void finish_streaming() {
@@ -147,24 +224,45 @@ inline void fill(T* to, T value, int64_t count) {
 
 // to = factor * from, as a sum that begins at zero
 template <typename T>
-inline void set_scaled(T* __restrict to, const T* __restrict from, T factor, int64_t count) {
+inline void set_scaled(Value<T>* __restrict to, const T* __restrict from, Value<T> factor, int64_t count) {
     using V = Vector<T>;
     const auto f = V::all(factor);
     for (int64_t k = 0; k < count; k += V::width) {
         prefetch(from + k);
-        V::store(to + k, fma(f, V::load(from + k), V::zero()));
+        Vector<Value<T>>::store(to + k, fma(f, V::load(from + k), V::zero()));
     }
 }
 
 // to += factor * from
 template <typename T>
-inline void add_scaled(T* __restrict to, const T* __restrict from, T factor, int64_t count) {
+inline void add_scaled(Value<T>* __restrict to, const T* __restrict from, Value<T> factor, int64_t count) {
     using V = Vector<T>;
     const auto f = V::all(factor);
     for (int64_t k = 0; k < count; k += V::width) {
         prefetch(from + k);
-        V::store(to + k, fma(f, V::load(from + k), V::load(to + k)));
+        Vector<Value<T>>::store(to + k, fma(f, V::load(from + k), Vector<Value<T>>::load(to + k)));
     }
+}
+
+// What is read of numbers kept as T, in place of them.
+template <typename T>
+inline void round_all(Value<T>* numbers, int64_t count) {
+    if constexpr (!std::is_same_v<T, Value<T>>) {
+        using F = Vector<Value<T>>;
+        for (int64_t k = 0; k < count; k += F::width) F::store(numbers + k, Vector<T>::rounded(F::load(numbers + k)));
+    }
+}
+
+// Keeps numbers.
+template <typename T>
+inline void keep(T* to, const Value<T>* from, int64_t count) {
+    for (int64_t k = 0; k < count; k += Vector<T>::width) Vector<T>::store(to + k, Vector<Value<T>>::load(from + k));
+}
+
+// The numbers that are kept.
+template <typename T>
+inline void take(Value<T>* to, const T* from, int64_t count) {
+    for (int64_t k = 0; k < count; k += Vector<T>::width) Vector<Value<T>>::store(to + k, Vector<T>::load(from + k));
 }
 
 // to += factor * value
@@ -227,15 +325,18 @@ struct LaneSums {
 
 }  // namespace east
 
-// The two functions of a kernel as Python calls them.
-#define EAST_KERNEL(name, Arguments, function)                             \
-    extern "C" {                                                           \
-    void east_##name##_f32(const east::Arguments<float>* arguments) {      \
-        const east::StandardArithmetic standard;                           \
-        east::function(*arguments);                                        \
-    }                                                                      \
-    void east_##name##_f64(const east::Arguments<double>* arguments) {     \
-        const east::StandardArithmetic standard;                           \
-        east::function(*arguments);                                        \
-    }                                                                      \
+#define EAST_FUNCTION(name, suffix, Arguments, T, function)              \
+    extern "C" void east_##name##_##suffix(const east::Arguments<T>* arguments) { \
+        const east::StandardArithmetic standard;                         \
+        east::function(*arguments);                                      \
     }
+
+// The functions of a kernel as Python calls them: one that works on values alone has two,
+#define EAST_KERNEL_OF_VALUES(name, Arguments, function)    \
+    EAST_FUNCTION(name, f32, Arguments, float, function)  \
+    EAST_FUNCTION(name, f64, Arguments, double, function)
+
+// and one that works on activations, or gradients at them, has another for those that are kept in half the bytes.
+#define EAST_KERNEL(name, Arguments, function)         \
+    EAST_KERNEL_OF_VALUES(name, Arguments, function) \
+    EAST_FUNCTION(name, bf16, Arguments, east::Bfloat16, function)

@@ -13,7 +13,7 @@ template <typename T>
 struct Consumer {
     Geometry geometry;
     Lists by_input;
-    const T* values;
+    const Value<T>* values;
     const T* dz;  // null where there is no such consumer
 };
 
@@ -23,28 +23,28 @@ template <typename T>
 struct Backward {
     Geometry geometry;
     Lists by_output;
-    const T* values;
+    const Value<T>* values;
     Planes<T> x;
     const T* z;       // as in the forward pass; gradients of non-zeros in channels with many are then found elsewhere
-    Normalization<T>* normalization;  // [out_channels], of the forward pass
+    Normalization<Value<T>>* normalization;  // [out_channels], of the forward pass
     // Where the gradient at the unit's output comes from: `direct`, then consumer after consumer.
     Consumer<T> consumers[2];
     const T* direct;  // [out_channels, plane]
     int32_t activation;
     const T* y;             // [out_channels, plane] of activation `rectify_by_output`; the pre-activation for `dynamic`
-    const T* coefficients;  // [out_channels, 4, groups, 32] of activation `dynamic`: a1, a2, b1, b2
-    const T* pooled;        // [out_channels, groups, 32] of activation `dynamic`: the gradient at the means
+    const Value<T>* coefficients;  // [out_channels, 4, groups, 32] of activation `dynamic`: a1, a2, b1, b2
+    const Value<T>* pooled; // [out_channels, groups, 32] of activation `dynamic`: the gradient at the means
     const uint8_t* read;    // [out_channels]: whether any gradient reaches the channel; null for all
     T* g;                // [out_channels, plane]: gradient after the activation; may be `direct`; null for not wanted
     T* dz;               // [out_channels, plane]: gradient at the convolution; may be `y`; null for not wanted
     int32_t dz_of_dead;  // dz is wanted for channels without non-zeros too
-    T* weight_gradient;
-    T* bias_gradient;
-    T* value_gradient;
+    Value<T>* weight_gradient;
+    Value<T>* bias_gradient;
+    Value<T>* value_gradient;
     // Sums over channels of sign * dz, each over `sketch_channels` channels that follow one another.
     int32_t probes;
-    const T* signs;  // [probes, out_channels]
-    T* sketches;     // [parts, probes, groups, height, width, 32]
+    const Value<T>* signs;  // [probes, out_channels]
+    Value<T>* sketches;     // [parts, probes, groups, height, width, 32]
 };
 
 struct Moments {
@@ -57,11 +57,11 @@ struct Products {
 };
 
 // In place: the gradient before the activation; its sum, and its sum of products with normalized z.
-template <int32_t activation, bool normalized, typename T>
-inline void activate(T* g, const T* decide, const T* z, const Normalization<T>& norm, T* hat, int64_t count,
-                     int32_t images, Moments& moments) {
-    using V = Vector<T>;
-    LaneSums<T> sums, products;
+template <int32_t activation, bool normalized, typename T, typename Z>
+inline void activate(Value<T>* g, const T* decide, const Z* z, const Normalization<Value<T>>& norm, Value<T>* hat,
+                     int64_t count, int32_t images, Moments& moments) {
+    using V = Vector<Value<T>>;
+    LaneSums<Value<T>> sums, products;
     const auto f = V::all(norm.factor), h = V::all(norm.shift), m = V::all(norm.mean), i = V::all(norm.inverse);
     const auto zero = V::zero();
     for (int64_t k = 0; k < count; k += lanes) {
@@ -70,13 +70,13 @@ inline void activate(T* g, const T* decide, const T* z, const Normalization<T>& 
             auto v = V::load(g + n);
             if (activation == rectify_by_output) {
                 prefetch_for_writing(decide + n);
-                v = V::load(decide + n) <= zero ? zero : v;
+                v = Vector<T>::load(decide + n) <= zero ? zero : v;
             }
-            if (activation == rectify_by_input) v = fma(f, V::load(z + n), h) <= zero ? zero : v;
+            if (activation == rectify_by_input) v = fma(f, Vector<Z>::load(z + n), h) <= zero ? zero : v;
             if (activation != none) V::store(g + n, v);
             sums.part[r] += v;
             if (normalized) {
-                const auto x = (V::load(z + n) - m) * i;
+                const auto x = (Vector<Z>::load(z + n) - m) * i;
                 V::store(hat + n, x);
                 products.part[r] = fma(v, x, products.part[r]);
             }
@@ -88,14 +88,14 @@ inline void activate(T* g, const T* decide, const T* z, const Normalization<T>& 
 
 // to = a * g + (b * hat + c), or a * g + c without hat
 template <bool normalized, typename T>
-inline void combine(const T* g, const T* hat, T a, T b, T c, T* to, int64_t count) {
+inline void combine(const T* g, const Value<T>* hat, Value<T> a, Value<T> b, Value<T> c, T* to, int64_t count) {
     using V = Vector<T>;
     const auto va = V::all(a), vb = V::all(b), vc = V::all(c);
     for (int64_t k = 0; k < count; k += V::width) {
         prefetch_for_writing(to + k);
         prefetch(g + k);
         if (normalized) prefetch(hat + k);
-        const auto rest = normalized ? fma(vb, V::load(hat + k), vc) : vc;
+        const auto rest = normalized ? fma(vb, Vector<Value<T>>::load(hat + k), vc) : vc;
         V::store(to + k, fma(va, V::load(g + k), rest));
     }
 }
@@ -103,17 +103,17 @@ inline void combine(const T* g, const T* hat, T a, T b, T c, T* to, int64_t coun
 // Lane by lane, the sums of one segment for a non-zero among few.
 template <typename T>
 inline void add_products(const Geometry& g, const Planes<T>& x, int32_t source, int32_t tap, const Segment& segment,
-                         const T* gradient, const T* hat, Products& products) {
-    using V = Vector<T>;
-    LaneSums<T> ones, gradients, hats;
+                         const Value<T>* gradient, const Value<T>* hat, Products& products) {
+    using V = Vector<Value<T>>;
+    LaneSums<Value<T>> ones, gradients, hats;
     const bool is_stored = x.is_stored(source);
-    const auto constant = V::all(is_stored ? T(0) : x.constants[source]);
+    const auto constant = V::all(is_stored ? Value<T>(0) : x.constants[source]);
     const T* image = x.data + source * g.in_plane() + segment.group * g.in_image();
     for_each_run(g, tap, segment, [&](int64_t at, int64_t from, int64_t run) {
         for (int64_t k = 0; k < run; k += lanes) {
             for (int r = 0; r < V::count; ++r) {
                 const int64_t n = k + r * V::width;
-                const auto v = is_stored ? V::load(image + from + n) : constant;
+                const auto v = is_stored ? Vector<T>::load(image + from + n) : constant;
                 ones.part[r] += v;
                 gradients.part[r] = fma(v, V::load(gradient + at + n), gradients.part[r]);
                 hats.part[r] = fma(v, V::load(hat + at + n), hats.part[r]);
@@ -129,37 +129,45 @@ inline void add_products(const Geometry& g, const Planes<T>& x, int32_t source, 
 // What a thread works with, for one channel after the other.
 template <typename T>
 struct Workspace {
+    using F = Value<T>;
     Workspace(const Backward<T>& b, int32_t most)
         : segment_numbers(out_segments(b.geometry).most_rows() * b.geometry.out_row()),
-          hats(scratch<T, 0>(b.geometry.out_numbers())),
+          hats(scratch<F, 0>(b.geometry.out_numbers())),
           gradients(scratch<T, 1>(b.g == nullptr && b.dz == nullptr ? b.geometry.out_numbers() : 0)),
-          spare(scratch<T, 2>(2 * segment_numbers)),
+          convolved(scratch<F, 2>(2 * segment_numbers)),
+          incoming(convolved + segment_numbers),
+          spare(scratch<T, 5>(segment_numbers)),
           sums(scratch<double, 3>(most)),
           fillers(b.geometry.out_row(), at_once) {}
 
     int64_t segment_numbers;
-    T *hats, *gradients, *spare;
-    double* sums;  // of the non-zeros of a channel with many
+    F* hats;
+    T* gradients;
+    F *convolved, *incoming;  // of a segment
+    T* spare;                 // of a segment, where it is not kept
+    double* sums;             // of the non-zeros of a channel with many
     Fillers<T> fillers;
 };
 
 // Adds the sums of one segment, whose gradient is in `to` and whose normalized z comes into `hat`.
 template <typename T>
-void activate_segment(const Backward<T>& b, int32_t channel, const Segment& segment, int64_t at, T* to, T* hat, T* spare,
-                      Moments& moments) {
+void activate_segment(const Backward<T>& b, int32_t channel, const Segment& segment, int64_t at, Value<T>* to, Value<T>* hat,
+                      Value<T>* convolved, Moments& moments) {
+    using F = Value<T>;
     const Geometry& g = b.geometry;
     const int64_t count = segment.rows() * g.out_row(), plane = g.out_plane();
     const int32_t images = g.images(segment.group);
-    const Normalization<T>& norm = b.normalization[channel];
+    const Normalization<F>& norm = b.normalization[channel];
     const bool dead = b.by_output.count(channel) == 0;
     if (b.activation == dynamic) {
         const int64_t of_group = segment.group * lanes, all = int64_t(g.groups()) * lanes;
         dyrelu_gradient(to, b.y + channel * plane + at, b.coefficients + channel * 4 * all + of_group, all,
                         b.pooled + channel * all + of_group, int64_t(g.out_height) * g.out_width, count);
+        round_all<T>(to, count);
     }
     const T* decide = b.y + channel * plane + at;
-    const T* none_given = nullptr;
     if (dead) {
+        const F* none_given = nullptr;
         if (b.activation == rectify_by_output) {
             activate<rectify_by_output, false>(to, decide, none_given, norm, hat, count, images, moments);
             return;
@@ -168,38 +176,49 @@ void activate_segment(const Backward<T>& b, int32_t channel, const Segment& segm
         activate<none, false>(to, decide, none_given, norm, hat, count, images, moments);
         return;
     }
-    const T* z = spare;
-    if (b.z == nullptr) {
-        convolve_segment(g, b.by_output, b.values, b.x, channel, segment, spare);
-    } else {
-        z = b.z + channel * plane + at;
+    const auto with = [&](const auto* z) {
+        switch (b.activation) {
+            case rectify_by_output:
+                activate<rectify_by_output, true>(to, decide, z, norm, hat, count, images, moments);
+                break;
+            case rectify_by_input:
+                activate<rectify_by_input, true>(to, decide, z, norm, hat, count, images, moments);
+                break;
+            default:
+                activate<none, true>(to, decide, z, norm, hat, count, images, moments);
+        }
+    };
+    if (b.z != nullptr) {
+        with(b.z + channel * plane + at);
+        return;
     }
-    switch (b.activation) {
-        case rectify_by_output:
-            activate<rectify_by_output, true>(to, decide, z, norm, hat, count, images, moments);
-            break;
-        case rectify_by_input:
-            activate<rectify_by_input, true>(to, decide, z, norm, hat, count, images, moments);
-            break;
-        default:
-            activate<none, true>(to, decide, z, norm, hat, count, images, moments);
-    }
+    convolve_segment(g, b.by_output, b.values, b.x, channel, segment, convolved);
+    with(convolved);
 }
 
 // One segment of the gradient at the unit's output. `to` may be the same memory as `direct`.
 template <typename T>
-void incoming_segment(const Backward<T>& b, int32_t channel, const Segment& segment, int64_t at, T* to) {
+void incoming_segment(const Backward<T>& b, int32_t channel, const Segment& segment, int64_t at, Value<T>* to) {
     const int64_t count = segment.rows() * b.geometry.out_row();
     if (b.direct == nullptr) {
-        for (int64_t k = 0; k < count; k += 64 / sizeof(T)) prefetch_for_writing(to + k);
-        fill(to, T(0), count);
-    } else if (const T* from = b.direct + channel * b.geometry.out_plane() + at; from != to) {
-        std::memcpy(to, from, count * sizeof(T));
+        for (int64_t k = 0; k < count; k += 64 / sizeof(*to)) prefetch_for_writing(to + k);
+        fill(to, Value<T>(0), count);
+    } else if (const T* from = b.direct + channel * b.geometry.out_plane() + at; static_cast<const void*>(from) != to) {
+        take(to, from, count);
     }
     for (const Consumer<T>& consumer : b.consumers) {
         if (consumer.dz == nullptr) continue;
         gather_segment(consumer.geometry, consumer.by_input, consumer.values, consumer.dz, channel, segment, to);
     }
+}
+
+// Where the gradient of a segment is worked on: in its place where it is kept as it is computed.
+template <typename T>
+Value<T>* place_of(T* kept, int64_t at, const Workspace<T>& work) {
+    if constexpr (std::is_same_v<T, Value<T>>) {
+        if (kept != nullptr) return kept + at;
+    }
+    return work.incoming;
 }
 
 constexpr int32_t most_readers = 4;
@@ -211,8 +230,9 @@ struct FewPass {
     Reads<few + most_readers, T> reads;  // first the non-zeros, then the readers
     const T* zeros;
     const T* y;
-    const Normalization<T>& norm;
-    T *kept, *hats, *spare;  // `kept` is null where the gradient itself is not needed
+    const Normalization<Value<T>>& norm;
+    Value<T>* hats;
+    T *kept, *spare;  // `kept` is null where the gradient itself is not needed
     Moments& moments;
     Products* products;
 };
@@ -232,9 +252,10 @@ void backward_few(const FewPass<T>& pass) {
     const Segments segments = out_segments(g);
     for (int32_t index = 0; index < segments.count(); ++index) {
         const Segment segment = segments[index];
-        LaneSums<T> sums, hat_sums, x_sums[sources + 1], x_g[sources + 1], x_hat[sources + 1];
+        LaneSums<Value<T>> sums, hat_sums, x_sums[sources + 1], x_g[sources + 1], x_hat[sources + 1];
         const T* y = pass.y;
-        T *to = pass.spare, *hat = pass.hats;
+        T* to = pass.spare;
+        Value<T>* hat = pass.hats;
         const auto begin_row = [&](int32_t row) {
             const int64_t at = segment.group * g.out_image() + row * g.out_row();
             y = pass.y + at;
@@ -248,6 +269,7 @@ void backward_few(const FewPass<T>& pass) {
                 if (activation == rectify_by_output) prefetch_for_writing(y + n);
                 R gradient = fma(values[sources], V::load(at[sources] + n), zero);
                 for (int j = sources + 1; j < sources + readers; ++j) gradient = fma(values[j], V::load(at[j] + n), gradient);
+                gradient = V::rounded(gradient);
                 if (activation == rectify_by_output) gradient = V::load(y + n) <= zero ? zero : gradient;
                 if (sources > 0) {
                     R x[sources + 1], z = zero;
@@ -255,9 +277,10 @@ void backward_few(const FewPass<T>& pass) {
                         x[j] = V::load(at[j] + n);
                         z = fma(values[j], x[j], z);
                     }
+                    z = V::rounded(z);
                     if (activation == rectify_by_input) gradient = fma(f, z, h) <= zero ? zero : gradient;
                     const R normalized = (z - m) * i;
-                    V::store(hat + n, normalized);
+                    Vector<Value<T>>::store(hat + n, normalized);
                     hat_sums.part[r] = fma(gradient, normalized, hat_sums.part[r]);
                     for (int j = 0; j < sources; ++j) {
                         x_sums[j].part[r] += x[j];
@@ -313,16 +336,20 @@ bool try_few(const Backward<T>& b, int32_t channel, T* kept, Workspace<T>& work,
     const int32_t nonzeros = b.by_output.count(channel);
     const bool by_output = b.activation == rectify_by_output;
     if (b.z != nullptr || !is_near(g) || nonzeros > few || (!by_output && b.activation != rectify_by_input)) return false;
-    const Normalization<T>& norm = b.normalization[channel];
+    const Normalization<Value<T>>& norm = b.normalization[channel];
     const Reads<few, T> from = sources_of(g, b.by_output, b.values, b.x, channel, work.fillers);
-    FewPass<T> pass{g, {}, work.fillers.zeros(), b.y + channel * g.out_plane(), norm, kept, work.hats, work.spare, moments, products};
+    FewPass<T> pass{g, {}, work.fillers.zeros(), b.y + channel * g.out_plane(), norm, work.hats, kept, work.spare, moments, products};
     for (int32_t j = 0; j < nonzeros; ++j) pass.reads.items[pass.reads.count++] = from.items[j];
     const int64_t plane = g.out_plane();
-    if (b.direct != nullptr) pass.reads.add(b.direct + channel * plane, nullptr, 0, 0, T(1));
+    if (b.direct != nullptr) pass.reads.add(b.direct + channel * plane, nullptr, 0, 0, Value<T>(1));
+    bool is_read = false;
     for (const Consumer<T>& consumer : b.consumers) {
         if (consumer.dz == nullptr) continue;
         const int32_t begin = consumer.by_input.start[channel], end = consumer.by_input.start[channel + 1];
         if (begin == end) continue;
+        // What one reader leaves is rounded before the next adds to it.
+        if (is_read && !std::is_same_v<T, Value<T>>) return false;
+        is_read = true;
         const Geometry& c = consumer.geometry;
         if (!is_near(c) || pass.reads.count - nonzeros + end - begin > most_readers) return false;
         for (int32_t j = begin; j < end; ++j) {
@@ -355,19 +382,20 @@ void unread_channel(const Backward<T>& b, int32_t channel) {
         b.value_gradient[b.by_output.value[j]] = 0;
     }
     // Kernels that read dz by themselves must find zeros; lists for gathering leave the channel out.
-    if (b.dz != nullptr && (b.dz_of_dead || b.z != nullptr)) fill(b.dz + channel * plane, T(0), b.geometry.out_numbers());
+    if (b.dz != nullptr && (b.dz_of_dead || b.z != nullptr)) fill(b.dz + channel * plane, kept_as<T>(0), b.geometry.out_numbers());
 }
 
 // The second pass of a channel: dz, and what is summed of it.
 template <typename T>
-void finish_channel(const Backward<T>& b, int32_t channel, const T* kept, const Workspace<T>& work, bool want_dz, T of_hat,
-                    T shared, bool& first_of_part) {
+void finish_channel(const Backward<T>& b, int32_t channel, const T* kept, const Workspace<T>& work, bool want_dz,
+                    Value<T> of_hat, Value<T> shared, bool& first_of_part) {
+    using F = Value<T>;
     const Geometry& g = b.geometry;
     const int64_t plane = g.out_plane();
     const Segments segments = out_segments(g);
     const int32_t begin = b.by_output.start[channel], nonzeros = b.by_output.count(channel);
     const bool sums_here = nonzeros > few && b.z == nullptr;
-    const T factor = b.normalization[channel].factor;
+    const F factor = b.normalization[channel].factor;
     if (sums_here) fill(work.sums, 0.0, nonzeros);
     for (int32_t index = 0; index < segments.count(); ++index) {
         const Segment segment = segments[index];
@@ -375,27 +403,28 @@ void finish_channel(const Backward<T>& b, int32_t channel, const T* kept, const 
         const int64_t count = segment.rows() * g.out_row();
         T* to = want_dz ? b.dz + channel * plane + at : work.spare;
         if (nonzeros == 0) {
-            combine<false>(kept + at, kept, factor, T(0), shared, to, count);
+            combine<false>(kept + at, work.hats, factor, F(0), shared, to, count);
         } else {
             combine<true>(kept + at, work.hats + at, factor, of_hat, shared, to, count);
         }
         if (sums_here) {
-            const auto take = [&](int32_t j, T sum) { work.sums[j - begin] += sum; };
+            const auto take = [&](int32_t j, F sum) { work.sums[j - begin] += sum; };
             dot_channel<T>(g, b.by_output, b.x, channel, segment, to, work.fillers, take);
         }
         for (int32_t probe = 0; probe < b.probes; ++probe) {
-            T* sketch = b.sketches + (int64_t(channel / sketch_channels) * b.probes + probe) * g.out_numbers() + at;
-            const T sign = b.signs[int64_t(probe) * g.out_channels + channel];
-            first_of_part ? set_scaled(sketch, to, sign, count) : add_scaled(sketch, to, sign, count);
+            F* sketch = b.sketches + (int64_t(channel / sketch_channels) * b.probes + probe) * g.out_numbers() + at;
+            const F sign = b.signs[int64_t(probe) * g.out_channels + channel];
+            first_of_part ? set_scaled<T>(sketch, to, sign, count) : add_scaled<T>(sketch, to, sign, count);
         }
     }
-    for (int32_t j = 0; j < (sums_here ? nonzeros : 0); ++j) b.value_gradient[b.by_output.value[begin + j]] = T(work.sums[j]);
+    for (int32_t j = 0; j < (sums_here ? nonzeros : 0); ++j) b.value_gradient[b.by_output.value[begin + j]] = F(work.sums[j]);
     first_of_part = false;
 }
 
 // `first_of_part` tells that the sketches hold nothing yet.
 template <typename T>
 void backward_channel(const Backward<T>& b, int32_t channel, Workspace<T>& work, bool& first_of_part) {
+    using F = Value<T>;
     const Geometry& g = b.geometry;
     if (is_unreached(b, channel)) {
         unread_channel(b, channel);
@@ -419,25 +448,26 @@ void backward_channel(const Backward<T>& b, int32_t channel, Workspace<T>& work,
     for (int32_t index = 0; index < (done ? 0 : segments.count()); ++index) {
         const Segment segment = segments[index];
         const int64_t at = segment.group * g.out_image() + segment.row_begin * g.out_row();
-        T *to = kept == nullptr ? work.spare + work.segment_numbers : kept + at, *hat = work.hats + at;
+        F *to = place_of(kept, at, work), *hat = work.hats + at;
         incoming_segment(b, channel, segment, at, to);
-        activate_segment(b, channel, segment, at, to, hat, work.spare, moments);
+        activate_segment(b, channel, segment, at, to, hat, work.convolved, moments);
+        if (kept != nullptr && static_cast<void*>(kept + at) != to) keep(kept + at, to, segment.rows() * g.out_row());
         for (int32_t j = 0; j < (nonzeros <= few ? nonzeros : 0); ++j) {
             const int32_t source = b.by_output.channel[begin + j], tap = b.by_output.tap[begin + j];
             add_products(g, b.x, source, tap, segment, to, hat, products[j]);
         }
     }
-    b.weight_gradient[channel] = T(moments.product);
-    b.bias_gradient[channel] = T(moments.g);
+    b.weight_gradient[channel] = F(moments.product);
+    b.bias_gradient[channel] = F(moments.g);
     // dz = factor * (g - mean of g - hat * mean of g hat)
-    const T factor = b.normalization[channel].factor;
+    const F factor = b.normalization[channel].factor;
     const double numbers = double(g.batch) * g.out_height * g.out_width;
     const double of_hat = -factor * moments.product / numbers, shared = -factor * moments.g / numbers;
     for (int32_t j = 0; j < (nonzeros <= few ? nonzeros : 0); ++j) {
         const double sum = factor * products[j].g + of_hat * products[j].hat + shared * products[j].x;
-        b.value_gradient[b.by_output.value[begin + j]] = T(sum);
+        b.value_gradient[b.by_output.value[begin + j]] = F(sum);
     }
-    if (second_pass) finish_channel(b, channel, kept, work, want_dz, T(of_hat), T(shared), first_of_part);
+    if (second_pass) finish_channel(b, channel, kept, work, want_dz, F(of_hat), F(shared), first_of_part);
 }
 
 template <typename T>
@@ -454,7 +484,7 @@ void backward(const Backward<T>& b) {
             const int32_t end = std::min((part + 1) * at_once, g.out_channels);
             for (int32_t channel = part * at_once; channel < end; ++channel) backward_channel(b, channel, work, first_of_part);
             if (b.probes > 0 && first_of_part) {
-                fill(b.sketches + int64_t(part) * b.probes * g.out_numbers(), T(0), b.probes * g.out_numbers());
+                fill(b.sketches + int64_t(part) * b.probes * g.out_numbers(), Value<T>(0), b.probes * g.out_numbers());
             }
         });
     });

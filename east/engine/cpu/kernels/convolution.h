@@ -74,14 +74,15 @@ inline void for_each_run_back(const Geometry& g, int32_t tap, const Segment& seg
     }
 }
 
-// One segment of an output channel: to = sum over the channel's non-zeros, in ascending order.
+// One segment of an output channel: to = sum over the channel's non-zeros, in ascending order, rounded as it is kept.
 template <typename T>
-inline void convolve_segment(const Geometry& g, const Lists& by_output, const T* values, const Planes<T>& x, int64_t channel,
-                             const Segment& segment, T* to) {
+inline void convolve_segment(const Geometry& g, const Lists& by_output, const Value<T>* values, const Planes<T>& x,
+                             int64_t channel, const Segment& segment, Value<T>* to) {
+    using F = Value<T>;
     const int64_t count = segment.rows() * g.out_row();
     bool is_first = true;
     for (int32_t j = by_output.start[channel]; j < by_output.start[channel + 1]; ++j) {
-        const T value = values[by_output.value[j]];
+        const F value = values[by_output.value[j]];
         const int32_t source = by_output.channel[j], tap = by_output.tap[j];
         const bool is_stored = x.is_stored(source);
         const T* image = x.data + source * g.in_plane() + segment.group * g.in_image();
@@ -91,45 +92,48 @@ inline void convolve_segment(const Geometry& g, const Lists& by_output, const T*
             if (is_stored) {
                 for_each_run(g, tap, segment, [&](int64_t at, int64_t from, int64_t run) {
                     if (run != count) return;
-                    set_scaled(to + at, image + from, value, run);
+                    set_scaled<T>(to + at, image + from, value, run);
                     is_whole = true;
                 });
             }
             if (is_whole) continue;
-            fill(to, T(0), count);
+            fill(to, F(0), count);
         }
         if (is_stored) {
             for_each_run(g, tap, segment, [=](int64_t at, int64_t from, int64_t run) {
-                add_scaled(to + at, image + from, value, run);
+                add_scaled<T>(to + at, image + from, value, run);
             });
         } else {
-            const T constant = x.constants[source];
+            const F constant = x.constants[source];
             for_each_run(g, tap, segment,
                          [=](int64_t at, int64_t, int64_t run) { add_constant(to + at, constant, value, run); });
         }
     }
-    if (is_first) fill(to, T(0), count);
+    if (is_first) fill(to, F(0), count);
+    round_all<T>(to, count);
 }
 
-// One segment of the gradient at an input channel: to += sum over the non-zeros that read the channel, in ascending order.
+// One segment of the gradient at an input channel: to += sum over the non-zeros that read the channel, in ascending order,
+// rounded as it is kept.
 template <typename T>
-inline void gather_segment(const Geometry& g, const Lists& by_input, const T* values, const T* dz, int64_t channel,
-                           const Segment& segment, T* to) {
+inline void gather_segment(const Geometry& g, const Lists& by_input, const Value<T>* values, const T* dz, int64_t channel,
+                           const Segment& segment, Value<T>* to) {
     for (int32_t j = by_input.start[channel]; j < by_input.start[channel + 1]; ++j) {
-        const T value = values[by_input.value[j]];
+        const Value<T> value = values[by_input.value[j]];
         const T* image = dz + by_input.channel[j] * g.out_plane() + segment.group * g.out_image();
         for_each_run_back(g, by_input.tap[j], segment, [=](int64_t at, int64_t from, int64_t run) {
-            add_scaled(to + at, image + from, value, run);
+            add_scaled<T>(to + at, image + from, value, run);
         });
     }
+    round_all<T>(to, segment.rows() * g.in_row());
 }
 
 // Lane by lane, sums over a segment: of x times what lies in the segment.
-template <typename T>
-inline LaneSums<T> dot_segment(const Geometry& g, const Planes<T>& x, int32_t source, int32_t tap, const Segment& segment,
-                               const T* of_segment) {
+template <typename T, typename S>
+inline LaneSums<Value<T>> dot_segment(const Geometry& g, const Planes<T>& x, int32_t source, int32_t tap,
+                                      const Segment& segment, const S* of_segment) {
     using V = Vector<T>;
-    LaneSums<T> sums;
+    LaneSums<Value<T>> sums;
     if (x.is_stored(source)) {
         const T* image = x.data + source * g.in_plane() + segment.group * g.in_image();
         for_each_run(g, tap, segment, [&](int64_t at, int64_t from, int64_t run) {
@@ -137,7 +141,7 @@ inline LaneSums<T> dot_segment(const Geometry& g, const Planes<T>& x, int32_t so
                 for (int r = 0; r < V::count; ++r) {
                     const int64_t n = k + r * V::width;
                     prefetch(image + from + n);
-                    sums.part[r] = fma(V::load(image + from + n), V::load(of_segment + at + n), sums.part[r]);
+                    sums.part[r] = fma(V::load(image + from + n), Vector<S>::load(of_segment + at + n), sums.part[r]);
                 }
             }
         });
@@ -146,7 +150,7 @@ inline LaneSums<T> dot_segment(const Geometry& g, const Planes<T>& x, int32_t so
         for_each_run(g, tap, segment, [&](int64_t at, int64_t, int64_t run) {
             for (int64_t k = 0; k < run; k += lanes) {
                 for (int r = 0; r < V::count; ++r) {
-                    sums.part[r] = fma(value, V::load(of_segment + at + k + r * V::width), sums.part[r]);
+                    sums.part[r] = fma(value, Vector<S>::load(of_segment + at + k + r * V::width), sums.part[r]);
                 }
             }
         });

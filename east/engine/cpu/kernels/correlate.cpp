@@ -11,7 +11,7 @@ struct Correlate {
     Planes<T> x;
     int32_t probes;
     int32_t parts;
-    T* sketches;       // [parts, probes, groups, height, width, 32]; the first part becomes the sum of all
+    Value<T>* sketches;  // [parts, probes, groups, height, width, 32]; the first part becomes the sum of all
     double* products;  // [in_channels, probes, kernel * kernel]
 };
 
@@ -33,7 +33,7 @@ void project(const Project<T>& p) {
             T* to = p.sketches + task * p.numbers;
             fill(to, T(0), p.numbers);
             for (int64_t channel = begin; channel < end; ++channel) {
-                add_scaled(to, p.dz + channel * p.numbers, p.signs[task % p.probes * p.channels + channel], p.numbers);
+                add_scaled<T>(to, p.dz + channel * p.numbers, p.signs[task % p.probes * p.channels + channel], p.numbers);
             }
         });
     });
@@ -49,7 +49,7 @@ void add_parts(const Correlate<T>& c) {
             const int64_t begin = index * block;
             const int64_t size = std::min(block, count - begin);
             for (int32_t part = 1; part < c.parts; ++part) {
-                add_scaled(c.sketches + begin, c.sketches + part * count + begin, T(1), size);
+                add_scaled<Value<T>>(c.sketches + begin, c.sketches + part * count + begin, 1, size);
             }
         });
     });
@@ -70,8 +70,8 @@ constexpr int32_t at_once = 2;
 // The three columns of one kernel row of a 3x3 convolution of stride 1, for some input channels: x stays in registers from one
 // column to the next.
 template <int channels, typename T>
-inline void add_kernel_row(const Geometry& g, const Rows<T>* x, const T* sketch, const Segment& segment, int32_t kernel_row,
-                           LaneSums<T> (*sums)[3]) {
+inline void add_kernel_row(const Geometry& g, const Rows<T>* x, const Value<T>* sketch, const Segment& segment,
+                           int32_t kernel_row, LaneSums<Value<T>> (*sums)[3]) {
     using V = Vector<T>;
     constexpr int registers = V::count >= 2 && (channels == 1 || EAST_VECTOR_BYTES == 64) ? 2 : 1;
     constexpr int count = channels * registers;
@@ -83,12 +83,12 @@ inline void add_kernel_row(const Geometry& g, const Rows<T>* x, const T* sketch,
         for (int32_t row = begin; row < end; ++row) {
             const T* from[count];
             for (int i = 0; i < count; ++i) from[i] = x[i / registers][row + offset] + (r + i % registers) * V::width;
-            const T* at = sketch + (row - segment.row_begin) * g.out_row() + r * V::width;
+            const Value<T>* at = sketch + (row - segment.row_begin) * g.out_row() + r * V::width;
             typename V::Register before[count], here[count];
             for (int i = 0; i < count; ++i) here[i] = V::load(from[i]);
             const auto add_column = [&](int32_t column, bool is_first, bool is_last) __attribute__((always_inline)) {
                 typename V::Register s[registers];
-                for (int i = 0; i < registers; ++i) s[i] = V::load(at + column * lanes + i * V::width);
+                for (int i = 0; i < registers; ++i) s[i] = Vector<Value<T>>::load(at + column * lanes + i * V::width);
                 for (int i = 0; i < count; ++i) {
                     if (!is_first) left[i] = fma(before[i], s[i % registers], left[i]);
                     centre[i] = fma(here[i], s[i % registers], centre[i]);
@@ -112,11 +112,11 @@ inline void add_kernel_row(const Geometry& g, const Rows<T>* x, const T* sketch,
 
 // Products of some input channels with a sketch over one segment, at every position of a 3x3 kernel of stride 1.
 template <int channels, typename T>
-void add_near_segment(const Correlate<T>& c, const Rows<T>* images, const T* of_segment, const Segment& segment,
+void add_near_segment(const Correlate<T>& c, const Rows<T>* images, const Value<T>* of_segment, const Segment& segment,
                       double* const* products) {
     const Geometry& g = c.geometry;
     for (int32_t kernel_row = 0; kernel_row < 3; ++kernel_row) {
-        LaneSums<T> sums[channels][3];
+        LaneSums<Value<T>> sums[channels][3];
         add_kernel_row<channels>(g, images, of_segment, segment, kernel_row, sums);
         for (int32_t k = 0; k < 3 * channels; ++k) {
             products[k / 3][3 * kernel_row + k % 3] += sums[k / 3][k % 3].total(g.images(segment.group));
@@ -132,7 +132,7 @@ void correlate_channels(const Correlate<T>& c, const int32_t* channels, int32_t 
     const bool is_near = g.kernel == 3 && g.stride == 1 && g.padding == 1;
     for (int32_t i = 0; i < count; ++i) {
         fill(c.products + channels[i] * c.probes * taps, 0.0, c.probes * taps);
-        if (!c.x.is_stored(channels[i])) fill(lines + i * g.in_row(), c.x.constants[channels[i]], g.in_row());
+        if (!c.x.is_stored(channels[i])) fill(lines + i * g.in_row(), kept_as<T>(c.x.constants[channels[i]]), g.in_row());
     }
     for (int32_t index = 0; index < segments.count(); ++index) {
         const Segment& segment = segments[index];
@@ -142,8 +142,8 @@ void correlate_channels(const Correlate<T>& c, const int32_t* channels, int32_t 
             images[i] = c.x.is_stored(channels[i]) ? Rows<T>{image, g.in_row()} : Rows<T>{lines + i * g.in_row(), 0};
         }
         for (int32_t probe = 0; probe < c.probes; ++probe) {
-            const T* sketch = c.sketches + probe * g.out_numbers();
-            const T* of_segment = sketch + segment.group * g.out_image() + segment.row_begin * g.out_row();
+            const Value<T>* sketch = c.sketches + probe * g.out_numbers();
+            const Value<T>* of_segment = sketch + segment.group * g.out_image() + segment.row_begin * g.out_row();
             double* products[at_once];
             for (int32_t i = 0; i < count; ++i) products[i] = c.products + (channels[i] * c.probes + probe) * taps;
             if (is_near && count == at_once) {
@@ -184,5 +184,5 @@ void correlate(const Correlate<T>& c) {
 }  // namespace
 }  // namespace east
 
-EAST_KERNEL(project, Project, project)
+EAST_KERNEL_OF_VALUES(project, Project, project)
 EAST_KERNEL(correlate, Correlate, correlate)

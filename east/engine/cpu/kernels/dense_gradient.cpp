@@ -10,7 +10,7 @@ struct DenseGradient {
     Geometry geometry;
     Planes<T> x;
     const T* dz;
-    T* gradient;  // [out_channels, in_channels, kernel, kernel]
+    Value<T>* gradient;  // [out_channels, in_channels, kernel, kernel]
 };
 
 // Channels whose products are summed at once, so that the sums fit the registers.
@@ -34,7 +34,7 @@ struct TileRows {
 };
 
 template <typename T>
-void tile_products(const TileRows<T>& tile, LaneSums<T> (*sums)[inputs]) {
+void tile_products(const TileRows<T>& tile, LaneSums<Value<T>> (*sums)[inputs]) {
     using V = Vector<T>;
     for (int r = 0; r < V::count; ++r) {
         typename V::Register products[outputs][inputs];
@@ -86,11 +86,11 @@ class Block {
     }
 
     void write() const {
-        T* to = c_.gradient + int64_t(begin_) * c_.geometry.in_channels * taps_;
+        Value<T>* to = c_.gradient + int64_t(begin_) * c_.geometry.in_channels * taps_;
         for (int32_t output = 0; output < end_ - begin_; ++output) {
             for (int32_t channel = 0; channel < c_.geometry.in_channels; ++channel) {
                 const double* sums = sums_ + (int64_t(output) * distinct_.count() + distinct_.place_of(channel)) * taps_;
-                for (int32_t tap = 0; tap < taps_; ++tap) *to++ = T(sums[tap]);
+                for (int32_t tap = 0; tap < taps_; ++tap) *to++ = Value<T>(sums[tap]);
             }
         }
     }
@@ -106,7 +106,7 @@ class Block {
                 x_stride_[i] = g.in_row();
             } else {
                 T* line = lines_ + i * g.in_row();
-                fill(line, c_.x.constants[channel], g.in_row());
+                fill(line, kept_as<T>(c_.x.constants[channel]), g.in_row());
                 x_[i] = line;
                 x_stride_[i] = 0;
             }
@@ -135,7 +135,7 @@ class Block {
                         (columns.begin * g.stride + column_offset) * lanes;
             tile.x_stride[i] = g.stride * x_stride_[i];
         }
-        LaneSums<T> products[outputs][inputs];
+        LaneSums<Value<T>> products[outputs][inputs];
         tile_products(tile, products);
         const int32_t images = g.images(segment.group);
         for (int32_t o = 0; o < std::min(outputs, end_ - output); ++o) {

@@ -29,7 +29,7 @@ template <typename T>
 struct DyReLUApply {
     int64_t channels, height, width, batch;
     Planes<T> u;
-    const T* coefficients;
+    const Value<T>* coefficients;
     T* y;  // [channels, groups, height, width, 32]: max(a1 u + b1, a2 u + b2)
 };
 
@@ -37,9 +37,9 @@ template <typename T>
 struct DyReLUSums {
     int64_t channels, height, width, batch;
     Planes<T> u;
-    const T* coefficients;
+    const Value<T>* coefficients;
     const T* dy;
-    T* gradient;  // [channels, 4, groups, 32]: the gradient at the coefficients
+    Value<T>* gradient;  // [channels, 4, groups, 32]: the gradient at the coefficients
 };
 
 template <typename T>
@@ -82,7 +82,7 @@ struct GroupOf {
 
     GroupOf(const Planes<T>& u, int64_t channel, int64_t at, T* line) : from(u.data + at), step(lanes) {
         if (u.is_stored(channel)) return;
-        fill(line, u.constants[channel], lanes);
+        fill(line, kept_as<T>(u.constants[channel]), lanes);
         from = line;
         step = 0;
     }
@@ -103,7 +103,7 @@ void apply_dyrelu(const DyReLUApply<T>& a) {
             T* y = a.y + at;
             for (int r = 0; r < V::count; ++r) {
                 const int32_t lane = r * V::width;
-                const DyReLULines<T> lines(a.coefficients + channel * 4 * stride + group * lanes + lane, stride);
+                const DyReLULines<Value<T>> lines(a.coefficients + channel * 4 * stride + group * lanes + lane, stride);
                 for (int64_t p = 0; p < positions; ++p) {
                     V::store(y + p * lanes + lane, lines.maximum(V::load(u.from + p * u.step + lane)));
                 }
@@ -159,8 +159,8 @@ void sum_dyrelu(const DyReLUSums<T>& s) {
                 const int64_t end = int64_t(segments[index].row_end) * width;
                 for (int r = 0; r < V::count; ++r) {
                     const int32_t lane = r * V::width;
-                    const DyReLULines<T> lines(s.coefficients + channel * 4 * stride + group * lanes + lane, stride);
-                    CoefficientSums<T> sums;
+                    const DyReLULines<Value<T>> lines(s.coefficients + channel * 4 * stride + group * lanes + lane, stride);
+                    CoefficientSums<Value<T>> sums;
                     for (int64_t p = begin; p < end; ++p) {
                         sums.add(lines, V::load(u.from + p * u.step + lane), V::load(dy + p * lanes + lane));
                     }
@@ -168,8 +168,8 @@ void sum_dyrelu(const DyReLUSums<T>& s) {
                 }
             }
             for (int32_t k = 0; k < 4; ++k) {
-                T* to = s.gradient + (channel * 4 + k) * stride + group * lanes;
-                for (int32_t lane = 0; lane < lanes; ++lane) to[lane] = T(totals[k * lanes + lane]);
+                Value<T>* to = s.gradient + (channel * 4 + k) * stride + group * lanes;
+                for (int32_t lane = 0; lane < lanes; ++lane) to[lane] = Value<T>(totals[k * lanes + lane]);
             }
         });
     });
@@ -178,7 +178,7 @@ void sum_dyrelu(const DyReLUSums<T>& s) {
 }  // namespace
 }  // namespace east
 
-EAST_KERNEL(coefficients, Coefficients, find_coefficients)
-EAST_KERNEL(coefficients_backward, CoefficientsBackward, find_coefficients_backward)
+EAST_KERNEL_OF_VALUES(coefficients, Coefficients, find_coefficients)
+EAST_KERNEL_OF_VALUES(coefficients_backward, CoefficientsBackward, find_coefficients_backward)
 EAST_KERNEL(dyrelu_apply, DyReLUApply, apply_dyrelu)
 EAST_KERNEL(dyrelu_sums, DyReLUSums, sum_dyrelu)

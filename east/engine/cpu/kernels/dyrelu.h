@@ -25,16 +25,16 @@ struct DyReLULines {
 
 // In place, of one segment: the gradient through the larger line, and through the mean over `positions`.
 template <typename T>
-inline void dyrelu_gradient(T* g, const T* u, const T* coefficients, int64_t stride, const T* pooled,
+inline void dyrelu_gradient(Value<T>* g, const T* u, const Value<T>* coefficients, int64_t stride, const Value<T>* pooled,
                             int64_t positions, int64_t count) {
-    using V = Vector<T>;
+    using V = Vector<Value<T>>;
     for (int r = 0; r < V::count; ++r) {
         const int32_t lane = r * V::width;
-        const DyReLULines<T> lines(coefficients + lane, stride);
-        const auto mean = V::load(pooled + lane) / V::all(T(positions)), half = V::all(T(0.5));
+        const DyReLULines<Value<T>> lines(coefficients + lane, stride);
+        const auto mean = V::load(pooled + lane) / V::all(Value<T>(positions)), half = V::all(Value<T>(0.5));
         const auto both = (lines.a1 + lines.a2) * half;
         for (int64_t k = lane; k < count; k += lanes) {
-            const auto one = lines.first(V::load(u + k)), two = lines.second(V::load(u + k));
+            const auto one = lines.first(Vector<T>::load(u + k)), two = lines.second(Vector<T>::load(u + k));
             // Where both lines are equal PyTorch gives each half of the gradient.
             const auto slope = one > two ? lines.a1 : (two > one ? lines.a2 : both);
             V::store(g + k, fma(V::load(g + k), slope, mean));

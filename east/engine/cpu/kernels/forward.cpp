@@ -11,24 +11,24 @@ template <typename T>
 struct Forward {
     Geometry geometry;
     Lists by_output;
-    const T* values;
+    const Value<T>* values;
     Planes<T> x;
     const T* z;       // [out_channels, plane]: the convolution, where it is computed already; may be y; else null
-    const T* weight;  // batch norm's scale and shift
-    const T* bias;
-    T* running_mean;
-    T* running_variance;
+    const Value<T>* weight;  // batch norm's scale and shift
+    const Value<T>* bias;
+    Value<T>* running_mean;
+    Value<T>* running_variance;
     double epsilon, momentum;
     int32_t training;       // batch statistics, and an update of the running ones
     int32_t rectify;        // end in a ReLU
     int32_t constants;      // a channel without non-zeros may stay a constant
     const T* residual;      // [out_channels, plane]: added before the activation; null for none
     const uint8_t* wanted;  // [out_channels]: whether anything reads the channel; null for all
-    Normalization<T>* normalization;  // [out_channels], for the backward pass
+    Normalization<Value<T>>* normalization;  // [out_channels], for the backward pass
     T* y;
     uint8_t* kind;  // [out_channels]: how each channel of y is kept
-    T* constant;    // [out_channels]
-    T* pooled;      // [out_channels, groups, 32]: means of y over positions; null for none
+    Value<T>* constant;  // [out_channels]
+    Value<T>* pooled;      // [out_channels, groups, 32]: means of y over positions; null for none
 };
 
 // Planes from this size on are written past the caches: before anything reads them, much else has passed through.
@@ -36,9 +36,9 @@ constexpr int64_t streamed_bytes = 400'000;
 
 // Lane by lane, sums of z - pivot and of their squares over a segment.
 template <typename T>
-inline void add_moments(const T* z, int64_t count, T pivot, int32_t images, double& first, double& second) {
+inline void add_moments(const T* z, int64_t count, Value<T> pivot, int32_t images, double& first, double& second) {
     using V = Vector<T>;
-    LaneSums<T> sums, squares;
+    LaneSums<Value<T>> sums, squares;
     const auto p = V::all(pivot);
     for (int64_t k = 0; k < count; k += lanes) {
         for (int r = 0; r < V::count; ++r) {
@@ -53,7 +53,8 @@ inline void add_moments(const T* z, int64_t count, T pivot, int32_t images, doub
 
 // The same of a convolution with few non-zeros, all of whose inputs are read at once; z itself is written if `kept`.
 template <int sources, bool kept, typename T>
-void convolve_few(const Geometry& g, const Reads<few, T>& from, const T* zeros, T* z, T& pivot, double& first, double& second) {
+void convolve_few(const Geometry& g, const Reads<few, T>& from, const T* zeros, Value<T>* z, Value<T>& pivot, double& first,
+                  double& second) {
     using V = Vector<T>;
     typename V::Register factors[sources];
     for (int j = 0; j < sources; ++j) factors[j] = V::all(from.items[j].value);
@@ -62,13 +63,14 @@ void convolve_few(const Geometry& g, const Reads<few, T>& from, const T* zeros, 
     bool is_first = true;
     for (int32_t index = 0; index < segments.count(); ++index) {
         const Segment segment = segments[index];
-        LaneSums<T> sums, squares;
-        T* row_of_z = z;
+        LaneSums<Value<T>> sums, squares;
+        Value<T>* row_of_z = z;
         const auto begin_row = [&](int32_t row) { row_of_z = z + segment.group * g.out_image() + row * g.out_row(); };
         const auto apply = [&](const T* const* at, int64_t k) {
             if (is_first) {
                 pivot = 0;
-                for (int j = 0; j < sources; ++j) pivot = fma(from.items[j].value, at[j][0], pivot);
+                for (int j = 0; j < sources; ++j) pivot = fma(from.items[j].value, value_of(at[j][0]), pivot);
+                pivot = rounded<T>(pivot);
                 is_first = false;
             }
             for (int r = 0; r < V::count; ++r) {
@@ -76,7 +78,8 @@ void convolve_few(const Geometry& g, const Reads<few, T>& from, const T* zeros, 
                 for (int j = 0; j < sources; ++j) prefetch(at[j] + n);
                 auto value = fma(factors[0], V::load(at[0] + n), V::zero());
                 for (int j = 1; j < sources; ++j) value = fma(factors[j], V::load(at[j] + n), value);
-                if (kept) V::store(row_of_z + n, value);
+                value = V::rounded(value);
+                if (kept) Vector<Value<T>>::store(row_of_z + n, value);
                 value -= V::all(pivot);
                 sums.part[r] += value;
                 squares.part[r] = fma(value, value, squares.part[r]);
@@ -90,8 +93,8 @@ void convolve_few(const Geometry& g, const Reads<few, T>& from, const T* zeros, 
 }
 
 template <bool kept, typename T>
-void convolve_few(const Forward<T>& f, const Reads<few, T>& from, const T* zeros, T* z, T& pivot, double& first,
-                  double& second) {
+void convolve_few(const Forward<T>& f, const Reads<few, T>& from, const T* zeros, Value<T>* z, Value<T>& pivot,
+                  double& first, double& second) {
     switch (from.count) {
         case 1:
             return convolve_few<1, false>(f.geometry, from, zeros, z, pivot, first, second);
@@ -103,13 +106,13 @@ void convolve_few(const Forward<T>& f, const Reads<few, T>& from, const T* zeros
 }
 
 // y = factor * z + shift (+ residual), rectified or not.
-template <bool residual, bool rectify, bool streamed, typename T>
-inline void finish(const T* z, T factor, T shift, const T* r, T* y, int64_t count) {
+template <bool residual, bool rectify, bool streamed, typename T, typename Z>
+inline void finish(const Z* z, Value<T> factor, Value<T> shift, const T* r, T* y, int64_t count) {
     using V = Vector<T>;
     const auto f = V::all(factor), s = V::all(shift), zero = V::zero();
     for (int64_t k = 0; k < count; k += V::width) {
         if (!streamed) prefetch_for_writing(y + k);
-        auto v = fma(f, V::load(z + k), s);
+        auto v = fma(f, Vector<Z>::load(z + k), s);
         if (residual) {
             prefetch(r + k);
             v += V::load(r + k);
@@ -119,18 +122,22 @@ inline void finish(const T* z, T factor, T shift, const T* r, T* y, int64_t coun
     }
 }
 
-template <bool residual, bool rectify, typename T>
-inline void finish(bool streamed, const T* z, T factor, T shift, const T* r, T* y, int64_t count) {
-    if (streamed && reinterpret_cast<uintptr_t>(y) % EAST_VECTOR_BYTES == 0) {
-        finish<residual, rectify, true>(z, factor, shift, r, y, count);
-    } else {
-        finish<residual, rectify, false>(z, factor, shift, r, y, count);
-    }
+// Whether what is written there may go past the caches: before anything reads it, much else has passed through.
+template <typename T>
+inline bool is_streamed(const Geometry& g, const T* y) {
+    const bool is_large = g.out_numbers() * int64_t(sizeof(T)) >= streamed_bytes;
+    return is_large && reinterpret_cast<uintptr_t>(y) % (Vector<T>::width * sizeof(T)) == 0;
 }
 
-template <typename T>
-void finish(const Forward<T>& f, const T* z, T factor, T shift, const T* r, T* y, int64_t count) {
-    const bool streamed = f.geometry.out_numbers() * int64_t(sizeof(T)) >= streamed_bytes;
+template <bool residual, bool rectify, typename T, typename Z>
+inline void finish(bool streamed, const Z* z, Value<T> factor, Value<T> shift, const T* r, T* y, int64_t count) {
+    streamed ? finish<residual, rectify, true>(z, factor, shift, r, y, count)
+             : finish<residual, rectify, false>(z, factor, shift, r, y, count);
+}
+
+template <typename T, typename Z>
+void finish(const Forward<T>& f, const Z* z, Value<T> factor, Value<T> shift, const T* r, T* y, int64_t count) {
+    const bool streamed = is_streamed(f.geometry, y);
     if (r != nullptr) {
         f.rectify ? finish<true, true>(streamed, z, factor, shift, r, y, count)
                   : finish<true, false>(streamed, z, factor, shift, r, y, count);
@@ -142,7 +149,8 @@ void finish(const Forward<T>& f, const T* z, T factor, T shift, const T* r, T* y
 
 // The same for a channel with one non-zero, whose convolution is found again from that non-zero's input.
 template <bool residual, bool rectify, bool streamed, typename T>
-void finish_single(const Geometry& g, const Reads<few, T>& from, const T* zeros, T factor, T shift, const T* r, T* y) {
+void finish_single(const Geometry& g, const Reads<few, T>& from, const T* zeros, Value<T> factor, Value<T> shift, const T* r,
+                   T* y) {
     using V = Vector<T>;
     const auto value = V::all(from.items[0].value), f = V::all(factor), s = V::all(shift), zero = V::zero();
     const Segments segments = out_segments(g);
@@ -161,7 +169,7 @@ void finish_single(const Geometry& g, const Reads<few, T>& from, const T* zeros,
                 const int64_t n = k + part * V::width;
                 prefetch(at[0] + n);
                 if (!streamed) prefetch_for_writing(to + n);
-                auto v = fma(f, fma(value, V::load(at[0] + n), zero), s);
+                auto v = fma(f, V::rounded(fma(value, V::load(at[0] + n), zero)), s);
                 if (residual) {
                     prefetch(added + n);
                     v += V::load(added + n);
@@ -175,15 +183,15 @@ void finish_single(const Geometry& g, const Reads<few, T>& from, const T* zeros,
 }
 
 template <bool residual, bool rectify, typename T>
-void finish_single(const Forward<T>& f, const Reads<few, T>& from, const T* zeros, T factor, T shift, const T* r, T* y) {
+void finish_single(const Forward<T>& f, const Reads<few, T>& from, const T* zeros, Value<T> factor, Value<T> shift,
+                   const T* r, T* y) {
     const Geometry& g = f.geometry;
-    const bool streamed = g.out_numbers() * int64_t(sizeof(T)) >= streamed_bytes && reinterpret_cast<uintptr_t>(y) % EAST_VECTOR_BYTES == 0;
-    streamed ? finish_single<residual, rectify, true>(g, from, zeros, factor, shift, r, y)
-             : finish_single<residual, rectify, false>(g, from, zeros, factor, shift, r, y);
+    is_streamed(g, y) ? finish_single<residual, rectify, true>(g, from, zeros, factor, shift, r, y)
+                      : finish_single<residual, rectify, false>(g, from, zeros, factor, shift, r, y);
 }
 
 template <typename T>
-void finish_single(const Forward<T>& f, int32_t channel, T factor, T shift, const T* r, T* y) {
+void finish_single(const Forward<T>& f, int32_t channel, Value<T> factor, Value<T> shift, const T* r, T* y) {
     const Fillers<T> fillers(f.geometry.out_row(), few);
     const auto from = sources_of(f.geometry, f.by_output, f.values, f.x, channel, fillers);
     const T* zeros = fillers.zeros();
@@ -198,20 +206,21 @@ void finish_single(const Forward<T>& f, int32_t channel, T factor, T shift, cons
 
 // A channel without non-zeros: z is 0 everywhere, and so is its variance.
 template <typename T>
-void dead_channel(const Forward<T>& f, int64_t channel, T factor, T shift) {
+void dead_channel(const Forward<T>& f, int64_t channel, Value<T> factor, Value<T> shift) {
+    using F = Value<T>;
     const Geometry& g = f.geometry;
     const int64_t plane = g.out_plane();
     T* y = f.y + channel * plane;
-    const T value = f.rectify && shift <= 0 ? T(0) : shift;
-    f.constant[channel] = value;
+    const T value = kept_as<T>(f.rectify && shift <= 0 ? F(0) : shift);
+    f.constant[channel] = value_of(value);
     f.kind[channel] = f.constants ? constant : stored;
     if (f.constants) return;
     if (f.residual == nullptr) {
         fill(y, value, g.out_numbers());
         return;
     }
-    T* zeros = scratch<T, 1>(g.out_image());
-    fill(zeros, T(0), g.out_image());
+    F* zeros = scratch<F, 1>(g.out_image());
+    fill(zeros, F(0), g.out_image());
     for (int32_t group = 0; group < g.groups(); ++group) {
         const int64_t at = group * g.out_image();
         finish(f, zeros, factor, shift, f.residual + channel * plane + at, y + at, g.out_image());
@@ -220,7 +229,8 @@ void dead_channel(const Forward<T>& f, int64_t channel, T factor, T shift) {
 
 // The moments of a channel's convolution. Where they are not kept, of two non-zeros or more, segments of z are in `kept`.
 template <typename T>
-void find_moments(const Forward<T>& f, int32_t channel, T* kept, bool is_kept, T& pivot, double& first, double& second) {
+void find_moments(const Forward<T>& f, int32_t channel, Value<T>* kept, bool is_kept, Value<T>& pivot, double& first,
+                  double& second) {
     const Geometry& g = f.geometry;
     const Segments segments = out_segments(g);
     pivot = 0;
@@ -228,20 +238,24 @@ void find_moments(const Forward<T>& f, int32_t channel, T* kept, bool is_kept, T
     for (int32_t index = 0; index < segments.count(); ++index) {
         const Segment segment = segments[index];
         const int64_t at = segment.group * g.out_image() + segment.row_begin * g.out_row();
-        const T* z = f.z + channel * g.out_plane() + at;
-        if (f.z == nullptr) {
-            T* to = is_kept ? kept + at : kept;
-            convolve_segment(g, f.by_output, f.values, f.x, channel, segment, to);
-            z = to;
+        const auto add = [&](const auto* z) {
+            if (!f.training) return;
+            if (index == 0) pivot = value_of(z[0]);
+            add_moments(z, segment.rows() * g.out_row(), pivot, g.images(segment.group), first, second);
+        };
+        if (f.z != nullptr) {
+            add(f.z + channel * g.out_plane() + at);
+            continue;
         }
-        if (!f.training) continue;
-        if (index == 0) pivot = z[0];
-        add_moments(z, segment.rows() * g.out_row(), pivot, g.images(segment.group), first, second);
+        Value<T>* to = is_kept ? kept + at : kept;
+        convolve_segment(g, f.by_output, f.values, f.x, channel, segment, to);
+        add(to);
     }
 }
 
 template <typename T>
 void forward_channel(const Forward<T>& f, int32_t channel) {
+    using F = Value<T>;
     const Geometry& g = f.geometry;
     const int64_t plane = g.out_plane();
     const double numbers = double(g.batch) * g.out_height * g.out_width;
@@ -249,8 +263,8 @@ void forward_channel(const Forward<T>& f, int32_t channel) {
     const bool is_wanted = f.wanted == nullptr || f.wanted[channel];
     // What a single non-zero makes of its input is found again as fast as it is read.
     const bool is_kept = f.z == nullptr && nonzeros > 1 && is_wanted;
-    T* kept = scratch<T, 0>(is_kept ? g.out_numbers() : out_segments(g).most_rows() * g.out_row());
-    T pivot = 0;
+    F* kept = scratch<F, 0>(is_kept ? g.out_numbers() : out_segments(g).most_rows() * g.out_row());
+    F pivot = 0;
     double first = 0, second = 0;
     if (nonzeros > 0 && (f.training || is_kept)) {
         if (f.z == nullptr && nonzeros <= few && is_near(g)) {
@@ -267,17 +281,17 @@ void forward_channel(const Forward<T>& f, int32_t channel) {
     if (variance < 0) variance = 0;  // a NaN stays one
     if (f.training) {
         const double unbiased = variance * (numbers / (numbers - 1));
-        T &running_mean = f.running_mean[channel], &running_variance = f.running_variance[channel];
-        running_mean = T(running_mean + f.momentum * (mean - running_mean));
-        running_variance = T(running_variance + f.momentum * (unbiased - running_variance));
+        F &running_mean = f.running_mean[channel], &running_variance = f.running_variance[channel];
+        running_mean = F(running_mean + f.momentum * (mean - running_mean));
+        running_variance = F(running_variance + f.momentum * (unbiased - running_variance));
     } else {
         mean = f.running_mean[channel];
         variance = f.running_variance[channel];
     }
     const double deviation = std::sqrt(variance + f.epsilon);
-    const T factor = T(f.weight[channel] / deviation);
-    const T shift = T(f.bias[channel] - mean * factor);
-    f.normalization[channel] = {T(mean), T(1 / deviation), factor, shift};
+    const F factor = F(f.weight[channel] / deviation);
+    const F shift = F(f.bias[channel] - mean * factor);
+    f.normalization[channel] = {F(mean), F(1 / deviation), factor, shift};
     T* y = f.y + channel * plane;
     if (nonzeros == 0) {
         dead_channel(f, channel, factor, shift);
@@ -285,8 +299,10 @@ void forward_channel(const Forward<T>& f, int32_t channel) {
         f.kind[channel] = is_wanted ? stored : absent;
         if (!is_wanted) return;
         const T* r = f.residual == nullptr ? nullptr : f.residual + channel * plane;
-        if (f.z != nullptr || is_kept) {
-            finish(f, f.z == nullptr ? kept : f.z + channel * plane, factor, shift, r, y, g.out_numbers());
+        if (f.z != nullptr) {
+            finish(f, f.z + channel * plane, factor, shift, r, y, g.out_numbers());
+        } else if (is_kept) {
+            finish(f, kept, factor, shift, r, y, g.out_numbers());
         } else if (nonzeros == 1 && is_near(g)) {
             finish_single(f, channel, factor, shift, r, y);
         } else {
@@ -300,7 +316,7 @@ void forward_channel(const Forward<T>& f, int32_t channel) {
         }
     }
     if (f.pooled == nullptr) return;
-    T* means = f.pooled + int64_t(channel) * g.groups() * lanes;
+    F* means = f.pooled + int64_t(channel) * g.groups() * lanes;
     if (f.kind[channel] == stored) {
         position_means(y, g.batch, g.out_height, g.out_width, means);
     } else {
@@ -320,7 +336,7 @@ template <typename T>
 struct Means {
     int64_t channels, height, width, batch;
     Planes<T> x;
-    T* means;  // [channels, groups, 32]
+    Value<T>* means;  // [channels, groups, 32]
 };
 
 // Means over positions of every channel.
@@ -330,7 +346,7 @@ void find_means(const Means<T>& m) {
     const int64_t plane = plane_stride(groups, m.height, m.width);
     in_parallel([&](const Thread& thread) {
         thread.divide(m.channels, [&](int64_t channel) {
-            T* means = m.means + channel * groups * lanes;
+            Value<T>* means = m.means + channel * groups * lanes;
             if (m.x.is_stored(channel)) {
                 position_means(m.x.data + channel * plane, int32_t(m.batch), int32_t(m.height), int32_t(m.width), means);
             } else {

@@ -7,7 +7,7 @@ namespace {
 
 template <typename T>
 struct TakeImages {
-    const T* from;  // [batch, channels, height * width] by the strides below
+    const Value<T>* from;  // [batch, channels, height * width] by the strides below
     T* to;          // [channels, groups, height, width, 32]; zero in lanes without an image
     int64_t batch, channels, height, width;
     int64_t image_stride, channel_stride, position_stride;
@@ -23,15 +23,15 @@ void take_images(const TakeImages<T>& copy) {
     in_parallel([&](const Thread& thread) {
         thread.divide(copy.channels * groups, [&](int64_t task) {
             const int64_t channel = task / groups, group = task % groups;
-            const T* from = copy.from + group * lanes * copy.image_stride + channel * copy.channel_stride;
+            const Value<T>* from = copy.from + group * lanes * copy.image_stride + channel * copy.channel_stride;
             T* to = copy.to + channel * plane + group * positions * lanes;
             const int64_t images = std::min<int64_t>(lanes, copy.batch - group * lanes);
             for (int64_t begin = 0; begin < positions; begin += at_once) {
                 const int64_t count = std::min(at_once, positions - begin);
                 for (int64_t lane = 0; lane < lanes; ++lane) {
-                    const T* image = from + lane * copy.image_stride + begin * copy.position_stride;
+                    const Value<T>* image = from + lane * copy.image_stride + begin * copy.position_stride;
                     T* at = to + begin * lanes + lane;
-                    for (int64_t p = 0; p < count; ++p) at[p * lanes] = lane < images ? image[p * copy.position_stride] : T(0);
+                    for (int64_t p = 0; p < count; ++p) at[p * lanes] = kept_as<T>(lane < images ? image[p * copy.position_stride] : 0);
                 }
             }
         });

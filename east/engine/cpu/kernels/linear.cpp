@@ -125,5 +125,5 @@ void linear_backward(const LinearBackward<T>& l) {
 }  // namespace
 }  // namespace east
 
-EAST_KERNEL(linear, Linear, linear)
-EAST_KERNEL(linear_backward, LinearBackward, linear_backward)
+EAST_KERNEL_OF_VALUES(linear, Linear, linear)
+EAST_KERNEL_OF_VALUES(linear_backward, LinearBackward, linear_backward)

@@ -44,4 +44,4 @@ void cross_entropy(const CrossEntropy<T>& c) {
 }  // namespace
 }  // namespace east
 
-EAST_KERNEL(cross_entropy, CrossEntropy, cross_entropy)
+EAST_KERNEL_OF_VALUES(cross_entropy, CrossEntropy, cross_entropy)

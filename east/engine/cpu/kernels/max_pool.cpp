@@ -77,9 +77,10 @@ void max_pool_forward(const MaxPoolForward<T>& pool) {
 
 // One window: dx at the maximum of each image += dy.
 template <typename T>
-inline void scatter(const Window& window, const T* x, const T* dy, T* dx) {
+inline void scatter(const Window& window, const T* x, const T* dy, Value<T>* dx) {
     using V = Vector<T>;
-    using Index = decltype(V::zero() < V::zero());  // integers as wide as T
+    using F = Vector<Value<T>>;
+    using Index = decltype(V::zero() < V::zero());  // integers as wide as the values
     for (int32_t n = 0; n < lanes; n += V::width) {
         auto maximum = V::load(x + window[0] + n);
         Index first = {};
@@ -91,9 +92,19 @@ inline void scatter(const Window& window, const T* x, const T* dy, T* dx) {
         }
         const auto gradient = V::load(dy + n);
         for (int32_t k = 0; k < window.count(); ++k) {
-            T* to = dx + window[k] + n;
-            V::store(to, V::load(to) + (first == Index{} + k ? gradient : V::zero()));
+            Value<T>* to = dx + window[k] + n;
+            F::store(to, F::load(to) + (first == Index{} + k ? gradient : V::zero()));
         }
+    }
+}
+
+// Where the sums of an image plane are found: in their place if they are kept as they are computed.
+template <typename T>
+Value<T>* summed_in(T* kept, int64_t count) {
+    if constexpr (std::is_same_v<T, Value<T>>) {
+        return kept;
+    } else {
+        return scratch<Value<T>, 1>(count);
     }
 }
 
@@ -106,20 +117,22 @@ void max_pool_backward(const MaxPoolBackward<T>& pool) {
             const int64_t channel = plane / g.groups(), group = plane % g.groups();
             const T* x = pool.x + channel * g.in_plane() + group * g.in_image();
             const T* dy = pool.dy + channel * g.out_plane() + group * g.out_image();
-            T* dx = pool.dx + channel * g.in_plane() + group * g.in_image();
+            T* kept = pool.dx + channel * g.in_plane() + group * g.in_image();
+            Value<T>* dx = summed_in(kept, g.in_image());
             // Each row of dx is cleared when the first window reaches it, so that it is in the cache for the sums.
             int32_t cleared = 0;
             for (int32_t row = 0; row < g.out_height; ++row) {
                 const int32_t reached = row * g.stride - g.padding + g.kernel;
                 for (; cleared < reached && cleared < g.in_height; ++cleared) {
-                    fill(dx + cleared * g.in_row(), T(0), g.in_row());
+                    fill(dx + cleared * g.in_row(), Value<T>(0), g.in_row());
                 }
                 for (int32_t column = 0; column < g.out_width; ++column, dy += lanes) {
                     window.place(g, row, column);
                     scatter(window, x, dy, dx);
                 }
             }
-            for (; cleared < g.in_height; ++cleared) fill(dx + cleared * g.in_row(), T(0), g.in_row());
+            for (; cleared < g.in_height; ++cleared) fill(dx + cleared * g.in_row(), Value<T>(0), g.in_row());
+            if (static_cast<void*>(kept) != dx) keep(kept, dx, g.in_image());
         });
     });
 }

@@ -14,7 +14,7 @@ struct Normalization {
 // The mean over positions for every image: a plane -> [groups, 32], zero in lanes without an image. Segments are summed in T,
 // and their sums in double.
 template <typename T>
-inline void position_means(const T* plane, int32_t batch, int32_t height, int32_t width, T* means) {
+inline void position_means(const T* plane, int32_t batch, int32_t height, int32_t width, Value<T>* means) {
     using V = Vector<T>;
     const Segments segments(groups_of(batch), height, width);
     double totals[lanes];
@@ -23,18 +23,18 @@ inline void position_means(const T* plane, int32_t batch, int32_t height, int32_
         const Segment segment = segments[index];
         if (segment.row_begin == 0) fill(totals, 0.0, lanes);
         const int64_t count = int64_t(segment.rows()) * width * lanes;
-        LaneSums<T> sums;
+        LaneSums<Value<T>> sums;
         for (int64_t k = done; k < done + count; k += lanes) {
             for (int r = 0; r < V::count; ++r) sums.part[r] += V::load(plane + k + r * V::width);
         }
         done += count;
-        T of_segment[lanes];
+        Value<T> of_segment[lanes];
         sums.store(of_segment);
         for (int32_t lane = 0; lane < lanes; ++lane) totals[lane] += of_segment[lane];
         if (segment.row_end < height) continue;
         for (int32_t lane = 0; lane < lanes; ++lane) {
             const int32_t image = segment.group * lanes + lane;
-            means[image] = image < batch ? T(totals[lane] / (double(height) * width)) : T(0);
+            means[image] = image < batch ? Value<T>(totals[lane] / (double(height) * width)) : Value<T>(0);
         }
     }
 }

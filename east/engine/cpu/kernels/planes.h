@@ -58,7 +58,7 @@ template <typename T>
 struct Planes {
     T* data;
     const uint8_t* kind;  // [channels], or null where every channel is stored
-    const T* constants;   // [channels]: the value of a constant channel
+    const Value<T>* constants;  // [channels]: the value of a constant channel
 
     bool is_stored(int64_t channel) const { return kind == nullptr || kind[channel] == stored; }
 };

@@ -75,7 +75,7 @@ struct Tile {
 
 // One channel: to = sum over its non-zeros in ascending order, for columns side by side.
 template <int columns, typename T>
-void sum_columns(const Lists& lists, const T* values, int32_t channel, const Tile<T>& tile, T* to) {
+void sum_columns(const Lists& lists, const Value<T>* values, int32_t channel, const Tile<T>& tile, T* to) {
     using V = Vector<T>;
     typename V::Register sums[columns][V::count];
     for (int c = 0; c < columns; ++c) {
@@ -112,7 +112,7 @@ void sum_columns(const Lists& lists, const T* values, int32_t channel, const Til
 }
 
 template <typename T>
-using SumColumns = void (*)(const Lists&, const T*, int32_t, const Tile<T>&, T*);
+using SumColumns = void (*)(const Lists&, const Value<T>*, int32_t, const Tile<T>&, T*);
 
 template <typename T, int... before>
 SumColumns<T> sum_columns_of(int32_t count, std::integer_sequence<int, before...>) {
@@ -125,7 +125,7 @@ template <typename T>
 struct Pass {
     Axes axes;
     Lists lists;
-    const T* values;
+    const Value<T>* values;
     const T* x;
     T* to;
     int32_t channels, source_channels, groups;
@@ -181,7 +181,7 @@ void sum_row(const Pass<T>& pass, int32_t group, int32_t row, int32_t begin, int
     tile.step = axes.step() * lanes;
     tile.to_step = axes.classes() * lanes;
     tile.accumulate = pass.accumulate;
-    tile.streamed = !pass.accumulate && reinterpret_cast<uintptr_t>(pass.to) % EAST_VECTOR_BYTES == 0;
+    tile.streamed = !pass.accumulate && reinterpret_cast<uintptr_t>(pass.to) % (Vector<T>::width * sizeof(T)) == 0;
     Ahead<T> ahead(pass, group, row, (end - begin) * ((axes.width + columns_at_once<T> - 1) / columns_at_once<T>));
     for (int32_t of_class = 0; of_class < axes.classes(); ++of_class) {
         const int32_t all = axes.columns_of(of_class);
@@ -234,7 +234,7 @@ template <typename T>
 struct Convolve {
     Geometry geometry;
     Lists by_output;
-    const T* values;
+    const Value<T>* values;
     const T* x;
     T* z;  // planes of output channels without non-zeros are left as they are
 };
@@ -243,7 +243,7 @@ template <typename T>
 struct InputGradient {
     Geometry geometry;
     Lists by_input;
-    const T* values;
+    const Value<T>* values;
     const T* dz;  // planes of output channels without non-zeros are not read
     T* to;
     int32_t accumulate;  // added to `to`
@@ -255,7 +255,7 @@ struct WeightGradient {
     Lists by_output;
     Planes<T> x;
     const T* dz;  // planes of output channels without non-zeros are not read
-    T* gradient;    // in the order of the vector of values
+    Value<T>* gradient;  // in the order of the vector of values
     int32_t least;  // channels with fewer non-zeros are left out
     const uint8_t* read;  // output channels that a gradient reaches, the others are left out; null for all
 };
@@ -279,22 +279,23 @@ bool is_left_out(const WeightGradient<T>& c, int32_t channel) {
 
 template <typename T>
 void weight_gradient(const WeightGradient<T>& c) {
+    using F = Value<T>;
     const Geometry& g = c.geometry;
     const Segments segments = out_segments(g);
     const int32_t count = c.by_output.start[g.out_channels];
     const int32_t blocks = (g.out_channels + channels_of_task - 1) / channels_of_task;
-    T* parts = scratch<T, 0>(int64_t(segments.count()) * count);
+    F* parts = scratch<F, 0>(int64_t(segments.count()) * count);
     in_parallel([&](const Thread& thread) {
         const Fillers<T> fillers(g.out_row(), at_once);
         thread.share(segments.count() * blocks, [&](int64_t task) {
             const int32_t index = int32_t(task) / blocks, begin = int32_t(task) % blocks * channels_of_task;
             const Segment segment = segments[index];
             const int64_t at = segment.group * g.out_image() + segment.row_begin * g.out_row();
-            T* of_segment = parts + int64_t(index) * count;
+            F* of_segment = parts + int64_t(index) * count;
             for (int32_t channel = begin; channel < std::min(begin + channels_of_task, g.out_channels); ++channel) {
                 if (is_left_out(c, channel)) continue;
                 const T* dz = c.dz + channel * g.out_plane() + at;
-                dot_channel<T>(g, c.by_output, c.x, channel, segment, dz, fillers, [=](int32_t j, T sum) { of_segment[j] = sum; });
+                dot_channel<T>(g, c.by_output, c.x, channel, segment, dz, fillers, [=](int32_t j, F sum) { of_segment[j] = sum; });
             }
         });
         thread.share(g.out_channels, [&](int64_t channel) {
@@ -302,7 +303,7 @@ void weight_gradient(const WeightGradient<T>& c) {
             for (int32_t j = c.by_output.start[channel]; j < c.by_output.start[channel + 1]; ++j) {
                 double sum = 0;
                 for (int32_t index = 0; index < segments.count(); ++index) sum += parts[int64_t(index) * count + j];
-                c.gradient[c.by_output.value[j]] = T(sum);
+                c.gradient[c.by_output.value[j]] = F(sum);
             }
         });
     });

@@ -13,7 +13,7 @@ struct Shifted {
     const T* plane;  // of one channel; null for a constant
     const T* line;   // a row of the constant
     int32_t rows, columns;
-    T value;
+    Value<T> value;
 };
 
 // Rows of zeros and of constants, that take the place of a plane where it has nothing.
@@ -21,12 +21,12 @@ template <typename T>
 class Fillers {
   public:
     Fillers(int64_t row, int32_t constants) : row_(row), memory_(scratch<T, 4>(row * (constants + 1))) {
-        fill(memory_, T(0), row);
+        fill(memory_, kept_as<T>(0), row);
     }
     const T* zeros() const { return memory_; }
-    const T* constant(int32_t place, T value) const {
+    const T* constant(int32_t place, Value<T> value) const {
         T* to = memory_ + (place + 1) * row_;
-        fill(to, value, row_);
+        fill(to, kept_as<T>(value), row_);
         return to;
     }
 
@@ -47,7 +47,7 @@ struct Reads {
     Shifted<T> items[most];
     int32_t count = 0;
 
-    void add(const T* plane, const T* line, int32_t rows, int32_t columns, T value) {
+    void add(const T* plane, const T* line, int32_t rows, int32_t columns, Value<T> value) {
         items[count++] = {plane, line, rows, columns, value};
     }
     bool is_straight() const {
@@ -59,7 +59,7 @@ struct Reads {
 
 // Where the non-zeros of an output channel read; there are at most `few`.
 template <typename T>
-inline Reads<few, T> sources_of(const Geometry& g, const Lists& by_output, const T* values, const Planes<T>& x,
+inline Reads<few, T> sources_of(const Geometry& g, const Lists& by_output, const Value<T>* values, const Planes<T>& x,
                                 int64_t channel, const Fillers<T>& fillers) {
     Reads<few, T> from;
     for (int32_t j = by_output.start[channel]; j < by_output.start[channel + 1]; ++j) {
@@ -109,7 +109,7 @@ inline void for_each_position(const Geometry& g, const Segment& segment, const S
 // convolution that is near; `fillers` has room for as many constants.
 template <int count, typename T>
 inline void dot_near(const Geometry& g, const Lists& by_output, const Planes<T>& x, int32_t begin, const Segment& segment,
-                     const T* of_segment, const Fillers<T>& fillers, LaneSums<T>* sums) {
+                     const T* of_segment, const Fillers<T>& fillers, LaneSums<Value<T>>* sums) {
     using V = Vector<T>;
     Shifted<T> reads[count];
     bool straight = true;
@@ -118,10 +118,10 @@ inline void dot_near(const Geometry& g, const Lists& by_output, const Planes<T>&
         const bool is_stored = x.is_stored(source);
         const T* line = is_stored ? nullptr : fillers.constant(j, x.constants[source]);
         reads[j] = {is_stored ? x.data + source * g.in_plane() : nullptr, line, tap / g.kernel - g.padding,
-                    tap % g.kernel - g.padding, T(1)};
+                    tap % g.kernel - g.padding, Value<T>(1)};
         straight = straight && reads[j].columns == 0;
     }
-    LaneSums<T> found[count];
+    LaneSums<Value<T>> found[count];
     const T* row_of_segment = of_segment;
     const auto begin_row = [&](int32_t row) { row_of_segment = of_segment + (row - segment.row_begin) * g.out_row(); };
     const auto apply = [&](const T* const* at, int64_t k) {
@@ -143,18 +143,18 @@ inline void dot_channel(const Geometry& g, const Lists& by_output, const Planes<
     const int32_t end = by_output.start[channel + 1], images = g.images(segment.group);
     if (is_near(g)) {
         for (; j + at_once <= end; j += at_once) {
-            LaneSums<T> sums[at_once];
+            LaneSums<Value<T>> sums[at_once];
             dot_near<at_once>(g, by_output, x, j, segment, of_segment, fillers, sums);
             for (int k = 0; k < at_once; ++k) take(j + k, sums[k].total(images));
         }
         for (; j + 2 <= end; j += 2) {
-            LaneSums<T> sums[2];
+            LaneSums<Value<T>> sums[2];
             dot_near<2>(g, by_output, x, j, segment, of_segment, fillers, sums);
             for (int k = 0; k < 2; ++k) take(j + k, sums[k].total(images));
         }
     }
     for (; j < end; ++j) {
-        const auto sums = dot_segment<T>(g, x, by_output.channel[j], by_output.tap[j], segment, of_segment);
+        const auto sums = dot_segment(g, x, by_output.channel[j], by_output.tap[j], segment, of_segment);
         take(j, sums.total(images));
     }
 }

@@ -147,8 +147,8 @@ void adam(const Adam<T>& a) {
 }  // namespace
 }  // namespace east
 
-EAST_KERNEL(sum_of_squares, SumOfSquares, sum_of_squares)
-EAST_KERNEL(dot, Dot, find_dot)
-EAST_KERNEL(probe_squares, ProbeSquares, probe_squares)
-EAST_KERNEL(sgd, Sgd, sgd)
-EAST_KERNEL(adam, Adam, adam)
+EAST_KERNEL_OF_VALUES(sum_of_squares, SumOfSquares, sum_of_squares)
+EAST_KERNEL_OF_VALUES(dot, Dot, find_dot)
+EAST_KERNEL_OF_VALUES(probe_squares, ProbeSquares, probe_squares)
+EAST_KERNEL_OF_VALUES(sgd, Sgd, sgd)
+EAST_KERNEL_OF_VALUES(adam, Adam, adam)
