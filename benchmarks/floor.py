@@ -12,7 +12,7 @@ from east.errors import EastError
 from east.models import ResNet
 from east.sparse.layers import MaskedLayer, masked_layers
 
-FLOAT_BYTES = 4
+FLOAT_BYTES, BFLOAT16_BYTES = 4, 2
 PARAMETER_MOVES = 4
 """Value and momentum of a parameter, each read and written once by the optimizer."""
 
@@ -20,8 +20,10 @@ COPIED_BYTES = 2**28
 COPIES = 7
 
 
-def bytes_per_step(model: ResNet, image_shape: tuple[int, int, int], batch: int) -> int:
-    """Bytes that a training step with batch statistics in float32 moves at least, unit by unit, without caches.
+def bytes_per_step(
+    model: ResNet, image_shape: tuple[int, int, int], batch: int, number_bytes: int = FLOAT_BYTES
+) -> int:
+    """Bytes that a training step with batch statistics moves at least, unit by unit, without caches.
 
     A unit is a convolution with the batch norm, residual and activation behind it. A plane is one channel of an
     activation for the whole batch: H * W * N numbers. Each pass through a unit moves a plane at most once, and
@@ -40,13 +42,14 @@ def bytes_per_step(model: ResNet, image_shape: tuple[int, int, int], batch: int)
     constant and its output plane is needed. A plane inside a block is constant if its channel has no non-zeros with
     inputs that are not constant (what a constant input leaves along the border is the same for all images).
 
-    Beside planes, each active weight and each other parameter moves four numbers: value and momentum, read and
+    Beside planes, each active weight and each other parameter moves four floats: value and momentum, read and
     written once.
 
     Args:
         model: a network without DyReLU, DCT layers or max-pool, with its masks.
         image_shape: (3, H, W).
         batch: images a step, N.
+        number_bytes: of a number of a plane.
 
     Raises:
         EastError: the network has other parts than those.
@@ -70,7 +73,7 @@ def bytes_per_step(model: ResNet, image_shape: tuple[int, int, int], batch: int)
         numbers += passes * _planes(unit.y, needed[unit.y])
     off = sum(layer.mask.numel() - int(layer.mask.sum()) for layer in masked_layers(model).values())
     trained = sum(parameter.numel() for parameter in model.parameters()) - off
-    return FLOAT_BYTES * (batch * numbers + PARAMETER_MOVES * trained)
+    return number_bytes * batch * numbers + FLOAT_BYTES * PARAMETER_MOVES * trained
 
 
 def copy_bandwidth() -> float:

@@ -16,10 +16,10 @@ from typing import Annotated
 import torch
 import typer
 
-from benchmarks.floor import bytes_per_step, copy_bandwidth
+from benchmarks.floor import BFLOAT16_BYTES, FLOAT_BYTES, bytes_per_step, copy_bandwidth
 from benchmarks.machine import cores
 from benchmarks.results import RESULTS_FOLDER, in_turn, run_command, save, slug, today
-from benchmarks.step_results import Results, render
+from benchmarks.step_results import BYTES_MOVED, SPARSE, Results, render
 from benchmarks.variants import (
     CPU,
     MAKE_DENSE,
@@ -36,6 +36,7 @@ from east.cost.measure import measure_steps, seconds_of
 from east.data.catalog import DATASETS
 from east.engine.cpu.library import load_kernels
 from east.errors import EastError
+from east.models import ResNet
 from east.models.dyrelu import dyrelu_units
 from east.sparse.layers import masked_layers
 from east.training.device import keep_freed_memory
@@ -132,7 +133,10 @@ def time_network(
     where = f"{network.label}, {threads} thread{'s' if threads > 1 else ''}"
     bandwidth = copy_bandwidth()
     dense = {variant: MAKE_DENSE[variant](network, densities[0], batch_size) for variant in network.compared}
-    sparse = SparseSteps(network, densities, batch_size)
+    sparse = {
+        name: SparseSteps(of, densities, batch_size)
+        for name, of in zip(SPARSE, (network, network.in_bfloat16), strict=True)
+    }
     for step in dense.values():
         step(1)
     floors: dict[float, Results] = {}
@@ -144,29 +148,23 @@ def time_network(
             found[variant, True, None] = plain + _seconds(step.clip, number + 1)
         return found
 
-    def time_sparse(density: float, number: int) -> dict[TimedSeries, float]:
-        sparse.use(density)
-        sparse.clipped(1)
+    def time_sparse(density: float, variant: VariantName, number: int) -> dict[TimedSeries, float]:
+        steps = sparse[variant]
+        steps.use(density)
+        steps.clipped(1)
         if density not in floors:
-            image_shape = DATASETS[network.spec.dataset.name].image_shape
-            floors[density] = {
-                "density": density,
-                "nonzeros": sum(int(layer.mask.sum()) for layer in masked_layers(sparse.model).values()),
-                "bytes_moved": None
-                if dyrelu_units(sparse.model)
-                else bytes_per_step(sparse.model, image_shape, batch_size),
-            }
+            floors[density] = _floor(network, steps.model, density, batch_size)
         times: dict[TimedSeries, float] = {}
-        for clip, step in ((False, sparse.plain), (True, sparse.clipped)):
+        for clip, step in ((False, steps.plain), (True, steps.clipped)):
             seconds: list[float] = []
             while sum(seconds) < SPARSE_SECONDS and len(seconds) < SPARSE_STEPS:
                 seconds.append(_seconds(step, len(seconds) + 2))
-            times["sparse", clip, density] = statistics.median(seconds)
+            times[variant, clip, density] = statistics.median(seconds)
         return times
 
     found = in_turn(
         [partial(time_dense, variant, step) for variant, step in dense.items()]
-        + [partial(time_sparse, density) for density in densities],
+        + [partial(time_sparse, density, variant) for density in densities for variant in SPARSE],
         rounds,
         lambda number: print(f"{where}: round {number} of {rounds}", flush=True),
     )
@@ -180,6 +178,19 @@ def time_network(
             for (variant, clip, density), seconds in found.items()
         ],
         "floors": list(floors.values()),
+    }
+
+
+def _floor(network: TimedNetwork, model: ResNet, density: float, batch_size: int) -> Results:
+    """Bytes that a step moves at least, with activations in float32 and in bfloat16; None where nobody counts them."""
+    image_shape = DATASETS[network.spec.dataset.name].image_shape
+    count = partial(bytes_per_step, model, image_shape, batch_size)
+    is_counted = not dyrelu_units(model)
+    return {
+        "density": density,
+        "nonzeros": sum(int(layer.mask.sum()) for layer in masked_layers(model).values()),
+        BYTES_MOVED["sparse"]: count(FLOAT_BYTES) if is_counted else None,
+        BYTES_MOVED["sparse-bf16"]: count(BFLOAT16_BYTES) if is_counted else None,
     }
 
 
@@ -213,7 +224,7 @@ def _peaks(
     name: str, network: TimedNetwork, densities: Sequence[float], threads: int, batch_size: int
 ) -> list[Results]:
     asked: list[tuple[VariantName, float | None]] = [(variant, None) for variant in network.compared]
-    asked += [("sparse", density) for density in densities]
+    asked += [(variant, density) for density in densities for variant in SPARSE]
     found = []
     for variant, density in asked:
         make = partial(make_variant, network, variant, density or densities[0], batch_size)

@@ -13,11 +13,19 @@ from benchmarks.variants import VariantName
 
 PYTORCH: tuple[VariantName, ...] = ("pytorch", "pytorch-channels-last")
 
+SPARSE: tuple[VariantName, ...] = ("sparse", "sparse-bf16")
+"""The sparse engine, with activations in float32 and in bfloat16."""
+
+BYTES_MOVED: dict[VariantName, str] = {"sparse": "bytes_moved", "sparse-bf16": "bytes_moved_bf16"}
+"""Variant -> the key of the bytes that its step moves at least."""
+
 LABELS: dict[VariantName, str] = {
     "sparse": "ours, sparse",
+    "sparse-bf16": "ours, sparse, bf16",
     "dense": "ours, masked dense",
     "pytorch": "PyTorch, no masks, contiguous",
     "pytorch-channels-last": "PyTorch, no masks, channels-last",
+    "pytorch-bf16": "PyTorch, no masks, bf16 autocast",
     "peer": "weight × mask every step",
 }
 """Variant -> how the tables call it."""
@@ -49,7 +57,9 @@ def render(results: Results) -> str:
     for cell in results["cells"]:
         times: Seconds = {(one["variant"], one["clip"], one["density"]): one["seconds"] for one in cell["timings"]}
         parts.append(f"## {cell['label']}, {_count(cell['threads'], 'thread')}")
-        parts += [_sparse_table(cell, times), _dense_table(times)]
+        tables = [_sparse_table(cell, times, variant) for variant in SPARSE if variant in {name for name, *_ in times}]
+        bandwidth = f"Measured copy bandwidth: {cell['copy_bandwidth'] / GB:.1f} GB/s, read and written."
+        parts += [*tables, bandwidth, _dense_table(times)]
     labels = {cell["network"]: cell["label"] for cell in results["cells"]}
     rows = []
     for peak in results["peaks"]:
@@ -59,30 +69,34 @@ def render(results: Results) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _sparse_table(cell: Results, times: Seconds) -> str:
-    rows, first = [], cell["floors"][0]["density"]
+def _sparse_table(cell: Results, times: Seconds, variant: VariantName) -> str:
+    rows, first, name = [], cell["floors"][0]["density"], LABELS[variant].removeprefix("ours, ")
     for floor in sorted(cell["floors"], key=lambda floor: floor["density"]):
         density = floor["density"]
         row = {"density": f"{density:g}", "non-zeros": f"{floor['nonzeros']:,}"}
         for clip, suffix in ((False, ""), (True, ", clip")):
-            sparse = times.get(("sparse", clip, density))
-            row[f"sparse step{suffix}"] = _time(sparse)
+            sparse = times.get((variant, clip, density))
+            row[f"{name} step{suffix}"] = _time(sparse)
             if not clip:
-                row[f"step / at {first:g}"] = _ratio(sparse, times.get(("sparse", False, first)))
-            others = {"PyTorch": _fastest_pytorch(times, clip), "masked dense": "dense", "weight × mask": "peer"}
-            for label, variant in others.items():
-                other = times.get((variant, clip, None))
-                if other is not None or variant == "dense":
-                    row[f"{label}{suffix} / sparse{suffix}"] = _ratio(other, sparse)
-        row |= {"floor": ABSENT, "sparse step / floor": ABSENT}
-        plain = times.get(("sparse", False, density))
-        if floor["bytes_moved"] is not None and plain is not None:
-            least = floor["bytes_moved"] / cell["copy_bandwidth"]
-            row["floor"] = f"{floor['bytes_moved'] / GB:.2f} GB, {milliseconds(least)}"
-            row["sparse step / floor"] = str(spread([seconds / least for seconds in plain]))
+                row[f"step / at {first:g}"] = _ratio(sparse, times.get((variant, False, first)))
+            others = {
+                "PyTorch": times.get((_fastest_pytorch(times, clip), clip, None)),
+                "PyTorch bf16": times.get(("pytorch-bf16", clip, None)),
+                "masked dense": times.get(("dense", clip, None)),
+                "weight × mask": times.get(("peer", clip, None)),
+                "sparse fp32": None if variant == "sparse" else times.get(("sparse", clip, density)),
+            }
+            for label, other in others.items():
+                if other is not None or label == "masked dense":
+                    row[f"{label}{suffix} / {name}{suffix}"] = _ratio(other, sparse)
+        row |= {"floor": ABSENT, f"{name} step / floor": ABSENT}
+        moved, plain = floor[BYTES_MOVED[variant]], times.get((variant, False, density))
+        if moved is not None and plain is not None:
+            least = moved / cell["copy_bandwidth"]
+            row["floor"] = f"{moved / GB:.2f} GB, {milliseconds(least)}"
+            row[f"{name} step / floor"] = str(spread([seconds / least for seconds in plain]))
         rows.append(row)
-    bandwidth = f"Measured copy bandwidth: {cell['copy_bandwidth'] / GB:.1f} GB/s, read and written."
-    return f"{markdown(list(rows[0]), [list(row.values()) for row in rows])}\n\n{bandwidth}"
+    return markdown(list(rows[0]), [list(row.values()) for row in rows])
 
 
 def _dense_table(times: Seconds) -> str:

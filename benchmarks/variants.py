@@ -1,6 +1,6 @@
 """The networks whose training step is timed, and the ways to execute it, each bound to one batch of random images."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal, cast
@@ -27,10 +27,10 @@ from east.training.step import TrainingStep
 
 CPU = torch.device("cpu")
 
-VariantName = Literal["sparse", "dense", "pytorch", "pytorch-channels-last", "peer"]
+VariantName = Literal["sparse", "sparse-bf16", "dense", "pytorch", "pytorch-channels-last", "pytorch-bf16", "peer"]
 """A way to execute a training step: a function below."""
 
-DENSE_VARIANTS: tuple[VariantName, ...] = ("pytorch", "pytorch-channels-last", "dense", "peer")
+DENSE_VARIANTS: tuple[VariantName, ...] = ("pytorch", "pytorch-channels-last", "pytorch-bf16", "dense", "peer")
 """Those whose time does not depend on the density."""
 
 SHORT_WIDTH = 16
@@ -58,6 +58,11 @@ class TimedNetwork:
     only_density: float | None = None
     all_threads_only: bool = False
 
+    @property
+    def in_bfloat16(self) -> "TimedNetwork":
+        """The same with activations in bfloat16."""
+        return replace(self, spec=changed(self.spec, training={"numerics": "bf16"}))
+
     def at(self, density: float) -> RunSpec:
         """Its training at a density."""
         return changed(self.spec, sparsity={"density": density}).model_copy(update={"cycle": None})
@@ -71,7 +76,7 @@ def timed_networks(*, short: bool = False) -> dict[str, TimedNetwork]:
     static = {run.table: run.spec for run in load_plan() if run.row == "static"}
     resnet34, resnet50 = static["table2"], static["table4"]
     if short:
-        small = {"model": {"width": SHORT_WIDTH}, "dataset": {"name": "digits"}}
+        small: dict[str, dict[str, Any]] = {"model": {"width": SHORT_WIDTH}, "dataset": {"name": "digits"}}
         resnet34, resnet50 = changed(resnet34, **small), changed(resnet50, **small)
     east = changed(resnet34, model={"activation": "dyrelu", "sharing_ratio": 2})
     paper = resnet34.sparsity.density
@@ -83,7 +88,7 @@ def timed_networks(*, short: bool = False) -> dict[str, TimedNetwork]:
     }
 
 
-def changed(spec: RunSpec, **parts: dict[str, Any]) -> RunSpec:
+def changed(spec: RunSpec, **parts: Mapping[str, Any]) -> RunSpec:
     """The run with some fields of some of its parts replaced."""
     return spec.model_copy(update={name: getattr(spec, name).model_copy(update=new) for name, new in parts.items()})
 
@@ -157,8 +162,13 @@ def masked_dense(network: TimedNetwork, density: float, batch_size: int) -> Dens
     return DenseStep(_model_of(step), plain, None if clip is None else clip_alone)
 
 
-def pytorch(network: TimedNetwork, density: float, batch_size: int, *, channels_last: bool) -> DenseStep:
-    """PyTorch alone: all weights on, no masks, fused SGD over dense tensors, and its own clip by the exact norm."""
+def pytorch(
+    network: TimedNetwork, density: float, batch_size: int, *, channels_last: bool, bfloat16: bool = False
+) -> DenseStep:
+    """PyTorch alone: all weights on, no masks, fused SGD over dense tensors, and its own clip by the exact norm.
+
+    In bfloat16 by its autocast, which takes a processor's matrix units where it has any.
+    """
     spec = network.at(density)
     layout = torch.channels_last if channels_last else torch.contiguous_format
     model = initial_network(spec, faded=network.faded).to(memory_format=layout)  # type: ignore[call-overload]
@@ -169,7 +179,9 @@ def pytorch(network: TimedNetwork, density: float, batch_size: int, *, channels_
 
     def step(number: int) -> None:
         optimizer.zero_grad()
-        F.cross_entropy(model(images), labels).backward()  # type: ignore[no-untyped-call]
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            loss = F.cross_entropy(model(images), labels)
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step(spec.training.lr)
 
     clip = spec.training.gradient_clip
@@ -221,6 +233,7 @@ MAKE_DENSE: dict[VariantName, Callable[[TimedNetwork, float, int], DenseStep]] =
     "dense": masked_dense,
     "pytorch": partial(pytorch, channels_last=False),
     "pytorch-channels-last": partial(pytorch, channels_last=True),
+    "pytorch-bf16": partial(pytorch, channels_last=True, bfloat16=True),
     "peer": peer,
 }
 """The dense variants by name."""
@@ -228,7 +241,8 @@ MAKE_DENSE: dict[VariantName, Callable[[TimedNetwork, float, int], DenseStep]] =
 
 def make_variant(network: TimedNetwork, variant: VariantName, density: float, batch_size: int) -> NumberedStep:
     """The step of a variant by itself, with its clip where it has one."""
-    if variant == "sparse":
+    if variant in ("sparse", "sparse-bf16"):
+        network = network if variant == "sparse" else network.in_bfloat16
         step, batch, lr = _training_step(network, density, "sparse", batch_size)
         return partial(step, *batch, lr, dense_gradients=False)
     return MAKE_DENSE[variant](network, density, batch_size)

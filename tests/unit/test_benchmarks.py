@@ -9,7 +9,7 @@ from benchmarks.paired import Pairs, judge
 from benchmarks.results import RESULTS_FOLDER, in_turn, ratio, spread
 from benchmarks.scale import as_markdown
 from benchmarks.step import run, save_step
-from benchmarks.step_results import render
+from benchmarks.step_results import SPARSE, render
 from benchmarks.variants import MAKE_DENSE, SparseSteps, timed_networks
 from east.engine.cpu.library import availability
 from east.errors import EastError
@@ -153,7 +153,8 @@ def make_results():
     timings = [("pytorch", False, None, 6.0), ("pytorch", True, None, 6.1), ("dense", False, None, 5.2)]
     timings += [("pytorch-channels-last", False, None, 5.0), ("pytorch-channels-last", True, None, 5.5)]
     timings += [("sparse", False, 0.01, 0.2), ("sparse", True, 0.01, 0.25)]
-    timings += [("sparse", False, 0.001, 0.1), ("sparse", True, 0.001, 0.11)]
+    timings += [("sparse", False, 0.001, 0.1), ("sparse", True, 0.001, 0.11), ("pytorch-bf16", False, None, 3.0)]
+    timings += [("sparse-bf16", False, 0.01, 0.16), ("sparse-bf16", False, 0.001, 0.05)]
     cell = {
         "network": "resnet34",
         "label": "ResNet-34",
@@ -164,8 +165,8 @@ def make_results():
             for variant, clip, density, seconds in timings
         ],
         "floors": [
-            {"density": 0.01, "nonzeros": 212_823, "bytes_moved": 2_000_000_000},
-            {"density": 0.001, "nonzeros": 21_282, "bytes_moved": None},
+            {"density": 0.01, "nonzeros": 212_823, "bytes_moved": 2_000_000_000, "bytes_moved_bf16": 1_000_000_000},
+            {"density": 0.001, "nonzeros": 21_282, "bytes_moved": None, "bytes_moved_bf16": None},
         ],
     }
     machine = {"processor": "A Processor", "cores": 2, "platform": "Linux", "python": "3.11", "torch": "2.13"}
@@ -184,10 +185,19 @@ def make_results():
 def test_the_table_holds_times_ratios_floor_and_memory():
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in render(make_results()).splitlines()]
     sparse = [row for row in rows if row and row[0] in ("0.001", "0.01")]
-    assert [row[0] for row in sparse] == ["0.001", "0.01"]
+    assert [row[0] for row in sparse] == ["0.001", "0.01"] * 2
     # Against the faster layout, without and with the clip; the floor is 2 GB at 20 GB/s.
-    assert sparse[1][1:6] == ["212,823", "200 ms", "1 (1–1)", "25 (25–25)", "26 (26–26)"]
-    assert sparse[1][6:8] == ["250 ms", "22 (22–22)"]
+    assert sparse[1][1:7] == ["212,823", "200 ms", "1 (1–1)", "25 (25–25)", "15 (15–15)", "26 (26–26)"]
+    assert sparse[1][7:9] == ["250 ms", "22 (22–22)"]
+    assert sparse[3][2:8] == [
+        "160 ms",
+        "1 (1–1)",
+        "31.2 (31.2–31.2)",
+        "18.8 (18.8–18.8)",
+        "32.5 (32.5–32.5)",
+        "1.25 (1.25–1.25)",
+    ]
+    assert sparse[3][-2:] == ["1.00 GB, 50.0 ms", "3.2 (3.2–3.2)"]
     assert sparse[0][3] == "0.5 (0.5–0.5)"
     assert sparse[1][-2:] == ["2.00 GB, 100 ms", "2 (2–2)"]
     assert sparse[0][-2:] == ["–", "–"]
@@ -214,9 +224,9 @@ def test_the_short_benchmark_runs_every_variant():
         densities = (0.02, 0.1) if network.only_density is None else (network.only_density,)
         expected = {(name, False, None) for name in network.compared}
         expected |= {(name, True, None) for name in network.compared if name != "peer"}
-        expected |= {("sparse", clip, density) for clip in (False, True) for density in densities}
+        expected |= {(name, clip, density) for name in SPARSE for clip in (False, True) for density in densities}
         assert {(timing["variant"], timing["clip"], timing["density"]) for timing in cell["timings"]} == expected
     assert {(peak["network"], peak["variant"]) for peak in results["peaks"]} == {
-        (name, variant) for name, network in networks.items() for variant in (*network.compared, "sparse")
+        (name, variant) for name, network in networks.items() for variant in (*network.compared, *SPARSE)
     }
     assert "mean nothing" in render(results)
