@@ -152,11 +152,23 @@ def mark(file: str) -> str:
 
 def environment() -> Dict[str, str]:
     """The variables of this process, without those by which Python or pip would work elsewhere."""
-    return {
+    kept = {
         name: value
         for name, value in os.environ.items()
         if name not in ASTRAY and (not name.startswith("PIP_") or FROM_WHERE.fullmatch(name))
     }
+    return kept if has_cache(kept) else dict(kept, PIP_NO_CACHE_DIR="1")
+
+
+def has_cache(variables: Dict[str, str]) -> bool:
+    """Whether pip can keep a cache, in which it also builds: a home may be read-only."""
+    caches = variables.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    cache = variables.get("PIP_CACHE_DIR") or os.path.join(caches, "pip")
+    try:
+        os.makedirs(cache, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(cache, os.W_OK)
 
 
 def ask(python: str, code: str) -> str:

@@ -245,6 +245,14 @@ def test_variables_meant_for_other_pythons_do_not_reach_pip(checkout):
     assert "--require-hashes" in checkout.said()[0]["arguments"]
 
 
+@pytest.mark.parametrize("home", ["/dev/null", "home"])
+def test_a_home_without_room_for_a_cache_has_none(checkout, tmp_path, home):
+    checkout.python()
+    (tmp_path / "home").mkdir()
+    assert checkout.make(HOME=str(tmp_path / home)).returncode == 0
+    assert all(("PIP_NO_CACHE_DIR" in call["environment"]) == (home == "/dev/null") for call in checkout.said())
+
+
 @pytest.mark.parametrize(
     ("failure", "named"),
     [
