@@ -162,13 +162,13 @@ def environment() -> Dict[str, str]:
 
 def has_cache(variables: Dict[str, str]) -> bool:
     """Whether pip can keep a cache, in which it also builds: a home may be read-only."""
-    caches = variables.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    cache = variables.get("PIP_CACHE_DIR") or os.path.join(caches, "pip")
+    caches = Path(variables.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    cache = Path(variables.get("PIP_CACHE_DIR") or caches / "pip")
     try:
-        os.makedirs(cache, exist_ok=True)
+        cache.mkdir(parents=True, exist_ok=True)
     except OSError:
         return False
-    return os.access(cache, os.W_OK)
+    return os.access(str(cache), os.W_OK)
 
 
 def ask(python: str, code: str) -> str:
