@@ -1,11 +1,13 @@
-"""The command `snakemake` of this environment: Snakemake's own, after a look at the files behind `--configfile`.
+"""The command `snakemake` of this environment: Snakemake's own, after a look at what makes it end in a traceback.
 
-Snakemake takes every word after that option for a file, a target too, and ends in a traceback where one is none.
+It takes every word after `--configfile` for a file, a target too; and it makes a cache folder in the home, which may be
+read-only.
 """
 
+import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 from pathlib import Path
 
 import yaml
@@ -21,9 +23,24 @@ def main() -> None:
         check_configfiles(sys.argv[1:])
     except EastError as error:
         sys.exit(f"error: {error}")
+    find_cache(os.environ, Path.cwd())
     from snakemake.cli import main as snakemake
 
     snakemake()
+
+
+def find_cache(environment: MutableMapping[str, str], folder: Path) -> None:
+    """Have Snakemake, which makes a cache folder when it is imported, make it here where the home is read-only.
+
+    Args:
+        environment: `os.environ`.
+        folder: where Snakemake works.
+    """
+    caches = Path(environment.get("XDG_CACHE_HOME") or Path(environment.get("HOME", "/")) / ".cache")
+    try:
+        (caches / "snakemake").mkdir(parents=True, exist_ok=True)
+    except OSError:
+        environment["XDG_CACHE_HOME"] = str(folder / ".snakemake" / "cache")
 
 
 def check_configfiles(words: Sequence[str]) -> None:

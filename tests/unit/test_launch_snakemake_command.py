@@ -3,7 +3,7 @@ import shlex
 import pytest
 
 from east.errors import EastError
-from east.launch.snakemake_command import check_configfiles
+from east.launch.snakemake_command import check_configfiles, find_cache
 
 
 @pytest.fixture(autouse=True)
@@ -70,3 +70,14 @@ def test_no_command_is_told_that_leaves_an_option_without_a_file(option):
     with pytest.raises(EastError) as told:
         check_configfiles(shlex.split(option))
     assert "target" not in str(told.value)
+
+
+def test_a_cache_that_cannot_be_made_is_made_here(tmp_path):
+    for environment, found in [
+        ({"HOME": "/dev/null"}, str(tmp_path / ".snakemake" / "cache")),
+        ({"HOME": str(tmp_path), "XDG_CACHE_HOME": "/dev/null"}, str(tmp_path / ".snakemake" / "cache")),
+        ({"HOME": str(tmp_path)}, None),
+        ({"HOME": "/dev/null", "XDG_CACHE_HOME": str(tmp_path / "mine")}, str(tmp_path / "mine")),
+    ]:
+        find_cache(environment, tmp_path)
+        assert environment.get("XDG_CACHE_HOME") == found
