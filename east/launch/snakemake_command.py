@@ -30,7 +30,9 @@ def main() -> None:
 
 
 def find_cache(environment: MutableMapping[str, str], folder: Path) -> None:
-    """Have Snakemake, which makes a cache folder when it is imported, make it here where the home is read-only.
+    """Have Snakemake and Matplotlib, which make cache folders when they are imported, make them here in need.
+
+    The need is a home that is read-only.
 
     Args:
         environment: `os.environ`.
@@ -41,6 +43,7 @@ def find_cache(environment: MutableMapping[str, str], folder: Path) -> None:
         (caches / "snakemake").mkdir(parents=True, exist_ok=True)
     except OSError:
         environment["XDG_CACHE_HOME"] = str(folder / ".snakemake" / "cache")
+        environment.setdefault("MPLCONFIGDIR", str(folder / ".snakemake" / "cache" / "matplotlib"))
 
 
 def check_configfiles(words: Sequence[str]) -> None:

@@ -81,3 +81,4 @@ def test_a_cache_that_cannot_be_made_is_made_here(tmp_path):
     ]:
         find_cache(environment, tmp_path)
         assert environment.get("XDG_CACHE_HOME") == found
+        assert ("MPLCONFIGDIR" in environment) == (found is not None and ".snakemake" in found)
