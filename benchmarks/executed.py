@@ -15,7 +15,6 @@ data_file = {data}
 parallel = true
 patch = subprocess
 sigterm = true
-core = {core}
 include = */east/*
 """
 
@@ -24,8 +23,7 @@ def record(clone: Path, tests: Sequence[str], data: Path, *, marked: str, jobs: 
     """Run each file of tests by itself in a clone, and keep which lines it and its processes executed."""
     data.parent.mkdir(parents=True, exist_ok=True)
     settings = data.with_name("coverage.rc")
-    core = "sysmon" if sys.version_info >= (3, 12) else "ctrace"
-    settings.write_text(SETTINGS.format(data=data, core=core), encoding="utf-8")
+    settings.write_text(SETTINGS.format(data=data), encoding="utf-8")
     environment = os.environ | {"PYTHONPATH": str(clone), "PYTHONDONTWRITEBYTECODE": "1"}
 
     def run(test: str) -> None:

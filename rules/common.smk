@@ -2,6 +2,7 @@
 
 import os
 import sys
+from functools import cache
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -107,7 +108,12 @@ if "imagenet" in PLAN.config.datasets and PLAN.config.datasets["imagenet"].folde
 ON_A_CLUSTER = (
     workflow.resource_settings.nodes is not None or not workflow.is_main_process
 )
-ON_GPUS = not ON_A_CLUSTER and EXECUTION.gpus > 0 and bool(visible_gpus(os.environ))
+
+
+@cache
+def on_gpus():
+    """Whether trainings compute on GPUs of this machine; a driver that is asked takes its time."""
+    return not ON_A_CLUSTER and EXECUTION.gpus > 0 and bool(visible_gpus(os.environ))
 
 
 def threads_of_a_training():
@@ -115,7 +121,7 @@ def threads_of_a_training():
     cores, limits = workflow.resource_settings.cores, workflow.global_resources
     if EXECUTION.threads != "auto":
         return EXECUTION.threads
-    if ON_A_CLUSTER or ON_GPUS or cores is None:
+    if ON_A_CLUSTER or cores is None or on_gpus():
         return FIXED_THREADS
     needed = {"gpu": EXECUTION.gpus, "mem_mb": EXECUTION.memory_mb}
     allowed = [
@@ -163,7 +169,7 @@ def share_imports():
 
     Only where a fork is known to compute as a process of its own does: not with a GPU, nor on a Mac.
     """
-    if not (ON_A_CLUSTER or ON_GPUS) and sys.platform == "linux":
+    if not ON_A_CLUSTER and sys.platform == "linux" and not on_gpus():
         HELD.append(passing.start(Path(LOGS) / "server.log"))
 
 

@@ -21,18 +21,25 @@ PARTS |= {"configurations": 300, "readers": 10_000, "surroundings": 208}
 RESULTS = RESULTS_FOLDER / "faults.json"
 
 
-def run_part(name: str, count: int, seed: int, keep: Callable[[dict[str, object]], None]) -> None:
-    """Try the cases of a part, say which failed, and keep after each what was found so far."""
+def run_part(name: str, count: int, seed: int) -> Iterator[dict[str, object]]:
+    """Try the cases of a part and say which failed; yields what was found so far, once a second and at last."""
     cases: Callable[[int, int], Iterator[Outcome]] = import_module(f"benchmarks.faults.{name}").cases
-    started, tried, failures = time.monotonic(), 0, list[dict[str, str]]()
+    started, tried, told, failures = time.monotonic(), 0, 0, list[dict[str, str]]()
+
+    def found(seconds: int) -> dict[str, object]:
+        counts = {"seed": seed, "of": count, "tried": tried, "failed": len(failures)}
+        return counts | {"failures": failures, "seconds": seconds}
+
     for outcome in cases(count, seed):
         tried += 1
         if outcome.failure:
             failures.append({"case": outcome.case, "failure": outcome.failure})
             print(f"{name}: {outcome.case}: {outcome.failure}", flush=True)
-        seconds = round(time.monotonic() - started)
-        found = {"seed": seed, "of": count, "tried": tried, "failed": len(failures), "failures": failures}
-        keep(found | {"seconds": seconds})
+        if (seconds := round(time.monotonic() - started)) > told:
+            told = seconds
+            yield found(seconds)
+    seconds = round(time.monotonic() - started)
+    yield found(seconds)
     print(f"{name}: {tried - len(failures)} of {tried} as they should be, in {seconds} s", flush=True)
 
 
@@ -48,12 +55,9 @@ def main(
         raise EastError(f"there is no part '{unknown[0]}'; choose of {', '.join(PARTS)}.")
     found = json.loads(out.read_text(encoding="utf-8")) if out.exists() else {}
     for name in chosen:
-
-        def keep(so_far: dict[str, object], name: str = name) -> None:
+        for so_far in run_part(name, max(1, round(share * PARTS[name])), seed):
             found[name] = so_far
             write_atomically(out, json.dumps(found, indent=1) + "\n")
-
-        run_part(name, max(1, round(share * PARTS[name])), seed, keep)
     if any(found[name]["failed"] for name in chosen):
         raise typer.Exit(1)
 

@@ -1,8 +1,9 @@
 """Keys of a configuration that would have no effect, or another than they say: refused, or told as a note."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from east.config.places import Mistake
+from east.config.run import RunSpec
 from east.config.schema import Config, Recipe
 from east.models.designs import STAGES
 
@@ -16,12 +17,6 @@ def without_effect(config: Config) -> Iterator[Mistake]:
             "fraction would rise. Give it at most that value."
         )
         yield Mistake(("readings", "drop_fraction_end"), sentence)
-    if readings.numerics == "bf16" and config.execution.device == "cpu" and config.execution.engine == "dense":
-        sentence = (
-            "on a CPU bf16 is what the sparse engine keeps activations in, and execution.engine is dense. Set it to "
-            "tf32 or fp32, or execution.engine to auto."
-        )
-        yield Mistake(("readings", "numerics"), sentence)
     for dataset, described in config.datasets.items():
         if described.folder is not None and dataset != "imagenet":
             sentence = f"only ImageNet is read from a folder; {dataset} is prepared in execution.data_dir. Remove it."
@@ -40,6 +35,19 @@ def without_effect(config: Config) -> Iterator[Mistake]:
         if method.measured_at_beta == 0 and method.activation != "dyrelu":
             sentence = "the method has no DyReLU to fade out. Leave it out, or set activation: dyrelu."
             yield Mistake(("methods", "rows", name, "measured_at_beta"), sentence)
+
+
+def impossible_on_a_cpu(config: Config, specs: Iterable[RunSpec]) -> str:
+    """Why a CPU cannot compute these runs in the plan's numerics; empty if it can."""
+    if config.readings.numerics != "bf16":
+        return ""
+    if config.execution.engine == "dense":
+        why = "execution.engine is dense. Set that to auto"
+    elif any(spec.model.dct for spec in specs):
+        why = "it does not execute DCT layers. Leave out the rows and methods that have them"
+    else:
+        return ""
+    return f"on a CPU bf16 is what the sparse engine keeps activations in, and {why}, or set it to tf32 or fp32."
 
 
 def notes_of_execution(config: Config) -> Iterator[str]:

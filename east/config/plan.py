@@ -3,14 +3,14 @@
 import hashlib
 import itertools
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from east.config.effects import notes_of_execution, without_effect
+from east.config.effects import impossible_on_a_cpu, notes_of_execution, without_effect
 from east.config.feasible import PlannedRow, can_normalise, impossible, impossible_density, notes_of
 from east.config.files import read_config
 from east.config.places import Location, Mistake
@@ -110,7 +110,11 @@ def make_plan(config: Config) -> Plan:
     measured = method_specs(config, *_of_cost(config)).values()
     costs = (mistake for spec in measured for mistake in _impossible_cost(config, spec))
     of_rows = (mistake for row in made.rows for mistake in _mistakes(config, row))
-    config.sources.refuse([*of_rows, *costs, *_of_numerics(config, (*(row.spec for row in made.rows), *measured))])
+    of_numerics = list[Mistake]()
+    if config.execution.device == "cpu":
+        problem = impossible_on_a_cpu(config, (*(row.spec for row in made.rows), *measured))
+        of_numerics = [Mistake(("readings", "numerics"), problem)] if problem else []
+    config.sources.refuse([*of_rows, *costs, *of_numerics])
     notes = (*notes_of_execution(config), *(note for row in made.rows for note in notes_of(row)))
     return Plan(config, tuple(made.runs.values()), tuple(tables), tuple(dict.fromkeys(notes)))
 
@@ -138,15 +142,6 @@ def _mistakes(config: Config, row: PlannedRow) -> Iterator[Mistake]:
             "out, or set accuracy: final."
         )
         yield Mistake(("readings", "accuracy"), sentence)
-
-
-def _of_numerics(config: Config, specs: Iterable[RunSpec]) -> Iterator[Mistake]:
-    if config.execution.device == "cpu" and any(spec.training.numerics == "bf16" and spec.model.dct for spec in specs):
-        sentence = (
-            "on a CPU bf16 is what the sparse engine keeps activations in, and it does not execute DCT layers. Leave "
-            "out the rows and methods that have them, or set it to tf32 or fp32."
-        )
-        yield Mistake(("readings", "numerics"), sentence)
 
 
 def _impossible_cost(config: Config, spec: RunSpec) -> Iterator[Mistake]:

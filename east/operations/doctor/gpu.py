@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from east.config.effects import impossible_on_a_cpu
 from east.launch.lease import START_MPS, mps_runs
 from east.operations.doctor.surroundings import Finding, Surroundings
 
@@ -54,14 +55,10 @@ def triton(here: Surroundings) -> list[Finding]:
 
 def numerics(here: Surroundings) -> Iterator[Finding]:
     """Trainings compute in numerics that the device has."""
-    config = here.plan.config
-    if config.readings.numerics != "bf16" or here.has_gpu:
-        return
-    dense = "execution.engine is dense" if config.execution.engine == "dense" else ""
-    dct = "a run has DCT layers" if any(run.spec.model.dct for run in here.plan.runs) else ""
-    if dense or dct:
-        found = f"readings.numerics is bf16, which on a CPU is the sparse engine's alone, and {dense or dct}"
-        yield _refused(here, found, "Set readings.numerics to tf32 or fp32.")
+    problem = "" if here.has_gpu else impossible_on_a_cpu(here.plan.config, [run.spec for run in here.plan.runs])
+    if problem:
+        found, _, fix = problem.partition(". ")
+        yield _refused(here, f"readings.numerics: {found}", fix)
 
 
 def steps(here: Surroundings) -> Iterator[Finding]:

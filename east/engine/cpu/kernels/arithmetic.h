@@ -163,6 +163,12 @@ inline Value<T> rounded(Value<T> value) {
     return value_of(kept_as<T>(value));
 }
 
+// Whether numbers can be streamed from a place on.
+template <typename T>
+inline bool is_aligned(const T* to) {
+    return reinterpret_cast<uintptr_t>(to) % (Vector<T>::width * sizeof(T)) == 0;
+}
+
 // Before other threads read what was streamed.
 inline void finish_streaming() {
 #if defined(__AVX__)

@@ -126,7 +126,7 @@ inline void finish(const Z* z, Value<T> factor, Value<T> shift, const T* r, T* y
 template <typename T>
 inline bool is_streamed(const Geometry& g, const T* y) {
     const bool is_large = g.out_numbers() * int64_t(sizeof(T)) >= streamed_bytes;
-    return is_large && reinterpret_cast<uintptr_t>(y) % (Vector<T>::width * sizeof(T)) == 0;
+    return is_large && is_aligned(y);
 }
 
 template <bool residual, bool rectify, typename T, typename Z>

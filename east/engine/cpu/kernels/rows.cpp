@@ -181,7 +181,7 @@ void sum_row(const Pass<T>& pass, int32_t group, int32_t row, int32_t begin, int
     tile.step = axes.step() * lanes;
     tile.to_step = axes.classes() * lanes;
     tile.accumulate = pass.accumulate;
-    tile.streamed = !pass.accumulate && reinterpret_cast<uintptr_t>(pass.to) % (Vector<T>::width * sizeof(T)) == 0;
+    tile.streamed = !pass.accumulate && is_aligned(pass.to);
     Ahead<T> ahead(pass, group, row, (end - begin) * ((axes.width + columns_at_once<T> - 1) / columns_at_once<T>));
     for (int32_t of_class = 0; of_class < axes.classes(); ++of_class) {
         const int32_t all = axes.columns_of(of_class);
