@@ -26,7 +26,7 @@ from typing import Annotated, Any
 import pandas as pd
 import typer
 
-from benchmarks.executed import record, statement_of, tests_of
+from benchmarks.executed import record, statement_of, executing_tests
 from benchmarks.results import RESULTS_FOLDER, ROOT, run_command
 from east.errors import EastError
 from east.files import write_atomically
@@ -193,16 +193,16 @@ def _imports(root: Path, path: Path) -> frozenset[Path]:
 def examine(mutant: Mutant, clone: Path, executed: Path, timeout: float) -> Mutant:
     """What the tests say of a mutant in a clone; a test that fails without it as well is left out.
 
-    `executed` is the record of the lines that each file of tests executes.
+    `executed` is the record of the lines that each test executes.
 
     Raises:
         EastError: the tests do not end in time without the mutant either.
     """
     started, path, without = time.monotonic(), clone / "east" / mutant.file, list[str]()
     content, by = path.read_bytes(), None
-    executing = tests_of(executed, mutant.file, statement_of(content, mutant.line))
+    executing = executing_tests(executed, mutant.file, statement_of(content, mutant.line))
     for tests, seconds in zip(nearest_tests(clone, mutant.file), (timeout, REST * timeout), strict=True):
-        files = [test for test in tests if test in executing]
+        files = [one for test in tests if test in executing for one in sorted(executing[test]) or [test]]
         while files and not by:
             path.write_bytes(mutate(content, mutant))
             failed = _failing(clone, files, without, seconds)

@@ -1,11 +1,12 @@
 """Mutants: what is changed and what is not, which are drawn, which tests run first, and what comes of them."""
 
 import ast
+import shutil
 import subprocess
 
 import pytest
 
-from benchmarks.executed import statement_of
+from benchmarks.executed import statement_of, executing_tests
 from benchmarks.mutants import AREAS, campaign, draw, mutants_of, mutate, nearest_tests
 from east.errors import EastError
 from tests.conftest import ROOT
@@ -77,16 +78,19 @@ def test_a_statement_is_found_by_any_of_its_lines():
 def test_a_campaign_finds_what_is_noticed_and_goes_on_where_it_was_cut(tmp_path):
     root = write(
         tmp_path / "project",
-        east____init__="",
         east__sparse__a="def double(x):\n    return 2 * x\n\n\ndef unused(x):\n    return 5 - x\n"
         "\n\ndef other(x):\n    return x\n",
         tests__unit__test_a="from east.sparse.a import double\n\n\ndef test_double():\n    assert double(3) == 6\n",
         # Executes the line in a process of its own.
         tests__unit__test_c="import subprocess, sys\n\n\ndef test_other():\n"
-        "    subprocess.run([sys.executable, '-c', 'from east.sparse.a import other; assert other(3)'], check=True)\n",
+        "    subprocess.run([sys.executable, '-c', 'from east.sparse.a import other; assert other(3)'], check=True)\n"
+        "\n\ndef test_nothing():\n    pass\n",
         # Fails without a mutant as well, so it notices none.
         tests__unit__test_b="from east.sparse.a import unused\n\n\ndef test_broken():\n    assert False\n",
     )
+    for part in ("__init__.py", "errors.py", "launch/__init__.py", "launch/cores.py"):  # What `benchmarks` imports.
+        (root / "east" / part).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / "east" / part, root / "east" / part)
     (root / "pytest.ini").write_text("[pytest]\nmarkers = slow\n    workflow\n    timing\n")
     git = ["git", "-C", str(root), "-c", "user.name=n", "-c", "user.email=e"]
     for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "c"]):
@@ -96,6 +100,10 @@ def test_a_campaign_finds_what_is_noticed_and_goes_on_where_it_was_cut(tmp_path)
     found = campaign(root, mutants, out, jobs=1, timeout=60).set_index("line")
     assert found["found"].to_dict() == {2: "killed", 6: "survived", 10: "killed"}
     assert found.loc[2, "by"] == "tests/unit/test_a.py::test_double"
+    (executed,) = (root / ".campaign").iterdir()
+    assert executing_tests(executed, "sparse/a.py", range(10, 11)) == {
+        "tests/unit/test_c.py": {"tests/unit/test_c.py::test_other"}
+    }
     out.write_text(out.read_text().replace("survived", "equivalent"))
     assert sorted(campaign(root, mutants, out, jobs=1, timeout=60)["found"]) == ["equivalent", "killed", "killed"]
     with pytest.raises(EastError, match="other mutants"):
