@@ -71,10 +71,10 @@ class Grouped(TyperGroup):
                     formatter.write_dl([(name.ljust(width), text) for name, text in zip(names, helps, strict=True)])
 
 
-app = typer.Typer(cls=Grouped, pretty_exceptions_enable=False, rich_markup_mode=None)
+app = typer.Typer(cls=Grouped, rich_markup_mode=None)
 for _group, _commands in COMMANDS.items():
     for _name, _command in _commands.items():
-        app.command(_name, rich_help_panel=_group or None, hidden=not _group)(_command)
+        app.command(_name, hidden=not _group)(_command)
 
 
 def _print_version(wanted: bool) -> None:

@@ -103,7 +103,7 @@ def parsed(option: str, parse: Callable[[str], T], text: str) -> T:
     try:
         return parse(sys.stdin.buffer.read().decode() if text == "-" else text)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
+        first = error.errors()[0]
         key = ".".join(map(str, first["loc"])) or "the text"
         raise EastError(f"{option}: {key}: {first['msg']}.") from None
     except RecursionError:

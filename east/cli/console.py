@@ -30,6 +30,6 @@ def make_console() -> Console:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
     console = VisibleConsole(markup=False, emoji=False, highlight=False)
-    if console.is_terminal:
-        return console
-    return VisibleConsole(markup=False, emoji=False, highlight=False, width=PLAIN_WIDTH)
+    if not console.is_terminal:
+        console.width = PLAIN_WIDTH
+    return console

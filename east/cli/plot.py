@@ -19,7 +19,7 @@ def curve(
     Args:
         xs: from 0 on, ascending; at least one.
         ys: as many.
-        end: where the horizontal axis ends, at least the last x.
+        end: where the horizontal axis ends, above 0 and at least the last x.
         width: characters of a line, at least 20.
         height: lines of the curve itself, at least 2.
         ascii_only: draw with asterisks in place of dots.
@@ -32,7 +32,7 @@ def curve(
     last_column, last_row = columns * across - 1, height * down - 1
 
     def place(x: float, y: float) -> tuple[int, int]:
-        return round(last_column * x / (end or 1)), round(last_row * (high - y) / (high - low))
+        return round(last_column * x / end), round(last_row * (high - y) / (high - low))
 
     cells = [[0] * columns for _ in range(height)]
     points = [place(x, y) for x, y in zip(xs, ys, strict=True)]

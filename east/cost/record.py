@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 class CostRecord(BaseModel):
     """What one method costs. Sizes are in MB of 2^20 bytes, FLOPs are of one image; what was not measured is None."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
     method: str = Field(description="its name")
     param_size_mb: float = Field(ge=0, description="'Param Size' in the paper's accounting")

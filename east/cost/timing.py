@@ -51,7 +51,7 @@ from east.training.trace import Tracing
 EPOCH_STEPS = {"cpu": 6, "cuda": 32}
 """Device -> least steps of an epoch that is timed."""
 
-NEVER = 10**9
+NEVER = 1_000_000_000
 """More steps, or epochs, than will be made."""
 
 FLOPS_PER_SECOND = 1e11
