@@ -3,8 +3,10 @@
 `tests/unit/views/` holds what each should be; see `tests/unit/test_cli_views.py`.
 """
 
+import inspect as inspection
 import io
 import math
+import os
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import chdir, contextmanager, redirect_stdout
@@ -17,6 +19,7 @@ import pytest
 from rich.console import RenderableType
 
 from east.analysis.sources import Sources, read_run_record
+from east.cli import COMMANDS
 from east.cli.console import VisibleConsole
 from east.cli.show_view import run_view
 from east.cli.status_view import overview, watch_lines
@@ -376,6 +379,31 @@ def schedule(_: Path) -> str:
     return east("schedule", CYCLIC.id, "--configfile", TEST_CONFIG).stdout
 
 
+# All commands
+
+
+def options(_: Path) -> str:
+    """What every command takes, and what counts where it is not given."""
+    lines = []
+    for command, function in [item for commands in COMMANDS.values() for item in commands.items()]:
+        for parameter in inspection.signature(function).parameters.values():
+            (info,) = parameter.annotation.__metadata__
+            default = parameter.default
+            if parameter.name in ("cores", "threads") and default is not None:
+                assert default == (os.cpu_count() or 1)
+                default = "the cores of this machine"
+            facts = {
+                "default": "none" if default is parameter.empty else repr(default),
+                "at least": info.min,
+                "from": info.envvar,
+                "hidden": info.hidden,
+                "completed": info.autocompletion is not None,
+            }
+            said = ", ".join(f"{fact} {value}" for fact, value in facts.items() if value not in (None, False))
+            lines.append(f"{command} {parameter.name}: {said}\n")
+    return "".join(lines)
+
+
 VIEWS = {
     view.__name__: view
     for view in (
@@ -398,6 +426,7 @@ VIEWS = {
         plan_with_notes,
         inspect,
         schedule,
+        options,
     )
 }
 """Name of a file in `views/` -> what makes it in an empty folder."""
