@@ -105,7 +105,7 @@ def _courses(updates: Sequence[UpdateRecord], *, ascii_only: bool) -> Iterator[R
 
 
 def _updates(updates: Sequence[UpdateRecord], limit: int | None) -> Iterator[RenderableType]:
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    table = Table(box=None, pad_edge=False)
     for heading in ("epoch", "kind", "density", "non-zeros", "dropped", "grown", "blind", "zeros", "live"):
         table.add_column(heading, justify="left" if heading == "kind" else "right", no_wrap=True)
     count = len(updates)

@@ -104,7 +104,7 @@ def run_line(run: RunStatus) -> str:
 
 def _tables(status: PlanStatus) -> Table:
     states = ("running", "waiting", *(state for state in STATES[2:-1] if status.total.counts[state]))
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    table = Table(box=None, pad_edge=False)
     for column in (status.name, "done", *states, "time left"):
         table.add_column(column, justify="left" if column == status.name else "right", no_wrap=True)
     for name, tally in [*status.tables.items(), ("all", status.total)]:
@@ -124,7 +124,7 @@ def _eta(tally: Tally) -> str:
 
 
 def _running(runs: Sequence[RunStatus]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    table = Table(box=None, pad_edge=False)
     table.add_column("running", style=STYLES["running"], no_wrap=True)
     for column in ("epoch", "test %", "s/epoch", "time left"):
         table.add_column(column, justify="right", no_wrap=True)
