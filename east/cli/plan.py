@@ -69,7 +69,7 @@ def plan(
             "recipe": run.recipe,
             "class_on_cpu": str(class_on_cpu(run.spec)),
             "fingerprint": run.fingerprint,
-            "run": run.spec.model_dump(mode="json"),
+            "run": run.spec.model_dump(),
         }
         for run in planned.runs
     ]

@@ -93,6 +93,17 @@ def test_a_partial_plan_trains_nothing(place, overlay):
     assert done.stdout.splitlines()[1:] == ["With `execution.partial: true` Snakemake trains nothing."]
 
 
+@pytest.mark.parametrize("number", [2, 3])
+def test_a_few_runs_that_train_for_one_reason_are_all_named(place, number):
+    gone = list(PLAN)[:number]
+    for run in gone:
+        shutil.rmtree(place / "results" / "test" / "runs" / run)
+    named = "".join(f"              {run}\n" for run in gone)
+    assert east("plan", "--changed", *CONFIGURED, folder=place).stdout == (
+        f"new         {number} runs: never trained\n{named}{number} of 6 runs would train, {6 - number} are done.\n"
+    )
+
+
 @pytest.mark.parametrize("command", ["plan", "estimate"])
 def test_a_plan_that_cannot_end_is_refused(tmp_path, command):
     (tmp_path / "results").write_text("")
