@@ -1,8 +1,12 @@
 import pytest
+import torch
+from pydantic import ValidationError
 
-from east.config.tables import CostEntry
-from east.cost.measure import Measurement
-from east.cost.table6 import cost_rows, mean_nonzeros
+from east.config.tables import CostEntry, CostPlan
+from east.cost import table6
+from east.cost.measure import Measurement, measure_training, prepare_costs
+from east.cost.record import CostRecord
+from east.cost.table6 import cost_rows, mean_nonzeros, measured_cost, paper_memory
 from tests.unit.cost_specs import make_spec
 
 
@@ -92,3 +96,121 @@ def test_hours_are_extrapolated_from_both_phases_of_a_training():
     calls.clear()
     cost_rows([entry(make_spec())], measure)
     assert calls == [False]
+
+
+def test_a_row_says_everything_of_a_method():
+    spec = make_spec(activation="dyrelu", sharing_ratio=2, update_period=20, epochs=8)
+    measured = Measurement(3.0, 0.1, 50.0, 3, 16, "a machine")
+    row = cost_rows([entry(spec, 0, "Ours")], lambda spec, faded: measured)[0]
+    assert row.model_dump() == {
+        "method": "Ours",
+        "param_size_mb": pytest.approx(0.676422119140625),
+        "est_total_mb": pytest.approx(1.1058807373046875),
+        "param_size_mb_active": pytest.approx(0.8795394897460938),
+        "est_total_mb_active": pytest.approx(1.3707351684570312),
+        "trainable_parameters": 230_582,
+        "nonzeros": 3330,
+        "batch_norm_parameters": 2128,
+        "dyrelu_parameters": 53_246,
+        "other_parameters": 16,
+        "flops_inference_dense": 5_867_520.0,
+        "flops_inference_sparse": 234_250.0,
+        "flops_training_dense": 17_614_152.0,
+        "flops_training_sparse": pytest.approx(1_031_840.9523809524),
+        "peak_memory_mb": 50.0,
+        "seconds_per_step": 3.0,
+        "seconds_spread": 0.1,
+        "hours_estimate": pytest.approx(8 * 3.0 * 4 * 21 / 3600),
+        "measured_batch_size": 16,
+        "measured_on": "a machine",
+    }
+
+
+def test_dct_layers_are_counted_as_two():
+    counted = paper_memory(paper_spec(dct=True), 1)
+    assert (round(counted.param_mb, 2), round(counted.total_mb, 2)) == (162.66, 197.36)
+
+
+# How `east cost` measures
+
+
+class Measured:
+    """Notes what is measured, and how, in place of processes that do it."""
+
+    def __init__(self, monkeypatch):
+        self.steps, self.prepared = [], []
+        monkeypatch.setattr(table6, "choose_device", lambda name: torch.device(name))
+        monkeypatch.setattr(table6, "choose_step", lambda step, where: {"a way": "compiled", "auto": "eager"}[step])
+        monkeypatch.setattr(table6, "in_fresh_process", self.prepared.append)
+        monkeypatch.setattr(table6, "cost_rows", self.rows)
+
+    def rows(self, entries, measure):
+        self.steps.append(measure)
+        return [CostRecord(method=entry.method, param_size_mb=1, est_total_mb=2) for entry in entries]
+
+
+def cost_plan(*numerics):
+    entries = []
+    for kind in numerics:
+        spec = make_spec()
+        changed = spec.training.model_copy(update={"numerics": kind})
+        entries.append(entry(spec.model_copy(update={"training": changed}), method=kind))
+    kind = {"model": "resnet34", "dataset": "digits", "published": None, "comparable": False}
+    return CostPlan(**kind, measured_steps=5, measured_batch={"cpu": 3, "cuda": 7}, entries=tuple(entries))
+
+
+@pytest.mark.parametrize(("device", "batch"), [("cpu", 3), ("cuda", 7)])
+def test_steps_are_measured_as_plan_and_options_say(monkeypatch, device, batch):
+    measured = Measured(monkeypatch)
+    options = {"device": device, "engine": "sparse", "threads": 2, "step": "a way"}
+    rows = measured_cost(cost_plan("fp32", "tf32"), **options)
+    assert [row["method"] for row in rows] == ["fp32", "tf32"]
+    (measure,) = measured.steps
+    assert (measure.func, measure.args) == (measure_training, ())
+    assert measure.keywords == {"batch_size": batch, "steps": 5, **options}
+    measured_cost(cost_plan("fp32"), **options, measure=False)
+    assert measured.steps[1] is None
+
+
+@pytest.mark.parametrize(
+    ("device", "engine", "measure", "step", "prepared"),
+    [
+        ("cuda", "auto", True, "a way", {("fp32", True), ("tf32", True)}),
+        ("cuda", "auto", True, "auto", {("fp32", False), ("tf32", False)}),
+        ("cuda", "auto", False, "auto", set()),
+        ("cuda", "sparse", True, "auto", set()),
+        ("cpu", "auto", True, "auto", set()),
+    ],
+)
+def test_a_gpu_where_engines_are_chosen_by_cost_is_measured_first(monkeypatch, device, engine, measure, step, prepared):
+    measured = Measured(monkeypatch)
+    plan = cost_plan("fp32", "tf32", "fp32")
+    measured_cost(plan, device=device, engine=engine, threads=1, step=step, measure=measure)
+    assert {run.args[1:] for run in measured.prepared} == prepared
+    assert len(measured.prepared) == len(prepared)
+    assert all((run.func, run.args[0]) == (prepare_costs, torch.device("cuda")) for run in measured.prepared)
+
+
+# What tables and figures read of it
+
+SIZES = {"param_size_mb": 0, "est_total_mb": 0}
+COUNTS = ("trainable_parameters", "nonzeros", "batch_norm_parameters", "dyrelu_parameters", "other_parameters")
+
+
+def test_a_row_may_lack_all_that_was_not_measured():
+    row = CostRecord.model_validate({"method": "RigL", **SIZES, "a_key_of_tomorrow": 1})
+    assert {value for name, value in row if name not in ("method", *SIZES)} == {None}
+    with pytest.raises(ValidationError, match="frozen"):
+        row.method = "another"
+
+
+@pytest.mark.parametrize("name", [*SIZES, *COUNTS])
+def test_sizes_and_counts_are_not_below_zero(name):
+    assert getattr(CostRecord.model_validate({"method": "RigL", **SIZES, name: 0}), name) == 0
+    with pytest.raises(ValidationError, match=name):
+        CostRecord.model_validate({"method": "RigL", **SIZES, name: -1})
+
+
+def test_a_row_has_no_number_that_json_has_not():
+    with pytest.raises(ValidationError, match="finite"):
+        CostRecord.model_validate({"method": "RigL", **SIZES, "seconds_per_step": float("inf")})

@@ -1,3 +1,4 @@
+import logging
 import multiprocessing
 import os
 import signal
@@ -83,3 +84,13 @@ def test_processes_end_at_a_ctrl_c_of_their_own(capfd, context):
         with pytest.raises(BrokenProcessPool):
             processes.submit(time.sleep, 300).result()
     assert capfd.readouterr() == ("", "")
+
+
+def warn():
+    logging.getLogger("east.some.part").warning("a word")
+
+
+def test_what_processes_say_is_said_as_the_command_says_it(capfd):
+    with workers(1, get_context("forkserver")) as processes:
+        processes.submit(warn).result()
+    assert capfd.readouterr() == ("", "warning: a word\n")
