@@ -237,7 +237,7 @@ def test_a_process_of_another_user_is_one_that_is_there(results, monkeypatch):
     def refuse(pid, number):
         raise PermissionError
 
-    results.state(RUN, host=socket.gethostname())
+    results.state(RUN, host=socket.gethostname(), pid=1)
     monkeypatch.setattr(os, "kill", refuse)
     with locked(results.runs / RUN):
         assert results.look().state == "running"
