@@ -139,9 +139,8 @@ def test_torchvision_says_where_cifar_is(monkeypatch):
 def test_triton_is_tried_where_there_is_a_gpu(gpus, monkeypatch):
     status, devices = SimpleNamespace(available=False, reason="no compiler"), []
     monkeypatch.setattr("east.engine.cuda.available.triton_status", lambda device: devices.append(device) or status)
-    monkeypatch.setattr(
-        probe.importlib, "import_module", lambda name: {"triton": SimpleNamespace(__version__="3")}[name]
-    )
+    modules = {"triton": SimpleNamespace(__version__="3")}
+    monkeypatch.setattr(probe.importlib, "import_module", modules.__getitem__)
     assert probe.probe_triton() == {"version": "3", "available": False, "reason": "no compiler"}
     assert devices == [torch.device("cuda")]
     gpus.count = 0
@@ -165,11 +164,11 @@ def broken(function):
     ],
 )
 def test_a_step_that_is_compiled_is_tried_on_a_little(gpus, monkeypatch, kind, compiled, facts):
-    monkeypatch.setattr(
-        "east.training.captured.choose_step", lambda name, device: {("auto", "cuda"): kind}[name, device.type]
-    )
+    kinds = {("auto", torch.device("cuda")): kind}
+    monkeypatch.setattr("east.training.captured.choose_step", lambda *asked: kinds[asked])
     monkeypatch.setattr(torch, "compile", compiled)
     assert probe.probe_step("auto") == {"kind": kind} | facts
+    assert gpus.made == ([] if kind == "captured" or compiled is broken else [(8, "cuda")])
 
 
 def test_kernels_are_those_that_are_available_and_kept(monkeypatch, tmp_path):
