@@ -212,6 +212,13 @@ TWO_RUNS = {"runs_per_gpu": 2}
         ),
         (machine.cores, {"execution": {"threads": 2}, "cores": 1}, "warning", "1 core, threads: 1"),
         (machine.cores, {"cores": 1}, "ok", ""),
+        (machine.cores, {"plan": SMALL, "cores": 4, "execution": {"threads": "auto"}}, "ok", "takes 1"),
+        (
+            machine.cores,
+            {"plan": SMALL, "cores": 4, "execution": {"threads": "auto", "engine": "dense"}},
+            "ok",
+            "takes 2",
+        ),
         (machine.memory, {}, None, ""),
         (machine.memory, {"files": MEMORY, "cores": 2}, "warning", "execution.memory_mb"),
         (machine.memory, {"files": MEMORY, "cores": 4, "plan": SMALL}, "ok", "4,000"),
@@ -286,21 +293,26 @@ def test_the_commands_of_the_workflow_must_lie_beside_its_python(surroundings, t
 
 
 @pytest.mark.parametrize(
-    ("package", "version", "level"),
+    ("package", "version", "level", "why"),
     [
-        ("numpy", None, "error"),
-        ("snakemake", "8.30.0", "error"),
-        ("torch", "2.1.0+cpu", "warning"),
-        ("snakemake-executor-plugin-slurm", None, "warning"),
+        ("numpy", None, "error", "The plan needs it."),
+        ("snakemake", "8.30.0", "error", "The plan needs it."),
+        ("torch", "2.1.0+cpu", "warning", "Nothing is tested with that version."),
+        ("snakemake-executor-plugin-slurm", None, "warning", "Only `snakemake --profile profiles/slurm` needs it."),
     ],
 )
-def test_packages_that_are_missing_or_out_of_range_are_named(surroundings, package, version, level):
+def test_packages_that_are_missing_or_out_of_range_are_named(surroundings, package, version, level, why):
     installed = without(**{package: version}) if version else without(package)
     found, counted = packages.requirements(surroundings(installed=installed))
-    assert (found.level, found.found.startswith(f"{package} {version or ''}")) == (level, True)
+    assert (found.level, found.why, found.found.startswith(f"{package} {version or ''}")) == (level, why, True)
     number = len(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"])
     assert counted.found.startswith(f"{number - 1} of {number} packages in their range, snakemake ")
     assert ("plugin-slurm" in counted.found) == (package != "snakemake-executor-plugin-slurm")
+
+
+def test_a_version_before_its_release_is_in_the_range(surroundings):
+    found = only(packages.requirements(surroundings(installed=without(torch="2.14.0rc1"))))
+    assert found.level == "ok"
 
 
 def test_what_the_installed_package_requires_counts_where_there_is_no_checkout(surroundings, monkeypatch):
@@ -331,7 +343,8 @@ def test_versions_other_than_the_locked_ones_are_a_note(surroundings, tmp_path):
         "x-y==1.0 \\\nscipy==1.17.1 \\\ncolorama==0.4.6 ; sys_platform == 'win32' \\\n"
     )
     versions = {"numpy": "2.4.5", "torch": "2.13.0+cpu", "x-y": "1.0"}
-    here = surroundings(project=tmp_path, installed=versions.get, files={"requirements/lock.txt": lock})
+    here = surroundings(project=tmp_path, installed=versions.get)
+    write(tmp_path / "requirements/lock.txt", "").write_bytes(lock.encode() + b"# \xff\n")
     finding = only(packages.lock(here))
     assert finding.level == "note"
     assert finding.found == "2 of 4 packages are not as locked: numpy 2.4.5 (2.4.6), scipy missing (1.17.1)"

@@ -1,5 +1,6 @@
 """What the doctor asks of other processes, and what a probe finds out there."""
 
+import os
 import sys
 from importlib import import_module
 from types import SimpleNamespace
@@ -25,7 +26,21 @@ def ask(tmp_path):
     return run
 
 
-def test_a_command_has_its_arguments_folder_and_environment_and_nothing_to_read(ask, tmp_path):
+@pytest.fixture
+def typed():
+    """A line that waits on this process's standard input."""
+    read, write = os.pipe()
+    os.write(write, b"typed\n")
+    os.close(write)
+    before = os.dup(0)
+    os.dup2(read, 0)
+    yield
+    os.dup2(before, 0)
+    os.close(before)
+    os.close(read)
+
+
+def test_a_command_has_its_arguments_folder_and_environment_and_nothing_to_read(ask, tmp_path, typed):
     answer = ask('echo "$@"; pwd; echo $MARK $HOME; printf "\\377\\n"; echo aside >&2; read line || echo end', "a", "b")
     assert answer == Answer(f"a b\n{tmp_path}\nx\n\ufffd\nend\n")
 
@@ -72,7 +87,7 @@ def test_a_probe_runs_once_in_a_python_of_its_own_and_its_last_line_counts(tmp_p
 @pytest.fixture
 def gpus(monkeypatch):
     """Two GPUs, as far as the probes look at them: what is made there, and what each is asked for."""
-    found = SimpleNamespace(count=2, made=[], zeros=torch.zeros)
+    found = SimpleNamespace(count=2, made=[])
 
     def ones(size, device):
         found.made.append((size, str(device)))
@@ -85,6 +100,7 @@ def gpus(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: found.count)
     monkeypatch.setattr(torch.cuda, "get_device_properties", properties)
     monkeypatch.setattr(torch, "ones", ones)
+    monkeypatch.setattr(torch, "zeros", lambda size, device: found.made.append((size, device)))
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     return found
 
@@ -96,6 +112,10 @@ def test_pytorch_computes_on_every_gpu(gpus, monkeypatch):
     monkeypatch.setattr(torch.version, "cuda", None)
     monkeypatch.setattr(torch.version, "hip", "6.4", raising=False)
     assert probe.probe_torch()["cuda"] == "6.4"
+    gpus.count = 0
+    gpus.made.clear()
+    assert probe.probe_torch()["gpus"] == []
+    assert gpus.made == [(0, "cuda")], "so that PyTorch says why there is none"
 
 
 @pytest.mark.parametrize(
@@ -201,3 +221,9 @@ def test_the_build_of_a_package_is_read_without_importing_it(tmp_path, monkeypat
 
 def test_letters_that_the_font_of_figures_lacks_are_named():
     assert probe.probe_glyphs("Aé方文") == {"absent": "U+65B9 U+6587"}
+
+
+def test_the_font_is_the_one_that_figures_have(monkeypatch):
+    assert probe.probe_glyphs("Ǆ") == {"absent": ""}
+    monkeypatch.setattr("matplotlib.rc_params_from_file", lambda file: {"font.family": ["DejaVu Sans Mono"]})
+    assert probe.probe_glyphs("Ǆ") == {"absent": "U+01C4"}

@@ -297,7 +297,7 @@ def test_what_is_timed_is_multiplied_by_what_is_left(plan, tmp_path, monkeypatch
     (folder / "run.json").write_text(runs[1].spec.canonical_json())
     (folder / "checkpoint-000001.pt").touch()
     small, large = kind_of(runs[1].spec), kind_of(runs[4].spec)
-    asked, said = [], []
+    asked, said, seconds_of_a_process = [], [], [15.0]
 
     def time_kinds(kinds, conditions, where, report):
         asked.append((conditions, where, {kind: list(found) for kind, found in kinds.items()}))
@@ -310,7 +310,7 @@ def test_what_is_timed_is_multiplied_by_what_is_left(plan, tmp_path, monkeypatch
 
     def time_start(spec, conditions):
         asked.append((spec, conditions))
-        return 15.0, ("warning: slow",)
+        return seconds_of_a_process[0], ("warning: slow",)
 
     monkeypatch.setattr("east.operations.estimate.time_kinds", time_kinds)
     monkeypatch.setattr("east.operations.estimate.time_start", time_start)
@@ -349,7 +349,9 @@ def test_what_is_timed_is_multiplied_by_what_is_left(plan, tmp_path, monkeypatch
         assert kinds[kind] == situations(whole)
     assert start[0].sparsity.density == min(one.density for one in kinds[small])
     assert kind_of(start[0]) == small
-    estimate(plan, Path("none/test"), conditions(1.0), Parallelism(2, "core", 1, 2))
+    seconds_of_a_process[0] = 2.0  # so noisy that nothing is left for the start of the small ones
+    found = estimate(plan, Path("none/test"), conditions(1.0), Parallelism(2, "core", 1, 2))
+    assert found.start_seconds == pytest.approx((4 * 0.0 + 2 * (2.0 - 2 * 2.0 - 1.0 + 30.0)) / 6)
     assert asked[2][1] == tmp_path, "the folder of the results is not there yet"
 
 
@@ -478,6 +480,10 @@ def test_a_finished_plan_costs_nothing(plan, tmp_path):
     assert done.returncode == 0
     assert done.stdout.splitlines()[-1] == "Everything is done."
     assert done.stdout.splitlines()[-3].split() == ["total", "6", "6", "0", "0", "0", "s", "0", "bytes"]
+    found = estimate(plan, tmp_path, conditions(1.0), Parallelism(1, "core", 1, 1))
+    assert found.total == Cost(6, 0, 0.0, 0.0, 0)
+    assert (found.run_seconds, found.start_seconds, found.checkpoint_bytes, found.data_bytes) == ({}, 0.0, 0, 0)
+    assert (found.kinds, found.warnings) == ({}, ())
 
 
 @pytest.mark.parametrize("dataset", ["digits", "imagenet"])

@@ -162,6 +162,14 @@ def test_a_lock_counts_its_plan_from_nothing_on(planned, fits):
         parse_lock(json.dumps(lock).encode(), "the lock")
 
 
+@pytest.mark.parametrize("files", [{"../cost.json": "0" * 64}, {"cost/cost.json": "0" * 63 + "g"}])
+def test_a_lock_names_only_its_own_files_by_their_digests(files):
+    lock = {"format": 2, "name": "test", "planned": 1, "missing": [], "runs": {}}
+    parse_lock(json.dumps(lock | {"files": {"cost/cost.json": "0" * 64}}).encode(), "the lock")
+    with pytest.raises(EastError, match="the lock is not a"):
+        parse_lock(json.dumps(lock | {"files": files}).encode(), "the lock")
+
+
 def test_a_locked_summary_that_is_none_is_named(locked):
     """Though its checksum is right."""
     lock, name = read_lock(locked), f"runs/{STATIC}/summary.json"
