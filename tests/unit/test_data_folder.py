@@ -4,16 +4,19 @@ import signal
 import struct
 import subprocess
 import sys
+import threading
 import zlib
 from contextlib import suppress
 from dataclasses import replace
 from hashlib import sha256
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from torchvision.datasets import ImageFolder
+from torchvision.transforms import functional as vision
 
 from east.config.run import DatasetSpec
 from east.data.catalog import DATASETS
@@ -23,6 +26,7 @@ from east.data.manifest import FolderManifest, read_manifest
 from east.data.open import open_dataset, split_indices
 from east.data.prepare import prepare
 from east.errors import EastError
+from east.seeding import generator
 from tests.conftest import ROOT
 from tests.unit.same_bits import DIGITS
 
@@ -121,6 +125,46 @@ def test_workers_are_asked_for_keys_and_pinned_memory_only_for_a_gpu(folder, mon
     assert Loader.last.asked["pin_memory"] is True
 
 
+def test_the_order_of_an_epoch_is_that_of_the_run_s_seed_and_the_epoch(folder, monkeypatch):
+    monkeypatch.setattr("east.data.folder.DataLoader", Loader)
+    list(training(folder).epoch(7))
+    order = [index for batch in Loader.last.asked["batch_sampler"] for _, index in batch]
+    assert order == generator(5, "order", 7).permutation(5).tolist()
+
+
+def test_a_worker_ends_when_its_parent_says_so_and_nobody_else(folder, monkeypatch):
+    monkeypatch.setattr("east.data.folder.DataLoader", Loader)
+    list(training(folder).epoch(0))
+    begin = Loader.last.asked["worker_init_fn"]
+    senders, threads = iter([1, os.getppid()]), []
+
+    def sent(numbers):
+        assert numbers == {signal.SIGTERM}
+        return SimpleNamespace(si_pid=next(senders))
+
+    def end(status):
+        raise SystemExit(status)
+
+    def thread(target, daemon):
+        threads.append((target, daemon))
+        return SimpleNamespace(start=target)
+
+    monkeypatch.setattr(signal, "sigwaitinfo", sent)
+    monkeypatch.setattr(os, "_exit", end)
+    monkeypatch.setattr(threading, "Thread", thread)
+    with pytest.raises(SystemExit) as caught:
+        begin(0)
+    assert (caught.value.code, list(senders), threads[0][1]) == (0, [], True)
+    monkeypatch.setattr(sys, "platform", "darwin")
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        begin(0)
+        assert signal.SIGTERM not in signal.pthread_sigmask(signal.SIG_BLOCK, set())
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    assert len(threads) == 1
+
+
 def test_batches_are_copied_to_the_device_without_waiting(folder, monkeypatch):
     monkeypatch.setattr("east.data.folder.DataLoader", Loader)
     batches, copies, to = training(folder, device=torch.device("meta")), [], torch.Tensor.to
@@ -204,6 +248,18 @@ def test_random_view_depends_on_seed_purpose_epoch_and_image_only():
     for other in (view(image, 3, 5), view(image, 4, 4), RandomView(2, "augment", True)(image, 3, 4)):
         assert not torch.equal(other, shown)
     assert not torch.equal(RandomView(1, "validation", True)(image, 3, 4), shown)
+
+
+def test_random_view_draws_the_coin_then_the_crop_and_scales_it():
+    image, coins = picture(300, 200, seed=2), set()
+    for index in range(4):
+        random = generator(1, "augment", 3, index)
+        mirrored = bool(random.coins(1))
+        crop = vision.resized_crop(image, *draw_crop(300, 200, random), [224, 224])
+        expected = vision.pil_to_tensor(vision.hflip(crop) if mirrored else crop)
+        assert torch.equal(RandomView(1, "augment", True)(image, 3, index), expected)
+        coins.add(mirrored)
+    assert coins == {True, False}
 
 
 def test_random_view_mirrors_half_of_the_images_and_none_without_flip():
