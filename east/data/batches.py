@@ -18,7 +18,7 @@ class Batches(Protocol):
     def __len__(self) -> int:
         """Batches in an epoch."""
 
-    def epoch(self, number: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+    def epoch(self, number: int, start: int = ...) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of an epoch: normalized float32 images [B, C, H, W] and int64 labels [B], on the device.
 
         Args:
@@ -190,7 +190,7 @@ class EvaluationBatches:
     def __len__(self) -> int:
         return -(-len(self._labels) // self._batch_size)
 
-    def epoch(self, number: int = 0, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+    def epoch(self, number: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches, as in `Batches`; the same in every epoch."""
         for batch in range(start, len(self)):
             chosen = slice(batch * self._batch_size, (batch + 1) * self._batch_size)

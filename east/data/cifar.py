@@ -57,8 +57,7 @@ def read_cifar(archive: Any, raw: Path, sha256: str | None = None) -> SourceImag
         for name, content in files:
             (scratch / archive.base_folder / name).write_bytes(content)
         try:
-            train = archive(scratch, train=True, download=False)
-            test = archive(scratch, train=False, download=False)
+            train, test = (archive(scratch, train=is_train) for is_train in (True, False))
         except (OSError, RuntimeError) as error:
             raise EastError(
                 f"{path} cannot be read as {archive.filename} ({error}). Delete it to download it again."
@@ -66,9 +65,9 @@ def read_cifar(archive: Any, raw: Path, sha256: str | None = None) -> SourceImag
     members = (SourceFile(name=name, md5=checksum) for name, checksum in archive.train_list + archive.test_list)
     return SourceImages(
         train_images=torch.from_numpy(train.data).permute(0, 3, 1, 2),
-        train_labels=torch.tensor(train.targets, dtype=torch.int64),
+        train_labels=torch.tensor(train.targets),
         test_images=torch.from_numpy(test.data).permute(0, 3, 1, 2),
-        test_labels=torch.tensor(test.targets, dtype=torch.int64),
+        test_labels=torch.tensor(test.targets),
         sources=(*sources, *members),
     )
 
@@ -136,7 +135,7 @@ def _packed(archive: Any, path: Path, content: bytes) -> Iterator[tuple[str, byt
                 if stream is None:
                     continue
                 name = wanted[member.name]
-                part = stream.read(MEMBER_BYTES + 1)
+                part = stream.read(MEMBER_BYTES)  # one that is cut there has another checksum
                 if problem := Checksums(published_files(archive)[name]).problem(part):
                     raise EastError(
                         f"{path}: {member.name} in it is damaged: {problem}. Delete it to download it again."

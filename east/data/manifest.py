@@ -3,7 +3,6 @@
 import hashlib
 import json
 import shlex
-import sys
 from pathlib import Path
 from typing import Final, Literal, TypeVar
 
@@ -28,7 +27,7 @@ class SourceFile(Frozen):
 
 def md5(path: Path) -> str:
     """MD5 of a file, in hexadecimal: the checksum that the CIFAR archives are published with."""
-    with open_regular(path, at_most=sys.maxsize) as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 

@@ -65,12 +65,12 @@ def read_archive(archive: Path) -> tuple[dict[str, bytes], list[str]]:
         raise EastError(f"{archive} cannot be used: {error.strerror or error}.") from error
 
 
-def restore(archive: Path, results: Path | None = None) -> tuple[Path, Placed]:
+def restore(archive: Path, results: Path | None) -> tuple[Path, Placed]:
     """Unpack an archive into a folder of results: every run whole or not at all, and nothing written over.
 
     Args:
         archive: as `write_archive` makes it. Its files are compared with the lock in it before any is put in place.
-        results: where to; `results/<name>` of the lock if absent.
+        results: where to; None for `results/<name>` of the lock.
 
     Returns:
         The folder of results, and what became of each run, and of the costs.

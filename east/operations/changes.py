@@ -11,7 +11,7 @@ from east.config import Plan, Run
 from east.config.run import of_another_revision, with_defaults
 from east.operations.on_disk import FoundRun, find, read_run
 from east.training.folder import METRICS, WEIGHTS, damaged_files
-from east.training.records import SUMMARY, EpochRecord, read_records
+from east.training.records import EpochRecord, read_records
 
 Status = Literal["new", "changed", "damaged", "unfinished", "same"]
 TRAINS: tuple[Status, ...] = ("new", "changed", "damaged", "unfinished")
@@ -89,8 +89,6 @@ def complaint(found: FoundRun, run: Run) -> str | None:
         return f"it was trained with other settings{shown}"
     if any(path.is_symlink() for path in (folder, *folder.rglob("*"))):
         return "there is a link in its folder"
-    if not (folder / SUMMARY).is_file():
-        return f"it has no {SUMMARY}"
     if damaged := damaged_files(folder, found.summary.files):
         return f"its {', '.join(damaged)} {'is' if len(damaged) == 1 else 'are'} missing, or not as it was written"
     if with_defaults(found.summary.run) != planned or found.spec != planned:

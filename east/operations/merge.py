@@ -97,11 +97,19 @@ def _offer(found: FoundRun, run: Run, results: Path, placed: Placed, *, dry_run:
                 shutil.copytree(found.folder, folder, ignore=left_behind, copy_function=_copy)
                 move_run(folder, destination)
         except OSError as error:
-            reason = f"it cannot be copied: {error.strerror or error}"
+            reason = f"it cannot be copied: {_cause(error)}"
     if reason is None:
         placed.taken.append(run.id)
     else:
         placed.refused[run.id] = reason
+
+
+def _cause(error: OSError) -> str:
+    """What an error says, in words; of several files that were not copied, the first with its path."""
+    if not isinstance(error, shutil.Error):
+        return str(error.strerror or error)
+    path, _, said = error.args[0][0]
+    return f"{path}: {said.partition('] ')[2] or said}"  # it begins with the number of the error, in brackets
 
 
 def _disagreement(here: FoundRun, there: FoundRun, run: Run) -> str | None:

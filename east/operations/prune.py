@@ -93,7 +93,7 @@ def remove(leftover: Leftover, results: Path) -> bool:
         except OSError as error:
             raise EastError(f"{error.filename} cannot be removed: {error.strerror}.") from error
     above = {folder for path in leftover.paths for folder in path.parents if results in folder.parents}
-    for folder in sorted(above, key=lambda folder: len(folder.parts), reverse=True):
+    for folder in sorted(above, reverse=True):  # those within a folder before it
         if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
     return True

@@ -69,7 +69,7 @@ class ResultsLock(Frozen):
 
     def json_text(self) -> str:
         """The file's content."""
-        return json.dumps(self.model_dump(mode="json"), indent=2, sort_keys=True) + "\n"
+        return json.dumps(self.model_dump(), indent=2, sort_keys=True) + "\n"
 
 
 def make_lock(plan: Plan, results: Path) -> ResultsLock:

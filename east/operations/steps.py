@@ -118,7 +118,7 @@ class Steps:
 
     def _derived(self) -> Iterator[tuple[str, Step]]:
         plan, partial = self._plan, self._plan.config.execution.partial
-        costs = cost_plan(plan.config).model_dump(mode="json")
+        costs = cost_plan(plan.config).model_dump()
         identities = {run.id: run.fingerprint for run in plan.runs}
         asked: dict[str, str] = {}
 
@@ -135,7 +135,7 @@ class Steps:
 
         yield "cost", step("cost", {"cost_plan": costs}, "cost/cost.json")
         for table in plan.tables:
-            described = {"table": table.model_dump(mode="json"), "partial": partial}
+            described = {"table": table.model_dump(), "partial": partial}
             runs = {run.id: run.fingerprint for row in table.rows for run in row.runs}
             yield f"aggregate/{table.id}", step("aggregate", described, f"aggregate/{table.id}.json", runs=runs)
         summaries = tuple(f"aggregate/{table.id}" for table in plan.tables)
@@ -157,11 +157,11 @@ class Steps:
             files, needs = _figure_files(*(f"{table.id}-{name}" for name in drawn)), (f"aggregate/{table.id}",)
             yield f"figures/{table.id}", step("figures", {"table": table.id}, *files, needs=needs)
         drawn = contents.plan_figures(plan)
-        schedules = [schedule.model_dump(mode="json") for schedule in distinct_schedules(plan)]
+        schedules = [schedule.model_dump() for schedule in distinct_schedules(plan)]
         shown = {"schedules": schedules, "cost_plan": costs, "differences": "differences" in drawn}
         needs = ("cost/cost", *(("analysis/evidence",) if "differences" in drawn else ()))
         yield "figures/plan", step("plan-figures", shown, *_figure_files(*drawn), needs=needs)
-        spec = {"spec": contents.report_contents(plan, self._results, self._config_files).model_dump(mode="json")}
+        spec = {"spec": contents.report_contents(plan, self._results, self._config_files).model_dump()}
         needs = tuple(name for name in asked if name not in ("cost/cost", "tables/runs", "tables/epochs"))
         yield "report", step("report", spec, "report/index.html", needs=needs)
         needs = (*summaries, "analysis/evidence", *(f"tables/{name}" for name in _in_appendix(plan)))

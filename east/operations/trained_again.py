@@ -158,8 +158,9 @@ def _rows(lock: ResultsLock, others: Mapping[str, RunSummary]) -> Iterator[tuple
             means = f"mean of {here.runs} runs {here.mean:.2f} % here, of {locked.runs} {locked.mean:.2f} % in the lock"
             tests.append((f"{row}: {means}", test.p))
     for (means, _), p in zip(tests, holm([p for _, p in tests]), strict=True):
-        verdict = "more than chance explains" if p < LEVEL else "no more than chance explains"
-        yield f"{means}: {verdict} (p = {p:.2g})", p < LEVEL
+        differs = p < LEVEL
+        verdict = "more than chance explains" if differs else "no more than chance explains"
+        yield f"{means}: {verdict} (p = {p:.2g})", differs
 
 
 def _sample(accuracies: Sequence[float | None]) -> Sample | None:

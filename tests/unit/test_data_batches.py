@@ -4,7 +4,7 @@ import torch
 from scipy.stats import chisquare
 
 from east.config.run import DatasetSpec
-from east.data.batches import EvaluationBatches, TensorBatches, draw_augmentation
+from east.data.batches import EvaluationBatches, Normalization, TensorBatches, draw_augmentation, staged
 from east.data.images import load_images
 from east.data.open import open_dataset
 from east.seeding import generator, torch_generator
@@ -94,6 +94,48 @@ def test_an_interrupted_epoch_goes_on_with_the_batches_it_had_left(kind):
     for (x, y), (x_rest, y_rest) in zip(whole[1:], rest, strict=True):
         assert torch.equal(x, x_rest)
         assert torch.equal(y, y_rest)
+
+
+def test_an_image_s_row_is_drawn_first_then_its_column_then_the_coin():
+    drawn, random = draw_augmentation(30, 4, True, generator(1, "augment", 0)), generator(1, "augment", 0)
+    for found, expected in zip(drawn, (random.integers(9, 30), random.integers(9, 30), random.coins(30)), strict=True):
+        assert torch.equal(found, expected)
+
+
+def test_means_and_deviations_are_rounded_once():
+    """255 * 0.1994 is another number in float32."""
+    pixels = torch.arange(256, dtype=torch.uint8).view(-1, 1, 1, 1)
+    for mean, std in ((0.1994, 0.25644), (0.27615, 0.224)):
+        shift, scale = np.float32(255 * mean), np.float32(255 * std)
+        found = Normalization((mean,), (std,), CPU)(pixels).flatten().numpy()
+        assert np.array_equal(found, (np.arange(256, dtype=np.float32) - shift) / scale)
+
+
+def test_all_of_a_batch_is_made_on_the_device_and_copied_without_waiting(monkeypatch):
+    """On a device without memory, where nothing can be computed with what is elsewhere."""
+    images, labels = random_images()
+    source, copies, to = batches(images, labels, device=torch.device("meta")), [], torch.Tensor.to
+
+    def copy(tensor, *place, **options):
+        copies.append(options)
+        return to(tensor, *place, **options)
+
+    monkeypatch.setattr(torch.Tensor, "to", copy)
+    assert {(x.device.type, y.device.type) for x, y in source.epoch(0)} == {("meta", "meta")}
+    assert copies == [{"non_blocking": True}] * 3
+
+
+def test_copies_to_a_gpu_start_in_page_locked_memory(monkeypatch):
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor + 1)
+    tensor = torch.zeros(3)
+    assert torch.equal(staged(tensor, torch.device("cuda")), torch.ones(3))
+    assert staged(tensor, CPU) is tensor
+
+
+def test_evaluation_takes_500_images_at_once():
+    images, labels = torch.zeros(501, 3, 1, 1, dtype=torch.uint8), torch.zeros(501)
+    assert len(EvaluationBatches(images, labels, device=CPU, mean=MEAN, std=STD)) == 2
+    assert len(EvaluationBatches(images[1:], labels[1:], device=CPU, mean=MEAN, std=STD)) == 1
 
 
 def test_evaluation_shows_the_images_as_they_are_in_order():

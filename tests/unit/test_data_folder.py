@@ -1,26 +1,32 @@
 import multiprocessing
 import os
+import signal
 import struct
 import subprocess
 import sys
+import threading
 import zlib
 from contextlib import suppress
 from dataclasses import replace
+from hashlib import sha256
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from torchvision.datasets import ImageFolder
+from torchvision.transforms import functional as vision
 
 from east.config.run import DatasetSpec
 from east.data.catalog import DATASETS
-from east.data.folder import CenterView, FolderBatches, RandomView, read_image
+from east.data.folder import CenterView, FolderBatches, RandomView, draw_crop, read_image, without_signals
 from east.data.listing import list_images, scan_folder
 from east.data.manifest import FolderManifest, read_manifest
-from east.data.open import open_dataset
+from east.data.open import open_dataset, split_indices
 from east.data.prepare import prepare
 from east.errors import EastError
+from east.seeding import generator
 from tests.conftest import ROOT
 from tests.unit.same_bits import DIGITS
 
@@ -66,10 +72,8 @@ def thousand(tmp_path_factory):
 
 def training(folder, *, workers=0, seed=5, **changes):
     samples = list_images(folder, "train").samples
-    settings = {"batch_size": 2, "order_seed": seed} | changes
-    return FolderBatches(
-        samples, RandomView(seed, "augment", True), device=CPU, mean=MEAN, std=STD, workers=workers, **settings
-    )
+    settings = {"batch_size": 2, "order_seed": seed, "device": CPU} | changes
+    return FolderBatches(samples, RandomView(seed, "augment", True), mean=MEAN, std=STD, workers=workers, **settings)
 
 
 def test_training_batches_do_not_depend_on_the_workers_and_leave_the_global_generator_alone(folder):
@@ -95,6 +99,146 @@ def test_an_epoch_shows_every_image_once_in_its_own_order_and_can_be_resumed(fol
         assert torch.equal(x, x_rest)
 
 
+class Loader:
+    """In the place of PyTorch's: what it is asked for, and one batch."""
+
+    def __init__(self, images, **asked):
+        self.asked = asked
+        Loader.last = self
+
+    def __iter__(self):
+        yield torch.zeros(2, 3, 1, 1, dtype=torch.uint8), torch.zeros(2)
+
+
+def test_workers_are_asked_for_keys_and_pinned_memory_only_for_a_gpu(folder, monkeypatch):
+    monkeypatch.setattr("east.data.folder.DataLoader", Loader)
+    batches = training(folder, workers=3, order_seed=None, indices=torch.tensor([4, 2, 0, 1, 3]))
+    list(batches.epoch(7, start=1))
+    asked = Loader.last.asked
+    assert list(asked["batch_sampler"]) == [[(7, 0), (7, 1)], [(7, 3)]]
+    assert (asked["num_workers"], asked["pin_memory"]) == (3, False)
+    assert callable(asked["worker_init_fn"])
+    monkeypatch.setattr("east.data.folder.Normalization", lambda *_: None)
+    next_batch = training(folder, workers=3, device=torch.device("cuda")).epoch(0)
+    with suppress(Exception):  # there may be no GPU
+        next(next_batch)
+    assert Loader.last.asked["pin_memory"] is True
+
+
+def test_the_order_of_an_epoch_is_that_of_the_run_s_seed_and_the_epoch(folder, monkeypatch):
+    monkeypatch.setattr("east.data.folder.DataLoader", Loader)
+    list(training(folder).epoch(7))
+    order = [index for batch in Loader.last.asked["batch_sampler"] for _, index in batch]
+    assert order == generator(5, "order", 7).permutation(5).tolist()
+
+
+def test_a_worker_ends_when_its_parent_says_so_and_nobody_else(folder, monkeypatch):
+    monkeypatch.setattr("east.data.folder.DataLoader", Loader)
+    list(training(folder).epoch(0))
+    begin = Loader.last.asked["worker_init_fn"]
+    senders, threads = iter([1, os.getppid()]), []
+
+    def sent(numbers):
+        assert numbers == {signal.SIGTERM}
+        return SimpleNamespace(si_pid=next(senders))
+
+    def end(status):
+        raise SystemExit(status)
+
+    def thread(target, daemon):
+        threads.append((target, daemon))
+        return SimpleNamespace(start=target)
+
+    monkeypatch.setattr(signal, "sigwaitinfo", sent)
+    monkeypatch.setattr(os, "_exit", end)
+    monkeypatch.setattr(threading, "Thread", thread)
+    with pytest.raises(SystemExit) as caught:
+        begin(0)
+    assert (caught.value.code, list(senders), threads[0][1]) == (0, [], True)
+    monkeypatch.setattr(sys, "platform", "darwin")
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        begin(0)
+        assert signal.SIGTERM not in signal.pthread_sigmask(signal.SIG_BLOCK, set())
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    assert len(threads) == 1
+
+
+def test_batches_are_copied_to_the_device_without_waiting(folder, monkeypatch):
+    monkeypatch.setattr("east.data.folder.DataLoader", Loader)
+    batches, copies, to = training(folder, device=torch.device("meta")), [], torch.Tensor.to
+
+    def copy(tensor, *place, **options):
+        copies.append(options)
+        return to(tensor, *place, **options)
+
+    monkeypatch.setattr(torch.Tensor, "to", copy)
+    assert {tensor.device.type for batch in batches.epoch(0) for tensor in batch} == {"meta"}
+    assert copies == [{"non_blocking": True}] * 2
+
+
+class Drawn:
+    """Random bits of which a test knows what they are."""
+
+    def __init__(self, *crops):
+        self.crops, self.rooms = crops, []
+
+    def uniform(self, count):
+        assert count == 2 * 10
+        return torch.tensor([*self.crops, *[(1.0, 0.5)] * (10 - len(self.crops))], dtype=torch.float64).flatten()
+
+    def integers(self, room, count):
+        self.rooms.append((room, count))
+        return torch.tensor([room - 1])
+
+
+@pytest.mark.parametrize(
+    ("size", "crops", "rooms", "expected"),
+    [
+        # The whole area of a square, then the least of it: a twelfth of 100 x 100, 28.3 pixels wide and high.
+        ((100, 100), [(1.0, 0.5)], [(1, 1), (1, 1)], (0, 0, 100, 100)),
+        ((100, 100), [(0.0, 0.5)], [(73, 1), (73, 1)], (72, 72, 28, 28)),
+        # The narrowest and the widest crop of 54 % of the area.
+        ((120, 90), [(0.5, 0.0)], [(3, 1), (55, 1)], (2, 54, 88, 66)),
+        ((90, 120), [(0.5, 1.0)], [(55, 1), (3, 1)], (54, 2, 66, 88)),
+        # Too wide, then too high, then one that fits.
+        ((100, 100), [(1.0, 1.0), (1.0, 0.0), (0.25, 0.5)], [(45, 1), (45, 1)], (44, 44, 56, 56)),
+        # None fits: the largest in the middle that is not too narrow or wide.
+        ((400, 100), [], [], (0, 133, 100, 133)),
+        ((100, 400), [], [], (133, 0, 133, 100)),
+    ],
+)
+def test_a_crop_has_the_share_the_ratio_and_the_place_that_are_drawn(size, crops, rooms, expected):
+    random = Drawn(*crops)
+    assert draw_crop(*size, random) == expected
+    assert random.rooms == rooms
+
+
+def test_processes_that_are_started_take_no_signals_and_this_one_takes_its_own_again(monkeypatch):
+    def blocked():
+        return signal.pthread_sigmask(signal.SIG_BLOCK, set())
+
+    def let_one_through():
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+    before = blocked()
+    monkeypatch.setattr("multiprocessing.resource_tracker.ensure_running", let_one_through)
+    with without_signals():
+        sent = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU}
+        assert sent <= blocked()
+    assert blocked() == before
+
+
+def test_no_more_is_read_of_an_image_than_one_has(folder, monkeypatch):
+    path = folder / "train/n0/0.JPEG"
+    monkeypatch.setattr("east.data.folder.IMAGE_BYTES", path.stat().st_size)
+    assert read_image(path).size == (280, 300)
+    monkeypatch.setattr("east.data.folder.IMAGE_BYTES", path.stat().st_size - 1)
+    with pytest.raises(EastError, match="cannot be read as an image"):
+        read_image(path)
+
+
 def test_random_view_depends_on_seed_purpose_epoch_and_image_only():
     image = picture(300, 260, seed=2)
     view = RandomView(1, "augment", True)
@@ -104,6 +248,18 @@ def test_random_view_depends_on_seed_purpose_epoch_and_image_only():
     for other in (view(image, 3, 5), view(image, 4, 4), RandomView(2, "augment", True)(image, 3, 4)):
         assert not torch.equal(other, shown)
     assert not torch.equal(RandomView(1, "validation", True)(image, 3, 4), shown)
+
+
+def test_random_view_draws_the_coin_then_the_crop_and_scales_it():
+    image, coins = picture(300, 200, seed=2), set()
+    for index in range(4):
+        random = generator(1, "augment", 3, index)
+        mirrored = bool(random.coins(1))
+        crop = vision.resized_crop(image, *draw_crop(300, 200, random), [224, 224])
+        expected = vision.pil_to_tensor(vision.hflip(crop) if mirrored else crop)
+        assert torch.equal(RandomView(1, "augment", True)(image, 3, index), expected)
+        coins.add(mirrored)
+    assert coins == {True, False}
 
 
 def test_random_view_mirrors_half_of_the_images_and_none_without_flip():
@@ -201,7 +357,22 @@ def test_images_are_listed_as_torchvision_lists_them(two_classes, folder):
     for place in (two_classes, folder):
         found, expected = list_images(place, "train"), ImageFolder(str(place / "train"))
         assert (found.classes, found.samples) == (expected.classes, expected.samples)
-    assert scan_folder("imagenet", two_classes).train_counts == (2, 2)
+
+
+def test_a_folder_is_described_by_its_classes_counts_and_a_digest_of_names_and_sizes(two_classes):
+    (two_classes / "val/b/1.png").write_bytes(b"longer")
+    names = [f"train/{name}\t3" for name in ("a/1.png", "a/2.JPEG", "b/1.png", "b/2.png")]
+    lines = [*names, "val/a/1.png\t3", "val/b/1.png\t6", ""]
+    assert scan_folder("imagenet", two_classes) == FolderManifest(
+        dataset="imagenet",
+        num_classes=2,
+        classes=("a", "b"),
+        train_counts=(2, 2),
+        val_counts=(1, 1),
+        mean=MEAN,
+        std=STD,
+        digest=sha256("\n".join(lines).encode()).hexdigest(),
+    )
 
 
 def link(target):
@@ -227,7 +398,7 @@ def write(content):
         (b"train/a/\xff.png", write(b"any"), "UTF-8"),
         ("train/a/3.png", write(b""), "empty"),
         ("train/b/3.png", write(b"any"), "5 images.* 4"),
-        ("val/b/2.png", write(b"any"), "example 'b' with 2, not 1"),
+        ("val/b/2.png", write(b"any"), r"example 'b' with 2, not 1\. "),
         ("train/c", link("a"), "link, 'c'"),
         ("train/c", link("c"), "link, 'c'"),
     ],
@@ -248,8 +419,18 @@ def test_a_folder_that_lacks_images_is_refused_with_an_example(two_classes):
     (two_classes / "train/b/3.png").write_bytes(b"any")
     scan_folder("imagenet", two_classes)
     (two_classes / "train/b/4.png").write_bytes(b"any")
+    with pytest.raises(EastError, match=r"1 classes are not whole or hold too much, .* 'b' with 4, not 1 to 3\. "):
+        scan_folder("imagenet", two_classes)
     (two_classes / "train/a/2.JPEG").rename(two_classes / "train/b/5.png")
     with pytest.raises(EastError, match="no images"):
+        scan_folder("imagenet", two_classes)
+
+
+def test_as_many_images_as_there_must_be_may_be_of_the_wrong_classes(two_classes, monkeypatch):
+    monkeypatch.setitem(DATASETS, "imagenet", replace(DATASETS["imagenet"], train_per_class=(2, 2)))
+    scan_folder("imagenet", two_classes)
+    (two_classes / "train/a/2.JPEG").rename(two_classes / "train/b/3.png")
+    with pytest.raises(EastError, match=r"4 images, .*has 4\. 2 classes are not whole .* 'a' with 1, not 2\. "):
         scan_folder("imagenet", two_classes)
 
 
@@ -364,6 +545,54 @@ def test_imagenet_is_described_opened_and_checked(tmp_path, thousand, monkeypatc
             open_dataset(imagenet_spec(), 128, 17, tmp_path, CPU, thousand)
     finally:
         extra.unlink()
+
+
+@pytest.fixture
+def opened(two_classes, tmp_path, monkeypatch):
+    """Opens the prepared folder of two classes; gives the settings of the batches of each part."""
+    prepare("imagenet", tmp_path / "data", folder=two_classes)
+    monkeypatch.setattr(
+        "east.data.folder.FolderBatches",
+        lambda samples, view, **settings: settings | {"samples": samples, "view": view},
+    )
+
+    def open_(**changes):
+        return open_dataset(imagenet_spec(**changes), 16, 17, tmp_path / "data", CPU, two_classes)
+
+    return open_
+
+
+@pytest.mark.parametrize("augmented", [True, False])
+def test_parts_of_imagenet_are_shown_as_the_spec_says(opened, two_classes, monkeypatch, augmented):
+    monkeypatch.setattr(os, "sched_getaffinity", {0: {0, 1, 2}}.__getitem__)
+    splits = opened(validation=1, augment_validation=augmented, flip=False)
+    assert (splits.num_classes, splits.digest) == (2, scan_folder("imagenet", two_classes).digest)
+    kept, held_out = split_indices(4, 1, "shuffled", 17)
+    shared = {"device": CPU, "mean": MEAN, "std": STD, "workers": 3}
+    images = shared | {"samples": list_images(two_classes, "train").samples}
+    settings = {"batch_size": 16, "order_seed": 17, "view": RandomView(17, "augment", False)}
+    assert splits.train.pop("indices").tolist() == kept.tolist()
+    assert splits.train == images | settings
+    assert splits.validation.pop("indices").tolist() == held_out.tolist()
+    view = RandomView(17, "validation", False) if augmented else CenterView()
+    assert splits.validation == images | {"batch_size": 250, "view": view}
+    tested = {"samples": list_images(two_classes, "val").samples, "batch_size": 250, "view": CenterView()}
+    assert splits.test == shared | tested
+
+
+@pytest.mark.parametrize(("cores", "workers"), [(5, 5), (None, 1)])
+def test_where_nobody_grants_cores_there_is_a_worker_for_each(opened, monkeypatch, cores, workers):
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    assert opened().train["workers"] == workers
+
+
+def test_imagenet_is_not_opened_without_a_folder_or_torchvision(opened, tmp_path, monkeypatch):
+    with pytest.raises(EastError, match=r"datasets\.imagenet\.folder"):
+        open_dataset(imagenet_spec(), 16, 17, tmp_path / "data", CPU)
+    monkeypatch.setitem(sys.modules, "torchvision", None)
+    with pytest.raises(EastError, match="torchvision does not work with the installed PyTorch"):
+        opened()
 
 
 UNDER_SIGNALS = """

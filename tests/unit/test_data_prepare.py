@@ -22,7 +22,8 @@ from hypothesis import strategies as st
 from torchvision.datasets import CIFAR10, CIFAR100
 
 from east.data.catalog import DATASETS
-from east.data.cifar import read_cifar
+from east.data.checksums import SHA256
+from east.data.cifar import fetch_archive, read_cifar, scratch_folder
 from east.data.digits import (
     draw_pairs,
     native_digits,
@@ -31,7 +32,7 @@ from east.data.digits import (
     split_digits,
 )
 from east.data.images import dataset_digest, load_images
-from east.data.prepare import channel_statistics, prepare, store_images
+from east.data.prepare import _root_of_ratio, channel_statistics, prepare, store_images
 from east.errors import EastError
 
 LABEL_KEYS = {CIFAR10: "labels", CIFAR100: "fine_labels"}
@@ -127,6 +128,59 @@ def test_cifar_archive_is_read_with_its_images_labels_and_checksums(tmp_path, da
     assert manifest["sources"][0] == {"name": base.filename, "md5": cls.tgz_md5}
     assert [source["name"] for source in manifest["sources"][1:]] == [n for n, _ in base.train_list + base.test_list]
     assert sorted(p.name for p in (tmp_path / "raw").iterdir()) == [base.filename]
+
+
+@pytest.mark.parametrize(("dataset", "base"), [("cifar10", CIFAR10), ("cifar100", CIFAR100)])
+def test_cifar_is_prepared_from_its_official_archive(tmp_path, monkeypatch, dataset, base):
+    cls, _ = archive(tmp_path / "raw", base, extra=[(f"{base.base_folder}/readme.html", b"x")])
+    monkeypatch.setattr(f"torchvision.datasets.{base.__name__}", cls)
+    right = hashlib.sha256((tmp_path / "raw" / base.filename).read_bytes()).hexdigest()
+    monkeypatch.setitem(SHA256, dataset, right)
+    path = prepare(dataset, tmp_path)
+    assert json.loads(path.read_text())["sources"][0]["sha256"] == right
+    for name, found in (("mean", [0.1, 0.2, 0.3]), ("std", [0.1, 0.2, 0.3])):
+        text = path.read_text()
+        path.write_text(json.dumps(json.loads(text) | {name: found, "checksum": None}))
+        with pytest.raises(EastError, match=f"its {name} is not that of {DATASETS[dataset].label}"):
+            load_images(dataset, tmp_path)
+        path.write_text(text)
+    monkeypatch.setitem(sys.modules, "torchvision", None)
+    assert prepare(dataset, tmp_path) == path, "what is stored is not read again"
+    path.unlink()
+    with pytest.raises(EastError, match="torchvision does not work with the installed PyTorch"):
+        prepare(dataset, tmp_path)
+
+
+def test_a_data_set_that_nobody_knows_is_refused_with_those_there_are(tmp_path):
+    with pytest.raises(EastError, match=r"unknown data set 'mnist'\. Choose one of cifar10, .*digit_pairs"):
+        prepare("mnist", tmp_path)
+
+
+@pytest.mark.parametrize("left", [False, True])
+def test_what_a_killed_job_left_does_not_stop_the_next_and_nothing_is_left(tmp_path, left):
+    path = tmp_path / "some" / "scratch"
+    if left:
+        path.mkdir(parents=True)
+        (path / "file").touch()
+    with scratch_folder(path) as folder:
+        assert (folder, list(folder.iterdir()), folder.stat().st_mode & 0o7777) == (path, [], 0o700)
+        (folder / "file").touch()
+    assert not path.exists()
+    with scratch_folder(path):
+        path.rmdir()
+
+
+def test_an_archive_has_its_name_only_when_it_is_on_the_disk(tmp_path, server, monkeypatch):
+    def fail(number):
+        raise OSError("the disk is gone")
+
+    folder, url = server
+    cls, _ = archive(folder, CIFAR10)
+    cls.url = url
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="the disk is gone"):
+        fetch_archive(cls, tmp_path)
+    assert not (tmp_path / CIFAR10.filename).exists()
 
 
 @pytest.fixture
@@ -336,6 +390,18 @@ def test_failed_preparation_leaves_no_manifest_beside_the_old_tensor_file(tmp_pa
         load_images("digits", tmp_path)
 
 
+def test_a_manifest_never_stands_beside_images_that_it_does_not_describe(tmp_path, monkeypatch):
+    def fail(path, content):
+        raise OSError(f"no space for {path}")
+
+    path = prepare("digits", tmp_path)
+    (path.parent / "images.safetensors").write_bytes(b"spoiled")
+    monkeypatch.setattr("east.data.prepare.write_atomically", fail)
+    with pytest.raises(OSError, match=r"no space for .*images\.safetensors"):
+        prepare("digits", tmp_path)
+    assert not path.exists()
+
+
 def test_two_processes_that_prepare_at_once_build_once(tmp_path, monkeypatch):
     log = tmp_path / "builds"
     script = (
@@ -410,6 +476,15 @@ def test_channel_statistics_are_rounded_once(levels):
         variance = sum((level - exact) ** 2 for level in levels) / len(levels)
         expected = float(exact / 255), float(variance.sqrt() / 255)
     assert (*mean, *std) == pytest.approx(expected, rel=0, abs=1e-40)
+
+
+def test_a_root_just_above_the_middle_between_two_floats_is_rounded_up():
+    between = 2**53 + 1
+    assert _root_of_ratio(between**2, 1) == 2.0**53
+    assert _root_of_ratio(between**2 + 1, 1) == 2.0**53 + 2
+    # The remainder of the division says so, or that of the root.
+    assert _root_of_ratio(2 * between**2 + 1, 2) == 2.0**53 + 2
+    assert _root_of_ratio(2 * between**2, 2) == 2.0**53
 
 
 def test_embedded_data_are_the_same_bytes_with_other_instructions(tmp_path):

@@ -88,6 +88,17 @@ def test_a_summary_that_was_taken_away_is_put_back_and_not_trained(told, results
     assert told().splitlines()[0] == f"unfinished  {STATIC}: finished; its summary will be put back"
 
 
+def test_a_summary_with_another_identity_alone_has_changed_in_that(told, results):
+    write_planned_run(results / "runs", PLAN[STATIC], fingerprint="f" * 64)
+    assert told().splitlines()[0] == f"changed     {STATIC}: fingerprint {'f' * 64} -> {PLAN[STATIC].fingerprint}"
+
+
+def test_what_lies_among_runs_and_is_none_is_not_counted(told, results):
+    (results / "runs" / "table2/static/notes.txt").write_text("mine")
+    (results / "runs" / "table2/static/.seed7").mkdir()
+    assert told() == "0 of 6 runs would train, 6 are done.\n"
+
+
 def test_a_damaged_summary_trains_again(told, results):
     (results / "runs" / STATIC / "summary.json").write_text('{"id": ')
     (results / "runs" / STATIC / "run.json").unlink()

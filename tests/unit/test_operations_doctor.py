@@ -1,20 +1,28 @@
 """Checks of `east doctor`, each in surroundings that are made up for it."""
 
+import json
 import os
 import shutil
+import tomllib
+from dataclasses import replace
+from email.message import Message
 from hashlib import md5, sha256
 from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from east.config import make_plan, read_config
-from east.operations.disk import disk_need
-from east.operations.doctor import data, gpu, machine, packages, plan, results, slurm
-from east.operations.doctor.ask import Asker
+from east.config.places import Mistake
+from east.data.catalog import DATASETS
+from east.data.prepare import prepare
+from east.operations.disk import DiskNeed, disk_need
+from east.operations.doctor import checks, data, gpu, machine, packages, plan, results, slurm
+from east.operations.doctor.ask import Answer, Asker
 from east.operations.doctor.checks import can_run, run
 from east.operations.doctor.probe import probe_glyphs, probe_kernels
-from east.operations.doctor.surroundings import Surroundings
+from east.operations.doctor.surroundings import Finding, Surroundings, free_inodes_of, installed_version
 from tests.conftest import ROOT
 
 PAPER = make_plan(read_config())
@@ -88,6 +96,9 @@ def no_torch(**facts):
 
 
 GRANTED = {"proc/meminfo": f"MemTotal: {4000 * 1024} kB\n"}
+CIFAR = ("cifar10", "cifar100")
+NO_TORCHVISION = {"torchvision": None, "torch": "2.13.0+cu130", "problem": "ModuleNotFoundError"}
+NO_KERNELS = KERNELS | {"available": False, "reason": "broken"}
 MEMORY = {f"root/{name}": text for name, text in GRANTED.items()}
 TWO_RUNS = {"runs_per_gpu": 2}
 
@@ -97,9 +108,19 @@ TWO_RUNS = {"runs_per_gpu": 2}
     [
         (packages.python, {"python_version": "3.12.1"}, "ok", "3.12.1"),
         (packages.python, {"python_version": "3.9.18"}, "error", "3.9.18 <3.14"),
+        (packages.python, {"python_version": "3.13.0rc1"}, "ok", "3.13.0rc1"),
         (packages.torch, {"facts": {}}, "ok", "2.13.0+cu130"),
         (packages.torch, {"facts": no_torch()}, "error", "SIGSEGV"),
         (packages.torchvision, {"facts": no_torch(torchvision={"problem": "ImportError"})}, "note", "PyTorch"),
+        (packages.torchvision, {"facts": {}}, "ok", "torchvision 0.28.0"),
+        (
+            packages.torchvision,
+            {"files": {f"data/{name}/manifest.json": "" for name in CIFAR}, "facts": {"torchvision": NO_TORCHVISION}},
+            "warning",
+            "(missing) +cu130 CIFAR ImageNet",
+        ),
+        (packages.lock, {"project": None}, None, ""),
+        (packages.lock, {"project": Path("/")}, None, ""),
         (gpu.gpus, {"facts": {"torch": TORCH | {"gpus": [GPU, GPU]}}}, "ok", "2 x H100 (80 GiB)"),
         (gpu.gpus, {"facts": {"torch": TORCH | {"gpus": [GPU], "gpu_problem": "no image"}}}, "error", "no image"),
         (gpu.gpus, {"facts": no_torch()}, "note", "PyTorch"),
@@ -115,11 +136,30 @@ TWO_RUNS = {"runs_per_gpu": 2}
         ),
         (gpu.gpus, {"files": DRIVER, "facts": {}, "environment": {"CUDA_VISIBLE_DEVICES": ""}}, "warning", "unset"),
         (gpu.gpus, {"files": DRIVER, "facts": {}}, "warning", "nvidia-smi"),
+        (gpu.gpus, {"files": {"root/dev/nvidia0": ""}, "facts": {}}, "warning", "nvidia-smi CPU"),
+        (
+            gpu.gpus,
+            {
+                "files": DRIVER,
+                "facts": {"torch": TORCH | {"gpu_problem": "driver too old"}},
+                "environment": {"CUDA_VISIBLE_DEVICES": "0"},
+            },
+            "warning",
+            "GPU: driver too old nvidia-smi",
+        ),
+        (
+            gpu.gpus,
+            {"files": DRIVER, "facts": {}, "commands": {}, "execution": {"device": "cuda"}},
+            "error",
+            "refuse nvidia-smi",
+        ),
+        (gpu.gpus, {"facts": {"torch": TORCH | {"gpu_problem": "no driver"}}}, "note", "no GPU"),
         (gpu.gpus, {"facts": {}, "commands": {}, "execution": {"device": "cuda"}}, "error", "device: cpu"),
         (gpu.gpus, {"facts": {}, "commands": SBATCH, "execution": {"device": "cuda"}}, "warning", "srun --gpus=1"),
         (gpu.gpus, {"facts": {}}, "note", "no GPU"),
         (gpu.gpus, {"facts": {}, "plan": SMALL}, "ok", "execution.device"),
         (gpu.triton, {"facts": {}}, "ok", "not needed"),
+        (gpu.triton, {"facts": ON_GPU, "plan": SMALL}, "ok", "not needed"),
         (gpu.triton, {"facts": ON_GPU}, "ok", "3.7.1"),
         (gpu.triton, {"facts": ON_GPU | {"triton": {"problem": "libtriton.so"}}}, "warning", "libtriton.so"),
         (
@@ -151,13 +191,39 @@ TWO_RUNS = {"runs_per_gpu": 2}
             "warning",
             "/nowhere/c++ unset CXX",
         ),
+        (
+            machine.kernels,
+            {"facts": {"kernels": NO_KERNELS | {"compiler": None}}, "commands": {}},
+            "warning",
+            "no kernels: broken apt install g++",
+        ),
+        (
+            machine.kernels,
+            {"facts": {"kernels": NO_KERNELS}, "environment": {"CXX": "c++"}},
+            "warning",
+            "no kernels: broken apt install g++",
+        ),
         (machine.cores, {"execution": {"threads": 2}, "cores": 2}, "ok", "2 cores"),
+        (
+            machine.cores,
+            {"execution": {"threads": 2}, "cores": 1, "configfiles": (Path("a b.yaml"), Path("c.yaml"))},
+            "warning",
+            "snakemake --cores 1 --configfile 'a b.yaml' c.yaml",
+        ),
         (machine.cores, {"execution": {"threads": 2}, "cores": 1}, "warning", "1 core, threads: 1"),
         (machine.cores, {"cores": 1}, "ok", ""),
+        (machine.cores, {"plan": SMALL, "cores": 4, "execution": {"threads": "auto"}}, "ok", "takes 1"),
+        (
+            machine.cores,
+            {"plan": SMALL, "cores": 4, "execution": {"threads": "auto", "engine": "dense"}},
+            "ok",
+            "takes 2",
+        ),
         (machine.memory, {}, None, ""),
         (machine.memory, {"files": MEMORY, "cores": 2}, "warning", "execution.memory_mb"),
         (machine.memory, {"files": MEMORY, "cores": 4, "plan": SMALL}, "ok", "4,000"),
         (machine.memory, {"files": MEMORY, "cores": 8, "plan": SMALL}, "note", "--resources mem_mb=4000"),
+        (machine.memory, {"files": {"root/proc/meminfo": f"MemTotal: {8000 * 1024} kB\n"}, "cores": 64}, "ok", "8,000"),
         (machine.space, {"facts": no_torch()}, "note", "PyTorch"),
         (machine.space, {"facts": {}, "free_bytes": lambda folder: 0}, "error", "0.0 GB results data"),
         (machine.space, {"facts": {}, "free_bytes": lambda folder: 10**12}, "ok", "1000.0 GB"),
@@ -181,6 +247,40 @@ def test_what_a_check_finds(surroundings, check, given, level, words):
         assert bool(finding.why and finding.fix) or level in ("ok", "note")
 
 
+INSTALL = f"cd {ROOT} && /opt/python -m pip install --require-hashes -r requirements/lock.txt"
+AGAIN = INSTALL.replace("pip install", "pip install --force-reinstall")
+
+
+@pytest.mark.parametrize(
+    ("check", "facts", "fix"),
+    [
+        (packages.commands, {}, INSTALL),
+        (packages.requirements, {}, INSTALL),
+        (packages.lock, {}, INSTALL),
+        (packages.torch, no_torch(), AGAIN),
+        (packages.torchvision, {"torchvision": NO_TORCHVISION}, AGAIN),
+        (
+            gpu.gpus,
+            {"torch": TORCH | {"gpus": [GPU], "gpu_problem": "no image"}},
+            f"nvidia-smi && {AGAIN}   # if the GPU works but this build does not support it",
+        ),
+        (gpu.gpus, {"torch": TORCH | {"cuda": None}}, AGAIN),
+        (gpu.triton, ON_GPU | {"triton": {"problem": "libtriton.so"}}, INSTALL),
+        (gpu.triton, ON_GPU | {"triton": TRITON | {"available": False, "reason": "no libcuda"}}, AGAIN),
+        (gpu.steps, ON_GPU | {"step": {"problem": "it was ended by SIGSEGV"}}, AGAIN),
+        (
+            gpu.steps,
+            ON_GPU | {"step": {"kind": "compiled", "compile_problem": "no Triton"}, "triton": {}},
+            "Repair what keeps Triton from running kernels.",
+        ),
+    ],
+)
+def test_what_is_there_and_does_not_work_is_installed_again_and_what_is_missing_once(surroundings, check, facts, fix):
+    unusual = {"python": Path("/opt/python"), "installed": without("numpy"), "files": DRIVER}
+    found = list(check(surroundings(PAPER, facts=facts, **unusual)))
+    assert next(finding.fix for finding in found if finding.level != "ok") == fix
+
+
 # Python and packages
 
 
@@ -193,38 +293,69 @@ def test_the_commands_of_the_workflow_must_lie_beside_its_python(surroundings, t
 
 
 @pytest.mark.parametrize(
-    ("package", "version", "level"),
+    ("package", "version", "level", "why"),
     [
-        ("numpy", None, "error"),
-        ("snakemake", "8.30.0", "error"),
-        ("torch", "2.1.0+cpu", "warning"),
-        ("snakemake-executor-plugin-slurm", None, "warning"),
+        ("numpy", None, "error", "The plan needs it."),
+        ("snakemake", "8.30.0", "error", "The plan needs it."),
+        ("torch", "2.1.0+cpu", "warning", "Nothing is tested with that version."),
+        ("snakemake-executor-plugin-slurm", None, "warning", "Only `snakemake --profile profiles/slurm` needs it."),
     ],
 )
-def test_packages_that_are_missing_or_out_of_range_are_named(surroundings, package, version, level):
+def test_packages_that_are_missing_or_out_of_range_are_named(surroundings, package, version, level, why):
     installed = without(**{package: version}) if version else without(package)
-    finding = only(f for f in packages.requirements(surroundings(installed=installed)) if f.level != "ok")
-    assert (finding.level, finding.found.startswith(f"{package} {version or ''}")) == (level, True)
+    found, counted = packages.requirements(surroundings(installed=installed))
+    assert (found.level, found.why, found.found.startswith(f"{package} {version or ''}")) == (level, why, True)
+    number = len(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"])
+    assert counted.found.startswith(f"{number - 1} of {number} packages in their range, snakemake ")
+    assert ("plugin-slurm" in counted.found) == (package != "snakemake-executor-plugin-slurm")
+
+
+def test_a_version_before_its_release_is_in_the_range(surroundings):
+    found = only(packages.requirements(surroundings(installed=without(torch="2.14.0rc1"))))
+    assert found.level == "ok"
+
+
+def test_what_the_installed_package_requires_counts_where_there_is_no_checkout(surroundings, monkeypatch):
+    about = Message()
+    about["Requires-Python"] = ">=3.11"
+    versions = {"numpy": "2.0"}
+    here = surroundings(project=None, installed=versions.get, python_version="3.10.1")
+    monkeypatch.setattr(packages.metadata, "metadata", lambda name: {"east": about}[name])
+    assert only(packages.requirements(here)).found == "0 of 0 packages in their range"
+    for line in ("numpy>=2", "scipy>=1", 'tensorboard>=2; extra == "tracking"'):
+        about["Requires-Dist"] = line
+    missing, counted = packages.requirements(here)
+    assert (missing.found, counted.found) == ("scipy is not installed", "1 of 2 packages in their range")
+    assert only(packages.python(here)).found == "Python 3.10.1, but this project needs >=3.11"
 
 
 @pytest.mark.parametrize("tracking", ["none", "tensorboard"])
 def test_tensorboard_is_needed_only_by_a_plan_that_tracks(surroundings, tracking):
     here = surroundings(installed=without("tensorboard"), execution={"tracking": tracking})
-    assert can_run({"": list(packages.requirements(here))}) == (tracking == "none")
+    found = list(packages.requirements(here))
+    assert can_run({"": found}) == (tracking == "none")
+    assert ("-m pip install tensorboard" in found[0].fix) == (tracking != "none")
 
 
 def test_versions_other_than_the_locked_ones_are_a_note(surroundings, tmp_path):
     lock = (
         "numpy==2.4.6 \\\n    --hash=sha256:00\ntorch==2.13.0 \\\n    --hash=sha256:00\n"
-        "scipy==1.17.1 \\\ncolorama==0.4.6 ; sys_platform == 'win32' \\\n"
+        "x-y==1.0 \\\nscipy==1.17.1 \\\ncolorama==0.4.6 ; sys_platform == 'win32' \\\n"
     )
-    versions = {"numpy": "2.4.5", "torch": "2.13.0+cpu"}
-    here = surroundings(project=tmp_path, installed=versions.get, files={"requirements/lock.txt": lock})
+    versions = {"numpy": "2.4.5", "torch": "2.13.0+cpu", "x-y": "1.0"}
+    here = surroundings(project=tmp_path, installed=versions.get)
+    write(tmp_path / "requirements/lock.txt", "").write_bytes(lock.encode() + b"# \xff\n")
     finding = only(packages.lock(here))
     assert finding.level == "note"
-    assert all(word in finding.found for word in ("2 of 3", "numpy 2.4.5 (2.4.6)", "scipy missing (1.17.1)"))
-    versions |= {"numpy": "2.4.6", "scipy": "1.17.1"}
-    assert only(packages.lock(here)).level == "ok"
+    assert finding.found == "2 of 4 packages are not as locked: numpy 2.4.5 (2.4.6), scipy missing (1.17.1)"
+    del versions["x-y"]
+    assert only(packages.lock(here)).found.endswith("numpy 2.4.5 (2.4.6), x-y missing (1.0), scipy missing (1.17.1)")
+    versions["torch"] = "2.12"
+    assert only(packages.lock(here)).found == (
+        "4 of 4 packages are not as locked: numpy 2.4.5 (2.4.6), torch 2.12 (2.13.0), x-y missing (1.0) and 1 more"
+    )
+    versions |= {"numpy": "2.4.6", "torch": "2.13.0+cpu", "scipy": "1.17.1", "x-y": "1.0"}
+    assert only(packages.lock(here)) == Finding("ok", "4 packages are as locked in requirements/lock.txt")
 
 
 @pytest.fixture
@@ -261,9 +392,28 @@ def test_what_installs_depends_on_whose_python_it_is(surroundings, tmp_path):
     assert own.reinstall(everything=True) == "rm -r .venv && make setup"
     assert own.reinstall(everything=False) == "rm -f .venv/run.stamp && make setup"
     other = surroundings(project=ROOT, python=Path("/opt/python"))
-    assert other.reinstall(everything=True) == (
-        f"cd {ROOT} && /opt/python -m pip install --force-reinstall --require-hashes -r requirements/lock.txt"
-    )
+    assert (other.reinstall(everything=True), other.reinstall(everything=False)) == (AGAIN, INSTALL)
+    assert other.restore_report() == f"git -C {ROOT} checkout -- report"
+    nowhere = surroundings(project=None)
+    assert "requirements/lock.txt" in nowhere.reinstall(everything=True)
+    assert "whole checkout" in nowhere.restore_report()
+
+
+def test_surroundings_are_those_of_this_process_unless_a_test_says_otherwise(monkeypatch):
+    assert (Surroundings.project, Surroundings.cores) == (ROOT, len(os.sched_getaffinity(0)))
+    assert installed_version("numpy") == metadata.version("numpy")
+    assert installed_version("no-such-package-of-ours") is None
+    for inodes, free in ((9, 5), (0, None)):
+        found = SimpleNamespace(f_favail=5, f_files=inodes)
+        monkeypatch.setattr(os, "statvfs", lambda folder, found=found: found)
+        assert free_inodes_of(ROOT) == free
+
+
+def test_commands_that_are_suggested_are_for_this_very_plan(surroundings):
+    assert (surroundings().snakemake("-n"), surroundings().east("prune")) == ("snakemake -n", "east prune")
+    here = surroundings(configfiles=(Path("a b.yaml"), Path("c.yaml")))
+    assert here.snakemake("-n") == "snakemake -n --configfile 'a b.yaml' c.yaml"
+    assert here.east("prune") == "east prune --configfile 'a b.yaml' --configfile c.yaml"
 
 
 # GPU and kernels
@@ -274,6 +424,9 @@ def test_a_pytorch_that_compiles_nothing_is_a_warning(surroundings):
     warning, ok = gpu.steps(surroundings(PAPER, facts=facts))
     assert (warning.level, "no C++ compiler" in warning.found) == ("warning", True)
     assert (ok.level, "compiled" in ok.found, "captured" in ok.found) == ("ok", False, True)
+    ended = ON_GPU | {"step": {"problem": "it was ended by SIGSEGV"}}
+    warning, ok = gpu.steps(surroundings(PAPER, facts=ended))
+    assert ("SIGSEGV" in warning.found, "captured" in ok.found) == (True, True)
 
 
 def test_trainings_that_share_a_gpu_by_mps_are_fine(surroundings, tmp_path):
@@ -298,6 +451,8 @@ def test_kernels_that_cannot_be_kept_are_a_warning(surroundings):
     facts = {"kernels": KERNELS | {"cached": False, "cache": "/read/only"}}
     ok, warning = machine.kernels(surroundings(facts=facts))
     assert (ok.level, warning.level, "/read/only" in warning.found) == ("ok", "warning", True)
+    facts = {"kernels": KERNELS | {"cached": False, "cache": None}}
+    assert "no home folder" in list(machine.kernels(surroundings(facts=facts)))[1].found
 
 
 # Disk
@@ -314,11 +469,33 @@ def test_space_is_compared_with_what_runs_that_are_not_done_and_their_data_need(
     assert only(machine.space(here)).level != "error"
 
 
+def test_a_quarter_more_than_the_plan_needs_is_enough_space(surroundings, monkeypatch, tmp_path):
+    asked = []
+
+    def need(runs, data):
+        asked.append(([run.id for run in runs], data))
+        return DiskNeed({"one": 700, "another": 100}, 200)
+
+    def level(free, cache):
+        here = surroundings(facts={"kernels": {"cache": cache}}, free_bytes=lambda folder: {tmp_path: free}[folder])
+        return only(machine.space(here)).level
+
+    monkeypatch.setattr("east.operations.disk.disk_need", need)
+    assert [level(free, None) for free in (999, 1000, 1249, 1250)] == ["error", "warning", "warning", "ok"]
+    kernels = 1000 + 50 * 2**20
+    assert [level(free, f"{tmp_path}/cache") for free in (kernels - 1, kernels)] == ["error", "warning"]
+    assert asked[0] == ([run.id for run in SMALL.runs], tmp_path / "data")
+
+
 def test_files_that_the_plan_will_make_must_fit_the_file_system(surroundings):
     assert list(machine.inodes(surroundings(free_inodes=lambda folder: None))) == []
     assert list(machine.inodes(surroundings(free_inodes=lambda folder: 10**6))) == []
-    finding = only(machine.inodes(surroundings(free_inodes=lambda folder: 10)))
+    assert list(machine.inodes(surroundings(free_inodes=lambda folder: 25 * 6 + 300))) == []
+    here = surroundings(free_inodes=lambda folder: 25 * 6 + 300 - 1)
+    finding = only(machine.inodes(here))
     assert (finding.level, "df -i" in finding.fix) == ("error", True)
+    write(here.results / "runs" / SMALL.runs[0].id / "summary.json", "{}")
+    assert list(machine.inodes(here)) == []
 
 
 # The plan
@@ -331,13 +508,46 @@ def test_a_plan_that_can_run_is_told_with_what_may_surprise(surroundings):
     assert only(plan.report_files(surroundings())).level == "ok"
 
 
-@pytest.mark.parametrize("place", ["results", "cache dir/x", "data"])
-def test_a_file_where_a_folder_must_be_stops_the_plan(surroundings, tmp_path, place):
-    here = surroundings(environment={"HOME": tmp_path, "XDG_CACHE_HOME": tmp_path / "cache dir/x"})
+def test_files_of_the_report_that_are_missing_stop_the_plan(surroundings, monkeypatch):
+    missing = [Mistake((), "style.css cannot be read."), Mistake(("cost", "published"), "it has no column.")]
+    monkeypatch.setattr(plan, "lacking", lambda of: missing if of is SMALL else [])
+    file, key = plan.report_files(surroundings(SMALL, project=ROOT))
+    assert (file.level, file.found, file.fix) == (
+        *("error", "style.css cannot be read."),
+        f"git -C {ROOT} checkout -- report",
+    )
+    assert (key.level, key.found) == ("error", "cost.published: it has no column.")
+    assert key.fix == "Correct the file, or cost.published in the configuration."
+
+
+HOME = {"HOME": "{here}", "XDG_CACHE_HOME": "", "TMPDIR": ""}
+
+
+@pytest.mark.parametrize(
+    ("place", "variables", "fix"),
+    [
+        ("results", {}, "ls -ld "),
+        ("data", {}, "ls -ld "),
+        ("cache dir/x", {"XDG_CACHE_HOME": "{here}/cache dir/x"}, "export XDG_CACHE_HOME="),
+        (".cache", {}, "export XDG_CACHE_HOME="),
+        ("temporary", {"TMPDIR": "{here}/temporary/x"}, "export TMPDIR="),
+        (".snakemake", {}, "mkdir -p "),
+    ],
+)
+def test_a_file_where_a_folder_must_be_stops_the_plan(surroundings, tmp_path, place, variables, fix):
+    environment = {name: text.format(here=tmp_path) for name, text in (HOME | variables).items()}
+    here = surroundings(environment=environment)
     assert list(plan.folders(here)) == []
-    write(tmp_path / place, "")
+    write(tmp_path / place, "", 0o755)
     finding = only(plan.folders(here))
-    assert (finding.level, place in finding.found) == ("error", True)
+    assert (finding.level, place in finding.found, fix in finding.fix) == ("error", True, True)
+
+
+def test_temporary_files_of_whoever_names_no_place_are_in_tmp(surroundings, monkeypatch, tmp_path):
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: access(path, mode) and str(path) != "/tmp")
+    finding = only(plan.folders(surroundings(environment={"HOME": tmp_path})))
+    assert finding.found == "temporary files cannot be written: /tmp"
 
 
 def test_signs_that_figures_cannot_show_are_noted(surroundings, tmp_path):
@@ -391,6 +601,22 @@ def test_prepared_data_are_fine_until_a_byte_is_lost_or_changed(digits, surround
     damage(digits.data / "digits")
     finding = only(data.datasets(surroundings(facts={}, thorough=thorough)))
     assert (finding.level, finding.fix) == (level, "east prepare digits --data-dir data" if level == "error" else "")
+    checked = "checksum right" if thorough else "size right; `--thorough` reads it for its checksum"
+    right = f"Digits: prepared, {checked}"
+    assert finding.found == right if level == "ok" else finding.found.startswith("Digits: ")
+
+
+def test_what_is_wrong_with_prepared_data_is_told_in_a_sentence_with_the_path_from_here(digits, surroundings):
+    manifest = digits.data / "digits/manifest.json"
+    facts = json.loads(manifest.read_text())
+    facts["shapes"]["test_labels"] = [360]
+    manifest.write_text(json.dumps(facts | {"checksum": None}))
+    assert only(data.datasets(digits)).found == "Digits: data/digits/images.safetensors is not what its manifest says."
+    manifest.write_text("{}")
+    assert only(data.datasets(digits)).found == (
+        "Digits: data/digits/manifest.json is damaged or was written by another version"
+    )
+    assert only(data.datasets(surroundings(facts=no_torch(), thorough=True))).level == "error"
 
 
 @pytest.mark.parametrize(
@@ -408,14 +634,29 @@ def test_an_archive_is_looked_at_before_it_is_needed(surroundings, tmp_path, mon
     first, second = data.datasets(surroundings(PAPER, facts=facts, thorough=thorough))
     assert (first.level, second.level) == (level, "note")
     assert "host.org" in second.found
+    prepare = "east prepare cifar10 --data-dir data"
+    fixes = {"ok": "", "note": prepare, "error": f"rm data/raw/archive.gz && {prepare}"}
+    assert first.fix == fixes[level]
+    assert first.found == "CIFAR-10: its archive is whole, checksums right; not yet prepared" or level != "ok"
+    if level == "error":
+        (tmp_path / "data/raw/archive.gz").unlink()
+        (tmp_path / "data/raw/archive.gz").mkdir()
+        finding = next(data.datasets(surroundings(PAPER, facts=facts)))
+        assert finding.fix == f"rm -r data/raw/archive.gz && {prepare}"
     if content is None:
         for name in archive["members"]:
             write(tmp_path / "data/raw/unpacked" / name, "whole")
-        assert next(data.datasets(surroundings(PAPER, facts=facts))).level == "ok"
+        found = next(data.datasets(surroundings(PAPER, facts=facts))).found
+        assert found == "CIFAR-10: data/raw/unpacked is whole, checksums right; not yet prepared"
         write(tmp_path / "data/raw/unpacked/two", "other")
         finding = next(data.datasets(surroundings(PAPER, facts=facts)))
         assert (finding.level, "unpacked/two" in finding.found) == ("error", True)
         assert finding.fix.startswith("rm -r data/raw/unpacked && ")
+
+
+def test_an_archive_cannot_be_looked_at_without_torchvision(surroundings):
+    for finding in data.datasets(surroundings(PAPER, facts={"torchvision": NO_TORCHVISION})):
+        assert (finding.level, "without torchvision" in finding.found) == ("note", True)
 
 
 def imagenet(folder):
@@ -440,7 +681,56 @@ def test_an_image_folder_must_be_named_and_whole(surroundings, tmp_path):
     assert only(data.datasets(here)).level == "ok"
 
 
+def test_a_prepared_image_folder_must_be_the_one_that_was_prepared(surroundings, tmp_path, monkeypatch):
+    few = {"num_classes": 2, "train_images": 2, "test_images": 2, "train_per_class": None, "test_per_class": None}
+    monkeypatch.setitem(DATASETS, "imagenet", replace(DATASETS["imagenet"], **few))
+    images = [write(tmp_path / f"my images/{part}/{name}/1.png", "x") for part in ("train", "val") for name in "ab"]
+    prepare("imagenet", tmp_path / "data", folder=tmp_path / "my images")
+
+    def found(thorough):
+        named = {"EAST_IMAGE_FOLDER": "my images"}
+        return only(data.datasets(surroundings(imagenet(None), named, facts={}, thorough=thorough)))
+
+    assert [found(thorough).level for thorough in (False, True)] == ["ok", "ok"]
+    images[0].write_text("other")
+    assert found(False).level == "ok"
+    assert "my images has changed since it was prepared" in found(True).found
+    assert found(True).fix == (
+        f"east prepare imagenet --data-dir data --image-folder '{tmp_path}/my images'   # when all of it is there"
+    )
+    images[0].unlink()
+    assert found(True).found.startswith("ImageNet: my images/train must hold a sub-folder of images per class")
+    for part in ("train", "val"):
+        (tmp_path / "my images" / part / "a").rename(tmp_path / "my images" / part / "c")
+    assert "has other classes than when it was prepared" in found(False).found
+
+
 # Results and Slurm
+
+
+def test_locks_that_exclude_nobody_are_a_warning(surroundings, monkeypatch, tmp_path):
+    for answers in ([True, True], [False], [False, True]):
+        given, seen = iter(answers), []
+
+        def take(file, given=given, seen=seen):
+            seen.append(Path(file.name))
+            return next(given)
+
+        monkeypatch.setattr(results, "take", take)
+        finding = only(results.writing(surroundings()))
+        assert (finding.level, "locks have no effect" in finding.found) == ("warning", True)
+        assert {(path.parent, path.name[:13]) for path in seen} == {(tmp_path, ".east-doctor-")}
+
+
+@pytest.mark.parametrize(
+    ("commit", "words"), [(None, "no git repository"), ("c0ffee+changes", "in no commit"), ("c0ffee", "")]
+)
+def test_code_that_nobody_else_can_check_out_is_a_note(surroundings, monkeypatch, commit, words):
+    monkeypatch.setattr(results.checkout, "commit", lambda package: {ROOT / "east": commit}[package])
+    found = list(results.commit(surroundings(project=ROOT)))
+    assert [finding.level for finding in found] == ["note"] * bool(words)
+    assert all(words in finding.found for finding in found)
+    assert only(results.commit(surroundings(project=None))).fix == "git status"
 
 
 def test_results_that_cannot_be_written_stop_the_plan(surroundings, tmp_path):
@@ -456,10 +746,15 @@ def test_results_that_cannot_be_written_stop_the_plan(surroundings, tmp_path):
         ("b {here} nfs rw,nolock 0 0\n", "warning"),
         ("b {here} nfs4 rw,local_lock=none 0 0\nc /elsewhere nfs4 rw,local_lock=all 0 0\n", "ok"),
         ("a / nfs4 rw,local_lock=all 0 0\nb {here} ext4 rw 0 0\n", "ok"),
+        ("b {here} nfs4 rw,local_lock=all 0 0\nc {here} ext4 rw 0 0\n", "ok"),
+        ("b {here}/a\\040b nfs rw,nolock 0 0\n", "warning"),
+        ("b {here} ext4 rw 0 0\na / nfs4 rw,local_lock=all 0 0\n", "ok"),
     ],
 )
 def test_locks_that_hold_within_one_machine_are_a_warning(surroundings, tmp_path, mounts, level):
-    here = surroundings(files={"root/proc/self/mounts": mounts.format(here=tmp_path)})
+    (tmp_path / "a b").mkdir()
+    files = {"root/proc/self/mounts": mounts.format(here=tmp_path)}
+    here = replace(surroundings(files=files), results=tmp_path / "a b/results")
     assert only(results.writing(here)).level == level
 
 
@@ -474,7 +769,8 @@ def test_runs_that_the_plan_does_not_name_are_a_note(surroundings):
 
 WORKING = {"sbatch": "exit", "squeue": "exit", "sinfo": "echo 'gpu*|up|gpu:a100:4'", "sacct": "exit"}
 DISABLED = {"sacct": "echo 'Slurm accounting storage is disabled' >&2; exit 1"}
-SQUEUE = {"profiles/slurm/profile.yaml": "slurm-status-command: squeue\n"}
+PROFILE = "profiles/slurm/profile.yaml"
+SQUEUE = {PROFILE: "slurm-status-command: squeue\n"}
 
 
 @pytest.mark.parametrize(
@@ -484,9 +780,13 @@ SQUEUE = {"profiles/slurm/profile.yaml": "slurm-status-command: squeue\n"}
         (slurm.controller, {"sinfo": "echo 'Unable to contact' >&2; exit 1"}, {}, "warning", ["Unable to contact"]),
         (slurm.controller, {"sinfo": "echo 'cpu|up|(null)'; echo 'gpu|down|gpu:4'"}, {}, "warning", ["(cpu)", "GPU"]),
         (slurm.controller, {"sinfo": "echo 'gpu|down|gpu:4'"}, {}, "warning", ["no partition"]),
+        (slurm.controller, {"sinfo": "echo 'a | banner'; echo 'gpu|up|gpu:4'"}, {}, "ok", ["up: gpu"]),
         (slurm.accounting, {}, {}, "ok", ["sacct"]),
         (slurm.accounting, DISABLED, {}, "warning", ["slurm-status-command: squeue", "slurm-no-account: true"]),
-        (slurm.accounting, DISABLED | {"scontrol": "echo 'MinJobAge = 120 sec'"}, SQUEUE, "ok", ["squeue"]),
+        (slurm.accounting, DISABLED, {PROFILE: "slurm-status-command: sacct\n"}, "warning", ["squeue"]),
+        (slurm.accounting, DISABLED, {PROFILE: "- squeue\n"}, "warning", ["squeue"]),
+        (slurm.accounting, DISABLED, SQUEUE, "ok", ["squeue"]),
+        (slurm.accounting, DISABLED | {"scontrol": "echo; echo 'MinJobAge = 120 sec'"}, SQUEUE, "ok", ["squeue"]),
         (slurm.accounting, DISABLED | {"scontrol": "echo 'MinJobAge = 119 sec'"}, SQUEUE, "warning", ["119 s"]),
     ],
 )
@@ -496,6 +796,31 @@ def test_a_slurm_that_would_lose_or_start_no_training_is_a_warning(
     finding = only(check(surroundings(PAPER, commands=WORKING | scripts, files=files, project=tmp_path)))
     text = f"{finding.found} {finding.why} {finding.fix}"
     assert (finding.level, [word for word in words if word not in text]) == (level, [])
+
+
+def test_the_profile_is_that_of_the_checkout_or_else_of_the_folder(surroundings, tmp_path):
+    elsewhere = {f"checkout/{PROFILE}": SQUEUE[PROFILE], PROFILE: "slurm-status-command: sacct\n"}
+    for project, level in ((tmp_path / "checkout", "ok"), (None, "warning")):
+        here = surroundings(PAPER, commands=WORKING | DISABLED, files=elsewhere, project=project)
+        assert only(slurm.accounting(here)).level == level
+
+
+def test_slurm_is_asked_what_it_takes_and_given_twenty_seconds(surroundings):
+    asked = []
+
+    class Recorder(Asker):
+        def run(self, command, seconds):
+            asked.append((*command, seconds))
+            return Answer(problem="silence")
+
+    here = surroundings(PAPER, commands=WORKING, files=SQUEUE, project=None)
+    here = replace(here, ask=Recorder(here.ask.environment, here.ask.folder))
+    assert [*slurm.controller(here), *slurm.accounting(here)]
+    assert asked == [
+        ("sinfo", "--noheader", "--format=%P|%a|%G", 20.0),
+        ("sacct", "--noheader", "--allocations", "--format=JobIDRaw", 20.0),
+        ("scontrol", "show", "config", 20.0),
+    ]
 
 
 def test_a_command_that_keeps_silent_is_not_waited_for(surroundings):
@@ -512,6 +837,11 @@ def test_a_command_that_keeps_silent_is_not_waited_for(surroundings):
         ({}, 8),
         ({"proc/self/cgroup": "0::/job\n", "sys/fs/cgroup/job/cpu.max": "max 100000\n"}, 8),
         ({"proc/self/cgroup": "0::/a/job\n", "sys/fs/cgroup/a/cpu.max": "350000 100000\n"}, 3),
+        ({"proc/self/cgroup": "0::/a:b:c\n", "sys/fs/cgroup/a:b:c/cpu.max": "200000 100000\n"}, 2),
+        ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "200000 100000\n"}, 2),
+        ({"proc/self/cgroup": "0::/x\n", "sys/fs/cgroup/x/cpu.max": "0 100000\n"}, 8),
+        ({"proc/self/cgroup": "0::/x\n", "sys/fs/cgroup/x/cpu.max": "1 100000\n"}, 1),
+        ({"proc/self/cgroup": b"0::/\xff\n", "sys/fs/cgroup/cpu.max": "200000 100000\n"}, 2),
         (
             {
                 "proc/self/cgroup": "4:cpu,cpuacct:/x\n",
@@ -532,7 +862,7 @@ def test_a_command_that_keeps_silent_is_not_waited_for(surroundings):
 )
 def test_cores_are_those_that_a_control_group_grants(tmp_path, files, cores):
     for name, text in files.items():
-        write(tmp_path / name, text)
+        write(tmp_path / name, "").write_bytes(text if isinstance(text, bytes) else text.encode())
     assert machine.usable_cores(8, tmp_path) == cores
 
 
@@ -543,9 +873,31 @@ def test_memory_is_what_a_control_group_grants(tmp_path):
     write(tmp_path / "proc/self/cgroup", "0::/job\n")
     write(tmp_path / "sys/fs/cgroup/memory.max", f"{4 << 30}\n")
     assert machine.usable_memory(tmp_path) == 4 << 30
+    write(tmp_path / "sys/fs/cgroup/memory.max", "max\n")
+    assert machine.usable_memory(tmp_path) == 16 << 30
+    write(tmp_path / "proc/self/cgroup", "5:memory:/job\n3:cpu:/\n")
+    write(tmp_path / "sys/fs/cgroup/memory/job/memory.limit_in_bytes", f"{2 << 30}\n")
+    assert machine.usable_memory(tmp_path) == 2 << 30
 
 
 # All together
+
+
+def test_what_takes_long_is_begun_before_the_first_check(surroundings, monkeypatch):
+    asked = []
+
+    class Recorder(Asker):
+        def start(self, *probe):
+            asked.append(probe)
+
+    def check(here):
+        asked.append("check")
+        yield Finding("ok", "all is well")
+
+    monkeypatch.setattr(checks, "CHECKS", {"A subject": (check, check)})
+    here = replace(surroundings(), ask=Recorder({}, ROOT))
+    assert checks.examine(here) == {"A subject": [Finding("ok", "all is well")] * 2}
+    assert asked == [("torch",), ("torchvision",), ("kernels",), "check", "check"]
 
 
 def test_a_check_that_fails_says_so_and_stops_no_other(surroundings):

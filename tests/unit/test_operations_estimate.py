@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -12,7 +13,7 @@ import torch
 from safetensors.torch import save
 
 from east.cli.estimate import _explanation
-from east.config import load_plan, make_plan, read_config
+from east.config import RunSpec, load_plan, make_plan, read_config
 from east.cost import timing
 from east.cost.measure import random_images
 from east.cost.timing import (
@@ -26,10 +27,18 @@ from east.cost.timing import (
 )
 from east.data.catalog import steps_per_epoch
 from east.models import build_model
-from east.operations import disk
 from east.operations.disk import disk_need
-from east.operations.estimate import Cost, Estimate, costs, find_parallelism, runs_left, wall_seconds
-from east.operations.kinds import KindSeconds, kind_of, remaining_phases, situations
+from east.operations.estimate import (
+    Cost,
+    Estimate,
+    Parallelism,
+    costs,
+    estimate,
+    find_parallelism,
+    runs_left,
+    wall_seconds,
+)
+from east.operations.kinds import KindSeconds, describe_kind, kind_of, remaining_phases, situations
 from east.sparse.schedule import Schedule
 from east.sparse.timetable import Phase, Timetable
 from east.training.assembly import Training
@@ -48,6 +57,40 @@ PARTS = PartSeconds(step=1.0, dense_gradients=10.0, update=100.0, evaluation=100
 
 def paper_run(run_id):
     return next(run for run in PAPER if run.id == run_id).spec
+
+
+def test_a_kind_keeps_of_a_run_what_sets_the_time_of_its_steps():
+    spec = paper_run("tablemethods/east-combined-resnet34-cifar100/seed17")
+    settings = spec.model_dump()
+    settings["dataset"] |= {"padding": "reflect", "validation_choice": "shuffled"}
+    settings["sparsity"] |= {"drop_fraction": 0.3, "drop_fraction_end": 0.1}
+    settings["training"]["gradient_clip"]["norm"] = 5.0
+    spec = RunSpec.model_validate(settings)
+    kind, expected = kind_of(spec).model_dump(), spec.model_dump()
+    assert None not in (spec.cycle, spec.phasing)
+    expected |= {"seed": 0, "cycle": None, "phasing": None}
+    expected["dataset"] |= {"name": "cifar10", "padding": "zero", "validation_choice": "last"}
+    expected["sparsity"] |= {"density": 1.0, "drop_fraction": 0.2, "drop_fraction_end": 0.2}
+    expected["sparsity"] |= {"update_period": 1, "update_on_last_step": True}
+    expected["training"] |= {"epochs": 1, "lr": 1e-6, "lr_drop_epochs": (), "lr_drop_factor": 1.0, "weight_decay": 0.0}
+    expected["training"]["gradient_clip"]["norm"] = 1.0
+    assert kind == expected
+    assert kind_of(make_spec()).training.gradient_clip is None
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        (make_spec(), "resnet34 of width 8, 64 images of 12 x 12"),
+        (make_spec(dataset="digit_pairs", dct=True), "resnet34 of width 8 + DCT, 64 images of 8 x 16"),
+        (
+            make_spec(activation="dyrelu", sharing_ratio=2),
+            "resnet34 of width 8 + DyReLU + sharing 2, 64 images of 12 x 12",
+        ),
+    ],
+)
+def test_a_kind_is_described_by_network_and_images(spec, words):
+    assert describe_kind(kind_of(spec)) == words
 
 
 def total(phases, what):
@@ -129,6 +172,12 @@ def test_a_kind_is_timed_where_its_densities_lie():
     # A narrow range is timed once.
     narrow = [Phase(density, False, steps=1) for density in (0.01, 0.012)]
     assert [each.density for each in situations(narrow)] == pytest.approx([0.01095], rel=1e-3)
+    # Half as much again is narrow; twice as much is not. Where no step is made nothing is timed.
+    edges = {0.5: [0.75], 0.25: [0.5], 1.0: [1.0]}
+    for low, highs in edges.items():
+        phases = [Phase(density, False, steps=1) for density in (low, *highs)]
+        timed = situations([*phases, Phase(0.001, False, updates=1)])
+        assert len(timed) == (3 if highs[0] == 2 * low else 1)
     assert situations([]) == []
 
 
@@ -151,9 +200,24 @@ def test_seconds_between_two_densities_follow_the_logarithm_and_are_means_of_pro
     assert of_two.at(Situation(False, 0.1)) == replace(PARTS, update=200.0)
 
 
+def test_a_kind_is_the_mean_of_processes_with_the_largest_checkpoint_and_the_fewest_images():
+    parts = {Situation(dynamic, density): PARTS for dynamic, density in ((True, 0.1), (False, 1.0), (False, 0.01))}
+    parts[Situation(False, 1.0)] = replace(PARTS, evaluation=3000.0)
+    parts[Situation(True, 0.1)] = replace(PARTS, evaluation=9.0)
+    first, second = KindTimes(1.0, 2.0, 10, batch=64, parts=parts), KindTimes(3.0, 6.0, 30, batch=32, parts=parts)
+    for found in ([first, second], [second, first]):
+        timed = KindSeconds(found)
+        assert (timed.build, timed.save, timed.checkpoint_bytes, timed.batch) == (2.0, 4.0, 30, 32)
+    assert timed.at(Situation(False, 0.1)).evaluation == pytest.approx(2000.0)
+    assert timed.at(Situation(True, 0.3)).evaluation == 9.0
+    dynamic = [Phase(0.1, True, steps=4, epochs=1)]
+    assert KindSeconds([first]).of(dynamic) == 4 * 1.0 + 9.0 + 2.0
+
+
 def test_every_part_of_a_run_counts():
     phases = [Phase(0.1, False, steps=7, updates=5), Phase(0.1, False, dense_gradients=3, epochs=2)]
-    assert kind_seconds({0.1: PARTS}).of(phases) == 7 + 30 + 500 + 2 * (1000 + 2)
+    timed = kind_seconds({0.1: replace(PARTS, step=4.0)})
+    assert timed.of(phases) == 28 + 30 + 500 + 2 * (1000 + 2)
 
 
 def test_jobs_begin_in_order_as_places_become_free():
@@ -172,6 +236,22 @@ def test_cores_divided_by_threads_are_runs_at_once():
     assert (at_once(cores=8, threads=2, jobs=50).runs, at_once(cores=8, threads=2, jobs=50).sharing) == (50, 4)
 
 
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, Parallelism(6, "GPU", 1 / 3, 3)),
+        ({"gpus": 1}, Parallelism(3, "GPU", 1 / 3, 3)),
+        ({"jobs": 50}, Parallelism(50, "GPU", 1 / 3, 3)),
+        ({"jobs": 2}, Parallelism(2, "GPU", 1 / 3, 2)),
+    ],
+)
+def test_on_gpus_runs_share_each_of_them(monkeypatch, settings, expected):
+    monkeypatch.setattr("east.operations.estimate.choose_device", lambda name: torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    asked = {"cores": 8, "threads": 1, "gpus": None, "runs_per_gpu": 3, "jobs": None} | settings
+    assert find_parallelism("cuda", **asked) == expected
+
+
 @pytest.fixture
 def plan():
     return make_plan(read_config(TEST_CONFIG))
@@ -188,15 +268,91 @@ def test_what_is_done_is_left_out(plan, tmp_path):
 
 
 def test_a_checkpoint_of_the_same_run_counts(plan, tmp_path):
-    begun, changed, *_ = plan.runs
-    for run, epochs in ((begun, 1), (changed, 1)):
+    begun, changed, at_once, *_ = plan.runs
+    for run, epochs in ((begun, 1), (changed, 1), (at_once, None)):
         folder = tmp_path / "runs" / run.id
         folder.mkdir(parents=True)
-        spec = run.spec if run is begun else run.spec.model_copy(update={"seed": 99})
+        spec = run.spec.model_copy(update={"seed": 99}) if run is changed else run.spec
         (folder / "run.json").write_text(json.dumps(spec.model_dump(mode="json")))
-        (folder / f"checkpoint-{epochs:06d}.pt").touch()
+        if epochs:
+            (folder / f"checkpoint-{epochs:06d}.pt").touch()
     epochs = [total(item.phases, "epochs") for item in runs_left(plan, tmp_path)]
-    assert epochs[:3] == [1, 2, 2]
+    assert epochs[:4] == [1, 2, 2, 2]
+
+
+def test_what_is_timed_is_multiplied_by_what_is_left(plan, tmp_path, monkeypatch):
+    """Two of the smallest plan's runs are of another kind; of the others one is done and one is half done."""
+
+    def wider(run):
+        model = run.spec.model.model_copy(update={"width": 8})
+        return run.model_copy(update={"spec": run.spec.model_copy(update={"model": model})})
+
+    runs = tuple(wider(run) if run.table == "table3" else run for run in plan.runs)
+    plan = type(plan)(plan.config, runs, plan.tables)
+    assert [run.table for run in runs] == 4 * ["table2"] + 2 * ["table3"]
+    monkeypatch.chdir(tmp_path)  # where no data are prepared
+    results = tmp_path / "results" / "test"
+    write_planned_run(results / "runs", runs[0])
+    (folder := results / "runs" / runs[1].id).mkdir(parents=True)
+    (folder / "run.json").write_text(runs[1].spec.canonical_json())
+    (folder / "checkpoint-000001.pt").touch()
+    small, large = kind_of(runs[1].spec), kind_of(runs[4].spec)
+    asked, said, seconds_of_a_process = [], [], [15.0]
+
+    def time_kinds(kinds, conditions, where, report):
+        asked.append((conditions, where, {kind: list(found) for kind, found in kinds.items()}))
+        for _ in range(3):  # more processes than kinds: some kind is timed twice
+            report()
+        return {
+            small: [KindTimes(1.0, 2.0, 10, 4, dict.fromkeys(kinds[small], PARTS))],
+            large: [KindTimes(30.0, 5.0, 70, 4, {one: replace(PARTS, step=2.0) for one in kinds[large]})],
+        }
+
+    def time_start(spec, conditions):
+        asked.append((spec, conditions))
+        return seconds_of_a_process[0], ("warning: slow",)
+
+    monkeypatch.setattr("east.operations.estimate.time_kinds", time_kinds)
+    monkeypatch.setattr("east.operations.estimate.time_start", time_start)
+    found = estimate(plan, results, conditions(1.0), Parallelism(2, "core", 1, 2), said.append)
+
+    # A process of 15 s, less two checkpoints and the making of its network; then with that of its own kind.
+    starts = {small: 15.0 - 2 * 2.0 - 1.0 + 1.0, large: 15.0 - 2 * 2.0 - 1.0 + 30.0}
+
+    def seconds(run):
+        kind, phases = kind_of(run.spec), remaining_phases(run.spec, int(run is runs[1]))
+        step, epoch = {small: (1.0, 1002.0), large: (2.0, 1005.0)}[kind]
+        in_steps = step * total(phases, "steps") + 10.0 * total(phases, "dense_gradients")
+        return starts[kind] + in_steps + 100.0 * total(phases, "updates") + epoch * total(phases, "epochs")
+
+    each = {run.id: seconds(run) for run in runs[1:]}
+    assert found.run_seconds == pytest.approx(each)
+    need = disk_need(runs[1:], tmp_path / "none")
+    one, two, three = (each[run.id] for run in runs[1:4])
+    seconds, wall = pytest.approx(one + two + three), pytest.approx(max(one + three, two))
+    assert found.tables["table2"] == Cost(4, 3, seconds, wall, sum(need.runs[run.id] for run in runs[1:4]))
+    assert (found.total.runs, found.total.left) == (6, 5)
+    assert found.total.disk_bytes == sum(need.runs.values())
+    assert found.start_seconds == pytest.approx((3 * starts[small] + 2 * starts[large]) / 5)
+    assert found.checkpoint_bytes == 2 * 2 * 70
+    assert found.data_bytes == need.data > 0
+    assert {kind: left for kind, (left, _) in found.kinds.items()} == {small: 3, large: 2}
+    assert found.warnings == ("warning: slow",)
+    assert said == ["timing 2 kinds of run"] + [f"timing 2 kinds of run, {done} done" for done in (1, 2, 2)] + [
+        "timing the start of a run"
+    ]
+    (timing, where, kinds), start = asked
+    assert (timing, where, start[1]) == (conditions(1.0), results, conditions(1.0))
+    # Of whole trainings, however far they are; the start is timed where the commonest kind has the fewest weights.
+    for kind in (small, large):
+        whole = [phase for run in runs if kind_of(run.spec) == kind for phase in remaining_phases(run.spec)]
+        assert kinds[kind] == situations(whole)
+    assert start[0].sparsity.density == min(one.density for one in kinds[small])
+    assert kind_of(start[0]) == small
+    seconds_of_a_process[0] = 2.0  # so noisy that nothing is left for the start of the small ones
+    found = estimate(plan, Path("none/test"), conditions(1.0), Parallelism(2, "core", 1, 2))
+    assert found.start_seconds == pytest.approx((4 * 0.0 + 2 * (2.0 - 2 * 2.0 - 1.0 + 30.0)) / 6)
+    assert asked[2][1] == tmp_path, "the folder of the results is not there yet"
 
 
 def test_costs_of_tables_and_of_all(plan):
@@ -214,15 +370,23 @@ def test_disk_is_that_of_the_final_weights_and_the_records(plan, tmp_path):
         return found
 
     spec, longer = (make_spec(activation="dyrelu", width=8, epochs=epochs) for epochs in (4, 8))
-    weights = len(save(build_model("resnet34", 10, width=8).state_dict()))
-    assert run_bytes(spec) == pytest.approx(weights, rel=0.1)
-    updates = total(remaining_phases(longer), "updates") - total(remaining_phases(spec), "updates")
-    assert run_bytes(longer) - run_bytes(spec) == 4 * disk.EPOCH_RECORDS + updates * disk.UPDATE_RECORDS
+    state = build_model("resnet34", 10, width=8).state_dict()
+    weights = sum(tensor.nbytes for tensor in state.values())
+    assert weights == pytest.approx(len(save(state)), rel=0.1)
+    for one in (spec, longer):
+        updates = total(remaining_phases(one), "updates")
+        assert run_bytes(one) == weights + 32_000 + one.training.epochs * 600 + updates * 500
 
 
 @pytest.mark.parametrize(
     ("dataset", "expected"),
-    [("digits", 0), ("imagenet", 0), ("cifar10", 60_000 * (3 * 32 * 32 + 8) + 170_498_071)],
+    [
+        ("digits", 0),
+        ("imagenet", 0),
+        ("cifar10", 60_000 * (3 * 32 * 32 + 8) + 170_498_071),
+        ("cifar100", 60_000 * (3 * 32 * 32 + 8) + 169_001_437),
+        ("digit_pairs", 4_500 * (3 * 8 * 16 + 8)),
+    ],
 )
 def test_data_that_are_not_prepared_need_disk(plan, tmp_path, dataset, expected):
     (tmp_path / "digits").mkdir()
@@ -316,6 +480,10 @@ def test_a_finished_plan_costs_nothing(plan, tmp_path):
     assert done.returncode == 0
     assert done.stdout.splitlines()[-1] == "Everything is done."
     assert done.stdout.splitlines()[-3].split() == ["total", "6", "6", "0", "0", "0", "s", "0", "bytes"]
+    found = estimate(plan, tmp_path, conditions(1.0), Parallelism(1, "core", 1, 1))
+    assert found.total == Cost(6, 0, 0.0, 0.0, 0)
+    assert (found.run_seconds, found.start_seconds, found.checkpoint_bytes, found.data_bytes) == ({}, 0.0, 0, 0)
+    assert (found.kinds, found.warnings) == ({}, ())
 
 
 @pytest.mark.parametrize("dataset", ["digits", "imagenet"])

@@ -1,12 +1,19 @@
 import io
 import json
+import os
 import shutil
 import tarfile
+from contextlib import nullcontext
+from hashlib import sha256
 
 import pytest
 
 from east.errors import EastError
-from east.operations.archive import read_archive
+from east.operations.archive import read_archive, write_archive
+from east.operations.archive import restore as restore_archive
+from east.operations.on_disk import SMALL_FILES
+from east.operations.results_lock import locked_keys, parse_lock, read_lock, verify
+from east.training.records import RunSummary
 from tests.unit.fake_runs import PLAN, TEST_CONFIG, seal, write_planned_run, write_steps
 from tests.unit.in_process import east
 
@@ -86,6 +93,18 @@ def test_a_lock_tells_identity_origin_and_checksums_of_every_finished_run(result
     assert lock["files"].keys() == {*COSTS, "tables/table2.csv"}
 
 
+def test_a_lock_is_written_in_one_way_only(locked):
+    text = locked.read_text()
+    assert text == json.dumps(json.loads(text), indent=2, sort_keys=True) + "\n"
+
+
+def test_what_trainings_of_a_run_share_is_digested_as_json_in_one_way_only():
+    said = {"id": "table2/static/seed1", "status": "finished", "fingerprint": "f" * 64, "final_test_accuracy": 50.0}
+    summary = RunSummary.model_validate(said | {"epochs": 2, "device": "cpu", "seconds": 1.5})
+    text = '{"epochs":2,"final_test_accuracy":50.0,"fingerprint":"' + "f" * 64 + '","status":"finished"}'
+    assert locked_keys(summary)["repeatable"] == sha256(text.encode()).hexdigest()
+
+
 def test_equal_results_give_equal_locks_and_equal_archives(locked, archive, results, tmp_path):
     copy = shutil.copytree(results, tmp_path / "copy")
     command("lock", copy, "--out", tmp_path / "again.json")
@@ -127,6 +146,38 @@ def test_there_is_no_lock_of_runs_that_are_not_whole(results):
     assert done.returncode == 1
     assert f"{STATIC}: its updates.csv is missing" in done.stderr
     assert not (results / "results.lock.json").exists()
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[1]", '{"format": "2"}'])
+def test_what_is_no_lock_is_refused_by_name(tmp_path, content):
+    (tmp_path / "lock.json").write_text(content)
+    with pytest.raises(EastError, match=r"lock\.json is not a results\.lock\.json"):
+        read_lock(tmp_path / "lock.json")
+
+
+@pytest.mark.parametrize(("planned", "fits"), [(0, True), (-1, False)])
+def test_a_lock_counts_its_plan_from_nothing_on(planned, fits):
+    lock = {"format": 2, "name": "test", "planned": planned, "missing": [], "runs": {}, "files": {}}
+    with nullcontext() if fits else pytest.raises(EastError, match="planned"):
+        parse_lock(json.dumps(lock).encode(), "the lock")
+
+
+@pytest.mark.parametrize("files", [{"../cost.json": "0" * 64}, {"cost/cost.json": "0" * 63 + "g"}])
+def test_a_lock_names_only_its_own_files_by_their_digests(files):
+    lock = {"format": 2, "name": "test", "planned": 1, "missing": [], "runs": {}}
+    parse_lock(json.dumps(lock | {"files": {"cost/cost.json": "0" * 64}}).encode(), "the lock")
+    with pytest.raises(EastError, match="the lock is not a"):
+        parse_lock(json.dumps(lock | {"files": files}).encode(), "the lock")
+
+
+def test_a_locked_summary_that_is_none_is_named(locked):
+    """Though its checksum is right."""
+    lock, name = read_lock(locked), f"runs/{STATIC}/summary.json"
+    entry = lock.runs[STATIC]
+    entry = entry.model_copy(update={"files": entry.files | {"summary.json": sha256(b"{}").hexdigest()}})
+    wrong, tables = verify(lock.model_copy(update={"runs": {STATIC: entry}, "files": {}}), {name: b"{}"})
+    assert any(line.startswith(f"{name} is not a summary: ") for line in wrong)
+    assert (wrong, tables) == (sorted(wrong), [])
 
 
 def test_untouched_results_verify(locked, results, archive):
@@ -180,6 +231,59 @@ def test_restoring_writes_over_nothing(archive, tmp_path):
     assert f"refused {STATIC}: {new}/runs/{STATIC} holds another metrics.csv" in done.stdout
     assert "refused cost/cost.json: other costs were measured here" in done.stdout
     assert files(new) == before
+
+
+def test_restoring_fills_in_what_is_not_there(archive, tmp_path):
+    """Whatever folders there are; a run that lacks a file is another one, and so are costs that are no file."""
+    new = tmp_path / "some" / "new"
+    for folder in (f"runs/{STATIC}", "runs/table2/static/seed2", "cost/cost.json", "made_from/cost"):
+        (new / folder).mkdir(parents=True)
+    (new / "runs" / "table2/static/seed2" / "metrics.csv").write_text("mine")
+    done = restore(archive, new)
+    assert f"{new}: 4 taken, 0 there already, 2 refused.\n" in done.stdout
+    listed = "metrics.csv, run.json, summary.json, timing.csv, trace.csv, updates.csv"
+    assert f"seed2 holds another {listed}; remove it to take this one" in done.stdout
+    (new / "cost" / "cost.json").rmdir()
+    assert restore(archive, new).returncode == 1
+    assert (new / "cost/cost.json").exists()
+    assert (new / "made_from/cost/cost.json").exists()
+
+
+def test_restoring_goes_where_the_lock_says_if_nobody_says_otherwise(archive, tmp_path):
+    done = east("restore", archive, folder=tmp_path)
+    assert done.stdout == "results/test: 5 taken, 0 there already, 0 refused.\n"
+    assert (tmp_path / "results/test/runs" / STATIC / "summary.json").exists()
+
+
+def test_nothing_is_put_in_place_before_it_is_on_the_disk(archive, tmp_path, monkeypatch):
+    seen = []
+
+    def sync():
+        seen.extend(path.relative_to(tmp_path / "new") for path in (tmp_path / "new").rglob("*.json"))
+        raise OSError("the disk is gone")
+
+    monkeypatch.setattr(os, "sync", sync)
+    with pytest.raises(OSError, match="the disk is gone"):
+        restore_archive(archive, tmp_path / "new")
+    assert len(seen) == 2 * 5 + 2
+    assert {path.parts[0][:10] for path in seen} == {".incoming-"}
+    assert files(tmp_path / "new") == {}
+
+
+def test_an_archive_holds_no_time_and_starts_with_its_lock(archive, results):
+    assert archive.read_bytes()[4:8] == bytes(4), "of the compression"
+    with tarfile.open(archive) as tar:
+        members = tar.getmembers()
+    names = [member.name for member in members]
+    runs = [f"runs/{run}/{name}" for run in list(PLAN)[:-1] for name in SMALL_FILES]
+    assert names == ["results.lock.json", *sorted([*COSTS, *runs])]
+    assert {(member.mtime, member.uid, member.mode) for member in members} == {(0, 0, 0o644)}
+
+
+def test_files_that_have_changed_since_they_were_locked_are_not_archived(locked, results, tmp_path):
+    (results / "runs" / STATIC / "metrics.csv").write_text("other")
+    with pytest.raises(EastError, match=rf"{STATIC}/metrics\.csv is not the locked file any more"):
+        write_archive(read_lock(locked), results, tmp_path / "out.tar.gz")
 
 
 def member(name, content=b"x", **keys):

@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 
 import pytest
@@ -6,7 +7,7 @@ import pytest
 from east.operations.on_disk import SMALL_FILES
 from east.training.folder import locked
 from east.training.records import TimingRecord
-from tests.unit.fake_runs import PLAN, TEST_CONFIG, seal, write_curve, write_planned_run, write_rows
+from tests.unit.fake_runs import DIVERGED, PLAN, TEST_CONFIG, seal, write_curve, write_planned_run, write_rows
 from tests.unit.in_process import east
 
 STATIC = PLAN["table2/static/seed1"]
@@ -102,6 +103,12 @@ def another_run_in(name):
     return change
 
 
+def more_metrics(folder, text):
+    with (folder / "metrics.csv").open("a") as stream:
+        stream.write(text)
+    seal(folder / "summary.json")
+
+
 def cut_weights(folder):
     (folder / "weights.safetensors").write_bytes(b"\x40" + bytes(7) + b'{"a":{"dtype":"F32","shape":[4],')
 
@@ -132,6 +139,18 @@ BROKEN = {
         lambda folder: (folder / "metrics.csv").write_bytes(b"\xff\xfe"),
         "its metrics.csv is missing, or not as it was written",
     ),
+    "metrics without rows": (
+        lambda folder: write_curve(folder, []),
+        "its metrics.csv does not end as its summary.json says",
+    ),
+    "metrics with half a line more": (
+        lambda folder: more_metrics(folder, "3,"),
+        "its metrics.csv does not end as its summary.json says",
+    ),
+    "weights that are a folder": (
+        lambda folder: (folder / "weights.safetensors").mkdir(),
+        "its weights.safetensors cannot be read (Is a directory)",
+    ),
     "half the weights": (cut_weights, "its weights.safetensors is damaged"),
     "a link": (lambda folder: (folder / "more").symlink_to("/etc"), "there is a link in its folder"),
 }
@@ -149,6 +168,64 @@ def test_a_run_that_is_not_whole_is_refused_by_name(theirs, ours, what):
     assert reason in refused
     assert counted == f"{ours}: 1 taken, 0 there already, 1 refused."
     assert not (ours / "runs" / STATIC.id).exists()
+
+
+def test_weights_go_with_the_run_if_they_are_whole(theirs, ours):
+    folder = write_planned_run(theirs / "runs", STATIC)
+    (folder / "weights.safetensors").write_bytes(b"weights")
+    seal(folder / "summary.json")
+    os.utime(folder / "metrics.csv", (1000, 1000))
+    assert merge(theirs, ours / "deep" / "results").returncode == 0
+    taken = ours / "deep/results/runs" / STATIC.id
+    assert (taken / "weights.safetensors").read_bytes() == b"weights"
+    assert (taken / "metrics.csv").stat().st_mtime > 1000, "so that tables are made again"
+
+
+def refuse(number):
+    raise OSError(5, "Input/output error")
+
+
+def file_in_place_of_the_results(ours, monkeypatch):
+    ours.write_text("")
+    return "File exists"
+
+
+def disk_that_fails(ours, monkeypatch):
+    monkeypatch.setattr(os, "fsync", refuse)
+    return ": Input/output error"
+
+
+@pytest.mark.parametrize("trouble", [file_in_place_of_the_results, disk_that_fails])
+def test_a_run_that_cannot_be_copied_is_refused_with_the_reason(theirs, ours, monkeypatch, trouble):
+    write_planned_run(theirs / "runs", STATIC)
+    reason = trouble(ours, monkeypatch)
+    refused = merge(theirs, ours).stdout.splitlines()[0]
+    assert refused.startswith(f"refused {STATIC.id}: it cannot be copied: ")
+    assert refused.endswith(f"{reason}.")
+    assert "[" not in refused
+    assert not ours.is_dir() or list(ours.iterdir()) == []
+
+
+def test_a_run_is_whole_before_it_comes_to_its_place(theirs, ours, monkeypatch):
+    seen = []
+    monkeypatch.setattr("east.operations.merge.move_run", lambda folder, place: seen.append((folder, place)))
+    write_planned_run(theirs / "runs", STATIC)
+    merge(theirs, ours)
+    [(folder, place)] = seen
+    assert (folder.parent.parent, folder.parent.name[:10]) == (ours, ".incoming-")
+    assert place == ours / "runs" / STATIC.id
+
+
+def test_what_is_no_folder_of_results_is_refused(theirs, ours):
+    theirs.mkdir()
+    assert merge(theirs, ours).stderr.startswith(f"error: {theirs} has no folder runs.")
+
+
+def test_a_diverged_run_is_compared_as_one(theirs, ours):
+    write_planned_run(theirs / "runs", STATIC)
+    folder = write_planned_run(ours / "runs", STATIC, DIVERGED, epochs=1)
+    write_curve(folder, [10.0])
+    assert "with other numbers (diverged here, 50.00 % there); the one here stays" in merge(theirs, ours).stdout
 
 
 def test_a_run_of_both_must_have_the_same_numbers_but_not_the_same_seconds(theirs, ours):

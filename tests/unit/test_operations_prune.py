@@ -3,6 +3,8 @@ import time
 
 import pytest
 
+from east.config import make_plan, read_config
+from east.operations.prune import Leftover, leftovers, remove
 from east.render.contents import grid_figures
 from east.training.folder import locked
 from tests.unit.fake_runs import PLAN, TEST_CONFIG, write_planned_run
@@ -80,6 +82,55 @@ def test_checkpoints_go_once_the_run_is_finished_and_not_before(results):
     assert (unfinished / "checkpoint-000001.pt").exists()
 
 
+def test_a_checkpoint_of_a_run_of_other_settings_stays(results):
+    folder = write_planned_run(results / "runs", PLAN[STATIC], 50.0, fingerprint="f" * 64)
+    (folder / "checkpoint-000001.pt").touch()
+    prune(results, "--delete")
+    assert (folder / "checkpoint-000001.pt").exists()
+
+
+def test_all_that_is_found_is_told_by_kind_and_name_with_its_size(results):
+    folder = results / "runs" / "table2/static/seed2"
+    (folder / "checkpoint-000002.pt").write_bytes(b"x" * 20)
+    (folder / "checkpoint-000001.damaged").write_bytes(b"x" * 3)
+    (folder / "checkpoint-000003.damaged").mkdir()
+    (folder / "checkpoint-000003.pt").symlink_to(folder / "checkpoint-000002.pt")
+    (results / ".incoming-link").symlink_to(results / "runs")
+    for name in ("tables/table4.csv", "tables/table3x.md", "aggregate/table4.json"):
+        (results / name).parent.mkdir(exist_ok=True)
+        (results / name).write_bytes(b"x" * 7)
+    with locked(folder):
+        found = leftovers(make_plan(read_config(TEST_CONFIG)), results)
+    dropped = [*(results / "runs" / DROPPED).iterdir(), *results.rglob(f"{DROPPED}.*")]
+    damaged = "damaged or half-written files of runs"
+    run = results / "runs" / DROPPED
+    assert found == [
+        Leftover(
+            "runs in no plan",
+            DROPPED,
+            (run, results / f"logs/train/{DROPPED}.log", results / f"benchmarks/train/{DROPPED}.tsv"),
+            sum(path.stat().st_size for path in dropped),
+            run,
+        ),
+        Leftover("tables in no plan", "table3x", (results / "tables/table3x.md",), 7),
+        Leftover("tables in no plan", "table4", (results / "aggregate/table4.json", results / "tables/table4.csv"), 14),
+        Leftover(
+            *("checkpoints of finished runs", "table2/static/seed2", (folder / "checkpoint-000002.pt",), 20, folder),
+            in_use=True,
+        ),
+        Leftover(damaged, "table2/static/seed2", (folder / "checkpoint-000001.damaged",), 3, folder, in_use=True),
+    ]
+
+
+def test_what_is_gone_already_is_removed_as_well(results):
+    found = Leftover("tables in no plan", "table4", (results / "tables/table4.csv",), 0)
+    assert remove(found, results)
+
+
+def test_where_there_is_no_folder_there_is_nothing_to_remove(tmp_path):
+    assert prune(tmp_path / "none").stderr.startswith(f"error: there is no folder {tmp_path}/none")
+
+
 def test_damaged_and_half_written_files_go(results):
     folder = results / "runs" / STATIC
     broken = [folder / "checkpoint-000001.damaged", folder / ".metrics.csv.k3x_8abc"]
@@ -101,6 +152,15 @@ def test_what_a_merge_left_that_was_killed_goes_after_a_day(results, hours, stay
     assert (".incoming-x1  1.0 kB" in prune(results).stdout) != stays
     prune(results, "--delete")
     assert folder.exists() == stays
+
+
+def test_a_day_is_over_when_more_than_a_day_has_passed(results, monkeypatch):
+    folder, plan = results / ".incoming-x1", make_plan(read_config(TEST_CONFIG))
+    folder.mkdir()
+    os.utime(folder, (1_000_000, 1_000_000))
+    for seconds, names in ((86_400, [DROPPED]), (86_401, [DROPPED, ".incoming-x1"])):
+        monkeypatch.setattr(time, "time", lambda seconds=seconds: 1_000_000.0 + seconds)
+        assert [leftover.name for leftover in leftovers(plan, results)] == names
 
 
 def test_a_run_that_trains_is_left_alone_and_named(results):

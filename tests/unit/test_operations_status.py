@@ -4,6 +4,7 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -11,11 +12,12 @@ import pytest
 from east.config import make_plan, read_config
 from east.errors import EastError
 from east.operations import log_tail
-from east.operations.run_files import RunStatus
+from east.operations.run_files import RunFiles, RunStatus
 from east.operations.status import Eta, StatusReader, seconds_by_kind, status_json, time_left, with_eta
+from east.training.folder import locked
 from east.training.state import RunState
 from tests.conftest import ROOT
-from tests.unit.fake_runs import seal, write_run
+from tests.unit.fake_runs import DIVERGED, seal, write_run
 
 RUN = "table2/static/seed1"
 OTHER = "table3/triangular-m3-n1/seed2"
@@ -96,6 +98,38 @@ def test_only_the_tables_that_are_asked_for_are_read(results, plan):
         StatusReader(plan, results.folder, ["table9"])
 
 
+def test_a_run_that_has_ended_says_what_its_summary_says(results):
+    keys = {"device": "a\tCPU", "runs_per_device": 3, "attempts": 4}
+    results.end(RUN, 90.0, **keys)
+    said = {"attempt": 4, "seconds": 60.0, "device": "a CPU", "runs_per_device": 3, "reproducibility": "any processor"}
+    assert results.look() == RunStatus(RUN, "done", EPOCHS, epoch=2, test_accuracy=90.0, **said)
+    results.end(RUN, DIVERGED, **keys)
+    assert results.look() == RunStatus(RUN, "diverged", EPOCHS, epoch=7, **said)
+
+
+def test_a_run_that_goes_on_or_has_failed_says_what_its_state_and_logs_say(results, plan):
+    moment = NOW.replace(microsecond=0)
+    results.state(RUN, updated=moment, gpu="3", runs_per_device=2, attempt=5)
+    log = results.log(RUN, "epoch 1/2\n")
+    files, fingerprint = RunFiles(results.folder), plan.run(RUN).fingerprint
+    said = {"epoch": 1, "test_accuracy": 61.5, "seconds_per_epoch": 30.0, "attempt": 5, "host": "node17", "pid": 4711}
+    said |= {"job": "99_3", "device": "a GPU", "gpu": "3", "runs_per_device": 2, "updated": moment}
+
+    def after(seconds):
+        return files.status(RUN, fingerprint, EPOCHS, moment + timedelta(seconds=seconds))
+
+    assert after(600) == RunStatus(RUN, "running", EPOCHS, **said)
+    message = "nothing heard from node17 for 10 min; its log ends: epoch 1/2"
+    assert after(601) == RunStatus(RUN, "lost", EPOCHS, **said, message=message, log=str(log))
+    slurm_log = results.folder.parent / "slurm/rule_train/table2_static_1/99_3.log"
+    slurm_log.parent.mkdir(parents=True)
+    slurm_log.write_text("bye\n")
+    logs = {"log": str(log), "slurm_log": str(slurm_log)}
+    assert after(601) == RunStatus(RUN, "lost", EPOCHS, **said, message=message, **logs)
+    results.state(RUN, updated=moment, gpu="3", runs_per_device=2, attempt=5, state="failed", message="no\nspace")
+    assert after(0) == RunStatus(RUN, "failed", EPOCHS, **said, message="no space", **logs)
+
+
 def test_a_run_of_which_only_the_kept_copy_is_left_is_done(results):
     path = results.end(RUN, 90.0)
     path.rename(path.with_name("summary.kept.json"))
@@ -149,7 +183,14 @@ def test_a_run_on_another_machine_runs_as_long_as_it_is_heard_of(results):
 
 @pytest.mark.parametrize(
     ("pace", "minutes", "state"),
-    [(30.0, 9, "running"), (30.0, 11, "lost"), (300.0, 24, "running"), (300.0, 26, "lost"), (None, 59, "running")],
+    [
+        (30.0, 9, "running"),
+        (30.0, 11, "lost"),
+        (300.0, 24, "running"),
+        (300.0, 26, "lost"),
+        (None, 59, "running"),
+        (None, 61, "lost"),
+    ],
 )
 def test_how_long_another_machine_may_be_silent_depends_on_the_epochs(results, pace, minutes, state):
     results.state(RUN, seconds_per_epoch=pace, updated=datetime.now(UTC) - timedelta(minutes=minutes))
@@ -192,6 +233,16 @@ def test_a_process_that_got_the_number_of_a_dead_one_is_not_taken_for_it(results
     assert results.look().state == "lost"
 
 
+def test_a_process_of_another_user_is_one_that_is_there(results, monkeypatch):
+    def refuse(pid, number):
+        raise PermissionError
+
+    results.state(RUN, host=socket.gethostname(), pid=1)
+    monkeypatch.setattr(os, "kill", refuse)
+    with locked(results.runs / RUN):
+        assert results.look().state == "running"
+
+
 @pytest.mark.parametrize("pid", [0, -1, 2**70])
 def test_a_process_that_is_gone_is_known_even_where_no_lock_can_be_asked(results, pid):
     results.state(RUN, host=socket.gethostname(), pid=pid, job="x" * 1000)
@@ -204,6 +255,16 @@ def test_a_run_that_was_stopped_goes_on_from_its_checkpoint(results):
     results.state(RUN, state="stopped", updated=datetime.now(UTC) + timedelta(seconds=1))
     found = results.look()
     assert (found.state, found.epoch, found.message) == ("stopped", 1, None)
+
+
+def test_a_log_says_something_of_a_stopped_run_only_if_it_is_newer(results):
+    moment = NOW.replace(microsecond=0)
+    results.state(RUN, state="stopped", updated=moment)
+    assert results.look().state == "stopped", "there is no log"
+    log = results.log(RUN, "error: no data.\n")
+    for seconds, state in ((0, "stopped"), (1, "failed")):
+        os.utime(log, (moment.timestamp() + seconds,) * 2)
+        assert results.look().state == state
 
 
 def test_an_attempt_that_failed_before_its_first_state_shows_in_the_log_alone(results):
@@ -262,6 +323,18 @@ def test_logs_are_read_from_their_end_and_stripped_of_all_that_is_no_text(tmp_pa
     assert all(len(line) <= log_tail.LINE_LENGTH for line in lines)
 
 
+def test_no_more_than_the_last_8_kilobytes_of_a_log_are_read(tmp_path):
+    log = tmp_path / "log"
+    log.write_text("".join(f"{number:09}\n" for number in range(1000)))
+    lines = log_tail.tail(log)
+    assert (lines[0], lines[1], len(lines)) == ("0", "000000181", 820)
+
+
+@pytest.mark.parametrize(("length", "shown"), [(300, "x" * 300), (301, "x" * 299 + "…")])
+def test_a_long_line_is_cut_at_300_characters(length, shown):
+    assert log_tail.printable("x" * length) == shown
+
+
 def test_the_error_is_found_before_what_programs_say_at_their_end(tmp_path):
     log = tmp_path / "log"
     log.write_text("epoch 1/2\rValueError: nan\nwarning: leaked semaphore objects\n")
@@ -272,9 +345,11 @@ def test_the_error_is_found_before_what_programs_say_at_their_end(tmp_path):
 
 
 def test_texts_of_a_state_are_made_fit_to_be_shown(results):
-    results.state(RUN, state="failed", host="n\x1b[2J1", device="a\nb", message="x\u202ey", gpu="0\t1")
+    texts = {"host": "n\x1b[2J1", "device": "a\nb", "message": "x\u202ey", "gpu": "0\t1", "job": "9\r9"}
+    results.state(RUN, state="failed", **texts)
     found = results.look()
-    assert (found.host, found.device, found.message, found.gpu) == ("n1", "a b", "x[U+202E]y", "0 1")
+    assert (found.host, found.device, found.message) == ("n1", "a b", "x[U+202E]y")
+    assert (found.gpu, found.job) == ("0 1", "9 9")
 
 
 def test_a_file_is_read_again_only_after_it_has_changed(results):
@@ -300,8 +375,10 @@ WAITING, FAILED = RunStatus("w", "waiting", 10), RunStatus("f", "failed", 10, ep
 def test_a_run_takes_as_long_as_those_of_its_kind_that_are_done_or_else_as_those_that_run():
     done = [RunStatus("a", "done", 10, seconds=40.0), RunStatus("b", "done", 10, seconds=60.0)]
     runs = [RunStatus("c", "running", 10, seconds_per_epoch=9.0), RunStatus("d", "running", 10, seconds_per_epoch=7.0)]
-    kinds = {"a": "known", "b": "known", "c": "known", "d": "new"}
-    assert seconds_by_kind([*runs, *done], kinds) == {"known": 50.0, "new": 70.0}
+    # What has diverged has not trained all of it, and what is lost does not run.
+    others = [RunStatus("e", "diverged", 10, seconds=1.0), RunStatus("f", "lost", 10, seconds_per_epoch=1.0)]
+    kinds = {"a": "known", "b": "known", "c": "known", "d": "new", "e": "known", "f": "new"}
+    assert seconds_by_kind([*runs, *done, *others], kinds) == {"known": 50.0, "new": 70.0}
 
 
 @pytest.mark.parametrize(
@@ -309,10 +386,14 @@ def test_a_run_takes_as_long_as_those_of_its_kind_that_are_done_or_else_as_those
     [
         # The first waits from 10 to 50, the second from 30 to 70, the third from 50 to 90.
         ([running("a", 10.0), running("b", 30.0), WAITING, WAITING, WAITING], 40.0, Eta(90.0, complete=True)),
+        # The place that is free first is not the first of them.
+        ([running("a", 30.0), running("b", 10.0), WAITING], 40.0, Eta(50.0, complete=True)),
         # A stopped run needs the rest, and a failed one a person.
         ([running("a", 10.0), RunStatus("b", "stopped", 10, epoch=8), FAILED], 100.0, Eta(30.0, complete=True)),
         # Of the kind that waits nothing is known.
         ([running("a", 10.0), WAITING], None, Eta(10.0, complete=False)),
+        ([running("a", 0.5), WAITING], None, Eta(0.5, complete=False)),
+        ([running("a", 0.0)], None, Eta(0.0, complete=True)),
         ([running("a", None)], None, Eta(None, complete=False)),
         ([WAITING], 5.0, Eta(None, complete=True)),
     ],
@@ -329,6 +410,49 @@ def test_a_run_in_its_first_epoch_goes_by_the_pace_of_its_kind():
     assert with_eta(run, 50.0, NOW - timedelta(hours=1)).eta_seconds == pytest.approx(50.0)
     assert with_eta(run, 50.0, NOW + timedelta(hours=1)).eta_seconds == pytest.approx(45.0)
     assert with_eta(run, None, NOW).eta_seconds is None
+
+
+def test_a_run_goes_by_its_own_pace_after_its_first_epoch():
+    run = RunStatus(RUN, "running", 10, epoch=4, seconds_per_epoch=7.0, updated=NOW)
+    assert with_eta(run, 50.0, NOW + timedelta(seconds=2)).eta_seconds == pytest.approx(40.0)
+    assert with_eta(replace(run, epoch=10), 50.0, NOW + timedelta(seconds=2)).eta_seconds == 0.0
+    for other in (replace(run, state="lost"), replace(run, epoch=None), replace(run, updated=None)):
+        assert with_eta(other, 50.0, NOW) == other
+
+
+def test_json_is_all_that_is_known_of_the_plan(results):
+    results.end(RUN, 90.0)
+    results.end("table2/static/seed2", DIVERGED)
+    results.state(OTHER)
+    status = results.reader.read()
+    found = status_json(status)
+    assert (found["schema"], found["name"], found["time"]) == (1, "test", status.time.isoformat())
+    assert status.time.utcoffset() == timedelta(0)
+    counts = dict.fromkeys(("done", "running", "stopped", "failed", "lost", "diverged", "stale", "waiting"), 0)
+    other = next(run for run in status.runs if run.id == OTHER)
+    # A run that is done took 60 s, so the three that wait take 180 s after the one that runs.
+    eta = pytest.approx(other.eta_seconds + 3 * 60.0)
+    assert found["total"] == {
+        "runs": 6,
+        **counts,
+        **{"done": 1, "running": 1, "diverged": 1, "waiting": 3},
+        "eta_seconds": eta,
+        "eta_complete": True,
+    }
+    assert [table["id"] for table in found["tables"]] == ["table2", "table3", "tablemethods"]
+    assert found["tables"][0] == {
+        "id": "table2",
+        "runs": 4,
+        **counts,
+        **{"done": 1, "diverged": 1, "waiting": 2},
+        "eta_seconds": None,
+        "eta_complete": True,
+    }
+    assert {run["id"]: run for run in found["runs"]}[OTHER] == asdict(other) | {"updated": other.updated.isoformat()}
+    assert found["runs"][0]["updated"] is None
+    table2, table3 = status.tables["table2"], status.tables["table3"]
+    assert ((table2.ended, table2.finished), (table3.ended, table3.finished)) == ((2, False), (0, False))
+    assert replace(table2, runs=2).finished
 
 
 def test_json_holds_no_number_that_json_lacks(results):

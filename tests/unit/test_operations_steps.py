@@ -4,8 +4,10 @@ import shutil
 
 import pytest
 
+from east.analysis.sources import Sources
 from east.config import make_plan, read_config
 from east.operations.steps import Steps
+from east.render.contents import grid_figures, methods_figures, plan_figures
 from tests.unit.fake_runs import TEST_CONFIG, seal, write_planned_run, write_steps
 
 PLAN = make_plan(read_config(TEST_CONFIG))
@@ -54,6 +56,57 @@ def test_any_file_of_a_step_that_is_gone_or_changed_is_noticed(results, step):
         assert steps(results).problem(step)
         path.write_bytes(right)
     assert steps(results).problem(step) is None
+
+
+def test_what_each_step_makes_and_needs():
+    """How many files; and the files that must have been asked for as the plan has them."""
+    found = steps(TEST_CONFIG)
+    tables = [table.id for table in PLAN.tables]
+    drawn = [methods_figures() if table == "tablemethods" else grid_figures() for table in tables]
+    summaries, evidence = {f"aggregate/{table}" for table in tables}, {"analysis/evidence"}
+    in_appendix = summaries | evidence | {f"tables/{name}" for name in (*tables, "tableB1", "table6")}
+    in_report = {name for step in found for name in found[step].names if name.startswith(("figures/", "tables/"))}
+    in_report -= {"tables/runs", "tables/epochs", "tables/appendix"}
+    assert {
+        name: (found[name].request.step, len(found[name].files), set(found[name].request.expected)) for name in found
+    } == {
+        "cost": ("cost", 1, set()),
+        **{f"aggregate/{table}": ("aggregate", 1, set()) for table in tables},
+        "analyse": ("analyse", 1, {"aggregate/table2", "aggregate/table3"}),
+        "frames": ("frames", 2, set()),
+        **{f"tables/{table}": ("table", 4, {f"aggregate/{table}"}) for table in tables},
+        "tables/tableB1": ("table-b1", 4, set()),
+        "tables/table6": ("table-6", 4, {"cost/cost"}),
+        "tables/evidence": ("evidence-tables", 3 * 4, evidence),
+        **{
+            f"figures/{table}": ("figures", 2 * len(figures), {f"aggregate/{table}"})
+            for table, figures in zip(tables, drawn, strict=True)
+        },
+        "figures/plan": ("plan-figures", 2 * len(plan_figures(PLAN)), {"cost/cost"}),
+        "report": ("report", 1, summaries | evidence | in_report),
+        "appendix": ("appendix", 1, in_appendix),
+    }
+    assert {name: set(found[name].runs) for name in found if found[name].runs} == {
+        **{f"aggregate/{table.id}": {run.id for row in table.rows for run in row.runs} for table in PLAN.tables},
+        "frames": {run.id for run in PLAN.runs},
+    }
+    asked = {name: found[step].request.digest for step in found for name in found[step].names}
+    for step in found:
+        assert found[step].request.expected.items() <= asked.items()
+
+
+def test_figures_of_a_plan_need_the_tests_only_where_they_show_them(tmp_path):
+    for plan, needs in ((PLAN, {"cost/cost"}), (make_plan(read_config()), {"cost/cost", "analysis/evidence"})):
+        request = steps(tmp_path, plan)["figures/plan"].request
+        assert request.expected.keys() == needs
+        assert request.of["differences"] == (len(needs) == 2)
+
+
+def test_a_file_that_its_record_leaves_out_is_noticed(results):
+    step = steps(results)["tables/table2"]
+    kept = [results / file for file in step.files if not file.endswith(".tex")]
+    Sources(results).write(step.request, {path: path.read_bytes() for path in kept})
+    assert steps(results).problem("tables/table2") == "tables/table2.tex is not in the record of tables/table2"
 
 
 def test_a_record_that_is_gone_or_damaged_is_noticed(results):
@@ -110,7 +163,16 @@ def test_a_run_that_has_ended_since_reaches_a_partial_report(tmp_path, overlay):
     write_steps(tmp_path, "aggregate/table2", plan=plan)
     assert steps(tmp_path, plan).problem("aggregate/table2") is None
     write_planned_run(tmp_path / "runs", runs["table2/static/seed2"])
-    assert steps(tmp_path, plan).problem("aggregate/table2") is not None
+    assert "run table2/static/seed2 is not the one that" in steps(tmp_path, plan).problem("aggregate/table2")
+
+
+def test_a_step_is_right_only_if_what_it_needs_is(results):
+    found = steps(results)
+    assert found.is_right("tables/table6")
+    (results / "made_from/cost/cost.json").unlink()
+    found = steps(results)
+    assert found.problem("tables/table6") is None
+    assert not found.is_right("tables/table6")
 
 
 def test_every_file_belongs_to_one_step(whole):

@@ -4,7 +4,9 @@ import json
 
 import pytest
 
-from east.config import load_plan
+from east.config import load_plan, make_plan, read_config
+from east.operations.results_lock import folder_contents, make_lock
+from east.operations.trained_again import Compared, compare
 from east.training.records import TimingRecord
 from tests.unit.fake_runs import DIVERGED, TEST_CONFIG, write_planned_run, write_rows, write_steps
 from tests.unit.in_process import east
@@ -184,3 +186,60 @@ def test_a_lock_of_another_version_is_refused_in_a_sentence(published):
     done = verify(lock, results)
     assert done.returncode == 1
     assert done.stderr.startswith(f"error: {lock} was made by another version of this program: its format is 1")
+
+
+def test_all_that_a_comparison_finds(tmp_path):
+    """One run is the same, one differs though it must not, and one row differs by more than chance."""
+    same, wrong, *row = RUNS
+    statistical, results = {"reproducibility": "statistical"}, tmp_path / "results"
+    for run, accuracy in zip(RUNS, (50.0, 50.0, 50.0, 50.3), strict=True):
+        write_planned_run(results / "runs", run, accuracy, **MACHINE, **(statistical if run in row else {}))
+    write_steps(results, "cost", "aggregate/table2", "tables/table2", "tables/table6")
+    lock = make_lock(make_plan(read_config(TEST_CONFIG)), results)
+    for run, accuracy in zip(RUNS, (50.0, 51.0, 60.0, 60.3), strict=True):
+        train_again(results, run, accuracy, **(statistical if run in row else {}))
+    contents = folder_contents(lock, results)
+    del contents["tables/table6.csv"], contents[f"runs/{same.id}/run.json"]
+    contents["tables/table2.csv"] = b"other numbers"
+    found = compare(lock, contents)
+    name = row[0].id.rpartition("/")[0]
+    means = f"{name}: mean of 2 runs 60.15 % here, of 2 50.15 % in the lock"
+    reason = "not to the bit: the sparse engine's run is reproducible statistically only"
+    assert found == Compared(
+        wrong=(
+            f"runs/{same.id}/run.json is missing",
+            f"runs/{wrong.id} was trained again and is not the same (metrics.csv; 51.00 % here, 50.00 % in the lock), "
+            "although both are reproducible on any processor",
+            f"{means}: more than chance explains (p = 0.00045)",
+        ),
+        differing=(
+            f"{row[0].id}: 60.00 % here, 50.00 % in the lock; {reason}",
+            f"{row[1].id}: 60.30 % here, 50.30 % in the lock; {reason}",
+        ),
+        passed_over=("tables/table2.csv",),
+        files=6 * 4 - 1 + 2 + 1,
+        repeated=1,
+    )
+
+
+def test_a_row_of_which_one_run_diverged_has_no_mean(published):
+    statistical = {"reproducibility": "statistical"}
+    lock, results = published(**statistical)
+    train_again(results, ROW[0], DIVERGED, **statistical, epochs=1)
+    train_again(results, ROW[1], 60.0, **statistical)
+    done = verify(lock, results)
+    assert "mean of" not in done.stdout
+    assert f"{ROW[0].id}: diverged here, 50.00 % in the lock" in done.stdout
+
+
+def test_what_its_device_and_versions_promise_other_versions_need_not_keep(published):
+    device = {"reproducibility": "this device and versions"}
+    lock, results = published(**device)
+    train_again(results, ONE, 60.0, **device, versions={"torch": "2.13", "numpy": "2.0"})
+    assert "trained with numpy 2.0 instead of 2.1 by the sparse engine" in verify(lock, results).stdout
+
+
+def test_a_summary_that_is_none_is_not_the_locked_file(published):
+    lock, results = published()
+    (results / "runs" / ONE.id / "summary.json").write_text("{}")
+    assert verify(lock, results).stdout == f"runs/{ONE.id}/summary.json is not the locked file\n"

@@ -59,16 +59,15 @@ class Asker:
                 encoding="utf-8",
                 errors="replace",
                 timeout=seconds,
-                check=False,
             )
         except subprocess.TimeoutExpired:
             return Answer(problem=f"{command[0]} gives no answer within {seconds:g} s")
         except OSError as error:
             return Answer(problem=f"{command[0]} does not start: {error.strerror}")
-        if done.returncode == 0:
-            return Answer(done.stdout)
         if done.returncode < 0:
             return Answer(done.stdout, f"it was ended by {signal.Signals(-done.returncode).name}")
+        if done.returncode == 0:
+            return Answer(done.stdout)
         lines = [line for text in (done.stdout, done.stderr) for line in text.splitlines() if line.strip()]
         return Answer(done.stdout, printable(lines[-1]) if lines else f"it ended with status {done.returncode}")
 

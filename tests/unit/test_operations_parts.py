@@ -1,0 +1,49 @@
+"""What a configuration may name, with its parameters."""
+
+from east.operations.parts import registered
+
+PARTS = {(part["kind"], part["name"]): part for part in registered()}
+
+
+def test_networks_have_the_parameters_of_a_model_but_its_name_and_activation():
+    assert PARTS["networks", "resnet50"] == {
+        "kind": "networks",
+        "name": "resnet50",
+        "parameters": {"width": None, "sharing_ratio": None, "dct": False},
+        "about": "blocks of 1 x 1 and 3 x 3 and 1 x 1 convolutions",
+    }
+
+
+def test_of_sparsity_rules_have_the_parameters_of_a_mask_update():
+    moves = {"drop_fraction": None, "drop_fraction_end": None, "update_period": None, "update_on_last_step": False}
+    assert PARTS["topologies", "rigl"]["parameters"] == moves
+    assert PARTS["topologies", "rigl"]["about"].endswith(".")
+    fixed = {"parameters": {}, "about": "the random masks of the start, never changed"}
+    assert PARTS["topologies", "fixed"] == {"kind": "topologies", "name": "fixed"} | fixed
+
+
+def test_what_its_name_says_has_nothing_beside_it():
+    for key in (("activations", "dyrelu"), ("distributions", "erk")):
+        assert PARTS[key] == {"kind": key[0], "name": key[1], "parameters": {}, "about": ""}
+
+
+def test_schedules_are_described_by_the_first_line_of_their_documentation():
+    cycle = PARTS["density cycles", "cosine"]
+    assert cycle["parameters"].keys() == {
+        *("multiplier", "cycles", "cycle_length", "length_multiplier", "update_period", "end"),
+    }
+    abouts = [part["about"] for (kind, _), part in PARTS.items() if kind in ("density cycles", "learning rates")]
+    assert all(about and "\n" not in about for about in abouts)
+
+
+def test_data_sets_have_their_size_and_how_their_images_are_shown():
+    about = "CIFAR-100: 50,000 + 10,000 images of 3 x 32 x 32, 100 classes"
+    assert PARTS["data sets", "cifar100"]["about"] == about
+    assert "padding" in PARTS["data sets", "cifar100"]["parameters"]
+    assert "name" not in PARTS["data sets", "cifar100"]["parameters"]
+
+
+def test_an_optimizer_has_the_parameters_that_are_its_own():
+    optimizers = {name: part["parameters"] for (kind, name), part in PARTS.items() if kind == "optimizers"}
+    assert optimizers.pop("sgd") == {"momentum": 0.0, "nesterov": False}
+    assert set(map(str, optimizers.values())) <= {"{}"}
