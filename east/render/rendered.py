@@ -112,7 +112,7 @@ def view_of(
                 reference=reference(row),
             )
         )
-    if footnotes:
+    if footnotes is not None:
         keys["footnotes"] = footnotes.collected()
     return TableView.model_validate({"columns": [column for column, _ in printed], "rows": view_rows, **keys})
 
