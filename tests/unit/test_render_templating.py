@@ -30,8 +30,8 @@ def test_what_cannot_be_seen_is_shown_by_its_code_point():
         ("81 ± 1 − 2× Δ – é", r"81 $\pm$ 1 $-$ 2$\times$ $\Delta$ -- é"),
         ("\u202eש", "{[}U+202E{]}{[}U+05E9{]}"),
         ("--all ''x'' ``y`` ?`!`", "-{}-all '{}'x'{}' `{}`y`{}` ?{}`!{}`"),
-        ("e\u0301 ő a\u0323", "é {[}U+0151{]} {[}U+1EA1{]}"),
-        ("5 °C ≤ σ ≈ µ → α", r"5 $^{\circ}$C $\leq$ $\sigma$ $\approx$ $\mu$ $\rightarrow$ $\alpha$"),
+        ("e\u0301 ő Āū a\u0323", r"é \H{o} {[}U+0100{]}{[}U+016B{]} {[}U+1EA1{]}"),
+        ("5 °C ≤ σ ≈ µ → ατ", r"5 $^{\circ}$C $\leq$ $\sigma$ $\approx$ $\mu$ $\rightarrow$ $\alpha$$\tau$"),
         ("line\nend\r\x0b\x85", "line end {[}U+000B{]}{[}U+0085{]}"),
     ],
 )
