@@ -55,7 +55,11 @@ def tables(runs: Path) -> tuple[GridTable | MethodsTable, ...]:
     main[6] = main[6].model_copy(update={"footnote": "rescaled to fit"})
     own = {"id": "gmp", "method": "GMP", "printed": False, "footnote": "Ours, with a fixed topology!"}
     main.append(row(runs, "table2", ("cosine", 10, 2, 2), [86.0, 86.2, 86.1], **own))
-    other = [((None,) * 4, [50.0, DIVERGED]), (("cosine", 30, 2, 2), [54.0, 56.0]), (("triangular", 3, 1, None), [55.5])]
+    other = [
+        ((None,) * 4, [50.0, DIVERGED]),
+        (("cosine", 30, 2, 2), [54.0, 56.0]),
+        (("triangular", 3, 1, None), [55.5]),
+    ]
     mine = [((None,) * 4, [None]), (("cosine", 3, 1, None), [97.0, 98.5])]
     of_methods = [
         ("rigl-cifar10", "RigL", "resnet34", 32, "cifar10", None, [80.0, 81.0]),
@@ -119,7 +123,14 @@ def tables(runs: Path) -> tuple[GridTable | MethodsTable, ...]:
 def describe_runs(runs: Path) -> None:
     """Give some of the runs what others lack: attempts, a GPU that is shared, curves, live channels."""
     attempts = [
-        {"attempt": 1, "first_step": 0, "last_step": 9, "code_digest": "d2", "device": "H100", "versions": {"torch": "2.10"}},
+        {
+            "attempt": 1,
+            "first_step": 0,
+            "last_step": 9,
+            "code_digest": "d2",
+            "device": "H100",
+            "versions": {"torch": "2.10"},
+        },
         {"attempt": 2, "first_step": 10, "last_step": 30, "code_digest": "d1", "device": "cpu"},
     ]
     resumed = {"attempts": 2, "attempt_records": attempts, "seconds": 11_100.0, "versions": {"torch": "2.11"}}
@@ -202,14 +213,13 @@ def reproduction(folder: Path) -> tuple[ReportSpec, Evidence]:
     recipes = hyperparameter_rows(read_config())
     own = recipes[0] | {"method": "SET", "lr_drop_epochs": "-", "weight_decay": ""}
     changed = recipes[0] | {"lr": "0.2", "cyclic_n": "3", "weight_decay": "0.0001"}
-    write_rendered(
-        folder, "tableB1", render_hyperparameters([changed, own, *recipes[1:]], PUBLISHED / "tableB1.csv")
-    )
+    write_rendered(folder, "tableB1", render_hyperparameters([changed, own, *recipes[1:]], PUBLISHED / "tableB1.csv"))
     stem = folder / "figures" / "cost"
     Sources(folder).write(ANY, {stem.with_suffix(".svg"): SVG, stem.with_suffix(".png"): b"pixels"})
     write_derived(folder, {"figures/table2-curves.svg": re.sub(r"viewBox.*</metadata>", 'id="a">', SVG)})
     curves, cost = (
-        ReportFigure(svg=folder / "figures" / f"{name}.svg", caption=f"Of {name}.") for name in ("table2-curves", "cost")
+        ReportFigure(svg=folder / "figures" / f"{name}.svg", caption=f"Of {name}.")
+        for name in ("table2-curves", "cost")
     )
     spec = ReportSpec(
         title="EAST",

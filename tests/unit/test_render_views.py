@@ -9,10 +9,16 @@ import tempfile
 from collections.abc import Mapping
 from itertools import zip_longest
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from east.analysis.sources import Sources
+from east.config import make_plan, read_config
 from east.render.appendix import appendix_document
+from east.render.contents import report_contents
 from east.render.page import report_page
+from east.render.schedules import distinct_schedules
 from east.render.templating import project_text
 from tests.unit.fake_reproduction import reproduction
 
@@ -28,12 +34,27 @@ def views(folder: Path) -> Mapping[str, str]:
         # LaTeX is in the appendix and HTML on the page, but for one document.
         if path.suffix in (".md", ".csv") or path.name == "tablemethods.html":
             found[path.name] = path.read_text(encoding="utf-8")
+    for name, overlays in {"paper": (), "demo": ("config/demo.yaml",)}.items():
+        found[f"contents-{name}.yaml"] = yaml.safe_dump(contents(*overlays), sort_keys=False, allow_unicode=True)
     for name, text in found.items():
         for ours, word in ((project_text("style.css"), "STYLE"), (project_text("script.js"), "SCRIPT")):
             text = text.replace(ours, word)
         text = re.sub(r"sha256-[\w+/=]+", "sha256-DIGEST", re.sub(r";base64,[^\"]+", ";base64,FILE", text))
         found[name] = text.replace(str(folder), "RESULTS")
     return found
+
+
+def contents(*overlays: str) -> dict[str, Any]:
+    """What goes into the report of a plan: which its readings are, and where its schedules are drawn."""
+    plan = make_plan(read_config(*overlays))
+    spec = report_contents(plan, Path("results/x"), ["config.yaml", *overlays])
+    return spec.model_dump(mode="json", exclude={"config", "readings"}) | {
+        "readings": {reading.matter: f"{reading.value} ({reading.key})" for reading in spec.readings},
+        "schedules": [
+            f"{one.panel}: {one.run.cycle.model_dump_json() if one.run.cycle else ''}"
+            for one in distinct_schedules(plan)
+        ],
+    }
 
 
 def first_difference(text: str, expected: str) -> tuple[int, str, str] | None:
