@@ -23,7 +23,7 @@ from east.config.files import read_config
 from east.config.plan import cost_plan
 from east.cost.record import CostRecord
 from east.render.contents import FIGURES, grid_figures, methods_figures
-from east.render.figures import PlanData, TableData, churn, differences, draw, draw_plan, draw_table, style
+from east.render.figures import PlanData, TableData, churn, curves, differences, draw, draw_plan, draw_table, style
 from east.render.figures.cost import printed_hours
 from east.render.figures.style import look, new_figure
 from east.render.palette import GRID, INK, MUTED
@@ -33,7 +33,7 @@ from east.training.records import UpdateRecord
 from tests.conftest import ROOT
 from tests.unit.fake_reproduction import COSTS, tables
 from tests.unit.fake_runs import DIVERGED, PUBLISHED, grid, methods, seal, sources, write_curve, write_rows
-from tests.unit.fake_tables import MISSING, around, paper, summarised
+from tests.unit.fake_tables import MISSING, around, paper, result, summarised
 
 HOSTILE = "<b> $x_\\frac{}\u202e & \x00"
 UPDATES = ("step", "epoch", "nonzeros", "dropped", "grown", "blind_growth", "active_zeros")
@@ -145,7 +145,7 @@ def scenes(folder):
         full.table.model_copy(update={"rows": full.table.rows[:1]}),
         full.sources,
     )
-    drawn |= {f"static-{name}": draw(name, static) for name in ("curves", "multiplier")}
+    drawn |= {f"static-{name}": draw(name, static) for name in ("curves", "multiplier", "layers")}
     with mock.patch.object(style, "MOST_PANELS", 2), mock.patch.object(churn, "_MOST_ROWS", 2):
         drawn |= {f"methods-{name}": drawing for name, drawing in draw_table(of_methods).items()}
     single = summarised(paper("5"), lambda row: [row.accuracy_mean + 1], id="mine")
@@ -246,7 +246,9 @@ def test_every_figure_says_in_words_what_it_shows(drawings):
     assert len({drawing.alt for drawing in drawings.values()}) == len(FIGURES)
     for drawing in drawings.values():
         assert root(drawing).find(".//{*}description").text == drawing.alt
-        assert Image.open(io.BytesIO(drawing.png)).text["Description"] == drawing.alt
+        image = Image.open(io.BytesIO(drawing.png))
+        assert image.text["Description"] == drawing.alt
+        assert image.convert("RGBA").getpixel((0, 0)) == (255, 255, 255, 255)
         assert drawing.alt.endswith(".")
         assert not set("\u202e\x00") & set(drawing.svg.decode())
 
@@ -296,6 +298,26 @@ def test_the_first_tenth_of_a_training_does_not_flatten_its_curve(tmp_path, data
     assert 45 <= min(drawn) <= 60
 
 
+@pytest.mark.parametrize(
+    ("multipliers", "panels", "columns"),
+    [
+        ({"cosine": [3, 7, 10, 30]}, 4, 4),
+        ({"cosine": [3, 5, 7, 10, 30]}, 5, 3),
+        ({"cosine": [3], "triangular": [3]}, 2, 1),
+    ],
+)
+def test_panels_of_a_pattern_stand_in_a_row_where_all_patterns_have_as_many(multipliers, panels, columns):
+    first, *_ = paper("2").rows
+    settings = [(pattern, multiplier) for pattern, each in multipliers.items() for multiplier in each]
+    rows = [result(first, [80.0], None, pattern=pattern, multiplier=multiplier) for pattern, multiplier in settings]
+    assert curves._columns(summarised(paper("2"), around(), rows=tuple(rows)), panels) == columns
+
+
+def test_a_method_on_a_single_network_goes_by_its_name(tmp_path):
+    table = aggregate(methods(tmp_path, [80.0]), sources(tmp_path), published_dir=PUBLISHED)
+    assert churn._name(table.rows[0], table) == "RigL"
+
+
 @pytest.mark.parametrize(("seeds", "bands"), [(1, 0), (2, 2)])
 def test_a_band_needs_two_seeds(tmp_path, seeds, bands):
     drawing = draw("curves", make_table(tmp_path, [80.0] * seeds, [81.0] * seeds))
@@ -313,7 +335,7 @@ def test_runs_without_files_and_empty_tables_still_give_figures_that_say_so(of_n
     assert all(len(drawing.png) > 500 for drawing in of_nothing.values())
     says = {name: drawing.alt for name, drawing in of_nothing.items()}
     for name in ("a-curves", "a-churn", "a-layers", "a-multiplier", "b-curves", "b-churn", "differences"):
-        assert re.search(r"\b([Nn]o|not)\b", says[name]), name
+        assert re.search(r"\b([Nn]o|not)\b", says[f"nothing-{name}"]), name
 
 
 def test_without_a_comparison_no_differences_are_drawn(tmp_path):

@@ -10,6 +10,7 @@ from east.render.templating import (
     html_environment,
     latex_environment,
     markdown_environment,
+    project_text,
     render,
     visible,
 )
@@ -68,4 +69,6 @@ def test_captions_are_one_line_of_plain_text():
 def test_a_missing_template_is_an_error_for_people():
     with pytest.raises(EastError, match=r"none\.md\.j2"):
         render(markdown_environment(), "none.md.j2")
+    with pytest.raises(EastError, match=r"none\.css cannot be read"):
+        project_text("none.css")
     assert REPORT_FOLDER.name == "report"
