@@ -7,7 +7,7 @@ import pytest
 from east.analysis.sources import Sources
 from east.cost.record import CostRecord
 from east.errors import EastError
-from east.render.cost import PublishedCost, explain_differences, read_costs, render_cost
+from east.render.cost import PublishedCost, costs_json, explain_differences, read_costs, render_cost
 from tests.unit.fake_report import write_derived
 from tests.unit.fake_runs import PUBLISHED
 
@@ -95,6 +95,14 @@ def test_rows_may_stand_without_the_paper_and_without_timings():
     assert "| New &lt;b&gt; | n.a. | 1.00 | 2.00 |" in result.md
     assert "Nothing was timed." in result.md
     assert "<b>" not in result.html.replace("<b>Table 6.</b>", "")
+
+
+def test_costs_are_written_a_key_a_line_and_read_as_they_were(tmp_path):
+    text = costs_json([RIGL])
+    assert text.startswith('[\n  {\n    "method": "RigL",\n')
+    assert text.endswith("]\n")
+    write_derived(tmp_path, {"cost/cost.json": text})
+    assert read_costs(tmp_path / "cost" / "cost.json", Sources(tmp_path)) == [CostRecord.model_validate(RIGL)]
 
 
 def test_a_bad_row_is_refused_by_place_and_key(tmp_path):

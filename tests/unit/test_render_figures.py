@@ -304,6 +304,7 @@ def test_the_first_tenth_of_a_training_does_not_flatten_its_curve(tmp_path, data
         ({"cosine": [3, 7, 10, 30]}, 4, 4),
         ({"cosine": [3, 5, 7, 10, 30]}, 5, 3),
         ({"cosine": [3], "triangular": [3]}, 2, 1),
+        ({"cosine": [3, 10], "triangular": [3]}, 3, 3),
     ],
 )
 def test_panels_of_a_pattern_stand_in_a_row_where_all_patterns_have_as_many(multipliers, panels, columns):
