@@ -119,4 +119,4 @@ def row_churn(sources: Sources, run_ids: Sequence[str]) -> "pd.DataFrame | None"
 
 def _share(part: "pd.Series[float]", whole: "pd.Series[float]") -> "pd.Series[float]":
     """NaN where there is nothing to take a share of, so that the part is 0 as well."""
-    return (part / whole).clip(upper=1.0)
+    return part / whole

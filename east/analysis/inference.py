@@ -154,9 +154,12 @@ def mean_interval(values: Sequence[float], level: float) -> MeanInterval | None:
     """The mean of some values with Student's interval of this coverage; None without values."""
     from scipy import stats
 
-    mean, std = (float(np.mean(values)), float(np.std(values, ddof=1))) if len(values) > 1 else (None, 0.0)
-    if mean is None:
-        return MeanInterval(mean=values[0], low=None, high=None) if values else None
+    if not values:
+        return None
+    mean = float(np.mean(values))
+    if len(values) == 1:
+        return MeanInterval(mean=mean, low=None, high=None)
+    std = float(np.std(values, ddof=1))
     half = float(stats.t.ppf((1 + level) / 2, len(values) - 1)) * std / math.sqrt(len(values))
     return MeanInterval(mean=mean, low=mean - half, high=mean + half)
 

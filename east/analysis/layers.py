@@ -93,10 +93,10 @@ def _read_masks(weights: bytes, run: str) -> dict[str, tuple[tuple[int, ...], in
     return {name: masks[name] for name in sorted(masks, key=lambda name: _place(name, masks[name][0]))}
 
 
-def _place(name: str, shape: tuple[int, ...]) -> tuple[bool, list[tuple[bool, int, str]]]:
+def _place(name: str, shape: tuple[int, ...]) -> tuple[bool, list[int | str]]:
     """Sorts layers as the network has them: convolutions by the numbers in their names, the classifier last."""
-    parts = [(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in re.split(r"(\d+)", name)]
-    return len(shape) == 2, parts
+    # Every second part is a number, so that like is compared with like.
+    return len(shape) == 2, [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
 
 
 def _connected(weights: int, channels: int, active: int) -> float:

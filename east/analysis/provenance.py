@@ -18,17 +18,17 @@ class Provenance(Frozen):
     Each mapping counts runs; one whose attempts differ counts for each of them.
     """
 
-    seeds: dict[int, int] = Field(default_factory=dict)
-    commits: dict[str, int] = Field(default_factory=dict)
-    code_digests: dict[str, int] = Field(default_factory=dict)
-    devices: dict[str, int] = Field(default_factory=dict)
-    engines: dict[str, int] = Field(default_factory=dict)
-    classes: dict[str, int] = Field(default_factory=dict, description="of reproducibility")
-    versions: dict[str, dict[str, int]] = Field(default_factory=dict, description="by program: version, number of runs")
-    seconds: float = Field(default=0.0, ge=0, description="training time of all runs together, all attempts")
-    shared: int = Field(default=0, ge=0, description="runs whose device other runs may have shared")
-    resumed: int = Field(default=0, ge=0, description="runs that took more than one attempt")
-    peak_memory_mb: float | None = Field(default=None, description="the largest of any run")
+    seeds: dict[int, int]
+    commits: dict[str, int]
+    code_digests: dict[str, int]
+    devices: dict[str, int]
+    engines: dict[str, int]
+    classes: dict[str, int] = Field(description="of reproducibility")
+    versions: dict[str, dict[str, int]] = Field(description="by program: version, number of runs")
+    seconds: float = Field(description="training time of all runs together, all attempts")
+    shared: int = Field(description="runs whose device other runs may have shared")
+    resumed: int = Field(description="runs that took more than one attempt")
+    peak_memory_mb: float | None = Field(description="the largest of any run")
 
 
 def table_coverage(tables: Iterable[AggregatedGrid | AggregatedMethods]) -> Counter[SeedStatus]:

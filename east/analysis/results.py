@@ -107,7 +107,7 @@ def frame_csv(frame: pd.DataFrame) -> str:
     """A data frame as a CSV file, in which a spreadsheet takes no text for a formula."""
     texts = [name for name, column in frame.items() if not pd.api.types.is_numeric_dtype(column)]
     cells = {str(name): frame[name].map(guarded, na_action="ignore") for name in texts}
-    text: str = frame.assign(**cells).to_csv(index=False, lineterminator="\n")
+    text: str = frame.assign(**cells).to_csv(index=False)
     return text
 
 
@@ -216,7 +216,7 @@ def _run_row(sources: Sources, run: PlannedRun, problems: list[str] | None) -> d
     begun = {**_settings_of(spec), **place, "fingerprint": fingerprint}
     if summary is None:
         return {**begun, "status": "unfinished" if spec else "missing"}
-    return {**begun, **_flat(summary.model_dump(mode="json", exclude={"run", "id"}), "")}
+    return {**begun, **_flat(summary.model_dump(exclude={"run", "id"}), "")}
 
 
 def _settings_of(spec: dict[str, Any]) -> dict[str, Any]:

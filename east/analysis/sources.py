@@ -178,7 +178,7 @@ class Sources:
         except OSError as error:
             raise EastError(f"{path} cannot be read: {error.strerror}.") from error
         if digest not in (None, sha256_of(content)):
-            raise EastError(f"{path} is damaged: it is not what its digest was made of. Delete it; tables need it not.")
+            raise EastError(f"{path} is damaged: it is not what its digest was made of. Delete it: no table needs it.")
         return content
 
     def write(self, request: Request, contents: Mapping[Path, str | bytes]) -> None:

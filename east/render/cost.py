@@ -113,7 +113,7 @@ def _accounting(footnotes: Footnotes, *, beside: bool, comparable: bool) -> list
 
     def hours(pair: _Pair) -> str:
         hours = pair[0].hours_estimate
-        return NOT_AVAILABLE if hours is None else fixed(hours, 1 if hours >= 0.95 else 2)
+        return NOT_AVAILABLE if hours is None else fixed(hours, 1 if hours > 0.95 else 2)
 
     def size(name: str) -> tuple[_Says, _Says]:
         def here(pair: _Pair) -> Cell:

@@ -95,9 +95,8 @@ def bar_drawing(parts: Sequence[tuple[str, float]]) -> Markup:
 
 def _spread(count: int) -> list[int]:
     """At most `MOST_POINTS` places among so many, the first and the last among them."""
-    if count <= MOST_POINTS:
-        return list(range(count))
-    return [round(i * (count - 1) / (MOST_POINTS - 1)) for i in range(MOST_POINTS)]
+    points = min(count, MOST_POINTS)
+    return [round(i * (count - 1) / max(1, points - 1)) for i in range(points)]
 
 
 def _short(value: float, digits: int = 1) -> str:

@@ -56,7 +56,7 @@ def csv_text(columns: Sequence[str], records: Sequence[Mapping[str, Value]]) -> 
     import pandas as pd
 
     frame = pd.DataFrame(list(records), columns=list(columns), dtype=object).map(_plain)
-    text: str = frame.to_csv(index=False, lineterminator="\n")
+    text: str = frame.to_csv(index=False)
     return text
 
 
@@ -112,7 +112,7 @@ def view_of(
                 reference=reference(row),
             )
         )
-    if footnotes:
+    if footnotes is not None:
         keys["footnotes"] = footnotes.collected()
     return TableView.model_validate({"columns": [column for column, _ in printed], "rows": view_rows, **keys})
 

@@ -80,7 +80,7 @@ def _seeds(
     accuracy: Accuracy, outcomes: Mapping[str, RunOutcome], runs_dir: Path, logs_dir: Path | None
 ) -> list[dict[str, object]]:
     """The runs of a row: what each came to, its curve, and where it is to be found."""
-    found = [(seed, outcomes.get(seed.run, RunOutcome(None, None))) for seed in accuracy.seeds]
+    found = [(seed, outcomes[seed.run]) for seed in accuracy.seeds]
     curves = [outcome.curve for _, outcome in found if outcome.curve]
     epochs = max((curve.epochs[-1] for curve in curves), default=1)
     # The curves of a row share their axes; the upper end is the next multiple of ten, so that rows differ.

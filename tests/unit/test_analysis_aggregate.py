@@ -138,6 +138,7 @@ def test_methods_are_summarised_and_rows_without_runs_stay(tmp_path):
 def test_both_kinds_of_table_survive_json(tmp_path):
     for table in (grid(tmp_path, [80.1, DIVERGED, None], [85.3]), methods(tmp_path, [80.0])):
         result = aggregate(table, sources(tmp_path), published_dir=PUBLISHED, partial=True)
+        assert table_json(result).startswith(b'{\n  "kind": ')
         write_derived(tmp_path, {"aggregate/table.json": table_json(result)})
         assert read_table(tmp_path / "aggregate" / "table.json", Sources(tmp_path)) == result
 

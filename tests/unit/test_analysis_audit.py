@@ -84,6 +84,8 @@ def test_cycles_are_excused_by_any_training_long_enough():
     assert cycles_that_do_not_fit(paper("2"), RECIPES) == ()
     held = changed(paper("2"), lambda row: row.key == ("cosine", 10, 2, 2), length_multiplier=3.5)
     assert cycles_that_do_not_fit(held, RECIPES) == ()
+    exactly = changed(paper("2"), lambda row: row.key == ("cosine", 10, 2, 2), length_multiplier=4.0)
+    assert cycles_that_do_not_fit(exactly, RECIPES) == ()
     stretched = changed(paper("2"), lambda row: row.key == ("cosine", 10, 2, 2), length_multiplier=5.0)
     assert places(cycles_that_do_not_fit(stretched, RECIPES)) == [
         ("cycles do not fit", "2", "cosine, 10×, 2 cycles, 5×")
@@ -132,6 +134,12 @@ def test_a_part_is_named_if_it_has_activations_and_no_parameters_beyond_rounding
     part = cost("X w/ A", 80 + parameters, 100 + parameters + activations)
     findings = parts_that_do_not_add_up([cost("Base", 80, 100), part, cost("X Combined", 90, 120)])
     assert [finding.row for finding in findings] == ["X Combined", *(["X w/ A"] if named else [])]
+
+
+def test_activations_at_the_limit_of_rounding_are_none():
+    # 0.02 MB, with no other number to round.
+    costs = [cost("Base", 80, 0), cost("X w/ A", 80, 0.02), cost("X Combined", 90, 120)]
+    assert [finding.row for finding in parts_that_do_not_add_up(costs)] == ["X Combined"]
 
 
 def test_a_combined_system_with_too_little_names_no_part():

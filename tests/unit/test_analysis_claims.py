@@ -54,7 +54,10 @@ def test_a_sign_test_and_an_effect_by_hand(printed):
     assert printed["multiplier"].by_table[0].mean_difference == pytest.approx(7.38 / 6)
     effect = printed["multiplier"].effect
     assert effect.low < effect.mean < effect.high
-    assert printed["multiplier"].summary.startswith("24 of 24 pairs agree (sign test p < 0.001)")
+    assert printed["multiplier"].summary == (
+        "24 of 24 pairs agree (sign test p < 0.001), 4 beyond the noise of the seeds; mean difference +3.84 points "
+        "(95 % interval +2.84 to +4.85)."
+    )
 
 
 def test_pairs_differ_in_nothing_but_what_the_claim_is_about(printed):
@@ -153,3 +156,24 @@ def test_turning_a_claim_round_swaps_agreement_and_keeps_the_p_value(means):
     assert forth.agree + forth.ties + back.agree == len(forth.pairs) == 8
     assert forth.sign_p == back.sign_p
     assert forth.effect.mean == pytest.approx(-back.effect.mean)
+
+
+def test_pairs_that_tie_agree_with_nothing():
+    rows = schedule_rows([summarised(paper("2"), lambda row: [80.0, 81.0])], Comparing())
+    tied = support(CLAIMS_BY_ID["cycles"], rows, 0.95)
+    assert (tied.agree, tied.ties, tied.share, tied.sign_p, tied.verdict) == (0, 8, 0, None, "undecided")
+    assert shares(tied) == {"table2": (0, 8)}
+    assert tied.summary.startswith("0 of 8 pairs agree (all tie), 0 beyond the noise")
+
+
+def test_a_p_value_at_the_level_decides_nothing():
+    # Six of six: 2 / 64, whose complement is exact.
+    rows = schedule_rows([paper("2")], Comparing())
+    assert support(CLAIMS_BY_ID["multiplier"], rows, 1 - 2 / 64).verdict == "undecided"
+    grid = paper("2")
+    ours = [result(grid.static, [80.0, 81.0], grid.static), result(grid.rows[1], [80.2, 80.4], grid.static)]
+    rows = schedule_rows([summarised(grid, around(), rows=tuple(ours))], Comparing())
+    (pair,) = CLAIMS_BY_ID["may-lose"].pairs(rows)
+    assert pair.p > 0.5
+    assert support(CLAIMS_BY_ID["may-lose"], rows, 1 - pair.p).beyond_noise == 0
+    assert support(CLAIMS_BY_ID["may-lose"], rows, 0.99 - pair.p).beyond_noise == 1

@@ -84,6 +84,8 @@ def test_without_any_spread_there_is_no_test():
     tiny = Sample(mean=80, std=1e-6, runs=3)
     assert welch(tiny, constant, 0.95).degrees_of_freedom == 2
     assert welch(tiny.model_copy(update={"std": 1e-9}), constant, 0.95) is None
+    limit = welch(Sample(mean=80, std=2e-9, runs=4), constant, 0.95)
+    assert limit.standard_error == inference.NO_SPREAD
     # With a spread on one side alone the degrees of freedom are that side's.
     assert welch(constant, spread, 0.95).degrees_of_freedom == 2
 
@@ -99,6 +101,15 @@ def test_a_shift_of_all_rows_is_found_where_no_row_shows_it():
     assert exceeds(shift, 0.5)
     assert not exceeds(one, 0.5)
     assert mean_difference([], 0.95) is None
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "beyond"),
+    [(2.1, 3, True), (2, 3, False), (-3, -2.1, True), (-3, -2, False), (-3, 3, False), (0, 1, False)],
+)
+def test_a_difference_exceeds_the_margin_with_its_whole_interval(low, high, beyond):
+    fields = {"difference": 0, "standard_error": 1, "degrees_of_freedom": 1, "standard_errors": 0, "p": 1}
+    assert exceeds(inference.Welch(**fields, low=low, high=high), 2) == beyond
 
 
 # Holm, signs, means and ranks
@@ -137,6 +148,20 @@ def test_tau_counts_pairs_in_the_same_order():
     assert rank_correlation([1, 2, 3], [1, 2, 3], 0.95).tau == pytest.approx(1)
     assert rank_correlation([1, 2], [1, 2], 0.95) is None
     assert rank_correlation([1, 1, 1], [1, 2, 3], 0.95) is None
+    assert rank_correlation([1, 2, 3], [1, 1, 1], 0.95) is None
+
+
+def test_the_interval_of_tau_needs_eight_rows_and_is_the_same_every_time():
+    first, second = [1, 2, 3, 4, 5, 6, 7, 8], [2, 1, 4, 3, 6, 5, 8, 7]
+    # Of 2,000 resamples, of which none has a row only once.
+    interval = rank_correlation(first, second, 0.9)
+    assert (interval.low, interval.high) == pytest.approx((0.4782608695652174, 0.92))
+    assert rank_correlation(first[:7], second[:7], 0.9).low is None
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_resample_that_is_constant_has_no_tau():
+    assert np.isnan(inference._tau_b(np.ones((1, 3)), np.arange(3.0)[None])).all()
 
 
 def test_the_interval_of_tau_is_as_precise_as_its_resamples_make_it():
@@ -163,6 +188,8 @@ def test_the_papers_spread_is_read_as_the_configuration_says():
     }
     assert stds == pytest.approx({"sample": 2, "population": 2 * 1.5**0.5, "standard_error": 2 * 3**0.5})
     assert printed_sample(80, 2, Comparing(published_seeds=1)).std is None
+    two = Comparing(published_seeds=2, published_spread="standard_error")
+    assert printed_sample(80, 2, two).model_dump() == pytest.approx({"mean": 80, "std": 2 * 2**0.5, "runs": 2})
 
 
 def test_a_population_spread_never_gets_into_the_test():
@@ -217,6 +244,26 @@ def test_the_verdict_on_a_row_comes_with_its_reason(outcomes, keys, verdict, rea
     row = one_row(outcomes, **keys)
     assert row.verdict == verdict
     assert re.search(reason, row.reason)
+
+
+def at_the_level(found, **keys):
+    """The comparison of a row with a level of which one of its p-values is the exact complement.
+
+    `found` gives the p-value of the comparison of a row, which is tried a little higher each time.
+    """
+    for step in range(200):
+        outcomes = [81.47 + keys["above"] + step / 100 + spread for spread in (-0.5, 0, 0.5)]
+        row = one_row(outcomes)
+        if 1 - (1 - (p := found(row))) == p and 0 < p < 0.5:
+            return one_row(outcomes, comparing=Comparing(level=1 - p))
+    raise AssertionError("No p-value has an exact complement.")
+
+
+def test_a_p_value_at_the_level_is_not_below_it():
+    assert at_the_level(lambda row: row.p_equivalent, above=1.0).verdict != "equivalent"
+    assert at_the_level(lambda row: row.test.p, above=1.3).verdict == "undecided"
+    equal = at_the_level(lambda row: row.test.p, above=0.3)
+    assert (equal.verdict, "not zero" in equal.reason) == ("equivalent", False)
 
 
 @pytest.mark.parametrize("outcomes", [[81.5], [81.5, DIVERGED, MISSING], [DIVERGED], [MISSING, MISSING], []])

@@ -17,6 +17,7 @@ from tests.unit.in_process import east
 
 def test_evidence_survives_json(tmp_path):
     evidence = gather([summarised(grid, around()) for grid in papers()], PUBLISHED)
+    assert evidence_json(evidence).startswith(b'{\n  "comparing": {\n    "margin": 2.0')
     write_derived(tmp_path, {"analysis/evidence.json": evidence_json(evidence)})
     assert read_evidence(tmp_path / "analysis" / "evidence.json", Sources(tmp_path)) == evidence
     assert evidence.comparisons[0].verdict == "reproduced"

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from east.analysis import layers
 from east.analysis.aggregate import aggregate
 from east.analysis.layers import read_layers, runs_to_show
 from east.errors import EastError
@@ -62,6 +63,20 @@ def test_without_weights_on_disk_there_are_no_layers(tmp_path):
     write_updates(tmp_path, 4)
     assert read_layers(sources(tmp_path.parent), tmp_path.name, erk_counts) == ()
     assert read_layers(sources(tmp_path), "nowhere", erk_counts) == ()
+
+
+def test_a_channel_without_any_weight_needs_all_others_to_have_none():
+    # Two of four weights leave the first channel without any in one of six cases.
+    assert layers._connected(4, 2, 2) == pytest.approx(5 / 6)
+    assert layers._connected(4, 2, 3) == 1
+
+
+def test_a_damaged_record_of_updates_is_named_where_there_are_no_weights(tmp_path):
+    write_updates(tmp_path, 4, 5)
+    path = tmp_path / "updates.csv"
+    path.write_text(path.read_text()[:-3])
+    with pytest.raises(EastError, match=r"updates\.csv"):
+        read_layers(sources(tmp_path.parent), tmp_path.name, erk_counts)
 
 
 def test_damaged_weights_are_named(tmp_path):

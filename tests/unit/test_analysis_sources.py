@@ -5,10 +5,12 @@ import json
 
 import pytest
 
-from east.analysis.sources import RECORDS, Request, Sources, read_made_from, record_path
+from east.analysis.sources import RECORDS, Request, Sources, read_made_from, read_run_record, record_path
 from east.errors import EastError
+from east.files import sha256_of
+from east.training.records import EpochRecord, UpdateRecord
 from tests.conftest import ROOT
-from tests.unit.fake_runs import seal, write_curve, write_run
+from tests.unit.fake_runs import seal, write_curve, write_rows, write_run
 
 RUN = "table2/static/seed17"
 REQUEST = Request(step="x", of={"a": [1]})
@@ -85,8 +87,6 @@ def test_half_written_files_of_a_killed_process_are_removed(made):
 
 
 def test_records_of_a_finished_run_are_read_only_as_its_summary_knows_them(tmp_path):
-    from east.training.records import EpochRecord
-
     folder = write_run(tmp_path / "runs", RUN, 80.0).parent
     path = write_curve(folder, [50.0, 80.0])
     assert len(Sources(tmp_path).rows(RUN, EpochRecord).checked()) == 2
@@ -94,6 +94,61 @@ def test_records_of_a_finished_run_are_read_only_as_its_summary_knows_them(tmp_p
     assert "damaged" in Sources(tmp_path).rows(RUN, EpochRecord).problem
     path.unlink()
     assert "missing" in Sources(tmp_path).rows(RUN, EpochRecord).problem
+
+
+def test_weights_are_those_that_the_summary_knows(tmp_path):
+    path = write_run(tmp_path / "runs", RUN, 80.0).with_name("weights.safetensors")
+    assert Sources(tmp_path).weights(RUN) is None
+    path.write_bytes(b"weights")
+    with pytest.raises(EastError, match=r"weights\.safetensors is damaged"):
+        Sources(tmp_path).weights(RUN)
+    seal(path.with_name("summary.json"))
+    assert Sources(tmp_path).weights(RUN) == b"weights"
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(EastError, match=r"weights\.safetensors cannot be read"):
+        Sources(tmp_path).weights(RUN)
+
+
+def test_weights_of_a_run_that_goes_on_are_taken_as_they_are(tmp_path):
+    path = tmp_path / "runs" / RUN / "weights.safetensors"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"weights")
+    assert Sources(tmp_path).weights(RUN) == b"weights"
+
+
+def test_a_file_is_read_once_and_what_cannot_be_read_is_named(made):
+    sources = Sources(made)
+    assert sources.derived(made / "tables" / "t.csv") == b"a\n"
+    (made / "tables" / "t.csv").unlink()
+    assert sources.derived(made / "tables" / "t.csv") == b"a\n"
+    with pytest.raises(EastError, match=r"tables/t\.csv cannot be read: .* makes it again"):
+        Sources(made).derived(made / "tables" / "t.csv")
+    with pytest.raises(EastError, match=r"numbers in .*none\.csv cannot be used"):
+        sources.published(made / "none.csv")
+
+
+def test_a_record_of_published_numbers_has_their_digest_by_name(made):
+    sources, path = Sources(made), made / "table2.csv"
+    path.write_bytes(b"1\n")
+    assert sources.published(path) == sources.published(path) == b"1\n"
+    sources.write(REQUEST, {made / "tables" / "u.csv": b"bytes"})
+    record = read_made_from(made, "tables/u")
+    assert record.published == {"table2.csv": sha256_of(b"1\n")}
+    assert record.files == {"u.csv": sha256_of(b"bytes")}
+
+
+def test_a_folder_of_a_run_is_read_as_far_as_it_is_whole(tmp_path):
+    folder = write_run(tmp_path / "runs", RUN, 80.0).parent
+    write_curve(folder, [50.0, 80.0])
+    path = write_rows(folder, UpdateRecord, {"kind": "initial"})
+    whole = read_run_record(Sources(tmp_path), RUN)
+    assert (len(whole.epochs), len(whole.updates), whole.problems) == (2, 1, ())
+    assert whole.summary.final_test_accuracy == 80.0
+    path.write_text("")
+    (folder / "summary.json").write_text("{")
+    damaged = read_run_record(Sources(tmp_path), RUN)
+    assert (damaged.summary, len(damaged.epochs), len(damaged.problems)) == (None, 0, 1)
 
 
 # How files are opened

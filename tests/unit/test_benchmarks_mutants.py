@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from benchmarks.executed import statement_of, executing_tests
+from benchmarks.executed import executing_tests, statement_of
 from benchmarks.mutants import AREAS, campaign, draw, mutants_of, mutate, nearest_tests
 from east.errors import EastError
 from tests.conftest import ROOT

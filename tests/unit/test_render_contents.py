@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 from east.config import make_plan, read_config
 from east.render.contents import FIGURES, plan_figures, readings, report_contents
@@ -50,6 +51,13 @@ def test_the_reading_of_the_clip_says_how_its_norm_is_found(overlay, clip, value
     assert values(overlay(f"readings: {{gradient_clip: {clip}}}"))["Gradient clip"].value == value
 
 
+def test_readings_that_nothing_in_a_plan_has_say_so(overlay):
+    adam = overlay("recipes: {resnet34-digits: {optimizer: {name: adam, momentum: 0, nesterov: false}}}")
+    assert values("config/test.yaml", adam)["Nesterov momentum"].value == "no SGD in this plan"
+    assert values("config/test.yaml")["ResNet-50 in Tables 4 and 5"].value == "not in this plan"
+    assert values("config/alternatives.yaml")["ResNet-50 in Tables 4 and 5"].value == "resnet50-cifar-dct with DCT"
+
+
 def test_the_recipes_print_as_table_b1_does():
     rows = hyperparameter_rows(read_config())
     assert [row["method"] for row in rows] == ["EAST", "DCT+RigL+EAST", "EAST"]
@@ -80,6 +88,18 @@ def test_every_schedule_of_the_paper_is_drawn_once():
     assert SCHEDULES.validate_json(SCHEDULES.dump_json(schedules)) == schedules
 
 
+def test_schedules_that_look_alike_are_drawn_once():
+    config = read_config("config/test.yaml")
+    table = config.tables["table2"]
+    recipe = config.recipes[table.recipe]
+    often = recipe.cyclic.model_copy(update={"update_period": 1})
+    recipes = config.recipes | {"often": recipe.model_copy(update={"cyclic": often})}
+    tables = {"table2": table, "table3": table.model_copy(update={"recipe": "often"})}
+    plan = make_plan(config.model_copy(update={"recipes": recipes, "tables": tables}))
+    assert len({run.fingerprint for run in plan.runs if "cosine" in run.id}) == 4
+    assert len(distinct_schedules(plan)) == 1
+
+
 def test_schedules_of_different_densities_stand_apart():
     panels = {schedule.panel for schedule in distinct_schedules(make_plan(read_config("config/demo.yaml")))}
     assert "Cosine, 10× of 0.01, 4 epochs" in panels
@@ -89,6 +109,9 @@ def test_schedules_of_different_densities_stand_apart():
 def test_the_report_names_every_table_and_survives_json():
     spec = report_contents(make_plan(read_config()), Path("results/paper"), ["config.yaml"])
     assert type(spec).model_validate_json(spec.model_dump_json()) == spec
+    assert spec.config == yaml.safe_dump(
+        read_config().model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110
+    )
     headings = [section.heading for section in spec.tables]
     assert headings[:2] == ["Table 2: ResNet-34 on CIFAR-10", "Table 3: ResNet-34 on CIFAR-100"]
     assert [section.id for section in spec.tables[-2:]] == ["tablemethods", "tableB1"]

@@ -7,7 +7,7 @@ import pytest
 from east.analysis.sources import Sources
 from east.cost.record import CostRecord
 from east.errors import EastError
-from east.render.cost import PublishedCost, explain_differences, read_costs, render_cost
+from east.render.cost import PublishedCost, costs_json, explain_differences, read_costs, render_cost
 from tests.unit.fake_report import write_derived
 from tests.unit.fake_runs import PUBLISHED
 
@@ -76,12 +76,33 @@ def test_frozen_dct_matrices_are_told_from_trained_parameters():
     assert explain_differences(CostRecord.model_validate(RIGL), None) == []
 
 
+def test_a_hundredth_of_the_parameters_may_be_frozen_unsaid():
+    # 99 MB of 100, and a parameter fewer.
+    row = RIGL | {"param_size_mb": 100, "trainable_parameters": 99 * 2**18}
+    assert explain_differences(CostRecord.model_validate(row), None) == []
+    row |= {"trainable_parameters": 99 * 2**18 - 1}
+    assert "frozen tensors" in explain_differences(CostRecord.model_validate(row), None)[0]
+
+
+@pytest.mark.parametrize(("hours", "text"), [(0.25, "0.25"), (0.95, "0.95"), (0.96, "1.0"), (12.34, "12.3")])
+def test_hours_have_as_many_digits_as_say_something(hours, text):
+    assert f"| RigL | {text} |" in output([RIGL | {"hours_estimate": hours}]).md
+
+
 def test_rows_may_stand_without_the_paper_and_without_timings():
     row = CostRecord(method="New <b>", param_size_mb=1.0, est_total_mb=2.0)
     result = render_cost([row], None, network="N", dataset="D")
     assert "| New &lt;b&gt; | n.a. | 1.00 | 2.00 |" in result.md
     assert "Nothing was timed." in result.md
     assert "<b>" not in result.html.replace("<b>Table 6.</b>", "")
+
+
+def test_costs_are_written_a_key_a_line_and_read_as_they_were(tmp_path):
+    text = costs_json([RIGL])
+    assert text.startswith('[\n  {\n    "method": "RigL",\n')
+    assert text.endswith("]\n")
+    write_derived(tmp_path, {"cost/cost.json": text})
+    assert read_costs(tmp_path / "cost" / "cost.json", Sources(tmp_path)) == [CostRecord.model_validate(RIGL)]
 
 
 def test_a_bad_row_is_refused_by_place_and_key(tmp_path):

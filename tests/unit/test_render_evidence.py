@@ -136,6 +136,22 @@ def test_hostile_findings_and_claims_are_escaped_in_every_format(evidence):
         assert "\u202e" not in printed.tex + printed.html + printed.md
 
 
+def test_few_rows_have_a_rank_correlation_without_an_interval():
+    table = summarised(paper("2"), around())
+    table = table.model_copy(update={"rows": table.rows[:5]})
+    comparison = evidence_tables(gather([table], PUBLISHED))[0]
+    assert columns(comparison.views[""])["Rank correlation"] == ("1.00",)
+    assert comparison.views["Table 2"].remarks[0] == "Kendall's τ of our 5 means with the paper's: 1.00 (p = 0.017)."
+
+
+def test_claims_of_the_paper_alone_have_its_pairs_and_none_of_ours():
+    claims = evidence_tables(gather([], PUBLISHED))[1]
+    assert [len(view.rows) for view in claims.details.values()] == [24, 32, 24, 64, 6]
+    ours = claims.views[""].rows[1].cells
+    assert [cell.text for cell in ours] == ["", "This run", "No pairs", "–", "–", "–", "–"]
+    assert ours[2].tone == "missing"
+
+
 def test_without_any_table_the_files_have_their_columns():
     for table in evidence_tables(gather([], PUBLISHED)):
         assert table.render().csv.splitlines()[0] == ",".join(table.columns)

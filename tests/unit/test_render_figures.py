@@ -2,11 +2,13 @@ import hashlib
 import io
 import json
 import re
+import sys
 import tempfile
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from unittest import mock
 
 import matplotlib as mpl
 import numpy as np
@@ -21,16 +23,17 @@ from east.config.files import read_config
 from east.config.plan import cost_plan
 from east.cost.record import CostRecord
 from east.render.contents import FIGURES, grid_figures, methods_figures
-from east.render.figures import PlanData, TableData, draw, draw_plan, draw_table
+from east.render.figures import PlanData, TableData, churn, curves, differences, draw, draw_plan, draw_table, style
 from east.render.figures.cost import printed_hours
-from east.render.figures.style import MOST_PANELS, look, new_figure
+from east.render.figures.style import look, new_figure
 from east.render.palette import GRID, INK, MUTED
 from east.render.schedules import DrawnSchedule
 from east.render.templating import REPORT_FOLDER
 from east.training.records import UpdateRecord
 from tests.conftest import ROOT
+from tests.unit.fake_reproduction import COSTS, tables
 from tests.unit.fake_runs import DIVERGED, PUBLISHED, grid, methods, seal, sources, write_curve, write_rows
-from tests.unit.fake_tables import MISSING, around, paper, summarised
+from tests.unit.fake_tables import MISSING, around, paper, result, summarised
 
 HOSTILE = "<b> $x_\\frac{}\u202e & \x00"
 UPDATES = ("step", "epoch", "nonzeros", "dropped", "grown", "blind_growth", "active_zeros")
@@ -53,11 +56,12 @@ def write_epochs(runs_dir, run, accuracies=(55, 60, 65)):
     write_rows(folder, UpdateRecord, *(dict(zip(UPDATES, row, strict=True)) for row in updates))
 
 
-def write_masks(runs_dir, run):
-    """Masks after training: a stem of which half the channels have a weight, one layer, and a full classifier."""
+def write_masks(runs_dir, run, more=()):
+    """Masks after training: a stem of which half the channels have a weight, layers, and a full classifier."""
     stem, layer, classifier = np.zeros((8, 3, 3, 3), bool), np.zeros((10, 20, 1, 1), bool), np.ones((10, 5), bool)
     stem[::2, 0, 0, 0] = layer[0] = True
     masks = {"conv1.mask": stem, "stages.0.0.conv1.mask": layer, "classifier.mask": classifier}
+    masks |= {f"{name}.mask": layer for name in more}
     save_file(masks, runs_dir / run / "weights.safetensors")
     if (runs_dir / run / "summary.json").exists():
         seal(runs_dir / run / "summary.json")
@@ -94,9 +98,98 @@ def everything(folder):
     return of_table | draw_plan(plan_data())
 
 
+def of_reproduction(folder):
+    """Table 2 and the methods of the made-up reproduction: 30 epochs of each run, and masks of two."""
+    read = sources(folder)
+    of = [aggregate(tables(folder)[place], read, published_dir=PUBLISHED, partial=True) for place in (0, 3)]
+    ended = [seed for one in of for row in one.rows for seed in row.accuracy.seeds if seed.status != "missing"]
+    for place, seed in enumerate(ended):
+        epochs = 30 - place % 2
+        write_curve(folder / seed.run, [(seed.accuracy or 40) * epoch / (epoch + 2) for epoch in range(1, epochs + 1)])
+        changes = [(0, 0, 100, 0, 0, 0, 0)]
+        changes += [
+            (10 * epoch, epoch, 150 - 5 * epoch, 9 - epoch, epoch, place % (epoch + 1), 4) for epoch in (2, 5, 9)
+        ]
+        write_rows(folder / seed.run, UpdateRecord, *(dict(zip(UPDATES, row, strict=True)) for row in changes))
+    static, cyclic = (folder / "table2" / row / "seed17" for row in ("static", "cosine-10-1"))
+    seal(static / "summary.json", run={"seed": 17, "sparsity": {"distribution": "uniform"}})
+    flat = ({"step": step, "nonzeros": 100} for step in (0, 5))
+    write_rows(static, UpdateRecord, *flat)
+    for run in (static, cyclic):
+        write_masks(folder, run.relative_to(folder), ["stages.0.1.conv2", "stages.2.0.conv1", "stages.odd", "head"])
+    return [TableData(one, sources(folder)) for one in of]
+
+
+def unfinished(folder, **keys):
+    """A table of which nothing has run."""
+    planned = grid(folder, [None], [None], comparable=False, **keys)
+    return TableData(aggregate(planned, sources(folder), published_dir=PUBLISHED, partial=True), sources(folder))
+
+
+def nothing(folder):
+    """The figures of tables that have not run, of no methods, and of no plan."""
+    table, read = unfinished(folder), sources(folder)
+    none = TableData(aggregate(methods(folder, []), read, published_dir=PUBLISHED), read)
+    drawn = {f"a-{name}": drawing for name, drawing in draw_table(table).items()}
+    drawn |= {f"b-{name}": drawing for name, drawing in draw_table(none).items()}
+    drawn |= draw_plan(plan_data(schedules=(), costs=(), comparisons=(compare(table.table, None),)))
+    drawn["c-multiplier"] = draw("multiplier", unfinished(folder, published=None))
+    return {f"nothing-{name}": drawing for name, drawing in drawn.items()}
+
+
+def scenes(folder):
+    """Figures with everything that a figure may show."""
+    full, of_methods = of_reproduction(folder)
+    drawn = {f"full-{name}": drawing for name, drawing in draw_table(full).items()}
+    static = TableData(
+        full.table.model_copy(update={"rows": full.table.rows[:1]}),
+        full.sources,
+    )
+    drawn |= {f"static-{name}": draw(name, static) for name in ("curves", "multiplier", "layers")}
+    with mock.patch.object(style, "MOST_PANELS", 2), mock.patch.object(churn, "_MOST_ROWS", 2):
+        drawn |= {f"methods-{name}": drawing for name, drawing in draw_table(of_methods).items()}
+    single = summarised(paper("5"), lambda row: [row.accuracy_mean + 1], id="mine")
+    with mock.patch.object(differences, "_MOST_ROWS", 16):
+        compared = (compare(full.table, paper("2")), compare(single, paper("5")))
+        drawn["every-difference"] = draw("differences", plan_data(comparisons=compared))
+    drawn["every-schedule"] = draw("density", plan_data(schedules=schedules()))
+    records = [CostRecord.model_validate(row) for row in COSTS] + [COST.model_copy(update={"method": "EAST w/ WS"})]
+
+    def read(path):
+        return path.read_bytes().replace(b"DCTpS,~2", b"DCTpS,soon")
+
+    drawn["every-cost"] = draw("cost", plan_data(costs=records, read=read))
+    return drawn
+
+
+def schedules():
+    """Four panels of five schedules, with two courses of the drop fraction."""
+    cycles = [
+        ("A", {"multiplier": 3.0, "cycles": 1}, {}, {}),
+        ("A", {"multiplier": 3.0, "cycles": 2, "cycle_length": 60.0, "length_multiplier": 2.0}, {}, {}),
+        ("B", {"multiplier": 10.0, "pattern": "triangular"}, {"density": 0.0017}, {}),
+        ("C", {"multiplier": 30.0}, {"density": 0.001}, {"epochs": 200, "lr_drop_epochs": ()}),
+        ("D", {"multiplier": 1.5}, {"drop_fraction": 0.3, "drop_fraction_end": 0.1}, {}),
+    ]
+    found = []
+    for panel, cycle, sparsity, training in cycles:
+        update = {
+            "cycle": SPEC.cycle.model_copy(update=cycle),
+            "sparsity": SPEC.sparsity.model_copy(update=sparsity),
+            "training": SPEC.training.model_copy(update=training),
+        }
+        found.append(DrawnSchedule(panel=panel, run=SPEC.model_copy(update=update)))
+    return found
+
+
 @pytest.fixture(scope="module")
 def drawings(tmp_path_factory):
     return everything(tmp_path_factory.mktemp("figures"))
+
+
+@pytest.fixture(scope="module")
+def of_nothing(tmp_path_factory):
+    return nothing(tmp_path_factory.mktemp("nothing"))
 
 
 def root(drawing):
@@ -131,20 +224,21 @@ def test_figures_are_the_same_each_time(tmp_path, drawings):
 
 
 GOLDEN = Path(__file__).with_name("figures.json")
-"""Figure -> the beginning of its SHA-256, written by `python -m tests.unit.test_render_figures`. Look at them first."""
+"""Figure -> the beginning of its SHA-256. `python -m tests.unit.test_render_figures FOLDER` writes it, and all figures
+into the folder: look at them first."""
 
 
 @pytest.mark.skipif(
     f"matplotlib=={mpl.__version__} " not in (ROOT / "requirements/lock.txt").read_text(),
     reason="another version of Matplotlib draws in another way",
 )
-def test_nothing_of_a_figure_changes_unseen(drawings):
+def test_nothing_of_a_figure_changes_unseen(drawings, of_nothing, tmp_path):
     """Colours, markers, widths, positions: what no other test would name."""
-    assert digests(drawings) == json.loads(GOLDEN.read_text())
+    assert digests(drawings, of_nothing, scenes(tmp_path)) == json.loads(GOLDEN.read_text())
 
 
-def digests(drawings):
-    shown = {name: drawing.svg + drawing.alt.encode() for name, drawing in drawings.items()}
+def digests(drawings, of_nothing, scenes):
+    shown = {name: drawing.svg + drawing.alt.encode() for name, drawing in (drawings | of_nothing | scenes).items()}
     return {name: hashlib.sha256(content).hexdigest()[:16] for name, content in shown.items()}
 
 
@@ -152,7 +246,9 @@ def test_every_figure_says_in_words_what_it_shows(drawings):
     assert len({drawing.alt for drawing in drawings.values()}) == len(FIGURES)
     for drawing in drawings.values():
         assert root(drawing).find(".//{*}description").text == drawing.alt
-        assert Image.open(io.BytesIO(drawing.png)).text["Description"] == drawing.alt
+        image = Image.open(io.BytesIO(drawing.png))
+        assert image.text["Description"] == drawing.alt
+        assert image.convert("RGBA").getpixel((0, 0)) == (255, 255, 255, 255)
         assert drawing.alt.endswith(".")
         assert not set("\u202e\x00") & set(drawing.svg.decode())
 
@@ -202,6 +298,27 @@ def test_the_first_tenth_of_a_training_does_not_flatten_its_curve(tmp_path, data
     assert 45 <= min(drawn) <= 60
 
 
+@pytest.mark.parametrize(
+    ("multipliers", "panels", "columns"),
+    [
+        ({"cosine": [3, 7, 10, 30]}, 4, 4),
+        ({"cosine": [3, 5, 7, 10, 30]}, 5, 3),
+        ({"cosine": [3], "triangular": [3]}, 2, 1),
+        ({"cosine": [3, 10], "triangular": [3]}, 3, 3),
+    ],
+)
+def test_panels_of_a_pattern_stand_in_a_row_where_all_patterns_have_as_many(multipliers, panels, columns):
+    first, *_ = paper("2").rows
+    settings = [(pattern, multiplier) for pattern, each in multipliers.items() for multiplier in each]
+    rows = [result(first, [80.0], None, pattern=pattern, multiplier=multiplier) for pattern, multiplier in settings]
+    assert curves._columns(summarised(paper("2"), around(), rows=tuple(rows)), panels) == columns
+
+
+def test_a_method_on_a_single_network_goes_by_its_name(tmp_path):
+    table = aggregate(methods(tmp_path, [80.0]), sources(tmp_path), published_dir=PUBLISHED)
+    assert churn._name(table.rows[0], table) == "RigL"
+
+
 @pytest.mark.parametrize(("seeds", "bands"), [(1, 0), (2, 2)])
 def test_a_band_needs_two_seeds(tmp_path, seeds, bands):
     drawing = draw("curves", make_table(tmp_path, [80.0] * seeds, [81.0] * seeds))
@@ -215,22 +332,11 @@ def test_the_parts_of_a_network_are_named_under_its_layers(drawings):
     assert drawings["table2-layers"].alt.count("54 % of all output channels") == 2
 
 
-def test_runs_without_files_and_empty_tables_still_give_figures_that_say_so(tmp_path):
-    unfinished = TableData(
-        aggregate(
-            grid(tmp_path, [None], [None], comparable=False), sources(tmp_path), published_dir=PUBLISHED, partial=True
-        ),
-        sources(tmp_path),
-    )
-    none = sources(tmp_path)
-    nothing = TableData(aggregate(methods(tmp_path, []), none, published_dir=PUBLISHED), none)
-    drawn = {f"a-{name}": drawing for name, drawing in draw_table(unfinished).items()}
-    drawn |= {f"b-{name}": drawing for name, drawing in draw_table(nothing).items()}
-    drawn |= draw_plan(plan_data(schedules=(), costs=(), comparisons=(compare(unfinished.table, None),)))
-    assert all(len(drawing.png) > 500 for drawing in drawn.values())
-    says = {name: drawing.alt for name, drawing in drawn.items()}
+def test_runs_without_files_and_empty_tables_still_give_figures_that_say_so(of_nothing):
+    assert all(len(drawing.png) > 500 for drawing in of_nothing.values())
+    says = {name: drawing.alt for name, drawing in of_nothing.items()}
     for name in ("a-curves", "a-churn", "a-layers", "a-multiplier", "b-curves", "b-churn", "differences"):
-        assert re.search(r"\b([Nn]o|not)\b", says[name]), name
+        assert re.search(r"\b([Nn]o|not)\b", says[f"nothing-{name}"]), name
 
 
 def test_without_a_comparison_no_differences_are_drawn(tmp_path):
@@ -251,12 +357,13 @@ def test_printed_times_are_read_as_bounds_or_numbers(text, hours):
     assert printed_hours(text) == hours
 
 
-def test_a_figure_of_hundreds_of_schedules_shows_some_and_says_so(tmp_path):
-    schedules = [SCHEDULE.model_copy(update={"panel": str(i)}) for i in range(MOST_PANELS + 2)]
+def test_a_figure_of_many_schedules_shows_some_and_says_so(monkeypatch):
+    monkeypatch.setattr(style, "MOST_PANELS", 4)
+    schedules = [SCHEDULE.model_copy(update={"panel": str(i)}) for i in range(6)]
     drawing = draw("density", plan_data(schedules=schedules))
     groups = {str(group.get("id")) for group in root(drawing).iter()}
     # The drop fraction has a panel of its own.
-    assert len([name for name in groups if name.startswith("axes_")]) == MOST_PANELS + 1
+    assert len([name for name in groups if name.startswith("axes_")]) == 4 + 1
     assert "2 more panels" in drawing.svg.decode()
 
 
@@ -294,5 +401,8 @@ def test_an_empty_figure_is_no_larger_than_asked_for():
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as folder:
-        GOLDEN.write_text(json.dumps(digests(everything(Path(folder))), indent=1) + "\n")
+    with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other:
+        every = (everything(Path(one)), nothing(Path(other) / "nothing"), scenes(Path(other)))
+        for name, drawing in (every[0] | every[1] | every[2]).items():
+            Path(sys.argv[1], f"{name}.png").write_bytes(drawing.png)
+        GOLDEN.write_text(json.dumps(digests(*every), indent=1) + "\n")

@@ -98,6 +98,15 @@ def test_tables_have_the_papers_numbers(appendix):
     assert numbers == ["I", "II", "III", "2", "IV", "6"]
 
 
+def test_tables_that_the_paper_lacks_have_roman_numbers_and_then_others(tmp_path):
+    names = [f"mine{letter}" for letter in "abcdefghijkl"]
+    write_derived(tmp_path, {f"tables/{name}.tex": "x" for name in names})
+    of = [ReportSection(id=name, heading="x", downloads=(tmp_path / "tables" / f"{name}.tex",)) for name in names]
+    text = appendix_document(ReportSpec(title="x", name="x", tables=tuple(of)), Sources(tmp_path), tmp_path)
+    numbers = re.findall(r"\\renewcommand\{\\thetable\}\{([^\\]+)", text)
+    assert numbers == [*["I", "II", "III", "IV", "V", "VI", "VII", "VIII", "IX", "X"], "R11", "R12"]
+
+
 def test_a_table_that_is_missing_is_named(tmp_path):
     section = ReportSection(id="table2", heading="x", downloads=(tmp_path / "tables" / "table2.tex",))
     with pytest.raises(EastError, match="tables/table2"):
@@ -118,7 +127,7 @@ def test_a_table_alone_drops_into_a_paper(tmp_path, spec):
 @needs_tex
 def test_every_character_of_western_europe_and_every_mark_compiles(tmp_path):
     ascii_text = "".join(map(chr, range(0x20, 0x7F)))
-    symbols = "±×·≠≤≥≈→−°Δασµμ–—‘’“”…\u00a0\u202fß"
+    symbols = "±×·≠≤≥≈→−°Δαστµμ–—‘’“”…\u00a0\u202fßő"
     lines = [escape_latex(text) for text in (ascii_text, ACCENTS, symbols, ascii_text[::-1])]
     standalone(tmp_path, "\n\n".join(lines))
     assert "Missing character" not in compiled(tmp_path)

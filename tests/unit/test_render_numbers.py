@@ -1,8 +1,8 @@
 import pytest
 
 from east.analysis.aggregate import Accuracy, SeedValue
-from east.analysis.words import listed
-from east.render.names import table_label
+from east.analysis.words import listed, p_text, sharing_text
+from east.render.names import sentence, table_label
 from east.render.numbers import (
     accuracy_text,
     density_text,
@@ -44,6 +44,11 @@ def test_differences_have_a_sign_and_zero_has_none():
     ]
     assert signed(-1.234, 2) == "−1.23"
     assert fixed(-0.001) == "0.00"
+
+
+def test_p_values_and_shared_devices_in_words():
+    assert [p_text(p) for p in (0.0009, 0.001, 0.25)] == ["p < 0.001", "p = 0.001", "p = 0.250"]
+    assert [sharing_text(runs) for runs in (None, 1, 2)] == [None, None, "2 trainings a GPU"]
 
 
 def test_accuracies_have_two_decimals_and_one_seed_has_no_spread():
@@ -91,6 +96,7 @@ def test_densities_settings_and_counts():
         (999.6e6, "1.00 G"),
         (14.44e6, "14.4 M"),
         (999, "999"),
+        (1.0, "1.00"),
         (999.9, "1.00 k"),
         (0.2041, "0.204"),
         (-0.5, "−0.5"),
@@ -107,6 +113,7 @@ def test_quantities_have_three_digits(value, text):
     [
         (0, "0 s"),
         (59.4, "59 s"),
+        (59.5, "1 min"),
         (59.6, "1 min"),
         (3599, "1 h 00 min"),
         (11100, "3 h 05 min"),
@@ -121,4 +128,5 @@ def test_durations(seconds, text):
 
 def test_names():
     assert [table_label(name) for name in ("table2", "tableB1", "tablemethods")] == ["Table 2", "Table B.1", None]
+    assert [sentence(text) for text in ("", "a", "A!", "why?", "b.")] == ["", "A.", "A!", "Why?", "B."]
     assert [listed(text) for text in ("", "a", "ab", "abc")] == ["", "a", "a and b", "a, b and c"]

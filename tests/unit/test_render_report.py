@@ -9,15 +9,17 @@ from urllib.parse import unquote
 
 import pytest
 
-from east.analysis.aggregate import read_table, table_json
+from east.analysis.aggregate import aggregate, read_table, table_json
 from east.analysis.curves import Curve
 from east.analysis.evidence import Evidence, evidence_json, read_evidence
 from east.analysis.evidence import gather_evidence as gather
+from east.analysis.provenance import provenance_of
 from east.analysis.sources import Sources
 from east.errors import EastError
 from east.render.drawing import MOST_POINTS, curve_drawing, interval_drawing
 from east.render.evidence import evidence_tables
-from east.render.page import report_page
+from east.render.overview import overview, provenance_rows
+from east.render.page import download, report_page
 from east.render.view import Interval
 from tests.unit.fake_report import SVG, make_report, summarise, write_derived
 from tests.unit.fake_runs import PUBLISHED, grid, methods, write_curve, write_run
@@ -284,6 +286,24 @@ def test_a_long_curve_is_drawn_with_few_points_and_both_ends():
     assert len(places) == MOST_POINTS
     assert places[0] == (2, 31.9)
     assert places[-1] == (126, 2)
+
+
+def test_a_file_of_any_kind_can_be_saved(tmp_path):
+    assert download(tmp_path / "a.bin", b"\x00") == {
+        "uri": "data:application/octet-stream;base64,AA==",
+        "name": "a.bin",
+        "kind": "bin",
+    }
+
+
+def test_where_nothing_has_run_the_first_screen_claims_nothing(tmp_path):
+    table = aggregate(grid(tmp_path, [None]), Sources(tmp_path), published_dir=PUBLISHED, partial=True)
+    provenance = provenance_of([])
+    said = overview([table], [], provenance)
+    assert (said["finished"], said["planned"], said["lost"]) == (0, 1, "1 not finished")
+    assert (said["facts"], said["headline"], said["verdicts"]) == ([], None, [])
+    assert 'width="100%" height="100%"' in said["bar"]
+    assert provenance_rows({"a": "b"}, provenance) == [("a", ["b"])]
 
 
 def test_an_interval_is_cut_where_its_drawing_ends():

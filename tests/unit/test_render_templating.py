@@ -10,6 +10,7 @@ from east.render.templating import (
     html_environment,
     latex_environment,
     markdown_environment,
+    project_text,
     render,
     visible,
 )
@@ -30,8 +31,8 @@ def test_what_cannot_be_seen_is_shown_by_its_code_point():
         ("81 ± 1 − 2× Δ – é", r"81 $\pm$ 1 $-$ 2$\times$ $\Delta$ -- é"),
         ("\u202eש", "{[}U+202E{]}{[}U+05E9{]}"),
         ("--all ''x'' ``y`` ?`!`", "-{}-all '{}'x'{}' `{}`y`{}` ?{}`!{}`"),
-        ("e\u0301 ő a\u0323", "é {[}U+0151{]} {[}U+1EA1{]}"),
-        ("5 °C ≤ σ ≈ µ → α", r"5 $^{\circ}$C $\leq$ $\sigma$ $\approx$ $\mu$ $\rightarrow$ $\alpha$"),
+        ("e\u0301 ő Āū a\u0323", r"é \H{o} {[}U+0100{]}{[}U+016B{]} {[}U+1EA1{]}"),
+        ("5 °C ≤ σ ≈ µ → ατ", r"5 $^{\circ}$C $\leq$ $\sigma$ $\approx$ $\mu$ $\rightarrow$ $\alpha$$\tau$"),
         ("line\nend\r\x0b\x85", "line end {[}U+000B{]}{[}U+0085{]}"),
     ],
 )
@@ -68,4 +69,6 @@ def test_captions_are_one_line_of_plain_text():
 def test_a_missing_template_is_an_error_for_people():
     with pytest.raises(EastError, match=r"none\.md\.j2"):
         render(markdown_environment(), "none.md.j2")
+    with pytest.raises(EastError, match=r"none\.css cannot be read"):
+        project_text("none.css")
     assert REPORT_FOLDER.name == "report"

@@ -39,25 +39,20 @@ def draw(data: PlanData) -> Drawing:
     columns = min(3, max(1, len(shown)))
     rows = -(-len(shown) // columns)
     looks = style.variants([line.label for line in every])
-    with style.new_figure(style.FULL, max(1, rows + bool(drop_fractions)) * 1.35 + 0.4) as figure:
+    with style.new_figure(style.FULL, (rows + 1) * 1.35 + 0.4) as figure:
         axes: list[Axes] = []
-        if not shown and not drop_fractions:
+        if not shown:
             style.say_that_nothing_is_there(figure.subplots(), "No schedules")
             return style.save(figure, _TITLE, _alt(shown, drop_fractions))
-        grid = figure.add_gridspec(rows + bool(drop_fractions), columns)
+        grid = figure.add_gridspec(rows + 1, columns)
         for place, (title, lines) in enumerate(shown.items()):
             shared = axes[0] if axes else None
             axis = figure.add_subplot(grid[divmod(place, columns)], sharex=shared, sharey=shared)
             axes.append(axis)
             axis.set_title(visible(title))
             _draw_density(axis, lines, looks, first=place % columns == 0)
-        if axes:
-            _label_densities(axes[0], every)
-        if drop_fractions:
-            _draw_drop_fractions(figure.add_subplot(grid[rows, :], sharex=axes[0] if axes else None), drop_fractions)
-        else:
-            for axis in axes[-columns:]:
-                axis.set_xlabel("Epoch")
+        _label_densities(axes[0], every)
+        _draw_drop_fractions(figure.add_subplot(grid[rows, :], sharex=axes[0]), drop_fractions)
         style.legend(
             figure, [style.line_handle(label, Look(line.color, line.dashes, "")) for label, line in looks.items()]
         )

@@ -87,7 +87,7 @@ def _draw_table(axis: Axes, table: TableComparison, names: Sequence[str]) -> Non
     for row in table.rows:
         if row.difference is None or row.settings not in names:
             continue
-        drawn, hollow = _LOOKS.get(row.verdict, _LOOKS["undecided"])
+        drawn, hollow = _LOOKS[row.verdict]
         ends = (row.test.low, row.test.high) if row.test else None
         _draw_difference(axis, names.index(row.settings), row.difference, ends, drawn, hollow=hollow)
     if table.shift is not None:
@@ -118,7 +118,7 @@ def _extent(rows: Sequence[RowComparison], margin: float) -> tuple[float, float]
     points = [row.difference for row in rows if row.difference is not None]
     halves = sorted((row.test.high - row.test.low) / 2 for row in rows if row.test)
     usual = halves[len(halves) * 3 // 4] if halves else 0.0
-    reach = 1.08 * max(margin, max(abs(point) for point in points) + min(usual, max(halves, default=0.0)))
+    reach = 1.08 * max(margin, max(abs(point) for point in points) + usual)
     return -reach, reach
 
 

@@ -40,7 +40,7 @@ def draw(data: TableData) -> Drawing:
         axes[0].set_ylabel("Test accuracy (%)")
         if not any(row.accuracy.mean is not None or row.published for row in table.rows):
             style.say_that_nothing_is_there(axes[0], "No run has finished")
-        style.legend(figure, _handles(table, looks), columns=7)
+        style.legend(figure, _handles(table, looks), columns=6)
         return style.save(figure, f"{style.table_title(table)}: test accuracy against multiplier", _alt(table, cyclic))
 
 
