@@ -7,7 +7,7 @@ import pytest
 
 from east.config import make_plan, read_config
 from east.config.effects import impossible_on_a_cpu
-from east.config.feasible import PlannedRow, impossible, impossible_density, notes_of, size_of
+from east.config.feasible import PlannedRow, can_normalise, impossible, impossible_density, notes_of, size_of
 from east.config.run import CycleSpec, RunSpec
 from east.data.catalog import steps_per_epoch
 from east.errors import EastError
@@ -91,6 +91,7 @@ def test_weights_are_exchanged_at_least_once(beyond, sparsity, keys):
     assert mistaken(changed(spec, sparsity=sparsity | {"update_period": total + beyond})) == keys
 
 
+# The lower multiplier gives one weight more, close to the middle of a cycle.
 CYCLES = [
     CycleSpec(
         pattern="triangular",
@@ -102,7 +103,7 @@ CYCLES = [
         end=end,
     )
     for multiplier, length, growth, period, end in itertools.product(
-        (1.0005, 4), (0.1, 0.25, 1, 1.5), (0.5, 1, 1.6), (1, 2, 3, 5, 11, 18, 30), ("target", "as_coded")
+        (1.00116, 4), (0.1, 0.25, 1, 1.5), (0.5, 1, 1.6), (1, 2, 3, 5, 11, 18, 30), ("target", "as_coded")
     )
 ]
 
@@ -134,6 +135,12 @@ def test_cycles_are_refused_where_one_of_them_never_changes_the_number_of_nonzer
         ], cycle
         refused += bool(still)
     assert 0.2 * len(CYCLES) < refused < 0.8 * len(CYCLES)
+
+
+def test_batch_norm_needs_two_numbers_a_channel():
+    spec = changed(make_spec(), model={"name": "resnet50_imagenet"})  # leaves one position of a digit
+    assert [can_normalise(spec, images) for images in (1, 2)] == [False, True]
+    assert can_normalise(make_spec(), 1)
 
 
 @pytest.mark.parametrize(
