@@ -236,6 +236,16 @@ def test_a_file_that_has_changed_since_it_was_read_is_still_named(tmp_path):
         assert origins.place(("seeds", 0)) == f"{file}:1: "
 
 
+def test_a_value_is_placed_by_its_nearest_parent_that_is_written(tmp_path):
+    file = tmp_path / "config.yaml"
+    file.write_text("# of\na: {}\n")
+    assert Origins.of({"a": {"b": 1}}, []).place(("a", "b")) == ""
+    assert Origins.of({"a": {"b": {"c": 1}}}, [file]).place(("a", "b", "d")) == f"{file}:2: "
+    assert Origins.of({"a": {"b": {"c": 1}}}, [file]).place(("a", "b", "c")) == "--config: "
+    assert Origins.of({}, [file]).place(("x",)) == f"{file}: "
+    assert Origins.of({}, []).place(("x",)) == ""
+
+
 @pytest.mark.parametrize("kind", ["folder", "fifo"])
 def test_what_is_no_file_is_not_read(tmp_path, kind):
     place = tmp_path / "odd.yaml"
