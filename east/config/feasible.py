@@ -138,17 +138,18 @@ def _of_exchanges(planned: PlannedRow, schedule: Schedule) -> Iterator[Mistake]:
 
 def _of_cycles(planned: PlannedRow, schedule: Schedule) -> Iterator[Mistake]:
     """Each cycle must have a mask update that finds another number of non-zeros than the target's."""
-    cycle, cyclic = schedule.cycle, schedule.cyclic_density
-    if cycle is None or cyclic is None:
+    cyclic = schedule.cyclic_density
+    if cyclic is None:
         return
-    weights, period, per_epoch = size_of(planned.spec).dense_weights, cycle.update_period, schedule.steps_per_epoch
+    cycle, weights, per_epoch = cyclic.cycle, size_of(planned.spec).dense_weights, schedule.steps_per_epoch
+    period = cycle.update_period
     target, begin = budget(planned.spec.sparsity.density, weights), 0.0
     last = schedule.cycle_end_step - (cycle.end == "target")
     for number, length in enumerate(cyclic.lengths, start=1):
         # The density is highest in the middle, so that the updates on either side of it tell.
         middle, end = (begin + length / 2) * per_epoch + 1, (begin + length) * per_epoch + 1
         around = (math.floor(middle / period) * period, math.ceil(middle / period) * period)
-        inside = [step for step in around if max(1, begin * per_epoch + 1) <= step < end and step <= last]
+        inside = [step for step in around if begin * per_epoch + 1 <= step < end and step <= last]
         if not any(budget(schedule.cycle_density(step), weights) != target for step in inside):
             why = (
                 "its peak is no weight more than the target"

@@ -1,6 +1,7 @@
 """What is wrong with the values of a configuration, in plain words and with what is allowed."""
 
 import difflib
+import re
 import typing
 from collections.abc import Mapping, Sequence
 from types import UnionType
@@ -62,7 +63,8 @@ def _is_meant(details: Any, location: Location, places: Sequence[Location]) -> b
     """Whether a complaint is of the kind of value that was tried, and not of what follows from another complaint."""
     inner = any(place[: len(location)] == location and len(place) > len(location) for place in places)
     if details["type"] == "literal_error" and isinstance(details["input"], Mapping):
-        return not inner  # another kind than the section that is there
+        # Another kind than the section that is there, of which something was said.
+        return not inner and places.count(location) == 1
     return not (details["type"] == "too_short" and inner)  # items that are wrong were not counted
 
 
@@ -101,7 +103,7 @@ def shown_value(value: object) -> str:
 
 
 def _closest(given: object, known: list[str]) -> str:
-    close = difflib.get_close_matches(str(given)[:MOST_SHOWN_OF_A_VALUE], known, n=1)
+    close = difflib.get_close_matches(str(given)[:MOST_SHOWN_OF_A_VALUE], known)
     return f" Did you mean '{close[0]}'?" if close else ""
 
 
@@ -110,9 +112,8 @@ def _real_location(location: Location, merged: Any) -> Location:
     real: list[str | int] = []
     node = merged
     for i, part in enumerate(location):
-        if isinstance(part, str) and part.startswith("literal["):
-            continue
-        if isinstance(node, Mapping) and (part in node or i == len(location) - 1):
+        last = i == len(location) - 1 and not re.fullmatch(r"[a-z-]+\[.*\]", str(part))
+        if isinstance(node, Mapping) and (part in node or last):
             node = node.get(part)
         elif isinstance(node, list | tuple) and isinstance(part, int) and part < len(node):
             node = node[part]

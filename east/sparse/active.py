@@ -57,7 +57,6 @@ class ActiveWeights:
 
     def __init__(self, layer: MaskedLayer, capacity: int | None = None) -> None:
         self.layer = layer
-        self.count = 0
         self.positions = None
         self.padding = None
         self.version = 0
@@ -90,7 +89,7 @@ class ActiveWeights:
         else:
             # A copy, because it is a view of memory that is about to change.
             old = None if old is None else old.clone()
-            self._place(found)
+            self._place(found, self._capacity)
         self.count = len(found)
         selected = self.select(self.layer.weight)
         if self.is_static and self.positions is not None:
@@ -171,25 +170,24 @@ class ActiveWeights:
             return torch.from_numpy(np.flatnonzero(mask.numpy()))
         return mask.nonzero().flatten()
 
-    def _place(self, found: Tensor) -> None:
+    def _place(self, found: Tensor, size: int) -> None:
         """Put positions into the memory there is, or into larger memory if they do not fit."""
-        numel, size, needed = self.layer.weight.numel(), self._capacity or 0, len(found)
-        if self.positions is None and needed == numel:
+        needed = len(found)
+        if self.positions is None and needed == self.layer.weight.numel():
             return  # the weight itself serves as long as all of it is active
         if needed > size:
             size = self._capacity = self._whole_blocks(max(needed, 2 * size))
         positions, padding = self.positions, self.padding
         if positions is None or padding is None or len(positions) != size:
-            positions, padding = found.new_empty(size), torch.empty(size, dtype=torch.bool, device=found.device)
+            positions, padding = found.new_empty(size), found.new_empty(size, dtype=torch.bool)
             self.positions, self.padding = positions, padding
             self.values = self.layer.weight.new_empty(size)
             self.version += 1
         positions[:needed] = found
         padding[:needed] = False
-        if needed < size:
-            # The first position missing from the ascending ones.
-            positions[needed:] = (found == torch.arange(needed, device=found.device)).sum()
-            padding[needed:] = True
+        # The first position missing from the ascending ones.
+        positions[needed:] = (found == torch.arange(needed, device=found.device)).sum()
+        padding[needed:] = True
 
     def _whole_blocks(self, capacity: int) -> int:
         return min(-(-capacity // BLOCK) * BLOCK, self.layer.weight.numel())
@@ -199,9 +197,8 @@ class ActiveWeights:
         shape, strides = self.layer.weight.shape, self.layer.weight.stride()
         index = torch.zeros_like(positions)
         for axis, (size, stride) in enumerate(zip(shape, strides, strict=True)):
-            # The stride of an axis of size 1 is arbitrary.
-            if size > 1:
-                index += positions // stride % size * math.prod(shape[axis + 1 :])
+            # The stride of an axis of size 1 is arbitrary, and what is added for it is 0.
+            index += positions // stride % size * math.prod(shape[axis + 1 :])
         return index
 
 
@@ -244,7 +241,7 @@ class JointWeights:
     def _find(self) -> Tensor:
         places = zip(self._active, self._starts, strict=False)
         found = [each.positions + start for each, start in places if each.positions is not None]
-        return torch.cat(found) if found else torch.empty(0, dtype=torch.int64, device=self._memory.device)
+        return torch.cat([self._memory.new_empty(0, dtype=torch.int64), *found])
 
 
 def active_weights(
@@ -254,7 +251,9 @@ def active_weights(
 
     Each has room for as many as `capacities` says; without capacities there is no padding.
     """
-    return {name: ActiveWeights(layer, capacities[name] if capacities else None) for name, layer in layers.items()}
+    return {
+        name: ActiveWeights(layer, None if capacities is None else capacities[name]) for name, layer in layers.items()
+    }
 
 
 def take_gradients(active: Iterable[ActiveWeights]) -> None:

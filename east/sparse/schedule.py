@@ -71,7 +71,7 @@ class CyclicDensity:
         return math.fsum(self.lengths)
 
     def __call__(self, epoch: float) -> float:
-        """The scheduled density after `epoch` epochs (a float, 0 at the start of training)."""
+        """The scheduled density after `epoch` epochs (a float, 0 at the start of training); before that, the target."""
         start = 0.0
         for length in self.lengths:
             if epoch < start + length:
@@ -230,8 +230,7 @@ class Schedule:
         """The density that masks have after the cycles, and all the time without cycles."""
         if self.cycle is None or self.cycle.end == "target":
             return self.sparsity.density
-        last_update = self.cycle_end_step // self.cycle.update_period * self.cycle.update_period
-        return self.density(0) if last_update == 0 else self.cycle_density(last_update)
+        return self.cycle_density(self.cycle_end_step // self.cycle.update_period * self.cycle.update_period)
 
     def density(self, step: int) -> float:
         """The density that the run asks for after `step` steps, masks updated or not.
@@ -240,10 +239,10 @@ class Schedule:
         """
         if step >= self.cycle_end_step:
             return self.sparsity.density
-        return self.cycle_density(max(1, step))
+        return self.cycle_density(step)
 
     def cycle_density(self, step: int) -> float:
-        """What the cycles give for step `step`, counted from 1; the target density without cycles."""
+        """What the cycles give for step `step`, counted from 1, with their beginning at 0; else the target."""
         if self.cyclic_density is None:
             return self.sparsity.density
         return self.cyclic_density((step - 1) / self.steps_per_epoch)

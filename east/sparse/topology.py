@@ -67,7 +67,7 @@ def drop_and_grow(
         The new boolean mask, with n active weights. Nothing is changed in place.
     """
     active = int(mask.sum())
-    dropped = min(active, math.ceil(fraction * active))
+    dropped = math.ceil(fraction * active)
     kept = rule.keep(weight, gradient, mask, active - dropped, generator)
     return kept | rule.grow(gradient, ~kept, dropped, generator)
 
@@ -138,6 +138,6 @@ def _choose(population: int, count: int, generator: RandomBits, device: torch.de
 
 
 def _mask_of(positions: Tensor, like: Tensor) -> Tensor:
-    mask = torch.zeros(like.numel(), dtype=torch.bool, device=like.device)
+    mask = like.new_zeros(like.numel())
     mask[positions] = True
     return mask.view(like.shape)

@@ -153,7 +153,7 @@ class AttemptLog(Hook):
         self._origin, self._threads, self._begun, self._check = origin, threads, tuple(begun), check
         self.device = device
         self._has_computed = False
-        self._epoch_started = 0.0
+        self._epoch_started: float | None = None
         self.attempt = 1 if state is None else state["attempt"] + 1
         self._started = now_text()
         if begun:
@@ -211,8 +211,10 @@ class AttemptLog(Hook):
         }
 
     def _stop_clock(self, epoch: int) -> None:
-        elapsed = time.perf_counter() - self._epoch_started
-        self.timing.append(TimingRecord(epoch, round(elapsed, 4), self.attempt))
+        # An attempt that is stopped before it begins an epoch has spent no time on it.
+        if self._epoch_started is not None:
+            elapsed = time.perf_counter() - self._epoch_started
+            self.timing.append(TimingRecord(epoch, round(elapsed, 4), self.attempt))
 
     def _note(self, training: Training, first_step: int) -> None:
         """Record what this process has computed so far; its first step is known after the first time."""

@@ -20,13 +20,13 @@ from east.training.records import EpochRecord, UpdateRecord
 from east.training.step import EpochSums
 
 
-def run_loop(training: Training, hooks: Sequence[Hook] = (), *, until: int | None = None) -> Ending:
+def run_loop(training: Training, hooks: Sequence[Hook] = (), *, until: int = 0) -> Ending:
     """Train a run from where it is to its end, or to a step.
 
     Args:
         training: the run; it is changed.
         hooks: called in this order at each moment of the loop.
-        until: the step (counted from 1, over the whole training) after which to pause; None, or a step that is done
+        until: the step (counted from 1, over the whole training) after which to pause; 0, or a step that is done
             already, trains to the end.
 
     Returns:
@@ -46,7 +46,7 @@ def run_loop(training: Training, hooks: Sequence[Hook] = (), *, until: int | Non
     return ending
 
 
-def _train(training: Training, hooks: Hook, until: int | None) -> Ending:
+def _train(training: Training, hooks: Hook, until: int) -> Ending:
     schedule, masks = training.schedule, training.masks
     while not training.is_over:
         hooks.before_epoch(training)

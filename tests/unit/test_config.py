@@ -483,3 +483,6 @@ def test_all_mistakes_are_named_at_once(overlay):
 def test_an_unknown_run_is_refused_with_examples():
     with pytest.raises(EastError, match=r"table2/nothing/seed1.*table2/static/seed17"):
         paper().run("table2/nothing/seed1")
+    with pytest.raises(EastError) as error:
+        paper().run("nothing")
+    assert "example" not in str(error.value)

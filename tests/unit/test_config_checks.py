@@ -7,6 +7,8 @@ import pytest
 
 from benchmarks.faults import configurations
 from east.config import load_plan, make_plan, read_config, validate
+from east.config.files import base_config
+from east.config.places import Origins
 from east.config.yaml_file import read_yaml
 from east.errors import EastError
 from east.operations.doctor.ask import Asker
@@ -193,6 +195,7 @@ def test_what_is_legal_and_may_surprise_is_noted(overlay):
         (b"\xff\xfet\x00", "UTF-8"),
         ("title: a\0", "YAML"),
         ("# " + 10**6 * "x", "bytes"),
+        ("a: 1\nb: !!float x", "YAML"),
         ("", "mapping"),
     ],
 )
@@ -203,6 +206,44 @@ def test_odd_yaml_is_refused_in_a_sentence_that_names_the_file(tmp_path, content
     assert str(file) in text
     assert said in text
     assert len(text) < 400
+
+
+@pytest.mark.parametrize(("more", "is_refused"), [(0, False), (1, True)])
+def test_aliases_count_as_all_that_they_stand_for(tmp_path, more, is_refused):
+    file, items = tmp_path / "long.yaml", ", ".join
+    file.write_text(f"a: &a [{items('x' * 99)}]\nb: [{items(990 * ['*a'])}]\nc: [{items('x' * (894 + more))}]")
+    if is_refused:
+        with pytest.raises(EastError, match="100,000 values"):
+            read_yaml(file)
+    else:
+        assert len(read_yaml(file)["b"]) == 990
+
+
+def test_the_projects_configuration_is_read_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert base_config() == ROOT / "config.yaml"
+    (tmp_path / "config.yaml").write_text("")
+    assert base_config() == tmp_path / "config.yaml"
+
+
+def test_a_file_that_has_changed_since_it_was_read_is_still_named(tmp_path):
+    file = tmp_path / "config.yaml"
+    file.write_text("# of\nseeds: [1]\n")
+    origins = Origins.of(read_yaml(file), [file])
+    assert origins.place(("seeds",)) == f"{file}:2: "
+    for content in ("name: x", "[", "{"):
+        file.write_text(content)
+        assert origins.place(("seeds", 0)) == f"{file}:1: "
+
+
+def test_a_value_is_placed_by_its_nearest_parent_that_is_written(tmp_path):
+    file = tmp_path / "config.yaml"
+    file.write_text("# of\na: {}\n")
+    assert Origins.of({"a": {"b": 1}}, []).place(("a", "b")) == ""
+    assert Origins.of({"a": {"b": {"c": 1}}}, [file]).place(("a", "b", "d")) == f"{file}:2: "
+    assert Origins.of({"a": {"b": {"c": 1}}}, [file]).place(("a", "b", "c")) == "--config: "
+    assert Origins.of({}, [file]).place(("x",)) == f"{file}: "
+    assert Origins.of({}, []).place(("x",)) == ""
 
 
 @pytest.mark.parametrize("kind", ["folder", "fifo"])

@@ -4,11 +4,14 @@ Nothing here is timed on a GPU, where there is none.
 """
 
 import json
+import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,8 +22,9 @@ from east.engine import Workload, make_engine
 from east.engine.base import PLAIN
 from east.engine.cpu.cost import cheapest
 from east.engine.cpu.engine import CpuEngine
+from east.engine.cuda import available, calibration
 from east.engine.cuda.auto import AutoEngine
-from east.engine.cuda.available import triton_status
+from east.engine.cuda.available import INSTALL_COMPILER, triton_status
 from east.engine.cuda.calibration import (
     Case,
     SmallNetwork,
@@ -195,6 +199,135 @@ def test_a_gpu_is_measured_within_a_minute(numerics):
         assert found.seconds[kind] > 0, kind
 
 
+def test_every_kind_of_work_is_timed_on_networks_that_keep_a_gpu_busy():
+    said = [
+        f"{one.execution} {one.per_channel} of {one.width} x {one.size}, {one.workload.probes:g} {one.workload.dense:g}"
+        for one in gpu_cases()
+    ]
+    assert said == [
+        "fused 1 of 16 x 4, 0 0",
+        "dense 1 of 16 x 4, 0 0",
+        "None 1 of 16 x 4, 0 0",
+        "fused 1 of 64 x 32, 0 0",
+        "fused 16 of 64 x 32, 0 0",
+        "fused 1 of 64 x 32, 1 0",
+        "fused 1 of 64 x 32, 4 0",
+        "fused 1 of 64 x 32, 0 1",
+        "dense 1 of 64 x 32, 0 0",
+        "None 1 of 64 x 32, 0 0",
+        "fused 2 of 256 x 8, 0 0",
+        "fused 64 of 256 x 8, 0 0",
+        "dense 1 of 256 x 8, 0 0",
+        "None 1 of 256 x 8, 0 0",
+    ]
+    assert {one.workload.batch for one in gpu_cases()} == {128}
+
+
+def test_a_small_network_is_what_its_case_says():
+    network = SmallNetwork.of(Case(4, 8, Workload(5, probes=2, dense=1), "fused", 3), CPU)
+    assert {name: weights.count for name, weights in network.active.items()} == {
+        "conv1": 12,
+        "stages.0.0.conv1": 12,
+        "stages.0.0.conv2": 12,
+        "classifier": 30,
+    }
+    assert all(weights.is_static for weights in network.active.values())
+    assert network.images.shape == (5, 3, 8, 8)
+    assert network.request.dense
+    assert {name: tuple(signs.shape) for name, signs in network.request.signs.items()} == {
+        "conv1": (2, 4),
+        "stages.0.0.conv1": (2, 4),
+        "stages.0.0.conv2": (2, 4),
+        "classifier": (2, 10),
+    }
+    plain = SmallNetwork.of(Case(4, 8, Workload(5), None, 100), CPU)
+    assert (plain.request.dense, plain.request.signs) == (False, None)
+    assert plain.active["conv1"].count == 4 * 27
+    assert plain.work == {
+        "module": 3,
+        "module numbers": 3 * 4 * 64 * 5,
+        "convolution": pytest.approx(4 * 64 * 5 * (27 * 2 / 3 + 72)),
+    }
+
+
+class FakeClock:
+    """Stands for `torch.cuda` where ten replays take so many seconds."""
+
+    def __init__(self, seconds, *, can_capture=True):
+        self.seconds, self.can_capture, self.said = iter(seconds), can_capture, []
+        self.Stream = lambda device: SimpleNamespace(wait_stream=lambda other: self.said.append("waits"))
+        self.current_stream = lambda device: "current"
+        self.device = self.stream = lambda place: nullcontext()
+        self.CUDAGraph = lambda: SimpleNamespace(replay=lambda: self.said.append("replay"))
+
+    @contextmanager
+    def graph(self, graph, *, stream, capture_error_mode):
+        assert capture_error_mode == "thread_local"
+        assert stream is not None
+        self.said.append("captures")
+        if not self.can_capture:
+            raise RuntimeError("not permitted")
+        yield
+
+    def Event(self, *, enable_timing):
+        assert enable_timing
+        return SimpleNamespace(
+            record=lambda: self.said.append("event"),
+            synchronize=lambda: self.said.append("synchronize"),
+            elapsed_time=lambda other: 1000 * next(self.seconds),
+        )
+
+
+@pytest.mark.parametrize(("seconds", "samples"), [(0.1, 5), (0.001, 20), (0.0039, 6)])
+def test_a_step_is_replayed_for_a_while_and_at_least_so_often(monkeypatch, seconds, samples):
+    clock = FakeClock([seconds, 9 * seconds, *[seconds] * 98])
+    if seconds < 0.1:
+        clock.seconds = iter([seconds] * 100)
+    monkeypatch.setattr(calibration.torch, "cuda", clock)
+    assert calibration.seconds_of_replay(lambda: clock.said.append("step"), GPU) == pytest.approx(seconds / 10)
+    begin = ["waits", "step", "step", "step", "captures", "step"]
+    assert clock.said[: len(begin)] == begin
+    sample = ["replay", "event", *["replay"] * 10, "event", "synchronize"]
+    assert clock.said[len(begin) :] == samples * sample
+
+
+def test_a_step_that_cannot_be_captured_is_launched_each_time(monkeypatch):
+    clock = FakeClock([0.1] * 5, can_capture=False)
+    monkeypatch.setattr(calibration.torch, "cuda", clock)
+    calibration.seconds_of_replay(lambda: clock.said.append("step"), GPU)
+    assert "replay" not in clock.said
+    assert clock.said.count("step") == 3 + 5 * 11
+
+
+def test_each_case_is_timed_as_it_is_executed(monkeypatch):
+    made, tiny = [], (2, 2)
+    cases = [Case(*tiny, Workload(2), "fused"), Case(*tiny, Workload(2), None)]
+    monkeypatch.setattr(calibration, "CudaEngine", lambda model, active, **settings: made.append(settings))
+    monkeypatch.setattr(calibration, "DenseEngine", lambda model, active, **settings: made.append(settings))
+    monkeypatch.setattr(calibration, "fit", lambda work, seconds: np.zeros(len(KINDS)))
+    calibrate(CPU, "bf16", compiled=True, time_step=lambda step: 1.0, cases=cases)
+    choose = made[0].pop("choose")
+    assert choose(None, {}) == {
+        "conv1": "fused",
+        "stages.0.0.conv1": "fused",
+        "stages.0.0.conv2": "fused",
+        "classifier": "dense",
+    }
+    settings = {"numerics": "bf16", "device": CPU}
+    assert made == [settings, settings | {"lay_out": False, "compiled": True}]
+
+
+def test_the_model_of_a_machine_is_measured_as_it_is_asked_for(monkeypatch):
+    monkeypatch.setattr(calibration.torch.cuda, "get_device_name", lambda device: f"name of {device}")
+    monkeypatch.setattr(calibration, "triton_status", lambda device: SimpleNamespace(version="3.7"))
+    monkeypatch.setattr(calibration, "cache_folder", lambda: "folder")
+    monkeypatch.setattr(calibration, "calibrate", lambda *given, **keys: (given, keys))
+    monkeypatch.setattr(calibration, "kept", lambda folder, machine, fit: (folder, machine, fit()))
+    folder, machine, fitted = calibration.cost_model.__wrapped__(CPU, "tf32", True)
+    assert (folder, machine) == ("folder", machine_of("name of cpu", "3.7", "tf32", True))
+    assert fitted == ((CPU, "tf32"), {"compiled": True})
+
+
 def test_the_fit_is_that_of_nonnegative_least_squares():
     draw = np.random.default_rng(0)
     work = draw.uniform(0, 10, (12, 5)) * 10.0 ** np.arange(5)
@@ -224,6 +357,11 @@ def test_a_model_is_fitted_once_and_kept_for_each_machine(tmp_path):
     assert kept(folder, MACHINE, lambda: COSTS).seconds == COSTS.seconds
     assert kept(folder, MACHINE | {"gpu": "B"}, lambda: other).seconds == other.seconds
     assert kept(folder, MACHINE, pytest.fail).seconds == COSTS.seconds
+    files = sorted(path.name for path in folder.glob("*.json"))
+    assert [len(name) for name in files] == [len("costs-0123456789abcdef.json")] * 2
+    assert files[0].startswith("costs-")
+    assert (folder / files[0]).read_text().startswith('{\n  "machine": {\n    "gpu"')
+    assert len(sources_digest(folder)) == 16
 
 
 def test_a_change_of_any_source_is_seen(tmp_path):
@@ -447,6 +585,37 @@ def test_triton_is_available_where_its_kernels_compute():
     found = triton_status(GPU)
     assert (found.available, found.reason) == (True, "")
     assert found.version
+
+
+def raising(error):
+    def computes(device):
+        raise error
+
+    return computes
+
+
+@pytest.mark.parametrize(
+    ("computes", "reason"),
+    [
+        (lambda device: False, "a kernel that Triton compiled computes something else than it should."),
+        (raising(ValueError("of two\nlines.")), "Triton {} cannot run a kernel: ValueError: of two lines."),
+        (raising(ValueError()), "Triton {} cannot run a kernel: ValueError: no reason given."),
+        (
+            raising(subprocess.CalledProcessError(4, ["gcc", "x.c"])),
+            f"Triton {{}} cannot run a kernel: gcc failed with status 4. {INSTALL_COMPILER}",
+        ),
+        (
+            raising(RuntimeError("Failed to find C compiler")),
+            f"Triton {{}} cannot run a kernel: RuntimeError: Failed to find C compiler. {INSTALL_COMPILER}",
+        ),
+    ],
+)
+@pytest.mark.usefixtures("looked_at_again")
+def test_why_a_kernel_does_not_run_is_said_with_what_to_do(monkeypatch, computes, reason):
+    monkeypatch.setattr(available, "_computes", computes)
+    found = triton_status(GPU)
+    assert not found.available
+    assert found.reason == reason.format(found.version)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

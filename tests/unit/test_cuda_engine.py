@@ -1,14 +1,18 @@
 """What the sparse engine for GPUs has alone: sketches, half precision, and memory that stays in place."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 import torch.nn.functional as F
 
+from east.engine.cuda.convolutions import ResidentIndex
 from east.engine.cuda.operands import Source
 from east.engine.cuda.sketch import sketched
 from east.engine.graph.network import Window
 from east.models.dyrelu import retire_dyrelu
 from east.seeding import torch_generator as generator
+from east.sparse.active import ActiveWeights
 from east.sparse.layers import masked_layers
 from east.training.clip import GradientClip
 from east.training.optimizer import make_optimizer
@@ -84,6 +88,40 @@ def test_steps_before_and_after_an_update_of_the_masks_equal_the_dense_engine(ti
                 step.masks_changed()
         found.append({name: tensor.double() for name, tensor in engine.model.state_dict().items()})
     agree(*found, 1e-8)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "room", "images"),
+    [
+        (10**6, 0, 512),
+        (4 * 10**6, 0, 128),
+        (10**7, 0, 53),
+        (6 * 10**8, 0, 1),
+        (10**7, 700 * 10**6, 64),
+        (8388608, 0, 64),
+        (10**7, 10**10, 512),
+    ],
+)
+def test_so_many_images_are_evaluated_at_once_as_there_is_memory_for(monkeypatch, numbers, room, images):
+    engine = ON_GPU.sparse(ON_GPU.network(dtype=torch.float32))
+    monkeypatch.setattr(engine, "_shapes", lambda network, batch: {"a": (batch, numbers)})
+    engine._arena = SimpleNamespace(dtype=torch.float32, room=room)
+    assert engine._evaluation_batch(None) == images
+    assert engine._numbers_needed(None, 3) >= max(3, images) * numbers
+
+
+def test_lists_of_nonzeros_begin_at_sixteen_bytes_and_take_no_more():
+    model = ON_GPU.network(dtype=torch.float32, width=3)
+    weights = ON_GPU.sparse(model, capacities=room_for(model, 0.75)).active["conv1"]
+    index = ResidentIndex(weights)
+    assert index.capacity == len(weights.values) > weights.count
+    lists = [getattr(by, name) for by in (index.by_output, index.by_input) for name in vars(by)]
+    sizes = [size for groups in (3, 3) for size in (groups + 1, *[index.capacity] * 3)]
+    assert [len(one) for one in lists] == sizes
+    begins = [(one.data_ptr() - lists[0].data_ptr()) // 4 for one in lists]
+    assert begins == [sum(-(-size // 4) * 4 for size in sizes[:number]) for number in range(8)]
+    assert index.still_fits
+    assert not ResidentIndex(ActiveWeights(weights.layer)).still_fits
 
 
 TRANSIENT = ("_features", "_indices", "weights.gradient")

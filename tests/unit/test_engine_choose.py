@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from east.engine import Workload, make_engine
+from east.engine import Workload, choose, make_engine
 from east.engine.cpu import library
 from east.engine.cpu.cost import cheapest
 from east.engine.cpu.engine import CpuEngine
+from east.engine.cuda import calibration
 from east.engine.dense import DenseEngine
 from east.engine.graph.network import network_of
 from east.errors import EastError
@@ -92,6 +93,58 @@ def test_the_sparse_engine_is_refused_where_it_does_not_run():
         engine_of(ON_CPU.network(0.01, width=4), "sparse", torch.device("meta"))
 
 
+# On a GPU: what is made of what
+
+
+class Made:
+    """Stands for an engine, and knows what it was made of."""
+
+    def __init__(self, model, active, **settings):
+        self.model, self.active, self.settings = model, active, settings
+
+
+@pytest.fixture
+def fake_gpu(monkeypatch):
+    from east.engine.cuda import engine
+
+    monkeypatch.setattr(choose, "_require_triton", lambda device: None)
+    monkeypatch.setattr(engine, "CudaEngine", type("CudaEngine", (Made,), {}))
+    monkeypatch.setattr(choose, "AutoEngine", type("AutoEngine", (Made,), {}))
+    monkeypatch.setattr(choose, "DenseEngine", type("DenseEngine", (Made,), {}))
+
+
+@pytest.mark.parametrize("own_costs", [False, True])
+@pytest.mark.usefixtures("fake_gpu")
+def test_on_a_gpu_auto_is_made_of_both_engines_and_a_model_of_what_they_cost(monkeypatch, own_costs):
+    asked = []
+    monkeypatch.setattr(calibration, "cost_model", lambda *given: asked.append(given) or "measured")
+    model, gpu, workload = ON_CPU.network(0.02, width=4), torch.device("cuda"), Workload(7)
+    settings = {"costs": (lambda: "own")} if own_costs else {}
+    engine = engine_of(model, "auto", gpu, workload=workload, compiled=True, **settings)
+    assert type(engine).__name__ == "AutoEngine"
+    assert engine.settings.keys() == {"sparse", "make_dense", "choose"}
+    chooser, sparse, dense = engine.settings["choose"], engine.settings["sparse"], engine.settings["make_dense"]()
+    assert (chooser.workload, chooser.among) == (workload, ("fused", "dense"))
+    assert chooser.model() == ("own" if own_costs else "measured")
+    assert asked == ([] if own_costs else [(gpu, "fp32", True)])
+    assert sparse.settings == {"numerics": "fp32", "device": gpu, "choose": chooser}
+    assert dense.settings == {"numerics": "fp32", "device": gpu, "compiled": True, "lay_out": False}
+    assert all(each.model is model and each.active == engine.active for each in (engine, sparse, dense))
+
+
+@pytest.mark.usefixtures("fake_gpu")
+def test_on_a_gpu_an_engine_that_is_asked_for_is_made_alone():
+    gpu = torch.device("cuda")
+    sparse = engine_of(ON_CPU.network(0.02, width=4), "sparse", gpu)
+    assert type(sparse).__name__ == "CudaEngine"
+    assert sparse.settings["choose"].among == ("fused",)
+    assert type(engine_of(ON_CPU.network(1.0, width=4), "sparse", gpu)).__name__ == "CudaEngine"
+    for name, density in (("dense", 0.02), ("auto", 1.0)):
+        dense = engine_of(ON_CPU.network(density, width=4), name, gpu)
+        assert type(dense).__name__ == "DenseEngine"
+        assert dense.settings == {"numerics": "fp32", "device": gpu, "compiled": False}
+
+
 # Without kernels
 
 
@@ -116,3 +169,11 @@ def test_without_a_compiler_one_line_says_why_what_is_lost_and_the_dense_engine_
         "there is no C++ compiler"
     )
     assert "/nonexistent/c++" in line
+
+
+@pytest.mark.parametrize("name", ["auto", "sparse"])
+@pytest.mark.usefixtures("no_compiler")
+def test_without_a_compiler_bf16_is_refused(name):
+    model = ON_CPU.network(0.02, width=4, dtype=torch.float32)
+    with pytest.raises(EastError, match=r"numerics: bf16 .* there is no C\+\+ compiler"):
+        make_engine(name, model, active_weights(masked_layers(model)), numerics="bf16", device=CPU)

@@ -40,6 +40,7 @@ def test_a_new_layer_is_the_dct_alone():
     layer = DCTConv2d(2, 5, 3, padding=1)
     x = torch.randn(2, 2, 4, 4)
     torch.testing.assert_close(layer(x), F.conv2d(x, dct_kernel(5, 2, 3), padding=1))
+    torch.testing.assert_close(DCTConv2d(2, 5, 3)(x), F.conv2d(x, dct_kernel(5, 2, 3)))
 
 
 @pytest.mark.parametrize(

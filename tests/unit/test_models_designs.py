@@ -26,6 +26,10 @@ def test_shapes_and_weights_are_those_of_the_network(name, width, sharing, dct):
     assert size.dense_weights == owned_weights(model) + virtual_weights(model)
 
 
+def test_nothing_is_shared_and_nothing_has_a_dct_unless_asked_for():
+    assert network_size("resnet34", 7, width=4) == network_size("resnet34", 7, width=4, sharing_ratio=None, dct=False)
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("sides", [(12, 12), (8, 16), (5, 7), (1, 33)])
 def test_the_positions_of_the_last_stage_are_those_that_are_averaged(name, sides):

@@ -41,6 +41,10 @@ def test_parameters_of_a_unit(channels, parameters):
     assert sum(parameter.numel() for parameter in unit.parameters()) == parameters
 
 
+def test_a_unit_of_few_channels_has_one_hidden_number():
+    assert [DyReLU(channels).fc1.out_features for channels in (1, 3, 4, 8)] == [1, 1, 1, 2]
+
+
 def test_the_network_starts_dynamic_and_is_a_relu_network_at_beta_zero():
     torch.manual_seed(0)
     dynamic = build_model("resnet34", 10, activation="dyrelu", width=4).eval()

@@ -101,6 +101,10 @@ def test_a_bottleneck_is_its_formula():
     torch.testing.assert_close(block(x), torch.relu(block.bn3(block.conv3(hidden)) + x))
 
 
+def test_the_smallest_network_has_one_channel_and_one_class():
+    assert build_model("resnet34", 1, width=1)(torch.randn(2, 3, 4, 4)).shape == (2, 1)
+
+
 def test_plain_relu_is_a_function_and_not_a_module():
     assert not [module for module in on_meta("resnet34", 10).modules() if isinstance(module, nn.ReLU)]
 

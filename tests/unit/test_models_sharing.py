@@ -52,6 +52,8 @@ def test_sharing_stores_as_many_nonzeros_as_the_dense_network_has():
     assert stored_nonzeros(on_meta("resnet34", 100, sharing_ratio=2), 0.0005) == 10_656
     assert stored_nonzeros(on_meta("resnet34", 100), 0.0005) == 10_656
     assert stored_nonzeros(on_meta("resnet34", 10), 0.0001) == 2_127
+    small = on_meta("resnet34", 10, width=1)
+    assert stored_nonzeros(small, 1.0) == owned_weights(small)
     with pytest.raises(EastError, match=r"at most 0\.526"):
         stored_nonzeros(on_meta("resnet34", 100, sharing_ratio=2), 0.6)
 

@@ -44,20 +44,34 @@ def test_values_are_written_back_to_active_weights_only(memory_format, room):
     assert torch.equal(layer.weight, expected)
 
 
+@pytest.mark.parametrize("in_channels", [5, 2])
 @pytest.mark.parametrize("weight_format", FORMATS)
 @pytest.mark.parametrize("gradient_format", FORMATS)
-def test_the_gradient_is_that_of_active_weights_in_the_order_of_the_values(weight_format, gradient_format):
-    layer = masked_conv(weight_format)
+def test_the_gradient_is_that_of_active_weights_in_the_order_of_the_values(weight_format, gradient_format, in_channels):
+    layer = masked_conv(weight_format, in_channels=in_channels)
     weights = ActiveWeights(layer)
     layer.weight.grad = (2 * layer.weight.detach()).to(memory_format=gradient_format)
     weights.take_gradient()
     assert torch.equal(weights.gradient, 2 * weights.values)
+    weights.read()
+    assert weights.gradient is None
+
+
+def test_what_has_the_weights_layout_is_seen_and_other_tensors_are_copied_as_they_are():
+    layer = masked_conv(torch.channels_last, density=1.1, in_channels=1)
+    weights, numbers = ActiveWeights(layer), torch.arange(63).view(7, 1, 3, 3)
+    assert numbers.stride() != layer.weight.stride()
+    assert weights.gather(numbers).data_ptr() == numbers.data_ptr()
+    wider = ActiveWeights(masked_conv(torch.channels_last, density=1.1, in_channels=2))
+    assert wider.gather(torch.arange(126).view(7, 2, 3, 3)).tolist()[:4] == [0, 9, 1, 10]
+    assert wider.gather(torch.arange(126).view(7, 2, 3, 3)).dtype == torch.int64
 
 
 @pytest.mark.parametrize("memory_format", FORMATS)
 def test_where_all_are_active_values_and_gradient_are_views(memory_format):
     layer = masked_conv(memory_format, density=1.1)
     weights = ActiveWeights(layer)
+    assert not weights.is_static
     layer.weight.grad = torch.zeros_like(layer.weight)
     weights.take_gradient()
     weights.values.fill_(2)
@@ -72,7 +86,9 @@ def test_weights_that_stay_keep_what_belongs_to_them_and_grown_ones_get_zeros():
     layer.mask.copy_(torch.tensor([[1, 0, 1, 1, 0, 0]]))
     weights = ActiveWeights(layer)
     layer.mask.copy_(torch.tensor([[0, 1, 1, 0, 1, 0]]))
+    version = weights.version
     old = weights.read()
+    assert (version, weights.version) == (1, 2)
     assert old.tolist() == [0, 2, 3]
     assert weights.carry_over(torch.tensor([10.0, 20.0, 30.0]), old).tolist() == [0, 20, 0]
 
@@ -163,6 +179,8 @@ def test_weights_in_joint_memory_are_written_back_together(memory_format):
     before = {name: layer.weight.detach().clone() for name, layer in layers.items()}
     active = active_weights(layers, {"sparse": 100, "sparser": 64, "full": 315})
     joint = JointWeights(active.values())
+    first, *others = (layer.weight.data_ptr() for layer in layers.values())
+    assert [(other - first) // 4 for other in others] == [320, 640]  # numbers, from one multiple of 64 to the next
     assert all(torch.equal(layer.weight, before[name]) for name, layer in layers.items())
     assert {layer.weight.stride() for layer in layers.values()} == {masked_conv(memory_format).weight.stride()}
     for number in range(3):
@@ -182,9 +200,47 @@ def test_weights_in_joint_memory_are_written_back_together(memory_format):
         joint.masks_changed()
 
 
+def test_joint_positions_keep_their_memory_as_long_as_the_weights_do():
+    layers = {"one": masked_conv(), "other": masked_conv()}
+    joint = JointWeights(active := active_weights(layers, {"one": 100, "other": 64}).values())
+    place = joint._positions.data_ptr()
+    for layer, weights in zip(layers.values(), active, strict=True):
+        set_mask(layer, 7)
+        weights.read()
+    joint.masks_changed()
+    assert joint._positions.data_ptr() == place
+
+
+def test_full_layers_in_joint_memory_need_no_writing_back():
+    active = active_weights({"full": masked_conv(density=1.1)}, {"full": 315})
+    joint = JointWeights(active.values())
+    active["full"].values.fill_(2)
+    joint.write_back()
+    joint.masks_changed()
+    assert (active["full"].layer.weight == 2).all()
+
+
+def test_everything_is_made_where_the_weights_are():
+    layers = {"one": masked_conv(), "other": masked_conv()}
+    with torch.device("meta"):
+        active = active_weights(layers, {"one": 100, "other": 64})
+        joint = JointWeights(active.values())
+        for layer, weights in zip(layers.values(), active.values(), strict=True):
+            layer.mask[:2].fill_(True)
+            old = weights.read()
+            weights.carry_over(weights.values[: len(old)], old)
+            weights.from_row_major(weights.to_row_major(weights.values[: weights.count]))
+            layer.weight.grad = layer.weight.detach()
+        take_gradients(active.values())
+        joint.masks_changed()
+        joint.write_back()
+    assert {weights.gradient.device.type for weights in active.values()} == {"cpu"}
+
+
 def test_memory_stays_when_the_mask_changes_within_the_room():
     layer = masked_conv()
     weights = ActiveWeights(layer, capacity=100)
+    assert weights.is_static
     before, version = pointers(weights), weights.version
     for active in (3, 112, 0, 50):
         set_mask(layer, active)

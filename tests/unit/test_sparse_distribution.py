@@ -89,6 +89,11 @@ def test_erk_keeps_a_weight_in_every_tensor():
     assert counts == {"tiny": 1, "large": 19}
 
 
+def test_erk_as_coded_rounds_and_clips_each_tensor_by_itself():
+    assert erk_as_coded_counts({"tiny": (1, 1), "large": (100, 100)}, 20) == {"tiny": 1, "large": 20}
+    assert erk_as_coded_counts({"small": (2, 2), "large": (10, 10)}, 60) == {"small": 4, "large": 50}
+
+
 def test_a_fraction_goes_to_the_largest_remainder():
     # shares of 10 units: 1.5, 2.9, 5.6 -> the two units left go to b (.9) and c (.6)
     assert allocate({"a": 15, "b": 29, "c": 56}, {"a": 9, "b": 9, "c": 9}, 10) == {"a": 1, "b": 3, "c": 6}
@@ -105,7 +110,7 @@ def test_budget_reads_the_density_as_the_decimal_it_prints_as():
 
 @pytest.mark.parametrize("density", [0, -0.1, 1.5, float("nan")])
 def test_a_density_outside_its_range_is_refused(density):
-    with pytest.raises(EastError, match="density"):
+    with pytest.raises(EastError, match="must be above 0 and at most 1"):
         erk({"a": (3, 3)}, density)
 
 

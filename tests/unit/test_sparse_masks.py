@@ -9,7 +9,7 @@ from east.sparse.active import active_weights
 from east.sparse.layers import MaskedConv2d, MaskedLinear, apply_masks, masked_layers
 from east.sparse.masks import Allocation, initialise_masks, nonzeros, update_masks
 from east.sparse.timetable import MaskUpdate
-from east.sparse.topology import TOPOLOGIES
+from east.sparse.topology import TOPOLOGIES, TopologyRule, grow_at_random, keep_largest
 from east.training.assembly import initial_model
 from east.training.describe import mask_updater
 from east.training.optimizer import Adam, Sgd
@@ -200,9 +200,9 @@ def exchanging(**changes):
     return spec.model_copy(update={"sparsity": spec.sparsity.model_copy(update=changes)})
 
 
-def cycling():
-    cycle = CycleSpec(pattern="triangular", multiplier=4, cycles=1, cycle_length=2, update_period=2)
-    return exchanging().model_copy(update={"cycle": cycle})
+def cycling(update_period=2, **changes):
+    cycle = CycleSpec(pattern="triangular", multiplier=4, cycles=1, cycle_length=2, update_period=update_period)
+    return exchanging(**changes).model_copy(update={"cycle": cycle})
 
 
 @pytest.mark.parametrize(
@@ -233,6 +233,45 @@ def test_a_cycle_needs_the_gradient_while_the_density_rises_and_not_while_it_fal
         needed += [step] * asked
     assert needed == [2, 4, 6, 8, 10]
     assert sum(phase.dense_gradients for phase in masks.timetable.phases()) == len(needed) + 1  # and one exchange
+
+
+def keep_by_saliency(weight, gradient, mask, count, generator):
+    return keep_largest(weight * gradient, gradient, mask, count, generator)
+
+
+def test_a_rule_that_drops_by_gradient_gets_it_and_needs_it_where_weights_are_dropped(monkeypatch):
+    monkeypatch.setitem(TOPOLOGIES, "saliency", TopologyRule(keep_by_saliency, grow_at_random, drops_by_gradient=True))
+    masks, needed = updater_of(cycling(topology="saliency")), []
+    for step in range(1, 31):
+        asked = masks.needs_gradient(step)
+        before = {name: layer.mask.clone() for name, layer in masks.layers.items()}
+        for layer in masks.layers.values():
+            torch.nn.init.ones_(layer.weight)
+            layer.weight.grad = torch.arange(1.0, layer.weight.numel() + 1).view(layer.weight.shape)
+        if masks.update(step) is None:
+            continue
+        dropped = {name: before[name] & ~layer.mask for name, layer in masks.layers.items()}
+        if step < 30:  # in an exchange, what is dropped may grow again
+            assert asked == any(mask.any() for mask in dropped.values())
+            for name, layer in masks.layers.items():
+                kept = layer.weight.grad[before[name] & layer.mask]
+                assert not dropped[name].any() or layer.weight.grad[dropped[name]].max() < kept.min()
+        needed += [step] * asked
+    assert needed == [14, 16, 18, 20, 30]  # the peak lies between 10 and 12
+    phases = updater_of(cycling(update_period=3, topology="saliency")).timetable.phases()
+    assert sum(phase.dense_gradients for phase in phases) == 4  # after steps 15, 18, 20 and 30
+
+
+def test_tensors_that_stay_as_they_are_are_counted_as_frozen():
+    layers = {"moves": MaskedLinear(2, 1), "full": MaskedLinear(2, 2), "stays": MaskedLinear(3, 1)}
+    initialise_masks(layers, {"moves": 1, "full": 4, "stays": 1}, seed=0)
+    layers["stays"].weight.grad = torch.where(layers["stays"].mask, 9.0, 0.0)
+    layers["moves"].weight.grad = torch.where(layers["moves"].mask, 0.0, 9.0)
+    allocation = Allocation({name: tuple(layer.weight.shape) for name, layer in layers.items()}, "uniform", 9)
+    change = update_masks(
+        layers, MaskUpdate(1, "exchange", 0.5), allocation=allocation, drop_fraction=1.0, rule=RIGL, seed=0
+    )
+    assert (change.nonzeros, change.dropped, change.grown, change.frozen_layers) == (6, 1, 1, 2)
 
 
 @pytest.mark.parametrize("spec", [exchanging(), cycling()], ids=["exchange", "cycle"])

@@ -147,15 +147,35 @@ def test_cycles_that_do_not_fit_are_refused_with_the_numbers():
         fit_cycle_length(250, 3, 50, 2, rescale=False)
 
 
+@pytest.mark.parametrize(
+    ("cycles", "sum_"), [(4, r"50 \+ 100 \+ 200 \+ 400 = 750"), (6, r"50 \+ 100 \+ 200 \+ \.\.\. \+ 1600 = 3150")]
+)
+def test_of_many_cycles_that_do_not_fit_the_first_and_the_last_are_named(cycles, sum_):
+    with pytest.raises(EastError, match=f"{cycles} cycles of {sum_} epochs"):
+        fit_cycle_length(250, cycles, 50, 2, rescale=False)
+
+
+def test_cycles_that_fill_the_training_fit():
+    assert fit_cycle_length(250, 5, 50, 1, rescale=False) == 50
+
+
 def test_rescaled_cycles_end_with_the_training():
     length = fit_cycle_length(250, 3, 50, 2, rescale=True)
     assert math.fsum(cycle_lengths(3, length, 2)) == pytest.approx(250)
     assert fit_cycle_length(250, 2, 50, 2, rescale=True) == 50
+    assert fit_cycle_length(2, 3, 50, 2, rescale=True) == pytest.approx(2 / 7)
+
+
+def test_cycles_beyond_the_end_of_floats_are_refused_though_they_may_be_rescaled():
+    assert cycle_lengths(2, 1e308, 10) == (1e308, math.inf)
+    with pytest.raises(EastError, match="= inf epochs"):
+        fit_cycle_length(250, 2, 1e308, 10, rescale=True)
 
 
 def test_a_peak_density_over_one_is_refused():
     with pytest.raises(EastError, match="peak density of 2"):
         CyclicDensity(0.2, paper_cycle(multiplier=10))
+    assert CyclicDensity(0.1, paper_cycle(multiplier=10, cycles=1))(25) == 1
 
 
 @pytest.mark.parametrize(("epochs", "bounds"), [(250, (62.5, 124)), (200, (50, 99)), (100, (25, 49))])
@@ -170,11 +190,12 @@ def test_beta_fades_linearly_from_the_first_epoch_after_the_start():
     assert phasing_beta(123, start, end) == pytest.approx(1 / 61.5)
     assert phasing_beta(124, start, end) == phasing_beta(250, start, end) == 0
     assert phasing_beta(50, 50, 99) == 1
+    assert phasing_beta(2, 2, 2) == 0
 
 
 def test_scheduled_density_is_the_target_outside_the_cycles():
-    schedule = paper_schedule(paper_cycle())
-    assert schedule.density(0) == TARGET
+    schedule = paper_schedule(paper_cycle(pattern="triangular"))
+    assert schedule.density(0) == schedule.density(1) == TARGET
     assert schedule.density(35_200) == schedule.density(88_000) == TARGET
     assert math.isclose(schedule.density(8801), 10 * TARGET)
     assert math.isclose(schedule.peak_density, 10 * TARGET)
@@ -258,6 +279,11 @@ def test_phases_are_the_steps_of_the_training_counted_one_by_one(cycle, topology
         assert found == expected, name
     neighbours = pairwise(phases)
     assert all((one.density, one.dynamic) != (other.density, other.dynamic) for one, other in neighbours)
+
+
+def test_nothing_dropped_needs_no_gradient():
+    (phase,) = paper_timetable(drop_fraction=0, drop_fraction_end=0).phases()
+    assert (phase.updates, phase.dense_gradients) == (21, 0)
 
 
 def test_a_run_without_cycles_is_one_phase():

@@ -177,6 +177,13 @@ def test_what_is_no_number_ranks_below_zero_and_breaks_no_count(choose, count, c
         assert set(certain) <= set(chosen) <= {*certain, *possible}
 
 
+def test_infinity_is_larger_than_the_largest_number():
+    values = tensor(torch.finfo(torch.float32).max, INFINITY, 0.0)
+    assert {on(grow_by_gradient(values, torch.ones(3).bool(), 1, generator(seed, "inf")))[0] for seed in range(8)} == {
+        1
+    }
+
+
 def test_both_zeros_are_equal_and_drawn_alike():
     signed = torch.zeros(1000).index_fill(0, torch.arange(0, 1000, 2), -0.0)
     candidates = torch.ones(1000, dtype=torch.bool)

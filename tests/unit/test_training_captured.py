@@ -1,5 +1,8 @@
 """Steps that are recorded once and repeated: the same to the last bit as steps that are executed one by one."""
 
+from contextlib import contextmanager
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -14,7 +17,7 @@ from east.seeding import torch_generator as generator
 from east.sparse.active import active_weights
 from east.sparse.layers import masked_layers
 from east.sparse.masks import initialise_masks
-from east.training import assembly, run
+from east.training import assembly, captured, run
 from east.training.captured import STEPS, CapturedStep, CudaGraphs, choose_step
 from east.training.clip import GradientClip
 from east.training.optimizer import Adam, Sgd
@@ -87,7 +90,7 @@ class Training:
             if self.betas is not None:
                 self.set_beta(self.betas[epoch])
             images, labels = (part.to(self.device) for part in batch(number))
-            loss, correct = self.step(images, labels, 0.125 / 2**epoch, number, dense_gradients=number in densities)
+            loss, correct = self.step(images, labels, 0.1 / 2**epoch, number, dense_gradients=number in densities)
             self.sums.add(loss, correct, len(labels))
             if number in densities:
                 self.change_masks(densities[number])
@@ -209,6 +212,98 @@ def test_only_a_gpu_has_more_than_eager_steps(capsys):
     assert "step compiled needs a GPU" in capsys.readouterr().err
     assert [choose_step(name, CUDA) for name in STEPS] == ["compiled", "eager", "captured", "compiled"]
     assert capsys.readouterr().err == ""
+
+
+class FakeCuda:
+    """Stands for `torch.cuda`, and writes down what is asked of it."""
+
+    def __init__(self):
+        self.said = []
+        self.current = self.Stream("current")
+
+    def Stream(self, device):
+        return SimpleNamespace(
+            name=device, wait_stream=lambda other: self.said.append((device, "waits for", other.name))
+        )
+
+    def current_stream(self, device):
+        return self.current
+
+    @contextmanager
+    def stream(self, stream):
+        self.said.append(("on", stream.name))
+        yield
+        self.said.append(("off", stream.name))
+
+    def CUDAGraph(self):
+        self.last = Graph(self.said)  # somebody holds it
+        return self.last
+
+    @contextmanager
+    def graph(self, graph, **settings):
+        self.said.append(("records", settings["pool"], settings["stream"].name, settings["capture_error_mode"]))
+        yield
+
+
+class Graph:
+    def __init__(self, said):
+        self.said = said
+
+    def pool(self):
+        return "pool"
+
+    def replay(self):
+        self.said.append("replay")
+
+
+def test_work_is_recorded_on_a_stream_of_its_own_in_memory_that_all_recordings_share(monkeypatch):
+    fake = FakeCuda()
+    monkeypatch.setattr(captured.torch, "cuda", fake)
+    graphs = CudaGraphs("own")
+    graphs.warm_up(lambda: fake.said.append("work"))
+    assert fake.said == [
+        ("own", "waits for", "current"),
+        ("on", "own"),
+        "work",
+        ("off", "own"),
+        ("current", "waits for", "own"),
+    ]
+    for pool in (None, "pool"):
+        fake.said.clear()
+        repeat = graphs.record(lambda: fake.said.append("work"))
+        repeat()
+        assert fake.said == [
+            ("on", "current"),
+            ("records", pool, "own", "thread_local"),
+            "work",
+            ("off", "current"),
+            "replay",
+        ]
+
+
+@pytest.mark.parametrize(("kind", "is_recorded"), [("eager", False), ("captured", True), ("compiled", True)])
+def test_a_step_is_recorded_unless_it_is_eager(monkeypatch, kind, is_recorded):
+    monkeypatch.setattr(captured, "CudaGraphs", lambda device: Tapes())
+    parts = Training()
+    step = captured.make_step(kind, parts.engine, parts.optimizer, parts.active, parts.clip, CPU)
+    assert isinstance(step, CapturedStep) == is_recorded
+    other = Training()
+    for number in (1, 2, 3, 4):
+        for one in (step, other.step):
+            one(*batch(number), 0.1, number, dense_gradients=False)
+    assert all(torch.equal(a, b) for a, b in zip(parts.model.parameters(), other.model.parameters(), strict=True))
+
+
+def test_what_a_step_keeps_is_where_it_is_executed():
+    plain = Training()
+    with torch.device("meta"):
+        step = CapturedStep(plain.step, Tapes(), CPU)
+        GradientClip(SKETCH, plain.active, 1, plain.engine.arithmetic).request(1, dense=False)
+        sums = EpochSums.begin(CPU)
+    kept = [value for value in vars(step).values() if isinstance(value, torch.Tensor)]
+    assert [value.dtype for value in kept] == [torch.float64, torch.float64, torch.int64]
+    assert {value.device for value in (*kept, sums.loss, sums.correct)} == {CPU}
+    assert CapturedStep(plain.step, Tapes(), torch.device("meta"))._lr.dtype == torch.float64
 
 
 def test_an_unknown_step_is_refused():

@@ -78,6 +78,7 @@ def test_a_training_that_pauses_goes_on_as_if_it_had_not(begin, short_spec, tmp_
     whole, parts = Tracing(), Tracing()
     run_loop(begin(short_spec), [whole])
     training = begin(short_spec)
+    assert begin(short_spec).state_dict()["retired"] is False
     for place in (3, 4, STEPS, 13):
         assert run_loop(training, [parts], until=place) == "paused"
         assert training.steps_done == place
@@ -133,6 +134,18 @@ def test_the_step_is_told_when_dyrelu_freezes_and_when_it_leaves_and_only_then(f
         told.append(fading.parts.step.phases)
     assert told == [1, 1, 2, 2]
     assert len(fading.parts.optimizer.state) == len(list(fading.model.parameters()))
+
+
+def test_a_training_without_dyrelu_goes_on_without_it(fading, begin):
+    assert not fading.state_dict()["retired"]
+    fade_dyrelu(fading, 2)
+    resumed = begin(fading.spec, fading.state_dict())
+    assert resumed.model.state_dict().keys() == fading.model.state_dict().keys()
+    fade_dyrelu(fading, 3)
+    assert fading.state_dict()["retired"]
+    resumed = begin(fading.spec, fading.state_dict())
+    assert resumed.model.state_dict().keys() == fading.model.state_dict().keys()
+    assert len(resumed.parts.optimizer.state) == len(list(resumed.model.parameters()))
 
 
 def test_the_step_is_told_when_the_masks_have_changed(fading):

@@ -5,8 +5,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -208,10 +210,19 @@ def test_a_signal_stops_at_once_or_in_the_loop_before_the_next_batch(listening, 
 
 
 def test_handlers_are_those_of_before_when_nothing_listens_any_more():
-    before = [signal.getsignal(number) for number in SIGNALS]
+    def what_there_is():
+        woken = signal.set_wakeup_fd(-1)
+        signal.set_wakeup_fd(woken)
+        return [signal.getsignal(number) for number in SIGNALS], woken, threading.active_count(), sorted(open_files())
+
+    def open_files():
+        return [path.name for path in Path("/dev/fd").iterdir() if path.exists()]
+
+    before = what_there_is()
     with Interruption().listening():
-        assert all(signal.getsignal(number) not in before for number in SIGNALS)
-    assert [signal.getsignal(number) for number in SIGNALS] == before
+        assert all(signal.getsignal(number) not in before[0] for number in SIGNALS)
+        assert threading.active_count() == before[2] + 1
+    assert what_there_is() == before
 
 
 BUSY = """
@@ -243,10 +254,10 @@ def busy(echo_seconds="", rounds=10**9):
         process.communicate()
 
 
-@pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
-def test_a_second_signal_exits_at_once_unless_it_comes_with_the_first(second):
+@pytest.mark.parametrize(("first", "second"), [(signal.SIGHUP, signal.SIGINT), (signal.SIGTERM, signal.SIGTERM)])
+def test_a_second_signal_exits_at_once_unless_it_comes_with_the_first(first, second):
     with busy(echo_seconds=0.5) as process:
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(first)
         process.send_signal(second)
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(timeout=1)

@@ -1,5 +1,6 @@
 import csv
 import math
+import re
 import shutil
 import signal
 import subprocess
@@ -154,11 +155,14 @@ def test_an_attempt_that_was_killed_before_its_first_checkpoint_is_recorded(tmp_
         with pytest.raises(Interrupted):
             train(spec, tmp_path, resources, [AtBatch(interrupt)])
     journal = (tmp_path / "attempts.json").read_bytes()
+    assert journal.startswith(b'{\n  "fingerprint": "')
+    assert journal.endswith(b"}\n")
     summary = train(spec, tmp_path, resources)
     assert [(row["attempt"], row["first_step"]) for row in summary.attempt_records] == [(1, None), (2, None), (3, 1)]
     assert summary.attempts == 3
     for row in summary.attempt_records:
         assert {"started", "commit", "changes", "code_digest", "versions", "device", "choice"} <= row.keys()
+        assert re.fullmatch(r"[-0-9]{10}T[:0-9]{8}\+00:00", row["started"])
         assert datetime.fromisoformat(row["started"]) <= datetime.fromisoformat(summary.attempt_records[-1]["ended"])
     assert attempts_begun(tmp_path, spec.fingerprint) == ()
     (tmp_path / "attempts.json").write_bytes(journal)

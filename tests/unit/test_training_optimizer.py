@@ -223,6 +223,15 @@ def test_a_parameter_without_a_gradient_or_removed_stays_as_it_is():
     assert changed == {"4.weight"}
 
 
+@pytest.mark.parametrize("room", [None, 1000], ids=["fitting", "with room"])
+def test_only_weights_with_room_are_moved_into_memory_that_they_share(room):
+    model = network()
+    layers = masked_layers(model)
+    before = [layer.weight.data_ptr() for layer in layers.values()]
+    make_sgd(model, active_weights(layers, room and dict.fromkeys(layers, room)))
+    assert (before == [layer.weight.data_ptr() for layer in layers.values()]) == (room is None)
+
+
 def test_gradients_are_forgotten():
     model = network()
     optimizer = make_sgd(model, active := active_weights(masked_layers(model)))

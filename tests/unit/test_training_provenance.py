@@ -266,6 +266,54 @@ def test_a_source_that_changes_while_the_command_imports_others_is_refused(packa
     assert not (tmp_path / "run" / "attempts.json").exists()
 
 
+PLAIN = {
+    "training/run.py": "a = 1",
+    "training/checkpoint.py": "a = 1",
+    "training/loop.py": "import east.used\ndef f():\n    pass\nclass C:\n    a = 1\n    b = 2",
+    "used.py": "async def g():\n    return 'x'\ntry:\n    import east.tried\nexcept OSError:\n    import east.caught",
+    "tried.py": "def h():\n    match 1:\n        case 1:\n            from east.matched import x",
+    "caught.py": "from east import whole",
+    "whole/__init__.py": "x = 1",
+    "matched.py": "x = 1",
+    "unused.py": "x = 1",
+    "engine/k.cpp": "int k; int l;",
+}
+EXPLAINED = PLAIN | {
+    "training/loop.py": "'''About.'''\nimport east.used  # why\ndef f():\n    'What it does.'\n"
+    "class C:\n    'What it is.'\n    a = 1\n    'What a is.'\n\n\n    b = 2",
+    "used.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import east.unused\n" + PLAIN["used.py"],
+    "engine/k.cpp": "// About.\nint k;   // what it is\n\n  int l;",
+}
+EXPLAINED["used.py"] = PLAIN["used.py"].replace("return", "'What it is.'\n    return")
+
+
+def package_of(folder, files):
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    return folder
+
+
+def test_what_is_said_about_code_is_not_code(tmp_path):
+    assert code_digest(package_of(tmp_path / "a" / "east", PLAIN)) == code_digest(
+        package_of(tmp_path / "b" / "east", EXPLAINED)
+    )
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_every_source_that_is_imported_in_whatever_way_counts(tmp_path, name):
+    first = code_digest(package_of(tmp_path / "a" / "east", PLAIN))
+    added = PLAIN | {name: PLAIN[name] + ("\nint added;" if name.endswith("cpp") else "\nadded = 1")}
+    assert (code_digest(package_of(tmp_path / "b" / "east", added)) == first) == (name == "unused.py")
+
+
+def test_what_only_a_type_checker_imports_decides_nothing(tmp_path):
+    files = PLAIN | {"training/loop.py": "if TYPE_CHECKING:\n    import east.unused\nif other:\n    import east.used"}
+    names = {file.name for file in numeric_sources(package_of(tmp_path / "east", files))}
+    assert "used.py" in names
+    assert "unused.py" not in names
+
+
 def test_comments_docstrings_and_layout_change_no_digest(package, digest):
     for name in ("training/loop.py", "engine/cpu/kernels/loss.cpp"):
         source = package / name

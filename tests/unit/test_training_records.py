@@ -5,9 +5,11 @@ from dataclasses import asdict
 
 import pytest
 from fake_runs import DIVERGED, record, write_curve, write_rows, write_run
+from pydantic import ValidationError
 
 from east.analysis.sources import read_run_record
 from east.errors import EastError
+from east.reproducibility import Reproducibility
 from east.training.records import (
     EpochRecord,
     RunSummary,
@@ -15,6 +17,7 @@ from east.training.records import (
     TraceRecord,
     UpdateRecord,
     columns,
+    describe,
     read_records,
     read_summary,
 )
@@ -34,6 +37,39 @@ def test_what_is_written_is_read_again(tmp_path, kind):
 @pytest.mark.parametrize("schema", [*KINDS, RunSummary])
 def test_every_column_and_key_says_what_it_means(schema):
     assert [column.name for column in columns(schema) if not column.meaning.text] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "optional", "unit"),
+    [
+        ("id", str, False, ""),
+        ("run", dict, False, ""),
+        ("status", str, False, ""),
+        ("final_test_accuracy", float, True, "%"),
+        ("best_epoch", int, True, ""),
+        ("seconds", float, True, "s"),
+        ("reproducibility", Reproducibility, True, ""),
+        ("attempt_records", list, False, ""),
+        ("versions", dict, False, ""),
+    ],
+)
+def test_a_key_has_the_type_of_its_values(name, kind, optional, unit):
+    (column,) = (column for column in columns(RunSummary) if column.name == name)
+    assert (column.kind, column.optional, column.meaning.unit) == (kind, optional, unit)
+
+
+def test_the_first_complaint_is_named_with_its_key_and_others_are_counted():
+    def described(**changes):
+        with pytest.raises(ValidationError) as caught:
+            RunSummary(**{"id": "a", "fingerprint": "b", "status": "finished", "final_test_accuracy": 1.0} | changes)
+        return describe(caught.value)
+
+    assert described(steps="many").startswith("steps: Input should be a valid integer")
+    assert described(steps="many").endswith("as an integer")
+    assert described(final_test_accuracy=None) == "final_test_accuracy is empty although the run is finished"
+    assert described(liveness={"channels": "x"}).startswith("liveness.channels: ")
+    assert described(steps="many", epochs="few", id=3).startswith("id: ")
+    assert described(steps="many", epochs="few", id=3).endswith(" (and 2 more)")
 
 
 def test_only_what_may_be_empty_is_read_as_none(tmp_path):
