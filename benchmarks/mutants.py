@@ -26,7 +26,7 @@ from typing import Annotated, Any
 import pandas as pd
 import typer
 
-from benchmarks.executed import record, statement_of, executing_tests
+from benchmarks.executed import executing_tests, record, statement_of
 from benchmarks.results import RESULTS_FOLDER, ROOT, run_command
 from east.errors import EastError
 from east.files import write_atomically
