@@ -216,11 +216,10 @@ def test_every_figure_of_the_list_is_drawn(drawings):
     assert {"curves", "churn", "multiplier", "layers"} == set(grid_figures()) > set(methods_figures())
 
 
-def test_figures_are_the_same_each_time(tmp_path, drawings):
-    for name, again in everything(tmp_path).items():
-        assert "<dc:date>" not in drawings[name].svg.decode()
-        assert drawings[name].svg == again.svg
-        assert drawings[name].png == again.png
+def test_figures_are_the_same_each_time(data, drawings):
+    assert not [name for name, drawing in drawings.items() if b"<dc:date>" in drawing.svg]
+    for name in ("churn", "curves"):
+        assert draw(name, data) == drawings[f"table2-{name}"]
 
 
 GOLDEN = Path(__file__).with_name("figures.json")

@@ -49,7 +49,7 @@ def _draw_measured(axis: Axes, rows: Sequence[CostRecord], looks: dict[str, Look
     axis.set_title("Measured: one training step")
     axis.set_xlabel("Peak memory (MB)")
     axis.set_ylabel("Seconds")
-    axis.grid(visible=True, axis="both")
+    axis.grid(visible=True)
     known = [row for row in rows if row.seconds_per_step is not None and row.peak_memory_mb is not None]
     if not known:
         style.say_that_nothing_is_there(axis, "Nothing was timed")
@@ -70,7 +70,7 @@ def _draw_counted(
     axis.set_title("As the paper counts: a whole training")
     axis.set_xlabel("Est. Total (MB)")
     axis.set_ylabel("Hours")
-    axis.grid(visible=True, axis="both")
+    axis.grid(visible=True)
     axis.set_yscale("log")
     for row in rows:
         if row.hours_estimate:
