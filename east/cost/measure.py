@@ -106,7 +106,7 @@ def measure_training(
     make = partial(make_training_step, spec, batch_size=batch_size, device=where, engine=engine, kind=kind, faded=faded)
     warm_up = max(WARM_UP_STEPS, settling_steps(kind, spec))
     seconds, peak = measure_steps(make, steps=steps, device=where, threads=threads, warm_up=warm_up)
-    lower, _, upper = statistics.quantiles(seconds, n=4, method="inclusive") if steps > 1 else (0.0, 0.0, 0.0)
+    quartiles = statistics.quantiles(seconds, n=4, method="inclusive") if steps > 1 else seconds
     machine = device_name(where)
     if where.type == "cpu":
         machine += f", {threads} thread{'s' if threads > 1 else ''}"
@@ -114,7 +114,7 @@ def measure_training(
         machine += f", step: {kind}"
     return Measurement(
         seconds_per_step=statistics.median(seconds),
-        seconds_spread=upper - lower,
+        seconds_spread=quartiles[-1] - quartiles[0],
         peak_memory_mb=peak,
         steps=steps,
         measured_batch_size=batch_size,

@@ -231,7 +231,7 @@ def show_on_a_narrow_terminal_without_unicode(folder: Path) -> str:
 
 
 def show_a_run_that_diverged(folder: Path) -> str:
-    """A static run whose last accuracy is none; its updates cannot be read, its summary lacks some counts."""
+    """A static run whose last accuracy is none, whose updates cannot be read, and whose summary lacks counts."""
     of_run = write_planned_run(folder / "runs", STATIC, 50.0, epochs=2, nonzeros=7, liveness={"channels": 10})
     write_curve(of_run, [30.0, 20.0, math.nan])
     changes = {"status": "diverged", "final_test_accuracy": None, "best_test_accuracy": None, "seconds": None}
