@@ -64,17 +64,25 @@ CASES = {
 
 
 class Launches:
-    """Stands for a kernel that is launched, and does nothing."""
+    """Stands for a kernel that is launched, and does nothing but to write down what it was given.
 
-    def __init__(self, name, lines):
-        self.name, self.lines = name, lines
+    Memory has a number, in the order in which it is first seen.
+    """
+
+    def __init__(self, name, lines, seen):
+        self.name, self.lines, self.seen = name, lines, seen
+
+    def memory(self, tensor):
+        # Whoever is seen is held, so that nobody else gets the same memory.
+        return self.seen.setdefault(tensor.data_ptr(), (len(self.seen), tensor))[0]
 
     def __getitem__(self, grid):
         def launch(**arguments):
             by_name = sorted(arguments.items())
-            tensors = [name for name, value in by_name if isinstance(value, torch.Tensor)]
+            tensors = {name: self.memory(value) for name, value in by_name if isinstance(value, torch.Tensor)}
             told = [f"{name}={value}" for name, value in by_name if value is not None and name not in tensors]
-            self.lines.append(f"{self.name}{list(grid)} {' '.join(told)}; {' '.join(tensors)}")
+            places = [f"{name}:{place}" for name, place in tensors.items()]
+            self.lines.append(f"{self.name}{list(grid)} {' '.join(told)}; {' '.join(places)}")
 
         return launch
 
@@ -102,12 +110,12 @@ def launches_of(
     batch = torch.randn(count, 3, size, size, dtype=dtype, device=GPU)
     signs = {name: torch.ones(2, len(layer.weight), device=GPU) for name, layer in layers.items()}
     labels = torch.zeros(count, dtype=torch.int64, device=GPU)
-    lines = []
+    lines, seen = [], {}
     with ExitStack() as patched:
         for module in (forward, backward, dyrelu, sketch):
             for name in vars(module):
                 if name.endswith("_kernel"):
-                    patched.enter_context(mock.patch.object(module, name, Launches(name, lines)))
+                    patched.enter_context(mock.patch.object(module, name, Launches(name, lines, seen)))
         for request in requests:
             lines.append("step")
             engine.gradients(batch, CrossEntropy(labels), request(signs))
