@@ -10,8 +10,8 @@ from east.engine.cpu.bindings import KernelSet
 from east.seeding import generator, torch_generator
 from east.sparse.active import active_weights
 from east.sparse.layers import MaskedConv2d, MaskedLinear, apply_masks, masked_layers
-from east.sparse.topology import TOPOLOGIES, drop_and_grow, keep_largest
-from east.training.optimizer import Adam, Sgd
+from east.sparse.topology import TOPOLOGIES, drop_and_grow, highest
+from tests.unit.optimizers import Adam, Sgd
 
 SGD = {"momentum": 0.9, "nesterov": True, "weight_decay": 1e-2}
 STEPS = 24
@@ -65,7 +65,7 @@ def change_masks(model, step):
     for name, layer in masked_layers(model).items():
         draw = generator(0, "exchange", name, step)
         old = layer.mask.clone()
-        kept = keep_largest(layer.weight.detach(), layer.weight.grad, old, int(old.sum()) // 2, draw)
+        kept = highest(layer.weight.detach().abs(), old, int(old.sum()) // 2, draw)
         layer.mask.copy_(drop_and_grow(layer.weight.detach(), layer.weight.grad, old, 0.5, draw, TOPOLOGIES["rigl"]))
         at_once += int((layer.mask & old & ~kept).sum())
         dropped[name], grown[name] = old & ~layer.mask, layer.mask & ~old
