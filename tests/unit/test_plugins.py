@@ -146,7 +146,7 @@ def test_a_plugin_that_cannot_be_executed_is_named_with_its_line(write):
         load(path, digest_of(path))
 
 
-RULES = '''
+RULES = """
 import torch
 
 from east.methods import growth_rule
@@ -175,7 +175,7 @@ def everything(layer):
 @growth_rule
 def active(layer):
     return layer.mask
-'''
+"""
 
 
 @pytest.mark.parametrize(

@@ -117,7 +117,9 @@ def momentum_of(layers, steps, **parameters):
     for step, gradients in enumerate(steps, start=1):
         for (name, layer), gradient in zip(layers.items(), gradients, strict=True):
             seen = tensor(gradient)
-            rule.observe(Layer(name, layer.weight.detach(), seen, layer.mask, step=step, memory=memory.of("grow", name)))
+            rule.observe(
+                Layer(name, layer.weight.detach(), seen, layer.mask, step=step, memory=memory.of("grow", name))
+            )
     return Topology(RIGL.drop, rule, RIGL.initial), memory
 
 
