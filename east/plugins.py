@@ -161,18 +161,19 @@ def load(path: Path, digest: str) -> None:
         EastError: its content is another, or executing it fails; with file and line.
     """
     name = f"east_plugin_{digest[:16]}"
-    if name in sys.modules:
+    loaded = sys.modules.get(name)
+    if loaded is not None and getattr(loaded, "__file__", None) == str(path):
         return
     content = _content(path) if path.is_file() else b""
     found = hashlib.sha256(content).hexdigest() if content else digest_of(path)
     if found != digest:
         raise EastError(f"{path} was changed since its run was planned (SHA-256 {digest[:12]}…). {GO_ON}")
     module = types.ModuleType(name)
+    module.__file__ = str(path)
     sys.modules[name] = module
     try:
         with registering(Plugin(str(path), digest)), located(path, "when it was loaded"):
             if content:
-                module.__file__ = str(path)
                 exec(compile(content, str(path), "exec"), module.__dict__)  # noqa: S102 - what a plugin is for
             else:
                 import_module(next(point.module for point in metadata.entry_points(group=GROUP) if _is_at(point, path)))
@@ -323,29 +324,31 @@ class _Source:
             declares[str(keyword.arg)] = self._literal(keyword.value, f"{keyword.arg} of a decorator")
         name = declares.pop("name", snake(node.name) if isinstance(node, ast.ClassDef) else node.name)
         paper = declares.pop("paper", "")
-        place = f"{self.file}:{node.lineno}"
+        line = node.decorator_list[0].lineno
+        place = f"{self.file}:{line}"
         documented = inspect.cleandoc(ast.get_docstring(node) or "")
         meanings = described_arguments(documented)
-        begun, called = self._signatures(node)
+        begun, called, constructed = self._signatures(node)
         own = [] if begun is None else list(zip(begun.kwonlyargs, begun.kw_defaults, strict=True))
         found = tuple(self._parameter(argument, default, meanings) for argument, default in own)
         positional = [] if called is None else [one.arg for one in (*called.posonlyargs, *called.args)]
-        kind.check(place, name, positional, found)
+        kind.check(place, name, positional, found, constructed)
         facts = kind.declared(place, declares)
         summary = documented.partition("\n")[0]
-        return Entry(kind, name, found, facts, summary, paper, str(self.file), node.lineno, self.plugin)
+        return Entry(kind, name, found, facts, summary, paper, str(self.file), line, self.plugin)
 
-    def _signatures(self, node: ast.FunctionDef | ast.ClassDef) -> tuple[ast.arguments | None, ast.arguments | None]:
-        """The arguments that hold parameters, and those of a call."""
+    def _signatures(
+        self, node: ast.FunctionDef | ast.ClassDef
+    ) -> tuple[ast.arguments | None, ast.arguments | None, list[str]]:
+        """The arguments that hold parameters, those of a call, and what an object is made with by position."""
         if isinstance(node, ast.FunctionDef):
-            return node.args, node.args
+            return node.args, node.args, []
         methods = {part.name: part.args for part in node.body if isinstance(part, ast.FunctionDef)}
         for arguments in methods.values():
             del (arguments.posonlyargs or arguments.args)[:1]  # self
         begun = methods.get("__init__")
-        if begun is not None and (begun.args or begun.posonlyargs):
-            return begun, begun
-        return begun, methods.get("__call__")
+        constructed = [] if begun is None else [one.arg for one in (*begun.posonlyargs, *begun.args)]
+        return begun, methods.get("__call__"), constructed
 
     def _parameter(self, argument: ast.arg, default: ast.expr | None, meanings: Mapping[str, str]) -> Parameter:
         kind = self._type(argument.annotation, argument)

@@ -233,11 +233,14 @@ class Kind:
             if one.kind is one.KEYWORD_ONLY
         )
         positional = [one.name for one in found if one.kind is not one.KEYWORD_ONLY]
-        if is_class and not positional:
+        constructed: list[str] = []
+        if is_class:
             # An object of it is called, so that is where the arguments are.
             called = vars(function).get("__call__")
-            positional = [] if called is None else [*inspect.signature(called).parameters][1:]
-        self.check(f"{file}:{line}", named, positional, parameters)
+            constructed, positional = positional, []
+            if called is not None:
+                positional = [*inspect.signature(called).parameters][1:]
+        self.check(f"{file}:{line}", named, positional, parameters, constructed)
         return Entry(
             kind=self,
             name=named,
@@ -251,15 +254,30 @@ class Kind:
             function=function,
         )
 
-    def check(self, place: str, name: str, positional: list[str], parameters: tuple[Parameter, ...]) -> None:
+    def check(
+        self,
+        place: str,
+        name: str,
+        positional: list[str],
+        parameters: tuple[Parameter, ...],
+        constructed: list[str],
+    ) -> None:
         """Make sure that a signature is one of this kind.
+
+        Args:
+            place: file and line.
+            name: of the entry.
+            positional: what it is called with.
+            parameters: its own.
+            constructed: what an object of a class is made with by position, which is nothing.
 
         Raises:
             EastError: it is not.
         """
-        if len(positional) != len(self.takes):
+        if constructed or len(positional) != len(self.takes):
+            made = f" and is made with ({', '.join(constructed)})" if constructed else ""
             raise EastError(
-                f"{place}: {self.one} '{name}' takes ({', '.join(positional)}), but is called with "
+                f"{place}: {self.one} '{name}' takes ({', '.join(positional)}){made}, but is called with "
                 f"({', '.join(self.takes)}). Its own parameters come after a `*`; those of a class in `__init__`."
             )
         if not NAME.fullmatch(name):
@@ -341,11 +359,9 @@ def _said(error: ValidationError) -> str:
 
 
 def _place(function: Any) -> tuple[str, int]:
-    """File and line of the source of a function or class; a class is found by its first method."""
-    code = getattr(function, "__code__", None)
-    if code is None:
-        methods = (getattr(one, "__code__", None) for one in vars(function).values())
-        code = next((one for one in methods if one is not None), None)
+    """File and line of the source of a function, or of the method by which objects of a class are called."""
+    called = vars(function).get("__call__") if isinstance(function, type) else function
+    code = getattr(called, "__code__", None)
     return (code.co_filename, code.co_firstlineno) if code is not None else (function.__module__, 1)
 
 

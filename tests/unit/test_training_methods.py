@@ -1,4 +1,4 @@
-"""Trainings by methods beyond the paper: on both engines, resumed to the bit, with plugins that break and are corrected."""
+"""Trainings by methods beyond the paper: both engines, resumption to the bit, plugins that break and are corrected."""
 
 import json
 
