@@ -14,13 +14,13 @@ from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
-from pydantic.json_schema import GenerateJsonSchema, SkipJsonSchema
+from pydantic.json_schema import GenerateJsonSchema
 
 from east.config.choices import ChoiceOf, NameOf, schema_of
 from east.config.files import REMOVABLE
 from east.config.mistakes import model_of
 from east.config.schema import Config
-from east.config.vocabulary import Ambiguity, Choices, Retrains, UnitName, metadata_of
+from east.config.vocabulary import Ambiguity, Choices, OfRunsAlone, Retrains, UnitName, metadata_of
 from east.errors import EastError
 from east.registry import Entry, Parameter
 from east.sparse.kinds import KINDS
@@ -70,7 +70,7 @@ class Key:
 def keys(section: type[BaseModel] = Config, prefix: str = "") -> Iterator[Key]:
     """Every key of a section and of those in it, in the order of the schema."""
     for name, field in section.model_fields.items():
-        if any(isinstance(found, SkipJsonSchema) for found in metadata_of(field)):
+        if any(isinstance(found, OfRunsAlone) for found in metadata_of(field)):
             continue  # of a run's description alone
         yield Key(prefix + name, section, name, field)
         inner = _model_in(field)

@@ -8,7 +8,7 @@ The defaults of a plan are in `east.config.schema`.
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import (
     BaseModel,
@@ -122,8 +122,8 @@ class OptimizerSpec(Frozen):
     name: terms.OptimizerName
     momentum: terms.Fraction = Field(default=0.0, description="of SGD")
     nesterov: bool = Field(default=False, description="Nesterov's momentum in SGD")
-    plugin: SkipJsonSchema[str | None] = None
-    parameters: SkipJsonSchema[tuple[tuple[str, Any], ...]] = ()
+    plugin: Annotated[SkipJsonSchema[str | None], terms.OfRunsAlone()] = None
+    parameters: Annotated[SkipJsonSchema[tuple[tuple[str, Any], ...]], terms.OfRunsAlone()] = ()
 
     @model_validator(mode="before")
     @classmethod

@@ -63,6 +63,11 @@ class Ambiguity:
 
 
 @dataclass(frozen=True)
+class OfRunsAlone:
+    """No key of the configuration has it, though a run's description does: metadata of a field."""
+
+
+@dataclass(frozen=True)
 class Retrains:
     """Which runs train again where a section changes: metadata of the section."""
 
