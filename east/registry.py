@@ -150,7 +150,7 @@ class Entry:
         try:
             found = self.model.model_validate(dict(given))
         except ValidationError as error:
-            raise ValueError(f"of {self.title} {_said(error)}") from None
+            raise ValueError(_said(error, self.title)) from None
         defaults = {one.name: one.default for one in self.parameters}
         return {name: value for name in known if (value := getattr(found, name)) != defaults[name]}
 
@@ -295,7 +295,7 @@ class Kind:
         try:
             return self.facts.model_validate(dict(facts))
         except ValidationError as error:
-            raise EastError(f"{place}: of the decorator of a {self.one} {_said(error)}.") from None
+            raise EastError(f"{place}: {_said(error, f'a {self.one} in its decorator')}.") from None
 
     def __iter__(self) -> Iterator[Entry]:
         """The project's own entries."""
@@ -346,16 +346,16 @@ def described_arguments(docstring: str) -> dict[str, str]:
     return {name: text.rstrip(".") for name, text in meanings.items()}
 
 
-def _said(error: ValidationError) -> str:
-    """The first complaint of a validation, in words."""
+def _said(error: ValidationError, owner: str) -> str:
+    """The first complaint of a validation of an owner's parameters, in words."""
     first = error.errors(include_url=False)[0]
     where = ".".join(map(str, first["loc"]))
     if first["type"] == "missing":
-        return f"parameter '{where}' must be given"
+        return f"parameter '{where}' of {owner} must be given"
     if first["type"] == "extra_forbidden":
-        return f"nothing is called '{where}'"
+        return f"{owner} declares nothing that is called '{where}'"
     said = first["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
-    return f"parameter '{where}' {said} (it is {first['input']!r})"
+    return f"parameter '{where}' of {owner} {said} (it is {first['input']!r})"
 
 
 def _place(function: Any) -> tuple[str, int]:

@@ -21,6 +21,9 @@ from east.sparse.kinds import cycle_pattern, density_schedule, learning_rate
 from east.sparse.moment import Moment
 from east.sparse.rates import dropped_rate
 
+ROUNDING = 1e-9
+"""What a pattern may be off by where it should be 0."""
+
 SHOWN_CYCLES = 4
 """Lengths of cycles that are spelt out where there are many."""
 
@@ -49,7 +52,17 @@ class CyclicDensity:
 
     @cached_property
     def _pattern(self) -> tuple[Entry, Callable[..., Any]]:
-        return bound(cycle_pattern, self.cycle.pattern)
+        """The pattern and its entry.
+
+        Raises:
+            EastError: it does not begin and end at height 0.
+        """
+        entry, pattern = bound(cycle_pattern, self.cycle.pattern)
+        for position in (0.0, 1.0):
+            height = _number(entry, pattern, f"at {position:g} of a cycle", position)
+            if not abs(height) <= ROUNDING:
+                raise _out_of_range(entry, height, f"at {position:g} of a cycle")
+        return entry, pattern
 
     @cached_property
     def lengths(self) -> tuple[float, ...]:
@@ -74,7 +87,7 @@ class CyclicDensity:
     def _height(self, position: float) -> float:
         entry, pattern = self._pattern
         height: float = _number(entry, pattern, f"at {position:g} of a cycle", position)
-        if not 0 <= height <= 1:
+        if not -ROUNDING <= height <= 1 + ROUNDING:
             raise _out_of_range(entry, height, f"at {position:g} of a cycle")
         return height
 

@@ -10,10 +10,12 @@ import torch
 from east import plugins
 from east.config import RunSpec, make_plan, read_config
 from east.config.choices import Choice
+from east.config.run import CycleSpec
 from east.errors import EastError
 from east.plugins import Catalogue, declared, digest_of, load, load_needed, locate
 from east.seeding import generator
 from east.sparse.kinds import distribution, growth_rule
+from east.sparse.schedule import CyclicDensity
 from east.sparse.topology import Rule, grow
 from east.sparse.view import Layer
 from tests.unit.fake_runs import TEST_CONFIG
@@ -285,3 +287,16 @@ def test_a_distribution_that_breaks_the_budget_is_refused(write):
     with pytest.raises(EastError, match=f"{path}:4: "):
         Allocation({"a": (3, 3), "b": (2, 2)}, choice, 13).counts(0.5)
     assert Allocation({"a": (3, 3), "b": (2, 2)}, choice, 4).counts(0.5) == {"a": 1, "b": 1}
+
+
+@pytest.mark.parametrize(
+    ("height", "said"),
+    [("1 - p", "gave 1 at 0 of a cycle"), ("p", "gave 1 at 1 of a cycle"), ("9 * p * (1 - p)", "gave")],
+)
+def test_a_cycle_pattern_must_begin_and_end_at_the_target(write, height, said):
+    path = write(f"from east.methods import cycle_pattern\n\n\n@cycle_pattern\ndef own(p):\n    return {height}\n")
+    load(path, digest_of(path))
+    choice = Choice(name="own", plugin=digest_of(path))
+    cycle = CycleSpec(pattern=choice, multiplier=3, cycles=1, cycle_length=4, update_period=2)
+    with pytest.raises(EastError, match=f"{path}:4: cycle pattern 'own' .*{said}"):
+        CyclicDensity(0.1, cycle)(2.0)
