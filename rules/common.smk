@@ -100,6 +100,10 @@ os.environ |= {
     "EAST_RUNS_PER_GPU": str(EXECUTION.runs_per_gpu),
     "EAST_TRACKING": EXECUTION.tracking,
     "EAST_PLANNED_RUNS": str(len(PLAN.runs)),
+    "EAST_PLUGINS": os.pathsep.join(
+        str(path.absolute()) for path in PLAN.config.catalogue.paths.values()
+    ),
+    "EAST_CHANGED_PLUGIN": EXECUTION.changed_plugin,
 }
 if "imagenet" in PLAN.config.datasets and PLAN.config.datasets["imagenet"].folder:
     os.environ |= {"EAST_IMAGE_FOLDER": PLAN.config.datasets["imagenet"].folder}

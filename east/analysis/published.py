@@ -8,7 +8,6 @@ from pydantic import BeforeValidator, ConfigDict, Field, ValidationError
 
 from east.analysis.words import schedule_text
 from east.config.run import Frozen
-from east.config.vocabulary import Pattern
 from east.errors import EastError
 from east.files import parse_csv, read_regular
 from east.training.records import describe
@@ -29,13 +28,13 @@ FROM_DISK: Read = read_regular
 class ScheduleColumns(Frozen):
     """What tells the rows of Tables 2-5 apart, the paper's and ours."""
 
-    pattern: Annotated[Pattern | None, BeforeValidator(_empty_is_none)]
+    pattern: Annotated[str | None, BeforeValidator(_empty_is_none)]
     multiplier: OptionalFloat
     cycles: OptionalInt
     length_multiplier: OptionalFloat
 
     @property
-    def key(self) -> tuple[Pattern | None, float | None, int | None, float | None]:
+    def key(self) -> tuple[str | None, float | None, int | None, float | None]:
         """The four of them."""
         return (self.pattern, self.multiplier, self.cycles, self.length_multiplier)
 

@@ -15,7 +15,9 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from east.analysis.sources import Request, Sources
 from east.cells import guarded, unguarded
 from east.config import make_plan, read_config
-from east.config.run import Frozen, Run, RunSpec, fingerprint_of_content
+from east.config.choices import Choice, TopologySpec
+from east.config.run import Frozen, OptimizerSpec, Run, RunSpec, fingerprint_of_content
+from east.config.vocabulary import OfRunsAlone, metadata_of
 from east.errors import EastError
 from east.files import parse_json, read_regular
 from east.training.folder import RUN
@@ -155,7 +157,8 @@ def run_columns() -> tuple[SchemaColumn, ...]:
 
 def setting_columns() -> tuple[SchemaColumn, ...]:
     """Of runs.csv: every setting that decides a run's numbers, by its dotted key."""
-    return tuple(column for column in _settings(RunSpec, "") if column.name != "seed")
+    plugins = SchemaColumn("plugins", str, True, Meaning("SHA-256 of the plugins that the run uses"))
+    return (*(column for column in _settings(RunSpec, "") if column.name != "seed"), plugins)
 
 
 def row_columns(kind: type[EpochRecord] | type[UpdateRecord]) -> tuple[SchemaColumn, ...]:
@@ -192,12 +195,14 @@ _NESTED = (
 def _settings(model: type[BaseModel], prefix: str) -> Iterator[SchemaColumn]:
     """Every setting by its dotted key, with what its own schema says of it."""
     for name, field in model.model_fields.items():
+        if any(isinstance(found, OfRunsAlone) for found in metadata_of(field)):
+            continue  # it is in the column of what it belongs to
         kind: Any = field.annotation
         if get_origin(kind) in (Union, types.UnionType):
             kind = next(part for part in get_args(kind) if part is not type(None))
         if get_origin(kind) is Annotated:
             kind = get_args(kind)[0]
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
+        if isinstance(kind, type) and issubclass(kind, BaseModel) and kind not in (Choice, TopologySpec):
             yield from _settings(kind, f"{prefix}{name}.")
         else:
             scalar = kind if kind in (int, float, bool) else str
@@ -222,9 +227,26 @@ def _run_row(sources: Sources, run: PlannedRun, problems: list[str] | None) -> d
 def _settings_of(spec: dict[str, Any]) -> dict[str, Any]:
     """The settings of a run, those that were left out as well; of one of another version nothing but the revision."""
     try:
-        return _flat(RunSpec.model_validate(spec).model_dump(mode="json"), "")
+        run = RunSpec.model_validate(spec)
     except ValidationError:
         return {"revision": _revision(spec)}
+    return {**_written(run, ""), "plugins": " ".join(sorted(run.plugins)) or None}
+
+
+def _written(part: BaseModel, prefix: str) -> dict[str, Any]:
+    """The settings of a part of a run by their dotted keys; lists as JSON, choices in words."""
+    found: dict[str, Any] = {}
+    for name in type(part).model_fields:
+        value, key = getattr(part, name), prefix + name
+        if isinstance(value, Choice | TopologySpec):
+            found[key] = str(value)
+        elif isinstance(value, BaseModel):
+            found |= _written(value, f"{key}.")
+        else:
+            found[key] = json.dumps(value) if isinstance(value, tuple) else value
+    if isinstance(part, OptimizerSpec):
+        found[f"{prefix}name"] = str(Choice(name=part.name, parameters=part.parameters))
+    return found
 
 
 def _revision(spec: dict[str, Any]) -> int | None:

@@ -26,6 +26,7 @@ DeviceName = Literal["auto", "cpu", "cuda"]
 EngineName = Literal["auto", "dense", "sparse"]
 StepName = Literal["auto", "eager", "captured", "compiled"]
 TrackingName = Literal["none", "tensorboard"]
+ChangedPluginName = Literal["refuse", "go_on", "begin_again"]
 """As `execution` in the configuration has them; repeated here because commands start without pydantic."""
 
 
@@ -56,6 +57,7 @@ def _completer(names: Callable[[list[Path] | None], Iterable[str]]) -> Callable[
 complete_run = _completer(lambda files: [run.id for run in read_plan(files).runs])
 complete_table = _completer(lambda files: [table.id for table in read_plan(files).tables])
 complete_dataset = _completer(lambda files: import_module("east.data.catalog").DATASETS)
+complete_kind = _completer(lambda files: import_module("east.operations.parts").WORDS.values())
 complete_network = _completer(lambda files: import_module("east.render.names").NETWORKS)
 
 ConfigFiles = Annotated[

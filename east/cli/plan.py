@@ -14,6 +14,7 @@ from east.cli.common import (
     ConfigFiles,
     Results,
     RunId,
+    complete_kind,
     print_json,
     print_table,
     read_plan,
@@ -22,6 +23,7 @@ from east.cli.common import (
 from east.shown import say, tell
 
 if TYPE_CHECKING:
+    from east.config import RunSpec
     from east.operations.changes import RunChange
 
 SHOWN = 3
@@ -85,7 +87,7 @@ def inspect(run_id: RunId, configfile: ConfigFiles = None, as_json: AsJson = Fal
     """Show every masked tensor of a run at its target density, and what the network stores."""
     from east.training.describe import describe_network
 
-    description = describe_network(read_plan(configfile).run(run_id).spec)
+    description = describe_network(_loaded(run_id, configfile))
     if as_json:
         print_json(description)
         return
@@ -104,21 +106,41 @@ def schedule(run_id: RunId, configfile: ConfigFiles = None) -> None:
     from east.sparse.schedule import Schedule
     from east.sparse.timetable import Timetable
 
-    spec = read_plan(configfile).run(run_id).spec
+    spec = _loaded(run_id, configfile)
     of_run = Schedule.of(spec, steps_per_epoch(spec))
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(["step", "epoch", "density", "drop_fraction", "lr", "beta"])
     for update in Timetable(of_run):
         epoch = of_run.epoch_of(update.step)
-        fraction, rate, beta = of_run.drop_fraction(update.step), of_run.learning_rate(epoch), of_run.beta(epoch)
+        fraction, rate, beta = of_run.drop_fraction(update.step), of_run.learning_rate(update.step), of_run.beta(epoch)
         writer.writerow([update.step, epoch, update.density, fraction, rate, beta])
 
 
-def list_parts(as_json: AsJson = False) -> None:
-    """List what a configuration may name: networks, topologies, schedules, optimizers, data sets, with parameters."""
-    from east.operations.parts import registered
+def _loaded(run_id: str, configfile: list[Path] | None) -> "RunSpec":
+    """A run of the plan, whose plugins are executed: what they give is what is asked for."""
+    from east.plugins import load_needed
 
-    parts = list(registered())
+    plan = read_plan(configfile)
+    spec = plan.run(run_id).spec
+    load_needed(spec.plugins, list(plan.config.catalogue.paths.values()))
+    return spec
+
+
+def list_parts(
+    kind: Annotated[
+        str | None,
+        typer.Argument(help="One kind alone, for example growth.", autocompletion=complete_kind),
+    ] = None,
+    configfile: ConfigFiles = None,
+    as_json: AsJson = False,
+) -> None:
+    """List what a configuration may name: networks, rules, schedules, optimizers, data sets, with parameters."""
+    from east.config import read_config
+    from east.operations.parts import registered
+    from east.plugins import NO_PLUGINS
+
+    catalogue = read_config(*configfile).catalogue if configfile else NO_PLUGINS
+    parts = list(registered(kind, catalogue))
     if as_json:
         print_json(parts)
         return
@@ -127,7 +149,10 @@ def list_parts(as_json: AsJson = False) -> None:
         say(f"{kind}:")
         for part in members:
             parameters = (name if value is None else f"{name} = {value}" for name, value in part["parameters"].items())
-            first, *more = [text for text in (part["about"], ", ".join(parameters)) if text] or [""]
+            plugin = f"in {part['plugin']}" if part["plugin"] else ""
+            first, *more = [text for text in (part["about"], ", ".join(parameters), part["paper"], plugin) if text] or [
+                ""
+            ]
             say(f"  {part['name']:<{width}}  {first}".rstrip())
             for line in more:
                 say(f"  {'':<{width}}  {line}")

@@ -11,6 +11,7 @@ from east.checkout import sources
 from east.cli.common import (
     CORES,
     AsJson,
+    ChangedPluginName,
     ConfigFiles,
     DataDir,
     Device,
@@ -59,6 +60,14 @@ def train(
     tracking: Annotated[
         TrackingName, typer.Option(envvar="EAST_TRACKING", help="Event files in the folder of the run.")
     ] = "none",
+    plugin: Annotated[
+        list[Path] | None,
+        typer.Option(envvar="EAST_PLUGINS", help="Where a plugin of the run may be; may be given several times."),
+    ] = None,
+    changed_plugin: Annotated[
+        ChangedPluginName,
+        typer.Option(envvar="EAST_CHANGED_PLUGIN", help="With a checkpoint made by another content of a plugin."),
+    ] = "refuse",
     total: Annotated[
         int | None, typer.Option(envvar="EAST_PLANNED_RUNS", help="Runs of the whole plan, to show the share done.")
     ] = None,
@@ -88,7 +97,19 @@ def train(
         if not is_there or spec.dataset.name not in FOLDERS_OF_IMAGES:
             # What is missing or damaged is made again; to look at a folder of images twice would take minutes.
             prepare_dataset(spec.dataset.name, data_dir, folder=image_folder)
-        resources = Resources(device, engine, threads, data_dir, image_folder, lease.gpu, lease.runs, step)
+        beside = (Path(run).absolute().parent,) if _is_file(run) else ()
+        resources = Resources(
+            device,
+            engine,
+            threads,
+            data_dir,
+            image_folder,
+            lease.gpu,
+            lease.runs,
+            step,
+            plugins=(*(plugin or ()), *beside),
+            changed_plugin=changed_plugin,
+        )
         with (
             epoch_reporter("/".join(out.absolute().parts[-3:]), spec.training.epochs) as show,
             epoch_tracker(tracking, out) as track,
@@ -165,11 +186,16 @@ def _place_for(spec: "RunSpec", out: Path, device: str, runs_per_gpu: int) -> Ab
     return nullcontext(Lease()) if device == "cpu" else leased_gpu(runs_per_gpu)
 
 
+def _is_file(run: str) -> bool:
+    """Whether `--run` names a file and is not JSON itself."""
+    return not run.lstrip().startswith("{")
+
+
 def _read_spec(text: str) -> "RunSpec":
     from east.config import RunSpec
 
     try:
-        content = text if text.lstrip().startswith("{") else read_regular(Path(text)).decode()
+        content = read_regular(Path(text)).decode() if _is_file(text) else text
     except OSError as error:
         raise EastError(f"--run: {text} cannot be read ({error.strerror}).") from None
     return parsed("--run", RunSpec.model_validate_json, content)

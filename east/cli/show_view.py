@@ -64,7 +64,9 @@ def _head(run: Run, status: RunStatus, record: RunRecord) -> Iterator[Renderable
     spec, cycle = run.spec, run.spec.cycle
     yield Text.assemble((status.state, STYLES[status.state]), "  ", visible(run_line(status)))
     schedule = (
-        schedule_text(cycle.pattern, cycle.multiplier, cycle.cycles, cycle.length_multiplier) if cycle else "static"
+        schedule_text(str(cycle.pattern), cycle.multiplier, cycle.cycles, cycle.length_multiplier)
+        if cycle
+        else "static"
     )
     network = f"{NETWORKS[spec.model.name]} of width {spec.model.width} on {DATASETS[spec.dataset.name]}"
     density = f"density {density_text(spec.sparsity.density)}, {schedule}"

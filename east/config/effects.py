@@ -2,9 +2,10 @@
 
 from collections.abc import Iterable, Iterator
 
-from east.config.places import Mistake
+from east.config.choices import FIXED, chosen_name
+from east.config.places import Location, Mistake
 from east.config.run import RunSpec
-from east.config.schema import Config, Recipe
+from east.config.schema import Config, Recipe, Row
 from east.models.designs import STAGES
 
 
@@ -29,6 +30,8 @@ def without_effect(config: Config) -> Iterator[Mistake]:
         yield from _of_rates(name, recipe, as_coded=readings.lr_drops == "as_coded")
         yield from _of_sharing(recipe.components.sharing_ratio, "recipes", name, "components")
     for name, table in config.tables.items():
+        for index, row in enumerate(table.rows):
+            yield from _of_method(config, row, ("tables", name, "rows", index))
         yield from _of_sharing(table.components.sharing_ratio, "tables", name, "components")
     for name, method in config.methods.rows.items():
         yield from _of_sharing(method.sharing_ratio, "methods", "rows", name)
@@ -59,18 +62,52 @@ def notes_of_execution(config: Config) -> Iterator[str]:
         yield f"execution.runs_per_gpu: {execution.runs_per_gpu} has no effect on the CPU."
 
 
+def _of_method(config: Config, row: Row, location: Location) -> Iterator[Mistake]:
+    """Keys of a row that its masks, or its density, make nothing of."""
+    is_cyclic = not row.static and row.density_schedule is None
+    topology = row.topology or (config.readings.topology if is_cyclic else config.readings.static_topology)
+    if topology == FIXED:
+        of_updates = ("drop_fraction", "drop_fraction_end", "update_period", "update_until", "density_schedule")
+        for key in (*of_updates, "exchange_when_resizing"):
+            if key in row.model_fields_set:
+                yield Mistake((*location, key), f"masks never change with topology: {FIXED}. Leave it out.")
+        return
+    if row.static and row.exchange_when_resizing:
+        sentence = "the density of a static row never changes. Leave it out."
+        yield Mistake((*location, "exchange_when_resizing"), sentence)
+    start = config.readings.drop_fraction if row.drop_fraction is None else row.drop_fraction
+    end = config.readings.drop_fraction_end if row.drop_fraction_end is None else row.drop_fraction_end
+    if end > start and ("drop_fraction" in row.model_fields_set or "drop_fraction_end" in row.model_fields_set):
+        sentence = f"the drop fraction would rise from {start:g} to {end:g}. Set both, the second at most the first."
+        yield Mistake((*location, "drop_fraction"), sentence)
+
+
 def _of_optimizer(name: str, recipe: Recipe) -> Iterator[Mistake]:
     optimizer, location = recipe.optimizer, ("recipes", name, "optimizer")
-    if optimizer.name == "adam" and (optimizer.momentum or optimizer.nesterov):
+    if optimizer.name != "sgd" and (optimizer.momentum or optimizer.nesterov):
         given = {"momentum: 0": optimizer.momentum, "nesterov: false": optimizer.nesterov}
-        mend = " and ".join(text for text, is_set in given.items() if is_set)
-        yield Mistake(location, f"Adam has no momentum of SGD and no Nesterov; they would be ignored. Set {mend}.")
+        remedy = " and ".join(text for text, is_set in given.items() if is_set)
+        sentence = f"{optimizer.name} has no momentum of SGD and no Nesterov; they would be ignored. Set {remedy}."
+        yield Mistake(location, sentence)
     elif optimizer.nesterov and not optimizer.momentum:
         yield Mistake((*location, "nesterov"), "Nesterov needs a momentum above 0. Set one, or nesterov: false.")
 
 
 def _of_rates(name: str, recipe: Recipe, *, as_coded: bool) -> Iterator[Mistake]:
     drops, epochs, location = recipe.lr_drop_epochs, recipe.epochs, ("recipes", name, "lr_drop_epochs")
+    if recipe.warmup_epochs >= epochs:
+        sentence = f"a warm-up of {recipe.warmup_epochs:g} epochs leaves nothing of {epochs}. Shorten it."
+        yield Mistake((*location[:2], "warmup_epochs"), sentence)
+    if recipe.lr_schedule is not None:
+        chosen = chosen_name(recipe.lr_schedule)
+        if chosen == "drops":
+            sentence = "drops are what lr_drop_epochs and lr_drop_factor say. Leave lr_schedule out, or set it to null."
+            yield Mistake((*location[:2], "lr_schedule"), sentence)
+        elif drops:
+            sentence = (
+                f"lr_schedule: {chosen} takes the place of drops, which would be ignored. Set lr_drop_epochs: []."
+            )
+            yield Mistake(location, sentence)
     if as_coded and drops:
         if epochs < 3:
             sentence = (

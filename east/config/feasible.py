@@ -7,8 +7,9 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from east.config.choices import FIXED, is_plugins
 from east.config.places import Location, Mistake
-from east.config.run import RunSpec
+from east.config.run import RunSpec, stand_in
 from east.data.catalog import DATASETS, steps_per_epoch
 from east.models.designs import NetworkSize, last_positions, network_size
 from east.sparse.distribution import budget
@@ -38,8 +39,10 @@ def impossible(planned: PlannedRow) -> Iterator[Mistake]:
     yield from data_mistakes
     yield from impossible_density(planned.spec, planned.density)
     if not data_mistakes:  # otherwise no number of steps is known
-        schedule = Schedule.of(planned.spec, steps_per_epoch(planned.spec))
-        yield from _of_exchanges(planned, schedule)
+        # What a plugin gives is seen when it is trained.
+        schedule = Schedule.of(stand_in(planned.spec), steps_per_epoch(planned.spec))
+        mistakes = list(_of_density_schedule(planned, schedule))
+        yield from mistakes or _of_exchanges(planned, schedule)
         yield from _of_cycles(planned, schedule)
 
 
@@ -73,7 +76,7 @@ def can_normalise(spec: RunSpec, images: int) -> bool:
 def notes_of(planned: PlannedRow) -> Iterator[str]:
     """What is legal in a run and may surprise."""
     spec, phasing = planned.spec, planned.spec.phasing
-    schedule = Schedule.of(spec, steps_per_epoch(spec))
+    schedule = Schedule.of(stand_in(spec), steps_per_epoch(spec))
     if phasing is not None and schedule.beta(1) == 0:
         yield (
             f"recipes.{planned.recipe}: DyReLU fades from epoch {phasing.start:g} to {phasing.end:g}, so in "
@@ -84,7 +87,7 @@ def notes_of(planned: PlannedRow) -> Iterator[str]:
             f"recipes.{planned.recipe}: readings.phasing_freeze freezes nothing, because the fade starts within an "
             f"epoch ({phasing.start:g})."
         )
-    if spec.sparsity.topology != "fixed" and spec.sparsity.drop_fraction == 0:
+    if spec.sparsity.topology != FIXED and spec.sparsity.drop_fraction == 0 and spec.density_schedule is None:
         yield "readings.drop_fraction: 0 means that no weight is ever exchanged."
 
 
@@ -126,8 +129,8 @@ def _of_data(planned: PlannedRow) -> Iterator[Mistake]:
 
 def _of_exchanges(planned: PlannedRow, schedule: Schedule) -> Iterator[Mistake]:
     sparsity, total = planned.spec.sparsity, schedule.total_steps
-    last = total if sparsity.update_on_last_step else total - 1
-    if sparsity.topology != "fixed" and sparsity.update_period > last:
+    last = min(schedule.exploring_steps, total if sparsity.update_on_last_step else total - 1)
+    if planned.spec.density_schedule is None and sparsity.topology != FIXED and sparsity.update_period > last:
         sentence = (
             f"a training of {total:,} steps on {planned.spec.dataset.name} has no update every "
             f"{sparsity.update_period:,} steps, so no weight would ever be exchanged. Choose at most {last:,}, or "
@@ -136,10 +139,34 @@ def _of_exchanges(planned: PlannedRow, schedule: Schedule) -> Iterator[Mistake]:
         yield Mistake(("recipes", planned.recipe, "update_period"), sentence)
 
 
+def _of_density_schedule(planned: PlannedRow, schedule: Schedule) -> Iterator[Mistake]:
+    """A density schedule must end at the target, in time for the last mask update, and fit the network."""
+    spec, chosen = planned.spec, schedule.density_schedule
+    if chosen is None:
+        return
+    location: Location = (*planned.row, "density_schedule")
+    last = schedule.total_steps - (not spec.sparsity.update_on_last_step)
+    if schedule.resizing_end_step > last:
+        sentence = (
+            f"the last mask update before step {last:,} leaves another density than the target, "
+            f"{spec.sparsity.density:g}. Let the schedule end earlier, or shorten update_period."
+        )
+        yield Mistake(location, sentence)
+        return
+    size = size_of(spec)
+    if budget(schedule.peak_density, size.dense_weights) > size.stored_weights:
+        sentence = (
+            f"density {schedule.peak_density:g} asks for more non-zeros than the {size.stored_weights:,} weights that "
+            f"{_network(spec)} stores with weight sharing. Choose at most "
+            f"{size.stored_weights / size.dense_weights:.3g}."
+        )
+        yield Mistake(location, sentence)
+
+
 def _of_cycles(planned: PlannedRow, schedule: Schedule) -> Iterator[Mistake]:
     """Each cycle must have a mask update that finds another number of non-zeros than the target's."""
     cyclic = schedule.cyclic_density
-    if cyclic is None:
+    if cyclic is None or (planned.spec.cycle and is_plugins(planned.spec.cycle.pattern)):
         return
     cycle, weights, per_epoch = cyclic.cycle, size_of(planned.spec).dense_weights, schedule.steps_per_epoch
     period = cycle.update_period

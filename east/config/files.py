@@ -1,17 +1,20 @@
 """Configuration files: merged as Snakemake merges them, validated, and every mistake located."""
 
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from east.config.choices import CATALOGUE
 from east.config.mistakes import explain
-from east.config.places import BASE, Origins
+from east.config.places import BASE, Mistake, Origins
 from east.config.references import broken_references
 from east.config.schema import Config
 from east.config.yaml_file import read_yaml
 from east.errors import EastError
+from east.plugins import NO_PLUGINS, Catalogue, find
 
 REMOVABLE = ("recipes", "tables", "datasets", "methods.recipes", "methods.rows")
 """Mappings from which an overlay takes an entry away by null."""
@@ -58,14 +61,38 @@ def validate(merged: Mapping[str, Any], sources: Iterable[str | Path] = ()) -> C
         EastError: one line per mistake: file and line, key, what is wrong, what is allowed.
     """
     origin = Origins.of(merged, sources)
+    catalogue = _plugins(merged, origin)
     try:
-        config = Config.model_validate(_without_removed(merged))
+        config = Config.model_validate(_without_removed(merged), context={CATALOGUE: catalogue})
     except ValidationError as error:
         origin.refuse(explain(error, merged))
         raise
-    config.came_from(origin)
+    config.came_from(origin, catalogue)
     origin.refuse(broken_references(config))
     return config
+
+
+def _plugins(merged: Mapping[str, Any], origin: Origins) -> Catalogue:
+    """What the plugins of a configuration register: read from their sources, not executed.
+
+    Raises:
+        EastError: one is not there, or its source is not one.
+    """
+    named = merged.get("plugins")
+    if not isinstance(named, list | tuple) or not all(isinstance(name, str) for name in named):
+        return NO_PLUGINS  # the schema says what is wrong, if anything is
+    folder, paths, mistakes = origin.folder(("plugins",)), [], []
+    for index, name in enumerate(named):
+        try:
+            path = find(name, folder)
+        except EastError as error:
+            mistakes.append(Mistake(("plugins", index), f"{error}."))
+            continue
+        if os.pathsep in str(path.absolute()):
+            mistakes.append(Mistake(("plugins", index), f"the path of a plugin must not contain '{os.pathsep}'."))
+        paths.append(path)
+    origin.refuse(mistakes)
+    return Catalogue.of(dict.fromkeys(paths))
 
 
 def _without_removed(node: Any, path: str = "") -> Any:

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
+from east.config.choices import COMPLAINT, Choice, TopologySpec
 from east.config.places import Location, Mistake
 from east.config.schema import Config
 from east.config.vocabulary import Choices, metadata_of
@@ -76,6 +77,8 @@ def _explain(details: Any, location: Location) -> Mistake:
         allowed = list(section.model_fields) if section is not None else []
         sentence = f"unknown key.{_closest(location[-1], allowed)} Allowed here: {', '.join(allowed)}."
         return Mistake(location, sentence)
+    if kind == COMPLAINT:
+        return Mistake(location, f"{details['msg']}.")
     given = "" if isinstance(value, Mapping | BaseModel) or kind == "missing" else f" (it is {shown_value(value)})"
     _, field = _schema_at(location)
     choices = [found for found in metadata_of(field) if isinstance(found, Choices)] if field else []
@@ -138,9 +141,9 @@ def _schema_at(location: Location) -> tuple[type[BaseModel] | None, FieldInfo | 
 
 
 def model_of(annotation: Any) -> type[BaseModel] | None:
-    """The section that a type stands for, or null."""
+    """The section that a type stands for, or null; what is chosen of a registry is none, whatever its form."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
+        return None if annotation in (Choice, TopologySpec) else annotation
     if typing.get_origin(annotation) in (typing.Union, UnionType):
         return next((model for part in typing.get_args(annotation) if (model := model_of(part))), None)
     return None

@@ -50,6 +50,12 @@ class Origins:
         paths = sorted(map(Path, files), key=lambda path: path.name != BASE)
         return cls(merged, {path: read_yaml(path) for path in paths})
 
+    def folder(self, location: Location) -> Path:
+        """The folder of the file that says what is at a place; the working directory if no file does."""
+        there, value = _look_up(self.merged, location)
+        found = [path for path, content in self.contents.items() if _look_up(content, location) == (there, value)]
+        return _shown(found[-1].absolute()).parent if there and found else Path()
+
     def place(self, location: Location) -> str:
         """`file:line: ` of a key, or of its nearest parent where it is not written; `--config: ` if no file has it."""
         for depth in range(len(location), 0, -1):

@@ -10,11 +10,22 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from east.config.choices import FIXED, Choice, TopologySpec, chosen_name
 from east.config.effects import impossible_on_a_cpu, notes_of_execution, without_effect
 from east.config.feasible import PlannedRow, can_normalise, impossible, impossible_density, notes_of
 from east.config.files import read_config
 from east.config.places import Location, Mistake
-from east.config.run import CycleSpec, DatasetSpec, ModelSpec, PhasingSpec, Run, RunSpec, SparsitySpec, TrainingSpec
+from east.config.run import (
+    CycleSpec,
+    DatasetSpec,
+    ModelSpec,
+    PhasingSpec,
+    Run,
+    RunSpec,
+    SparsitySpec,
+    TrainingSpec,
+    canonical_json,
+)
 from east.config.schema import Components, Config, Cyclic, Recipe, Row, TableConfig
 from east.config.tables import (
     CostEntry,
@@ -27,11 +38,14 @@ from east.config.tables import (
     Summarising,
     Table,
 )
-from east.config.vocabulary import DatasetName, ModelName, Topology, names_of
+from east.config.vocabulary import DatasetName, ModelName, names_of
 from east.errors import EastError
 from east.sparse.schedule import cycle_lengths, fit_cycle_length, phasing_bounds
 
 METHODS_TABLE = "tablemethods"
+
+STATIC = Row(static=True)
+"""What a run that no row asks for has beside its recipe."""
 
 PAPER_DENSITY = 0.0005
 PAPER_WIDTH = 64
@@ -234,14 +248,14 @@ def _grid(made: _Made, name: str, table: TableConfig) -> GridTable:
             row_id = _row_id(row, cyclic)
             if row_id in rows:
                 config.sources.refuse([Mistake(where, f"two rows of {name} are '{row_id}'. Remove one of them.")])
-            own = {"density": row.density, "distribution": row.distribution}
+            own = {key: getattr(row, key) for key in ("density", "distribution", "update_period")}
             set_here = {key: value for key, value in own.items() if value}
             of_row = recipe.model_copy(
                 update={"model": model, "components": table.components, "cyclic": cyclic, **set_here}
             )
             topology = row.topology or (config.readings.topology if cyclic else config.readings.static_topology)
-            spec = _spec(config, of_row, table.dataset, where, topology=topology, fit=row.fit)
-            label = row.label or ("Static" if row.static else "Cyclic")
+            spec = _spec(config, of_row, table.dataset, where, topology=topology, row=row)
+            label = row.label or _default_label(row)
             density_key = (*where, "density") if row.density else _density_key(config, table.recipe)
             made.rows.append(PlannedRow(spec, table.recipe, where, density_key))
             references = _references(made, name, row_id, label, table.recipe, spec)
@@ -263,9 +277,15 @@ def _grid(made: _Made, name: str, table: TableConfig) -> GridTable:
     )
 
 
+def _default_label(row: Row) -> str:
+    if row.density_schedule is not None:
+        return f"{chosen_name(row.density_schedule).capitalize()} density"
+    return "Static" if row.static else "Cyclic"
+
+
 def _schedules(config: Config, where: Location, recipe: Recipe, row: Row) -> Iterator[Cyclic | None]:
-    """The cycles of each row that a row of the config stands for, the last key varying fastest; None if static."""
-    if row.static:
+    """The cycles of each row that a row of the config stands for, the last key varying fastest; None without any."""
+    if row.static or row.density_schedule is not None:
         yield None
         return
     if recipe.cyclic is None:
@@ -301,7 +321,7 @@ def _grid_row(
     notes = [row.footnote] if row.footnote else []
     if cyclic is not None:
         schedule = {
-            "pattern": cyclic.pattern,
+            "pattern": str(cyclic.pattern),
             "multiplier": cyclic.multiplier,
             "cycles": row.printed_cycles or cyclic.cycles,
             "length_multiplier": cyclic.length_multiplier if cyclic.cycles > 1 else None,
@@ -399,8 +419,8 @@ def _spec(
     dataset: DatasetName,
     where: Location,
     *,
-    topology: Topology | None = None,
-    fit: str = "refuse",
+    topology: str | TopologySpec | None = None,
+    row: Row = STATIC,
 ) -> RunSpec:
     """The run of a row with the first seed: everything that decides its numbers.
 
@@ -410,7 +430,7 @@ def _spec(
         dataset: data set.
         where: the key at fault where the cycles are wrong.
         topology: how the masks move, in place of the reading.
-        fit: what happens to cycles that outlast the training.
+        row: what else makes the row another method than the recipe's, and whether its cycles may be shortened.
     """
     readings, epochs = config.readings, recipe.epochs
     drops, phasing = recipe.lr_drop_epochs, None
@@ -423,10 +443,12 @@ def _spec(
         density=recipe.density or config.density,
         distribution=recipe.distribution,
         topology=topology or readings.topology,
-        drop_fraction=readings.drop_fraction,
-        drop_fraction_end=readings.drop_fraction_end,
+        drop_fraction=_first(row.drop_fraction, readings.drop_fraction),
+        drop_fraction_end=_first(row.drop_fraction_end, readings.drop_fraction_end),
         update_period=recipe.update_period,
         update_on_last_step=readings.update_on_last_step,
+        update_until=row.update_until,
+        exchange_when_resizing=row.exchange_when_resizing,
     )
     return RunSpec(
         seed=config.seeds[0],
@@ -437,7 +459,7 @@ def _spec(
         ),
         model=ModelSpec(name=recipe.model, width=recipe.width, **recipe.components.model_dump()),
         sparsity=sparsity,
-        cycle=recipe.cyclic and _cycle(config, recipe.cyclic, epochs, sparsity, where, fit),
+        cycle=recipe.cyclic and _cycle(config, recipe.cyclic, epochs, sparsity, where, row.fit),
         phasing=phasing,
         training=TrainingSpec(
             epochs=epochs,
@@ -449,14 +471,21 @@ def _spec(
             weight_decay=recipe.weight_decay,
             gradient_clip=readings.gradient_clip if recipe.gradient_clip == "readings" else recipe.gradient_clip,
             numerics=readings.numerics,
+            lr_schedule=recipe.lr_schedule,
+            warmup_epochs=recipe.warmup_epochs,
         ),
+        density_schedule=row.density_schedule,
     )
+
+
+def _first(own: float | None, other: float) -> float:
+    return other if own is None else own
 
 
 def _cycle(config: Config, cyclic: Cyclic, epochs: int, sparsity: SparsitySpec, where: Location, fit: str) -> CycleSpec:
     """The cycles that run: those that are written, shortened where the row says so and they do not fit."""
     refuse, peak = config.sources.refuse, sparsity.density * cyclic.multiplier
-    if sparsity.topology == "fixed":
+    if sparsity.topology == FIXED:
         refuse([Mistake(where, "fixed masks cannot follow a cyclic density. Use another topology.")])
     if peak > 1:
         sentence = f"multiplier {cyclic.multiplier:g} makes the peak density {peak:g}, more than 1. Lower one of them."
@@ -485,17 +514,39 @@ def _slug(method: str) -> str:
 
 
 def _row_id(row: Row, cyclic: Cyclic | None) -> str:
-    parts = ["static"]
+    parts = ["static" if row.density_schedule is None else _choice_id(row.density_schedule)]
     if cyclic is not None:
-        parts = [cyclic.pattern, f"m{_number(cyclic.multiplier)}", f"n{cyclic.cycles}"]
+        parts = [_choice_id(cyclic.pattern), f"m{_number(cyclic.multiplier)}", f"n{cyclic.cycles}"]
         if cyclic.cycles > 1:
             parts.append(f"g{_number(cyclic.length_multiplier)}")
     if row.cycle_length is not None:
         parts.append(f"l{_number(row.cycle_length)}")
-    parts += [part for part in (row.topology, row.distribution) if part]
-    if row.density is not None:
-        parts.append(f"d{_number(row.density)}")
+    if isinstance(row.topology, TopologySpec):
+        rules = [(row.topology.drop, "magnitude"), (row.topology.grow, "gradient"), (row.topology.initial, "zero")]
+        parts += [_choice_id(rule) for rule, default in rules if rule != default]
+    elif row.topology is not None:
+        parts.append(row.topology)
+    if row.distribution is not None:
+        parts.append(_choice_id(row.distribution))
+    numbers = {"d": row.density, "f": row.drop_fraction, "e": row.drop_fraction_end, "u": row.update_period}
+    numbers["t"] = None if row.update_until == 1 else row.update_until
+    parts += [f"{letter}{_number(value)}" for letter, value in numbers.items() if value is not None]
+    if row.exchange_when_resizing:
+        parts.append("exchange")
     return "-".join(parts)
+
+
+def _choice_id(choice: str | Choice) -> str:
+    """A choice as part of a file name; parameters are told apart by a digest, and a plugin's content is not.
+
+    So a plugin that is corrected trains into the folder that it had.
+    """
+    if isinstance(choice, str):
+        return choice
+    if not choice.parameters:
+        return choice.name
+    written = canonical_json(dict(choice.parameters))
+    return f"{choice.name}.{hashlib.sha256(written.encode()).hexdigest()[:6]}"
 
 
 def _number(value: float) -> str:

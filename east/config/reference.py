@@ -8,6 +8,7 @@ import json
 import sys
 from collections.abc import Container, Iterator
 from dataclasses import dataclass, replace
+from itertools import repeat
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -15,11 +16,14 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic.json_schema import GenerateJsonSchema
 
+from east.config.choices import ChoiceOf, NameOf, schema_of
 from east.config.files import REMOVABLE
 from east.config.mistakes import model_of
 from east.config.schema import Config
-from east.config.vocabulary import Ambiguity, Choices, Retrains, UnitName, metadata_of
+from east.config.vocabulary import Ambiguity, Choices, OfRunsAlone, Retrains, UnitName, metadata_of
 from east.errors import EastError
+from east.registry import Entry, Parameter
+from east.sparse.kinds import KINDS
 
 ROOT = Path(__file__).parents[2]
 M = TypeVar("M")
@@ -66,6 +70,8 @@ class Key:
 def keys(section: type[BaseModel] = Config, prefix: str = "") -> Iterator[Key]:
     """Every key of a section and of those in it, in the order of the schema."""
     for name, field in section.model_fields.items():
+        if any(isinstance(found, OfRunsAlone) for found in metadata_of(field)):
+            continue  # of a run's description alone
         yield Key(prefix + name, section, name, field)
         inner = _model_in(field)
         if inner is not None:
@@ -134,6 +140,26 @@ def key_tables() -> str:
     return "\n\n".join(blocks)
 
 
+def entry_tables() -> str:
+    """What the project's registries hold, a table for each of them, in Markdown."""
+    blocks = []
+    for kind in KINDS.values():
+        rows = []
+        for entry in kind:
+            parameters = "<br>".join(map(_parameter, entry.parameters, repeat(entry)))
+            rows.append([f"`{entry.name}`", entry.summary.rstrip("."), parameters, entry.paper])
+        table = _markdown_table(["name", "meaning", "parameters", "paper"], rows)
+        blocks.append(f"### {kind.name.capitalize()}\n\n{table}")
+    return "\n\n".join(blocks)
+
+
+def _parameter(parameter: Parameter, entry: Entry) -> str:
+    unit = f" ({parameter.unit})" if parameter.unit else ""
+    default = "" if parameter.is_required else f", by default {_default_text(parameter.default)}"
+    meaning = f": {parameter.meaning}" if parameter.meaning else ""
+    return f"`{parameter.name}`, {_values(schema_of(parameter, entry))}{unit}{default}{meaning}"
+
+
 def readings_table() -> str:
     """What the paper leaves open, in Markdown."""
     head = ["#", "matter", "the paper", "the authors' code", "here", "key", "other reading in"]
@@ -148,17 +174,18 @@ def readings_table() -> str:
 def documents(root: Path = ROOT) -> dict[Path, str]:
     """Each file that is generated, or has a generated part, with the text that it should have."""
     readme, notes = root / "config" / "README.md", root / "docs" / "reproduction-notes.md"
+    with_keys = _with_part(readme.read_text(encoding="utf-8"), readme, "keys", key_tables())
     return {
         root / "config" / "schema.json": json.dumps(json_schema(), indent=1, ensure_ascii=False) + "\n",
-        readme: _with_part(readme, "keys", key_tables()),
-        notes: _with_part(notes, "readings", readings_table()),
+        readme: _with_part(with_keys, readme, "methods", entry_tables()),
+        notes: _with_part(notes.read_text(encoding="utf-8"), notes, "readings", readings_table()),
     }
 
 
-def _with_part(file: Path, name: str, text: str) -> str:
-    """The file's text with another part between the two comments that bear its name."""
+def _with_part(whole: str, file: Path, name: str, text: str) -> str:
+    """A file's text with another part between the two comments that bear its name."""
     begin, end = f"<!-- {name}: written by make docs -->\n", f"<!-- {name}: end -->"
-    before, found, rest = file.read_text(encoding="utf-8").partition(begin)
+    before, found, rest = whole.partition(begin)
     _, closed, after = rest.partition(end)
     if not found or not closed:
         raise EastError(f"{file} has no part '{name}': put '{begin.strip()}' and '{end}' where it belongs.")
@@ -192,8 +219,12 @@ def _values(node: dict[str, Any]) -> str:
         return ", ".join(f"`{value}`" for value in node.get("enum", [node.get("const")]))
     match node.get("type"):
         case "array":
-            items = _values(node["items"])
+            items = "these" if "anyOf" in node["items"] else _values(node["items"])
             return "list" if items == "section" else f"list of {items}"
+        case "object" if "properties" in node:
+            return "section"
+        case "string" if "not" in node:
+            return "a plugin's"
         case "object":
             names = ", ".join(f"`{name}`" for name in node.get("propertyNames", {}).get("enum", [])) or "any name"
             entries = [*node.get("patternProperties", {}).values(), node["additionalProperties"]]
@@ -214,7 +245,10 @@ def _values(node: dict[str, Any]) -> str:
 def _default(key: Key) -> str:
     if key.field.is_required() or model_of(key.field.annotation) is not None:
         return ""
-    default = key.field.default
+    return _default_text(key.field.default)
+
+
+def _default_text(default: object) -> str:
     if isinstance(default, tuple):
         return ", ".join(f"`{each:g}`" for each in default)
     return f"`{'null' if default is None else str(default).lower() if isinstance(default, bool) else default}`"
@@ -223,6 +257,10 @@ def _default(key: Key) -> str:
 def _explained(key: Key, before: Container[Choices | None] = ()) -> str:
     """What a key means; what its choices stand for, unless that was said before; why it is as it is."""
     text, choices, ambiguity = key.meaning, key.choices, key.first(Ambiguity)
+    of_registry = key.first(ChoiceOf) or key.first(NameOf)
+    if of_registry is not None:
+        name = of_registry.kind.name
+        text += f": see [{name}](#{name.replace(' ', '-')})"
     if choices is not None and choices not in before:
         text += ". " + "; ".join(f"`{name}`: {meaning}" for name, meaning in choices.meanings.items())
     return text if ambiguity is None else f"{text}. Reading {ambiguity.number}: {ambiguity.reason}"

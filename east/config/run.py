@@ -7,12 +7,28 @@ The defaults of a plan are in `east.config.schema`.
 
 import hashlib
 import json
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
+from pydantic.json_schema import SkipJsonSchema
+from pydantic_core import CoreSchema, PydanticCustomError
 
 from east.config import vocabulary as terms
+from east.config.choices import CATALOGUE, COMPLAINT, Choice, TopologySpec, is_plugins, member, named_topology
+from east.registry import Kind
+from east.sparse import kinds
 from east.version import REVISION, REVISION_REASON
 
 
@@ -20,6 +36,26 @@ class Frozen(BaseModel):
     """A validated, immutable record that refuses keys it does not know."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Grown(Frozen):
+    """A part of a run's description that has got further options since it was first released.
+
+    Where such an option has its default it is not written at all, so that a run that does not use it is described by
+    the bytes that have always described it.
+    """
+
+    _later: ClassVar[tuple[str, ...]] = ()
+
+    @model_serializer(mode="wrap")
+    def _as_ever(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        found: dict[str, Any] = written(self)
+        fields = type(self).model_fields
+        return {
+            name: value
+            for name, value in found.items()
+            if name not in self._later or getattr(self, name) != fields[name].default
+        }
 
 
 class DatasetSpec(Frozen):
@@ -44,8 +80,10 @@ class ModelSpec(Frozen):
     dct: terms.Dct = False
 
 
-class SparsitySpec(Frozen):
+class SparsitySpec(Grown):
     """How many weights are non-zero, where, and how the mask moves."""
+
+    _later = ("update_until", "exchange_when_resizing")
 
     density: terms.Density
     distribution: terms.Distribution
@@ -54,6 +92,8 @@ class SparsitySpec(Frozen):
     drop_fraction_end: terms.Fraction = Field(description="the same at the end of training")
     update_period: terms.UpdatePeriod
     update_on_last_step: bool = False
+    update_until: terms.UpdateUntil = 1.0
+    exchange_when_resizing: terms.ExchangeWhenResizing = False
 
 
 class CycleSpec(Frozen):
@@ -77,11 +117,64 @@ class PhasingSpec(Frozen):
 
 
 class OptimizerSpec(Frozen):
-    """SGD or Adam, as in Table B.1."""
+    """How weights are trained: an optimizer, with its parameters beside its name."""
 
     name: terms.OptimizerName
     momentum: terms.Fraction = Field(default=0.0, description="of SGD")
     nesterov: bool = Field(default=False, description="Nesterov's momentum in SGD")
+    plugin: Annotated[SkipJsonSchema[str | None], terms.OfRunsAlone()] = None
+    parameters: Annotated[SkipJsonSchema[tuple[tuple[str, Any], ...]], terms.OfRunsAlone()] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gathered(cls, value: object, info: ValidationInfo) -> object:
+        """Check the parameters that stand beside the name and have no key of their own, and gather them."""
+        if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
+            return value
+        further = {key: part for key, part in value.items() if key != "name" and part is not None}
+        further |= dict(further.pop("parameters", ()))
+        catalogue = (info.context or {}).get(CATALOGUE)
+        if catalogue is None and isinstance(further.get("plugin"), str):
+            digest = further.pop("plugin")
+            return {"name": value["name"], "plugin": digest, "parameters": tuple(further.items())}
+        is_own = value["name"] in kinds.optimizer
+        own = {key: further.pop(key) for key in ("momentum", "nesterov") if is_own and key in further}
+        try:
+            found = member(kinds.optimizer, value["name"], further, catalogue)
+        except ValueError as error:
+            raise PydanticCustomError(COMPLAINT, "{said}", {"said": str(error)}) from None
+        if isinstance(found, Choice):
+            own |= {"plugin": found.plugin, "parameters": found.parameters}
+        return {"name": value["name"], **own}
+
+    @model_serializer(mode="wrap")
+    def _flat(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        found: dict[str, Any] = written(self)
+        # Keys that every run has had from the beginning, used or not; a plugin's optimizer has only its own.
+        kept = ("name", "plugin") if self.plugin else ("name", "momentum", "nesterov")
+        return {key: part for key, part in found.items() if key in kept} | dict(self.parameters)
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """For editors: an optimizer of the project has its own parameters, one of a plugin any."""
+        found = handler.resolve_ref_schema(handler(schema))
+        entries = list(kinds.optimizer)
+        for entry in entries:
+            of_entry = entry.model.model_json_schema()["properties"] if entry.parameters else {}
+            for name, described in of_entry.items():
+                described.pop("title", None)
+                found["properties"].setdefault(name, described)
+        found.pop("additionalProperties", None)
+        found["if"] = {"properties": {"name": {"enum": [entry.name for entry in entries]}}}
+        found["then"] = {"propertyNames": {"enum": sorted(found["properties"])}}
+        return found
+
+    def options(self) -> dict[str, Any]:
+        """The parameters that the optimizer is called with."""
+        of_sgd = (
+            {"momentum": self.momentum, "nesterov": self.nesterov} if self.name == "sgd" and not self.plugin else {}
+        )
+        return of_sgd | dict(self.parameters)
 
 
 class ClipSpec(Frozen):
@@ -109,8 +202,10 @@ class ClipSpec(Frozen):
         return self
 
 
-class TrainingSpec(Frozen):
+class TrainingSpec(Grown):
     """The recipe: a row of Table B.1."""
+
+    _later = ("lr_schedule", "warmup_epochs")
 
     epochs: terms.Epochs
     batch_size: terms.PositiveInt
@@ -121,10 +216,14 @@ class TrainingSpec(Frozen):
     weight_decay: terms.WeightDecay
     gradient_clip: ClipSpec | None
     numerics: terms.Numerics
+    lr_schedule: terms.LearningRateSchedule | None = None
+    warmup_epochs: terms.WarmupEpochs = 0.0
 
 
-class RunSpec(Frozen):
+class RunSpec(Grown):
     """The identity of a run: two runs with equal specs have equal numbers on the same machine."""
+
+    _later = ("density_schedule",)
 
     revision: int = REVISION
     seed: terms.Seed
@@ -134,6 +233,7 @@ class RunSpec(Frozen):
     cycle: CycleSpec | None = None
     phasing: PhasingSpec | None = None
     training: TrainingSpec
+    density_schedule: terms.DensitySchedule | None = None
 
     def canonical_json(self) -> str:
         """The spec as one line of JSON that names the run for good: equal specs give equal strings.
@@ -147,6 +247,72 @@ class RunSpec(Frozen):
     def fingerprint(self) -> str:
         """SHA-256 of the canonical JSON, in hexadecimal."""
         return fingerprint_of(self.canonical_json())
+
+    @property
+    def plugins(self) -> dict[str, str]:
+        """SHA-256 of each plugin that the run uses -> something of it that the run uses, for messages."""
+        return {choice.plugin: f"{kind.one} '{choice.name}'" for kind, choice in _choices(self) if choice.plugin}
+
+    @property
+    def kin(self) -> str:
+        """The fingerprint of the run with whatever content its plugins have: what a plugin that is corrected keeps."""
+        content: Any = _without_plugins(self.model_dump(mode="json"))
+        return fingerprint_of(canonical_json(content))
+
+
+def stand_in(spec: RunSpec) -> RunSpec:
+    """A run like this one in which nothing is a plugin's, for those who count work or files and may execute no plugin.
+
+    ERK spreads the density, cycles are cosines, the density is constant, and masks move as by RigL.
+    """
+    if not spec.plugins:
+        return spec
+    sparsity, cycle, training = spec.sparsity, spec.cycle, spec.training
+    topology = sparsity.topology
+    if isinstance(topology, TopologySpec):
+        own = {name: choice for name, choice in topology if not is_plugins(choice)}
+        topology = named_topology(TopologySpec(**own))
+    optimizer = OptimizerSpec(name="sgd", momentum=0.9) if training.optimizer.plugin else training.optimizer
+    changes = {
+        "sparsity": sparsity.model_copy(
+            update={
+                "distribution": "erk" if is_plugins(sparsity.distribution) else sparsity.distribution,
+                "topology": topology,
+            }
+        ),
+        "cycle": cycle and cycle.model_copy(update={"pattern": "cosine"} if is_plugins(cycle.pattern) else {}),
+        "density_schedule": None if is_plugins(spec.density_schedule) else spec.density_schedule,
+        "training": training.model_copy(
+            update={
+                "optimizer": optimizer,
+                "lr_schedule": None if is_plugins(training.lr_schedule) else training.lr_schedule,
+            }
+        ),
+    }
+    return spec.model_copy(update=changes)
+
+
+def _choices(spec: RunSpec) -> Iterator[tuple[Kind, Choice]]:
+    """What a run chooses of registries with parameters, or of plugins."""
+    topology, optimizer = spec.sparsity.topology, spec.training.optimizer
+    found: list[tuple[Kind, object]] = [
+        (kinds.distribution, spec.sparsity.distribution),
+        (kinds.density_schedule, spec.density_schedule),
+        (kinds.cycle_pattern, spec.cycle and spec.cycle.pattern),
+        (kinds.learning_rate, spec.training.lr_schedule),
+        (kinds.optimizer, Choice(name=optimizer.name, plugin=optimizer.plugin)),
+    ]
+    if isinstance(topology, TopologySpec):
+        found += [(kinds.drop_rule, topology.drop), (kinds.growth_rule, topology.grow)]
+        found.append((kinds.initial_values, topology.initial))
+    return ((kind, choice) for kind, choice in found if isinstance(choice, Choice))
+
+
+def _without_plugins(value: Any) -> Any:
+    """Content without the digests of plugins, at any depth."""
+    if isinstance(value, Mapping):
+        return {key: _without_plugins(part) for key, part in value.items() if key != "plugin"}
+    return value
 
 
 def canonical_json(content: Mapping[str, Any]) -> str:

@@ -26,6 +26,7 @@ from east.config.places import Origins
 from east.config.run import ClipSpec, Frozen, OptimizerSpec
 from east.config.tables import Comparing
 from east.config.vocabulary import Ambiguity, Choices, Retrains, UnitName
+from east.plugins import NO_PLUGINS, Catalogue
 
 
 class _OneOrMany:
@@ -122,6 +123,19 @@ class Execution(Frozen):
         Literal["none", "tensorboard"],
         Choices({"none": "no event files", "tensorboard": "event files for TensorBoard in the folder of each run"}),
     ] = Field(default="none", description="what a training writes beside its records")
+    changed_plugin: Annotated[
+        Literal["refuse", "go_on", "begin_again"],
+        Choices(
+            {
+                "refuse": "it ends, and the checkpoint stays",
+                "go_on": "it goes on, with another content than it began with, and says so",
+                "begin_again": "it begins again",
+            }
+        ),
+    ] = Field(
+        default="refuse",
+        description="what a training does that finds its checkpoint made with another content of a plugin",
+    )
 
     @property
     def gpus(self) -> int:
@@ -162,6 +176,7 @@ class Readings(Frozen):
             matter="Static rows",
             paper="“Static”, without more",
             reason="81.47 % is the paper's RigL result at this density.",
+            other="fixed: random masks that never change",
             overlays=("alternatives",),
         ),
     ] = Field(default="rigl", description="how the masks of static rows move")
@@ -330,6 +345,8 @@ class Recipe(Frozen):
             keys=("recipes.*.optimizer.nesterov",),
         ),
     ] = Field(description="how weights are trained")
+    lr_schedule: terms.LearningRateSchedule | None = None
+    warmup_epochs: terms.WarmupEpochs = 0.0
     weight_decay: terms.WeightDecay
     gradient_clip: Annotated[ClipSpec | OfReadings | None, BeforeValidator(_clip_or_readings)] = Field(
         default="readings", description="limit of the global gradient norm; readings: theirs; null: none"
@@ -343,6 +360,7 @@ class Recipe(Frozen):
             as_coded="rounded per tensor, nothing redistributed",
             reason="Exact counts by largest remainder, at least one weight a tensor.",
             reading="erk",
+            other="erk_as_coded: rounded per tensor, nothing redistributed",
             overlays=("as_coded",),
         ),
     ]
@@ -359,6 +377,13 @@ class Recipe(Frozen):
             keys=("recipes.*.cyclic.pattern", "recipes.*.cyclic.length_multiplier"),
         ),
     ] = Field(description="cyclic density schedule of a cyclic method; grids take what their rows leave out from it")
+
+
+OF_METHODS = (
+    *("topology", "distribution", "density", "density_schedule", "exchange_when_resizing"),
+    *("drop_fraction", "drop_fraction_end", "update_period", "update_until"),
+)
+"""Keys of a row that make it another method than the recipe's; the columns of a table do not show them."""
 
 
 class Row(Frozen):
@@ -392,6 +417,12 @@ class Row(Frozen):
     topology: terms.Topology | None = Field(default=None, description="in place of that of the readings")
     distribution: terms.Distribution | None = Field(default=None, description="in place of the recipe's")
     density: terms.Density | None = Field(default=None, description="target density in place of the recipe's")
+    density_schedule: terms.DensitySchedule | None = None
+    exchange_when_resizing: terms.ExchangeWhenResizing = False
+    drop_fraction: terms.DropFraction | None = Field(default=None, description="in place of that of the readings")
+    drop_fraction_end: terms.DropFraction | None = Field(default=None, description="likewise, at the end of training")
+    update_period: terms.UpdatePeriod | None = Field(default=None, description="in place of the recipe's")
+    update_until: terms.UpdateUntil = 1.0
     label: terms.Name | None = Field(
         default=None, description="name shown in the tables; never part of a run's identity"
     )
@@ -400,15 +431,23 @@ class Row(Frozen):
     @property
     def is_printed(self) -> bool:
         """Whether nothing but what the paper's tables print sets the row apart."""
-        return not (self.topology or self.distribution or self.density or self.cycle_length)
+        fields = type(self).model_fields
+        return all(getattr(self, key) == fields[key].default for key in (*OF_METHODS, "cycle_length"))
 
     @model_validator(mode="after")
     def _static_or_cyclic(self) -> "Row":
         of_cycles = ("pattern", "multiplier", "cycles", "length_multiplier", "cycle_length", "printed_cycles", "fit")
         if self.static and (given := [key for key in of_cycles if key in self.model_fields_set]):
             raise ValueError(f"a static row has no {' or '.join(given)}")
+        if self.density_schedule is not None:
+            of_others = [key for key in ("static", *of_cycles) if key in self.model_fields_set]
+            if of_others:
+                raise ValueError(f"a row with a density_schedule has no {' or '.join(of_others)}")
+            return self
         if not self.static and not (self.pattern and self.multiplier and self.cycles):
-            raise ValueError("a cyclic row needs pattern, multiplier and cycles (or set 'static: true')")
+            raise ValueError(
+                "a cyclic row needs pattern, multiplier and cycles (or set 'static: true', or a density_schedule)"
+            )
         if not self.length_multiplier:
             raise ValueError("an empty list of length_multiplier makes no row; leave it out or name values")
         return self
@@ -486,6 +525,10 @@ class Config(Frozen):
         Retrains("everything: a new name is an empty folder"),
     ] = Field(description="`results/<name>/` holds everything that the configuration produces")
     title: Annotated[terms.Text, Retrains("nothing")] = Field(description="heading of the report")
+    plugins: Annotated[tuple[terms.FileName, ...], Retrains("runs that use what changed")] = Field(
+        default=(),
+        description="files `*.py` that add to the methods, from this file's folder on, or installed entry points",
+    )
     seeds: Annotated[
         tuple[Annotated[terms.Seed, BeforeValidator(_whole_seed)], ...],
         Field(min_length=1),
@@ -540,10 +583,16 @@ class Config(Frozen):
     )
 
     _sources: Origins = PrivateAttr(default_factory=Origins)
+    _catalogue: Catalogue = PrivateAttr(default_factory=Catalogue)
 
-    def came_from(self, sources: Origins) -> None:
-        """Remember where the values were written, for what is said of them later."""
-        self._sources = sources
+    def came_from(self, sources: Origins, catalogue: Catalogue = NO_PLUGINS) -> None:
+        """Remember where the values were written, for what is said of them later, and what plugins register."""
+        self._sources, self._catalogue = sources, catalogue
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """What the plugins register."""
+        return self._catalogue
 
     @property
     def sources(self) -> Origins:

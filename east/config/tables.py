@@ -23,7 +23,7 @@ class GridRow(Frozen):
 
     id: str
     method: str
-    pattern: terms.Pattern | None = None
+    pattern: str | None = None
     multiplier: float | None = None
     cycles: int | None = None
     length_multiplier: float | None = None

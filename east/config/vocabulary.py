@@ -12,15 +12,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, Field
 from pydantic.fields import FieldInfo
 
-
-@dataclass(frozen=True)
-class UnitName:
-    """What a number counts: metadata of a type or field."""
-
-    name: str
+from east.config.choices import Choice, ChoiceOf, NameOf, TopologyChoice, TopologySpec
+from east.parameters import A_NUMBER as A_NUMBER
+from east.parameters import Epochs as Epochs
+from east.parameters import Fraction as Fraction
+from east.parameters import NonNegative as NonNegative
+from east.parameters import Positive as Positive
+from east.parameters import PositiveInt as PositiveInt
+from east.parameters import Seed as Seed
+from east.parameters import Steps as Steps
+from east.parameters import UnitName as UnitName
+from east.sparse import kinds
 
 
 @dataclass(frozen=True, eq=False)  # what annotates a type must have a hash
@@ -58,6 +63,11 @@ class Ambiguity:
 
 
 @dataclass(frozen=True)
+class OfRunsAlone:
+    """No key of the configuration has it, though a run's description does: metadata of a field."""
+
+
+@dataclass(frozen=True)
 class Retrains:
     """Which runs train again where a section changes: metadata of the section."""
 
@@ -83,15 +93,6 @@ def _metadata(annotation: Any) -> Iterator[Any]:
     for part in inner:
         yield from _metadata(part)
 
-
-def _no_boolean(value: object) -> object:
-    """Python takes true for 1; a plan does not."""
-    if isinstance(value, bool):
-        raise ValueError("must be a number, not true or false")
-    return value
-
-
-A_NUMBER = BeforeValidator(_no_boolean)
 
 UNSEEN = {"Cc": "a control character", "Cs": "half a character", "Zl": "a line separator", "Zp": "a separator"}
 """Categories of Unicode that no text of a plan has -> what they are."""
@@ -139,13 +140,6 @@ def _folder(text: str) -> str:
         raise ValueError("must not contain {, }, < or >, which Snakemake reads as signs of its own")
     return str(Path(folder))
 
-
-Positive = Annotated[float, Field(gt=0), A_NUMBER]
-PositiveInt = Annotated[int, Field(gt=0), A_NUMBER]
-Fraction = Annotated[float, Field(ge=0, le=1), A_NUMBER]
-Epochs = Annotated[int, Field(gt=0, le=100_000), A_NUMBER, UnitName("epochs")]
-Steps = Annotated[PositiveInt, UnitName("steps")]
-Seed = Annotated[int, Field(ge=0), A_NUMBER]
 
 Text = Annotated[str, Field(max_length=1000), AfterValidator(_one_line)]
 """Words for people, on one line."""
@@ -226,35 +220,43 @@ Density = Annotated[
     A_NUMBER,
 ]
 Distribution = Annotated[
-    Literal["erk", "uniform", "erk_as_coded"],
+    str | Choice,
     Field(description="how the target density is spread over layers"),
-    Choices(
-        {
-            "erk": "Erdős–Rényi kernel, exact: counts add up to the target, at least one weight a tensor",
-            "uniform": "the same density in every tensor",
-            "erk_as_coded": "Erdős–Rényi kernel, rounded per tensor, nothing redistributed",
-        }
-    ),
+    ChoiceOf(kinds.distribution),
 ]
 Topology = Annotated[
-    Literal["rigl", "set", "fixed"],
-    Field(description="how a mask update chooses the weights that grow"),
-    Choices(
-        {
-            "rigl": "largest dense gradient",
-            "set": "at random",
-            "fixed": "random masks that never change",
-        }
+    str | TopologySpec,
+    Field(
+        description="how a mask update chooses weights: `rigl`: drop `magnitude`, grow `gradient`; `set`: drop "
+        "`magnitude`, grow `random`; `fixed`: random masks that never change; or rule by rule, with `drop`, `grow` and "
+        "`initial` (see [drop rules](#drop-rules), [growth rules](#growth-rules), [initial values](#initial-values))"
     ),
+    TopologyChoice(),
 ]
+DropFraction = Annotated[Fraction, Field(description="share of a tensor's non-zeros that an exchange drops")]
 UpdatePeriod = Annotated[Steps, Field(description="between mask updates outside cycles (ΔT_dst)")]
+UpdateUntil = Annotated[
+    float,
+    Field(
+        gt=0, le=1, description="share of the training after which weights are exchanged no more; 0.75 in RigL's paper"
+    ),
+    A_NUMBER,
+]
+ExchangeWhenResizing = Annotated[
+    bool, Field(description="exchange weights as well at mask updates that change the density")
+]
+DensitySchedule = Annotated[
+    str | Choice,
+    Field(description="how the density moves in time, in place of cycles; masks follow it at every mask update"),
+    ChoiceOf(kinds.density_schedule),
+]
 
 # The cyclic density schedule.
 
 Pattern = Annotated[
-    Literal["cosine", "triangular"],
+    str | Choice,
     Field(description="shape of a cycle"),
-    Choices({"cosine": "(1 - cos 2πp) / 2 at position p", "triangular": "up and down in straight lines"}),
+    ChoiceOf(kinds.cycle_pattern),
 ]
 Multiplier = Annotated[float, Field(gt=1, description="peak density divided by the target density (m)"), A_NUMBER]
 Cycles = Annotated[int, Field(gt=0, le=1000, description="number of cycles (n)"), A_NUMBER]
@@ -286,9 +288,17 @@ LearningRateDropFactor = Annotated[
     float, Field(gt=0, le=1, description="the learning rate is multiplied by it at each drop"), A_NUMBER
 ]
 WeightDecay = Annotated[float, Field(ge=0, description="of all parameters"), A_NUMBER]
-OptimizerName = Annotated[
-    Literal["sgd", "adam"], Field(description="optimizer"), Choices({"sgd": "SGD", "adam": "Adam"})
+LearningRateSchedule = Annotated[
+    str | Choice,
+    Field(description="how the learning rate moves in time, in place of drops"),
+    ChoiceOf(kinds.learning_rate),
 ]
+WarmupEpochs = Annotated[
+    NonNegative,
+    Field(description="in which the learning rate rises in a straight line to what its schedule begins with"),
+    UnitName("epochs"),
+]
+OptimizerName = Annotated[str, Field(description="optimizer"), NameOf(kinds.optimizer)]
 ClipScope = Annotated[
     Literal["dense", "active"],
     Field(description="which gradients of masked layers the norm is over"),

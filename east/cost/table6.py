@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, Literal
 
-from east.config.run import RunSpec
+from east.config.run import RunSpec, stand_in
 from east.config.tables import CostEntry, CostPlan
 from east.cost.accounting import Memory, torchsummary_memory
 from east.cost.flops import inference_flops, layer_work, training_flops
@@ -95,7 +95,7 @@ def mean_nonzeros(spec: RunSpec) -> tuple[dict[str, float], float]:
 
 
 def _cost_row(entry: CostEntry, measure: Measure | None) -> CostRecord:
-    spec = entry.spec
+    spec = stand_in(entry.spec)
     counted = paper_memory(spec, entry.measured_at_beta)
     bypassed = entry.measured_at_beta == 0 and spec.model.activation == "dyrelu"
     active = paper_memory(spec, beta=1) if bypassed else None

@@ -20,11 +20,12 @@ class SgdRule(TypedDict):
 
 
 class AdamRule(TypedDict):
-    """The constants of a step of Adam."""
+    """The constants of a step of Adam, or with decoupled weight decay of AdamW."""
 
     betas: tuple[float, float]
     epsilon: float
     weight_decay: float
+    decoupled: bool
 
 
 class Arithmetic(Protocol):
@@ -57,7 +58,10 @@ class Arithmetic(Protocol):
         lr: float | Tensor,
         **rule: Unpack[AdamRule],
     ) -> None:
-        """One step of `torch.optim.Adam` with L2 weight decay in place; `steps` (0-d each) count the steps made."""
+        """One step of `torch.optim.Adam` with L2 weight decay in place, or of `torch.optim.AdamW` with decoupled decay.
+
+        `steps` (0-d each) count the steps made.
+        """
 
 
 class PyTorchArithmetic:
@@ -100,7 +104,7 @@ class PyTorchArithmetic:
         lr: float | Tensor,
         **rule: Unpack[AdamRule],
     ) -> None:
-        """One step of Adam in place."""
+        """One step of Adam or AdamW in place."""
         adam(
             list(values),
             list(gradients),
@@ -114,6 +118,7 @@ class PyTorchArithmetic:
             beta2=rule["betas"][1],
             lr=lr,
             weight_decay=rule["weight_decay"],
+            decoupled_weight_decay=rule["decoupled"],
             eps=rule["epsilon"],
             maximize=False,
         )

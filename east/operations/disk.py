@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 
 from east.config import Run, RunSpec
-from east.config.run import ModelSpec
+from east.config.run import ModelSpec, stand_in
 from east.data.catalog import DATASETS, steps_per_epoch
 from east.data.manifest import MANIFEST_FILE
 from east.models import build_model
@@ -46,7 +46,7 @@ def disk_need(runs: Sequence[Run], data_dir: Path) -> DiskNeed:
 
 def _run_bytes(spec: RunSpec) -> int:
     weights = _weights_bytes(spec.model, DATASETS[spec.dataset.name].num_classes)
-    updates = sum(1 for _ in Timetable(Schedule.of(spec, steps_per_epoch(spec))))
+    updates = sum(1 for _ in Timetable(Schedule.of(stand_in(spec), steps_per_epoch(spec))))
     return weights + RECORDS + spec.training.epochs * EPOCH_RECORDS + updates * UPDATE_RECORDS
 
 

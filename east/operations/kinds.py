@@ -8,7 +8,7 @@ from statistics import fmean
 
 import numpy as np
 
-from east.config import RunSpec
+from east.config.run import RunSpec, stand_in
 from east.cost.timing import KindTimes, PartSeconds, Situation
 from east.data.catalog import DATASETS, DatasetInfo, steps_per_epoch
 from east.sparse.schedule import Schedule
@@ -21,8 +21,10 @@ def kind_of(spec: RunSpec) -> RunSpec:
     """A run with everything set alike that does not change how long its steps take at a given density.
 
     That is its seed, its schedule, numbers that are only multiplied by, and between data sets with the same number and
-    size of images which of them it is: the number of classes changes the classifier alone.
+    size of images which of them it is: the number of classes changes the classifier alone. What plugins give is left
+    out, as nobody but a training executes them.
     """
+    spec = stand_in(spec)
     clip = spec.training.gradient_clip
     average_drop = (spec.sparsity.drop_fraction + spec.sparsity.drop_fraction_end) / 2
     wanted = _size(DATASETS[spec.dataset.name])
@@ -37,12 +39,16 @@ def kind_of(spec: RunSpec) -> RunSpec:
         "drop_fraction_end": average_drop,
         "update_period": 1,
         "update_on_last_step": True,
+        "update_until": 1.0,
+        "exchange_when_resizing": False,
     }
     training = {
         "epochs": 1,
         "lr": 1e-6,  # no training diverges
         "lr_drop_epochs": (),
         "lr_drop_factor": 1.0,
+        "lr_schedule": None,
+        "warmup_epochs": 0.0,
         "weight_decay": 0.0,
         "gradient_clip": clip and clip.model_copy(update={"norm": 1.0}),
     }
@@ -52,6 +58,7 @@ def kind_of(spec: RunSpec) -> RunSpec:
             "dataset": spec.dataset.model_copy(update=dataset),
             "sparsity": spec.sparsity.model_copy(update=sparsity),
             "cycle": None,
+            "density_schedule": None,
             "phasing": None,
             "training": spec.training.model_copy(update=training),
         }
@@ -69,7 +76,7 @@ def describe_kind(kind: RunSpec) -> str:
 
 def remaining_phases(spec: RunSpec, epochs_done: int = 0) -> tuple[Phase, ...]:
     """What is left of a training after some of its epochs."""
-    return _phases(Schedule.of(spec, steps_per_epoch(spec)), epochs_done)
+    return _phases(Schedule.of(stand_in(spec), steps_per_epoch(spec)), epochs_done)
 
 
 @cache

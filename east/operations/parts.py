@@ -2,61 +2,96 @@
 
 import inspect
 from collections.abc import Iterator, Mapping
-from types import MappingProxyType
-from typing import Any, get_args
+from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel
 
-from east.config.run import CycleSpec, DatasetSpec, ModelSpec, OptimizerSpec, SparsitySpec
+from east.config.choices import FIXED, NAMED_TOPOLOGIES
+from east.config.run import CycleSpec, DatasetSpec, ModelSpec, SparsitySpec
 from east.data.catalog import DATASETS
+from east.errors import EastError
 from east.models.designs import NETWORKS
 from east.models.resnet import ACTIVATIONS
-from east.sparse.distribution import DISTRIBUTIONS
-from east.sparse.schedule import CYCLE_PATTERNS, LEARNING_RATES
-from east.sparse.topology import TOPOLOGIES
+from east.plugins import NO_PLUGINS, Catalogue, installed
+from east.registry import Entry, Parameter
+from east.sparse.kinds import KINDS
 
-OF_A_MASK_UPDATE = ("drop_fraction", "drop_fraction_end", "update_period", "update_on_last_step")
+OF_A_MASK_UPDATE = ("drop_fraction", "drop_fraction_end", "update_period", "update_on_last_step", "update_until")
+
+WORDS = {"networks": "networks", "activations": "activations", "topologies": "topologies", "data sets": "datasets"}
+WORDS |= {kind.name: kind.word for kind in KINDS.values()}
+"""Name of a kind -> the word by which it is asked for."""
 
 
-def registered() -> Iterator[dict[str, Any]]:
+def registered(word: str | None = None, catalogue: Catalogue = NO_PLUGINS) -> Iterator[dict[str, Any]]:
     """Every part, by kind: its name in the configuration, what it is (empty where the name says all), and parameters.
 
-    These may be set beside it, and have their defaults; None where one must be given.
+    These may be set beside it, and have their defaults; None where one must be given. Of registered parts also what
+    each parameter means, the paper that they are from, and the file of a plugin. What installed packages offer is among
+    them.
+
+    Args:
+        word: one kind alone; all if it is None.
+        catalogue: what the plugins of a configuration add.
+
+    Raises:
+        EastError: there is no such kind.
     """
+    if word is not None and word not in WORDS.values():
+        raise EastError(f"there is no kind '{word}'. Choose one of {', '.join(WORDS.values())}.")
+    return (part for part in _all_parts(catalogue) if word in (None, WORDS[part["kind"]]))
+
+
+def _all_parts(catalogue: Catalogue) -> Iterator[dict[str, Any]]:
     network = _parameters(ModelSpec, "name", "activation")
     for name, settings in NETWORKS.items():
         kernels = " and ".join(f"{size} x {size}" for size in settings["design"].kernels)
         yield _part("networks", name, network, f"blocks of {kernels} convolutions")
     for name in ACTIVATIONS:
         yield _part("activations", name)
-    for name in DISTRIBUTIONS:
-        yield _part("distributions", name)
     moves = {key: value for key, value in _parameters(SparsitySpec).items() if key in OF_A_MASK_UPDATE}
-    for name, rule in TOPOLOGIES.items():
-        yield _part("topologies", name, moves, _summary(rule.grow))
-    yield _part("topologies", "fixed", about="the random masks of the start, never changed")
-    for name, rate in LEARNING_RATES.items():
-        yield _part("learning rates", name, about=_summary(rate))
-    for name, pattern in CYCLE_PATTERNS.items():
-        yield _part("density cycles", name, _parameters(CycleSpec, "pattern"), _summary(pattern))
-    for name in get_args(OptimizerSpec.model_fields["name"].annotation):
-        yield _part("optimizers", name, _parameters(OptimizerSpec, "name") if name == "sgd" else {})
+    for name, (drop, grow, initial) in NAMED_TOPOLOGIES.items():
+        yield _part("topologies", name, moves, f"drop {drop}, grow {grow}, begin with {initial}")
+    yield _part("topologies", FIXED, about="the random masks of the start, never changed")
+    added = [*catalogue.entries, *_offered(set(catalogue.paths.values()))]
+    for kind in KINDS.values():
+        for entry in (*kind, *(one for one in added if one.kind is kind)):
+            about = _of_entry(entry)
+            if kind is KINDS["cycle_pattern"]:
+                about["parameters"] |= _parameters(CycleSpec, "pattern")
+            yield about
     for name, info in DATASETS.items():
         size = f"{info.train_images:,} + {info.test_images:,} images of {' x '.join(map(str, info.image_shape))}"
-        about = f"{info.label}: {size}, {info.num_classes:,} classes"
-        yield _part("data sets", name, _parameters(DatasetSpec, "name"), about)
+        about_data = f"{info.label}: {size}, {info.num_classes:,} classes"
+        yield _part("data sets", name, _parameters(DatasetSpec, "name"), about_data)
 
 
-def _part(
-    kind: str, name: str, parameters: Mapping[str, Any] = MappingProxyType({}), about: str = ""
-) -> dict[str, Any]:
-    return {"kind": kind, "name": name, "parameters": dict(parameters), "about": about}
+def _offered(known: set[Path]) -> Iterator[Entry]:
+    """What installed packages offer beside the plugins of the configuration."""
+    yield from Catalogue.of(path for path in installed().values() if path not in known).entries
+
+
+def _of_entry(entry: Entry) -> dict[str, Any]:
+    described = _part(entry.kind.name, entry.name, {one.name: _default(one) for one in entry.parameters}, entry.summary)
+    meanings = {one.name: f"{one.meaning} ({one.unit})" if one.unit else one.meaning for one in entry.parameters}
+    return described | {
+        "meanings": {name: text for name, text in meanings.items() if text},
+        "paper": entry.paper,
+        "plugin": None if entry.plugin is None else entry.plugin.path,
+        **entry.facts.model_dump(mode="json"),
+    }
+
+
+def _part(kind: str, name: str, parameters: Mapping[str, Any] | None = None, about: str = "") -> dict[str, Any]:
+    found = {"kind": kind, "name": name, "parameters": dict(parameters or {}), "about": about}
+    return found | {"meanings": {}, "paper": "", "plugin": None}
+
+
+def _default(parameter: Parameter) -> Any:
+    return None if parameter.default is inspect.Parameter.empty else parameter.default
 
 
 def _parameters(spec: type[BaseModel], *without: str) -> dict[str, Any]:
     fields = {name: field for name, field in spec.model_fields.items() if name not in without}
     return {name: None if field.is_required() else field.default for name, field in fields.items()}
-
-
-def _summary(function: object) -> str:
-    return (inspect.getdoc(function) or "").partition("\n")[0]

@@ -226,7 +226,7 @@ def _readings_of_runs(plan: Plan) -> dict[str, object]:
         "drop_fraction": f"{config.readings.drop_fraction:g} to {config.readings.drop_fraction_end:g}",
         "validation": ", ".join(f"{count:,}" for count in sorted({run.dataset.validation for run in runs})),
         "optimizer": ", ".join(sorted(map(value_text, sgd))) or "no SGD in this plan",
-        "distribution": ", ".join(sorted({recipe.distribution for recipe in config.recipes.values()})),
+        "distribution": ", ".join(sorted({str(recipe.distribution) for recipe in config.recipes.values()})),
         "cyclic": "; ".join(sorted(cycles)) or "no cycles in this plan",
         "fit": "rescaled in the rows that say so" if "rescale" in fits else "refused",
         "recipe": ", ".join(sorted(fifty)) or "not in this plan",

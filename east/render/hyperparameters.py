@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from east.analysis.published import FROM_DISK, Read, read_published_rows
+from east.config.choices import Choice, chosen_name
+from east.config.run import OptimizerSpec
 from east.config.schema import Config, Recipe
 from east.errors import EastError
 from east.render.names import DATASETS, NETWORKS
@@ -124,7 +126,9 @@ def _hyperparameters(recipe: Recipe) -> dict[str, str]:
     cyclic = recipe.cyclic
     drops = ",".join(map(str, recipe.lr_drop_epochs))
     both = set(recipe.datasets) == {"cifar10", "cifar100"}
-    optimizer = "Adam" if recipe.optimizer.name == "adam" else f"SGD({recipe.optimizer.momentum:g})"
+    drops_text = f"{1 / recipe.lr_drop_factor:g}x[{drops}]" if drops else "-"
+    rate = drops_text if recipe.lr_schedule is None else str(recipe.lr_schedule)
+    warm = f"{recipe.warmup_epochs:g} up, then " if recipe.warmup_epochs else ""
     return {
         "model": NETWORKS[recipe.model].split(" (")[0],
         "method": recipe.system,
@@ -132,13 +136,21 @@ def _hyperparameters(recipe: Recipe) -> dict[str, str]:
         "batch_size": str(recipe.batch_size),
         "epochs": str(recipe.epochs),
         "lr": f"{recipe.lr:g}",
-        "lr_drop_epochs": f"{1 / recipe.lr_drop_factor:g}x[{drops}]" if drops else "-",
-        "optimizer": optimizer,
+        "lr_drop_epochs": warm + rate,
+        "optimizer": _optimizer(recipe.optimizer),
         "weight_decay": f"{recipe.weight_decay:.1e}",
-        "init": recipe.distribution.split("_")[0].upper(),
+        "init": chosen_name(recipe.distribution).split("_")[0].upper(),
         "cyclic_n": str(cyclic.cycles) if cyclic else "-",
         "cyclic_l": f"{cyclic.cycle_length:g}" if cyclic else "-",
         "cyclic_m": f"{cyclic.multiplier:g}" if cyclic else "-",
         "delta_t_cs": str(cyclic.update_period) if cyclic else "-",
         "delta_t_dst": str(recipe.update_period),
     }
+
+
+def _optimizer(spec: OptimizerSpec) -> str:
+    """As Table B.1 prints it; parameters other than SGD's momentum are named."""
+    if spec.plugin is None and spec.name == "sgd":
+        return f"SGD({spec.momentum:g})"
+    name = {"adam": "Adam", "adamw": "AdamW"}.get(spec.name, spec.name) if spec.plugin is None else spec.name
+    return str(Choice(name=name, parameters=spec.parameters))

@@ -2,6 +2,7 @@
 
 from pydantic import TypeAdapter
 
+from east.config.choices import is_plugins
 from east.config.plan import Plan
 from east.config.run import CycleSpec, Frozen, RunSpec
 from east.config.tables import GridTable
@@ -27,12 +28,13 @@ def distinct_schedules(plan: Plan) -> tuple[DrawnSchedule, ...]:
     specs = [
         plan.run(row.runs[0].id).spec for table in plan.tables if isinstance(table, GridTable) for row in table.rows
     ]
-    cyclic = [(spec, spec.cycle) for spec in specs if spec.cycle is not None]
+    # What a plugin gives is not drawn: nobody but a training executes it.
+    cyclic = [(spec, spec.cycle) for spec in specs if spec.cycle is not None and not is_plugins(spec.cycle.pattern)]
     targets = {spec.sparsity.density for spec, _ in cyclic}
     lengths = {spec.training.epochs for spec, _ in cyclic}
 
     def panel(spec: RunSpec, cycle: CycleSpec) -> str:
-        title = f"{cycle.pattern.capitalize()}, {cycle.multiplier:g}×"
+        title = f"{str(cycle.pattern).capitalize()}, {cycle.multiplier:g}×"
         if len(targets) > 1:
             title += f" of {density_text(spec.sparsity.density)}"
         return f"{title}, {spec.training.epochs} epochs" if len(lengths) > 1 else title

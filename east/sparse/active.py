@@ -151,6 +151,19 @@ class ActiveWeights:
         sorted_back[order] = vector.to(sorted_back.device)
         return sorted_back
 
+    def scatter(self, vector: Tensor) -> Tensor:
+        """A tensor of the weight's shape with a number for each active weight and zeros elsewhere.
+
+        The vector is in the order of `values`; what follows the active weights is left out.
+        """
+        found = torch.zeros_like(self.layer.weight)
+        memory = _memory(found, self.layer.weight)
+        if self.positions is None:
+            memory.copy_(vector.as_strided((memory.numel(),), (1,)))
+        else:
+            memory[self.positions[: self.count]] = vector[: self.count]
+        return found
+
     def select(self, tensor: Tensor) -> Tensor:
         """The elements at the active weights of a tensor of the weight's shape, with zeros at the padding."""
         gathered = self.gather(tensor)

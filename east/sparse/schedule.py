@@ -7,35 +7,25 @@ Neither needs PyTorch.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from decimal import Decimal
 from fractions import Fraction
 from functools import cached_property
-from typing import Self
+from typing import Any, Self
 
+from east.config.choices import Choice, bound
 from east.config.run import CycleSpec, PhasingSpec, RunSpec, SparsitySpec, TrainingSpec
 from east.errors import EastError
+from east.plugins import blamed
+from east.registry import Entry
 from east.sparse.exact import cos_pi
+from east.sparse.kinds import cycle_pattern, density_schedule, learning_rate
+from east.sparse.moment import Moment
+from east.sparse.rates import dropped_rate
+
+ROUNDING = 1e-9
+"""What a pattern may be off by where it should be 0."""
 
 SHOWN_CYCLES = 4
 """Lengths of cycles that are spelt out where there are many."""
-
-
-def cosine_cycle(position: float) -> float:
-    """Height of a cosine cycle, 0 at its ends and 1 in the middle: (1 - cos 2πp) / 2 (Section C).
-
-    Args:
-        position: share of the cycle that has passed, in [0, 1].
-    """
-    return (1 - cos_pi(2 * Fraction(position))) / 2
-
-
-def triangular_cycle(position: float) -> float:
-    """Height of a triangular cycle, 0 at its ends and 1 in the middle: 2p, then 2(1 - p) (Section C)."""
-    return 2 * min(position, 1 - position)
-
-
-CYCLE_PATTERNS: dict[str, Callable[[float], float]] = {"cosine": cosine_cycle, "triangular": triangular_cycle}
-"""Pattern name in the config -> height of the cycle in [0, 1] at a position in [0, 1]."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +51,20 @@ class CyclicDensity:
             )
 
     @cached_property
+    def _pattern(self) -> tuple[Entry, Callable[..., Any]]:
+        """The pattern and its entry.
+
+        Raises:
+            EastError: it does not begin and end at height 0.
+        """
+        entry, pattern = bound(cycle_pattern, self.cycle.pattern)
+        for position in (0.0, 1.0):
+            height = _number(entry, pattern, f"at {position:g} of a cycle", position)
+            if not abs(height) <= ROUNDING:
+                raise _out_of_range(entry, height, f"at {position:g} of a cycle")
+        return entry, pattern
+
+    @cached_property
     def lengths(self) -> tuple[float, ...]:
         """Epochs of each cycle."""
         return cycle_lengths(self.cycle.cycles, self.cycle.cycle_length, self.cycle.length_multiplier)
@@ -75,10 +79,31 @@ class CyclicDensity:
         start = 0.0
         for length in self.lengths:
             if epoch < start + length:
-                height = CYCLE_PATTERNS[self.cycle.pattern](max(0.0, (epoch - start) / length))
+                height = self._height(max(0.0, (epoch - start) / length))
                 return self.target * (1 + (self.cycle.multiplier - 1) * height)
             start += length
         return self.target
+
+    def _height(self, position: float) -> float:
+        entry, pattern = self._pattern
+        height: float = _number(entry, pattern, f"at {position:g} of a cycle", position)
+        if not -ROUNDING <= height <= 1 + ROUNDING:
+            raise _out_of_range(entry, height, f"at {position:g} of a cycle")
+        return height
+
+
+def _number(entry: Entry, function: Callable[..., Any], when: str, *arguments: Any) -> float:
+    """The number that an entry gives.
+
+    Raises:
+        EastError: it gives none; with its file and line.
+    """
+    with blamed(entry, when):
+        return float(function(*arguments))
+
+
+def _out_of_range(entry: Entry, value: float, when: str) -> EastError:
+    return EastError(f"{entry.place}: {entry.title} must give {entry.kind.gives}, and gave {value:g} {when}.")
 
 
 def cycle_lengths(cycles: int, cycle_length: float, length_multiplier: float) -> tuple[float, ...]:
@@ -161,17 +186,6 @@ def phasing_beta(epoch: int, start: float, end: float) -> float:
     return 1 - (epoch - start) / (end - start)
 
 
-def dropped_rate(epoch: int, training: TrainingSpec) -> float:
-    """The learning rate of Table B.1: `lr` times the drop factor for each drop epoch that is over."""
-    drops = sum(epoch > drop for drop in training.lr_drop_epochs)
-    # In decimals, so that 0.1 dropped twice is 0.001 and not its neighbour.
-    return float(Decimal(str(training.lr)) * Decimal(str(training.lr_drop_factor)) ** drops)
-
-
-LEARNING_RATES: dict[str, Callable[[int, TrainingSpec], float]] = {"drops": dropped_rate}
-"""Name -> (epoch counted from 1, recipe) -> learning rate of that epoch."""
-
-
 @dataclass(frozen=True)
 class Schedule:
     """What a run prescribes at each moment of its training, from nothing but its spec.
@@ -184,11 +198,12 @@ class Schedule:
     steps_per_epoch: int
     cycle: CycleSpec | None = None
     phasing: PhasingSpec | None = None
+    density_schedule: str | Choice | None = None
 
     @classmethod
     def of(cls, spec: RunSpec, steps_per_epoch: int) -> Self:
         """The schedule of a run, for a data set of this many steps an epoch."""
-        return cls(spec.sparsity, spec.training, steps_per_epoch, spec.cycle, spec.phasing)
+        return cls(spec.sparsity, spec.training, steps_per_epoch, spec.cycle, spec.phasing, spec.density_schedule)
 
     @property
     def epochs(self) -> int:
@@ -200,6 +215,11 @@ class Schedule:
         """Optimizer steps of the whole training."""
         return self.epochs * self.steps_per_epoch
 
+    @cached_property
+    def exploring_steps(self) -> int:
+        """Steps from the start of training after which no weights are exchanged any more."""
+        return math.floor(Fraction(str(self.sparsity.update_until)) * self.total_steps)
+
     def epoch_of(self, step: int) -> int:
         """The epoch that step `step` (counted from 1) belongs to."""
         return math.ceil(step / self.steps_per_epoch)
@@ -208,14 +228,17 @@ class Schedule:
 
     @cached_property
     def cyclic_density(self) -> CyclicDensity | None:
-        """Density as a function of the epoch, for a run with cycles."""
+        """The density at an epoch, for a run with cycles."""
         if self.cycle is None:
             return None
         return CyclicDensity(self.sparsity.density, self.cycle)
 
-    @property
+    @cached_property
     def peak_density(self) -> float:
         """The highest density of the training."""
+        if self.density_schedule is not None:
+            steps = range(0, self.resizing_end_step + 1, self.sparsity.update_period)
+            return max(self.sparsity.density, *map(self.density, steps))
         return self.sparsity.density * (self.cycle.multiplier if self.cycle else 1.0)
 
     @cached_property
@@ -224,6 +247,18 @@ class Schedule:
         if self.cyclic_density is None:
             return 0
         return min(self.total_steps, round(self.cyclic_density.end * self.steps_per_epoch))
+
+    @cached_property
+    def resizing_end_step(self) -> int:
+        """The step of the mask update after which the density stays the target, by cycles or by a density schedule."""
+        if self.density_schedule is None:
+            return self.cycle_end_step
+        period, target = self.sparsity.update_period, self.sparsity.density
+        last = self.total_steps - (not self.sparsity.update_on_last_step)
+        for step in range(last // period * period, -1, -period):
+            if self.density(step) != target:
+                return step + period
+        return 0
 
     @property
     def settled_density(self) -> float:
@@ -236,7 +271,17 @@ class Schedule:
         """The density that the run asks for after `step` steps, masks updated or not.
 
         The first step of a cycle stands at its very beginning, as in the authors' code.
+
+        Raises:
+            EastError: a density schedule gives no density.
         """
+        if self._density_schedule is not None:
+            entry, function = self._density_schedule
+            moment, when = Moment(step, self.total_steps, self.steps_per_epoch), f"after step {step}"
+            found = _number(entry, function, when, moment, self.sparsity.density)
+            if not 0 < found <= 1:
+                raise _out_of_range(entry, found, when)
+            return found
         if step >= self.cycle_end_step:
             return self.sparsity.density
         return self.cycle_density(step)
@@ -247,16 +292,49 @@ class Schedule:
             return self.sparsity.density
         return self.cyclic_density((step - 1) / self.steps_per_epoch)
 
+    @cached_property
+    def _density_schedule(self) -> tuple[Entry, Callable[..., Any]] | None:
+        return None if self.density_schedule is None else bound(density_schedule, self.density_schedule)
+
     # Everything else
 
     def drop_fraction(self, step: int) -> float:
         """The drop fraction after `step` steps."""
-        return drop_fraction(step, self.total_steps, self.sparsity.drop_fraction, self.sparsity.drop_fraction_end)
+        last, sparsity = self.exploring_steps, self.sparsity
+        return drop_fraction(min(step, last), max(1, last), sparsity.drop_fraction, sparsity.drop_fraction_end)
 
-    def learning_rate(self, epoch: int) -> float:
-        """The learning rate of an epoch."""
-        # There is no key for it yet: every recipe has drops.
-        return LEARNING_RATES["drops"](epoch, self.training)
+    def learning_rate(self, step: int) -> float:
+        """The learning rate of step `step`, counted from 1.
+
+        Raises:
+            EastError: a learning-rate schedule gives no rate.
+        """
+        warm = self.warmup_steps
+        if step <= warm:
+            # Up to what the schedule begins with.
+            return self._scheduled_rate(warm) * step / warm
+        return self._scheduled_rate(step - 1)
+
+    @cached_property
+    def warmup_steps(self) -> int:
+        """Steps in which the learning rate rises to what its schedule begins with."""
+        return round(Fraction(str(self.training.warmup_epochs)) * self.steps_per_epoch)
+
+    def _scheduled_rate(self, done: int) -> float:
+        training, moment = self.training, Moment(done, self.total_steps, self.steps_per_epoch, self.warmup_steps)
+        if self._rate is None:
+            drops, factor = training.lr_drop_epochs, training.lr_drop_factor
+            return dropped_rate(moment, training.lr, lr_drop_epochs=drops, lr_drop_factor=factor)
+        entry, function = self._rate
+        found = _number(entry, function, f"after step {done}", moment, training.lr)
+        if not 0 <= found < math.inf:
+            raise _out_of_range(entry, found, f"after step {done}")
+        return found
+
+    @cached_property
+    def _rate(self) -> tuple[Entry, Callable[..., Any]] | None:
+        chosen = self.training.lr_schedule
+        return None if chosen is None else bound(learning_rate, chosen)
 
     def beta(self, epoch: int) -> float:
         """DyReLU's β in an epoch; 0 for a network without DyReLU, and where DyReLU has become a plain ReLU."""
@@ -271,5 +349,5 @@ class Schedule:
         return phasing is not None and phasing.freeze and phasing.start.is_integer() and epoch >= phasing.start
 
     def is_settled(self, epoch: int) -> bool:
-        """Whether the network at the end of an epoch is of the final kind: cycles are over, DyReLU has faded."""
-        return epoch * self.steps_per_epoch >= self.cycle_end_step and self.beta(epoch) == 0
+        """Whether the network at the end of an epoch is of the final kind: density at the target, DyReLU faded."""
+        return epoch * self.steps_per_epoch >= self.resizing_end_step and self.beta(epoch) == 0

@@ -3,12 +3,15 @@
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import groupby
-from typing import Literal
+from typing import Literal, cast
 
+from east.config.choices import FIXED, NAMED_TOPOLOGIES, Choice, TopologySpec, named
+from east.sparse.kinds import RuleFacts, drop_rule, growth_rule, initial_values
 from east.sparse.schedule import Schedule
 
-UpdateKind = Literal["cycle", "return", "exchange"]
+UpdateKind = Literal["cycle", "schedule", "return", "exchange"]
 
 
 @dataclass(frozen=True)
@@ -17,8 +20,9 @@ class MaskUpdate:
 
     Args:
         step: the optimizer step, counted from 1, after which it happens.
-        kind: `cycle` resizes every tensor to the density of the moment, `return` does so to the exact target at the
-            end of the last cycle, `exchange` drops and grows the same number of weights in each tensor.
+        kind: `cycle` and `schedule` resize every tensor to the density of the moment, that of the cycles or of a
+            density schedule; `return` does so to the exact target in the end; `exchange` drops and grows equally many
+            weights.
         density: the density after it; an exchange leaves the one that is there.
     """
 
@@ -57,16 +61,37 @@ class Timetable:
     cycle the masks return to the exact target density. If they do not (`cycle.end: as_coded`, as the authors' code has
     it), the density stays where the last update inside the cycles left it, and one extra exchange happens at the first
     multiple of ΔT_cs after the cycles. Fixed masks never change.
+
+    A density schedule has no periods of its own: every ΔT_dst the masks follow it, and once it stays at the target
+    weights are exchanged. Exchanges end with `sparsity.update_until`.
     """
 
     schedule: Schedule
+
+    @cached_property
+    def last_step(self) -> int:
+        """The step of the last update; 0 without any."""
+        return max((update.step for update in self), default=0)
+
+    def exchanges(self, update: MaskUpdate) -> bool:
+        """Whether an update drops and grows weights whatever happens to the density."""
+        sparsity = self.schedule.sparsity
+        if update.kind != "exchange" and not sparsity.exchange_when_resizing:
+            return False
+        return update.step <= self.schedule.exploring_steps and self.schedule.drop_fraction(update.step) > 0
 
     def at(self, step: int) -> MaskUpdate | None:
         """The mask update after step `step` (counted from 1), if there is one."""
         schedule = self.schedule
         sparsity, cycle = schedule.sparsity, schedule.cycle
-        if sparsity.topology == "fixed":
+        if sparsity.topology == FIXED:
             return None
+        if schedule.density_schedule is not None and step <= schedule.resizing_end_step:
+            if step % sparsity.update_period:
+                return None
+            if step == schedule.resizing_end_step:
+                return MaskUpdate(step, "return", sparsity.density)
+            return MaskUpdate(step, "schedule", schedule.density(step))
         if cycle is not None and step <= schedule.cycle_end_step:
             if step == schedule.cycle_end_step and cycle.end == "target":
                 return MaskUpdate(step, "return", sparsity.density)
@@ -74,6 +99,8 @@ class Timetable:
                 return MaskUpdate(step, "cycle", schedule.cycle_density(step))
             return None
         if step == schedule.total_steps and not sparsity.update_on_last_step:
+            return None
+        if step > schedule.exploring_steps:
             return None
         extra = None
         if cycle is not None and cycle.end != "target":
@@ -112,22 +139,44 @@ class Timetable:
     def _pieces(self) -> Iterator[tuple[int, Phase]]:
         """The training cut at every update and at the end of every epoch, each piece with its epoch."""
         schedule, updates, density, position = self.schedule, deque(self), self.schedule.density(0), 0
+        every = any(facts.gradient == "steps" for facts in rule_facts(schedule.sparsity.topology).values())
         for epoch in range(1, schedule.epochs + 1):
             dynamic, end = schedule.beta(epoch) > 0, epoch * schedule.steps_per_epoch
             while updates and updates[0].step <= end:
                 update = updates.popleft()
-                dense = self._needs_gradient(update, density)
-                yield epoch, Phase(density, dynamic, update.step - position, updates=1, dense_gradients=int(dense))
+                steps = update.step - position
+                dense = steps if every else int(self._needs_gradient(update, density))
+                yield epoch, Phase(density, dynamic, steps, updates=1, dense_gradients=dense)
                 position, density = update.step, update.density
-            yield epoch, Phase(density, dynamic, end - position, epochs=1)
+            steps = end - position
+            yield epoch, Phase(density, dynamic, steps, epochs=1, dense_gradients=steps if every and updates else 0)
             position = end
 
     def _needs_gradient(self, update: MaskUpdate, density: float) -> bool:
         """Whether an update of masks of this density looks at gradients of off weights."""
-        from east.sparse.topology import TOPOLOGIES  # not at the top: it imports PyTorch
+        exchanges = self.exchanges(update)
+        grows, drops = exchanges or update.density > density, exchanges or update.density < density
+        facts = rule_facts(self.schedule.sparsity.topology)
+        looking = {name for name, own in facts.items() if own.gradient != "never"}
+        return (grows and bool(looking & {"grow", "initial"})) or (drops and "drop" in looking)
 
-        sparsity = self.schedule.sparsity
-        exchanges = update.kind == "exchange" and max(sparsity.drop_fraction, sparsity.drop_fraction_end) > 0
-        return TOPOLOGIES[sparsity.topology].needs_gradient(
-            grows=exchanges or update.density > density, drops=exchanges or update.density < density
-        )
+
+def rule_facts(topology: str | TopologySpec) -> dict[str, RuleFacts]:
+    """What the rules of a topology declare, by what they do; nothing for masks that never change.
+
+    Raises:
+        EastError: one of them is in a plugin that is not loaded.
+    """
+    if topology == FIXED:
+        return {}
+    rules: tuple[str | Choice, ...]
+    if isinstance(topology, str):
+        rules = NAMED_TOPOLOGIES[topology]
+    else:
+        rules = (topology.drop, topology.grow, topology.initial)
+    kinds = {"drop": drop_rule, "grow": growth_rule, "initial": initial_values}
+    facts = {}
+    for (name, kind), choice in zip(kinds.items(), rules, strict=True):
+        chosen, _, plugin = named(choice)
+        facts[name] = cast(RuleFacts, kind.find(chosen, plugin).facts)
+    return facts

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from east.config.run import RunSpec
 from east.data.open import Splits
@@ -43,6 +44,14 @@ class Assembly:
     clip: GradientClip | None
     step: Step
 
+    def state_of(self, layer: str, name: str) -> Tensor:
+        """Optimizer state of a masked layer under a name, in the shape of its weight; zero where the mask is off.
+
+        Raises:
+            KeyError: the optimizer keeps nothing of that name.
+        """
+        return self.optimizer.dense_state(self.active[layer], name)
+
 
 def assemble(
     spec: RunSpec, model: ResNet, masks: MaskUpdater, *, device: torch.device, engine: str, kind: StepKind
@@ -63,7 +72,7 @@ def assemble(
         active,
         numerics=spec.training.numerics,
         device=device,
-        workload=expected_workload(spec.training),
+        workload=expected_workload(spec.training, spec.sparsity.topology),
         compiled=kind == "compiled",
     )
     # After the engine, which may lay out the weights in another way.
@@ -182,6 +191,7 @@ class Training:
             "model": self.model.state_dict(),
             "optimizer": self.parts.optimizer.state_dict(),
             "clip": None if clip is None else clip.state_dict(),
+            "rules": self.masks.memory.kept,
             "part": self.sums.state_dict() if self.sums.steps else None,
             "diverged_at_step": self.diverged_at_step,
             "epochs": as_dicts(self.epochs),
@@ -190,6 +200,8 @@ class Training:
 
     def _resume(self, state: Mapping[str, Any], device: torch.device) -> None:
         self.parts.optimizer.load_state_dict(state["optimizer"])
+        # A checkpoint from before rules could keep anything has none.
+        self.masks.memory.load(state.get("rules", {}), device)
         if self.parts.clip is not None:
             self.parts.clip.load_state_dict(state["clip"])
         if (part := state["part"]) is not None:

@@ -18,7 +18,8 @@ from east.training.journal import Beginning, now_text
 from east.training.provenance import Origin, device_name
 from east.training.records import EpochRecord, TimingRecord, UpdateRecord, as_dicts
 
-_CODE_AND_DATA = ("code_digest", "dataset_digest")
+_LISTS = ("changes", "plugins")
+_CODE_AND_DATA = ("code_digest", "dataset_digest", "plugins")
 _PROCESSOR = ("device", "instruction_set", "threads", "torch")
 _SURROUNDINGS: Mapping[Reproducibility, tuple[str, ...]] = {
     Reproducibility.ANY_PROCESSOR: (),
@@ -48,6 +49,7 @@ class AttemptRecord:
         commit: of the checkout that the code was read from, where it was one; so are the next two, see `Origin`.
         code_digest: of the code that decides numbers.
         dataset_digest: of the prepared data set.
+        plugins: SHA-256 of each plugin that the run uses.
     """
 
     attempt: int
@@ -69,18 +71,20 @@ class AttemptRecord:
     dataset_digest: str | None
     changes: tuple[str, ...] = ()
     checkout: str = ""
+    plugins: tuple[str, ...] = ()
     started: str = ""
     ended: str = ""
 
     @classmethod
     def load(cls, saved: Mapping[str, Any]) -> Self:
         """What `as_dict` gave."""
-        reproducibility, changes = Reproducibility(saved["reproducibility"]), tuple(saved.get("changes", ()))
-        return cls(**{**saved, "reproducibility": reproducibility, "changes": changes})
+        lists = {name: tuple(saved.get(name, ())) for name in _LISTS}
+        return cls(**{**saved, **lists, "reproducibility": Reproducibility(saved["reproducibility"])})
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON and checkpoints."""
-        return asdict(self) | {"reproducibility": str(self.reproducibility), "changes": list(self.changes)}
+        lists = {name: list(getattr(self, name)) for name in _LISTS}
+        return asdict(self) | lists | {"reproducibility": str(self.reproducibility)}
 
 
 def class_of_data(dataset: str) -> Reproducibility:
@@ -92,7 +96,12 @@ def class_of_data(dataset: str) -> Reproducibility:
 def class_on_cpu(spec: RunSpec) -> Reproducibility:
     """How far the bytes of a run can be repeated that `auto` trains on a CPU with a compiler."""
     of_engine = {"sparse": Reproducibility.ANY_PROCESSOR, "dense": Reproducibility.THIS_PROCESSOR}[engine_of_run(spec)]
-    return weakest([of_engine, class_of_data(spec.dataset.name)])
+    return weakest([of_engine, class_of_data(spec.dataset.name), class_of_plugins(spec)])
+
+
+def class_of_plugins(spec: RunSpec) -> Reproducibility:
+    """The strongest class that a run can have with what it uses of plugins, which compute by PyTorch's operations."""
+    return Reproducibility.THIS_PROCESSOR if spec.plugins else Reproducibility.ANY_PROCESSOR
 
 
 def class_of_run(attempts: Sequence[AttemptRecord], dataset: str) -> Reproducibility:
@@ -221,13 +230,15 @@ class AttemptLog(Hook):
         if self._has_computed:
             first_step = self.records.pop().first_step
         self._has_computed = True
+        executed, spec = training.parts.engine.executed(), training.spec
         self.records.append(
             AttemptRecord(
                 attempt=self.attempt,
                 first_step=first_step,
                 last_step=training.steps_done,
                 choice=training.parts.engine.name,
-                **vars(training.parts.engine.executed()),
+                **vars(executed) | {"reproducibility": weakest([executed.reproducibility, class_of_plugins(spec)])},
+                plugins=tuple(sorted(spec.plugins)),
                 threads=self._threads,
                 device=device_name(self.device),
                 **vars(self._origin),

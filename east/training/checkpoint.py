@@ -6,15 +6,18 @@ import logging
 import pickle
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from east.errors import EastError
 from east.files import about, read_regular, write_atomically
 from east.training.folder import CHECKPOINTS, checkpoint_name
 
 LOG = logging.getLogger(__name__)
+
+ChangedPlugin = Literal["refuse", "go_on", "begin_again"]
 
 KEPT = 2
 PACKED = "packed tensor"
@@ -34,12 +37,21 @@ class Checkpoints:
     A file, named by `checkpoint_name`, is the SHA-256 of its content in hexadecimal, a line break, and the content as
     `torch.save` writes it.
 
-    The fingerprint is the run's identity: checkpoints of any other run are never loaded.
+    The fingerprint is the run's identity: checkpoints of any other run are never loaded, but for one of a run that
+    differs in the content of its plugins alone, which a plugin that was corrected may go on from.
+
+    Args:
+        folder: of the run.
+        fingerprint: the run's.
+        kin: the fingerprint that such runs have in common; empty for a run without plugins.
+        changed_plugin: what happens to a checkpoint of another content: `refuse` ends, `go_on` takes it, `begin_again`
+            removes it.
     """
 
-    def __init__(self, folder: Path, fingerprint: str) -> None:
+    def __init__(self, folder: Path, fingerprint: str, kin: str = "", changed_plugin: ChangedPlugin = "refuse") -> None:
         self.folder = folder
         self.fingerprint = fingerprint
+        self._kin, self._changed_plugin = kin, changed_plugin
 
     def save(self, epoch: int, state: dict[str, Any], steps: int = 0) -> None:
         """Write a state, then remove all but the last two checkpoints.
@@ -47,7 +59,8 @@ class Checkpoints:
         `epoch` epochs are done, and `steps` steps of the next.
         """
         buffer = io.BytesIO()
-        torch.save({"fingerprint": self.fingerprint, "epoch": epoch, "state": pack(state)}, buffer)
+        kin = {"kin": self._kin} if self._kin else {}
+        torch.save({"fingerprint": self.fingerprint, **kin, "epoch": epoch, "state": pack(state)}, buffer)
         content = buffer.getvalue()
         digest = hashlib.sha256(content).hexdigest().encode()
         write_atomically(self.folder / checkpoint_name(epoch, steps), digest + b"\n" + content)
@@ -62,6 +75,7 @@ class Checkpoints:
 
         Raises:
             OSError: a file cannot be read now; it may be whole.
+            EastError: it was made with another content of a plugin, and nobody has said what to do then.
         """
         for path in reversed(self._files()):
             with about(path):
@@ -79,13 +93,25 @@ class Checkpoints:
                     "%s is damaged (%s) and was set aside as %s; using the one before it.", path.name, error, aside.name
                 )
                 continue
-            if fingerprint != self.fingerprint:
+            if fingerprint != self.fingerprint and not self._is_taken(path, content.get("kin")):
                 LOG.warning("%s belongs to another configuration of this run and was removed.", path.name)
                 path.unlink()
                 continue
             found: dict[str, Any] = state
             return found
         return None
+
+    def _is_taken(self, path: Path, kin: str | None) -> bool:
+        """Whether a checkpoint of another fingerprint is gone on from."""
+        if not self._kin or kin != self._kin or self._changed_plugin == "begin_again":
+            return False
+        if self._changed_plugin == "refuse":
+            raise EastError(
+                f"{path} was made with another content of a plugin. Set execution.changed_plugin (--changed-plugin) to "
+                "go_on to go on from it, after which no one training repeats the run; or to begin_again."
+            )
+        LOG.warning("%s was made with another content of a plugin; going on from it, as asked for.", path.name)
+        return True
 
     def clear(self) -> None:
         """Remove all checkpoints."""

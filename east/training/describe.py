@@ -8,18 +8,20 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from east.config.run import ModelSpec, RunSpec, TrainingSpec
+from east.config.choices import FIXED, Choice, TopologySpec
+from east.config.run import ModelSpec, RunSpec, TrainingSpec, stand_in
 from east.data.catalog import DATASETS, steps_per_epoch
 from east.engine import Workload
 from east.engine.cpu.cost import is_sparse_cheaper
 from east.engine.graph.network import Network, network_of
+from east.errors import EastError
 from east.models import ResNet, build_model
 from east.models.parameters import count_parameters
 from east.models.sharing import owned_weights, stored_nonzeros, virtual_weights
 from east.sparse.layers import masked_layers
 from east.sparse.masks import Allocation, MaskUpdater
 from east.sparse.schedule import Schedule
-from east.sparse.timetable import Timetable
+from east.sparse.timetable import Timetable, rule_facts
 
 MOMENTS = 32
 """Moments of a training, evenly spread, at which its density is looked at."""
@@ -30,7 +32,7 @@ def network_shape(spec: RunSpec) -> ResNet:
     return _meta_network(spec.model, DATASETS[spec.dataset.name].num_classes)
 
 
-def make_allocation(model: nn.Module, distribution: str) -> Allocation:
+def make_allocation(model: nn.Module, distribution: str | Choice) -> Allocation:
     """How a budget is spread over the masked layers of a network; densities refer to its dense size."""
     shapes = {name: tuple(layer.weight.shape) for name, layer in masked_layers(model).items()}
     return Allocation(shapes, distribution, owned_weights(model) + virtual_weights(model))
@@ -40,9 +42,15 @@ def mask_updater(model: nn.Module, spec: RunSpec, steps_per_epoch: int) -> MaskU
     """What moves the masks of a run on its network, for a data set of this many steps an epoch.
 
     Raises:
-        EastError: the peak density asks for more weights than a network with weight sharing stores.
+        EastError: the peak density asks for more weights than a network with weight sharing stores; a density schedule
+            does not end at the target.
     """
     schedule = Schedule.of(spec, steps_per_epoch)
+    if schedule.density_schedule is not None and schedule.resizing_end_step > schedule.total_steps:
+        raise EastError(
+            f"density schedule {schedule.density_schedule} has not reached the target, {spec.sparsity.density:g}, by "
+            "the last mask update. Let it end earlier."
+        )
     stored_nonzeros(model, schedule.peak_density)
     allocation = make_allocation(model, spec.sparsity.distribution)
     return MaskUpdater(masked_layers(model), allocation, Timetable(schedule), spec.seed)
@@ -77,9 +85,14 @@ def describe_network(spec: RunSpec) -> dict[str, Any]:
     }
 
 
-def expected_workload(training: TrainingSpec) -> Workload:
-    """An average step of a training: its batch, and what the clip measures. Updates of masks are too rare to count."""
+def expected_workload(training: TrainingSpec, topology: str | TopologySpec = FIXED) -> Workload:
+    """An average step of a training: its batch, what the clip measures, and rules that look at every gradient.
+
+    Updates of masks are too rare to count.
+    """
     clip = training.gradient_clip
+    if any(facts.gradient == "steps" for facts in rule_facts(topology).values()):
+        return Workload(training.batch_size, dense=1.0)
     if clip is None or clip.scope == "active":
         return Workload(training.batch_size)
     if clip.estimator == "exact":
@@ -93,8 +106,8 @@ def engine_of_run(spec: RunSpec) -> Literal["sparse", "dense"]:
     Networks with DCT layers have a dense part everywhere, so that no zero could be left out. With `numerics: bf16` all
     others are the sparse engine's, as no other has them on a CPU.
     """
-    # Nothing that differs between seeds counts.
-    return _engine_of(spec.model_copy(update={"seed": 0}).canonical_json())
+    # Nothing that differs between seeds counts, nor what a plugin gives: it follows from the description alone.
+    return _engine_of(stand_in(spec).model_copy(update={"seed": 0}).canonical_json())
 
 
 @lru_cache(maxsize=1024)
@@ -107,7 +120,8 @@ def _engine_of(canonical: str) -> Literal["sparse", "dense"]:
     steps = masks.schedule.total_steps
     densities = Counter(masks.schedule.density((2 * k + 1) * steps // (2 * MOMENTS)) for k in range(MOMENTS))
     phases = [(count / MOMENTS, masks.allocation.counts(density)) for density, count in densities.items()]
-    return "sparse" if is_sparse_cheaper(network, phases, expected_workload(spec.training)) else "dense"
+    workload = expected_workload(spec.training, spec.sparsity.topology)
+    return "sparse" if is_sparse_cheaper(network, phases, workload) else "dense"
 
 
 @lru_cache(maxsize=32)

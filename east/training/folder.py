@@ -37,6 +37,8 @@ TIMING = FILES[TimingRecord]
 WEIGHTS = "weights.safetensors"
 ATTEMPTS = "attempts.json"
 LOCK = ".lock"
+PLUGIN = "plugin-*.py"
+"""A copy of each plugin that the run uses; the star stands for the first 16 digits of its SHA-256."""
 CHECKPOINTS = "checkpoint-*.pt"
 """Every checkpoint, see `checkpoint_name`."""
 
@@ -51,7 +53,7 @@ metadata; its header is the library's, so another version of that may write the 
 has digests of the tensors themselves.
 """
 
-WRITTEN = (*REPEATABLE, TIMING, SUMMARY, KEPT_SUMMARY, STATE, ATTEMPTS, CHECKPOINTS)
+WRITTEN = (*REPEATABLE, TIMING, SUMMARY, KEPT_SUMMARY, STATE, ATTEMPTS, CHECKPOINTS, PLUGIN)
 """What a trainer writes here, checkpoints as a pattern."""
 
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)(-\d+)?\.pt")

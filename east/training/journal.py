@@ -23,6 +23,7 @@ class Beginning(Frozen):
         choice: the engine that was asked for.
         threads: CPU threads of PyTorch.
         device: name of the processor or GPU.
+        plugins: SHA-256 of each plugin that the run uses.
         commit: of the code; this and the rest as in `east.training.provenance.Origin`.
     """
 
@@ -31,6 +32,7 @@ class Beginning(Frozen):
     choice: str
     threads: int
     device: str
+    plugins: tuple[str, ...] = ()
     commit: str | None
     changes: tuple[str, ...]
     checkout: str

@@ -51,12 +51,12 @@ def _train(training: Training, hooks: Hook, until: int) -> Ending:
     while not training.is_over:
         hooks.before_epoch(training)
         epoch = training.epoch + 1
-        lr = schedule.learning_rate(epoch)
         fade_dyrelu(training, epoch)
 
         for images, labels in training.data.train.epoch(epoch, start=training.sums.steps):
             hooks.before_batch(training)
             step = training.steps_done + 1
+            lr = schedule.learning_rate(step)
 
             # Forward, backward, clip, optimizer step: `TrainingStep` in east/training/step.py. Where growth needs them,
             # gradients of off weights as well; `change_masks` finds them in `weight.grad`.
@@ -69,7 +69,7 @@ def _train(training: Training, hooks: Hook, until: int) -> Ending:
             if step == until:
                 return "paused"
 
-        record = finish_epoch(training, epoch, lr, hooks.before_batch)
+        record = finish_epoch(training, epoch, hooks.before_batch)
         hooks.after_epoch(training, record)
     return "finished" if training.diverged_at_step is None else "diverged"
 
@@ -99,7 +99,7 @@ def fade_dyrelu(training: Training, epoch: int) -> None:
 
 def change_masks(training: Training, step: int) -> UpdateRecord | None:
     """Change the masks after step `step` if an update is due, and record what it did."""
-    done = training.masks.update(step)
+    done = training.masks.update(step, training.parts.state_of)
     if done is None:
         return None
     update, change = done
@@ -107,7 +107,7 @@ def change_masks(training: Training, step: int) -> UpdateRecord | None:
     return training.note_update(update.kind, step, change)
 
 
-def finish_epoch(training: Training, epoch: int, lr: float, before_batch: Callable[[Training], None]) -> EpochRecord:
+def finish_epoch(training: Training, epoch: int, before_batch: Callable[[Training], None]) -> EpochRecord:
     """Evaluate the network after the last step of an epoch, record the epoch, and see whether it has diverged."""
 
     def evaluated(batches: Batches) -> tuple[float, bool]:
@@ -121,7 +121,7 @@ def finish_epoch(training: Training, epoch: int, lr: float, before_batch: Callab
     record = EpochRecord(
         epoch=epoch,
         step=training.steps_done,
-        lr=lr,
+        lr=schedule.learning_rate(training.steps_done),
         density=last.density,
         drop_fraction=schedule.drop_fraction(training.steps_done),
         beta=schedule.beta(epoch),

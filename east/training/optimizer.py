@@ -1,24 +1,30 @@
-"""SGD and Adam with state for active weights alone; the arithmetic is the engine's.
+"""Optimizers with state for active weights alone; the arithmetic is the engine's (`east.sparse.optimizers`).
 
 PyTorch's own classes are not used: the first one that is made imports PyTorch's compiler, which costs a short run a
 third of its time.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
-from typing import Unpack
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from east.config.choices import Choice, bound
 from east.config.run import TrainingSpec
 from east.engine import Arithmetic
-from east.engine.arithmetic import SgdRule
+from east.engine.arithmetic import Tensors
+from east.plugins import blamed
+from east.sparse import kinds, optimizers
 from east.sparse.active import BLOCK, ActiveWeights, JointWeights
+from east.sparse.kinds import OptimizerFacts
+from east.sparse.view import OptimizerStep
 
-ADAM_BETAS = (0.9, 0.999)
-ADAM_EPSILON = 1e-8
+__all__ = ["Optimizer", "make_optimizer", "optimizers"]
+
+STEPS = "steps"
+"""The state that counts the steps of a parameter."""
 
 
 class Optimizer:
@@ -33,6 +39,7 @@ class Optimizer:
         active: the active weights of the masked layers, by name; their weights are among the parameters.
         slots: names of the state tensors of a parameter that hold a number for each of its weights.
         rule: changes operands in place by gradients, the state slot by slot and the learning rate.
+        is_trusted: whether the rule leaves zeros without a gradient at zero; if not, they are put back.
 
     Attributes:
         state: parameter -> slot -> tensor: of the parameter's shape, or for a masked weight a vector that begins with
@@ -45,8 +52,10 @@ class Optimizer:
         active: Mapping[str, ActiveWeights],
         slots: Sequence[str],
         rule: Callable[..., None],
+        *,
+        is_trusted: bool = True,
     ) -> None:
-        self._rule = rule
+        self._rule, self._is_trusted = rule, is_trusted
         self._active: dict[Tensor, ActiveWeights] = {weights.layer.weight: weights for weights in active.values()}
         self._slots = tuple(slots)
         can_be_joined = active and all(weights.is_static for weights in active.values())
@@ -54,6 +63,11 @@ class Optimizer:
         self.state: dict[nn.Parameter, dict[str, Tensor]] = {
             parameter: {slot: torch.zeros_like(self._operand(parameter)) for slot in slots} for parameter in parameters
         }
+
+    def count_steps(self) -> None:
+        """Count the steps of each parameter, in a state of its own."""
+        for parameter, slots in self.state.items():
+            slots[STEPS] = torch.zeros((), device=parameter.device)
 
     def zero_grad(self) -> None:
         """Forget all gradients."""
@@ -85,12 +99,22 @@ class Optimizer:
                 weights = self._active.get(parameter)
                 if weights is None:
                     continue
+                if not self._is_trusted and weights.positions is not None:
+                    operand[weights.count :] = 0.0
                 if operand is not weights.values:
                     weights.values.copy_(operand[: len(weights.values)])
                 if self._joint is None:
                     weights.write_back()
             if self._joint is not None:
                 self._joint.write_back()
+
+    def dense_state(self, weights: ActiveWeights, name: str) -> Tensor:
+        """What is kept of a masked weight under a name, in its shape, zero where the mask is off.
+
+        Raises:
+            KeyError: nothing of that name is kept.
+        """
+        return weights.scatter(next(slots for own, slots in self.state.items() if own is weights.layer.weight)[name])
 
     def masks_changed(self) -> None:
         """Read the active weights again: one that stays keeps its state, one that is grown starts with zeros."""
@@ -155,54 +179,31 @@ class Optimizer:
         return parameter if weights is None else _whole_blocks(weights, weights.values)
 
 
-class Sgd(Optimizer):
-    """Stochastic gradient descent with momentum and weight decay: `torch.optim.SGD`, step by step.
-
-    The momentum starts at zero, which after the first step equals PyTorch's start at the first gradient.
-    """
-
-    def __init__(
-        self,
-        parameters: Iterable[nn.Parameter],
-        active: Mapping[str, ActiveWeights],
-        *,
-        arithmetic: Arithmetic,
-        **rule: Unpack[SgdRule],
-    ) -> None:
-        super().__init__(parameters, active, ("momentum",), partial(arithmetic.sgd, **rule))
-
-
-class Adam(Optimizer):
-    """`torch.optim.Adam`, step by step, with L2 weight decay and PyTorch's default constants."""
-
-    def __init__(
-        self,
-        parameters: Iterable[nn.Parameter],
-        active: Mapping[str, ActiveWeights],
-        *,
-        arithmetic: Arithmetic,
-        weight_decay: float,
-    ) -> None:
-        rule = partial(arithmetic.adam, betas=ADAM_BETAS, epsilon=ADAM_EPSILON, weight_decay=weight_decay)
-        super().__init__(parameters, active, ("mean", "mean_square"), rule)
-        for parameter, slots in self.state.items():
-            slots["steps"] = torch.zeros((), device=parameter.device)
-
-
 def make_optimizer(
     parameters: Iterable[nn.Parameter], active: Mapping[str, ActiveWeights], spec: TrainingSpec, arithmetic: Arithmetic
 ) -> Optimizer:
-    """SGD or Adam over all parameters, with weight decay on every one of them, as in the authors' code."""
-    if spec.optimizer.name == "adam":
-        return Adam(parameters, active, arithmetic=arithmetic, weight_decay=spec.weight_decay)
-    return Sgd(
-        parameters,
-        active,
-        arithmetic=arithmetic,
-        momentum=spec.optimizer.momentum,
-        nesterov=spec.optimizer.nesterov,
-        weight_decay=spec.weight_decay,
-    )
+    """A run's optimizer over all parameters, with weight decay on every one of them, as in the authors' code.
+
+    Raises:
+        EastError: it is in a plugin that is not loaded, or its parameters are not as the plugin wants them.
+    """
+    chosen = spec.optimizer
+    choice = Choice(name=chosen.name, plugin=chosen.plugin, parameters=tuple(chosen.options().items()))
+    entry, call = bound(kinds.optimizer, choice)
+    facts = cast(OptimizerFacts, entry.facts)
+
+    def rule(values: Tensors, gradients: Tensors, *states_and_rate: Any) -> None:
+        *states, lr = states_and_rate
+        state = dict(zip(facts.state, states, strict=False))
+        counts = states[len(facts.state)] if facts.counts_steps else ()
+        step = OptimizerStep(values, gradients, state, counts, lr, spec.weight_decay, arithmetic)
+        with blamed(entry, "at a step"):
+            call(step)
+
+    optimizer = Optimizer(parameters, active, facts.state, rule, is_trusted=entry.plugin is None)
+    if facts.counts_steps:
+        optimizer.count_steps()
+    return optimizer
 
 
 def _whole_blocks(weights: ActiveWeights, vector: Tensor) -> Tensor:

@@ -68,7 +68,7 @@ class EpochRecord:
 
     epoch: Annotated[int, Meaning("epochs that are done")]
     step: Annotated[int, Meaning("optimizer steps that are done")]
-    lr: Annotated[float, Meaning("learning rate of the epoch")]
+    lr: Annotated[float, Meaning("learning rate of the epoch's last step")]
     density: Annotated[float, Meaning("non-zeros divided by the weights of the dense network")]
     drop_fraction: Annotated[float, Meaning("share of the non-zeros that an update would drop now")]
     beta: Annotated[float, Meaning("weight of DyReLU against ReLU; 0 without DyReLU")]
@@ -93,7 +93,7 @@ class UpdateRecord:
 
     step: Annotated[int, Meaning("optimizer step after which the masks changed")]
     epoch: Annotated[int, Meaning("epoch of that step")]
-    kind: Annotated[str, Meaning("`initial`, `exchange`, `cycle`, or `return` to the target density")]
+    kind: Annotated[str, Meaning("`initial`, `exchange`, `cycle`, `schedule`, or `return` to the target density")]
     density: Annotated[float, Meaning("non-zeros divided by the weights of the dense network")]
     drop_fraction: Annotated[float, Meaning("share of the non-zeros that an update drops at this step")]
     nonzeros: Annotated[int, Meaning("active weights")]

@@ -14,19 +14,21 @@ from east.checkout import sources
 from east.config.run import RunSpec
 from east.data.open import open_dataset
 from east.errors import EastError
-from east.files import sha256_of, write_atomically
+from east.files import read_regular, sha256_of, write_atomically
 from east.locks import HeldLock
 from east.models.liveness import liveness
 from east.models.parameters import count_parameters
+from east.plugins import load_needed
 from east.sparse.schedule import Schedule
 from east.training.assembly import Training
 from east.training.attempts import AttemptLog, class_of_run
 from east.training.captured import choose_step
-from east.training.checkpoint import Checkpoints
+from east.training.checkpoint import ChangedPlugin, Checkpoints
 from east.training.device import choose_device, keep_freed_memory, peak_memory_mb
 from east.training.folder import (
     ATTEMPTS,
     METRICS,
+    PLUGIN,
     RUN,
     TIMING,
     TRACE,
@@ -68,6 +70,9 @@ class Resources:
         gpu: the GPU that was leased for this process, as CUDA_VISIBLE_DEVICES names it.
         runs_per_device: trainings that may share the device with this one, itself included.
         step: how a step is executed: `auto`, `eager`, `captured` or `compiled`.
+        plugins: files, or folders of files, among which the run's plugins are looked for; after them the working
+            directory and its folder config.
+        changed_plugin: what happens to a checkpoint that was made with another content of a plugin, see `Checkpoints`.
     """
 
     device: str = "auto"
@@ -78,6 +83,8 @@ class Resources:
     gpu: str | None = None
     runs_per_device: int = 1
     step: str = "auto"
+    plugins: tuple[Path, ...] = ()
+    changed_plugin: ChangedPlugin = "refuse"
 
 
 def train(
@@ -133,8 +140,9 @@ def open_and_begin(
     """A run on its own data, at its start or where it was left.
 
     Raises:
-        EastError: the data or the engine are not there, or the network cannot hold the density.
+        EastError: the data, the engine or a plugin are not there, or the network cannot hold the density.
     """
+    load_needed(spec.plugins, (*resources.plugins, Path(), Path("config")))
     data = open_dataset(
         spec.dataset,
         training_batch=spec.training.batch_size,
@@ -145,6 +153,18 @@ def open_and_begin(
     )
     kind = choose_step(resources.step, device)
     return Training.begin(spec, data, device=device, engine=resources.engine, kind=kind, state=state)
+
+
+def keep_plugins(spec: RunSpec, folder: Path, resources: Resources) -> None:
+    """Load the run's plugins, and keep a copy of each file in the run's folder, so that its description finds it there.
+
+    Raises:
+        EastError: one is not there with the content that the run was planned with, or cannot be executed.
+    """
+    found = load_needed(spec.plugins, (*resources.plugins, folder, Path(), Path("config")))
+    for digest, path in found.items():
+        if path.is_file():
+            write_atomically(folder / PLUGIN.replace("*", digest[:16]), read_regular(path))
 
 
 def _train(
@@ -160,7 +180,9 @@ def _train(
     torch.set_num_threads(resources.threads)
     keep_freed_memory()
     device = choose_device(resources.device)
-    checkpoints = Checkpoints(folder, spec.fingerprint)
+    keep_plugins(spec, folder, resources)
+    kin = spec.kin if spec.plugins else ""
+    checkpoints = Checkpoints(folder, spec.fingerprint, kin, resources.changed_plugin)
     saved = checkpoints.load_latest()
     earlier = attempts_begun(folder, spec.fingerprint)
     beginning = Beginning(
@@ -169,6 +191,7 @@ def _train(
         choice=resources.engine,
         threads=resources.threads,
         device=device_name(device),
+        plugins=tuple(sorted(spec.plugins)),
         **vars(origin),
     )
     begun = (*earlier, beginning)

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,13 +24,25 @@ DIGITS = 32
 """Hexadecimal digits of a digest: 128 bits of SHA-256."""
 
 
+NOTHING: Mapping[str, Tensor] = MappingProxyType({})
+
+
 def is_traced(step: int) -> bool:
     """Whether a step has a row whatever else happens at it: 1, 2, 4, 8, ..."""
     return step > 0 and step & (step - 1) == 0
 
 
-def trace_record(model: nn.Module, parts: "Assembly", step: int, epoch: int, events: Sequence[str]) -> TraceRecord:
+def trace_record(
+    model: nn.Module,
+    parts: "Assembly",
+    step: int,
+    epoch: int,
+    events: Sequence[str],
+    memory: Mapping[str, Tensor] = NOTHING,
+) -> TraceRecord:
     """The row of this moment: `step` steps are done; the events say why there is a row.
+
+    What the rules of mask updates keep counts with the masks.
 
     Only the active entries of a masked weight are read, so the cost grows with the non-zeros.
     """
@@ -44,7 +57,7 @@ def trace_record(model: nn.Module, parts: "Assembly", step: int, epoch: int, eve
             parameters
             | {name: weights.to_row_major(weights.values[: weights.count]) for name, weights in masked.items()}
         ),
-        "masks": _digest({name: active_positions(weights) for name, weights in parts.active.items()}),
+        "masks": _digest({name: active_positions(weights) for name, weights in parts.active.items()} | dict(memory)),
         "statistics": _digest(others),
         "optimizer": _digest(
             {f"{names[owner]}.{slot}": value for owner, slots in states for slot, value in slots.items()}
@@ -74,7 +87,8 @@ class Tracing(Hook):
         step, ends = training.steps_done, training.sums.steps == training.schedule.steps_per_epoch
         happened = {"step": is_traced(step), "update": update is not None, "epoch": ends}
         if events := [event for event, has_happened in happened.items() if has_happened]:
-            self.rows.append(trace_record(training.model, training.parts, step, training.epoch + 1, events))
+            kept = training.masks.memory.tensors()
+            self.rows.append(trace_record(training.model, training.parts, step, training.epoch + 1, events, kept))
 
 
 def active_positions(weights: ActiveWeights) -> Tensor:

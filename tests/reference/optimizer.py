@@ -1,4 +1,4 @@
-"""Gradient clip, SGD and Adam."""
+"""Gradient clip, SGD, Adam and AdamW."""
 
 import math
 from collections.abc import Sequence
@@ -45,10 +45,13 @@ def sgd(
 
 
 def adam(
-    w: Floats, g: Floats, m: Floats, v: Floats, lr: float, *, step: int, decay: float
+    w: Floats, g: Floats, m: Floats, v: Floats, lr: float, *, step: int, decay: float, decoupled: bool = False
 ) -> tuple[Floats, Floats, Floats]:
-    """Weights, means and mean squares after the step of this number, counted from 1."""
-    g = fma(np.float32(decay), w, g)
+    """Weights, means and mean squares after the step of this number, counted from 1; AdamW where decay is decoupled."""
+    if decoupled:
+        w = fma(-np.float32(lr * decay), w, w)
+    else:
+        g = fma(np.float32(decay), w, g)
     m = fma(np.float32(BETA1), m, np.float32(1 - BETA1) * g)
     v = fma(np.float32(BETA2), v, np.float32(1 - BETA2) * (g * g))
     size = np.float32(lr / (1 - power(BETA1, step)))

@@ -27,7 +27,7 @@ class Recipe:
 
     limit: float
     over: Literal["all", "nonzeros", "sketch"]
-    optimizer: Literal["sgd", "adam"]
+    optimizer: Literal["sgd", "adam", "adamw"]
     momentum: float = 0.0
     nesterov: bool = False
     decay: float = 0.0
@@ -78,9 +78,10 @@ class Training:
 
     def _updated(self, name: str, w: Floats, g: Floats, lr: float) -> Floats:
         recipe = self._recipe
-        if recipe.optimizer == "adam":
+        if recipe.optimizer != "sgd":
             state = self.state.get(name, [np.zeros_like(w), np.zeros_like(w)])
-            w, *self.state[name] = adam(w, g, *state, lr, step=self._steps, decay=recipe.decay)
+            decay = {"decay": recipe.decay, "decoupled": recipe.optimizer == "adamw"}
+            w, *self.state[name] = adam(w, g, *state, lr, step=self._steps, **decay)
             return w
         (momentum,) = self.state.get(name, [np.zeros_like(w)])
         constants = {"momentum": recipe.momentum, "nesterov": recipe.nesterov, "decay": recipe.decay}

@@ -13,7 +13,7 @@ import east
 
 ROOT = Path(east.__file__).parent
 COMMON = {"cells", "errors", "failures", "files", "locks", "log", "shown"}
-COMMON |= {"checkout", "reproducibility", "seeding", "trust", "version"}
+COMMON |= {"checkout", "parameters", "plugins", "registry", "reproducibility", "seeding", "trust", "version"}
 MAY_IMPORT = {
     "sparse": COMMON | {"config"},
     "config": COMMON | {"sparse", "data", "models"},

@@ -10,10 +10,11 @@ import pytest
 
 import east as package
 from east.cli import COMMANDS
-from east.cli.common import DeviceName, EngineName, StepName, TrackingName
+from east.cli.common import ChangedPluginName, DeviceName, EngineName, StepName, TrackingName
 from east.config.schema import Execution
-from east.config.vocabulary import Activation, DatasetName, Distribution, ModelName, Pattern, Topology
+from east.config.vocabulary import Activation, DatasetName, ModelName
 from east.log import configure_logging
+from east.sparse.kinds import KINDS
 from tests.conftest import ROOT
 from tests.unit.fake_runs import PLAN, TEST_CONFIG
 from tests.unit.in_process import east
@@ -161,19 +162,26 @@ def test_the_version_names_the_commit_of_a_checkout():
 
 def test_every_part_that_a_configuration_may_name_is_listed_with_its_parameters():
     parts = {(part["kind"], part["name"]): part for part in json.loads(east("list", "--json").stdout)}
-    for kind, names in {
-        "networks": ModelName,
-        "activations": Activation,
-        "distributions": Distribution,
-        "topologies": Topology,
-        "density cycles": Pattern,
-        "data sets": DatasetName,
-    }.items():
+    for kind, names in {"networks": ModelName, "activations": Activation, "data sets": DatasetName}.items():
         assert {name for found, name in parts if found == kind} == set(get_args(get_args(names)[0]))
+    for kind in KINDS.values():
+        assert [name for found, name in parts if found == kind.name] == [entry.name for entry in kind]
+    assert parts["growth rules", "momentum"]["parameters"] == {"decay": 0.9, "redistribute": True}
+    assert parts["growth rules", "momentum"]["gradient"] == "steps"
+    assert parts["growth rules", "momentum"]["meanings"]["decay"]
+    assert "Dettmers" in parts["growth rules", "momentum"]["paper"]
     assert parts["optimizers", "sgd"]["parameters"] == {"momentum": 0.0, "nesterov": False}
     assert parts["topologies", "fixed"]["parameters"] == {}
     printed = east("list").stdout
     assert all(f"\n  {name} " in printed or f"\n  {name}\n" in printed for _, name in parts)
+
+
+def test_one_kind_may_be_listed_alone():
+    listed = json.loads(east("list", "growth", "--json").stdout)
+    assert {part["kind"] for part in listed} == {"growth rules"}
+    refused = east("list", "growths")
+    assert refused.returncode == 1
+    assert "growth" in refused.stderr
 
 
 @pytest.mark.parametrize(
@@ -203,6 +211,7 @@ def test_choices_are_those_of_the_configuration():
         "engine": EngineName,
         "step": StepName,
         "tracking": TrackingName,
+        "changed_plugin": ChangedPluginName,
     }.items():
         assert fields[name].annotation == choices
 

@@ -97,7 +97,7 @@ def test_the_schema_refuses_a_misspelt_key_in_every_section():
         {"readings": {"cycle_end": "exactly"}},
         {"readings": {"gradient_clip": {"every": 0}}},
         {"execution": {"threads": "some"}},
-        {"tables": {"table2": {"rows": [{"pattern": ["cosine", "square"]}]}}},
+        {"tables": {"table2": {"rows": [{"pattern": ["cosine", {"name": "cosine", "height": 2}]}]}}},
         {"execution": None},
     ],
 )

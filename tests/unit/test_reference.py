@@ -76,6 +76,7 @@ CASES = [
     STEEP,
     Case("one segment", 5, (8, 8), over="all", nesterov=True),
     Case("two groups", 33, (8, 8), optimizer="adam"),
+    Case("decoupled decay", 3, (5, 4), optimizer="adamw", width=3, blocks=(1,)),
     SEGMENTED,
     Case("odd sizes", 33, (9, 7), over="nonzeros", limit=1e6),
     Case("rows longer than a segment", 3, (2, 67), over="all"),

@@ -12,8 +12,8 @@ from east.sparse.timetable import MaskUpdate
 from east.sparse.topology import TOPOLOGIES, TopologyRule, grow_at_random, keep_largest
 from east.training.assembly import initial_model
 from east.training.describe import mask_updater
-from east.training.optimizer import Adam, Sgd
 from tests.unit.cost_specs import make_spec
+from tests.unit.optimizers import Adam, Sgd
 
 RIGL = TOPOLOGIES["rigl"]
 

@@ -203,8 +203,10 @@ def test_scheduled_density_is_the_target_outside_the_cycles():
 
 @pytest.mark.parametrize(("epoch", "lr"), [(1, 0.1), (75, 0.1), (76, 0.01), (150, 0.01), (151, 0.001), (250, 0.001)])
 def test_the_learning_rate_drops_after_the_drop_epochs(epoch, lr):
-    assert paper_schedule(training={"lr_drop_epochs": (75, 150)}).learning_rate(epoch) == lr
-    assert paper_schedule().learning_rate(epoch) == 0.1
+    schedule = paper_schedule(training={"lr_drop_epochs": (75, 150)})
+    for step in ((epoch - 1) * STEPS + 1, epoch * STEPS):
+        assert schedule.learning_rate(step) == lr
+        assert paper_schedule().learning_rate(step) == 0.1
 
 
 def test_the_epoch_of_a_step_ends_with_its_last_step():

@@ -7,9 +7,27 @@ from hypothesis import strategies as st
 
 from east.seeding import generator, torch_generator
 from east.sparse import topology
-from east.sparse.topology import TOPOLOGIES, TopologyRule, grow_at_random, grow_by_gradient, keep_largest
+from east.sparse.kinds import drop_rule
+from east.sparse.topology import TOPOLOGIES, Rule, Topology, grow, keep
+from east.sparse.view import Layer
 
 RIGL = TOPOLOGIES["rigl"]
+
+
+def keep_largest(weight, gradient, mask, count, draw):
+    return keep(RIGL.drop, Layer("layer", weight, gradient, mask), count, draw)
+
+
+def grow_by(rule, gradient, candidates, count, draw):
+    return grow(rule.grow, Layer("layer", torch.zeros_like(gradient), gradient, ~candidates), candidates, count, draw)
+
+
+def grow_by_gradient(gradient, candidates, count, draw):
+    return grow_by(RIGL, gradient, candidates, count, draw)
+
+
+def grow_at_random(gradient, candidates, count, draw):
+    return grow_by(TOPOLOGIES["set"], gradient, candidates, count, draw)
 
 
 def tensor(*values):
@@ -42,12 +60,15 @@ def test_a_dropped_weight_may_grow_again_at_once():
     assert on(drop_and_grow(weight, gradient, mask, 0.5)) == [0, 1]
 
 
-def keep_by_saliency(weight, gradient, mask, count, generator):
-    return keep_largest(weight * gradient, gradient, mask, count, generator)
+def saliency(layer):
+    return (layer.weight * layer.gradient).abs()
+
+
+BY_SALIENCY = Rule.bound(drop_rule.describe(saliency, gradient="updates"))
 
 
 def test_a_rule_of_another_kind_drops_and_grows_by_its_own_measure():
-    rule = TopologyRule(keep_by_saliency, grow_by_gradient, grows_by_gradient=True, drops_by_gradient=True)
+    rule = Topology(BY_SALIENCY, RIGL.grow, RIGL.initial)
     weight, gradient = tensor(0.1, 9.0, 1.0, 0.0), tensor(50.0, 0.1, 1.0, 0.0)
     mask = tensor(1, 1, 1, 0).bool()
     assert on(resize(weight, gradient, mask, 2, rule=rule)) == [0, 2]
@@ -59,7 +80,7 @@ def test_a_rule_of_another_kind_drops_and_grows_by_its_own_measure():
     [
         (TOPOLOGIES["rigl"], True, False),
         (TOPOLOGIES["set"], False, False),
-        (TopologyRule(keep_by_saliency, grow_at_random, drops_by_gradient=True), False, True),
+        (Topology(BY_SALIENCY, TOPOLOGIES["set"].grow, RIGL.initial), False, True),
     ],
 )
 def test_a_rule_says_when_it_looks_at_the_gradient(rule, grows, drops):

@@ -20,8 +20,8 @@ from east.sparse.masks import initialise_masks
 from east.training import assembly, captured, run
 from east.training.captured import STEPS, CapturedStep, CudaGraphs, choose_step
 from east.training.clip import GradientClip
-from east.training.optimizer import Adam, Sgd
 from east.training.step import EpochSums, TrainingStep
+from tests.unit.optimizers import Adam, Sgd
 from tests.unit.recorders import Tapes
 from tests.unit.test_training_loop import Interrupted, changed, interrupt_at, results, rows
 

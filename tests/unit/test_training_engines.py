@@ -43,10 +43,9 @@ class Training:
     def run(self, most=1_000):
         """Train to the end, or for so many steps."""
         epochs = range(1, self.spec.training.epochs + 1)
-        batches = (
-            (self.sparsity.schedule.learning_rate(epoch), batch) for epoch in epochs for batch in self.epoch(epoch)
-        )
-        for number, (rate, (images, labels)) in zip(range(1, most + 1), batches, strict=False):
+        batches = (batch for epoch in epochs for batch in self.epoch(epoch))
+        for number, (images, labels) in zip(range(1, most + 1), batches, strict=False):
+            rate = self.sparsity.schedule.learning_rate(number)
             dense = self.sparsity.needs_gradient(number)
             loss, _ = self.step(images, labels, rate, number, dense_gradients=dense)
             self.losses.append(float(loss) / len(labels))

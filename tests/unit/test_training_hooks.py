@@ -161,7 +161,7 @@ def test_the_step_is_told_when_the_masks_have_changed(fading):
 def test_a_loss_that_is_not_finite_is_a_divergence_whatever_the_network_is(begin, short_spec, loss):
     training = begin(short_spec)
     training.sums = EpochSums.load({"steps": STEPS, "images": 10, "loss": loss, "correct": 0}, CPU)
-    finish_epoch(training, 1, 0.1, lambda training: None)
+    finish_epoch(training, 1, lambda training: None)
     assert (training.diverged_at_step, training.is_over) == (STEPS, True)
 
 

@@ -7,11 +7,12 @@ from torch import nn
 from east.engine.arithmetic import PyTorchArithmetic
 from east.engine.cpu.arithmetic import KernelArithmetic
 from east.engine.cpu.bindings import KernelSet
+from east.plugins import digest_of, load
 from east.seeding import generator, torch_generator
 from east.sparse.active import active_weights
 from east.sparse.layers import MaskedConv2d, MaskedLinear, apply_masks, masked_layers
-from east.sparse.topology import TOPOLOGIES, drop_and_grow, keep_largest
-from east.training.optimizer import Adam, Sgd
+from east.sparse.topology import TOPOLOGIES, drop_and_grow, highest
+from tests.unit.optimizers import Adam, AdamW, Sgd, make
 
 SGD = {"momentum": 0.9, "nesterov": True, "weight_decay": 1e-2}
 STEPS = 24
@@ -25,6 +26,10 @@ def make_adam(model, active, arithmetic=None):
     return Adam(model.parameters(), active, arithmetic=arithmetic or PyTorchArithmetic(), weight_decay=1e-2)
 
 
+def make_adamw(model, active, arithmetic=None):
+    return AdamW(model.parameters(), active, arithmetic=arithmetic or PyTorchArithmetic(), weight_decay=1e-2)
+
+
 def torch_sgd(model):
     return torch.optim.SGD(model.parameters(), lr=0.1, fused=True, **SGD)
 
@@ -33,7 +38,11 @@ def torch_adam(model):
     return torch.optim.Adam(model.parameters(), lr=0.1, weight_decay=1e-2, fused=True)
 
 
-EITHER = pytest.mark.parametrize("make", [make_sgd, make_adam], ids=["sgd", "adam"])
+def torch_adamw(model):
+    return torch.optim.AdamW(model.parameters(), lr=0.1, weight_decay=1e-2, fused=True)
+
+
+EITHER = pytest.mark.parametrize("make", [make_sgd, make_adam, make_adamw], ids=["sgd", "adam", "adamw"])
 
 
 def network(memory_format=torch.channels_last, density=0.1):
@@ -65,7 +74,7 @@ def change_masks(model, step):
     for name, layer in masked_layers(model).items():
         draw = generator(0, "exchange", name, step)
         old = layer.mask.clone()
-        kept = keep_largest(layer.weight.detach(), layer.weight.grad, old, int(old.sum()) // 2, draw)
+        kept = highest(layer.weight.detach().abs(), old, int(old.sum()) // 2, draw)
         layer.mask.copy_(drop_and_grow(layer.weight.detach(), layer.weight.grad, old, 0.5, draw, TOPOLOGIES["rigl"]))
         at_once += int((layer.mask & old & ~kept).sum())
         dropped[name], grown[name] = old & ~layer.mask, layer.mask & ~old
@@ -83,7 +92,9 @@ def mask_state(model, optimizer):
 
 
 BOTH = pytest.mark.parametrize(
-    ("make", "reference"), [(make_sgd, torch_sgd), (make_adam, torch_adam)], ids=["sgd", "adam"]
+    ("make", "reference"),
+    [(make_sgd, torch_sgd), (make_adam, torch_adam), (make_adamw, torch_adamw)],
+    ids=["sgd", "adam", "adamw"],
 )
 
 
@@ -252,3 +263,59 @@ def test_reset_forgets_the_momentum():
     optimizer.reset([model[0].weight])
     assert not optimizer.state[model[0].weight]["momentum"].any()
     assert optimizer.state[model[2].weight]["momentum"].any()
+
+
+def test_options_reach_the_steps():
+    model, dense = network(density=1.1), network(density=1.1)
+    active = active_weights(masked_layers(model))
+    optimizer = make("adam", model.parameters(), active, PyTorchArithmetic(), beta1=0.5, beta2=0.8, epsilon=1e-3)
+    expected = torch.optim.Adam(dense.parameters(), lr=0.1, betas=(0.5, 0.8), eps=1e-3, fused=True)
+    for step in range(3):
+        set_gradients(model, step)
+        set_gradients(dense, step)
+        take_gradients(active)
+        optimizer.step(0.1)
+        expected.step()
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), dense.parameters(), strict=True))
+
+
+def test_state_can_be_seen_in_the_shape_of_a_weight():
+    model = network()
+    optimizer = make_sgd(model, active := active_weights(masked_layers(model)))
+    set_gradients(model, 0)
+    take_gradients(active)
+    optimizer.step(0.1)
+    dense = optimizer.dense_state(active["0"], "momentum")
+    assert torch.equal(dense != 0, model[0].mask)
+    assert torch.equal(active["0"].select(dense), optimizer.state[model[0].weight]["momentum"][: active["0"].count])
+    with pytest.raises(KeyError):
+        optimizer.dense_state(active["0"], "mean")
+
+
+@pytest.mark.parametrize("room", [None, 0.2], ids=["fitting", "with room"])
+def test_an_optimizer_of_a_plugin_cannot_move_weights_that_are_off(tmp_path, room):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from east.methods import Positive, optimizer\n\n\n"
+        "@optimizer(state=('square',), counts_steps=True)\n"
+        "def pushing(step, *, push: Positive = 1.0):\n"
+        "    for count in step.counts:\n"
+        "        count.add_(1)\n"
+        "    for value, gradient, square in step:\n"
+        "        square.add_(gradient * gradient)\n"
+        "        value.sub_(step.lr * (gradient + push))\n"
+    )
+    load(path, digest_of(path))
+    model = network()
+    layers = masked_layers(model)
+    capacities = {name: int((room or 0) * layer.weight.numel()) for name, layer in layers.items()}
+    active = active_weights(layers, capacities if room else None)
+    optimizer = make("pushing", model.parameters(), active, PyTorchArithmetic(), plugin=digest_of(path), push=2.0)
+    before = {name: layer.weight.detach().clone() for name, layer in layers.items()}
+    set_gradients(model, 0)
+    take_gradients(active)
+    optimizer.step(0.5)
+    for name, layer in layers.items():
+        wanted = before[name] - 0.5 * (layer.weight.grad + 2.0)
+        assert torch.equal(layer.weight.detach(), torch.where(layer.mask, wanted, 0.0))
+        assert optimizer.state[layer.weight]["steps"] == 1

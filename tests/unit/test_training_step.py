@@ -13,8 +13,8 @@ from east.seeding import torch_generator as generator
 from east.sparse.active import active_weights
 from east.sparse.layers import apply_masks, masked_layers
 from east.training.clip import GradientClip
-from east.training.optimizer import Sgd
 from east.training.step import TrainingStep
+from tests.unit.optimizers import Sgd
 from tests.unit.sparse_engines import CPU, draw_masks
 
 SGD = {"momentum": 0.9, "nesterov": True, "weight_decay": 1e-4}

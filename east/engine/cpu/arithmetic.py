@@ -55,7 +55,7 @@ class KernelArithmetic:
         lr: float | Tensor,
         **rule: Unpack[AdamRule],
     ) -> None:
-        """One step of Adam in place; all parameters that have made equally many steps together."""
+        """One step of Adam or AdamW in place; all parameters that have made equally many steps together."""
         for step in steps:
             step.add_(1)
         counts = [int(step) for step in steps]
@@ -66,7 +66,11 @@ class KernelArithmetic:
             at, *others = (
                 _Vectors([tensors[place] for place in chosen]) for tensors in (values, gradients, means, mean_squares)
             )
-            constants = (*rule["betas"], rule["weight_decay"], rule["epsilon"], corrected, factor)
+            # Decay by the rate is a step of its own, and the gradient has none of it then.
+            shrink, decay = (
+                (float(lr) * rule["weight_decay"], 0.0) if rule["decoupled"] else (0.0, rule["weight_decay"])
+            )
+            constants = (*rule["betas"], decay, rule["epsilon"], corrected, factor, shrink)
             self._kernels("adam", k.AdamStep(at.structure, *(other.at for other in others), *constants))
 
 

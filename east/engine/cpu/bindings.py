@@ -207,9 +207,9 @@ SgdStep = _declare(
 AdamStep = _declare(
     "AdamStep",
     "Vectors values; pointer gradients means mean_squares;"
-    "double mean_decay square_decay weight_decay epsilon step square_factor",
+    "double mean_decay square_decay weight_decay epsilon step square_factor shrink",
 )
-"""A step of Adam."""
+"""A step of Adam, or of AdamW where weights shrink by themselves."""
 
 
 def value_dtype(dtype: torch.dtype) -> torch.dtype:

@@ -9,12 +9,13 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, PercentFor
 from east.analysis.aggregate import AggregatedGrid
 from east.analysis.layers import LayerMask, read_layers, runs_to_show
 from east.analysis.sources import Sources
+from east.config.choices import bound, is_plugins, read_choice
 from east.render.figures import Drawing, TableData, style
 from east.render.figures.style import Look
 from east.render.numbers import density_text
 from east.render.palette import GRID, PAPER, SERIES
 from east.shown import visible
-from east.sparse.distribution import DISTRIBUTIONS
+from east.sparse.kinds import distribution
 
 _BEFORE = Look(SERIES[4], "-", "s")
 _PEAK = Look(SERIES[2], (0, (1.4, 1.2)), "")
@@ -62,8 +63,11 @@ def draw(data: TableData) -> Drawing:
 def _layers(sources: Sources, run: str) -> tuple[LayerMask, ...]:
     """The masked layers of a run; the rule that drew its first masks is the run's."""
     summary = sources.summary(run)
-    sparsity = summary.run.get("sparsity", {}) if summary else {}
-    return read_layers(sources, run, DISTRIBUTIONS[sparsity.get("distribution", "erk")])
+    written = summary.run.get("sparsity", {}).get("distribution", "erk") if summary else "erk"
+    chosen = read_choice(distribution, written)
+    if is_plugins(chosen):
+        return ()  # nobody but a training executes it
+    return read_layers(sources, run, bound(distribution, chosen)[1])
 
 
 def _draw_densities(axis: Axes, layers: Sequence[LayerMask]) -> None:

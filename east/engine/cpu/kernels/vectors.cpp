@@ -51,6 +51,7 @@ struct Adam {
     double mean_decay, square_decay, weight_decay, epsilon;
     double step;           // lr / (1 - mean_decay^t)
     double square_factor;  // 1 / sqrt(1 - square_decay^t)
+    double shrink;         // lr * (decoupled weight decay); 0 for Adam
 };
 
 // In double: lane i takes elements i, i + 32, ..., and lanes are added as everywhere.
@@ -127,19 +128,20 @@ template <typename T>
 void adam(const Adam<T>& a) {
     const T decay = T(a.weight_decay), kept = T(a.mean_decay), added = T(1 - a.mean_decay);
     const T squares_kept = T(a.square_decay), squares_added = T(1 - a.square_decay);
-    const T step = T(-a.step), factor = T(a.square_factor), epsilon = T(a.epsilon);
+    const T step = T(-a.step), factor = T(a.square_factor), epsilon = T(a.epsilon), shrink = T(-a.shrink);
     for_each_part(a.values, [&](int64_t k, int64_t begin, int64_t end) {
         T* __restrict value = a.values.at[k];
         T* __restrict mean = a.means[k];
         T* __restrict mean_square = a.mean_squares[k];
         const T* __restrict gradient = a.gradients[k];
         for (int64_t i = begin; i < end; ++i) {
-            const T g = std::fma(decay, value[i], gradient[i]);
+            const T w = a.shrink != 0 ? std::fma(shrink, value[i], value[i]) : value[i];
+            const T g = std::fma(decay, w, gradient[i]);
             const T m = std::fma(kept, mean[i], added * g);
             const T v = std::fma(squares_kept, mean_square[i], squares_added * (g * g));
             mean[i] = m;
             mean_square[i] = v;
-            value[i] = std::fma(step, m / std::fma(std::sqrt(v), factor, epsilon), value[i]);
+            value[i] = std::fma(step, m / std::fma(std::sqrt(v), factor, epsilon), w);
         }
     });
 }
