@@ -14,6 +14,7 @@ from typing import Any
 from benchmarks.faults.outcome import Outcome
 from benchmarks.faults.workplace import TINY, Workplace
 from benchmarks.machine import cores
+from east.training.folder import WEIGHTS
 
 LEARNING_RATES = (0.1, 0.05)
 LENGTH = 3
@@ -41,8 +42,10 @@ class _Course:
         shutil.rmtree(self.place.folder / ".snakemake", ignore_errors=True)
 
     def delete_a_file(self) -> None:
-        """Any file of the results, or a folder."""
-        files = [path for path in sorted(self.place.results.rglob("*")) if "logs" not in path.parts]
+        """Any file of the results, or a folder; not weights alone, which a user may delete for room."""
+        files = [
+            path for path in sorted(self.place.results.rglob("*")) if "logs" not in path.parts and path.name != WEIGHTS
+        ]
         if files:
             path = self._draw.choice(files)
             shutil.rmtree(path) if path.is_dir() else path.unlink()
