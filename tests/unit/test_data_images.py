@@ -68,6 +68,7 @@ def test_files_that_are_damaged_or_missing_are_refused_by_name(digits, name, cha
     with pytest.raises(EastError) as caught:
         load_images("digits", digits.parent)
     assert all(part in str(caught.value) for part in (str(digits), name, message))
+    assert str(caught.value).endswith(f"`east prepare digits --data-dir {digits.parent}` prepares it again.")
 
 
 def test_a_manifest_says_whether_it_is_whole_whatever_the_order_of_its_keys(digits):

@@ -5,6 +5,7 @@ import shutil
 import tarfile
 from contextlib import nullcontext
 from hashlib import sha256
+from pathlib import Path
 
 import pytest
 
@@ -20,14 +21,24 @@ from tests.unit.in_process import east
 STATIC = "table2/static/seed1"
 
 
-@pytest.fixture
-def results(tmp_path):
-    """All runs finished but one, costs, and a table that is newer than its runs."""
-    results = tmp_path / "results"
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A folder with results (all runs finished but one, costs, and a table), their lock and their archive."""
+    made = tmp_path_factory.mktemp("made")
     for run in list(PLAN.values())[:-1]:
-        write_planned_run(results / "runs", run, 50.0, versions={"torch": "2.11"})
-    write_steps(results, "cost", "aggregate/table2", "tables/table2")
-    return results
+        write_planned_run(made / "results/runs", run, 50.0, versions={"torch": "2.11"})
+    write_steps(made / "results", "cost", "aggregate/table2", "tables/table2")
+    for done in (
+        command("lock", made / "results", "--out", made / "results.lock.json"),
+        command("archive", made / "results", made / "out.tar.gz"),
+    ):
+        assert done.returncode == 0, done.stderr
+    return made
+
+
+@pytest.fixture
+def results(made, tmp_path):
+    return shutil.copytree(made / "results", tmp_path / "results")
 
 
 COSTS = {"cost/cost.json", "made_from/cost/cost.json"}
@@ -38,17 +49,13 @@ def command(name, results, *options):
 
 
 @pytest.fixture
-def locked(results):
-    done = command("lock", results)
-    assert done.returncode == 0, done.stderr
-    return results / "results.lock.json"
+def locked(made, results):
+    return Path(shutil.copy(made / "results.lock.json", results))
 
 
 @pytest.fixture
-def archive(results, tmp_path):
-    done = command("archive", results, tmp_path / "out.tar.gz")
-    assert done.returncode == 0, done.stderr
-    return tmp_path / "out.tar.gz"
+def archive(made, tmp_path):
+    return Path(shutil.copy(made / "out.tar.gz", tmp_path))
 
 
 def restore(archive, results):

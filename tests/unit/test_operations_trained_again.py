@@ -1,6 +1,8 @@
 """`east verify` of results that another training has made of the runs of a lock."""
 
 import json
+import shutil
+from functools import cache
 
 import pytest
 
@@ -20,17 +22,29 @@ ELSEWHERE = {"device": "B", "threads": 2, "instruction_set": "avx512", "versions
 DENSE = {"reproducibility": PROCESSOR, "engine": "dense"}
 
 
-@pytest.fixture
-def published(tmp_path):
-    """Makes results and locks them; gives the lock and the folder."""
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Makes results whose summaries say this, with their lock; once for equal ones."""
 
-    def publish(**keys):
-        results = tmp_path / "published"
+    @cache
+    def make(keys):
+        results = tmp_path_factory.mktemp("made")
         for run in RUNS:
-            write_planned_run(results / "runs", run, 50.0, **(MACHINE | keys))
+            write_planned_run(results / "runs", run, 50.0, **(MACHINE | dict(keys)))
         write_steps(results, "cost", "aggregate/table2", "tables/table2", "tables/table6")
         done = east("lock", "--configfile", TEST_CONFIG, "--results", results)
         assert done.returncode == 0, done.stderr
+        return results
+
+    return make
+
+
+@pytest.fixture
+def published(made, tmp_path):
+    """Gives the lock and the folder of results that may be changed."""
+
+    def publish(**keys):
+        results = shutil.copytree(made(tuple(keys.items())), tmp_path / "published")
         return results / "results.lock.json", results
 
     return publish
