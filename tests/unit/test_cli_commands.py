@@ -15,6 +15,7 @@ from east.cli.plot import bars, curve
 from east.cli.status import _looks
 from east.cli.status_view import overview, watch_screen
 from east.operations.run_files import RunStatus
+from east.plugins import NO_PLUGINS
 from east.training.records import TraceRecord
 from tests.unit.cli_views import BUSY, UNKNOWN, on_a_terminal, plan_status
 from tests.unit.fake_runs import PLAN, TEST_CONFIG, write_planned_run, write_rows
@@ -116,18 +117,22 @@ def test_parts_are_listed_by_kind_with_what_they_are_and_their_parameters(monkey
     parts = [
         {"kind": "networks", "name": "small", "about": "of few blocks", "parameters": {"width": 64, "blocks": None}},
         {"kind": "networks", "name": "of a long name", "about": "", "parameters": {"width": 8}},
-        {"kind": "topologies", "name": "set", "about": "", "parameters": {}},
+        {"kind": "topologies", "name": "set", "about": "", "parameters": {}, "paper": "SET, 2018", "plugin": "set.py"},
     ]
-    monkeypatch.setattr("east.operations.parts.registered", lambda: iter(parts))
+    parts = [{"paper": "", "plugin": None} | part for part in parts]
+    asked = []
+    monkeypatch.setattr("east.operations.parts.registered", lambda *of: asked.append(of) or iter(parts))
     assert east("list").stdout.splitlines() == [
         "networks:",
         "  small           of few blocks",
         "                  width = 64, blocks",
         "  of a long name  width = 8",
         "topologies:",
-        "  set",
+        "  set             SET, 2018",
+        "                  in set.py",
     ]
-    assert json.loads(east("list", "--json").stdout) == parts
+    assert json.loads(east("list", "networks", "--json").stdout) == parts
+    assert asked == [(None, NO_PLUGINS), ("networks", NO_PLUGINS)]
 
 
 # status and show

@@ -73,7 +73,9 @@ def test_a_training_has_what_options_and_environment_say(trained, prepared, tmp_
     assert done.returncode == 0
     ((spec, folder, resources, hooks, began),) = trained
     assert (spec, folder, began) == (RUN.spec, out, sources())
-    assert resources == Resources("cuda", "dense", 3, tmp_path / "data", tmp_path / "images", "7", 2, "captured")
+    assert resources == Resources(
+        "cuda", "dense", 3, tmp_path / "data", tmp_path / "images", "7", 2, "captured", (tmp_path,)
+    )
     assert isinstance(hooks[-1], Interruption)
     assert prepared == [("digits", tmp_path / "data", tmp_path / "images")]
     assert "table2/static/seed1" in done.stderr

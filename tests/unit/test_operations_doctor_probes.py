@@ -1,5 +1,6 @@
 """What the doctor asks of other processes, and what a probe finds out there."""
 
+import functools
 import os
 import sys
 from importlib import import_module
@@ -197,6 +198,8 @@ def test_kernels_are_those_that_are_available_and_kept(monkeypatch, tmp_path):
     def unavailable():
         raise KernelsUnavailable("no compiler")
 
+    # What is found is kept for the process: not what this test makes of it.
+    monkeypatch.setattr(library, "_load_once", functools.cache(library._load_once.__wrapped__))
     monkeypatch.setattr(library, "find_toolchain", unavailable)
     monkeypatch.setattr("east.engine.machine.cache_folder", lambda: tmp_path / "kept")
     found = probe.probe_kernels()

@@ -2,14 +2,14 @@ import pytest
 import torch
 from torch import nn
 
-from east.config.run import CycleSpec
+from east.config.run import CycleSpec, TopologySpec
 from east.engine.arithmetic import PyTorchArithmetic
 from east.seeding import torch_generator as generator
 from east.sparse.active import active_weights
 from east.sparse.layers import MaskedConv2d, MaskedLinear, apply_masks, masked_layers
 from east.sparse.masks import Allocation, initialise_masks, nonzeros, update_masks
 from east.sparse.timetable import MaskUpdate
-from east.sparse.topology import TOPOLOGIES, TopologyRule, grow_at_random, keep_largest
+from east.sparse.topology import TOPOLOGIES
 from east.training.assembly import initial_model
 from east.training.describe import mask_updater
 from tests.unit.cost_specs import make_spec
@@ -235,13 +235,9 @@ def test_a_cycle_needs_the_gradient_while_the_density_rises_and_not_while_it_fal
     assert sum(phase.dense_gradients for phase in masks.timetable.phases()) == len(needed) + 1  # and one exchange
 
 
-def keep_by_saliency(weight, gradient, mask, count, generator):
-    return keep_largest(weight * gradient, gradient, mask, count, generator)
-
-
-def test_a_rule_that_drops_by_gradient_gets_it_and_needs_it_where_weights_are_dropped(monkeypatch):
-    monkeypatch.setitem(TOPOLOGIES, "saliency", TopologyRule(keep_by_saliency, grow_at_random, drops_by_gradient=True))
-    masks, needed = updater_of(cycling(topology="saliency")), []
+def test_a_rule_that_drops_by_gradient_gets_it_and_needs_it_where_weights_are_dropped():
+    topology = TopologySpec(drop="magnitude_and_gradient", grow="random", initial="zero")
+    masks, needed = updater_of(cycling(topology=topology)), []
     for step in range(1, 31):
         asked = masks.needs_gradient(step)
         before = {name: layer.mask.clone() for name, layer in masks.layers.items()}
@@ -258,7 +254,7 @@ def test_a_rule_that_drops_by_gradient_gets_it_and_needs_it_where_weights_are_dr
                 assert not dropped[name].any() or layer.weight.grad[dropped[name]].max() < kept.min()
         needed += [step] * asked
     assert needed == [14, 16, 18, 20, 30]  # the peak lies between 10 and 12
-    phases = updater_of(cycling(update_period=3, topology="saliency")).timetable.phases()
+    phases = updater_of(cycling(update_period=3, topology=topology)).timetable.phases()
     assert sum(phase.dense_gradients for phase in phases) == 4  # after steps 15, 18, 20 and 30
 
 
