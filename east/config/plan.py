@@ -280,7 +280,17 @@ def _grid(made: _Made, name: str, table: TableConfig) -> GridTable:
 def _default_label(row: Row) -> str:
     if row.density_schedule is not None:
         return f"{chosen_name(row.density_schedule).capitalize()} density"
-    return "Static" if row.static else "Cyclic"
+    own = [*map(str, _own_rules(row.topology)), *([str(row.distribution)] if row.distribution else [])]
+    own += [f"density {row.density:g}"] if row.density else []
+    return ", ".join(["Static" if row.static else "Cyclic", *own])
+
+
+def _own_rules(topology: str | TopologySpec | None) -> list[str | Choice]:
+    """The rules that a row has for itself."""
+    if not isinstance(topology, TopologySpec):
+        return [topology] if topology else []
+    rules = [(topology.drop, "magnitude"), (topology.grow, "gradient"), (topology.initial, "zero")]
+    return [rule for rule, default in rules if rule != default]
 
 
 def _schedules(config: Config, where: Location, recipe: Recipe, row: Row) -> Iterator[Cyclic | None]:
@@ -521,11 +531,7 @@ def _row_id(row: Row, cyclic: Cyclic | None) -> str:
             parts.append(f"g{_number(cyclic.length_multiplier)}")
     if row.cycle_length is not None:
         parts.append(f"l{_number(row.cycle_length)}")
-    if isinstance(row.topology, TopologySpec):
-        rules = [(row.topology.drop, "magnitude"), (row.topology.grow, "gradient"), (row.topology.initial, "zero")]
-        parts += [_choice_id(rule) for rule, default in rules if rule != default]
-    elif row.topology is not None:
-        parts.append(row.topology)
+    parts += [_choice_id(rule) for rule in _own_rules(row.topology)]
     if row.distribution is not None:
         parts.append(_choice_id(row.distribution))
     numbers = {"d": row.density, "f": row.drop_fraction, "e": row.drop_fraction_end, "u": row.update_period}
