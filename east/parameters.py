@@ -1,7 +1,8 @@
 """The types that parameters may have: numbers with range and unit, for signatures and for the configuration."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any, get_args
 
 from pydantic import BeforeValidator, Field
 
@@ -32,3 +33,13 @@ Share = Annotated[float, Field(gt=0, le=1), A_NUMBER]
 Epochs = Annotated[int, Field(gt=0, le=100_000), A_NUMBER, UnitName("epochs")]
 Steps = Annotated[PositiveInt, UnitName("steps")]
 Seed = Annotated[int, Field(ge=0), A_NUMBER]
+
+
+def metadata_in(annotation: Any) -> Iterator[Any]:
+    """All metadata of a type, the outermost first, then its members' and items'."""
+    inner = get_args(annotation)
+    if hasattr(annotation, "__metadata__"):
+        yield from annotation.__metadata__
+        inner = inner[:1]
+    for part in inner:
+        yield from metadata_in(part)

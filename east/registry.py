@@ -12,12 +12,12 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from importlib import import_module
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from east.errors import EastError
-from east.parameters import UnitName
+from east.parameters import UnitName, metadata_in
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -56,7 +56,7 @@ class Parameter:
     @property
     def unit(self) -> str:
         """What its number counts; empty where that goes without saying."""
-        return next((found.name for found in _metadata(self.type) if isinstance(found, UnitName)), "")
+        return next((found.name for found in metadata_in(self.type) if isinstance(found, UnitName)), "")
 
 
 @dataclass(frozen=True, eq=False)
@@ -373,12 +373,3 @@ def _hints(function: Any, names: list[str]) -> dict[str, Any]:
     written = {name: owner.__annotations__.get(name, Any) for name in names}
     holder = type("Parameters", (), {"__annotations__": written})
     return get_type_hints(holder, globalns=getattr(owner, "__globals__", {}), include_extras=True)
-
-
-def _metadata(annotation: Any) -> Iterator[Any]:
-    inner = get_args(annotation)
-    if hasattr(annotation, "__metadata__"):
-        yield from annotation.__metadata__
-        inner = inner[:1]
-    for part in inner:
-        yield from _metadata(part)

@@ -10,7 +10,7 @@ import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 from pydantic.fields import FieldInfo
@@ -25,6 +25,7 @@ from east.parameters import PositiveInt as PositiveInt
 from east.parameters import Seed as Seed
 from east.parameters import Steps as Steps
 from east.parameters import UnitName as UnitName
+from east.parameters import metadata_in
 from east.sparse import kinds
 
 
@@ -77,21 +78,12 @@ class Retrains:
 def metadata_of(field: FieldInfo) -> Iterator[Any]:
     """All metadata of a field, the outermost first: its own, then its type's members' and items'."""
     yield from field.metadata
-    yield from _metadata(field.annotation)
+    yield from metadata_in(field.annotation)
 
 
 def names_of(annotation: Any) -> tuple[Any, ...]:
     """The names of an annotated `Literal`."""
-    return tuple(name for found in _metadata(annotation) if isinstance(found, Choices) for name in found.meanings)
-
-
-def _metadata(annotation: Any) -> Iterator[Any]:
-    inner = get_args(annotation)
-    if hasattr(annotation, "__metadata__"):
-        yield from annotation.__metadata__
-        inner = inner[:1]
-    for part in inner:
-        yield from _metadata(part)
+    return tuple(name for found in metadata_in(annotation) if isinstance(found, Choices) for name in found.meanings)
 
 
 UNSEEN = {"Cc": "a control character", "Cs": "half a character", "Zl": "a line separator", "Zp": "a separator"}
