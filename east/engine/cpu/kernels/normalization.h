@@ -1,6 +1,8 @@
 // Batch norm of a channel, and means over positions.
 #pragma once
 
+#include <cmath>
+
 #include "planes.h"
 
 namespace east {
@@ -9,6 +11,69 @@ namespace east {
 template <typename T>
 struct Normalization {
     T mean, inverse, factor, shift;
+};
+
+// The batch norm of a unit: its parameters, its running statistics, and what becomes of them.
+template <typename T>
+struct BatchNorm {
+    const T* weight;
+    const T* bias;
+    T* running_mean;
+    T* running_variance;
+    Normalization<T>* normalization;  // [channels], for the backward pass
+    double epsilon, momentum;
+    int32_t training;  // batch statistics, and an update of the running ones
+
+    // Finds how a channel is normalized. In training, `first` and `second` are the sums over its `numbers` of d and d * d,
+    // where d is the distance from `pivot`.
+    const Normalization<T>& find(int64_t channel, double numbers, T pivot, double first, double second) const {
+        double mean = pivot + first / numbers;
+        double variance = second / numbers - (first / numbers) * (first / numbers);
+        if (variance < 0) variance = 0;  // a NaN stays one
+        if (training) {
+            const double unbiased = variance * (numbers / (numbers - 1));
+            running_mean[channel] = T(running_mean[channel] + momentum * (mean - running_mean[channel]));
+            running_variance[channel] = T(running_variance[channel] + momentum * (unbiased - running_variance[channel]));
+        } else {
+            mean = running_mean[channel];
+            variance = running_variance[channel];
+        }
+        const double deviation = std::sqrt(variance + epsilon);
+        const T factor = T(weight[channel] / deviation);
+        return normalization[channel] = {T(mean), T(1 / deviation), factor, T(bias[channel] - mean * factor)};
+    }
+};
+
+// Lane by lane, sums of z - pivot and of their squares.
+template <typename T>
+struct MomentSums {
+    LaneSums<T> first, second;
+
+    void add(const T* z, int64_t count, T pivot) {
+        using V = Vector<T>;
+        const auto p = V::all(pivot);
+        for (int64_t k = 0; k < count; k += lanes) {
+            for (int r = 0; r < V::count; ++r) {
+                const auto d = V::load(z + k + r * V::width) - p;
+                first.part[r] += d;
+                second.part[r] = fma(d, d, second.part[r]);
+            }
+        }
+    }
+};
+
+// How the backward pass finds which way an activation went.
+enum Activation : int32_t { none = 0, rectify_by_output = 1, rectify_by_input = 2, dynamic = 3 };
+
+// From the sums of g and of g * hat over a plane to the gradient at the convolution: it is factor * g + (of_hat * hat + shared),
+// where a gradient reaches the channel.
+struct Slope {
+    double of_hat, shared, reached;
+
+    Slope() = default;
+    template <typename T>
+    Slope(T factor, double sum, double product, double numbers)
+        : of_hat(-factor * product / numbers), shared(-factor * sum / numbers), reached(1) {}
 };
 
 // The mean over positions for every image: a plane -> [groups, 32], zero in lanes without an image. Segments are summed in T,
