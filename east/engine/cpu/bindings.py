@@ -187,7 +187,7 @@ BackwardRows = _declare(
 )
 """The backward pass through a convolution: kernels/backward_rows.cpp."""
 
-Normalize = _declare("Normalize", "int64 channels height width batch; RowSource source; pointer wanted")
+Normalize = _declare("Normalize", "int64 channels height width batch; RowSource source; pointer wanted means")
 """The output of a unit, from that of its convolution: kernels/normalize.cpp."""
 
 ConvolutionGradient = _declare(

@@ -68,9 +68,9 @@ class RowsUnit(CpuUnit):
         self._convolve.wanted = wanted = None if this.everything else k.address(self.read)
         self.kernels("convolve", self._convolve)
         if not self._is_found_by_readers and not self._is_added_unstored:
-            self.kernels("normalize", k.Normalize(*self._sizes, self._source, wanted))
+            means = None if self.dynamic is None else self.dynamic.means
+            self.kernels("normalize", k.Normalize(*self._sizes, self._source, wanted, means))
         if self.dynamic is not None:
-            self.kernels("means", k.Means(*self._sizes, k.Planes(self.dynamic.u), self.dynamic.means))
             self.dynamic.forward(self.y_buffer.data)
 
     def backward(self, this: Pass) -> None:

@@ -76,31 +76,49 @@ struct Slope {
         : of_hat(-factor * product / numbers), shared(-factor * sum / numbers), reached(1) {}
 };
 
-// The mean over positions for every image: a plane -> [groups, 32], zero in lanes without an image. Segments are summed in T,
-// and their sums in double.
+// The mean over positions for every image of a group, from the rows of its plane in order, zero in lanes without an image.
+// Segments are summed in T, and their sums in double.
+template <typename T>
+class PositionMeans {
+    using F = Value<T>;
+
+  public:
+    PositionMeans(int32_t height, int32_t width) : height_(height), width_(width) { fill(totals_, 0.0, lanes); }
+
+    void add_row(const T* row) {
+        using V = Vector<T>;
+        for (int32_t column = 0; column < width_; ++column) {
+            for (int r = 0; r < V::count; ++r) sums_.part[r] += V::load(row + column * lanes + r * V::width);
+        }
+        ++rows_;
+        if (rows_ % segment_rows(width_) != 0 && rows_ < height_) return;
+        F of_segment[lanes];
+        sums_.store(of_segment);
+        for (int32_t lane = 0; lane < lanes; ++lane) totals_[lane] += of_segment[lane];
+        sums_ = LaneSums<F>();
+    }
+    // Of so many images.
+    void write(F* means, int32_t images) const {
+        for (int32_t lane = 0; lane < lanes; ++lane) {
+            means[lane] = lane < images ? F(totals_[lane] / (double(height_) * width_)) : F(0);
+        }
+    }
+
+  private:
+    int32_t height_, width_, rows_ = 0;
+    LaneSums<F> sums_;
+    double totals_[lanes];
+};
+
+// A plane -> [groups, 32].
 template <typename T>
 inline void position_means(const T* plane, int32_t batch, int32_t height, int32_t width, Value<T>* means) {
-    using V = Vector<T>;
-    const Segments segments(groups_of(batch), height, width);
-    double totals[lanes];
-    int64_t done = 0;
-    for (int32_t index = 0; index < segments.count(); ++index) {
-        const Segment segment = segments[index];
-        if (segment.row_begin == 0) fill(totals, 0.0, lanes);
-        const int64_t count = int64_t(segment.rows()) * width * lanes;
-        LaneSums<Value<T>> sums;
-        for (int64_t k = done; k < done + count; k += lanes) {
-            for (int r = 0; r < V::count; ++r) sums.part[r] += V::load(plane + k + r * V::width);
+    for (int32_t group = 0; group < groups_of(batch); ++group) {
+        PositionMeans<T> found(height, width);
+        for (int32_t row = 0; row < height; ++row) {
+            found.add_row(plane + (int64_t(group) * height + row) * width * lanes);
         }
-        done += count;
-        Value<T> of_segment[lanes];
-        sums.store(of_segment);
-        for (int32_t lane = 0; lane < lanes; ++lane) totals[lane] += of_segment[lane];
-        if (segment.row_end < height) continue;
-        for (int32_t lane = 0; lane < lanes; ++lane) {
-            const int32_t image = segment.group * lanes + lane;
-            means[image] = image < batch ? Value<T>(totals[lane] / (double(height) * width)) : Value<T>(0);
-        }
+        found.write(means + group * lanes, std::min(lanes, batch - group * lanes));
     }
 }
 

@@ -10,6 +10,7 @@ struct Normalize {
     int64_t channels, height, width, batch;
     RowSource<T> source;  // to be stored in its `y`
     const uint8_t* wanted;  // [channels]: which of them; null for all
+    Value<T>* means;  // [channels, groups, 32]: over positions; null for none
 };
 
 template <typename T>
@@ -30,7 +31,13 @@ void normalize(const Normalize<T>& n) {
         thread.divide(n.channels * groups, [&](int64_t task) {
             const int64_t channel = task / groups, image = task % groups * n.height * row;
             if (n.wanted != nullptr && !n.wanted[channel]) return;
-            for (int64_t k = 0; k < n.height; ++k) rows.load(channel, image + k * row, found, true);
+            PositionMeans<Value<T>> means(int32_t(n.height), int32_t(n.width));
+            for (int64_t k = 0; k < n.height; ++k) {
+                rows.load(channel, image + k * row, found, true);
+                if (n.means != nullptr) means.add_row(found);
+            }
+            if (n.means == nullptr) return;
+            means.write(n.means + task * lanes, std::min(lanes, int32_t(n.batch - task % groups * lanes)));
         });
         finish_streaming();
     });
