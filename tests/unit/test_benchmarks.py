@@ -4,7 +4,7 @@ from functools import partial
 import pytest
 import torch
 
-from benchmarks.floor import FLOAT_BYTES, PARAMETER_MOVES, bytes_per_step
+from benchmarks.floor import FLOAT_BYTES, PARAMETER_MOVES, bytes_per_step, moved_by_rows
 from benchmarks.paired import Pairs, judge
 from benchmarks.results import RESULTS_FOLDER, in_turn, ratio, spread
 from benchmarks.scale import as_markdown
@@ -12,6 +12,7 @@ from benchmarks.step import run, save_step
 from benchmarks.step_results import SPARSE, render
 from benchmarks.variants import MAKE_DENSE, SparseSteps, timed_networks
 from east.engine.cpu.library import availability
+from east.engine.graph.network import network_of
 from east.errors import EastError
 from east.models import build_model
 from east.sparse.layers import apply_masks, masked_layers
@@ -98,6 +99,26 @@ def test_the_floor_grows_with_the_batch_and_the_weights():
     layer = masked_layers(model)["classifier"]
     layer.mask[0, 0] = True
     assert bytes_per_step(model, IMAGE, 1) == one + FLOAT_BYTES * PARAMETER_MOVES
+
+
+def test_row_by_row_each_convolution_and_each_output_of_a_block_is_written_once():
+    moved = moved_by_rows(network_of(thin_network(lambda name: True), IMAGE), BATCH)
+    written = [sum(passes[way].written for passes in moved.values()) / (FLOAT_BYTES * BATCH) for way in (0, 1)]
+    convolutions = OUTPUTS + INNER + sum(STAGE[1:])
+    assert written == [convolutions + OUTPUTS, OUTPUTS + INNER + TRANSITIONS]
+
+
+def test_row_by_row_what_is_read_follows_the_order_of_units():
+    network = network_of(thin_network(lambda name: True), IMAGE)
+    moved = moved_by_rows(network, BATCH)
+    stem, first, second = (moved[unit] for unit in network.units[:3])
+    images, plane = 3 * STAGE[0] * FLOAT_BYTES * BATCH, STAGE[0] * FLOAT_BYTES * BATCH
+    assert (stem[0].read, stem[1].read) == (images, 2 * plane + images)
+    # z of the stem; and back, g and z, what was stored of the stem, its z, and the gradient that goes around the block.
+    assert (first[0].read, first[1].read) == (plane, 5 * plane)
+    assert (second[0].read, second[1].read) == (plane, 3 * plane)
+    # The next block begins with two inputs.
+    assert moved[network.units[3]][0].read == 2 * plane
 
 
 def test_the_floor_of_other_networks_is_not_counted():

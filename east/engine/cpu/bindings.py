@@ -11,7 +11,7 @@ from east.engine.cpu.library import load_kernels
 from east.engine.graph.index import Grouped
 
 NO_ACTIVATION, RECTIFY_BY_OUTPUT, RECTIFY_BY_INPUT, DYNAMIC = range(4)
-"""How the backward pass finds which way an activation went: `Activation` in kernels/backward.cpp."""
+"""How the backward pass finds which way an activation went: `Activation` in kernels/normalization.h."""
 
 STORED, CONSTANT, ABSENT = range(3)
 """How a channel of an activation is kept: `Kind` in kernels/planes.h."""
@@ -20,15 +20,19 @@ LANES = 32
 """Images of a group: `lanes` in kernels/arithmetic.h."""
 
 FEW = 3
-"""Non-zeros of an output channel up to which a unit finds their gradients by itself: `few` in kernels/planes.h."""
+"""Non-zeros of an output channel up to which their gradients are found from other sums: `few` in kernels/planes.h."""
+
+SLOPE_NUMBERS = 3
+"""Doubles of a `Slope` in kernels/normalization.h."""
 
 SKETCH_CHANNELS = 8
 """Channels over which a sketch is summed at a time: `sketch_channels` in kernels/planes.h."""
 
 _SUFFIX = {torch.float32: "f32", torch.float64: "f64", torch.bfloat16: "bf16"}
 
-_OF_ACTIVATIONS = {"forward", "backward", "means", "convolve", "input_gradient", "weight_gradient", "dense_gradient"}
-_OF_ACTIVATIONS |= {"correlate", "take_images", "max_pool_forward", "max_pool_backward", "dyrelu_apply", "dyrelu_sums"}
+_OF_ACTIVATIONS = {"forward", "backward", "convolve", "backward_rows", "normalize", "convolution_gradient"}
+_OF_ACTIVATIONS |= {"means", "dense_gradient", "correlate", "take_images", "max_pool_forward", "max_pool_backward"}
+_OF_ACTIVATIONS |= {"dyrelu_apply", "dyrelu_sums"}
 """Kernels that read or write activations or gradients at them: those of EAST_KERNEL in the sources."""
 
 
@@ -90,7 +94,42 @@ class Planes(KernelArguments):
     _fields_ = _fields("pointer data kind constants")
 
 
-_TYPES |= {"Geometry": Geometry, "Lists": Lists, "Planes": Planes}
+class BatchNorm(KernelArguments):
+    """The batch norm of a unit: kernels/normalization.h."""
+
+    _fields_ = _fields(
+        "pointer weight bias running_mean running_variance normalization; double epsilon momentum; int32 training"
+    )
+
+
+class Normalized(KernelArguments):
+    """The output of a convolution with the batch norm behind it: kernels/rows.h."""
+
+    _fields_ = _fields("pointer z norm start")
+
+
+_TYPES |= {"Geometry": Geometry, "Lists": Lists, "Planes": Planes, "BatchNorm": BatchNorm, "Normalized": Normalized}
+
+
+class RowSource(KernelArguments):
+    """An activation that is read row by row: kernels/rows.h."""
+
+    _fields_ = _fields("pointer y; Normalized of; pointer residual; Normalized residual_of; int32 rectify keep")
+
+
+class AtConvolution(KernelArguments):
+    """The gradient at the output of a convolution: kernels/backward_rows.cpp."""
+
+    _fields_ = _fields("pointer dz g z norm slopes")
+
+
+class Producer(KernelArguments):
+    """The unit that wrote the input of another one, which finishes the gradient there: kernels/backward_rows.cpp."""
+
+    _fields_ = _fields("pointer z norm start read weight_gradient bias_gradient slopes; int32 activation")
+
+
+_TYPES |= {"RowSource": RowSource, "AtConvolution": AtConvolution, "Producer": Producer}
 
 
 class Reader(KernelArguments):
@@ -106,9 +145,8 @@ class Forward(KernelArguments):
     """The forward pass of a unit: kernels/forward.cpp."""
 
     _fields_ = _fields(
-        "Geometry geometry; Lists by_output; pointer values; Planes x; pointer z;"
-        "pointer weight bias running_mean running_variance; double epsilon momentum;"
-        "int32 training rectify constants; pointer residual wanted normalization y kind constant pooled"
+        "Geometry geometry; Lists by_output; pointer values; Planes x; BatchNorm norm;"
+        "int32 rectify constants; pointer residual wanted y kind constant pooled"
     )
 
 
@@ -118,7 +156,7 @@ class Backward(KernelArguments):
     _fields_ = _fields(
         "Geometry geometry; Lists by_output; pointer values; Planes x; pointer z normalization;"
         "readers consumers; pointer direct; int32 activation; pointer y coefficients pooled read g dz;"
-        "int32 dz_of_dead; pointer weight_gradient bias_gradient value_gradient;"
+        "int32 dz_of_dead; pointer weight_gradient bias_gradient value_gradient slopes;"
         "int32 probes; pointer signs sketches"
     )
 
@@ -136,16 +174,26 @@ Correlate = _declare("Correlate", "Geometry geometry; Planes x; int32 probes par
 Project = _declare("Project", "int64 channels numbers probes; pointer dz signs sketches")
 """Sketches of a gradient: kernels/correlate.cpp."""
 
-Convolve = _declare("Convolve", "Geometry geometry; Lists by_output; pointer values x z")
-"""A convolution by itself: kernels/rows.cpp."""
-
-InputGradient = _declare("InputGradient", "Geometry geometry; Lists by_input; pointer values dz to; int32 accumulate")
-"""The gradient of a convolution with respect to its input: kernels/rows.cpp."""
-
-WeightGradient = _declare(
-    "WeightGradient", "Geometry geometry; Lists by_output; Planes x; pointer dz gradient; int32 least; pointer read"
+Convolve = _declare(
+    "Convolve", "Geometry geometry; Lists by_output; pointer values; RowSource x; pointer z wanted; BatchNorm norm"
 )
-"""The gradient of a convolution's non-zeros: kernels/rows.cpp."""
+"""A convolution by itself, with batch norm's statistics: kernels/convolve.cpp."""
+
+BackwardRows = _declare(
+    "BackwardRows",
+    "Geometry geometry; Lists by_output by_input; pointer values; RowSource x; AtConvolution gradient;"
+    "pointer to; int32 accumulate; Producer producer; pointer value_gradient; int32 few;"
+    "int32 probes; pointer signs products",
+)
+"""The backward pass through a convolution: kernels/backward_rows.cpp."""
+
+Normalize = _declare("Normalize", "int64 channels height width batch; RowSource source; pointer wanted means")
+"""The output of a unit, from that of its convolution: kernels/normalize.cpp."""
+
+ConvolutionGradient = _declare(
+    "ConvolutionGradient", "int64 channels height width batch; pointer g; Normalized of; pointer slopes dz"
+)
+"""The gradient at a convolution, from that before the activation: kernels/normalize.cpp."""
 
 DenseGradient = _declare("DenseGradient", "Geometry geometry; Planes x; pointer dz gradient")
 """The gradient of all weights of a convolution: kernels/dense_gradient.cpp."""

@@ -10,8 +10,8 @@ from east.engine.base import Executed
 from east.engine.cpu import bindings as k
 from east.engine.cpu.arithmetic import KernelArithmetic
 from east.engine.cpu.library import load_kernels
-from east.engine.cpu.program import bind_to_cpu, stored_on_cpu
-from east.engine.cpu.units import Layer
+from east.engine.cpu.program import bind_to_cpu
+from east.engine.cpu.storage import Layer, Storage
 from east.engine.graph.engine import GraphEngine, PieceShapes
 from east.engine.graph.index import NonzeroIndex
 from east.engine.graph.memory import Arena, Piece
@@ -92,16 +92,16 @@ class CpuEngine(GraphEngine):
         groups = k.groups_of(batch)
         return {
             piece: (channels, k.plane_stride(groups, height, width))
-            for piece, (channels, height, width) in stored_on_cpu(network, self._layers).items()
+            for piece, (channels, height, width) in Storage(network, self._layers).shapes().items()
         }
 
     def _bind(self, network: Network, batch: int, memory: dict[Piece, Tensor]) -> Program:
-        groups = k.groups_of(batch)
+        groups, storage = k.groups_of(batch), Storage(network, self._layers)
         planes = {
             piece: memory[piece][:, : groups * height * width * k.LANES].view(channels, groups, height, width, k.LANES)
-            for piece, (channels, height, width) in stored_on_cpu(network, self._layers).items()
+            for piece, (channels, height, width) in storage.shapes().items()
         }
-        return bind_to_cpu(network, self._layers, batch, planes, self._kernels)
+        return bind_to_cpu(storage, batch, planes, self._kernels)
 
     def _squared_norms(self, products: list[Tensor]) -> Tensor:
         totals = [0.0] * products[0].shape[1]

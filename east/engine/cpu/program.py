@@ -8,50 +8,35 @@ from torch import Tensor
 
 from east.engine.base import CrossEntropy
 from east.engine.cpu import bindings as k
-from east.engine.cpu.units import CpuPool, CpuUnit, Layer, Layers, PlaneBuffer, contracted, is_gathered, sketch_parts
+from east.engine.cpu.rows import RowsUnit
+from east.engine.cpu.storage import Layer, PlaneBuffer, Storage
+from east.engine.cpu.units import CpuPool, CpuUnit, FusedUnit, contracted, sketch_parts
 from east.engine.graph.memory import Piece
-from east.engine.graph.network import Head, Network, Pool
+from east.engine.graph.network import Head, Pool
 from east.engine.graph.program import BoundHead, Pass, Program
 from east.errors import EastError
 
 
-def stored_on_cpu(network: Network, layers: Layers) -> dict[Piece, tuple[int, int, int]]:
-    """What a program stores, with its shape (C, H, W)."""
-    shapes: dict[Piece, tuple[int, int, int]] = {}
-    for node in network.nodes:
-        if node.y.lasting or not is_gathered(node.y, layers):
-            shapes["gradient", node.y.gradient_key] = node.y.shape
-    for activation in (network.images, *(node.y for node in network.nodes)):
-        shapes["y", activation] = activation.shape
-    for unit in network.units:
-        if layers[unit.layer].execution == "rows":
-            shapes["z", unit.y] = unit.y.shape
-        if unit.dynamic is not None:
-            shapes["u", unit.y] = unit.y.shape
-    return shapes
-
-
-def bind_to_cpu(
-    network: Network, layers: Layers, batch: int, memory: Mapping[Piece, Tensor], kernels: k.KernelSet
-) -> Program:
+def bind_to_cpu(storage: Storage, batch: int, memory: Mapping[Piece, Tensor], kernels: k.KernelSet) -> Program:
     """A network bound to memory for one batch size.
 
-    The memory is (C, G, H, W, 32) for each of `stored_on_cpu`.
+    The memory is (C, G, H, W, 32) for each of `storage.shapes()`.
     """
-    buffers = {
-        activation: PlaneBuffer(memory["y", activation], memory.get(("gradient", activation.gradient_key)))
-        for activation in (network.images, *(node.y for node in network.nodes))
-    }
-    nodes: list[CpuPool | CpuUnit] = [
-        CpuPool(node, buffers, batch, kernels)
-        if isinstance(node, Pool)
-        else CpuUnit(node, layers, buffers, memory, batch, kernels)
-        for node in network.nodes
-    ]
+    network, layers = storage.network, storage.layers
+    activations = (network.images, *(node.y for node in network.nodes))
+    buffers = {activation: storage.buffer(activation, memory, kernels.dtype) for activation in activations}
+    nodes: list[CpuPool | CpuUnit] = []
+    for described in network.nodes:
+        if isinstance(described, Pool):
+            nodes.append(CpuPool(described, buffers, batch, kernels))
+        else:
+            kind = RowsUnit if layers[described.layer].execution == "rows" else FusedUnit
+            nodes.append(kind(described, storage, buffers, memory, batch, kernels))
     units = {node.unit: node for node in nodes if isinstance(node, CpuUnit)}
-    for described, node in zip(network.nodes, nodes, strict=True):
-        # In the order in which the backward pass comes to them.
-        node.read_by([units[reader] for reader in reversed(described.y.readers)])
+    for unit, node in units.items():
+        if storage.is_gathered(unit.y):
+            # In the order in which the backward pass comes to them.
+            node.gathers_from([units[reader] for reader in reversed(unit.y.readers)])
     head = CpuHead(network.head, layers[network.head.layer], buffers[network.head.x], batch, kernels)
 
     def take_images(images: Tensor) -> None:
@@ -80,7 +65,7 @@ class CpuHead(BoundHead):
         """Logits (N, classes) of the last activation: a copy."""
         self._find_means()
         lists, values = k.Lists.of(self.layer.index.by_output), self.layer.weights.values
-        self.kernels("convolve", k.Convolve(self.geometry, lists, values, self.means, self.logits))
+        self.kernels("convolve", k.Convolve(self.geometry, lists, values, k.RowSource(self.means), self.logits))
         return self.logits.flatten(1)[:, : self.batch].T.contiguous()
 
     def loss(self, logits: Tensor, criterion: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
@@ -96,10 +81,20 @@ class CpuHead(BoundHead):
         """From the gradient (classes, G, 32) at the logits to those of the weights and at the last activation."""
         weights, planes = self.layer.weights, k.Planes(self.means)
         by_output, by_input = k.Lists.of(self.layer.index.by_output), k.Lists.of(self.layer.index.by_input)
-        arguments = (self.geometry, by_output, planes, gradient, self.value_gradient, 0)
-        self.kernels("weight_gradient", k.WeightGradient(*arguments))
         at_means = torch.empty_like(self.means)
-        self.kernels("input_gradient", k.InputGradient(self.geometry, by_input, weights.values, gradient, at_means, 0))
+        self.kernels(
+            "backward_rows",
+            k.BackwardRows(
+                geometry=self.geometry,
+                by_output=by_output,
+                by_input=by_input,
+                values=weights.values,
+                x=k.RowSource(self.means),
+                gradient=k.AtConvolution(gradient),
+                to=at_means,
+                value_gradient=self.value_gradient,
+            ),
+        )
         dense = None
         if this.request.dense:
             dense = torch.empty_like(weights.layer.weight)

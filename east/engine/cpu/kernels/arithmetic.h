@@ -104,6 +104,9 @@ struct Vector {
     static inline Register all(T value) { return Register{} + value; }
     // The numbers that are read after these were kept.
     static inline Register rounded(Register value) { return value; }
+    // Keep numbers that have been rounded so.
+    static inline void store_rounded(T* to, Register value) { store(to, value); }
+    static inline void stream_rounded(T* to, Register value) { stream(to, value); }
 };
 
 // A float's upper half is a Bfloat16: it is rounded to nearest, ties to even, by integer operations alone. A NaN stays one.
@@ -117,16 +120,16 @@ struct Vector<Bfloat16> {
     typedef uint16_t Unaligned __attribute__((vector_size(EAST_VECTOR_BYTES / 2), aligned(2), may_alias));
 
     static inline Register load(const Bfloat16* from) {
-        return Register(__builtin_convertvector(*reinterpret_cast<const Unaligned*>(from), Words) << 16);
-    }
-    static inline void store(Bfloat16* to, Register value) { *reinterpret_cast<Unaligned*>(to) = halves(value); }
-    static inline void stream(Bfloat16* to, Register value) {
 #if defined(__AVX512F__)
-        _mm256_stream_si256(reinterpret_cast<__m256i*>(to), reinterpret_cast<__m256i>(halves(value)));
+        return Register(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from))), 16));
 #else
-        store(to, value);
+        return Register(__builtin_convertvector(*reinterpret_cast<const Unaligned*>(from), Words) << 16);
 #endif
     }
+    static inline void store(Bfloat16* to, Register value) { store_halves(to, upper(value)); }
+    static inline void stream(Bfloat16* to, Register value) { stream_halves(to, upper(value)); }
+    static inline void store_rounded(Bfloat16* to, Register value) { store_halves(to, Words(value) >> 16); }
+    static inline void stream_rounded(Bfloat16* to, Register value) { stream_halves(to, Words(value) >> 16); }
     static inline Register zero() { return V::zero(); }
     static inline Register all(float value) { return V::all(value); }
     static inline Register rounded(Register value) { return Register(upper(value) << 16); }
@@ -136,7 +139,21 @@ struct Vector<Bfloat16> {
         const Words bits = Words(value), nearest = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
         return value == value ? nearest : Words{} + 0x7fc0;
     }
-    static inline Halves halves(Register value) { return __builtin_convertvector(upper(value), Halves); }
+    static inline Halves halves(Words words) {
+#if defined(__AVX512F__)
+        return Halves(_mm512_cvtepi32_epi16(__m512i(words)));
+#else
+        return __builtin_convertvector(words, Halves);
+#endif
+    }
+    static inline void store_halves(Bfloat16* to, Words words) { *reinterpret_cast<Unaligned*>(to) = halves(words); }
+    static inline void stream_halves(Bfloat16* to, Words words) {
+#if defined(__AVX512F__)
+        _mm256_stream_si256(reinterpret_cast<__m256i*>(to), reinterpret_cast<__m256i>(halves(words)));
+#else
+        store_halves(to, words);
+#endif
+    }
 };
 
 // A number as it is kept, and what is read of it.
@@ -206,6 +223,20 @@ inline Doubles fma(Doubles a, Doubles b, Doubles c) {
     return result;
 }
 #endif
+
+// Keeps what was loaded for several operations in a register: compilers would load it for each of them again.
+template <typename Register>
+inline void hold(Register& value) {
+#if defined(__AVX512F__)
+    __asm__("" : "+v"(value));
+#elif defined(__SSE2__)
+    __asm__("" : "+x"(value));
+#elif defined(__aarch64__)
+    __asm__("" : "+w"(value));
+#else
+    (void)value;
+#endif
+}
 
 // Numbers by which memory is asked for ahead of its use, into the second-level cache. The processor's own prefetchers stop at
 // the end of a page, and a plane is read by several short passes that leave memory idle in between.

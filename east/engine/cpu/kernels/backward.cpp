@@ -17,15 +17,14 @@ struct Consumer {
     const T* dz;  // null where there is no such consumer
 };
 
-enum Activation : int32_t { none = 0, rectify_by_output = 1, rectify_by_input = 2, dynamic = 3 };
-
 template <typename T>
 struct Backward {
     Geometry geometry;
     Lists by_output;
     const Value<T>* values;
     Planes<T> x;
-    const T* z;       // as in the forward pass; gradients of non-zeros in channels with many are then found elsewhere
+    // The convolution, where it is stored: the rest, but for the sums and the gradient after the activation, is found elsewhere.
+    const T* z;
     Normalization<Value<T>>* normalization;  // [out_channels], of the forward pass
     // Where the gradient at the unit's output comes from: `direct`, then consumer after consumer.
     Consumer<T> consumers[2];
@@ -41,6 +40,7 @@ struct Backward {
     Value<T>* weight_gradient;
     Value<T>* bias_gradient;
     Value<T>* value_gradient;
+    Slope* slopes;  // [out_channels], where z is stored
     // Sums over channels of sign * dz, each over `sketch_channels` channels that follow one another.
     int32_t probes;
     const Value<T>* signs;  // [probes, out_channels]
@@ -378,11 +378,15 @@ template <typename T>
 void unread_channel(const Backward<T>& b, int32_t channel) {
     const int64_t plane = b.geometry.out_plane();
     b.weight_gradient[channel] = b.bias_gradient[channel] = 0;
+    if (b.z != nullptr) {
+        b.slopes[channel] = {};
+        return;
+    }
     for (int32_t j = b.by_output.start[channel]; j < b.by_output.start[channel + 1]; ++j) {
         b.value_gradient[b.by_output.value[j]] = 0;
     }
     // Kernels that read dz by themselves must find zeros; lists for gathering leave the channel out.
-    if (b.dz != nullptr && (b.dz_of_dead || b.z != nullptr)) fill(b.dz + channel * plane, kept_as<T>(0), b.geometry.out_numbers());
+    if (b.dz != nullptr && b.dz_of_dead) fill(b.dz + channel * plane, kept_as<T>(0), b.geometry.out_numbers());
 }
 
 // The second pass of a channel: dz, and what is summed of it.
@@ -394,7 +398,7 @@ void finish_channel(const Backward<T>& b, int32_t channel, const T* kept, const 
     const int64_t plane = g.out_plane();
     const Segments segments = out_segments(g);
     const int32_t begin = b.by_output.start[channel], nonzeros = b.by_output.count(channel);
-    const bool sums_here = nonzeros > few && b.z == nullptr;
+    const bool sums_here = nonzeros > few;
     const F factor = b.normalization[channel].factor;
     if (sums_here) fill(work.sums, 0.0, nonzeros);
     for (int32_t index = 0; index < segments.count(); ++index) {
@@ -433,7 +437,7 @@ void backward_channel(const Backward<T>& b, int32_t channel, Workspace<T>& work,
     const int64_t plane = g.out_plane();
     const int32_t begin = b.by_output.start[channel], nonzeros = b.by_output.count(channel);
     const bool want_dz = b.dz != nullptr && (nonzeros > 0 || b.dz_of_dead);
-    const bool second_pass = want_dz || b.probes > 0 || (nonzeros > few && b.z == nullptr);
+    const bool second_pass = b.z == nullptr && (want_dz || b.probes > 0 || nonzeros > few);
     // The gradient after the activation: null where only its sums are needed.
     T* kept = nullptr;
     if (b.g != nullptr) {
@@ -452,22 +456,26 @@ void backward_channel(const Backward<T>& b, int32_t channel, Workspace<T>& work,
         incoming_segment(b, channel, segment, at, to);
         activate_segment(b, channel, segment, at, to, hat, work.convolved, moments);
         if (kept != nullptr && static_cast<void*>(kept + at) != to) keep(kept + at, to, segment.rows() * g.out_row());
-        for (int32_t j = 0; j < (nonzeros <= few ? nonzeros : 0); ++j) {
+        for (int32_t j = 0; j < (nonzeros <= few && b.z == nullptr ? nonzeros : 0); ++j) {
             const int32_t source = b.by_output.channel[begin + j], tap = b.by_output.tap[begin + j];
             add_products(g, b.x, source, tap, segment, to, hat, products[j]);
         }
     }
     b.weight_gradient[channel] = F(moments.product);
     b.bias_gradient[channel] = F(moments.g);
+    const double numbers = double(g.batch) * g.out_height * g.out_width;
+    const Slope slope(b.normalization[channel].factor, moments.g, moments.product, numbers);
+    if (b.z != nullptr) {
+        b.slopes[channel] = slope;
+        return;
+    }
     // dz = factor * (g - mean of g - hat * mean of g hat)
     const F factor = b.normalization[channel].factor;
-    const double numbers = double(g.batch) * g.out_height * g.out_width;
-    const double of_hat = -factor * moments.product / numbers, shared = -factor * moments.g / numbers;
     for (int32_t j = 0; j < (nonzeros <= few ? nonzeros : 0); ++j) {
-        const double sum = factor * products[j].g + of_hat * products[j].hat + shared * products[j].x;
+        const double sum = factor * products[j].g + slope.of_hat * products[j].hat + slope.shared * products[j].x;
         b.value_gradient[b.by_output.value[begin + j]] = F(sum);
     }
-    if (second_pass) finish_channel(b, channel, kept, work, want_dz, F(of_hat), F(shared), first_of_part);
+    if (second_pass) finish_channel(b, channel, kept, work, want_dz, F(slope.of_hat), F(slope.shared), first_of_part);
 }
 
 template <typename T>

@@ -13,12 +13,15 @@ struct DenseGradient {
     Value<T>* gradient;  // [out_channels, in_channels, kernel, kernel]
 };
 
-// Channels whose products are summed at once, so that the sums fit the registers.
+// Channels whose products are summed at once, so that the sums fit the registers; where a kernel is 3x3 of stride 1, with all
+// columns of a kernel row at once: what is loaded then serves three of them.
 #if EAST_VECTOR_BYTES == 64 || defined(__aarch64__)
-constexpr int outputs = 6, inputs = 4;
+constexpr int outputs = 6, inputs = 4, near_outputs = 4, near_inputs = 2;
 #else
-constexpr int outputs = 3, inputs = 4;
+constexpr int outputs = 3, inputs = 4, near_outputs = 3, near_inputs = 1;
 #endif
+constexpr int outputs_together = 12;  // of a block, a multiple of both
+static_assert(outputs_together % outputs == 0 && outputs_together % near_outputs == 0 && inputs % near_inputs == 0);
 
 // Sums that a thread keeps, in numbers; the rest of a second-level cache is for what is read.
 constexpr int64_t most_sums = 32 << 10;
@@ -61,6 +64,55 @@ void tile_products(const TileRows<T>& tile, LaneSums<Value<T>> (*sums)[inputs]) 
     }
 }
 
+// The same for the three columns of a kernel row: x stays in registers from one column to the next.
+template <typename T>
+void near_products(const TileRows<T>& tile, LaneSums<Value<T>> (*sums)[near_inputs][3]) {
+    using V = Vector<T>;
+    for (int r = 0; r < V::count; ++r) {
+        typename V::Register products[near_outputs][near_inputs][3];
+        for (auto& of_output : products) {
+            for (auto& of_input : of_output) {
+                for (auto& product : of_input) product = V::zero();
+            }
+        }
+        for (int32_t row = 0; row < tile.rows; ++row) {
+            const T *dz[near_outputs], *x[near_inputs];
+            for (int o = 0; o < near_outputs; ++o) dz[o] = tile.dz[o] + row * tile.dz_stride + r * V::width;
+            for (int i = 0; i < near_inputs; ++i) x[i] = tile.x[i] + row * tile.x_stride[i] + r * V::width;
+            typename V::Register before[near_inputs], here[near_inputs], after[near_inputs];
+            for (int i = 0; i < near_inputs; ++i) {
+                before[i] = after[i] = V::zero();
+                here[i] = V::load(x[i]);
+            }
+            const auto add_column = [&](int32_t column, bool is_first, bool is_last) __attribute__((always_inline)) {
+                const int64_t at = int64_t(column) * lanes;
+                for (int i = 0; i < near_inputs && !is_last; ++i) after[i] = V::load(x[i] + at + lanes);
+                for (int o = 0; o < near_outputs; ++o) {
+                    auto left = V::load(dz[o] + at);
+                    hold(left);
+                    for (int i = 0; i < near_inputs; ++i) {
+                        if (!is_first) products[o][i][0] = fma(before[i], left, products[o][i][0]);
+                        products[o][i][1] = fma(here[i], left, products[o][i][1]);
+                        if (!is_last) products[o][i][2] = fma(after[i], left, products[o][i][2]);
+                    }
+                }
+                for (int i = 0; i < near_inputs; ++i) {
+                    before[i] = here[i];
+                    here[i] = after[i];
+                }
+            };
+            add_column(0, true, tile.width == 1);
+            for (int32_t column = 1; column < tile.width - 1; ++column) add_column(column, false, false);
+            if (tile.width > 1) add_column(tile.width - 1, false, true);
+        }
+        for (int o = 0; o < near_outputs; ++o) {
+            for (int i = 0; i < near_inputs; ++i) {
+                for (int k = 0; k < 3; ++k) sums[o][i][k].part[r] = products[o][i][k];
+            }
+        }
+    }
+}
+
 // The gradients of some output channels.
 template <typename T>
 class Block {
@@ -71,6 +123,7 @@ class Block {
           begin_(begin),
           end_(end),
           taps_(call.geometry.kernel * call.geometry.kernel),
+          is_near_(call.geometry.kernel == 3 && call.geometry.stride == 1 && call.geometry.padding == 1),
           sums_(scratch<double, 0>(int64_t(end - begin) * distinct.count() * taps_)),
           lines_(scratch<T, 1>(inputs * call.geometry.in_row())) {
         fill(sums_, 0.0, int64_t(end - begin) * distinct.count() * taps_);
@@ -79,6 +132,14 @@ class Block {
     void add(const Segment& segment) {
         for (int32_t input = 0; input < distinct_.count(); input += inputs) {
             find_inputs(segment, input);
+            if (is_near_) {
+                for (int32_t i = 0; i < inputs && input + i < distinct_.count(); i += near_inputs) {
+                    for (int32_t output = begin_; output < end_; output += near_outputs) {
+                        for (int32_t row = 0; row < 3; ++row) add_kernel_row(segment, output, input, i, row);
+                    }
+                }
+                continue;
+            }
             for (int32_t output = begin_; output < end_; output += outputs) {
                 for (int32_t tap = 0; tap < taps_; ++tap) add_tile(segment, output, input, tap);
             }
@@ -144,9 +205,39 @@ class Block {
         }
     }
 
+    // Of the input channels that have been found, those from the place `first` on.
+    void add_kernel_row(const Segment& segment, int32_t output, int32_t input, int32_t first, int32_t kernel_row) {
+        const Geometry& g = c_.geometry;
+        const int32_t offset = kernel_row - 1;
+        const int32_t begin = std::max(segment.row_begin, -offset), end = std::min(segment.row_end, g.in_height - offset);
+        if (begin >= end) return;
+        TileRows<T> tile;
+        tile.rows = end - begin;
+        tile.width = g.out_width;
+        tile.dz_stride = g.out_row();
+        for (int32_t o = 0; o < near_outputs; ++o) {
+            const int32_t channel = std::min(output + o, end_ - 1);
+            tile.dz[o] = c_.dz + channel * g.out_plane() + segment.group * g.out_image() + begin * g.out_row();
+        }
+        for (int32_t i = 0; i < near_inputs; ++i) {
+            tile.x[i] = x_[first + i] + (begin + offset) * x_stride_[first + i];
+            tile.x_stride[i] = x_stride_[first + i];
+        }
+        LaneSums<Value<T>> products[near_outputs][near_inputs][3];
+        near_products(tile, products);
+        const int32_t images = g.images(segment.group), found = distinct_.count() - input - first;
+        for (int32_t o = 0; o < std::min(near_outputs, end_ - output); ++o) {
+            double* to = sums_ + (int64_t(output - begin_ + o) * distinct_.count() + input + first) * taps_ + 3 * kernel_row;
+            for (int32_t i = 0; i < std::min(near_inputs, found); ++i) {
+                for (int32_t k = 0; k < 3; ++k) to[i * taps_ + k] += products[o][i][k].total(images);
+            }
+        }
+    }
+
     const DenseGradient<T>& c_;
     const DistinctChannels<T>& distinct_;
     const int32_t begin_, end_, taps_;
+    const bool is_near_;
     double* sums_;  // [outputs of the block, distinct inputs, taps]
     T* lines_;
     const T* x_[inputs];
@@ -159,8 +250,8 @@ void dense_gradient(const DenseGradient<T>& c) {
     const Segments segments = out_segments(g);
     const DistinctChannels<T> distinct(c.x, g.in_channels);
     // What the sums of a block take, and at least two blocks for each of some threads.
-    const int64_t fitting = most_sums / (int64_t(distinct.count()) * g.kernel * g.kernel) / outputs * outputs;
-    const int32_t size = int32_t(std::clamp<int64_t>(fitting, outputs, 4 * outputs));
+    const int64_t fitting = most_sums / (int64_t(distinct.count()) * g.kernel * g.kernel);
+    const int32_t size = int32_t(std::clamp<int64_t>(fitting / outputs_together, 1, 2)) * outputs_together;
     const int32_t blocks = (g.out_channels + size - 1) / size;
     in_parallel([&](const Thread& thread) {
         thread.share(blocks, [&](int64_t task) {

@@ -13,18 +13,11 @@ struct Forward {
     Lists by_output;
     const Value<T>* values;
     Planes<T> x;
-    const T* z;       // [out_channels, plane]: the convolution, where it is computed already; may be y; else null
-    const Value<T>* weight;  // batch norm's scale and shift
-    const Value<T>* bias;
-    Value<T>* running_mean;
-    Value<T>* running_variance;
-    double epsilon, momentum;
-    int32_t training;       // batch statistics, and an update of the running ones
+    BatchNorm<Value<T>> norm;
     int32_t rectify;        // end in a ReLU
     int32_t constants;      // a channel without non-zeros may stay a constant
     const T* residual;      // [out_channels, plane]: added before the activation; null for none
     const uint8_t* wanted;  // [out_channels]: whether anything reads the channel; null for all
-    Normalization<Value<T>>* normalization;  // [out_channels], for the backward pass
     T* y;
     uint8_t* kind;  // [out_channels]: how each channel of y is kept
     Value<T>* constant;  // [out_channels]
@@ -34,24 +27,7 @@ struct Forward {
 // Planes from this size on are written past the caches: before anything reads them, much else has passed through.
 constexpr int64_t streamed_bytes = 400'000;
 
-// Lane by lane, sums of z - pivot and of their squares over a segment.
-template <typename T>
-inline void add_moments(const T* z, int64_t count, Value<T> pivot, int32_t images, double& first, double& second) {
-    using V = Vector<T>;
-    LaneSums<Value<T>> sums, squares;
-    const auto p = V::all(pivot);
-    for (int64_t k = 0; k < count; k += lanes) {
-        for (int r = 0; r < V::count; ++r) {
-            const auto d = V::load(z + k + r * V::width) - p;
-            sums.part[r] += d;
-            squares.part[r] = fma(d, d, squares.part[r]);
-        }
-    }
-    first += sums.total(images);
-    second += squares.total(images);
-}
-
-// The same of a convolution with few non-zeros, all of whose inputs are read at once; z itself is written if `kept`.
+// Convolves a channel with few non-zeros, all of whose inputs are read at once, for its moments; z itself is written if `kept`.
 template <int sources, bool kept, typename T>
 void convolve_few(const Geometry& g, const Reads<few, T>& from, const T* zeros, Value<T>* z, Value<T>& pivot, double& first,
                   double& second) {
@@ -238,18 +214,14 @@ void find_moments(const Forward<T>& f, int32_t channel, Value<T>* kept, bool is_
     for (int32_t index = 0; index < segments.count(); ++index) {
         const Segment segment = segments[index];
         const int64_t at = segment.group * g.out_image() + segment.row_begin * g.out_row();
-        const auto add = [&](const auto* z) {
-            if (!f.training) return;
-            if (index == 0) pivot = value_of(z[0]);
-            add_moments(z, segment.rows() * g.out_row(), pivot, g.images(segment.group), first, second);
-        };
-        if (f.z != nullptr) {
-            add(f.z + channel * g.out_plane() + at);
-            continue;
-        }
         Value<T>* to = is_kept ? kept + at : kept;
         convolve_segment(g, f.by_output, f.values, f.x, channel, segment, to);
-        add(to);
+        if (!f.norm.training) continue;
+        if (index == 0) pivot = to[0];
+        MomentSums<Value<T>> sums;
+        sums.add(to, segment.rows() * g.out_row(), pivot);
+        first += sums.first.total(g.images(segment.group));
+        second += sums.second.total(g.images(segment.group));
     }
 }
 
@@ -262,12 +234,12 @@ void forward_channel(const Forward<T>& f, int32_t channel) {
     const int32_t nonzeros = f.by_output.count(channel);
     const bool is_wanted = f.wanted == nullptr || f.wanted[channel];
     // What a single non-zero makes of its input is found again as fast as it is read.
-    const bool is_kept = f.z == nullptr && nonzeros > 1 && is_wanted;
+    const bool is_kept = nonzeros > 1 && is_wanted;
     F* kept = scratch<F, 0>(is_kept ? g.out_numbers() : out_segments(g).most_rows() * g.out_row());
     F pivot = 0;
     double first = 0, second = 0;
-    if (nonzeros > 0 && (f.training || is_kept)) {
-        if (f.z == nullptr && nonzeros <= few && is_near(g)) {
+    if (nonzeros > 0 && (f.norm.training || is_kept)) {
+        if (nonzeros <= few && is_near(g)) {
             const Fillers<T> fillers(g.out_row(), few);
             const auto from = sources_of(g, f.by_output, f.values, f.x, channel, fillers);
             is_kept ? convolve_few<true>(f, from, fillers.zeros(), kept, pivot, first, second)
@@ -276,22 +248,8 @@ void forward_channel(const Forward<T>& f, int32_t channel) {
             find_moments(f, channel, kept, is_kept, pivot, first, second);
         }
     }
-    double mean = pivot + first / numbers;
-    double variance = second / numbers - (first / numbers) * (first / numbers);
-    if (variance < 0) variance = 0;  // a NaN stays one
-    if (f.training) {
-        const double unbiased = variance * (numbers / (numbers - 1));
-        F &running_mean = f.running_mean[channel], &running_variance = f.running_variance[channel];
-        running_mean = F(running_mean + f.momentum * (mean - running_mean));
-        running_variance = F(running_variance + f.momentum * (unbiased - running_variance));
-    } else {
-        mean = f.running_mean[channel];
-        variance = f.running_variance[channel];
-    }
-    const double deviation = std::sqrt(variance + f.epsilon);
-    const F factor = F(f.weight[channel] / deviation);
-    const F shift = F(f.bias[channel] - mean * factor);
-    f.normalization[channel] = {F(mean), F(1 / deviation), factor, shift};
+    const Normalization<F>& norm = f.norm.find(channel, numbers, pivot, first, second);
+    const F factor = norm.factor, shift = norm.shift;
     T* y = f.y + channel * plane;
     if (nonzeros == 0) {
         dead_channel(f, channel, factor, shift);
@@ -299,9 +257,7 @@ void forward_channel(const Forward<T>& f, int32_t channel) {
         f.kind[channel] = is_wanted ? stored : absent;
         if (!is_wanted) return;
         const T* r = f.residual == nullptr ? nullptr : f.residual + channel * plane;
-        if (f.z != nullptr) {
-            finish(f, f.z + channel * plane, factor, shift, r, y, g.out_numbers());
-        } else if (is_kept) {
+        if (is_kept) {
             finish(f, kept, factor, shift, r, y, g.out_numbers());
         } else if (nonzeros == 1 && is_near(g)) {
             finish_single(f, channel, factor, shift, r, y);

@@ -52,6 +52,7 @@ class Pool : Team {
     Pool() : Team(1) {}
 
     void ask_for(int threads) { wanted_ = std::max(threads, 1); }
+    int wanted() const { return wanted_; }
 
     void run(void (*run)(const void*, const Thread&), const void* body) {
         const int wanted = wanted_;
@@ -125,6 +126,8 @@ Pool*& pool() {
 }
 
 }  // namespace
+
+int32_t thread_count() { return pool()->wanted(); }
 
 void run_in_pool(void (*run)(const void* body, const Thread& thread), const void* body) { pool()->run(run, body); }
 

@@ -14,7 +14,12 @@ namespace east {
 
 #if defined(_OPENMP)
 
-// One of the threads that do a kernel's work.
+extern "C" int omp_get_max_threads();
+
+// How many threads do a kernel's work.
+inline int32_t thread_count() { return std::max(omp_get_max_threads(), 1); }
+
+// One of them.
 class Thread {
   public:
     // Does tasks 0 to `count` - 1 together with the others, each by whoever is free; returns when all are done.
@@ -46,6 +51,8 @@ inline void in_parallel(const Body& body) {
 }
 
 #else
+
+int32_t thread_count();
 
 // A number that threads wait to see changed.
 class Turn {
