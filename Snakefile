@@ -67,7 +67,7 @@ rule all:
 
 rule data:
     input:
-        [manifest(name) for name in PLAN.datasets()],
+        [manifest(images) for images in IMAGES.values()],
 
 
 rule tables:

@@ -47,7 +47,7 @@ def main(
     spec = demo_run(f"{ROW}/seed1")
     with tempfile.TemporaryDirectory(prefix="east-chaos-data-") as folder:
         data_dir = Path(folder)
-        prepare(spec.dataset.name, data_dir)
+        prepare(spec.dataset.images, data_dir)
         # In percent: with seeds 1, 2, ..., and with seed 1 and learning rates 0, 1, ... units in the last place higher.
         found = {
             "seeds": accuracies([spec.model_copy(update={"seed": seed}) for seed in range(1, runs + 1)], data_dir),

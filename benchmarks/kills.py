@@ -44,7 +44,7 @@ def main(
     spec = demo_run(RUN_ID)
     with tempfile.TemporaryDirectory(prefix="east-kills-") as temporary:
         folder = Path(temporary)
-        prepare(spec.dataset.name, folder / "data")
+        prepare(spec.dataset.images, folder / "data")
         resources = Resources(device="cpu", threads=1, data_dir=folder / "data")
         started = time.perf_counter()
         _train_apart(spec, folder / "whole", resources)

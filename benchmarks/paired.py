@@ -155,7 +155,7 @@ def main(
     if missing := set(rows) - specs.keys():
         raise EastError(f"{configfile} has no row '{missing.pop()}'. It has {', '.join(specs)}.")
     chosen = {name: specs[name] for name in rows}
-    for dataset in {spec.dataset.name for spec in chosen.values()}:
+    for dataset in {spec.dataset.images for spec in chosen.values()}:
         prepare(dataset, data_dir)
     resources = Resources(device=device, engine=engine, threads=1, data_dir=data_dir)
     where = device_name(choose_device(device))

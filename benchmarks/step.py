@@ -33,7 +33,7 @@ from benchmarks.variants import (
 )
 from east.checkout import commit
 from east.cost.measure import measure_steps, seconds_of
-from east.data.catalog import DATASETS
+from east.data.catalog import info_of
 from east.engine.cpu.library import load_kernels
 from east.errors import EastError
 from east.models import ResNet
@@ -100,7 +100,7 @@ def run(
         "date": today(),
         "minutes": (time.perf_counter() - started) / 60,
         "short": short,
-        "image_shape": DATASETS[first.spec.dataset.name].image_shape,
+        "image_shape": info_of(first.spec.dataset).image_shape,
         "batch_size": batch_size,
         "cells": cells,
         "peaks": peaks,
@@ -183,7 +183,7 @@ def time_network(
 
 def _floor(network: TimedNetwork, model: ResNet, density: float, batch_size: int) -> Results:
     """Bytes that a step moves at least, with activations in float32 and in bfloat16; None where nobody counts them."""
-    image_shape = DATASETS[network.spec.dataset.name].image_shape
+    image_shape = info_of(network.spec.dataset).image_shape
     count = partial(bytes_per_step, model, image_shape, batch_size)
     is_counted = not dyrelu_units(model)
     return {

@@ -13,7 +13,7 @@ from torch.optim.sgd import sgd
 
 from east.config import RunSpec, load_plan
 from east.cost.measure import make_training_step, one_batch, with_batch_size
-from east.data.catalog import DATASETS
+from east.data.catalog import info_of
 from east.engine.arithmetic import PyTorchArithmetic
 from east.engine.dense import sum_squared_norms
 from east.models import ResNet
@@ -267,7 +267,7 @@ def _model_of(step: TrainingStep) -> ResNet:
 
 def initial_network(spec: RunSpec, *, faded: bool = False) -> ResNet:
     """The run's network, all weights on; `faded` makes DyReLU a plain ReLU."""
-    model = initial_model(spec, DATASETS[spec.dataset.name].num_classes)
+    model = initial_model(spec, info_of(spec.dataset).num_classes)
     if faded:
         retire_dyrelu(model)
     return model
@@ -289,7 +289,7 @@ def random_batch(
     spec: RunSpec, batch_size: int, device: torch.device, purpose: Sequence[int] = ()
 ) -> tuple[Tensor, Tensor]:
     """Normally distributed images, and labels, drawn for a purpose of one's own."""
-    info = DATASETS[spec.dataset.name]
+    info = info_of(spec.dataset)
     draw = torch_generator(spec.seed, "cost", *purpose)
     images = torch.randn(batch_size, *info.image_shape, generator=draw)
     return images.to(device), torch.randint(info.num_classes, (batch_size,), generator=draw).to(device)

@@ -1,12 +1,13 @@
-"""What a file of one's own needs to add to the methods: decorators, types of parameters, and what rules see.
+"""What a file of one's own needs to add to methods and data sets: decorators, types of parameters, and what rules see.
 
 docs/extending.md shows each of them at work.
 """
 
+from east.data.kind import dataset
 from east.parameters import Epochs, Fraction, NonNegative, Number, Positive, PositiveInt, Share, Steps
 from east.sparse.distribution import Shapes, allocate
+from east.sparse.kinds import KINDS as OF_METHODS
 from east.sparse.kinds import (
-    KINDS,
     cycle_pattern,
     density_schedule,
     distribution,
@@ -18,6 +19,9 @@ from east.sparse.kinds import (
 )
 from east.sparse.moment import Moment
 from east.sparse.view import Layer, OptimizerStep
+
+KINDS = {**OF_METHODS, "dataset": dataset}
+"""Name of a decorator -> its registry."""
 
 __all__ = [
     "KINDS",
@@ -35,6 +39,7 @@ __all__ = [
     "Steps",
     "allocate",
     "cycle_pattern",
+    "dataset",
     "density_schedule",
     "distribution",
     "drop_rule",

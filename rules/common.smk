@@ -1,5 +1,6 @@
 # The validated plan, the paths of its results, and every function that a job's inputs or params come from.
 
+import json
 import os
 import sys
 from functools import cache
@@ -11,7 +12,7 @@ from east import files, locks
 from east.config import make_plan, validate
 from east.config.plan import METHODS_TABLE
 from east.config.tables import GridTable
-from east.data.catalog import FOLDERS_OF_IMAGES
+from east.data.catalog import is_streamed
 from east.data.manifest import TENSOR_FILE
 from east.errors import EastError
 from east.launch import passing
@@ -37,6 +38,7 @@ except EastError as error:
     raise WorkflowError("\n".join(map(visible, str(error).split("\n")))) from None
 
 EXECUTION = PLAN.config.execution
+IMAGES = {images.store: images for images in PLAN.images().values()}
 RUNS, TABLES, FIGURES = f"{RESULTS}/runs", f"{RESULTS}/tables", f"{RESULTS}/figures"
 LOGS, BENCHMARKS = f"{RESULTS}/logs", f"{RESULTS}/benchmarks"
 REPORT = f"{RESULTS}/report/index.html"
@@ -105,6 +107,16 @@ os.environ |= {
     ),
     "EAST_CHANGED_PLUGIN": EXECUTION.changed_plugin,
 }
+# Store of a data set -> what `east prepare` and `east train` must know of it beside its name.
+os.environ["EAST_DATASETS"] = json.dumps(
+    {
+        store: {
+            "images": images.model_dump(mode="json"),
+            "folder": PLAN.config.datasets[images.name].folder,
+        }
+        for store, images in IMAGES.items()
+    }
+)
 if "imagenet" in PLAN.config.datasets and PLAN.config.datasets["imagenet"].folder:
     os.environ |= {"EAST_IMAGE_FOLDER": PLAN.config.datasets["imagenet"].folder}
 
@@ -161,7 +173,7 @@ def hold_results():
 
 def mend_times():
     """Snakemake refuses what is made from files of the future, as there are where a clock was put back."""
-    data_sets = (Path(EXECUTION.data_dir) / name for name in PLAN.datasets())
+    data_sets = (Path(EXECUTION.data_dir) / name for name in IMAGES)
     try:
         files.end_the_future([Path(RESULTS), REPORT_FILES, *data_sets])
     except EastError as error:
@@ -219,9 +231,9 @@ def plan_figures(form):
     return [f"{FIGURES}/{figure}.{form}" for figure in PLAN_FIGURES]
 
 
-def manifest(dataset):
+def manifest(images):
     """The small file that stands for a prepared data set."""
-    return f"{DATA}/{dataset}/manifest.json"
+    return f"{DATA}/{images.store}/manifest.json"
 
 
 def prepared_again(wildcards):
@@ -230,9 +242,9 @@ def prepared_again(wildcards):
     Damaged ones are noticed, and prepared again, by the training that reads them.
     """
     folder = Path(EXECUTION.data_dir) / wildcards.dataset
-    is_whole = (
-        wildcards.dataset in FOLDERS_OF_IMAGES or (folder / TENSOR_FILE).is_file()
-    )
+    images = IMAGES.get(wildcards.dataset)
+    is_streaming = images is not None and is_streamed(images)
+    is_whole = is_streaming or (folder / TENSOR_FILE).is_file()
     if (
         workflow.is_main_process
         and not is_whole
@@ -253,7 +265,7 @@ def run_manifest(wildcards):
     run = planned_run(wildcards)
     if workflow.is_main_process and STEPS.run_problem(run.id):
         again([f"runs/{run.id}/summary.json"])
-    return manifest(run.spec.dataset.name)
+    return manifest(run.spec.dataset)
 
 
 def run_identity(wildcards):

@@ -18,7 +18,7 @@ from benchmarks.variants import masked_model, random_batch
 from east.config.run import RunSpec
 from east.cost.flops import layer_work, training_flops
 from east.cost.measure import seconds_of, seconds_of_each
-from east.data.catalog import DATASETS
+from east.data.catalog import info_of
 from east.training.describe import network_shape
 
 NUMBER_BYTES = {"fp32": 4, "tf32": 4, "bf16": 2}
@@ -65,7 +65,7 @@ class Floors:
             yield {"what": "matrix product, FLOP/s", "numerics": numerics, "value": rates[numerics]}
         for network, model in MODELS.items():
             spec, batch = spec_of(setting, model), setting.batches[0]
-            shape = DATASETS[spec.dataset.name].image_shape
+            shape = info_of(spec.dataset).image_shape
             operations = batch * training_flops(layer_work(network_shape(spec), shape))
             numbers = bytes_per_step(masked_model(spec), shape, batch) / FLOAT_BYTES
             for numerics, size in NUMBER_BYTES.items():
@@ -156,7 +156,7 @@ class Epochs:
     def measure(self, setting: Setting) -> Iterator[Row]:
         """An epoch of the plain ResNet-34 in the authors' way and in each recorded one, in turn."""
         spec = spec_of(setting, MODELS["ResNet-34"])
-        count = 5 if setting.small else DATASETS[spec.dataset.name].train_images - spec.dataset.validation
+        count = 5 if setting.small else info_of(spec.dataset).train_images - spec.dataset.validation
         authors, ours = ways.AuthorsBatches(spec, count, setting), ways.our_batches(spec, count, setting)
 
         def epoch(way: Way, training: TimedTraining, number: int) -> Mapping[Way, float]:

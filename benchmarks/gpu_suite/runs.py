@@ -55,7 +55,7 @@ class Trainings:
     def measure(self, setting: Setting) -> Iterator[Row]:
         """Eager trainings, then each other way, then one that is killed."""
         spec = demo_run(RUN_ID)
-        prepare(spec.dataset.name, setting.scratch / "data")
+        prepare(spec.dataset.images, setting.scratch / "data")
         train = partial(_train, spec, setting)
         whole = train("whole", "dense", "eager")
         noise = 0.0 if setting.small else _gap(whole, train("again", "dense", "eager"))

@@ -18,7 +18,7 @@ from east.config import RunSpec, read_config
 from east.config.plan import method_specs
 from east.config.vocabulary import ModelName
 from east.data.batches import TensorBatches
-from east.data.catalog import DATASETS
+from east.data.catalog import info_of
 from east.errors import EastError
 from east.sparse.layers import masked_layers
 from east.training.assembly import assemble
@@ -230,7 +230,7 @@ class AuthorsBatches(Dataset[tuple[Tensor, int]]):
 
 
 def _random_images(spec: RunSpec, count: int) -> tuple[Tensor, Tensor]:
-    info = DATASETS[spec.dataset.name]
+    info = info_of(spec.dataset)
     draw = torch.Generator().manual_seed(spec.seed)
     pixels = torch.randint(256, (count, *info.image_shape), generator=draw, dtype=torch.uint8)
     return pixels, torch.randint(info.num_classes, (count,), generator=draw)

@@ -17,6 +17,7 @@ from east.shown import say, visible
 
 if TYPE_CHECKING:
     from east.config import Plan
+    from east.config.run import ImagesSpec
 
 T = TypeVar("T")
 
@@ -72,6 +73,14 @@ DataDir = Annotated[Path, typer.Option(envvar="EAST_DATA_DIR", help="Where prepa
 ImageFolder = Annotated[
     Path | None, typer.Option(envvar="EAST_IMAGE_FOLDER", help="ImageNet's folder with train/ and val/.")
 ]
+Folder = Annotated[Path | None, typer.Option(help="Folder of the data set's own files or images.")]
+Datasets = Annotated[
+    str, typer.Option(envvar="EAST_DATASETS", hidden=True, help="JSON of data sets; the workflow gives it.")
+]
+Plugins = Annotated[
+    list[Path] | None,
+    typer.Option("--plugin", envvar="EAST_PLUGINS", help="Where a plugin may be; may be given several times."),
+]
 Results = Annotated[
     Path | None, typer.Option("--results", help="Folder of the results; results/<name> of the configuration if absent.")
 ]
@@ -92,6 +101,32 @@ OtherThreads = Annotated[
 RunsPerGpu = Annotated[
     int, typer.Option(envvar="EAST_RUNS_PER_GPU", min=1, help="Trainings that may share a GPU at the same time.")
 ]
+
+
+def images_and_folder(
+    name: str, datasets: str, given: Path | None, image_folder: Path | None, images: "ImagesSpec | None" = None
+) -> "tuple[ImagesSpec, Path | None]":
+    """What a data set is, and the folder of its files, from what the command line and the workflow say.
+
+    Args:
+        name: of the data set, or of its store.
+        datasets: JSON of the workflow: store -> `images` and `folder`.
+        given: the folder that the command line names.
+        image_folder: of ImageNet.
+        images: what it is, where that is known.
+
+    Raises:
+        EastError: there is no such data set.
+    """
+    from east.config.run import ImagesSpec
+    from east.data.catalog import of_name
+
+    found = parsed("EAST_DATASETS", json.loads, datasets).get(name, {})
+    if images is None:
+        images = ImagesSpec.model_validate(found["images"]) if found else of_name(name)
+    configured = found.get("folder")
+    folder = given or (Path(configured) if configured else None)
+    return images, folder or (image_folder if images.name == "imagenet" else None)
 
 
 def parsed(option: str, parse: Callable[[str], T], text: str) -> T:

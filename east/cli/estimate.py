@@ -113,7 +113,7 @@ def _explanation(
     """What the numbers mean and how far they can be trusted, in paragraphs."""
     from rich.filesize import decimal
 
-    from east.data.catalog import FOLDERS_OF_IMAGES
+    from east.data.catalog import info_of, is_streamed
 
     if not found.total.left:
         yield "Everything is done."
@@ -135,8 +135,8 @@ def _explanation(
             "No GPU was free: others used this one while steps were timed there, so all times are too long. Repeat it "
             "when nothing else runs."
         )
-    if any(kind.dataset.name in FOLDERS_OF_IMAGES for kind in found.kinds):
-        yield "Reading ImageNet's files takes time that is not counted."
+    if streamed := {info_of(kind.dataset).label for kind in found.kinds if is_streamed(kind.dataset)}:
+        yield f"Reading {', '.join(sorted(streamed))}'s files takes time that is not counted."
     extrapolated = sum(timed.batch < kind.training.batch_size for kind, (_, timed) in found.kinds.items())
     if extrapolated:
         yield (

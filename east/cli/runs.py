@@ -14,15 +14,19 @@ from east.cli.common import (
     ChangedPluginName,
     ConfigFiles,
     DataDir,
+    Datasets,
     Device,
     Engine,
+    Folder,
     ImageFolder,
+    Plugins,
     RunsPerGpu,
     Step,
     Threads,
     TrackingName,
     complete_dataset,
     complete_network,
+    images_and_folder,
     parsed,
     print_json,
     print_table,
@@ -37,20 +41,46 @@ if TYPE_CHECKING:
 
 
 def prepare(
-    dataset: Annotated[str, typer.Argument(help="A data set, see `east list`.", autocompletion=complete_dataset)],
+    dataset: Annotated[
+        str,
+        typer.Argument(
+            help="A data set: see `east list datasets`, or those of the configuration.",
+            autocompletion=complete_dataset,
+        ),
+    ],
+    configfile: ConfigFiles = None,
     data_dir: DataDir = Path("data"),
+    folder: Folder = None,
     image_folder: ImageFolder = None,
+    plugin: Plugins = None,
+    datasets: Datasets = "{}",
 ) -> None:
-    """Download (where needed), verify and store a data set for training."""
+    """Download (where needed), verify and store a data set for training.
+
+    With --configfile it is the data set that the configuration calls so, with its folder and its plugin.
+    """
+    from east.config import read_config
+    from east.config.datasets import images_of
     from east.data.prepare import prepare as prepare_dataset
 
-    say(prepare_dataset(dataset, data_dir, folder=image_folder))
+    places, described = list(plugin or ()), None
+    if configfile:
+        config = read_config(*configfile)
+        if dataset not in config.datasets:
+            raise EastError(f"there is no data set '{dataset}' in `datasets`: {', '.join(config.datasets)}.")
+        described = images_of(config, dataset)
+        places += config.catalogue.paths.values()
+        configured = config.datasets[dataset].folder
+        folder = folder or (Path(configured) if configured else None)
+    images, where = images_and_folder(dataset, datasets, folder, image_folder, described)
+    say(prepare_dataset(images, data_dir, folder=where, plugins=places))
 
 
 def train(
     run: Annotated[str, typer.Option(help="The resolved run: JSON, or a file that holds it.")],
     out: Annotated[Path, typer.Option(help="Folder of the run; a checkpoint of the same run in it is resumed.")],
     data_dir: DataDir = Path("data"),
+    folder: Folder = None,
     image_folder: ImageFolder = None,
     device: Device = "auto",
     engine: Engine = "auto",
@@ -60,14 +90,12 @@ def train(
     tracking: Annotated[
         TrackingName, typer.Option(envvar="EAST_TRACKING", help="Event files in the folder of the run.")
     ] = "none",
-    plugin: Annotated[
-        list[Path] | None,
-        typer.Option(envvar="EAST_PLUGINS", help="Where a plugin of the run may be; may be given several times."),
-    ] = None,
+    plugin: Plugins = None,
     changed_plugin: Annotated[
         ChangedPluginName,
         typer.Option(envvar="EAST_CHANGED_PLUGIN", help="With a checkpoint made by another content of a plugin."),
     ] = "refuse",
+    datasets: Datasets = "{}",
     total: Annotated[
         int | None, typer.Option(envvar="EAST_PLANNED_RUNS", help="Runs of the whole plan, to show the share done.")
     ] = None,
@@ -85,7 +113,7 @@ def train(
     spec = _read_spec(run)
     interruption = Interruption()
     with interruption.listening(), _place_for(spec, out, device, runs_per_gpu) as lease:
-        from east.data.catalog import FOLDERS_OF_IMAGES
+        from east.data.catalog import is_streamed
         from east.data.manifest import MANIFEST_FILE
         from east.data.prepare import prepare as prepare_dataset
         from east.training.progress import epoch_reporter, finished_line
@@ -93,21 +121,24 @@ def train(
         from east.training.run import train as train_run
         from east.training.tracking import epoch_tracker
 
-        is_there = (data_dir / spec.dataset.name / MANIFEST_FILE).is_file()
-        if not is_there or spec.dataset.name not in FOLDERS_OF_IMAGES:
-            # What is missing or damaged is made again; to look at a folder of images twice would take minutes.
-            prepare_dataset(spec.dataset.name, data_dir, folder=image_folder)
+        images, where = images_and_folder(spec.dataset.store, datasets, folder, image_folder, spec.dataset.images)
         beside = (Path(run).absolute().parent,) if _is_file(run) else ()
+        plugins = (*(plugin or ()), *beside)
+        is_there = (data_dir / images.store / MANIFEST_FILE).is_file()
+        if not is_there or not is_streamed(images):
+            # What is missing or damaged is made again; to look at a folder of images twice would take minutes.
+            places = (*plugins, out, Path(), Path("config"))
+            prepare_dataset(images, data_dir, folder=where, plugins=places)
         resources = Resources(
             device,
             engine,
             threads,
             data_dir,
-            image_folder,
+            where,
             lease.gpu,
             lease.runs,
             step,
-            plugins=(*(plugin or ()), *beside),
+            plugins=plugins,
             changed_plugin=changed_plugin,
         )
         with (

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 
 from east.config.choices import FIXED, chosen_name
+from east.config.datasets import without_effect_on_images
 from east.config.places import Location, Mistake
 from east.config.run import RunSpec
 from east.config.schema import Config, Recipe, Row
@@ -18,13 +19,7 @@ def without_effect(config: Config) -> Iterator[Mistake]:
             "fraction would rise. Give it at most that value."
         )
         yield Mistake(("readings", "drop_fraction_end"), sentence)
-    for dataset, described in config.datasets.items():
-        if described.folder is not None and dataset != "imagenet":
-            sentence = f"only ImageNet is read from a folder; {dataset} is prepared in execution.data_dir. Remove it."
-            yield Mistake(("datasets", dataset, "folder"), sentence)
-        if described.margin and dataset == "imagenet":
-            sentence = "images of ImageNet are cropped at random and never padded. Set it to 0."
-            yield Mistake(("datasets", dataset, "margin"), sentence)
+    yield from without_effect_on_images(config)
     for name, recipe in config.recipes.items():
         yield from _of_optimizer(name, recipe)
         yield from _of_rates(name, recipe, as_coded=readings.lr_drops == "as_coded")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from east.config.choices import FIXED, is_plugins
 from east.config.places import Location, Mistake
 from east.config.run import RunSpec, stand_in
-from east.data.catalog import DATASETS, steps_per_epoch
+from east.data.catalog import info_of, steps_per_epoch
 from east.models.designs import NetworkSize, last_positions, network_size
 from east.sparse.distribution import budget
 from east.sparse.schedule import Schedule
@@ -70,7 +70,7 @@ def impossible_density(spec: RunSpec, location: Location) -> Iterator[Mistake]:
 
 def can_normalise(spec: RunSpec, images: int) -> bool:
     """Whether batch norm has more than one number a channel in every layer, for a batch of so many images."""
-    return images * last_positions(spec.model.name, *DATASETS[spec.dataset.name].image_shape[1:]) > 1
+    return images * last_positions(spec.model.name, *info_of(spec.dataset).image_shape[1:]) > 1
 
 
 def notes_of(planned: PlannedRow) -> Iterator[str]:
@@ -93,18 +93,18 @@ def notes_of(planned: PlannedRow) -> Iterator[str]:
 
 def size_of(spec: RunSpec) -> NetworkSize:
     """What a run's network stores."""
-    classes, model = DATASETS[spec.dataset.name].num_classes, spec.model
+    classes, model = info_of(spec.dataset).num_classes, spec.model
     return network_size(model.name, classes, width=model.width, sharing_ratio=model.sharing_ratio, dct=model.dct)
 
 
 def _of_data(planned: PlannedRow) -> Iterator[Mistake]:
-    spec, info = planned.spec, DATASETS[planned.spec.dataset.name]
+    spec, info = planned.spec, info_of(planned.spec.dataset)
     data, described = spec.dataset, ("datasets", spec.dataset.name)
     if data.validation >= info.train_images:
         sentence = f"{data.validation:,} images cannot be held out of {info.train_images:,}. Lower it."
         yield Mistake((*described, "validation"), sentence)
         return
-    if data.name == "imagenet" and data.validation and data.validation_choice == "last":
+    if info.by_class and data.validation and data.validation_choice == "last":
         sentence = f"{info.label} is stored class by class, so 'last' would hold out whole classes. Use shuffled."
         yield Mistake((*described, "validation_choice"), sentence)
     shortest = min(info.image_shape[1:])

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from east.config.choices import CATALOGUE
+from east.config.datasets import unknown_sources
 from east.config.mistakes import explain
 from east.config.places import BASE, Mistake, Origins
 from east.config.references import broken_references
@@ -62,11 +63,16 @@ def validate(merged: Mapping[str, Any], sources: Iterable[str | Path] = ()) -> C
     """
     origin = Origins.of(merged, sources)
     catalogue = _plugins(merged, origin)
+    written = _without_removed(merged)
+    unknown = list(unknown_sources(written.get("datasets"), catalogue))
+    for mistake in unknown:  # of what nobody knows, nothing else is said
+        del written["datasets"][mistake.location[-1]]
     try:
-        config = Config.model_validate(_without_removed(merged), context={CATALOGUE: catalogue})
+        config = Config.model_validate(written, context={CATALOGUE: catalogue})
     except ValidationError as error:
-        origin.refuse(explain(error, merged))
+        origin.refuse([*unknown, *explain(error, merged)])
         raise
+    origin.refuse(unknown)
     config.came_from(origin, catalogue)
     origin.refuse(broken_references(config))
     return config

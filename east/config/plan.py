@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from east.config.choices import FIXED, Choice, TopologySpec, chosen_name
+from east.config.datasets import images_of, lacks_its_folder
 from east.config.effects import impossible_on_a_cpu, notes_of_execution, without_effect
 from east.config.feasible import PlannedRow, can_normalise, impossible, impossible_density, notes_of
 from east.config.files import read_config
@@ -18,6 +19,7 @@ from east.config.places import Location, Mistake
 from east.config.run import (
     CycleSpec,
     DatasetSpec,
+    ImagesSpec,
     ModelSpec,
     PhasingSpec,
     Run,
@@ -89,8 +91,13 @@ class Plan:
         raise EastError(f"'{run_id}' is not a run of this plan; `east plan` lists them{hint}.")
 
     def datasets(self) -> list[DatasetName]:
-        """The data sets that the runs need."""
-        return sorted({run.spec.dataset.name for run in self.runs})
+        """The names of the data sets that the runs need."""
+        return sorted(self.images())
+
+    def images(self) -> dict[DatasetName, ImagesSpec]:
+        """Name of each data set that the runs need -> its images."""
+        found = {run.spec.dataset.name: run.spec.dataset for run in self.runs}
+        return {name: spec.images for name, spec in sorted(found.items())}
 
     @cached_property
     def _runs_by_id(self) -> dict[str, Run]:
@@ -404,8 +411,8 @@ def _method_row(made: _Made, method: str, recipe_name: str, recipe: Recipe, data
     row_id = "-".join((_slug(method), recipe.model.replace("_", "-"), dataset.replace("_", "-")))
     note = None
     references: tuple[RunReference, ...] = ()
-    if dataset == "imagenet" and config.datasets[dataset].folder is None:
-        note = "not run: no image folder is configured (datasets.imagenet.folder)"
+    if lacks_its_folder(config, dataset):
+        note = f"not run: no image folder is configured (datasets.{dataset}.folder)"
     else:
         where = ("recipes", recipe_name, "cyclic")
         spec = _spec(config, recipe, dataset, where)
@@ -463,9 +470,9 @@ def _spec(
     return RunSpec(
         seed=config.seeds[0],
         dataset=DatasetSpec(
-            name=dataset,
+            **dict(images_of(config, dataset)),
             augment_validation=readings.augment_validation,
-            **config.datasets[dataset].model_dump(exclude={"folder"}),
+            **config.datasets[dataset].model_dump(include=set(DatasetSpec.model_fields) - {"source"}),
         ),
         model=ModelSpec(name=recipe.model, width=recipe.width, **recipe.components.model_dump()),
         sparsity=sparsity,

@@ -21,6 +21,7 @@ from east.config.files import REMOVABLE
 from east.config.mistakes import model_of
 from east.config.schema import Config
 from east.config.vocabulary import Ambiguity, Choices, OfRunsAlone, Retrains, UnitName, metadata_of
+from east.data.kind import dataset
 from east.errors import EastError
 from east.registry import Entry, Parameter
 from east.sparse.kinds import KINDS
@@ -143,7 +144,7 @@ def key_tables() -> str:
 def entry_tables() -> str:
     """What the project's registries hold, a table for each of them, in Markdown."""
     blocks = []
-    for kind in KINDS.values():
+    for kind in (*KINDS.values(), dataset):
         rows = []
         for entry in kind:
             parameters = "<br>".join(map(_parameter, entry.parameters, repeat(entry)))
@@ -218,6 +219,9 @@ def _values(node: dict[str, Any]) -> str:
     if "enum" in node or "const" in node:
         return ", ".join(f"`{value}`" for value in node.get("enum", [node.get("const")]))
     match node.get("type"):
+        case "array" if "prefixItems" in node:
+            each = dict.fromkeys(_values(part) for part in node["prefixItems"])
+            return f"list of {len(node['prefixItems'])}: {' or '.join(each)}"
         case "array":
             items = "these" if "anyOf" in node["items"] else _values(node["items"])
             return "list" if items == "section" else f"list of {items}"

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from east.config.datasets import unknown_names
 from east.config.places import Location, Mistake
 from east.config.schema import Config
 
@@ -43,6 +44,7 @@ def _datasets(config: Config) -> Iterator[Mistake]:
     }
     for dataset in sorted(wanted - set(config.datasets)):
         yield Mistake(("datasets",), f"'{dataset}' is used by a table or method but not described here.")
+    yield from unknown_names(config)
 
 
 def _tables(config: Config) -> Iterator[Mistake]:

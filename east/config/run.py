@@ -26,7 +26,8 @@ from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import CoreSchema, PydanticCustomError
 
 from east.config import vocabulary as terms
-from east.config.choices import CATALOGUE, COMPLAINT, Choice, TopologySpec, is_plugins, member, named_topology
+from east.config.choices import CATALOGUE, COMPLAINT, Choice, TopologySpec, is_plugins, member, named, named_topology
+from east.data.kind import dataset
 from east.registry import Kind
 from east.sparse import kinds
 from east.version import REVISION, REVISION_REASON
@@ -58,10 +59,67 @@ class Grown(Frozen):
         }
 
 
-class DatasetSpec(Frozen):
-    """Which images are trained on, and what is done to them."""
+class ImageFacts(Frozen):
+    """What a run takes its images to be; verified when they are prepared and when they are opened."""
+
+    classes: terms.PositiveInt
+    train_images: terms.PositiveInt = Field(description="images to train on, those included that are held out")
+    test_images: terms.PositiveInt
+    image_size: tuple[terms.PositiveInt, terms.PositiveInt] = Field(description="height and width")
+    mean: terms.ChannelMeans | None = None
+    std: terms.ChannelDeviations | None = None
+
+
+class ImagesSpec(Grown):
+    """Which images they are, whatever is done to them.
+
+    Attributes:
+        name: as the configuration calls them.
+        source: what reads them; None for the project's own data set of this name with its defaults.
+        facts: their numbers; None where they are those of the source.
+    """
+
+    _later = ("source", "facts")
 
     name: terms.DatasetName
+    source: terms.DatasetSource | None = None
+    facts: ImageFacts | None = None
+
+    @model_validator(mode="after")
+    def _is_known(self) -> "ImagesSpec":
+        reader, _, plugin = named(self.reader)
+        if plugin is None and reader not in dataset:
+            raise ValueError(f"there is no data set '{reader}'; choose one of {', '.join(one.name for one in dataset)}")
+        if self.facts is None and (plugin is not None or dataset[reader].facts.classes is None):
+            raise ValueError(f"'facts' must say how many classes and images '{self.name}' has")
+        return self
+
+    @property
+    def reader(self) -> str | Choice:
+        """What reads them."""
+        return self.source or self.name
+
+    @property
+    def store(self) -> str:
+        """The folder of the prepared images in that of all data sets: other parameters, other folder."""
+        written = self.model_dump(mode="json", include={"source", "facts"})
+        return f"{self.name}.{fingerprint_of(canonical_json(written))[:8]}" if written else self.name
+
+    @property
+    def images(self) -> "ImagesSpec":
+        """The images alone."""
+        return ImagesSpec(name=self.name, source=self.source, facts=self.facts)
+
+    @property
+    def plugins(self) -> dict[str, str]:
+        """As of a run."""
+        _, _, plugin = named(self.reader)
+        return {} if plugin is None else {plugin: f"{dataset.one} '{named(self.reader)[0]}'"}
+
+
+class DatasetSpec(ImagesSpec):
+    """Which images are trained on, and what is done to them."""
+
     margin: terms.Margin
     padding: terms.Padding
     flip: terms.Flip
@@ -263,7 +321,8 @@ class RunSpec(Grown):
 def stand_in(spec: RunSpec) -> RunSpec:
     """A run like this one in which nothing is a plugin's, for those who count work or files and may execute no plugin.
 
-    ERK spreads the density, cycles are cosines, the density is constant, and masks move as by RigL.
+    ERK spreads the density, cycles are cosines, the density is constant, and masks move as by RigL. Of images the
+    description says all that is counted, so they stay as they are.
     """
     if not spec.plugins:
         return spec
@@ -301,6 +360,7 @@ def _choices(spec: RunSpec) -> Iterator[tuple[Kind, Choice]]:
         (kinds.cycle_pattern, spec.cycle and spec.cycle.pattern),
         (kinds.learning_rate, spec.training.lr_schedule),
         (kinds.optimizer, Choice(name=optimizer.name, plugin=optimizer.plugin)),
+        (dataset, spec.dataset.source),
     ]
     if isinstance(topology, TopologySpec):
         found += [(kinds.drop_rule, topology.drop), (kinds.growth_rule, topology.grow)]

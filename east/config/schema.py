@@ -23,7 +23,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from east.config import vocabulary as terms
 from east.config.places import Origins
-from east.config.run import ClipSpec, Frozen, OptimizerSpec
+from east.config.run import ClipSpec, Frozen, ImagesSpec, OptimizerSpec
 from east.config.tables import Comparing
 from east.config.vocabulary import Ambiguity, Choices, Retrains, UnitName
 from east.plugins import NO_PLUGINS, Catalogue
@@ -273,8 +273,9 @@ class Readings(Frozen):
 
 
 class Dataset(Frozen):
-    """How a data set is split and augmented."""
+    """Where a data set comes from, and how it is split and augmented."""
 
+    source: terms.DatasetSource | None = None
     margin: terms.Margin = 4
     padding: terms.Padding
     flip: terms.Flip
@@ -289,7 +290,22 @@ class Dataset(Frozen):
         ),
     ]
     validation_choice: terms.HeldOutChoice
-    folder: terms.Folder | None = Field(default=None, description="image folder with train/ and val/ (ImageNet only)")
+    folder: terms.Folder | None = Field(
+        default=None, description="its files, or its images; null: the folder of downloads, `raw` in `data_dir`"
+    )
+    classes: terms.PositiveInt | None = Field(default=None, description="where its source does not know them")
+    train_images: terms.PositiveInt | None = Field(
+        default=None, description="likewise, those included that are held out; of an image folder they are counted"
+    )
+    test_images: terms.PositiveInt | None = Field(default=None, description="likewise; accuracy is reported on them")
+    mean: terms.ChannelMeans | None = None
+    std: terms.ChannelDeviations | None = None
+
+    @model_validator(mode="after")
+    def _mean_and_deviation(self) -> "Dataset":
+        if (self.mean is None) != (self.std is None):
+            raise ValueError("mean and std are given together, or computed from the training images together")
+        return self
 
 
 class Components(Frozen):
@@ -566,7 +582,7 @@ class Config(Frozen):
         default=Comparing(), description="how Tables 2–5 are compared with the paper's"
     )
     datasets: Annotated[dict[terms.DatasetName, Dataset], Retrains("runs on that data set")] = Field(
-        description="how each data set is split and augmented"
+        description="where each data set comes from, and how it is split and augmented"
     )
     recipes: Annotated[dict[terms.Name, Recipe], Retrains("runs that follow it")] = Field(
         description="rows of Table B.1"
@@ -584,6 +600,7 @@ class Config(Frozen):
 
     _sources: Origins = PrivateAttr(default_factory=Origins)
     _catalogue: Catalogue = PrivateAttr(default_factory=Catalogue)
+    _images: dict[str, ImagesSpec] = PrivateAttr(default_factory=dict)
 
     def came_from(self, sources: Origins, catalogue: Catalogue = NO_PLUGINS) -> None:
         """Remember where the values were written, for what is said of them later, and what plugins register."""
@@ -593,6 +610,11 @@ class Config(Frozen):
     def catalogue(self) -> Catalogue:
         """What the plugins register."""
         return self._catalogue
+
+    @property
+    def images(self) -> dict[str, ImagesSpec]:
+        """What is known of data sets, filled by `east.config.datasets`: folders are looked into once."""
+        return self._images
 
     @property
     def sources(self) -> Origins:

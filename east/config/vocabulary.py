@@ -16,6 +16,7 @@ from pydantic import AfterValidator, Field
 from pydantic.fields import FieldInfo
 
 from east.config.choices import Choice, ChoiceOf, NameOf, TopologyChoice, TopologySpec
+from east.data.kind import dataset
 from east.parameters import A_NUMBER as A_NUMBER
 from east.parameters import Epochs as Epochs
 from east.parameters import Fraction as Fraction
@@ -26,6 +27,7 @@ from east.parameters import Seed as Seed
 from east.parameters import Steps as Steps
 from east.parameters import UnitName as UnitName
 from east.parameters import metadata_in
+from east.registry import NAME
 from east.sparse import kinds
 
 
@@ -143,16 +145,20 @@ FileName = Annotated[str, Field(max_length=1000), AfterValidator(check_visible)]
 # Which images, and what is done to them.
 
 DatasetName = Annotated[
-    Literal["cifar10", "cifar100", "imagenet", "digits", "digit_pairs"],
-    Choices(
-        {
-            "cifar10": "CIFAR-10",
-            "cifar100": "CIFAR-100",
-            "imagenet": "ImageNet, read from its folder",
-            "digits": "handwritten digits from scikit-learn, ten classes",
-            "digit_pairs": "two digits side by side, 100 classes",
-        }
-    ),
+    str,
+    Field(pattern=f"^{NAME.pattern}$", max_length=60, description="data set, as `datasets` calls it"),
+    NameOf(dataset),
+]
+DatasetSource = Annotated[
+    str | Choice,
+    Field(description="what reads its images, where that is not the data set of its name or has parameters"),
+    ChoiceOf(dataset),
+]
+ChannelMeans = Annotated[
+    tuple[Fraction, Fraction, Fraction], Field(description="means of red, green and blue of pixels in [0, 1]")
+]
+ChannelDeviations = Annotated[
+    tuple[Positive, Positive, Positive], Field(description="standard deviations of the same pixels")
 ]
 Margin = Annotated[
     int,

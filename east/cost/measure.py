@@ -18,7 +18,7 @@ from torch import Tensor
 
 from east.config.run import PhasingSpec, RunSpec
 from east.cost.worker import workers
-from east.data.catalog import DATASETS
+from east.data.catalog import info_of
 from east.data.images import Images
 from east.data.open import Splits, split_images
 from east.engine.base import KernelsUnavailable
@@ -158,7 +158,7 @@ def random_images(spec: RunSpec, device: torch.device, *, training: int, evaluat
         training: how many are trained on.
         evaluation: how many are held out for validation, and for testing, at most.
     """
-    info = DATASETS[spec.dataset.name]
+    info = info_of(spec.dataset)
     held_out, tested = min(spec.dataset.validation, evaluation), min(info.test_images, evaluation)
     draw = torch_generator(spec.seed, "cost")
 

@@ -10,7 +10,7 @@ from east.cost.accounting import Memory, torchsummary_memory
 from east.cost.flops import inference_flops, layer_work, training_flops
 from east.cost.measure import Measurement, in_fresh_process, measure_training, prepare_costs
 from east.cost.record import CostRecord
-from east.data.catalog import DATASETS, steps_per_epoch
+from east.data.catalog import info_of, steps_per_epoch
 from east.models.dct import set_fused
 from east.models.dyrelu import retire_dyrelu
 from east.models.parameters import count_parameters
@@ -147,4 +147,4 @@ def _phases(spec: RunSpec) -> list[Phase]:
 
 
 def _image_shape(spec: RunSpec) -> tuple[int, int, int]:
-    return DATASETS[spec.dataset.name].image_shape
+    return info_of(spec.dataset).image_shape

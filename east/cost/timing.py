@@ -31,7 +31,7 @@ from east.cost.measure import (
 )
 from east.cost.worker import workers
 from east.data.batches import EVALUATION_BATCH
-from east.data.catalog import DATASETS
+from east.data.catalog import info_of
 from east.errors import EastError
 from east.training.assembly import Training
 from east.training.attempts import AttemptLog
@@ -201,10 +201,10 @@ def time_kind(spec: RunSpec, situations: Sequence[Situation], conditions: Condit
     small = spec.model_copy(update={"training": training})
     # Some that settle, some that are plain, one before a mask update, and one after it.
     steps = max(EPOCH_STEPS[device.type], settling_steps(kind, spec) + 2 * settling_steps("eager", spec) + 1)
-    affordable = MOST_IMAGE_BYTES // math.prod(DATASETS[spec.dataset.name].image_shape) if device.type == "cuda" else 0
+    affordable = MOST_IMAGE_BYTES // math.prod(info_of(spec.dataset).image_shape) if device.type == "cuda" else 0
     evaluated = max(EVALUATION_BATCH, affordable) * batch // full
     data = random_images(small, device, training=steps * batch, evaluation=evaluated)
-    sizes = spec.dataset.validation, DATASETS[spec.dataset.name].test_images
+    sizes = spec.dataset.validation, info_of(spec.dataset).test_images
     evaluations = sum(sizes) / sum(min(size, evaluated) for size in sizes)
 
     timed = list(situations)
@@ -386,6 +386,6 @@ def timed_batch(spec: RunSpec, engine: str, device: torch.device, conditions: Co
     full = spec.training.batch_size
     if engine != "dense" or device.type == "cuda":
         return full
-    flops = training_flops(layer_work(network_shape(spec), DATASETS[spec.dataset.name].image_shape))
+    flops = training_flops(layer_work(network_shape(spec), info_of(spec.dataset).image_shape))
     affordable = conditions.seconds * conditions.threads * FLOPS_PER_SECOND / flops
     return min(full, max(LEAST_BATCH, int(affordable)))

@@ -1,14 +1,34 @@
-"""The data sets: printed name, size, classes and normalization (pure Python, no PyTorch)."""
+"""The facts of data sets: names in print, sizes, classes and normalization (pure Python, no PyTorch)."""
 
+import inspect
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from east.config.run import RunSpec
+from east.config.choices import named
+from east.config.run import ImagesSpec, RunSpec
+from east.data.kind import SIZE, DatasetFacts, dataset
+from east.errors import EastError
+from east.registry import Entry
+
+LABELS = {
+    "cifar10": "CIFAR-10",
+    "cifar100": "CIFAR-100",
+    "imagenet": "ImageNet",
+    "digits": "Digits",
+    "digit_pairs": "Digit pairs",
+    "fashion_mnist": "Fashion-MNIST",
+    "mnist": "MNIST",
+    "svhn": "SVHN",
+    "stl10": "STL-10",
+    "tiny_imagenet": "Tiny ImageNet",
+    "imagenette": "Imagenette",
+}
+"""How tables and plots print a data set; any other is printed by its name."""
 
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """The fixed facts of a data set.
+    """What must be known of a data set before its images are there.
 
     Attributes:
         label: how tables and plots print it.
@@ -21,6 +41,7 @@ class DatasetInfo:
         train_per_class: fewest and most training images of a class; None if that is not known.
         test_per_class: the same of the test images.
         digest: `dataset_digest` of the prepared set; None unless it is made from an installed package.
+        by_class: whether training images come class by class; of a plugin's nothing is known.
     """
 
     label: str
@@ -33,62 +54,95 @@ class DatasetInfo:
     train_per_class: tuple[int, int] | None = None
     test_per_class: tuple[int, int] | None = None
     digest: str | None = None
+    by_class: bool = False
 
 
-FOLDERS_OF_IMAGES = frozenset({"imagenet"})
-"""Data sets that are decoded and scaled while training, by libraries whose versions and instructions round alike."""
+def size_of_images(entry: Entry, parameters: dict[str, int]) -> tuple[int, int] | None:
+    """Height and width of the images of a data set with some parameters; None if nothing says them."""
+    side = next((one.default for one in entry.parameters if one.name == SIZE), None)
+    side = parameters.get(SIZE, side)
+    facts: DatasetFacts = entry.facts
+    return facts.image_size if side in (None, inspect.Parameter.empty) else (side, side)
 
-DATASETS: dict[str, DatasetInfo] = {
-    # Means and deviations of CIFAR are those of the authors' code (ES2); those of ImageNet are the usual ones.
-    "cifar10": DatasetInfo(
-        label="CIFAR-10",
-        num_classes=10,
-        image_shape=(3, 32, 32),
-        train_images=50_000,
-        test_images=10_000,
-        mean=(0.4914, 0.4822, 0.4465),
-        std=(0.2023, 0.1994, 0.2010),
-    ),
-    "cifar100": DatasetInfo(
-        label="CIFAR-100",
-        num_classes=100,
-        image_shape=(3, 32, 32),
-        train_images=50_000,
-        test_images=10_000,
-        mean=(0.50708, 0.48655, 0.44092),
-        std=(0.26733, 0.25644, 0.27615),
-    ),
-    "imagenet": DatasetInfo(
-        label="ImageNet",
-        num_classes=1000,
-        image_shape=(3, 224, 224),
-        train_images=1_281_167,
-        test_images=50_000,
-        mean=(0.485, 0.456, 0.406),
-        std=(0.229, 0.224, 0.225),
-        # Russakovsky et al., ImageNet Large Scale Visual Recognition Challenge (2015).
-        train_per_class=(732, 1300),
-        test_per_class=(50, 50),
-    ),
-    "digits": DatasetInfo(
-        label="Digits",
-        num_classes=10,
-        image_shape=(3, 12, 12),
-        train_images=1_438,
-        test_images=359,
-        digest="d3dce95be011127f31cf9672f83d092370adc80a9e9a219e6a655a4b86d54b46",
-    ),
-    "digit_pairs": DatasetInfo(
-        label="Digit pairs",
-        num_classes=100,
-        image_shape=(3, 8, 16),
-        train_images=4_000,
-        test_images=500,
-        digest="cf70f2ee29eb771ae12acdd58038814f7bd6f3ff75b40f260df0c15d0897c390",
-    ),
-}
+
+def _own_facts() -> dict[str, DatasetInfo]:
+    found = {}
+    for entry in dataset:
+        facts: DatasetFacts = entry.facts
+        size = size_of_images(entry, {})
+        if facts.classes is None or facts.train_images is None or facts.test_images is None or size is None:
+            continue  # a configuration says them, or the folder itself
+        found[entry.name] = DatasetInfo(
+            label=LABELS[entry.name],
+            num_classes=facts.classes,
+            image_shape=(3, *size),
+            train_images=facts.train_images,
+            test_images=facts.test_images,
+            mean=facts.mean,
+            std=facts.std,
+            train_per_class=facts.train_per_class,
+            test_per_class=facts.test_per_class,
+            digest=facts.digest,
+            by_class=facts.by_class,
+        )
+    return found
+
+
+DATASETS: dict[str, DatasetInfo] = _own_facts()
+"""The project's own data sets with their defaults, as far as their numbers are known before they are there."""
+
+
+def of_name(images: ImagesSpec | str) -> ImagesSpec:
+    """Images that are described, or the project's own data set of a name.
+
+    Raises:
+        EastError: there is none of this name.
+    """
+    if isinstance(images, ImagesSpec):
+        return images
+    if images not in DATASETS:
+        known = " It takes a configuration, for its folder or parameters." if images in dataset else ""
+        raise EastError(f"unknown data set '{images}'.{known} Choose one of {', '.join(DATASETS)}.")
+    return ImagesSpec(name=images)
+
+
+def info_of(images: ImagesSpec | str) -> DatasetInfo:
+    """The facts of a data set; what it is prepared from is compared with them.
+
+    Raises:
+        EastError: there is none of this name.
+    """
+    images = of_name(images)
+    reader, parameters, plugin = named(images.reader)
+    facts, own = images.facts, DATASETS.get(reader) if plugin is None else None
+    if facts is None and own is not None:
+        if images.source is None:
+            return own
+        size = size_of_images(dataset[reader], parameters) or own.image_shape[1:]
+        return replace(own, label=LABELS.get(images.name, images.name), image_shape=(3, *size))
+    if facts is None:
+        raise EastError(f"nothing says how many classes and images '{images.name}' has.")
+    is_whole = own is not None and (own.train_images, own.test_images) == (facts.train_images, facts.test_images)
+    return DatasetInfo(
+        label=LABELS.get(images.name, images.name),
+        num_classes=facts.classes,
+        image_shape=(3, *facts.image_size),
+        train_images=facts.train_images,
+        test_images=facts.test_images,
+        mean=facts.mean,
+        std=facts.std,
+        train_per_class=own.train_per_class if is_whole and own else None,
+        test_per_class=own.test_per_class if is_whole and own else None,
+        by_class=plugin is None and dataset[reader].facts.by_class,
+    )
+
+
+def is_streamed(images: ImagesSpec | str) -> bool:
+    """Whether images are decoded and scaled while training, by libraries whose versions and instructions must agree."""
+    reader, parameters, plugin = named(of_name(images).reader)
+    return plugin is None and (reader == "imagenet" or bool(parameters.get("streamed", False)))
 
 
 def steps_per_epoch(spec: RunSpec) -> int:
     """Optimizer steps of an epoch of a run; the last, smaller batch counts."""
-    return math.ceil((DATASETS[spec.dataset.name].train_images - spec.dataset.validation) / spec.training.batch_size)
+    return math.ceil((info_of(spec.dataset).train_images - spec.dataset.validation) / spec.training.batch_size)

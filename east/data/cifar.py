@@ -3,18 +3,16 @@
 import gzip
 import io
 import os
-import shutil
 import tarfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
-from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from east.data.checksums import Checksums, published_files, verified
+from east.data.download import fetch_file, scratch_beside
 from east.data.manifest import SourceFile
 from east.data.source import SourceImages
 from east.errors import EastError
@@ -36,7 +34,7 @@ def read_cifar(archive: Any, raw: Path, sha256: str | None = None) -> SourceImag
 
     Args:
         archive: `torchvision.datasets.CIFAR10`, `CIFAR100`, or a compatible class.
-        raw: the folder of downloads.
+        raw: the folder of downloads, or any that holds the archive, its unpacked folder, or the files of that.
         sha256: of the archive, which torchvision does not know; None where it is not known.
 
     Raises:
@@ -45,10 +43,10 @@ def read_cifar(archive: Any, raw: Path, sha256: str | None = None) -> SourceImag
     raw.mkdir(parents=True, exist_ok=True)
     path: Path = raw / archive.filename
     sources: list[SourceFile] = []
-    with scratch_folder(raw / f".{archive.filename}.unpacked") as scratch:
+    with scratch_beside(raw / f".{archive.filename}.unpacked") as scratch:
         (scratch / archive.base_folder).mkdir()
-        if (raw / archive.base_folder).is_dir() and not os.path.lexists(path):
-            path = raw / archive.base_folder
+        if (unpacked := unpacked_folder(archive, raw)) is not None:
+            path = unpacked
             files = _unpacked(archive, path)
         else:
             fetch_archive(archive, raw)
@@ -72,10 +70,17 @@ def read_cifar(archive: Any, raw: Path, sha256: str | None = None) -> SourceImag
     )
 
 
+def unpacked_folder(archive: Any, raw: Path) -> Path | None:
+    """The folder of the files that somebody has unpacked; None where there is none, or the archive itself is there."""
+    if os.path.lexists(raw / archive.filename):
+        return None
+    if (raw / archive.base_folder).is_dir():
+        return Path(raw / archive.base_folder)
+    return raw if (raw / archive.meta["filename"]).is_file() else None
+
+
 def fetch_archive(archive: Any, raw: Path) -> None:
     """Download an archive into `raw` unless it is there.
-
-    An existing file is never replaced: the user may have put it there on a machine without a network.
 
     Args:
         archive: a class of torchvision, which says where the archive is and what its checksum is.
@@ -84,36 +89,7 @@ def fetch_archive(archive: Any, raw: Path) -> None:
     Raises:
         EastError: the archive cannot be downloaded.
     """
-    path: Path = raw / archive.filename
-    # A link that leads nowhere today is the user's as well.
-    if os.path.lexists(path):
-        return
-
-    from torchvision.datasets.utils import download_url
-
-    with scratch_folder(raw / f".{archive.filename}.download") as scratch:
-        try:
-            download_url(archive.url, scratch, archive.filename, archive.tgz_md5)
-        except (OSError, RuntimeError, HTTPException) as error:
-            raise EastError(
-                f"{archive.filename} could not be downloaded from {archive.url} ({error}). "
-                f"Put the file (md5 {archive.tgz_md5}) into {raw.resolve()} and run this again."
-            ) from error
-        # Synced first, so that a crash leaves the whole file or none under the final name.
-        with (scratch / archive.filename).open("rb") as file:
-            os.fsync(file.fileno())
-        (scratch / archive.filename).replace(path)
-
-
-@contextmanager
-def scratch_folder(path: Path) -> Iterator[Path]:
-    """Yield `path` as an empty folder of this user and remove it afterwards, and before it what a killed job left."""
-    shutil.rmtree(path, ignore_errors=True)
-    path.mkdir(mode=0o700, parents=True)
-    try:
-        yield path
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
+    fetch_file(raw / archive.filename, (archive.url,), archive.tgz_md5)
 
 
 def _unpacked(archive: Any, folder: Path) -> Iterator[tuple[str, bytes]]:

@@ -1,4 +1,4 @@
-"""ImageNet: a folder of images, decoded and cropped by worker processes while the device trains."""
+"""Folders of images, such as ImageNet, decoded and cropped by worker processes while the device trains."""
 
 import math
 import os
@@ -26,6 +26,7 @@ from east.files import open_regular
 from east.seeding import RandomBits, generator
 
 CROP_SIZE = 224
+"""Of ImageNet's images."""
 CROP_AREA = (0.08, 1.0)
 CROP_RATIO = (3 / 4, 4 / 3)
 EVALUATION_BATCH = 250
@@ -67,7 +68,7 @@ def draw_crop(width: int, height: int, random: RandomBits) -> tuple[int, int, in
 
 
 View = Callable[[Image.Image, int, int], Tensor]
-"""From a color image, the epoch, and the image's place in the listing to what the network sees: uint8 [3, 224, 224]."""
+"""From a color image, the epoch, and the image's place in the listing to what the network sees: uint8 [3, H, W]."""
 
 
 @dataclass(frozen=True)
@@ -80,22 +81,25 @@ class RandomView:
     seed: int
     purpose: str
     flip: bool
+    size: int = CROP_SIZE
 
     def __call__(self, image: Image.Image, epoch: int, index: int) -> Tensor:
         """The image in this epoch."""
         random = generator(self.seed, self.purpose, epoch, index)
         mirrored = bool(random.coins(1)) and self.flip
-        shown = vision.resized_crop(image, *draw_crop(image.width, image.height, random), [CROP_SIZE, CROP_SIZE])
+        shown = vision.resized_crop(image, *draw_crop(image.width, image.height, random), [self.size, self.size])
         return _pixels(vision.hflip(shown) if mirrored else shown)
 
 
 @dataclass(frozen=True)
 class CenterView:
-    """Evaluation: the central square of the image scaled to a short side of 256 pixels."""
+    """Evaluation: the central square of the image scaled to a short side of 8/7 of it; of 256 pixels for ImageNet."""
+
+    size: int = CROP_SIZE
 
     def __call__(self, image: Image.Image, epoch: int, index: int) -> Tensor:
         """The image, the same in every epoch."""
-        return _pixels(vision.center_crop(vision.resize(image, [256]), [CROP_SIZE, CROP_SIZE]))
+        return _pixels(vision.center_crop(vision.resize(image, [self.size * 8 // 7]), [self.size, self.size]))
 
 
 class FolderBatches:

@@ -1,4 +1,4 @@
-"""Opens a prepared data set: reads it into memory, and verifies it by its digest and by the catalogue."""
+"""Opens a prepared data set: reads it into memory, and verifies it by its digest and by the facts of the data set."""
 
 import hashlib
 import math
@@ -13,7 +13,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor
 
-from east.data.catalog import DATASETS
+from east.config.run import ImagesSpec
+from east.data.catalog import info_of, of_name
 from east.data.manifest import MANIFEST_FILE, TENSOR_FILE, ImagesManifest, again, read_manifest
 from east.data.source import Parts
 from east.errors import EastError
@@ -76,7 +77,7 @@ def digest_tensors(tensors: Mapping[str, Tensor]) -> str:
     return found.hexdigest()
 
 
-def load_images(dataset: str, data_dir: Path) -> Images:
+def load_images(images: ImagesSpec | str, data_dir: Path) -> Images:
     """Read a prepared data set into memory and verify it.
 
     It is read rather than mapped: of a mapped file, what another process cuts off or writes over is lost to this one,
@@ -84,15 +85,16 @@ def load_images(dataset: str, data_dir: Path) -> Images:
     process, and once more while it is read; of the peak of a training on CIFAR-10, 1.26 GB, it makes 1.38 GB.
 
     Raises:
-        EastError: it is not prepared, does not match its manifest or the catalogue, or differs from what this version
+        EastError: it is not prepared, does not match its manifest or its facts, or differs from what this version
             prepares.
     """
-    manifest = read_manifest(ImagesManifest, dataset, data_dir)
-    path = data_dir / dataset / TENSOR_FILE
-    fix = again(dataset, data_dir)
-    if problem := _wrong_manifest(manifest):
+    images = of_name(images)
+    manifest = read_manifest(ImagesManifest, images, data_dir)
+    path = data_dir / images.store / TENSOR_FILE
+    fix = again(images, data_dir)
+    if problem := _wrong_manifest(images, manifest):
         raise EastError(f"{path.with_name(MANIFEST_FILE)}: {problem}. {fix}")
-    at_most = HEADER_BYTES + sum(kind.itemsize * math.prod(shape) for kind, shape in expected(dataset).values())
+    at_most = HEADER_BYTES + sum(kind.itemsize * math.prod(shape) for kind, shape in expected(images).values())
     try:
         tensors: dict[str, Any] = load(read_regular(path, at_most=at_most))
     except FileNotFoundError:
@@ -101,7 +103,7 @@ def load_images(dataset: str, data_dir: Path) -> Images:
         raise EastError(f"{path} cannot be read: {error.strerror}. {fix}") from error
     except (SafetensorError, LookupError, ValueError, RuntimeError) as error:
         raise EastError(f"{path} is damaged: {error}. {fix}") from error
-    if problem := wrong_images(dataset, tensors):
+    if problem := wrong_images(images, tensors):
         raise EastError(f"{path}: {problem}. {fix}")
     facts: dict[str, Any] = {"mean": manifest.mean, "std": manifest.std, "num_classes": manifest.num_classes}
     found = dataset_digest(tensors, **facts)
@@ -110,13 +112,13 @@ def load_images(dataset: str, data_dir: Path) -> Images:
             f"{path} or its {MANIFEST_FILE} is damaged: the digest of the images is {found}, but the manifest says "
             f"{manifest.digest}. {fix}"
         )
-    refuse_others(dataset, found, f"{path}: ", fix)
+    refuse_others(images, found, f"{path}: ", fix)
     return Images(digest=found, **tensors, **facts)
 
 
-def expected(dataset: str) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
-    """The tensors of a data set by the catalogue: name -> type and shape."""
-    info = DATASETS[dataset]
+def expected(images: ImagesSpec | str) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
+    """The tensors of a data set by its facts: name -> type and shape."""
+    info = info_of(images)
     return {
         name: (kind, (count, *shape))
         for part, count in (("train", info.train_images), ("test", info.test_images))
@@ -127,12 +129,13 @@ def expected(dataset: str) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
     }
 
 
-def wrong_images(dataset: str, tensors: Mapping[str, Tensor]) -> str:
-    """What sets tensors apart from what the catalogue says of a data set, in words; empty where nothing does.
+def wrong_images(images: ImagesSpec | str, tensors: Mapping[str, Tensor]) -> str:
+    """What sets tensors apart from the facts of a data set, in words; empty where nothing does.
 
     A digest says that they are what was once prepared, and nothing of what that was.
     """
-    classes, wanted = DATASETS[dataset].num_classes, expected(dataset)
+    info, wanted = info_of(images), expected(images)
+    classes = info.num_classes
     if tensors.keys() != wanted.keys():
         return f"there are {', '.join(sorted(tensors))} in it, not {', '.join(sorted(wanted))}"
     for name, (kind, shape) in wanted.items():
@@ -141,7 +144,7 @@ def wrong_images(dataset: str, tensors: Mapping[str, Tensor]) -> str:
             what, right = (
                 f"{str(k).removeprefix('torch.')} {_by(s)}" for k, s in ((found.dtype, found.shape), (kind, shape))
             )
-            return f"{name} are {what}, but {DATASETS[dataset].label} has {right}"
+            return f"{name} are {what}, but {info.label} has {right}"
         if name.endswith("labels"):
             lowest, highest = found.min().item(), found.max().item()
             if not 0 <= lowest <= highest < classes:
@@ -151,9 +154,9 @@ def wrong_images(dataset: str, tensors: Mapping[str, Tensor]) -> str:
     return ""
 
 
-def _wrong_manifest(manifest: ImagesManifest) -> str:
-    """What sets a manifest apart from the catalogue, in words; empty where nothing does."""
-    info, shapes = DATASETS[manifest.dataset], {name: shape for name, (_, shape) in expected(manifest.dataset).items()}
+def _wrong_manifest(images: ImagesSpec, manifest: ImagesManifest) -> str:
+    """What sets a manifest apart from the facts of its data set, in words; empty where nothing does."""
+    info, shapes = info_of(images), {name: shape for name, (_, shape) in expected(images).items()}
     if manifest.num_classes != info.num_classes:
         return f"it has {manifest.num_classes} classes, but {info.label} has {info.num_classes}"
     if manifest.shapes != shapes:
@@ -170,13 +173,13 @@ def _by(shape: Sequence[int]) -> str:
     return " x ".join(map(str, shape))
 
 
-def refuse_others(dataset: str, digest: str, where: str, fix: str) -> None:
-    """Refuse images whose digest is not the catalogue's, if it has one for this data set.
+def refuse_others(images: ImagesSpec | str, digest: str, where: str, fix: str) -> None:
+    """Refuse images whose digest is not that of their data set, if it has one.
 
     Raises:
         EastError: the digests differ; the message begins with where the images are and ends with what to do.
     """
-    info = DATASETS[dataset]
+    info = info_of(images)
     if info.digest not in (None, digest):
         raise EastError(
             f"{where}these are not the {info.label} images that results refer to: their digest is {digest}, "

@@ -5,15 +5,20 @@ import os
 import shlex
 import stat
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from fractions import Fraction
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from east.data.catalog import DATASETS, DatasetInfo
+from east.config.choices import named
+from east.config.run import ImagesSpec
+from east.data.catalog import DatasetInfo, info_of, of_name
 from east.data.manifest import FolderManifest
 from east.errors import EastError
 
 PARTS = ("train", "val")
+SPLIT_SEED = 0
+"""Seed of the split of a folder without parts, which belongs to the data, not to a run."""
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 """How names of images end, in lower case; files with other names are passed over."""
@@ -36,21 +41,55 @@ class Listing(NamedTuple):
     sizes: list[int]
 
 
-def list_images(folder: Path, part: str) -> Listing:
+class FolderLayout(NamedTuple):
+    """Where in a folder images to train on and to test on are.
+
+    Attributes:
+        train: folder of the ones.
+        test: folder of the others.
+        test_share: share of each class that is tested on, where classes lie in the folder itself; 0 where parts do.
+    """
+
+    train: str = PARTS[0]
+    test: str = PARTS[1]
+    test_share: float = 0.0
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The folders that hold classes; the empty one is the folder itself."""
+        return ("",) if self.test_share else (self.train, self.test)
+
+
+def layout_of(images: ImagesSpec) -> FolderLayout:
+    """Where the images of a folder are, as its data set says."""
+    _, parameters, _ = named(images.reader)
+    return layout_of_parameters(parameters)
+
+
+def layout_of_parameters(parameters: Mapping[str, Any]) -> FolderLayout:
+    """The same from the parameters of the data set."""
+    return FolderLayout(**{key: value for key, value in parameters.items() if key in FolderLayout._fields})
+
+
+def list_images(folder: Path, part: str, parts: tuple[str, ...] = PARTS) -> Listing:
     """The classes and images of `folder/part`.
 
     `folder` and `folder/part` may be links. Below them a link may stand for an image in the same part, and for nothing
     else: what lies elsewhere may be another class's, or change when nobody thinks of this folder.
+
+    Args:
+        folder: that holds all parts.
+        part: the one that is listed.
+        parts: all of them.
 
     Raises:
         EastError: the part is missing, or has no classes, or a class has no images; or it holds what is none.
     """
     root = folder / part
     if not root.is_dir():
-        raise EastError(
-            f"{root} is missing: the ImageNet folder must hold train/ and val/, each with a sub-folder per class."
-        )
-    place = _other_part_apart(folder, part)
+        what = f"{' and '.join(f'{name}/' for name in parts)}, each with" if part else "the classes:"
+        raise EastError(f"{root} is missing: the image folder must hold {what} a sub-folder per class.")
+    place = _other_part_apart(folder, part, parts)
     found = Listing([], [], [])
     for entry in _sorted(root):
         if entry.is_symlink() and not os.path.isfile(entry.path):  # noqa: PTH113
@@ -70,41 +109,109 @@ def list_images(folder: Path, part: str) -> Listing:
     return found
 
 
-def describe_folder(dataset: str, folder: Path, train: Listing, val: Listing) -> FolderManifest:
+def list_parts(folder: Path, layout: FolderLayout) -> tuple[Listing, Listing]:
+    """What of a folder is trained on, and what is tested on.
+
+    Raises:
+        EastError: see `list_images`; or a class has too few images to be divided.
+    """
+    listed = [list_images(folder, part, layout.parts) for part in layout.parts]
+    return divided(listed[0], layout.test_share) if layout.test_share else (listed[0], listed[1])
+
+
+def divided(listing: Listing, share: float) -> tuple[Listing, Listing]:
+    """The images to train on and to test on: of each class a share, rounded, at least one; always the same ones.
+
+    Raises:
+        EastError: a class has a single image.
+    """
+    # NumPy and PyTorch are not needed to count.
+    from east.seeding import generator
+
+    counted = Counter(label for _, label in listing.samples)
+    tested: set[int] = set()
+    first = 0
+    for label, name in enumerate(listing.classes):
+        order = generator(SPLIT_SEED, "image_folder", "split", name).permutation(counted[label])
+        tested |= {first + int(place) for place in order[: held_out(counted[label], share, name)]}
+        first += counted[label]
+    parts = []
+    for is_test in (False, True):
+        chosen = [place for place in range(len(listing.samples)) if (place in tested) == is_test]
+        samples, sizes = [listing.samples[place] for place in chosen], [listing.sizes[place] for place in chosen]
+        parts.append(Listing(listing.classes, samples, sizes))
+    return parts[0], parts[1]
+
+
+def held_out(count: int, share: float, name: str) -> int:
+    """Of so many images of a class, how many are tested on.
+
+    Raises:
+        EastError: none would be left.
+    """
+    if count < 2:
+        raise EastError(f"class '{name}' has a single image, which cannot be both trained on and tested on. Add some.")
+    return min(max(1, int(Fraction(str(share)) * count + Fraction(1, 2))), count - 1)
+
+
+class FolderCounts(NamedTuple):
+    """How many classes and images a folder has."""
+
+    classes: int
+    train_images: int
+    test_images: int
+
+
+def count_images(folder: Path, layout: FolderLayout) -> FolderCounts:
+    """How many classes and images a folder has; errors as for `list_parts`."""
+    listed = [list_images(folder, part, layout.parts) for part in layout.parts]
+    classes = len(listed[0].classes)
+    if not layout.test_share:
+        return FolderCounts(classes, *(len(part.samples) for part in listed))
+    counted = Counter(label for _, label in listed[0].samples)
+    tested = sum(held_out(counted[label], layout.test_share, name) for label, name in enumerate(listed[0].classes))
+    return FolderCounts(classes, len(listed[0].samples) - tested, tested)
+
+
+def describe_folder(images: ImagesSpec | str, folder: Path, train: Listing, val: Listing) -> FolderManifest:
     """Describe an image folder: its classes, counts, and a digest of all relative file names and sizes.
 
     Args:
-        dataset: a key of `DATASETS`, which says how many classes and images to expect.
-        folder: the folder that holds `train/` and `val/`.
+        images: the data set, which says how many classes and images to expect.
+        folder: the folder that holds its parts.
         train: what is in the one.
         val: what is in the other.
 
     Raises:
         EastError: the folder does not have the data set's classes and images.
     """
-    info = DATASETS[dataset]
+    images = of_name(images)
+    info, layout = info_of(images), layout_of(images)
     if train.classes != val.classes:
         odd = sorted(set(train.classes) ^ set(val.classes))
         raise EastError(
-            f"{folder}: train/ and val/ must have the same classes, but {len(odd)} are in only one of them, "
-            f"for example '{odd[0]}'."
+            f"{folder}: {layout.train}/ and {layout.test}/ must have the same classes, but {len(odd)} are in only one "
+            f"of them, for example '{odd[0]}'."
         )
     if len(train.classes) != info.num_classes:
         raise EastError(
             f"{folder} has {len(train.classes)} classes, but {info.label} has {info.num_classes}. Unpack all of it. "
-            f"A subset, such as ImageNet-100, is another data set: it would need an entry of its own, with its classes "
-            "and numbers of images, in east/data/catalog.py and wherever the code names 'imagenet'."
+            "A subset, such as ImageNet-100, is another data set: describe it in `datasets` under a name of its own, "
+            "with `source: {name: image_folder, ...}`."
         )
     digest = hashlib.sha256()
     counts = []
-    for part, listing in zip(PARTS, (train, val), strict=True):
-        counts.append(_checked_counts(info, folder / part, part == "train", listing))
+    parts = layout.parts * 2 if layout.test_share else layout.parts
+    for role, part, listing in zip(PARTS, parts, (train, val), strict=True):
+        counts.append(_checked_counts(info, folder / part, listing is train, listing))
         for (path, label), size in zip(listing.samples, listing.sizes, strict=True):
             if not size:
                 raise EastError(f"{path} is empty. Unpack it again.")
-            digest.update(f"{part}/{listing.classes[label]}/{os.path.basename(path)}\t{size}\n".encode())  # noqa: PTH119
+            # The name of the part is that of its role, so that a folder of other names is the same data set.
+            digest.update(f"{role}/{listing.classes[label]}/{os.path.basename(path)}\t{size}\n".encode())  # noqa: PTH119
     return FolderManifest(
-        dataset=dataset,
+        dataset=images.name,
+        source=images.model_dump(mode="json").get("source"),
         num_classes=info.num_classes,
         classes=tuple(train.classes),
         train_counts=counts[0],
@@ -115,9 +222,17 @@ def describe_folder(dataset: str, folder: Path, train: Listing, val: Listing) ->
     )
 
 
-def scan_folder(dataset: str, folder: Path) -> FolderManifest:
-    """List and describe an image folder; see `list_images` and `describe_folder`."""
-    return describe_folder(dataset, folder, *(list_images(folder, part) for part in PARTS))
+def scan_folder(images: ImagesSpec | str, folder: Path) -> FolderManifest:
+    """List and describe an image folder; see `list_parts` and `describe_folder`."""
+    images = of_name(images)
+    return describe_folder(images, folder, *list_parts(folder, layout_of(images)))
+
+
+def alike(listed: FolderManifest, prepared: FolderManifest) -> bool:
+    """Whether a folder is as it was when it was prepared; means that were computed then are not listed now."""
+    if not listed.mean:
+        listed = listed.model_copy(update={"mean": prepared.mean, "std": prepared.std})
+    return listed == prepared
 
 
 def _sorted(folder: Path) -> Iterator[os.DirEntry[str]]:
@@ -128,9 +243,9 @@ def _sorted(folder: Path) -> Iterator[os.DirEntry[str]]:
         raise EastError(f"{folder} cannot be listed: {error.strerror}.") from error
 
 
-def _other_part_apart(folder: Path, part: str) -> str:
+def _other_part_apart(folder: Path, part: str, parts: tuple[str, ...]) -> str:
     """Where a part really is, which must not be where another one is."""
-    place, *others = (os.path.realpath(folder / name) for name in (part, *(name for name in PARTS if name != part)))
+    place, *others = (os.path.realpath(folder / name) for name in (part, *(name for name in parts if name != part)))
     for other in others:
         if os.path.commonpath([place, other]) in (place, other):
             raise EastError(

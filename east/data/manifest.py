@@ -4,10 +4,10 @@ import hashlib
 import json
 import shlex
 from pathlib import Path
-from typing import Final, Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
-from east.config.run import Frozen
-from east.data.catalog import DATASETS
+from east.config.run import Frozen, ImagesSpec
+from east.data.catalog import info_of, of_name
 from east.errors import EastError
 from east.files import about, open_regular, parse_json, read_regular, write_atomically
 
@@ -21,7 +21,7 @@ class SourceFile(Frozen):
     """A file that the images were read from, with the checksums that it was verified by."""
 
     name: str
-    md5: str
+    md5: str | None = None
     sha256: str | None = None
 
 
@@ -35,11 +35,13 @@ class ImagesManifest(Frozen):
     """The record of a data set kept as one tensor file.
 
     Attributes:
+        source: what read it; None for the project's own data set of this name with its defaults.
         digest: of everything that its batches are made from (`east.data.images.dataset_digest`).
     """
 
     schema_version: Literal[2] = SCHEMA
     dataset: str
+    source: str | dict[str, Any] | None = None
     digest: str
     shapes: dict[str, tuple[int, ...]]
     num_classes: int
@@ -52,6 +54,7 @@ class FolderManifest(Frozen):
     """The record of a data set that stays a folder of images.
 
     Attributes:
+        source: as for images in one file.
         classes: class names in the order of their labels.
         train_counts: training images of each class, in the same order.
         val_counts: the same for `val/`.
@@ -60,6 +63,7 @@ class FolderManifest(Frozen):
 
     schema_version: Literal[2] = SCHEMA
     dataset: str
+    source: str | dict[str, Any] | None = None
     num_classes: int
     classes: tuple[str, ...]
     train_counts: tuple[int, ...]
@@ -84,19 +88,24 @@ def write_manifest(home: Path, manifest: ImagesManifest | FolderManifest) -> Non
     write_atomically(home / MANIFEST_FILE, json.dumps(facts | {CHECKSUM: _checksum(facts)}, indent=2) + "\n")
 
 
-def again(dataset: str, data_dir: Path) -> str:
+def again(images: ImagesSpec | str, data_dir: Path) -> str:
     """How a prepared data set is made again, for people."""
-    return f"`east prepare {dataset} --data-dir {shlex.quote(str(data_dir))}` prepares it again."
+    images = of_name(images)
+    command = f"east prepare {images.name} --data-dir {shlex.quote(str(data_dir))}"
+    if images.store == images.name:
+        return f"`{command}` prepares it again."
+    return f"`{command}`, with the --configfile that describes it, prepares it again."
 
 
-def read_manifest(kind: type[M], dataset: str, data_dir: Path) -> M:
+def read_manifest(kind: type[M], images: ImagesSpec | str, data_dir: Path) -> M:
     """The manifest of a prepared data set.
 
     Raises:
         EastError: it is missing, damaged, from another version, or another data set's.
     """
-    path = data_dir / dataset / MANIFEST_FILE
-    fix = again(dataset, data_dir)
+    images = of_name(images)
+    path = data_dir / images.store / MANIFEST_FILE
+    fix = again(images, data_dir)
     try:
         with about(path):
             facts = parse_json(read_regular(path, at_most=MOST_BYTES))
@@ -104,13 +113,15 @@ def read_manifest(kind: type[M], dataset: str, data_dir: Path) -> M:
         checksum = facts.pop(CHECKSUM, None)
         manifest = kind.model_validate_json(json.dumps(facts))
     except FileNotFoundError:
-        raise EastError(f"{DATASETS[dataset].label} is not prepared: {path} does not exist. {fix}") from None
+        raise EastError(f"{info_of(images).label} is not prepared: {path} does not exist. {fix}") from None
     except OSError as error:
         raise EastError(f"{path} cannot be read: {error.strerror}. {fix}") from error
     except ValueError:
         raise EastError(f"{path} is damaged or was written by another version. {fix}") from None
-    if manifest.dataset != dataset:
-        raise EastError(f"{path} describes the data set '{manifest.dataset}', not '{dataset}'. {fix}")
+    if manifest.dataset != images.name:
+        raise EastError(f"{path} describes the data set '{manifest.dataset}', not '{images.name}'. {fix}")
+    if manifest.source != images.model_dump(mode="json").get("source"):
+        raise EastError(f"{path} describes images of another source, or with other parameters. {fix}")
     if checksum not in (None, _checksum(facts)):
         raise EastError(f"{path} is damaged: its {CHECKSUM} is not that of its other keys. {fix}")
     return manifest

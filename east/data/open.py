@@ -11,9 +11,9 @@ from torch import Tensor
 
 from east.config.run import DatasetSpec
 from east.data.batches import EVALUATION_BATCH, Batches, EvaluationBatches, TensorBatches
-from east.data.catalog import DATASETS
+from east.data.catalog import info_of, is_streamed
 from east.data.images import Images, load_images
-from east.data.listing import PARTS, describe_folder, list_images
+from east.data.listing import alike, describe_folder, layout_of, list_parts
 from east.data.manifest import MANIFEST_FILE, FolderManifest, read_manifest
 from east.data.source import require_torchvision
 from east.errors import EastError
@@ -55,18 +55,19 @@ def open_dataset(
         seed: the run's seed, which decides order, augmentation and, for a shuffled one, the split.
         data_dir: where `prepare` stored the data.
         device: where batches are made.
-        folder: for ImageNet, the folder that holds `train/` and `val/`.
+        folder: of the images, where they are decoded while they are trained on.
 
     Raises:
         EastError: the data are not prepared, are damaged, or do not fit the spec.
     """
-    if spec.name != "imagenet":
-        return split_images(load_images(spec.name, data_dir), spec, training_batch, seed, device)
-    label = DATASETS[spec.name].label
+    if not is_streamed(spec):
+        return split_images(load_images(spec, data_dir), spec, training_batch, seed, device)
+    info = info_of(spec)
+    label, size = info.label, info.image_shape[1]
     if folder is None:
         raise EastError(
-            f"{label} is read from its image folder, but none was given. Name it in "
-            f"datasets.{spec.name}.folder or with --image-folder."
+            f"{label} is read from its image folder, but none was given. Name it in datasets.{spec.name}.folder or "
+            f"with {'--image-folder' if spec.name == 'imagenet' else '--folder'}."
         )
     if spec.validation and spec.validation_choice == "last":
         raise EastError(
@@ -76,13 +77,13 @@ def open_dataset(
     require_torchvision()
     from east.data import folder as image_folder
 
-    manifest = read_manifest(FolderManifest, spec.name, data_dir)
-    listed = [list_images(folder, part) for part in PARTS]
-    if describe_folder(spec.name, folder, *listed) != manifest:
+    manifest = read_manifest(FolderManifest, spec, data_dir)
+    listed = list_parts(folder, layout_of(spec))
+    if not alike(describe_folder(spec, folder, *listed), manifest):
         raise EastError(
             f"{folder} has changed since it was prepared: its file names or sizes differ from those in "
-            f"{data_dir / spec.name / MANIFEST_FILE}. Restore the folder, or prepare it as it is now: "
-            f"`east prepare {spec.name}` with --image-folder."
+            f"{data_dir / spec.store / MANIFEST_FILE}. Restore the folder, or prepare it as it is now: "
+            f"`east prepare {spec.name}` with {'--image-folder' if spec.name == 'imagenet' else '--configfile'}."
         )
     train_samples, test_samples = (listing.samples for listing in listed)
     train, held_out = split_indices(len(train_samples), spec.validation, spec.validation_choice, seed)
@@ -90,15 +91,15 @@ def open_dataset(
     # The cores that a scheduler granted this job; macOS has neither the call nor a scheduler.
     workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     batches = partial(image_folder.FolderBatches, device=device, mean=manifest.mean, std=manifest.std, workers=workers)
-    plain = partial(batches, view=image_folder.CenterView(), batch_size=image_folder.EVALUATION_BATCH)
+    plain = partial(batches, view=image_folder.CenterView(size), batch_size=image_folder.EVALUATION_BATCH)
     validation: Batches | None = None
     if len(held_out):
-        random = image_folder.RandomView(seed, "validation", spec.flip)
+        random = image_folder.RandomView(seed, "validation", spec.flip, size)
         validation = plain(train_samples, indices=held_out, **({"view": random} if spec.augment_validation else {}))
     return Splits(
         train=batches(
             train_samples,
-            image_folder.RandomView(seed, "augment", spec.flip),
+            image_folder.RandomView(seed, "augment", spec.flip, size),
             batch_size=training_batch,
             indices=train,
             order_seed=seed,

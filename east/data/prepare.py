@@ -1,123 +1,119 @@
 """Writes a data set to disk once, whole, with the checksums that every later reader verifies."""
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-import torch
 from safetensors.torch import save
-from torch import Tensor
 
-from east.data.catalog import DATASETS
-from east.data.checksums import SHA256
+from east.config.choices import bound
+from east.config.run import ImagesSpec
+from east.data.catalog import info_of, is_streamed, of_name
 from east.data.images import dataset_digest, load_images, refuse_others, wrong_images
-from east.data.listing import scan_folder
-from east.data.manifest import MANIFEST_FILE, TENSOR_FILE, FolderManifest, ImagesManifest, read_manifest, write_manifest
-from east.data.source import SourceImages, require_torchvision
+from east.data.kind import DatasetFacts, dataset
+from east.data.listing import alike, scan_folder
+from east.data.manifest import (
+    MANIFEST_FILE,
+    TENSOR_FILE,
+    FolderManifest,
+    ImagesManifest,
+    read_manifest,
+    write_manifest,
+)
+from east.data.source import SourceImages, as_source
+from east.data.statistics import channel_statistics
 from east.errors import EastError
 from east.files import write_atomically
 from east.locks import locked
+from east.plugins import blamed, load_needed
 
 
-def prepare(dataset: str, data_dir: Path, *, folder: Path | None = None) -> Path:
+def prepare(
+    images: ImagesSpec | str, data_dir: Path, *, folder: Path | None = None, plugins: Sequence[Path] = ()
+) -> Path:
     """Make a data set ready for training, unless manifest and data agree already; return the path of its manifest.
 
     Several jobs may call this at once: one does the work, the others wait.
 
     Args:
-        dataset: a key of `DATASETS`.
+        images: which they are, or the name of one of the project's own.
         data_dir: where data sets are stored; downloads go to its sub-folder `raw`.
-        folder: for ImageNet, the folder that holds `train/` and `val/`; other data sets ignore it.
+        folder: that holds its files, or its images; None for the folder of downloads.
+        plugins: where a plugin that reads them may be; it is executed only if there is something to write.
 
     Raises:
         EastError: the name is unknown, or the raw data are missing or damaged.
     """
-    match dataset:
-        case "cifar10" | "cifar100":
-            return store_images(dataset, data_dir, partial(_read_official_cifar, dataset, data_dir / "raw"))
-        case "digits" | "digit_pairs":
-            return store_images(dataset, data_dir, partial(_read_embedded, dataset))
-        case "imagenet":
-            return store_folder(dataset, data_dir, folder)
-        case _:
-            raise EastError(f"unknown data set '{dataset}'. Choose one of {', '.join(DATASETS)}.")
+    images = of_name(images)
+    if is_streamed(images):
+        return store_folder(images, data_dir, folder)
+    return store_images(images, data_dir, partial(_read, images, folder or data_dir / "raw", plugins))
 
 
-def store_images(dataset: str, data_dir: Path, read: Callable[[], SourceImages]) -> Path:
+def store_images(images: ImagesSpec | str, data_dir: Path, read: Callable[[], SourceImages]) -> Path:
     """Write the tensor file and then the manifest of a data set, unless both exist and agree.
 
     Args:
-        dataset: a key of `DATASETS`.
+        images: which they are, or the name of one of the project's own.
         data_dir: where data sets are stored.
         read: reads the source; called only if there is something to write.
     """
-    home = data_dir / dataset
-    return _store(home, lambda: bool(load_images(dataset, data_dir)), lambda: _write_images(dataset, home, read()))
+    images = of_name(images)
+    home = data_dir / images.store
+    return _store(home, lambda: bool(load_images(images, data_dir)), lambda: _write_images(images, home, read()))
 
 
-def store_folder(dataset: str, data_dir: Path, folder: Path | None) -> Path:
+def store_folder(images: ImagesSpec | str, data_dir: Path, folder: Path | None) -> Path:
     """Write the manifest of an image folder, whose images stay where they are.
 
     Raises:
         EastError: no folder is given, or it does not hold the data set's classes.
     """
-    info = DATASETS[dataset]
+    images = of_name(images)
+    label, name = info_of(images).label, images.name
     if folder is None:
         raise EastError(
-            f"{info.label} cannot be downloaded. Name the folder that holds its train/ and val/ in "
-            f"datasets.{dataset}.folder or with --image-folder."
+            f"{label} cannot be downloaded. Name the folder that holds its train/ and val/ in "
+            f"datasets.{name}.folder or with {'--image-folder' if name == 'imagenet' else '--folder'}."
         )
-    home = data_dir / dataset
-    manifest = scan_folder(dataset, folder)
-    return _store(
-        home,
-        lambda: read_manifest(FolderManifest, dataset, data_dir) == manifest,
-        lambda: write_manifest(home, manifest),
-    )
+    home = data_dir / images.store
+    manifest = scan_folder(images, folder)
+
+    def agrees() -> bool:
+        return alike(manifest, read_manifest(FolderManifest, images, data_dir))
+
+    def write() -> None:
+        mean, std = manifest.mean, manifest.std
+        if not mean:
+            # The listing says which images they are, and only their pixels what their mean is.
+            from east.data.decoded import statistics_of_folder
+
+            mean, std = statistics_of_folder(images, folder)
+        write_manifest(home, manifest.model_copy(update={"mean": mean, "std": std}))
+
+    return _store(home, agrees, write)
 
 
-def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel of uint8 images [N, C, H, W], for pixels in [0, 1].
+def _read(images: ImagesSpec, folder: Path, plugins: Sequence[Path]) -> SourceImages:
+    """What a data set's reader finds in a folder.
 
-    Both are computed from sums of integers and rounded once, to the nearest float.
+    Raises:
+        EastError: the folder or what is in it are not as they should be, or a plugin gave something else than images.
     """
-    pixels = images.transpose(0, 1).flatten(1)
-    levels = torch.arange(256)
-    means, deviations = [], []
-    for channel in pixels:
-        counts = channel.bincount(minlength=256)
-        number, total, squares = (int((counts * levels**power).sum()) for power in (0, 1, 2))
-        means.append(total / (255 * number))
-        deviations.append(_root_of_ratio(number * squares - total**2, (255 * number) ** 2))
-    return tuple(means), tuple(deviations)
-
-
-def _root_of_ratio(numerator: int, denominator: int) -> float:
-    """The square root of a ratio of integers, rounded to the nearest float."""
-    # An integer root of more than 64 bits. Its last bit says whether anything follows: all that rounding needs.
-    shift = 2 * max(0, 65 + denominator.bit_length() - numerator.bit_length())
-    whole, rest = divmod(numerator << shift, denominator)
-    root = math.isqrt(whole)
-    is_exact = rest == 0 and root * root == whole
-    return (2 * root + (not is_exact)) / (2 << shift // 2)
-
-
-def _read_embedded(dataset: str) -> SourceImages:
-    # scikit-learn takes seconds to import, and is not needed where the images are there.
-    from east.data.digits import read_digit_pairs, read_digits
-
-    return read_digits() if dataset == "digits" else read_digit_pairs()
-
-
-def _read_official_cifar(dataset: str, raw: Path) -> SourceImages:
-    require_torchvision()
-    from torchvision.datasets import CIFAR10, CIFAR100
-
-    from east.data.cifar import read_cifar
-
-    return read_cifar({"cifar10": CIFAR10, "cifar100": CIFAR100}[dataset], raw, SHA256[dataset])
+    load_needed(images.plugins, plugins)
+    entry, read = bound(dataset, images.reader)
+    facts: DatasetFacts = entry.facts
+    if facts.reads == "folder" and not folder.is_dir():
+        raise EastError(f"there is no folder {folder}. Name that of its images in datasets.{images.name}.folder.")
+    folder.mkdir(parents=True, exist_ok=True)
+    with blamed(entry, "when it read its images"):
+        found = read(folder)
+    _, height, width = info_of(images).image_shape
+    try:
+        return as_source(found, (height, width))
+    except ValueError as error:
+        raise EastError(f"{entry.place}: {entry.title}: {error}. It must give {entry.kind.gives}.") from None
 
 
 def _store(home: Path, agrees: Callable[[], bool], write: Callable[[], None]) -> Path:
@@ -137,22 +133,25 @@ def _store(home: Path, agrees: Callable[[], bool], write: Callable[[], None]) ->
     return home / MANIFEST_FILE
 
 
-def _write_images(dataset: str, home: Path, source: SourceImages) -> None:
-    info = DATASETS[dataset]
+def _write_images(images: ImagesSpec, home: Path, source: SourceImages) -> None:
+    info = info_of(images)
     tensors = source.tensors()
-    if problem := wrong_images(dataset, tensors):
+    if problem := wrong_images(images, tensors):
         raise EastError(f"{info.label} cannot be prepared: {problem}.")
     mean, std = channel_statistics(source.train_images)
     mean, std = info.mean or mean, info.std or std
+    if min(std) <= 0:
+        raise EastError(f"{info.label} cannot be prepared: a channel of its training images has one value throughout.")
     digest = dataset_digest(tensors, mean=mean, std=std, num_classes=info.num_classes)
     refuse_others(
-        dataset, digest, "", "Install the locked packages with `make setup`: the data set is made from one of them."
+        images, digest, "", "Install the locked packages with `make setup`: the data set is made from one of them."
     )
     # A manifest must never stand beside a tensor file that it does not describe, not even between two renames.
     (home / MANIFEST_FILE).unlink(missing_ok=True)
     write_atomically(home / TENSOR_FILE, save(tensors))
     manifest = ImagesManifest(
-        dataset=dataset,
+        dataset=images.name,
+        source=images.model_dump(mode="json").get("source"),
         digest=digest,
         shapes={name: tuple(tensor.shape) for name, tensor in tensors.items()},
         num_classes=info.num_classes,

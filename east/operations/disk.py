@@ -10,7 +10,7 @@ import torch
 
 from east.config import Run, RunSpec
 from east.config.run import ModelSpec, stand_in
-from east.data.catalog import DATASETS, steps_per_epoch
+from east.data.catalog import info_of, is_streamed, steps_per_epoch
 from east.data.manifest import MANIFEST_FILE
 from east.models import build_model
 from east.models.dyrelu import retire_dyrelu
@@ -36,16 +36,17 @@ class DiskNeed(NamedTuple):
 def disk_need(runs: Sequence[Run], data_dir: Path) -> DiskNeed:
     """What runs that are not done will take on disk, with their data in the folder of prepared data sets."""
     data = 0
-    for name in {run.spec.dataset.name for run in runs} - {"imagenet"}:  # which stays where it is
-        if not (data_dir / name / MANIFEST_FILE).is_file():
-            info = DATASETS[name]
+    for images in {run.spec.dataset.images for run in runs}:
+        # What is decoded while it is trained on stays where it is.
+        if not is_streamed(images) and not (data_dir / images.store / MANIFEST_FILE).is_file():
+            info = info_of(images)
             bytes_per_image = math.prod(info.image_shape) + 8  # those of its label
-            data += (info.train_images + info.test_images) * bytes_per_image + ARCHIVE_BYTES.get(name, 0)
+            data += (info.train_images + info.test_images) * bytes_per_image + ARCHIVE_BYTES.get(images.name, 0)
     return DiskNeed({run.id: _run_bytes(run.spec) for run in runs}, data)
 
 
 def _run_bytes(spec: RunSpec) -> int:
-    weights = _weights_bytes(spec.model, DATASETS[spec.dataset.name].num_classes)
+    weights = _weights_bytes(spec.model, info_of(spec.dataset).num_classes)
     updates = sum(1 for _ in Timetable(Schedule.of(stand_in(spec), steps_per_epoch(spec))))
     return weights + RECORDS + spec.training.epochs * EPOCH_RECORDS + updates * UPDATE_RECORDS
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from east.config.run import RunSpec, stand_in
 from east.cost.timing import KindTimes, PartSeconds, Situation
-from east.data.catalog import DATASETS, DatasetInfo, steps_per_epoch
+from east.data.catalog import DATASETS, DatasetInfo, info_of, steps_per_epoch
 from east.sparse.schedule import Schedule
 from east.sparse.timetable import Phase, Timetable
 
@@ -27,9 +27,10 @@ def kind_of(spec: RunSpec) -> RunSpec:
     spec = stand_in(spec)
     clip = spec.training.gradient_clip
     average_drop = (spec.sparsity.drop_fraction + spec.sparsity.drop_fraction_end) / 2
-    wanted = _size(DATASETS[spec.dataset.name])
+    wanted = _size(info_of(spec.dataset))
+    alike = next((name for name, info in DATASETS.items() if _size(info) == wanted), None)
     dataset = {
-        "name": next(name for name, info in DATASETS.items() if _size(info) == wanted),
+        **({} if alike is None else {"name": alike, "source": None, "facts": None}),
         "padding": "zero",
         "validation_choice": "last",
     }
@@ -68,7 +69,7 @@ def kind_of(spec: RunSpec) -> RunSpec:
 def describe_kind(kind: RunSpec) -> str:
     """A kind in a few words, for people."""
     model = kind.model
-    _, height, width = DATASETS[kind.dataset.name].image_shape
+    _, height, width = info_of(kind.dataset).image_shape
     added = " + DCT" * model.dct + " + DyReLU" * (model.activation == "dyrelu")
     added += f" + sharing {model.sharing_ratio}" if model.sharing_ratio else ""
     return f"{model.name} of width {model.width}{added}, {kind.training.batch_size} images of {height} x {width}"

@@ -8,8 +8,9 @@ from typing import Any
 from pydantic import BaseModel
 
 from east.config.choices import FIXED, NAMED_TOPOLOGIES
-from east.config.run import CycleSpec, DatasetSpec, ModelSpec, SparsitySpec
+from east.config.run import CycleSpec, ModelSpec, SparsitySpec
 from east.data.catalog import DATASETS
+from east.data.kind import dataset
 from east.errors import EastError
 from east.models.designs import NETWORKS
 from east.models.resnet import ACTIVATIONS
@@ -19,8 +20,10 @@ from east.sparse.kinds import KINDS
 
 OF_A_MASK_UPDATE = ("drop_fraction", "drop_fraction_end", "update_period", "update_on_last_step", "update_until")
 
-WORDS = {"networks": "networks", "activations": "activations", "topologies": "topologies", "data sets": "datasets"}
-WORDS |= {kind.name: kind.word for kind in KINDS.values()}
+ALL_KINDS = (*KINDS.values(), dataset)
+
+WORDS = {"networks": "networks", "activations": "activations", "topologies": "topologies"}
+WORDS |= {kind.name: kind.word for kind in ALL_KINDS}
 """Name of a kind -> the word by which it is asked for."""
 
 
@@ -55,16 +58,23 @@ def _all_parts(catalogue: Catalogue) -> Iterator[dict[str, Any]]:
         yield _part("topologies", name, moves, f"drop {drop}, grow {grow}, begin with {initial}")
     yield _part("topologies", FIXED, about="the random masks of the start, never changed")
     added = [*catalogue.entries, *_offered(set(catalogue.paths.values()))]
-    for kind in KINDS.values():
+    for kind in ALL_KINDS:
         for entry in (*kind, *(one for one in added if one.kind is kind)):
             about = _of_entry(entry)
             if kind is KINDS["cycle_pattern"]:
                 about["parameters"] |= _parameters(CycleSpec, "pattern")
+            if kind is dataset:
+                about["about"] = " ".join(text for text in (about["about"], _numbers(entry)) if text)
             yield about
-    for name, info in DATASETS.items():
-        size = f"{info.train_images:,} + {info.test_images:,} images of {' x '.join(map(str, info.image_shape))}"
-        about_data = f"{info.label}: {size}, {info.num_classes:,} classes"
-        yield _part("data sets", name, _parameters(DatasetSpec, "name"), about_data)
+
+
+def _numbers(entry: Entry) -> str:
+    """How many images a data set has, as far as that is known before they are there."""
+    info = DATASETS.get(entry.name) if entry.plugin is None else None
+    if info is None:
+        return ""
+    size = f"{info.train_images:,} + {info.test_images:,} images of {' x '.join(map(str, info.image_shape))}"
+    return f"{size}, {info.num_classes:,} classes."
 
 
 def _offered(known: set[Path]) -> Iterator[Entry]:

@@ -109,4 +109,6 @@ def unwritable(plan: Plan, folder: Path) -> Iterator[str]:
 
 def _is_whole(what: str, place: Path, plan: Plan) -> bool:
     """Whether a folder of data has all that the plan needs, so that nothing need be written."""
-    return what.startswith("data") and all((place / name / "manifest.json").is_file() for name in plan.datasets())
+    return what.startswith("data") and all(
+        (place / images.store / "manifest.json").is_file() for images in plan.images().values()
+    )

@@ -93,7 +93,7 @@ class StatusReader:
         # What sets the duration of a run, as far as it matters to an estimate.
         specs = {run.id: run.spec for run in self._runs}
         self._kinds: Kinds = {
-            run: (spec.dataset.name, spec.model, spec.training.epochs, spec.training.batch_size)
+            run: (spec.dataset.store, spec.model, spec.training.epochs, spec.training.batch_size)
             for run, spec in specs.items()
         }
 

@@ -11,7 +11,15 @@ NETWORKS: dict[ModelName, str] = {
     "resnet50_imagenet": "ResNet-50 (ImageNet)",
 }
 
-DATASETS: dict[str, str] = {name: info.label for name, info in catalog.DATASETS.items()}
+
+class _Labels(dict[str, str]):
+    """What has no other name in print is printed as the configuration calls it."""
+
+    def __missing__(self, name: str) -> str:
+        return name
+
+
+DATASETS: dict[str, str] = _Labels(catalog.LABELS)
 
 
 def table_label(identifier: str) -> str | None:

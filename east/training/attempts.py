@@ -8,8 +8,8 @@ from typing import Any, Self
 
 import torch
 
-from east.config.run import RunSpec
-from east.data.catalog import FOLDERS_OF_IMAGES
+from east.config.run import ImagesSpec, RunSpec
+from east.data.catalog import is_streamed
 from east.reproducibility import Reproducibility, weakest
 from east.training.assembly import Training
 from east.training.describe import engine_of_run
@@ -87,16 +87,15 @@ class AttemptRecord:
         return asdict(self) | lists | {"reproducibility": str(self.reproducibility)}
 
 
-def class_of_data(dataset: str) -> Reproducibility:
+def class_of_data(images: ImagesSpec | str) -> Reproducibility:
     """The strongest class that a run on a data set can have."""
-    images_are_decoded = dataset in FOLDERS_OF_IMAGES
-    return Reproducibility.THIS_PROCESSOR if images_are_decoded else Reproducibility.ANY_PROCESSOR
+    return Reproducibility.THIS_PROCESSOR if is_streamed(images) else Reproducibility.ANY_PROCESSOR
 
 
 def class_on_cpu(spec: RunSpec) -> Reproducibility:
     """How far the bytes of a run can be repeated that `auto` trains on a CPU with a compiler."""
     of_engine = {"sparse": Reproducibility.ANY_PROCESSOR, "dense": Reproducibility.THIS_PROCESSOR}[engine_of_run(spec)]
-    return weakest([of_engine, class_of_data(spec.dataset.name), class_of_plugins(spec)])
+    return weakest([of_engine, class_of_data(spec.dataset), class_of_plugins(spec)])
 
 
 def class_of_plugins(spec: RunSpec) -> Reproducibility:
@@ -104,14 +103,14 @@ def class_of_plugins(spec: RunSpec) -> Reproducibility:
     return Reproducibility.THIS_PROCESSOR if spec.plugins else Reproducibility.ANY_PROCESSOR
 
 
-def class_of_run(attempts: Sequence[AttemptRecord], dataset: str) -> Reproducibility:
+def class_of_run(attempts: Sequence[AttemptRecord], images: ImagesSpec | str) -> Reproducibility:
     """The class of a whole run: the weakest of its data and attempts.
 
     It is statistical where attempts differ in what that class takes to be equal, since no one training repeats them:
     in code or data; in the engine that was chosen, unless its bytes are those of any processor throughout; in the
     surroundings of attempts whose bytes depend on them.
     """
-    data = class_of_data(dataset)
+    data = class_of_data(images)
     found = weakest([data, *(record.reproducibility for record in attempts)])
     everywhere = Reproducibility.ANY_PROCESSOR
     bound = [record for record in attempts if weakest([data, record.reproducibility]) != everywhere]

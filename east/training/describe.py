@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from east.config.choices import FIXED, Choice, TopologySpec
-from east.config.run import ModelSpec, RunSpec, TrainingSpec, stand_in
-from east.data.catalog import DATASETS, steps_per_epoch
+from east.config.run import ImagesSpec, ModelSpec, RunSpec, TrainingSpec, stand_in
+from east.data.catalog import info_of, steps_per_epoch
 from east.engine import Workload
 from east.engine.cpu.cost import is_sparse_cheaper
 from east.engine.graph.network import Network, network_of
@@ -29,7 +29,7 @@ MOMENTS = 32
 
 def network_shape(spec: RunSpec) -> ResNet:
     """A run's network on the meta device: every shape and no number, at no cost."""
-    return _meta_network(spec.model, DATASETS[spec.dataset.name].num_classes)
+    return _meta_network(spec.model, info_of(spec.dataset).num_classes)
 
 
 def make_allocation(model: nn.Module, distribution: str | Choice) -> Allocation:
@@ -115,7 +115,7 @@ def _engine_of(canonical: str) -> Literal["sparse", "dense"]:
     spec = RunSpec.model_validate_json(canonical)
     if spec.model.dct or spec.training.numerics == "bf16":
         return "dense" if spec.model.dct else "sparse"
-    model, network = _described_network(spec.model, spec.dataset.name)
+    model, network = _described_network(spec.model, spec.dataset.images)
     masks = mask_updater(model, spec, steps_per_epoch(spec))
     steps = masks.schedule.total_steps
     densities = Counter(masks.schedule.density((2 * k + 1) * steps // (2 * MOMENTS)) for k in range(MOMENTS))
@@ -125,9 +125,9 @@ def _engine_of(canonical: str) -> Literal["sparse", "dense"]:
 
 
 @lru_cache(maxsize=32)
-def _described_network(model: ModelSpec, dataset: str) -> tuple[ResNet, Network]:
+def _described_network(model: ModelSpec, images: ImagesSpec) -> tuple[ResNet, Network]:
     """The network's shapes and its description, which are only read."""
-    info = DATASETS[dataset]
+    info = info_of(images)
     shapes = _meta_network(model, info.num_classes)
     return shapes, network_of(shapes, info.image_shape)
 

@@ -66,7 +66,7 @@ class Resources:
         engine: `auto` or the name of an engine.
         threads: CPU threads of PyTorch.
         data_dir: where prepared data sets are.
-        image_folder: ImageNet's folder, where that is the data set.
+        image_folder: of images that are decoded while they are trained on.
         gpu: the GPU that was leased for this process, as CUDA_VISIBLE_DEVICES names it.
         runs_per_device: trainings that may share the device with this one, itself included.
         step: how a step is executed: `auto`, `eager`, `captured` or `compiled`.
@@ -330,7 +330,7 @@ def summary_of(training: Training, attempts: AttemptLog, folder: Path, files: Ma
         attempts=attempts.attempt,
         peak_memory_mb=round(peak_memory_mb(attempts.device), 1),
         runs_per_device=attempts.runs_per_device,
-        reproducibility=class_of_run(attempts.records, spec.dataset.name),
+        reproducibility=class_of_run(attempts.records, spec.dataset),
         dataset_digest=ran.dataset_digest,
         engine=ran.engine,
         executions=dict(ran.executions),

@@ -12,9 +12,9 @@ import east as package
 from east.cli import COMMANDS
 from east.cli.common import ChangedPluginName, DeviceName, EngineName, StepName, TrackingName
 from east.config.schema import Execution
-from east.config.vocabulary import Activation, DatasetName, ModelName
+from east.config.vocabulary import Activation, ModelName
 from east.log import configure_logging
-from east.sparse.kinds import KINDS
+from east.methods import KINDS
 from tests.conftest import ROOT
 from tests.unit.fake_runs import PLAN, TEST_CONFIG
 from tests.unit.in_process import east
@@ -93,7 +93,7 @@ def test_cost_gives_the_papers_accounting_for_any_network():
         (("train", "--run", "nowhere.json", "--out", "x"), "nowhere.json cannot be read"),
         (("train", "--run", '{"seed": 1}', "--out", "x"), "--run: dataset: Field required"),
         (("train", "--run", "{}", "--out", "x", "--threads", "40000"), "40000 threads are more than this machine"),
-        (("prepare", "mnist"), "mnist"),
+        (("prepare", "emnist"), "emnist"),
         (("status", "--json", "--watch"), "Leave one of them out."),
         (("lock", "--results", "nowhere"), "none of the plan's 234 runs is finished in nowhere."),
         (("verify", "nowhere.json"), "nowhere.json cannot be read"),
@@ -162,7 +162,7 @@ def test_the_version_names_the_commit_of_a_checkout():
 
 def test_every_part_that_a_configuration_may_name_is_listed_with_its_parameters():
     parts = {(part["kind"], part["name"]): part for part in json.loads(east("list", "--json").stdout)}
-    for kind, names in {"networks": ModelName, "activations": Activation, "data sets": DatasetName}.items():
+    for kind, names in {"networks": ModelName, "activations": Activation}.items():
         assert {name for found, name in parts if found == kind} == set(get_args(get_args(names)[0]))
     for kind in KINDS.values():
         assert [name for found, name in parts if found == kind.name] == [entry.name for entry in kind]

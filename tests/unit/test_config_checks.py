@@ -65,7 +65,7 @@ def of_row(text):
         ("datasets: {cifar10: {validation: 50000}}", "datasets.cifar10.validation"),
         ("datasets: {cifar10: {margin: 32}}", "datasets.cifar10.margin"),
         ("datasets: {imagenet: {margin: 4}}", "datasets.imagenet.margin"),
-        ("datasets: {cifar10: {folder: /images}}", "datasets.cifar10.folder"),
+        ("datasets: {digits: {folder: /images}}", "datasets.digits.folder"),
         ("datasets: {imagenet: {folder: /images, validation: 9}}", "datasets.imagenet.validation_choice"),
         (of_recipe("batch_size: 45001"), f"{RECIPE}.batch_size"),
         ("density: 1.0e-7", "density"),

@@ -92,7 +92,7 @@ def test_the_schema_refuses_a_misspelt_key_in_every_section():
         {"densty": 0.1},
         {"density": 0},
         {"density": "dense"},
-        {"datasets": {"cifr10": {"flip": True}}},
+        {"datasets": {"cifar10": {"flips": True}}},
         {"tables": {"mine": {"recipe": "resnet34-cifar"}}},
         {"readings": {"cycle_end": "exactly"}},
         {"readings": {"gradient_clip": {"every": 0}}},

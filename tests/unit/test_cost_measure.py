@@ -25,7 +25,7 @@ from east.cost.measure import (
     settling_steps,
     synchronize,
 )
-from east.data.catalog import DATASETS
+from east.data.catalog import info_of
 from east.engine.base import KernelsUnavailable
 from east.errors import EastError
 from tests.unit.cost_specs import make_spec
@@ -82,7 +82,7 @@ def test_the_measured_step_trains_the_runs_sparse_network(faded):
     step = make_training_step(spec, batch_size=4, device=CPU, engine="dense", faded=faded)
     training_step, (images, labels, lr) = step.func, step.args
     assert (lr, step.keywords) == (spec.training.lr, {"dense_gradients": False})
-    assert images.shape == (4, *DATASETS[spec.dataset.name].image_shape)
+    assert images.shape == (4, *info_of(spec.dataset).image_shape)
     assert labels.shape == (4,)
     before = training_step.engine.model.classifier.weight.detach().clone()
     step(1)

@@ -23,7 +23,7 @@ from torchvision.datasets import CIFAR10, CIFAR100
 
 from east.data.catalog import DATASETS
 from east.data.checksums import SHA256
-from east.data.cifar import fetch_archive, read_cifar, scratch_folder
+from east.data.cifar import fetch_archive, read_cifar
 from east.data.digits import (
     draw_pairs,
     native_digits,
@@ -31,8 +31,10 @@ from east.data.digits import (
     read_digits,
     split_digits,
 )
+from east.data.download import scratch_folder
 from east.data.images import dataset_digest, load_images
-from east.data.prepare import _root_of_ratio, channel_statistics, prepare, store_images
+from east.data.prepare import prepare, store_images
+from east.data.statistics import _root_of_ratio, channel_statistics
 from east.errors import EastError
 
 LABEL_KEYS = {CIFAR10: "labels", CIFAR100: "fine_labels"}
@@ -152,8 +154,8 @@ def test_cifar_is_prepared_from_its_official_archive(tmp_path, monkeypatch, data
 
 
 def test_a_data_set_that_nobody_knows_is_refused_with_those_there_are(tmp_path):
-    with pytest.raises(EastError, match=r"unknown data set 'mnist'\. Choose one of cifar10, .*digit_pairs"):
-        prepare("mnist", tmp_path)
+    with pytest.raises(EastError, match=r"unknown data set 'emnist'\. Choose one of cifar10, .*digit_pairs"):
+        prepare("emnist", tmp_path)
 
 
 @pytest.mark.parametrize("left", [False, True])

@@ -10,6 +10,10 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
+from east.config.choices import named
+from east.config.run import ImagesSpec
+from east.data.catalog import is_streamed
+from east.data.kind import dataset
 from east.data.manifest import MANIFEST_FILE
 from east.operations.doctor.surroundings import Finding, Level, Surroundings
 
@@ -109,15 +113,21 @@ def torchvision(here: Surroundings) -> list[Finding]:
         return [Finding("note", "torchvision cannot be looked at until PyTorch can be imported")]
     # Of prepared CIFAR, PyTorch alone reads the tensors.
     needing = [
-        name
-        for name in sorted(here.plan.datasets())
-        if name == "imagenet" or (name.startswith("cifar") and not (here.data / name / MANIFEST_FILE).is_file())
+        images.name
+        for images in here.plan.images().values()
+        if is_streamed(images) or (_reads_files(images) and not (here.data / images.store / MANIFEST_FILE).is_file())
     ]
     use = f"{', '.join(needing)} cannot be read without it" if needing else "CIFAR and ImageNet are read through it"
     level: Level = "error" if needing else "warning"
     what = f"torchvision {build or '(missing)'} does not work beside PyTorch {facts.get('torch')}: {facts['problem']}"
     why = f"The two must come from the same build (+cpu, +cu...); {use}."
     return [Finding(level, what, why, here.reinstall(everything=True))]
+
+
+def _reads_files(images: ImagesSpec) -> bool:
+    """Whether what is not prepared yet is read by the project from files, which torchvision decodes or downloads."""
+    reader, _, plugin = named(images.reader)
+    return plugin is None and dataset[reader].facts.reads != "nothing"
 
 
 def _fits(here: Surroundings, requirement: Requirement) -> bool:

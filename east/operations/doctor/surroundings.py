@@ -89,11 +89,12 @@ class Surroundings:
         """The folder of data sets."""
         return self.ask.folder / self.plan.config.execution.data_dir
 
-    @property
-    def image_folder(self) -> Path | None:
-        """The folder of ImageNet's images."""
-        configured = self.plan.config.datasets.get("imagenet")
-        chosen = (configured.folder if configured else None) or self.ask.environment.get("EAST_IMAGE_FOLDER")
+    def folder_of(self, name: str) -> Path | None:
+        """The folder of a data set's own files or images, where one is named."""
+        configured = self.plan.config.datasets.get(name)
+        chosen = configured.folder if configured else None
+        if name == "imagenet":
+            chosen = chosen or self.ask.environment.get("EAST_IMAGE_FOLDER")
         return self.ask.folder / chosen if chosen else None
 
     @property
