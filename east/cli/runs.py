@@ -49,7 +49,12 @@ def prepare(
         ),
     ],
     configfile: ConfigFiles = None,
-    data_dir: DataDir = Path("data"),
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="EAST_DATA_DIR", help="Where prepared data sets are; the configuration's if absent, or data."
+        ),
+    ] = None,
     folder: Folder = None,
     image_folder: ImageFolder = None,
     plugin: Plugins = None,
@@ -57,7 +62,7 @@ def prepare(
 ) -> None:
     """Download (where needed), verify and store a data set for training.
 
-    With --configfile it is the data set that the configuration calls so, with its folder and its plugin.
+    With --configfile it is the data set that the configuration calls so, with its folders and its plugin.
     """
     from east.config import read_config
     from east.config.datasets import images_of
@@ -72,8 +77,9 @@ def prepare(
         places += config.catalogue.paths.values()
         configured = config.datasets[dataset].folder
         folder = folder or (Path(configured) if configured else None)
+        data_dir = data_dir or Path(config.execution.data_dir)
     images, where = images_and_folder(dataset, datasets, folder, image_folder, described)
-    say(prepare_dataset(images, data_dir, folder=where, plugins=places))
+    say(prepare_dataset(images, data_dir or Path("data"), folder=where, plugins=places))
 
 
 def train(

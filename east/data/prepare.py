@@ -48,7 +48,7 @@ def prepare(
     images = of_name(images)
     if is_streamed(images):
         return store_folder(images, data_dir, folder)
-    return store_images(images, data_dir, partial(_read, images, folder or data_dir / "raw", plugins))
+    return store_images(images, data_dir, partial(_read, images, folder, data_dir / "raw", plugins))
 
 
 def store_images(images: ImagesSpec | str, data_dir: Path, read: Callable[[], SourceImages]) -> Path:
@@ -95,8 +95,8 @@ def store_folder(images: ImagesSpec | str, data_dir: Path, folder: Path | None) 
     return _store(home, agrees, write)
 
 
-def _read(images: ImagesSpec, folder: Path, plugins: Sequence[Path]) -> SourceImages:
-    """What a data set's reader finds in a folder.
+def _read(images: ImagesSpec, folder: Path | None, downloads: Path, plugins: Sequence[Path]) -> SourceImages:
+    """What a data set's reader finds in its folder, or in that of downloads.
 
     Raises:
         EastError: the folder or what is in it are not as they should be, or a plugin gave something else than images.
@@ -104,11 +104,14 @@ def _read(images: ImagesSpec, folder: Path, plugins: Sequence[Path]) -> SourceIm
     load_needed(images.plugins, plugins)
     entry, read = bound(dataset, images.reader)
     facts: DatasetFacts = entry.facts
-    if facts.reads == "folder" and not folder.is_dir():
-        raise EastError(f"there is no folder {folder}. Name that of its images in datasets.{images.name}.folder.")
-    folder.mkdir(parents=True, exist_ok=True)
+    if folder is None and facts.reads == "folder":
+        raise EastError(f"nothing says where {images.name} is. Name the folder in datasets.{images.name}.folder.")
+    if folder is not None and not folder.is_dir():
+        raise EastError(f"there is no folder {folder}. Name that of the files in datasets.{images.name}.folder.")
+    if facts.reads == "files":
+        downloads.mkdir(parents=True, exist_ok=True)
     with blamed(entry, "when it read its images"):
-        found = read(folder)
+        found = read(folder or downloads)
     _, height, width = info_of(images).image_shape
     try:
         return as_source(found, (height, width))

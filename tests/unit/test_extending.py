@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 from east.config import RunSpec, make_plan, read_config
+from east.data.prepare import prepare
 from east.training.loop import run_loop
 from east.training.run import Resources, open_and_begin
 from tests.conftest import ROOT
@@ -81,6 +82,7 @@ def test_what_is_written_trains(example, data_dir):
     places = tuple(plan.config.catalogue.paths.values())
     for spec in using.values():
         described = RunSpec.model_validate_json(spec.canonical_json())
+        prepare(described.dataset.images, data_dir, plugins=places)
         training = open_and_begin(described, Resources(device="cpu", data_dir=data_dir, plugins=places), CPU)
         assert run_loop(training) == "finished"
         assert training.updates[-1].nonzeros == training.updates[0].nonzeros or spec.density_schedule

@@ -44,6 +44,7 @@ east inspect RUN
 east schedule RUN
 east schedule table2/triangular-m10-n2-g1/seed17
 east list
+east list datasets
 east doctor
 east cost
 east cost --model resnet50 --dataset cifar100 --no-measure
