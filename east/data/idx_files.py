@@ -77,7 +77,7 @@ def found_files(published: IdxSet, folder: Path) -> dict[str, Path]:
     """
     found: dict[str, Path] = {}
     for place in (folder, folder / published.archive / "raw", *published.places):
-        for name in FILES:
+        for name in published.sha256:
             for path in (place / name, place / f"{name}.gz"):
                 if name not in found and os.path.lexists(path):
                     found[name] = path

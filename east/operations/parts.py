@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from east.config.choices import FIXED, NAMED_TOPOLOGIES
-from east.config.run import CycleSpec, ModelSpec, SparsitySpec
+from east.config.run import CycleSpec, DatasetSpec, ImagesSpec, ModelSpec, SparsitySpec
 from east.data.catalog import DATASETS
 from east.data.kind import dataset
 from east.errors import EastError
@@ -65,6 +65,7 @@ def _all_parts(catalogue: Catalogue) -> Iterator[dict[str, Any]]:
                 about["parameters"] |= _parameters(CycleSpec, "pattern")
             if kind is dataset:
                 about["about"] = " ".join(text for text in (about["about"], _numbers(entry)) if text)
+                about["parameters"] |= _parameters(DatasetSpec, *ImagesSpec.model_fields)
             yield about
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import tomllib
 from dataclasses import replace
@@ -16,6 +17,7 @@ import pytest
 from east.config import make_plan, read_config
 from east.config.places import Mistake
 from east.data.catalog import DATASETS
+from east.data.idx_files import IdxSet
 from east.data.prepare import prepare
 from east.operations.disk import DiskNeed, disk_need
 from east.operations.doctor import checks, data, gpu, machine, packages, plan, results, slurm
@@ -657,6 +659,58 @@ def test_an_archive_is_looked_at_before_it_is_needed(surroundings, tmp_path, mon
 def test_an_archive_cannot_be_looked_at_without_torchvision(surroundings):
     for finding in data.datasets(surroundings(PAPER, facts={"torchvision": NO_TORCHVISION})):
         assert (finding.level, "without torchvision" in finding.found) == ("note", True)
+
+
+def planned(tmp_path, described, more=""):
+    """A plan whose only data set is this."""
+    split = "margin: 1, padding: zero, flip: false, validation: 4, validation_choice: shuffled"
+    own = tmp_path / "own.yaml"
+    own.write_text(
+        f"{more}\ndatasets: {{{described.replace('SPLIT', split)}}}\n"
+        f"tables: {{table2: {{dataset: {described.partition(':')[0]}, rows: [{{static: true}}]}}, table3: null}}\n"
+        "methods: {recipes: {digits: null}}\nrecipes: {resnet34-digits: {batch_size: 4, update_period: 1}}\n"
+    )
+    return make_plan(read_config(ROOT / "config/test.yaml", own))
+
+
+@pytest.mark.parametrize("folder", ["data/raw", "mine"])
+def test_files_of_fashion_mnist_are_looked_at_before_they_are_needed(surroundings, tmp_path, monkeypatch, folder):
+    names = ("train-images", "test-images")
+    whole = {name: sha256(name.encode()).hexdigest() for name in names}
+    monkeypatch.setitem(data.IDX_SETS, "fashion_mnist", IdxSet("FashionMNIST", whole))
+    named = "" if folder == "data/raw" else f"folder: {tmp_path / folder}, "
+    here = surroundings(planned(tmp_path, f"fashion_mnist: {{{named}SPLIT}}"), facts={})
+    write(tmp_path / folder / names[0], names[0])
+    missing = only(data.datasets(here))
+    assert (missing.level, "test-images to be downloaded" in missing.found) == ("note", True)
+    write(tmp_path / folder / names[1], "other")
+    damaged = only(data.datasets(here))
+    assert (damaged.level, "test-images is damaged" in damaged.found) == ("error", True)
+    assert damaged.fix.startswith("rm " if folder == "data/raw" else "Replace ")
+    write(tmp_path / folder / names[1], names[1])
+    assert only(data.datasets(here)).level == "ok"
+
+
+@pytest.mark.parametrize(
+    ("described", "level", "said"),
+    [
+        ("svhn: {SPLIT}", "note", "svhn|SVHN"),
+        ("svhn: {folder: /nowhere, SPLIT}", "error", "no folder /nowhere"),
+        (
+            "mine: {source: image_folder, classes: 2, train_images: 8, test_images: 4, SPLIT}",
+            "error",
+            "no image folder",
+        ),
+        ("stripes: {SPLIT}", "ok", "by the plugin .*stripes.py"),
+    ],
+)
+def test_where_images_will_come_from_is_said(surroundings, tmp_path, described, level, said):
+    declared = "classes=2, train_images=8, test_images=4, image_size=(8, 8)"
+    text = f"from east.methods import dataset\n@dataset({declared})\ndef stripes(folder): raise SystemError\n"
+    write(tmp_path / "stripes.py", text)
+    found = only(data.datasets(surroundings(planned(tmp_path, described, "plugins: [stripes.py]"), facts={})))
+    assert found.level == level
+    assert re.search(said, found.found)
 
 
 def imagenet(folder):

@@ -68,7 +68,7 @@ def _idx(here: Surroundings, images: ImagesSpec, folder: Path) -> Finding:
             verified_content(path, published.sha256[name])
         except EastError as error:
             why = "It would be refused when the data are prepared; a file that is there is never replaced."
-            fix = f"rm {shlex.quote(str(here.shown(path)))} && {_prepare(here, images)}"
+            fix = _without(here, path, images)
             return Finding("error", f"{label}: {_cause(here, error)}", why, fix)
     if missing := [name for name in published.sha256 if name not in files]:
         why = "That needs network where the job runs. A node without it finds files that you put there, packed or not."
@@ -130,15 +130,21 @@ def _raw(here: Surroundings, images: ImagesSpec, raw: Path) -> Finding:
             verified(path, checksums)
         except EastError as error:
             why = "It would be refused when the data are prepared; a file that is there is never replaced."
-            place = unpacked if path != file else file
-            recursive = "-r " if place == unpacked or path.is_dir() else ""
-            fix = f"rm {recursive}{shlex.quote(str(here.shown(place)))} && {_prepare(here, images)}"
+            fix = _without(here, unpacked if path != file else file, images)
             return Finding("error", f"{label}: {_cause(here, error)}", why, fix)
     return Finding(
         "ok",
         f"{label}: {'its archive' if file in files else here.shown(unpacked)} is whole, checksums right; "
         "not yet prepared",
     )
+
+
+def _without(here: Surroundings, damaged: Path, images: ImagesSpec) -> str:
+    """How to do away with a file or folder that is damaged; what lies elsewhere is the user's, or a package's."""
+    if not damaged.is_relative_to(here.data / "raw"):
+        return f"Replace {here.shown(damaged)} with a complete copy."
+    recursive = "-r " if damaged.is_dir() else ""
+    return f"rm {recursive}{shlex.quote(str(here.shown(damaged)))} && {_prepare(here, images)}"
 
 
 def _image_folder(here: Surroundings, images: ImagesSpec) -> Finding:
