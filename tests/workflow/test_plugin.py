@@ -25,3 +25,19 @@ def test_a_rule_of_ones_own_is_trained_tabulated_and_reported(with_data):
     assert list((results / "runs" / mixed).glob("plugin-*.py"))
     assert "mixed" in (results / "tables" / "table2.md").read_text()
     assert "mixed" in (results / "report" / "index.html").read_text()
+
+
+def test_a_data_set_of_ones_own_is_prepared_trained_on_and_tabulated(with_data):
+    files = next(example["files"] for example in EXAMPLES if "my_data.py" in example["files"])
+    for name, content in {**files, "fewer.yaml": FEWER}.items():
+        (with_data / name).write_text(content)
+    config = ("--configfile", TEST_CONFIG, with_data / OVERLAY, with_data / "fewer.yaml")
+    done = snakemake(with_data, "results/test/tables/table2.md", *config)
+    assert done.returncode == 0, done.stderr
+    assert "corners" in (with_data / "results" / "test" / "tables" / "table2.md").read_text()
+    (store,) = (with_data / "data").glob("corners.*")
+    again = snakemake(with_data, "results/test/tables/table2.md", *config)
+    assert "Nothing to be done" in again.stdout + again.stderr
+    (store / "images.safetensors").unlink()
+    assert snakemake(with_data, "data", *config).returncode == 0
+    assert (store / "images.safetensors").is_file()
