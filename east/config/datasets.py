@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from east.config.choices import Choice, entry_named, named
 from east.config.places import Location, Mistake
@@ -123,7 +123,7 @@ def _described(config: Config, name: str) -> ImagesSpec:
     location: Location = ("datasets", name)
     if missing:
         sentence = f"nothing says how many {_words(missing)} it has. Set {', '.join(missing)}."
-        config.sources.refuse([Mistake(location, sentence)])
+        _refuse(config, location, sentence)
     if known["image_size"] is None:
         sentence = (
             f"{entry.place}: {entry.title} does not say how large its images are. Give its decorator `image_size`, or "
@@ -141,13 +141,16 @@ def _counted(config: Config, name: str, parameters: dict[str, Any]) -> tuple[int
     folder, location = config.datasets[name].folder, ("datasets", name, "folder")
     declare = f"Or set {', '.join(COUNTS)}, to plan before the images are there."
     if folder is None:
-        config.sources.refuse([Mistake(location[:2], f"it needs the folder of its images. Set `folder`. {declare}")])
-        raise AssertionError
+        _refuse(config, location[:2], f"it needs the folder of its images. Set `folder`. {declare}")
     try:
         return count_images(Path(folder), layout_of_parameters(parameters))
     except EastError as error:
-        config.sources.refuse([Mistake(location, f"{error} {declare}")])
-        raise
+        _refuse(config, location, f"{error} {declare}")
+
+
+def _refuse(config: Config, location: Location, sentence: str) -> NoReturn:
+    config.sources.refuse([Mistake(location, sentence)])
+    raise AssertionError("whoever refuses a mistake raises")
 
 
 def _words(keys: list[str]) -> str:

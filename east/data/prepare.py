@@ -105,7 +105,8 @@ def _read(images: ImagesSpec, folder: Path | None, downloads: Path, plugins: Seq
     entry, read = bound(dataset, images.reader)
     facts: DatasetFacts = entry.facts
     if folder is None and facts.reads == "folder":
-        raise EastError(f"nothing says where {images.name} is. Name the folder in datasets.{images.name}.folder.")
+        where = f"datasets.{images.name}.folder or with --folder"
+        raise EastError(f"nothing says where the images of {images.name} are. Name their folder in {where}.")
     if folder is not None and not folder.is_dir():
         raise EastError(f"there is no folder {folder}. Name that of the files in datasets.{images.name}.folder.")
     if facts.reads == "files":

@@ -33,7 +33,12 @@ CONFIGURED = ("--configfile", TEST_CONFIG)
 def prepared(monkeypatch):
     """The data sets that were asked for, each as it was."""
     asked = []
-    monkeypatch.setattr("east.data.prepare.prepare", lambda *place, folder: asked.append((*place, folder)) or "done")
+
+    def prepare(images, data_dir, *, folder, plugins):
+        asked.append((images.name, data_dir, folder))
+        return "done"
+
+    monkeypatch.setattr("east.data.prepare.prepare", prepare)
     return asked
 
 
@@ -55,16 +60,21 @@ def test_a_data_set_is_prepared_where_it_is_wanted(prepared, tmp_path, monkeypat
     monkeypatch.setenv("EAST_DATA_DIR", str(tmp_path))
     monkeypatch.setenv("EAST_IMAGE_FOLDER", str(tmp_path / "images"))
     east("prepare", "imagenet")
+    east("prepare", "fashion_mnist")
+    east("prepare", "fashion_mnist", "--folder", tmp_path / "own")
     assert [tuple(map(str, one)) for one in prepared] == [
         ("digits", "data", "None"),
         ("imagenet", str(tmp_path), str(tmp_path / "images")),
+        ("fashion_mnist", str(tmp_path), "None"),
+        ("fashion_mnist", str(tmp_path), str(tmp_path / "own")),
     ]
 
 
 def test_a_training_has_what_options_and_environment_say(trained, prepared, tmp_path, monkeypatch):
     run, out = tmp_path / "run.json", tmp_path / "results" / "runs" / "table2" / "static" / "seed1"
     run.write_text(RUN.spec.canonical_json())
-    environment = {"DATA_DIR": tmp_path / "data", "IMAGE_FOLDER": tmp_path / "images", "DEVICE": "cuda", "GPUS": "7"}
+    folders = json.dumps({"digits": {"images": {"name": "digits"}, "folder": f"{tmp_path}/images"}})
+    environment = {"DATA_DIR": tmp_path / "data", "DATASETS": folders, "DEVICE": "cuda", "GPUS": "7"}
     environment |= {"ENGINE": "dense", "STEP": "captured", "RUNS_PER_GPU": "2", "PLANNED_RUNS": "9"}
     for name, value in environment.items():
         monkeypatch.setenv(f"EAST_{name}", str(value))

@@ -159,6 +159,15 @@ def test_a_folder_of_images_is_counted_decoded_once_and_trained_on(tmp_path, ove
     assert describe_kind(kind_of(spec)).endswith("4 images of 8 x 8")
 
 
+def test_a_folder_that_nobody_has_named_or_that_is_not_there_is_said(tmp_path):
+    facts = {"classes": 2, "train_images": 2, "test_images": 2, "image_size": (64, 64)}
+    images = ImagesSpec(name="f", source="image_folder", facts=facts)
+    with pytest.raises(EastError, match=r"datasets\.f\.folder or with --folder"):
+        prepare(images, tmp_path)
+    with pytest.raises(EastError, match=r"no folder .*absent"):
+        prepare(images, tmp_path, folder=tmp_path / "absent")
+
+
 def test_one_channel_of_one_value_cannot_be_normalised(tmp_path):
     folder = flowers(tmp_path / "flowers", each=(1, 1))
     facts = {"classes": 2, "train_images": 2, "test_images": 2, "image_size": (8, 8)}
