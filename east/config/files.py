@@ -12,6 +12,7 @@ from east.config.mistakes import explain
 from east.config.places import BASE, Mistake, Origins
 from east.config.references import broken_references
 from east.config.schema import Config
+from east.config.shorten import shortened
 from east.config.yaml_file import read_yaml
 from east.errors import EastError
 from east.plugins import NO_PLUGINS, Catalogue, find
@@ -69,7 +70,7 @@ def validate(merged: Mapping[str, Any], sources: Iterable[str | Path] = ()) -> C
         raise
     config.came_from(origin, catalogue)
     origin.refuse(broken_references(config))
-    return config
+    return shortened(config)
 
 
 def _plugins(merged: Mapping[str, Any], origin: Origins) -> Catalogue:
