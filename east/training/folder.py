@@ -56,6 +56,12 @@ has digests of the tensors themselves.
 WRITTEN = (*REPEATABLE, TIMING, SUMMARY, KEPT_SUMMARY, STATE, ATTEMPTS, CHECKPOINTS, PLUGIN)
 """What a trainer writes here, checkpoints as a pattern."""
 
+
+def plugin_copy(digest: str) -> str:
+    """The name of the copy of a plugin with this SHA-256."""
+    return PLUGIN.replace("*", digest[:16])
+
+
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)(-\d+)?\.pt")
 
 
