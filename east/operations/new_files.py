@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from east.errors import EastError
-from east.methods import KINDS
+from east.plugins import kinds
 from east.registry import NAME, Entry, Kind
 
 NAMED = "NAME"
@@ -298,10 +298,10 @@ def kind_of(word: str) -> tuple[str, Kind]:
     Raises:
         EastError: there is none.
     """
-    for decorator, kind in KINDS.items():
+    for decorator, kind in kinds().items():
         if word in (decorator, kind.word):
             return decorator, kind
-    raise EastError(f"there is no kind '{word}'. Choose one of {', '.join(kind.word for kind in KINDS.values())}.")
+    raise EastError(f"there is no kind '{word}'. Choose one of {', '.join(kind.word for kind in kinds().values())}.")
 
 
 def write_new(word: str, name: str, folder: Path) -> Written:
