@@ -13,7 +13,6 @@ from east.cli.common import (
     Device,
     Engine,
     ImageFolder,
-    Results,
     Threads,
     complete_dataset,
     complete_method,
@@ -49,7 +48,7 @@ def try_run(
         list[Path] | None, typer.Option(help="A file that adds to the methods; may be given several times.")
     ] = None,
     configfile: ConfigFiles = None,
-    results: Results = None,
+    results: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("results/try"),
     data_dir: DataDir = Path("data"),
     image_folder: ImageFolder = None,
     device: Device = "auto",
@@ -60,7 +59,7 @@ def try_run(
     """Train one run without a configuration file, show its curve, and print the entry that would make it a row.
 
     The recipe is that of the table whose network and data set are the most alike, scaled to the epochs that are asked
-    for. The run lies in results/try; the same command again shows it without training.
+    for. The same command again goes on with the run, or shows it.
     """
     # As for `east train`: before anything is imported that decides numbers.
     began = sources()
@@ -82,10 +81,10 @@ def try_run(
         run_id = f"{table}/{row}/seed{planned.spec.seed}"
         run = planned.model_copy(update={"id": run_id, "table": table, "row": row})
         tell(*(f"note: {note}" for note in trial.plan.notes if f"recipes.{planned.recipe}:" in note))
-        folder = results or Path("results") / "try"
+        folder = results / "runs" / run_id
         train_here(
             planned.spec,
-            folder / "runs" / run_id,
+            folder,
             began,
             data_dir=data_dir,
             image_folder=image_folder,
@@ -94,6 +93,6 @@ def try_run(
             threads=threads,
             plugins=tuple(trial.plan.config.catalogue.paths.values()),
         )
-        print_run(run, folder)
-        say("", f"# {folder / 'runs' / run_id}", "# As a row, in an overlay with a `name` of its own:")
+        print_run(run, results)
+        say("", f"# {folder}", "# As a row, in an overlay with a `name` of its own:")
     say(*trial.text().rstrip("\n").split("\n"))

@@ -64,32 +64,40 @@ def test_the_recipe_is_that_of_the_network_and_data_and_keeps_its_proportions():
     )
 
 
-@pytest.mark.parametrize(
-    ("method", "setting", "found"),
-    [
-        ("rigl", "training.lr=0.05", lambda spec: spec.training.lr == 0.05),
-        ("rigl", "training.batch_size=128", lambda spec: spec.training.batch_size == 128),
-        ("rigl", "training.weight_decay=1e-4", lambda spec: spec.training.weight_decay == 1e-4),
-        ("rigl", "training.optimizer={name: adamw}", lambda spec: spec.training.optimizer.name == "adamw"),
-        ("rigl", "training.gradient_clip=null", lambda spec: spec.training.gradient_clip is None),
-        ("rigl", "training.numerics=fp32", lambda spec: spec.training.numerics == "fp32"),
-        ("rigl", "model.width=4", lambda spec: spec.model.width == 4),
-        ("rigl", "model.activation=dyrelu", lambda spec: spec.model.activation == "dyrelu"),
-        ("rigl", "sparsity.topology.grow=random", lambda spec: spec.sparsity.topology == "set"),
-        ("set-itop", "sparsity.topology.drop=threshold", lambda spec: spec.sparsity.topology.grow == "random"),
-        ("set", "sparsity.distribution=erk", lambda spec: spec.sparsity.distribution == "erk"),
-        ("rigl", "sparsity.update_period=7", lambda spec: spec.sparsity.update_period == 7),
-        ("rigl", "sparsity.update_on_last_step=true", lambda spec: spec.sparsity.update_on_last_step),
-        ("rigl", "dataset.flip=true", lambda spec: spec.dataset.flip),
-        ("rigl", "dataset.augment_validation=false", lambda spec: not spec.dataset.augment_validation),
-        ("gradual-pruning", "density_schedule=linear", lambda spec: spec.density_schedule == "linear"),
-        ("east", "cycle.multiplier=3", lambda spec: spec.cycle.multiplier == 3),
-        ("east", "cycle.update_period=9", lambda spec: spec.cycle.update_period == 9),
-        ("east", "cycle.end=as_coded", lambda spec: spec.cycle.end == "as_coded"),
-    ],
-)
-def test_every_part_of_a_run_can_be_set(method, setting, found):
-    assert found(make_trial("resnet34", "digits", method, density=0.01, settings=[*SHORT, setting]).run.spec)
+SETTINGS = {
+    "rigl": {
+        "training.lr=0.05": lambda spec: spec.training.lr == 0.05,
+        "training.batch_size=128": lambda spec: spec.training.batch_size == 128,
+        "training.weight_decay=1e-4": lambda spec: spec.training.weight_decay == 1e-4,
+        "training.optimizer={name: adamw}": lambda spec: spec.training.optimizer.name == "adamw",
+        "training.gradient_clip=null": lambda spec: spec.training.gradient_clip is None,
+        "training.numerics=fp32": lambda spec: spec.training.numerics == "fp32",
+        "model.width=4": lambda spec: spec.model.width == 4,
+        "model.activation=dyrelu": lambda spec: spec.model.activation == "dyrelu",
+        "sparsity.topology.grow=random": lambda spec: spec.sparsity.topology == "set",
+        "sparsity.update_period=7": lambda spec: spec.sparsity.update_period == 7,
+        "sparsity.update_on_last_step=true": lambda spec: spec.sparsity.update_on_last_step,
+        "dataset.flip=true": lambda spec: spec.dataset.flip,
+        "dataset.augment_validation=false": lambda spec: not spec.dataset.augment_validation,
+    },
+    "set-itop": {"sparsity.topology.drop=threshold": lambda spec: spec.sparsity.topology.grow == "random"},
+    "set": {"sparsity.distribution=erk": lambda spec: spec.sparsity.distribution == "erk"},
+    "gradual-pruning": {"density_schedule=linear": lambda spec: spec.density_schedule == "linear"},
+    "east": {
+        "cycle.multiplier=3": lambda spec: spec.cycle.multiplier == 3,
+        "cycle.update_period=9": lambda spec: spec.cycle.update_period == 9,
+        "cycle.end=as_coded": lambda spec: spec.cycle.end == "as_coded",
+        "phasing.freeze=true": lambda spec: spec.phasing.freeze,
+    },
+}
+"""Method -> what is set of it, and whether a run has it."""
+
+
+@pytest.mark.parametrize("method", SETTINGS)
+def test_every_part_of_a_run_can_be_set(method):
+    settings = SETTINGS[method]
+    spec = make_trial("resnet34", "digits", method, density=0.01, settings=[*SHORT, *settings]).run.spec
+    assert [setting for setting, has_it in settings.items() if not has_it(spec)] == []
 
 
 def test_what_can_be_set_is_what_decides_a_run():
