@@ -1,6 +1,7 @@
 """Commands that do the work: prepare data, train a run, measure costs."""
 
 import logging
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,10 +16,13 @@ from east.cli.common import (
     ConfigFiles,
     DataDir,
     Device,
+    DeviceName,
     Engine,
+    EngineName,
     ImageFolder,
     RunsPerGpu,
     Step,
+    StepName,
     Threads,
     TrackingName,
     complete_dataset,
@@ -34,6 +38,7 @@ from east.shown import say
 
 if TYPE_CHECKING:
     from east.config import RunSpec
+    from east.training.records import RunSummary
 
 
 def prepare(
@@ -80,15 +85,69 @@ def train(
     """
     # First of all: the modules that decide numbers are not imported yet, and what waits below may take hours.
     began = sources()
-    from east.training.interrupt import Interruption
+    from east.training.progress import finished_line
 
     spec = _read_spec(run)
+    beside = (Path(run).absolute().parent,) if _is_file(run) else ()
+    summary = train_here(
+        spec,
+        out,
+        began,
+        data_dir=data_dir,
+        image_folder=image_folder,
+        device=device,
+        engine=engine,
+        step=step,
+        threads=threads,
+        runs_per_gpu=runs_per_gpu,
+        tracking=tracking,
+        plugins=(*(plugin or ()), *beside),
+        changed_plugin=changed_plugin,
+    )
+    say(finished_line(summary, out, total))
+
+
+def train_here(
+    spec: "RunSpec",
+    out: Path,
+    began: Mapping[str, str],
+    *,
+    data_dir: Path,
+    image_folder: Path | None,
+    device: DeviceName,
+    engine: EngineName,
+    step: StepName = "auto",
+    threads: int,
+    runs_per_gpu: int = 1,
+    tracking: TrackingName = "none",
+    plugins: tuple[Path, ...] = (),
+    changed_plugin: ChangedPluginName = "refuse",
+) -> "RunSummary":
+    """Prepare the data of a run, wait for a GPU where it needs one, and train it in this process.
+
+    Args:
+        spec: the run.
+        out: its folder.
+        began: `east.checkout.sources`, taken before anything was imported that decides numbers.
+        data_dir: where prepared data sets are.
+        image_folder: ImageNet's folder, where that is the data set.
+        device: what computes.
+        engine: what executes the network.
+        step: how a GPU is given the operations of a step.
+        threads: CPU threads.
+        runs_per_gpu: trainings that may share a GPU.
+        tracking: event files in the run's folder.
+        plugins: where the run's plugins may be.
+        changed_plugin: what a checkpoint of another content of a plugin is for.
+    """
+    from east.training.interrupt import Interruption
+
     interruption = Interruption()
     with interruption.listening(), _place_for(spec, out, device, runs_per_gpu) as lease:
         from east.data.catalog import FOLDERS_OF_IMAGES
         from east.data.manifest import MANIFEST_FILE
         from east.data.prepare import prepare as prepare_dataset
-        from east.training.progress import epoch_reporter, finished_line
+        from east.training.progress import epoch_reporter
         from east.training.run import Resources
         from east.training.run import train as train_run
         from east.training.tracking import epoch_tracker
@@ -97,7 +156,6 @@ def train(
         if not is_there or spec.dataset.name not in FOLDERS_OF_IMAGES:
             # What is missing or damaged is made again; to look at a folder of images twice would take minutes.
             prepare_dataset(spec.dataset.name, data_dir, folder=image_folder)
-        beside = (Path(run).absolute().parent,) if _is_file(run) else ()
         resources = Resources(
             device,
             engine,
@@ -107,15 +165,14 @@ def train(
             lease.gpu,
             lease.runs,
             step,
-            plugins=(*(plugin or ()), *beside),
+            plugins=plugins,
             changed_plugin=changed_plugin,
         )
         with (
             epoch_reporter("/".join(out.absolute().parts[-3:]), spec.training.epochs) as show,
             epoch_tracker(tracking, out) as track,
         ):
-            summary = train_run(spec, out, resources, [show, track, interruption], began=began)
-        say(finished_line(summary, out, total))
+            return train_run(spec, out, resources, [show, track, interruption], began=began)
 
 
 def cost(

@@ -178,6 +178,28 @@ def intact_run(folder: Path, fingerprint: str) -> str | None:
     return str(summary[DIGEST])
 
 
+def read_weights(folder: Path, sha256: str | None) -> bytes | None:
+    """The content of a run's weights; None where they are not on disk.
+
+    Args:
+        folder: of the run.
+        sha256: what the summary says of them; empty if it knows of none, None as long as there is no summary.
+
+    Raises:
+        EastError: they are damaged, or cannot be read.
+    """
+    path = folder / WEIGHTS
+    try:
+        content = read_regular(path)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise EastError(f"{path} cannot be read: {error.strerror}.") from error
+    if sha256 not in (None, sha256_of(content)):
+        raise EastError(f"{path} is damaged: it is not what its digest was made of. Delete it: no table needs it.")
+    return content
+
+
 def damaged_files(folder: Path, digests: Mapping[str, object]) -> list[str]:
     """The small files of a finished run that are missing, or are not those that its summary was written with.
 
