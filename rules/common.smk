@@ -273,6 +273,12 @@ def run_identity(wildcards):
     return planned_run(wildcards).spec.canonical_json()
 
 
+def seed_priority(wildcards):
+    """The first seed of all rows comes first, so that an unfinished plan has whole tables of fewer seeds."""
+    seeds = PLAN.config.seeds
+    return 1 - (seeds.index(int(wildcards.seed)) + 1) / len(seeds)
+
+
 def summary_files(table):
     runs = dict.fromkeys(run.id for row in TABLES_BY_ID[table].rows for run in row.runs)
     return [f"{RUNS}/{run}/summary.json" for run in runs]

@@ -12,6 +12,7 @@ rule train:
         table=r"table\w+",
         row=r"[^/]+",
         seed=r"\d+",
+    priority: seed_priority
     threads: THREADS
     resources:
         gpu=EXECUTION.gpus,

@@ -19,7 +19,7 @@ from pydantic import Field, ValidationError
 from east.config.run import Frozen
 from east.errors import EastError
 from east.files import read_regular, sha256_of, temporaries, write_atomically
-from east.training.folder import WEIGHTS
+from east.training.folder import WEIGHTS, read_weights
 from east.training.records import (
     FILES,
     EpochRecord,
@@ -170,16 +170,7 @@ class Sources:
         Raises:
             EastError: they are damaged.
         """
-        path, digest = self.runs / run / WEIGHTS, self._digest(run, WEIGHTS)
-        try:
-            content = read_regular(path)
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise EastError(f"{path} cannot be read: {error.strerror}.") from error
-        if digest not in (None, sha256_of(content)):
-            raise EastError(f"{path} is damaged: it is not what its digest was made of. Delete it: no table needs it.")
-        return content
+        return read_weights(self.runs / run, self._digest(run, WEIGHTS))
 
     def write(self, request: Request, contents: Mapping[Path, str | bytes]) -> None:
         """Write derived files of one name, and the record of what has been read until now."""

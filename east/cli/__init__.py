@@ -15,10 +15,13 @@ import east
 from east.checkout import commit
 from east.cli.doctor import doctor
 from east.cli.estimate import estimate
+from east.cli.networks import export, predict
+from east.cli.new import new
 from east.cli.plan import inspect, list_parts, plan, schedule
 from east.cli.results import archive, compare, lock, merge, prune, restore, verify
 from east.cli.runs import cost, prepare, train
 from east.cli.status import show, status
+from east.cli.trial import try_run
 from east.cli.workflow import make
 from east.errors import EastError
 from east.failures import explained
@@ -32,6 +35,7 @@ COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
     "Before": {
         "doctor": doctor,
         "list": list_parts,
+        "new": new,
         "plan": plan,
         "inspect": inspect,
         "schedule": schedule,
@@ -39,7 +43,7 @@ COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
         "cost": cost,
         "prepare": prepare,
     },
-    "While it runs": {"train": train, "status": status, "show": show},
+    "While it runs": {"train": train, "try": try_run, "status": status, "show": show},
     "Afterwards": {
         "compare": compare,
         "verify": verify,
@@ -48,6 +52,8 @@ COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
         "restore": restore,
         "merge": merge,
         "prune": prune,
+        "export": export,
+        "predict": predict,
     },
     "": {"make": make},
 }

@@ -58,6 +58,8 @@ def _completer(names: Callable[[list[Path] | None], Iterable[str]]) -> Callable[
 complete_run = _completer(lambda files: [run.id for run in read_plan(files).runs])
 complete_table = _completer(lambda files: [table.id for table in read_plan(files).tables])
 complete_dataset = _completer(lambda files: import_module("east.data.catalog").DATASETS)
+complete_method = _completer(lambda files: import_module("east.operations.trial").methods())
+complete_own_kind = _completer(lambda files: [kind.word for kind in import_module("east.plugins").kinds().values()])
 complete_kind = _completer(lambda files: import_module("east.operations.parts").WORDS.values())
 complete_network = _completer(lambda files: import_module("east.render.names").NETWORKS)
 

@@ -1,6 +1,7 @@
 """Commands that do the work: prepare data, train a run, measure costs."""
 
 import logging
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,12 +17,15 @@ from east.cli.common import (
     DataDir,
     Datasets,
     Device,
+    DeviceName,
     Engine,
+    EngineName,
     Folder,
     ImageFolder,
     Plugins,
     RunsPerGpu,
     Step,
+    StepName,
     Threads,
     TrackingName,
     complete_dataset,
@@ -38,6 +42,7 @@ from east.shown import say
 
 if TYPE_CHECKING:
     from east.config import RunSpec
+    from east.training.records import RunSummary
 
 
 def prepare(
@@ -114,22 +119,80 @@ def train(
     """
     # First of all: the modules that decide numbers are not imported yet, and what waits below may take hours.
     began = sources()
-    from east.training.interrupt import Interruption
+    from east.training.progress import finished_line
 
     spec = _read_spec(run)
+    beside = (Path(run).absolute().parent,) if _is_file(run) else ()
+    summary = train_here(
+        spec,
+        out,
+        began,
+        data_dir=data_dir,
+        folder=folder,
+        image_folder=image_folder,
+        datasets=datasets,
+        device=device,
+        engine=engine,
+        step=step,
+        threads=threads,
+        runs_per_gpu=runs_per_gpu,
+        tracking=tracking,
+        plugins=(*(plugin or ()), *beside),
+        changed_plugin=changed_plugin,
+    )
+    say(finished_line(summary, out, total))
+
+
+def train_here(
+    spec: "RunSpec",
+    out: Path,
+    began: Mapping[str, str],
+    *,
+    data_dir: Path,
+    folder: Path | None,
+    image_folder: Path | None,
+    datasets: str = "{}",
+    device: DeviceName,
+    engine: EngineName,
+    step: StepName = "auto",
+    threads: int,
+    runs_per_gpu: int = 1,
+    tracking: TrackingName = "none",
+    plugins: tuple[Path, ...] = (),
+    changed_plugin: ChangedPluginName = "refuse",
+) -> "RunSummary":
+    """Prepare the data of a run, wait for a GPU where it needs one, and train it in this process.
+
+    Args:
+        spec: the run.
+        out: its folder.
+        began: `east.checkout.sources`, taken before anything was imported that decides numbers.
+        data_dir: where prepared data sets are.
+        folder: of the data set's own files or images.
+        image_folder: ImageNet's folder, where that is the data set.
+        datasets: JSON of data sets and their folders, from the workflow.
+        device: what computes.
+        engine: what executes the network.
+        step: how a GPU is given the operations of a step.
+        threads: CPU threads.
+        runs_per_gpu: trainings that may share a GPU.
+        tracking: event files in the run's folder.
+        plugins: where the run's plugins may be.
+        changed_plugin: what a checkpoint of another content of a plugin is for.
+    """
+    from east.training.interrupt import Interruption
+
     interruption = Interruption()
     with interruption.listening(), _place_for(spec, out, device, runs_per_gpu) as lease:
         from east.data.catalog import is_streamed
         from east.data.manifest import MANIFEST_FILE
         from east.data.prepare import prepare as prepare_dataset
-        from east.training.progress import epoch_reporter, finished_line
+        from east.training.progress import epoch_reporter
         from east.training.run import Resources
         from east.training.run import train as train_run
         from east.training.tracking import epoch_tracker
 
         images, where = images_and_folder(spec.dataset.store, datasets, folder, image_folder, spec.dataset.images)
-        beside = (Path(run).absolute().parent,) if _is_file(run) else ()
-        plugins = (*(plugin or ()), *beside)
         is_there = (data_dir / images.store / MANIFEST_FILE).is_file()
         if not is_there or not is_streamed(images):
             # What is missing or damaged is made again; to look at a folder of images twice would take minutes.
@@ -151,8 +214,7 @@ def train(
             epoch_reporter("/".join(out.absolute().parts[-3:]), spec.training.epochs) as show,
             epoch_tracker(tracking, out) as track,
         ):
-            summary = train_run(spec, out, resources, [show, track, interruption], began=began)
-        say(finished_line(summary, out, total))
+            return train_run(spec, out, resources, [show, track, interruption], began=began)
 
 
 def cost(

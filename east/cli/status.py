@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,6 +12,7 @@ from east.cli.common import AsJson, ConfigFiles, Results, RunId, complete_table,
 from east.errors import EastError
 
 if TYPE_CHECKING:
+    from east.config import Run
     from east.operations.status import PlanStatus, StatusReader
 
 
@@ -60,13 +62,23 @@ def show(
     everything: Annotated[bool, typer.Option("--all", help="List every mask update.")] = False,
 ) -> None:
     """Show a run, finished or not: its curve, its masks over time and its summary."""
+    plan, folder = read_plan_and_results(configfile, results)
+    print_run(plan.run(run_id), folder, everything=everything)
+
+
+def print_run(run: "Run", folder: Path, *, everything: bool = False) -> None:
+    """Print the picture of a run.
+
+    Args:
+        run: as planned; its id names its folder.
+        folder: of the results.
+        everything: list every mask update.
+    """
     from east.analysis.sources import Sources, read_run_record
     from east.cli.console import make_console
     from east.cli.show_view import run_view
     from east.operations.run_files import RunFiles
 
-    plan, folder = read_plan_and_results(configfile, results)
-    run = plan.run(run_id)
     found = RunFiles(folder).status(run.id, run.fingerprint, run.spec.training.epochs, datetime.now(UTC))
     console = make_console()
     ascii_only = not console.encoding.lower().startswith("utf")

@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 from east.config.choices import Choice, entry_named, named
 from east.config.places import Location, Mistake
-from east.config.run import ImageFacts, ImagesSpec
+from east.config.run import ImagesSpec, StatedFacts
 from east.config.schema import Config
 from east.data.catalog import size_of_images
 from east.data.kind import DatasetFacts, dataset
@@ -132,7 +132,7 @@ def _described(config: Config, name: str) -> ImagesSpec:
         raise EastError(sentence)
     is_own = entry.plugin is None and facts.classes is not None and not own
     return ImagesSpec(
-        name=name, source=None if source == name else source, facts=None if is_own else ImageFacts(**known)
+        name=name, source=None if source == name else source, facts=None if is_own else StatedFacts(**known)
     )
 
 

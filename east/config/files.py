@@ -13,6 +13,7 @@ from east.config.mistakes import explain
 from east.config.places import BASE, Mistake, Origins
 from east.config.references import broken_references
 from east.config.schema import Config
+from east.config.shorten import shortened
 from east.config.yaml_file import read_yaml
 from east.errors import EastError
 from east.plugins import NO_PLUGINS, Catalogue, find
@@ -27,41 +28,64 @@ def read_config(*overlays: str | Path) -> Config:
     Raises:
         EastError: a file is missing or not valid YAML, or a key or value is wrong; all mistakes are named at once.
     """
+    return validate(*merged_files(*overlays))
+
+
+def merged_files(*overlays: str | Path) -> tuple[dict[str, Any], list[Path]]:
+    """What config.yaml and each overlay over it say together, before it is validated, and these files.
+
+    Raises:
+        EastError: a file is missing or not valid YAML.
+    """
     paths = [base_config(), *(Path(overlay) for overlay in overlays)]
     merged: dict[str, Any] = {}
     for path in paths:
-        merged = _merge(merged, read_yaml(path))
-    return validate(merged, paths)
+        merged = merge(merged, read_yaml(path))
+    return merged, paths
 
 
 def base_config() -> Path:
-    """The config.yaml of the working directory or, from elsewhere, of the project that holds this package."""
+    """The config.yaml of the working directory or, from elsewhere, of the project that holds this package.
+
+    Raises:
+        EastError: there is none.
+    """
+    return configuration_file(BASE)
+
+
+def configuration_file(name: str) -> Path:
+    """A file of the project's configuration, found as `base_config` is.
+
+    Raises:
+        EastError: there is none.
+    """
     for folder in (Path.cwd(), Path(__file__).parents[2]):
-        if (folder / BASE).is_file():
-            return folder / BASE
-    raise EastError(f"there is no {BASE} in {Path.cwd()}. Run the command from the project's folder.")
+        if (folder / name).is_file():
+            return folder / name
+    raise EastError(f"there is no {name} in {Path.cwd()}. Run the command from the project's folder.")
 
 
-def _merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
+def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
     """Mappings are merged key by key, anything else is replaced: what Snakemake does with `--configfile`."""
     merged = dict(base)
     for key, value in overlay.items():
         old = merged.get(key)
-        merged[key] = _merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+        merged[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
     return merged
 
 
-def validate(merged: Mapping[str, Any], sources: Iterable[str | Path] = ()) -> Config:
+def validate(merged: Mapping[str, Any], sources: Iterable[str | Path] = (), *, unwritten: str = "--config") -> Config:
     """Validate a merged configuration.
 
     Args:
         merged: plain mappings and lists; an entry of a `REMOVABLE` mapping that is null is left out.
         sources: the files it came from, in any order; used to name file and line of a mistake, now and later.
+        unwritten: where values came from that no file holds.
 
     Raises:
         EastError: one line per mistake: file and line, key, what is wrong, what is allowed.
     """
-    origin = Origins.of(merged, sources)
+    origin = Origins.of(merged, sources, unwritten)
     catalogue = _plugins(merged, origin)
     written = _without_removed(merged)
     unknown = list(unknown_sources(written.get("datasets"), catalogue))
@@ -75,7 +99,7 @@ def validate(merged: Mapping[str, Any], sources: Iterable[str | Path] = ()) -> C
     origin.refuse(unknown)
     config.came_from(origin, catalogue)
     origin.refuse(broken_references(config))
-    return config
+    return shortened(config)
 
 
 def _plugins(merged: Mapping[str, Any], origin: Origins) -> Catalogue:

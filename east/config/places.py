@@ -35,20 +35,22 @@ class Origins:
     Attributes:
         merged: the values.
         contents: what each file holds; config.yaml first, and of two that hold a value the later one counts.
+        unwritten: where values came from that no file holds.
     """
 
     merged: Mapping[str, Any] = field(default_factory=dict, compare=False)
     contents: Mapping[Path, Mapping[str, Any]] = field(default_factory=dict, compare=False)
+    unwritten: str = field(default="--config", compare=False)
 
     @classmethod
-    def of(cls, merged: Mapping[str, Any], files: Iterable[str | Path]) -> "Origins":
+    def of(cls, merged: Mapping[str, Any], files: Iterable[str | Path], unwritten: str = "--config") -> "Origins":
         """The files that values were merged from, in whatever order they come.
 
         Raises:
             EastError: a file cannot be read, or is not valid YAML.
         """
         paths = sorted(map(Path, files), key=lambda path: path.name != BASE)
-        return cls(merged, {path: read_yaml(path) for path in paths})
+        return cls(merged, {path: read_yaml(path) for path in paths}, unwritten)
 
     def folder(self, location: Location) -> Path:
         """The folder of the file that says what is at a place; the working directory if no file does."""
@@ -57,7 +59,7 @@ class Origins:
         return _shown(found[-1].absolute()).parent if there and found else Path()
 
     def place(self, location: Location) -> str:
-        """`file:line: ` of a key, or of its nearest parent where it is not written; `--config: ` if no file has it."""
+        """`file:line: ` of a key, or of its nearest parent where it is not written; `unwritten` if no file has it."""
         for depth in range(len(location), 0, -1):
             there, value = _look_up(self.merged, location[:depth])
             if not there:
@@ -68,7 +70,7 @@ class Origins:
                 path = having[-1]
                 return f"{_shown(path)}:{written_line(location[:depth], path) or 1}: "
             if self.contents and not isinstance(value, Mapping):
-                return "--config: "
+                return f"{self.unwritten}: "
         return f"{_shown(list(self.contents)[-1])}: " if self.contents else ""
 
     def refuse(self, mistakes: Iterable[Mistake]) -> None:

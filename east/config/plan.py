@@ -277,7 +277,7 @@ def _grid(made: _Made, name: str, table: TableConfig) -> GridTable:
         dataset=table.dataset,
         density=density,
         published=table.published,
-        comparable=(recipe.width, density, (model, table.dataset)) == paper,
+        comparable=(recipe.width, density, (model, table.dataset)) == paper and config.training_length == 1,
         summarising=_summarising(config),
         comparing=config.comparison,
         rows=tuple(rows.values()),

@@ -59,7 +59,7 @@ class Grown(Frozen):
         }
 
 
-class ImageFacts(Frozen):
+class StatedFacts(Frozen):
     """What a run takes its images to be; verified when they are prepared and when they are opened."""
 
     classes: terms.PositiveInt
@@ -83,7 +83,7 @@ class ImagesSpec(Grown):
 
     name: terms.DatasetName
     source: terms.DatasetSource | None = None
-    facts: ImageFacts | None = None
+    facts: StatedFacts | None = None
 
     @model_validator(mode="after")
     def _is_known(self) -> "ImagesSpec":

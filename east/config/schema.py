@@ -572,6 +572,14 @@ class Config(Frozen):
     ] = Field(
         description="target density of every run and of Table 6: non-zeros divided by the weights of the dense network"
     )
+    training_length: Annotated[
+        float, Field(gt=0, le=1), terms.A_NUMBER, Retrains("everything"), UnitName("of a recipe's length")
+    ] = Field(
+        default=1.0,
+        description="share of its recipe's length that each training has: whatever counts epochs or steps of a "
+        "training is multiplied by it (`epochs`, drops of the learning rate, warm-up, cycles, update periods), and "
+        "whole numbers are rounded to the nearest; what a single step does stays as it is",
+    )
     execution: Annotated[Execution, Retrains("nothing, but for `data_dir`")] = Field(
         default=Execution(), description="where and how runs execute: device, engine, threads, memory, time, tracking"
     )
@@ -601,10 +609,21 @@ class Config(Frozen):
     _sources: Origins = PrivateAttr(default_factory=Origins)
     _catalogue: Catalogue = PrivateAttr(default_factory=Catalogue)
     _images: dict[str, ImagesSpec] = PrivateAttr(default_factory=dict)
+    _written: "Config | None" = PrivateAttr(default=None)
 
-    def came_from(self, sources: Origins, catalogue: Catalogue = NO_PLUGINS) -> None:
-        """Remember where the values were written, for what is said of them later, and what plugins register."""
-        self._sources, self._catalogue = sources, catalogue
+    def came_from(
+        self, sources: Origins, catalogue: Catalogue = NO_PLUGINS, *, written: "Config | None" = None
+    ) -> None:
+        """Remember where the values were written, for what is said of them later, and what plugins register.
+
+        `written` is the configuration as it is written, where this one is made of it.
+        """
+        self._sources, self._catalogue, self._written = sources, catalogue, written
+
+    @property
+    def written(self) -> "Config":
+        """As it is written: before `training_length` shortens its recipes."""
+        return self._written or self
 
     @property
     def catalogue(self) -> Catalogue:

@@ -76,7 +76,7 @@ def read_image_folder(folder: Path, layout: FolderLayout, size: int) -> SourceIm
         for (path, _), length in zip(part.samples, part.sizes, strict=True)
     )
     sources = (SourceFile(name="names and sizes of all images", sha256=sha256_of(names.encode())),)
-    return SourceImages(*_read(train.samples, size), *_read(test.samples, size), sources)
+    return SourceImages(*_read(train.samples, size), *_read(test.samples, size), sources, tuple(train.classes))
 
 
 def statistics_of_folder(images: ImagesSpec, folder: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -112,7 +112,7 @@ def read_tiny_imagenet(folder: Path, size: int) -> SourceImages:
     if wrong := next((row for row in rows if len(row) < 2 or row[1] not in label_of), None):
         raise EastError(f"{root / 'val' / 'val_annotations.txt'} has the line {wrong}, with none of its classes.")
     test = [(str(root / "val" / "images" / row[0]), label_of[row[1]]) for row in sorted(rows)]
-    return SourceImages(*_read(train, size), *_read(test, size), ())
+    return SourceImages(*_read(train, size), *_read(test, size), (), tuple(classes))
 
 
 def read_imagenette(folder: Path, size: int) -> SourceImages:

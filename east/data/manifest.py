@@ -36,6 +36,7 @@ class ImagesManifest(Frozen):
 
     Attributes:
         source: what read it; None for the project's own data set of this name with its defaults.
+        classes: their names in the order of their labels, where the source has them.
         digest: of everything that its batches are made from (`east.data.images.dataset_digest`).
     """
 
@@ -45,6 +46,7 @@ class ImagesManifest(Frozen):
     digest: str
     shapes: dict[str, tuple[int, ...]]
     num_classes: int
+    classes: tuple[str, ...] | None = None
     mean: tuple[float, ...]
     std: tuple[float, ...]
     sources: tuple[SourceFile, ...]
@@ -90,11 +92,14 @@ def write_manifest(home: Path, manifest: ImagesManifest | FolderManifest) -> Non
 
 def again(images: ImagesSpec | str, data_dir: Path) -> str:
     """How a prepared data set is made again, for people."""
+    return f"{preparing(images, f' --data-dir {shlex.quote(str(data_dir))}')} prepares it again."
+
+
+def preparing(images: ImagesSpec | str, options: str = "") -> str:
+    """What prepares a data set, for people."""
     images = of_name(images)
-    command = f"east prepare {images.name} --data-dir {shlex.quote(str(data_dir))}"
-    if images.store == images.name:
-        return f"`{command}` prepares it again."
-    return f"`{command}`, with the --configfile that describes it, prepares it again."
+    command = f"`east prepare {images.name}{options}`"
+    return command if images.store == images.name else f"{command} with the --configfile that describes it"
 
 
 def read_manifest(kind: type[M], images: ImagesSpec | str, data_dir: Path) -> M:

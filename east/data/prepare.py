@@ -159,6 +159,7 @@ def _write_images(images: ImagesSpec, home: Path, source: SourceImages) -> None:
         digest=digest,
         shapes={name: tuple(tensor.shape) for name, tensor in tensors.items()},
         num_classes=info.num_classes,
+        classes=source.classes,
         mean=mean,
         std=std,
         sources=source.sources,

@@ -23,9 +23,15 @@ class Parts:
 
 @dataclass(frozen=True, eq=False)
 class SourceImages(Parts):
-    """A data set as read from its source, and the files that were read, with the checksums they were verified by."""
+    """A data set as read from its source.
+
+    Attributes:
+        sources: the files that were read, with the checksums that they were verified by.
+        classes: names of the classes, where the source has them.
+    """
 
     sources: tuple[SourceFile, ...]
+    classes: tuple[str, ...] | None = None
 
     def tensors(self) -> dict[str, Tensor]:
         """The tensors by their names in the tensor file."""
@@ -46,8 +52,9 @@ def as_source(found: Any, size: tuple[int, int]) -> SourceImages:
         ValueError: it is something else; in words.
     """
     sources: tuple[SourceFile, ...] = ()
+    classes: tuple[str, ...] | None = None
     if isinstance(found, SourceImages):
-        sources = found.sources
+        sources, classes = found.sources, found.classes
         found = (found.train_images, found.train_labels, found.test_images, found.test_labels)
     if not isinstance(found, tuple | list) or len(found) != 4:
         raise ValueError(f"it gave {type(found).__name__}, not four arrays")
@@ -61,6 +68,7 @@ def as_source(found: Any, size: tuple[int, int]) -> SourceImages:
         _colored(test_images, "test images", size),
         _labels(test_labels, len(test_images), "test labels"),
         sources,
+        classes,
     )
 
 

@@ -1,13 +1,14 @@
 """results.lock.json: for every finished run its identity, its files' checksums, and what trained it."""
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
 from pydantic import Field, ValidationError
 
-from east.config import Plan
+from east.config import Plan, Run
 from east.config.run import Frozen
 from east.errors import EastError
 from east.files import parse_json, read_regular, sha256_of
@@ -15,7 +16,7 @@ from east.operations.changes import complaint
 from east.operations.on_disk import SMALL_FILES, read_run
 from east.operations.steps import Steps
 from east.reproducibility import Reproducibility
-from east.training.folder import repeatable_summary
+from east.training.folder import plugin_copy, repeatable_summary
 from east.training.records import SUMMARY, RunSummary, describe
 
 LOCK_FILE = "results.lock.json"
@@ -25,7 +26,7 @@ COST_RECORD = "made_from/cost/cost.json"
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 RunId = Annotated[str, Field(pattern=r"^table[A-Za-z0-9]+/[A-Za-z0-9][A-Za-z0-9.-]*/seed[0-9]+$")]
-RunFile = Literal["metrics.csv", "run.json", "summary.json", "timing.csv", "trace.csv", "updates.csv"]
+RunFile = Annotated[str, Field(pattern=rf"^({'|'.join(map(re.escape, SMALL_FILES))}|{plugin_copy('[0-9a-f]{16}')})$")]
 OtherFile = Annotated[str, Field(pattern=r"^((made_from/)?cost/cost\.json|tables/table[A-Za-z0-9]+\.csv)$")]
 
 
@@ -95,7 +96,7 @@ def make_lock(plan: Plan, results: Path) -> ResultsLock:
         runs={
             run.id: LockedRun.model_validate(
                 locked_keys(f.summary)
-                | {"files": {name: sha256_of(read_regular(f.folder / name)) for name in SMALL_FILES}}
+                | {"files": {name: sha256_of(read_regular(f.folder / name)) for name in _small_files(run, f.folder)}}
             )
             for run, f in done.items()
             if f.summary
@@ -185,6 +186,17 @@ def _contradictions(name: str, content: bytes, lock: ResultsLock) -> list[str]:
         return [f"{name} is not a summary: {describe(error)}"]
     locked = lock.runs[name.removeprefix("runs/").removesuffix(f"/{SUMMARY}")].model_dump()
     return [f"{name} says {key} {value}, the lock {locked[key]}" for key, value in said.items() if locked[key] != value]
+
+
+def _small_files(run: Run, folder: Path) -> tuple[str, ...]:
+    """What is locked of a run: with what it leaves, the copies of the plugins without which it cannot be repeated."""
+    copies = ((plugin_copy(digest), digest) for digest in sorted(run.spec.plugins))
+    whole = [
+        name
+        for name, digest in copies
+        if (folder / name).is_file() and sha256_of(read_regular(folder / name)) == digest
+    ]
+    return (*SMALL_FILES, *whole)
 
 
 def _other_files(plan: Plan, results: Path) -> dict[str, str]:

@@ -11,6 +11,7 @@ from east.analysis.words import counted, listed
 from east.config.plan import METHODS_TABLE, Plan
 from east.config.reference import open_matters, value_text
 from east.config.run import ClipSpec, Frozen
+from east.config.schema import Config
 from east.config.tables import GridTable
 from east.render.names import DATASETS, NETWORKS, table_label
 
@@ -163,7 +164,7 @@ def report_contents(plan: Plan, results: Path, config_files: list[str]) -> Repor
         name=config.name,
         introduction=f"{listed(networks)} of width {listed(list(map(str, widths)))}, trained from scratch "
         f"on {listed([DATASETS[name] for name in plan.datasets()])} at density {_densities(plan)}, "
-        f"{counted(len(config.seeds), 'seed')} per row, next to the numbers that the paper prints.",
+        f"{counted(len(config.seeds), 'seed')} per row, {_beside(config)}.",
         tables=(
             *(
                 _section(table.id, f"{table_label(table.id) or table.id}: {_setting(table)}", results, summarised=True)
@@ -181,11 +182,18 @@ def report_contents(plan: Plan, results: Path, config_files: list[str]) -> Repor
             "Configuration": ", ".join(config_files),
             "Runs": f"{len(plan.runs)}, with seeds {', '.join(map(str, config.seeds))}",
             "Density": _densities(plan),
+            **({"Length": f"{config.training_length:g} of the recipes'"} if config.training_length != 1 else {}),
             **({"To note": " ".join(plan.notes)} if plan.notes else {}),
         },
         logs=results / "logs" / "train",
-        config=yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110),
+        config=yaml.safe_dump(config.written.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110),
     )
+
+
+def _beside(config: Config) -> str:
+    if config.training_length == 1:
+        return "next to the numbers that the paper prints"
+    return f"for {config.training_length:.3g} of the epochs that the recipes ask for"
 
 
 def readings(plan: Plan) -> tuple[Reading, ...]:

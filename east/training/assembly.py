@@ -27,11 +27,16 @@ from east.training.step import EpochSums, Step
 
 def initial_model(spec: RunSpec, num_classes: int) -> ResNet:
     """The run's network as it is before training, all weights on; it depends on the run's seed and nothing else."""
-    # PyTorch's own draw is overwritten, and nobody's global random state moved by it.
-    with torch.random.fork_rng(devices=[]):
-        model = build_model(spec.model.name, num_classes, **spec.model.model_dump(exclude={"name"}))
+    model = built_model(spec, num_classes)
     initialise(model, spec.seed)
     return model
+
+
+def built_model(spec: RunSpec, num_classes: int) -> ResNet:
+    """The run's network with values that something else is to take the place of."""
+    # Nobody's global random state is moved by what PyTorch draws.
+    with torch.random.fork_rng(devices=[]):
+        return build_model(spec.model.name, num_classes, **spec.model.model_dump(exclude={"name"}))
 
 
 @dataclass(frozen=True)

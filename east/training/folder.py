@@ -56,6 +56,12 @@ has digests of the tensors themselves.
 WRITTEN = (*REPEATABLE, TIMING, SUMMARY, KEPT_SUMMARY, STATE, ATTEMPTS, CHECKPOINTS, PLUGIN)
 """What a trainer writes here, checkpoints as a pattern."""
 
+
+def plugin_copy(digest: str) -> str:
+    """The name of the copy of a plugin with this SHA-256."""
+    return PLUGIN.replace("*", digest[:16])
+
+
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)(-\d+)?\.pt")
 
 
@@ -170,6 +176,28 @@ def intact_run(folder: Path, fingerprint: str) -> str | None:
     except (OSError, ValueError):
         return None
     return str(summary[DIGEST])
+
+
+def read_weights(folder: Path, sha256: str | None) -> bytes | None:
+    """The content of a run's weights; None where they are not on disk.
+
+    Args:
+        folder: of the run.
+        sha256: what the summary says of them; empty if it knows of none, None as long as there is no summary.
+
+    Raises:
+        EastError: they are damaged, or cannot be read.
+    """
+    path = folder / WEIGHTS
+    try:
+        content = read_regular(path)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise EastError(f"{path} cannot be read: {error.strerror}.") from error
+    if sha256 not in (None, sha256_of(content)):
+        raise EastError(f"{path} is damaged: it is not what its digest was made of. Delete it: no table needs it.")
+    return content
 
 
 def damaged_files(folder: Path, digests: Mapping[str, object]) -> list[str]:

@@ -28,7 +28,6 @@ from east.training.device import choose_device, keep_freed_memory, peak_memory_m
 from east.training.folder import (
     ATTEMPTS,
     METRICS,
-    PLUGIN,
     RUN,
     TIMING,
     TRACE,
@@ -38,6 +37,7 @@ from east.training.folder import (
     discard_temporaries,
     finished_summary,
     locked,
+    plugin_copy,
     write_summary,
 )
 from east.training.hooks import Ending, Hook
@@ -164,7 +164,7 @@ def keep_plugins(spec: RunSpec, folder: Path, resources: Resources) -> None:
     found = load_needed(spec.plugins, (*resources.plugins, folder, Path(), Path("config")))
     for digest, path in found.items():
         if path.is_file():
-            write_atomically(folder / PLUGIN.replace("*", digest[:16]), read_regular(path))
+            write_atomically(folder / plugin_copy(digest), read_regular(path))
 
 
 def _train(

@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "models": COMMON | {"sparse", "config"},
     "engine": COMMON | {"sparse", "models"},
     "training": COMMON | {"config", "sparse", "data", "models", "engine"},
+    "trained": COMMON | {"config", "sparse", "data", "models", "engine", "training"},
     "cost": COMMON | {"config", "sparse", "data", "models", "engine", "training"},
     "analysis": COMMON | {"config", "sparse", "training"},
     "render": COMMON | {"config", "sparse", "analysis", "cost", "data", "training"},

@@ -195,6 +195,9 @@ def test_one_kind_may_be_listed_alone():
         ("prepare digit", ["digits", "digit_pairs"]),
         ("cost --model resnet50", ["resnet50", "resnet50_imagenet"]),
         ("train --engine d", ["dense"]),
+        ("new gr", ["growth"]),
+        ("try resnet34 digits --method s", ["set", "snfs", "set-itop"]),
+        ("export --as non", ["nonzeros"]),
     ],
 )
 def test_shells_complete_commands_choices_and_names_of_the_plan(words, found):

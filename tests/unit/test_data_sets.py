@@ -27,6 +27,7 @@ from east.errors import EastError
 from east.files import sha256_of
 from east.operations.disk import disk_need
 from east.operations.kinds import describe_kind, kind_of
+from east.trained.images import image_facts
 from east.training.attempts import class_on_cpu
 from east.training.loop import run_loop
 from east.training.run import Resources, open_and_begin
@@ -150,6 +151,8 @@ def test_a_folder_of_images_is_counted_decoded_once_and_trained_on(tmp_path, ove
     prepare(spec.dataset.images, tmp_path / "data", folder=folder)
     data = load_images(spec.dataset, tmp_path / "data")
     assert data.train_labels.tolist() == [0] * 6 + [1] * 6
+    facts = image_facts(spec.dataset, data.digest, tmp_path / "data")
+    assert (facts.classes, facts.shape) == (("rose", "tulip"), (3, 8, 8))
     assert data.train_images[7, :, 3, 3].tolist() == [50, 8, 101]
     training = open_and_begin(
         RunSpec.model_validate_json(spec.canonical_json()), Resources(device="cpu", data_dir=tmp_path / "data"), CPU

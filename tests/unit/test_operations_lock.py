@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from east.config import make_plan, read_config
 from east.errors import EastError
 from east.operations.archive import read_archive, write_archive
 from east.operations.archive import restore as restore_archive
 from east.operations.on_disk import SMALL_FILES
-from east.operations.results_lock import locked_keys, parse_lock, read_lock, verify
+from east.operations.results_lock import locked_keys, make_lock, parse_lock, read_lock, verify
+from east.training.folder import plugin_copy
 from east.training.records import RunSummary
 from tests.unit.fake_runs import PLAN, TEST_CONFIG, seal, write_planned_run, write_steps
 from tests.unit.in_process import east
@@ -285,6 +287,29 @@ def test_an_archive_holds_no_time_and_starts_with_its_lock(archive, results):
     runs = [f"runs/{run}/{name}" for run in list(PLAN)[:-1] for name in SMALL_FILES]
     assert names == ["results.lock.json", *sorted([*COSTS, *runs])]
     assert {(member.mtime, member.uid, member.mode) for member in members} == {(0, 0, 0o644)}
+
+
+def test_what_a_run_uses_of_plugins_is_locked_and_archived_with_it(tmp_path):
+    plugin, overlay = tmp_path / "mine.py", tmp_path / "mine.yaml"
+    plugin.write_text(
+        '"""M."""\nfrom east.methods import growth_rule\n\n@growth_rule(paper="none")\ndef mine(layer):\n    """M."""\n'
+    )
+    overlay.write_text(
+        "plugins: [mine.py]\nseeds: [1]\ntables: {table2: {rows: [{static: true, topology: {grow: mine}}]}}\n"
+    )
+    plan = make_plan(read_config(TEST_CONFIG, overlay))
+    first, other = plan.runs[0], plan.runs[-1]
+    for run in (first, other):
+        write_planned_run(tmp_path / "results/runs", run, 50.0)
+        shutil.copy(plugin, tmp_path / "results/runs" / run.id / plugin_copy(sha256(plugin.read_bytes()).hexdigest()))
+    (tmp_path / "results/runs" / first.id / f"plugin-{'0' * 16}.py").write_text("of an attempt before")
+    lock = make_lock(plan, tmp_path / "results")
+    copies = {run: [name for name in locked.files if name.startswith("plugin")] for run, locked in lock.runs.items()}
+    assert copies == {first.id: [plugin_copy(sha256(plugin.read_bytes()).hexdigest())], other.id: []}
+    write_archive(lock, tmp_path / "results", tmp_path / "out.tar.gz")
+    folder, placed = restore_archive(tmp_path / "out.tar.gz", tmp_path / "new")
+    assert sorted(placed.taken) == sorted(copies)
+    assert (folder / "runs" / first.id / copies[first.id][0]).read_bytes() == plugin.read_bytes()
 
 
 def test_files_that_have_changed_since_they_were_locked_are_not_archived(locked, results, tmp_path):

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from PIL import Image
 
 from tests.unit.in_process import east
 from tests.workflow.documented import ROOT, commands
@@ -24,11 +25,14 @@ RUN = "table2/static/seed17"
 RUNS = f"results/paper/runs/{RUN}"
 SUBSTITUTED = {
     "RUN": RUN,
+    "NETWORK DATASET": "resnet34 digits --dry-run",
     "DATASET": "digits",
     "LOCK DIR": "results/paper/results.lock.json results/paper",
     "LOCK ARCHIVE": "results/paper/results.lock.json paper-results.tar.gz",
     "LOCK": "results/paper/results.lock.json",
     "ARCHIVE": "paper-results.tar.gz",
+    "KIND NAME": "drop another_rule",
+    "FOLDER": "my_images",
     "FILE --out DIR": f"{RUNS}/run.json --out {RUNS}",
     "DIR DIR": f"{RUNS} {RUNS}",
     "[--watch]": "--watch",
@@ -55,6 +59,9 @@ east plan --configfile config/mine.yaml
 east plan --changed --configfile config/mine.yaml
 east plan --configfile config/as_coded.yaml --configfile config/mine.yaml
 east prepare DATASET
+east new KIND NAME
+east new growth my_rule
+east try NETWORK DATASET
 make setup
 """
 TRAINED = """
@@ -67,6 +74,11 @@ snakemake --report report.html
 east status --watch
 east status [--watch]
 east show RUN
+east export RUN
+east export results/paper/runs/table2/static/seed17 --as nonzeros --out network.safetensors
+east predict RUN FOLDER
+east predict results/paper/runs/table2/static/seed17 my_images --csv classes.csv
+east try resnet34 digits --method rigl --plugin my_rule.py --set sparsity.topology.grow=my_rule --set training.epochs=3
 east lock
 east archive FILE
 east archive paper-results.tar.gz
@@ -146,7 +158,7 @@ NOT_RUN = {
 
 NAMES_ONLY = ("east train", "east train --run", "east train --run JSON --out DIR", "east compare", "east verify")
 NAMES_ONLY += ("east show", "east inspect", "east schedule", "east schedule --configfile config/as_coded.yaml")
-NAMES_ONLY += ("east make",)
+NAMES_ONLY += ("east make", "east new", "east try", "east export", "east predict")
 """Commands that the pages only speak of, without their arguments."""
 
 
@@ -189,6 +201,8 @@ class Clone:
         (self.place / "config" / "demo.yaml").write_text("name: demo\ntables: {table3: null}\n")
         (self.place / "config" / "as_coded.yaml").write_text("readings: {spread: population}\n")
         (self.place / "config" / "mine.yaml").write_text("name: mine\ntables: {table3: null}\n")
+        (self.place / "my_images").mkdir()
+        Image.new("RGB", (20, 12), "white").save(self.place / "my_images" / "white.png")
 
     def _pretend_setup(self) -> None:
         """Commands in .venv that run this clone's code by the Python of the tests, and the stamp of a set-up."""

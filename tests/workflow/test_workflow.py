@@ -69,6 +69,15 @@ def test_a_line_tells_of_every_finished_run_with_the_share_done(finished):
     assert max(shares) == "6"
 
 
+def test_the_first_seed_of_all_rows_is_trained_first(finished):
+    runs = finished / "results" / "test" / "runs"
+    began = {
+        run: json.loads((runs / run / "summary.json").read_text())["attempt_records"][0]["started"] for run in RUNS
+    }
+    first, second = ([began[run] for run in RUNS if run.endswith(seed)] for seed in ("seed1", "seed2"))
+    assert max(first) <= min(second)
+
+
 EVIDENCE = ("analyse", "evidence_tables")
 SUMMARISED = {"aggregate", "table", "figures_grid", "figures_methods", *EVIDENCE}
 CHANGES = {
