@@ -66,6 +66,9 @@ MNIST = IdxSet(
 )
 
 
+SIDE = 28
+"""Height and width of their images."""
+
 IDX_SETS = {"fashion_mnist": FASHION, "mnist": MNIST}
 """Those of the project, by the names of their data sets."""
 

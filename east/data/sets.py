@@ -253,7 +253,7 @@ def image_folder(
 
 @dataset(name="torchvision")
 def torchvision_set(folder: Path, *, dataset: str, size: Side = 32) -> "SourceImages":
-    """Any set of torchvision for classification, such as Flowers102 or EuroSAT.
+    """Any set of torchvision for classification, such as Flowers102 or GTSRB.
 
     Args:
         folder: of its files; they are downloaded where they are not there.

@@ -1,7 +1,7 @@
 """How images are shown to a trained network: as those of its data set were, in size, pixels and normalization."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +9,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from east.config.choices import named
 from east.config.run import DatasetSpec
 from east.data.batches import Normalization
 from east.data.catalog import info_of, is_streamed
 from east.data.class_names import class_names
+from east.data.idx import framed
+from east.data.idx_files import IDX_SETS, SIDE
 from east.data.listing import IMAGE_SUFFIXES
 from east.data.manifest import MANIFEST_FILE, FolderManifest, ImagesManifest, read_manifest
 from east.data.source import require_torchvision
@@ -30,6 +33,8 @@ class ImageFacts:
         std: channel standard deviations of the same pixels.
         cropped: whether of an image that is scaled to a somewhat longer short side the centre is taken, as of ImageNet;
             otherwise the largest part of the right shape is scaled.
+        within: pixels of the side of a square that images are scaled to, in the middle of a black border, as MNIST's;
+            None where there is no border.
     """
 
     classes: tuple[str, ...]
@@ -37,6 +42,7 @@ class ImageFacts:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     cropped: bool = False
+    within: int | None = None
 
     def normalized(self, pixels: Tensor) -> Tensor:
         """What the network is shown of uint8 pixels [N, C, H, W]."""
@@ -56,6 +62,9 @@ class ImageFacts:
         if self.cropped:
             return CenterView(self.shape[1])(image, 0, 0)
         channels, height, width = self.shape
+        if self.within is not None:
+            inner = replace(self, shape=(channels, self.within, self.within), within=None)
+            return framed(inner.pixels(path), height)
         fitted = _centre(image, width / height).resize((width, height), Image.Resampling.BILINEAR)
         if channels == 1:
             return torch.from_numpy(np.array(fitted.convert("L"))).unsqueeze(0)
@@ -98,7 +107,9 @@ def image_facts(dataset: DatasetSpec, digest: str | None, data_dir: Path) -> Ima
         return ImageFacts(found.classes, info_of(dataset).image_shape, found.mean, found.std, cropped=True)
     _, channels, height, width = found.shapes["test_images"]
     classes = found.classes or class_names(dataset.reader, found.num_classes)
-    return ImageFacts(classes, (channels, height, width), found.mean, found.std)
+    reader, _, plugin = named(dataset.reader)
+    within = SIDE if plugin is None and reader in IDX_SETS else None
+    return ImageFacts(classes, (channels, height, width), found.mean, found.std, within=within)
 
 
 def image_files(folder: Path) -> list[Path]:

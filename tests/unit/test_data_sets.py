@@ -12,7 +12,7 @@ import torchvision.datasets
 from PIL import Image
 
 from east.config import RunSpec, make_plan, read_config
-from east.config.run import ImagesSpec
+from east.config.run import DatasetSpec, ImagesSpec
 from east.data import idx_files
 from east.data.catalog import info_of, is_streamed, steps_per_epoch
 from east.data.cifar import read_cifar
@@ -83,6 +83,22 @@ def test_files_are_found_packed_or_not_in_a_folder_or_in_torchvision_s_and_give_
     assert data.train_images.sum().item() == 3 * pixels.sum(dtype=np.int64)  # the border is black
     assert data.test_labels.tolist() == list(range(10))
     assert data.mean[0] == pytest.approx(pixels.sum(dtype=np.int64) / (20 * 32 * 32 * 255))
+
+
+def test_a_network_is_shown_an_image_as_those_that_it_was_trained_on(tmp_path, fashion):
+    for name, content in fashion.items():
+        (tmp_path / name).write_bytes(content)
+    prepare(few(), tmp_path / "data", folder=tmp_path)
+    data = load_images(few(), tmp_path / "data")
+    spec = DatasetSpec(
+        **dict(few()),
+        **{"margin": 0, "padding": "zero", "flip": False, "validation": 0, "validation_choice": "last"},
+        augment_validation=False,
+    )
+    facts = image_facts(spec, data.digest, tmp_path / "data")
+    Image.fromarray(data.test_images[3, 0, 2:30, 2:30].numpy()).save(tmp_path / "one.png")
+    assert torch.equal(facts.pixels(tmp_path / "one.png"), data.test_images[3])
+    assert facts.classes[9] == "ankle_boot"
 
 
 def test_files_that_are_damaged_or_another_s_are_refused_by_name(tmp_path, fashion):
