@@ -3,6 +3,7 @@
 docs/extending.md shows each of them at work.
 """
 
+from east.models.description import Feature
 from east.parameters import Epochs, Fraction, NonNegative, Number, Positive, PositiveInt, Share, Steps
 from east.sparse.distribution import Shapes, allocate
 from east.sparse.kinds import (
@@ -14,6 +15,7 @@ from east.sparse.kinds import (
     growth_rule,
     initial_values,
     learning_rate,
+    network,
     optimizer,
 )
 from east.sparse.moment import Moment
@@ -22,6 +24,7 @@ from east.sparse.view import Layer, OptimizerStep
 __all__ = [
     "KINDS",
     "Epochs",
+    "Feature",
     "Fraction",
     "Layer",
     "Moment",
@@ -41,5 +44,6 @@ __all__ = [
     "growth_rule",
     "initial_values",
     "learning_rate",
+    "network",
     "optimizer",
 ]

@@ -58,7 +58,7 @@ complete_run = _completer(lambda files: [run.id for run in read_plan(files).runs
 complete_table = _completer(lambda files: [table.id for table in read_plan(files).tables])
 complete_dataset = _completer(lambda files: import_module("east.data.catalog").DATASETS)
 complete_kind = _completer(lambda files: import_module("east.operations.parts").WORDS.values())
-complete_network = _completer(lambda files: import_module("east.render.names").NETWORKS)
+complete_network = _completer(lambda files: [one.name for one in import_module("east.sparse.kinds").network])
 
 ConfigFiles = Annotated[
     list[Path] | None,

@@ -24,12 +24,15 @@ from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 from east.errors import EastError
 from east.plugins import Catalogue
 from east.registry import Entry, Kind, Parameter
-from east.sparse.kinds import drop_rule, growth_rule, initial_values
+from east.sparse.kinds import drop_rule, growth_rule, initial_values, network
 
 DIGEST = re.compile(r"[0-9a-f]{64}")
 CATALOGUE = "catalogue"
 """Under which a validation's context has what plugins register; without, it is a run's description that is read."""
 
+
+WIDTH = "width"
+"""The parameter of a network that a recipe has a key of its own for."""
 
 COMPLAINT = "choice"
 """The type of a complaint that is a sentence of this module's."""
@@ -79,7 +82,7 @@ class ChoiceOf:
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         """For editors: the project's own with their parameters, and any other name, which a plugin may have."""
         names = [entry.name for entry in self.kind]
-        own = [_object(entry) for entry in self.kind if entry.parameters]
+        own = [found for entry in self.kind if len((found := _object(entry))["properties"]) > 1]
         another = {"type": "string", "not": {"enum": names}}
         others = {"type": "object", "properties": {"name": another}, "required": ["name"]}
         return {"anyOf": [{"enum": names}, another, *own, others]}
@@ -113,6 +116,8 @@ def choose(kind: Kind, value: object, info: ValidationInfo) -> str | Choice:
     else:
         raise ValueError(f"must be the name of a {kind.one}, or a section with 'name' and its parameters")
     name = given.pop("name")
+    if kind is network and WIDTH in given:
+        raise ValueError("the width of a network is a key beside it, 'width' of the recipe")
     catalogue = (info.context or {}).get(CATALOGUE)
     if catalogue is None and "plugin" in given:
         return _described(name, given)
@@ -286,8 +291,12 @@ def bound(kind: Kind, choice: str | Choice) -> tuple[Entry, Callable[..., Any]]:
 
 def _object(entry: Entry) -> dict[str, Any]:
     """The JSON Schema of an entry with parameters."""
-    properties = entry.model.model_json_schema()["properties"]
+    properties = entry.model.model_json_schema()["properties"] if entry.parameters else {}
+    if entry.kind is network:  # it is a key of its own
+        properties.pop(WIDTH, None)
     for one in entry.parameters:
+        if one.name not in properties:
+            continue
         properties[one.name].pop("title", None)
         if one.unit:
             properties[one.name]["description"] = f"{one.meaning} ({one.unit})"

@@ -7,19 +7,18 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from east.config.choices import FIXED, NAMED_TOPOLOGIES
+from east.config.choices import FIXED, NAMED_TOPOLOGIES, WIDTH
 from east.config.run import CycleSpec, DatasetSpec, ModelSpec, SparsitySpec
 from east.data.catalog import DATASETS
 from east.errors import EastError
-from east.models.designs import NETWORKS
-from east.models.resnet import ACTIVATIONS
+from east.models.build import ACTIVATIONS
 from east.plugins import NO_PLUGINS, Catalogue, installed
 from east.registry import Entry, Parameter
 from east.sparse.kinds import KINDS
 
 OF_A_MASK_UPDATE = ("drop_fraction", "drop_fraction_end", "update_period", "update_on_last_step", "update_until")
 
-WORDS = {"networks": "networks", "activations": "activations", "topologies": "topologies", "data sets": "datasets"}
+WORDS = {"activations": "activations", "topologies": "topologies", "data sets": "datasets"}
 WORDS |= {kind.name: kind.word for kind in KINDS.values()}
 """Name of a kind -> the word by which it is asked for."""
 
@@ -44,18 +43,21 @@ def registered(word: str | None = None, catalogue: Catalogue = NO_PLUGINS) -> It
 
 
 def _all_parts(catalogue: Catalogue) -> Iterator[dict[str, Any]]:
-    network = _parameters(ModelSpec, "name", "activation")
-    for name, settings in NETWORKS.items():
-        kernels = " and ".join(f"{size} x {size}" for size in settings["design"].kernels)
-        yield _part("networks", name, network, f"blocks of {kernels} convolutions")
+    added = [*catalogue.entries, *_offered(set(catalogue.paths.values()))]
+    of_networks = _parameters(ModelSpec, "name", "activation", "ordinary", WIDTH)
+    for entry in (*KINDS["network"], *(one for one in added if one.kind is KINDS["network"])):
+        about = _of_entry(entry)
+        about["parameters"] |= {} if entry.facts.module else of_networks
+        yield about
     for name in ACTIVATIONS:
         yield _part("activations", name)
     moves = {key: value for key, value in _parameters(SparsitySpec).items() if key in OF_A_MASK_UPDATE}
     for name, (drop, grow, initial) in NAMED_TOPOLOGIES.items():
         yield _part("topologies", name, moves, f"drop {drop}, grow {grow}, begin with {initial}")
     yield _part("topologies", FIXED, about="the random masks of the start, never changed")
-    added = [*catalogue.entries, *_offered(set(catalogue.paths.values()))]
     for kind in KINDS.values():
+        if kind is KINDS["network"]:
+            continue
         for entry in (*kind, *(one for one in added if one.kind is kind)):
             about = _of_entry(entry)
             if kind is KINDS["cycle_pattern"]:

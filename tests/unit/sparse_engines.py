@@ -17,13 +17,14 @@ from east.engine.cpu.engine import CPU_EVALUATION_BATCH, CpuEngine
 from east.engine.cuda.engine import GPU_EVALUATION_BATCH, CudaEngine
 from east.engine.dense import DenseEngine
 from east.models import build_model
-from east.models.blocks import BASIC, BOTTLENECK, Parts
+from east.models.described import Parts
 from east.models.dyrelu import retire_dyrelu, set_beta
-from east.models.resnet import ResNet
+from east.models.networks import BASIC, BOTTLENECK
 from east.seeding import torch_generator as generator
 from east.sparse.active import active_weights
 from east.sparse.layers import masked_layers
 from east.sparse.masks import Allocation, initialise_masks
+from tests.unit.residual_networks import residual_network
 
 CPU = torch.device("cpu")
 GPU = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -54,7 +55,7 @@ def _cpu_model(name="resnet34", width=8, **parts):
 
 
 def _gpu_model(design=BASIC, blocks=(1,), width=2, *, dyrelu=False, dct=False, **parts):
-    return ResNet(design, blocks, 10, width=width, parts=Parts(dct=dct, dyrelu=dyrelu), **parts)
+    return residual_network(design, blocks, 10, width=width, parts=Parts(dct=dct, dyrelu=dyrelu), **parts)
 
 
 def _cpu_engine(model, choose=cheapest, capacities=None):
@@ -103,7 +104,7 @@ class Kind:
         torch.manual_seed(0)
         model = self.model(**keys)
         for module in model.modules():
-            if isinstance(module, nn.BatchNorm2d):
+            if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
                 nn.init.uniform_(module.weight, 0.5, 1.5)
                 nn.init.normal_(module.bias)
         draw_masks(model, density or self.density)
