@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Annotated
 
 import torch
-from torch import nn
 import typer
+from torch import nn
 
 from benchmarks.floor import BFLOAT16_BYTES, FLOAT_BYTES, bytes_per_step, copy_bandwidth
 from benchmarks.machine import cores

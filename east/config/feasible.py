@@ -107,8 +107,8 @@ def notes_of(planned: PlannedRow) -> Iterator[str]:
         )
     if is_plugins(spec.model.name):
         yield (
-            f"network {spec.model.name} is a plugin's: its density is checked when it is trained, and until then work and "
-            "files are counted as those of a ResNet-34."
+            f"network {spec.model.name} is a plugin's: its density is checked when it is trained, and until then work "
+            "and files are counted as those of a ResNet-34."
         )
 
 

@@ -278,7 +278,8 @@ LEAST_STAND_IN_WIDTH = 16
 def stand_in(spec: RunSpec) -> RunSpec:
     """A run like this one in which nothing is a plugin's, for those who count work or files and may execute no plugin.
 
-    The network is a ResNet-34. ERK spreads the density, cycles are cosines, the density is constant, and masks move as by RigL.
+    The network is a ResNet-34. ERK spreads the density, cycles are cosines, the density is constant, and masks move as
+    by RigL.
     """
     if not spec.plugins:
         return spec

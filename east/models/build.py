@@ -124,5 +124,7 @@ def build_model(
     return DescribedNetwork(described, image_shape, Parts(dct=dct, dyrelu=activation == "dyrelu"))
 
 
-def _described(name: str | Choice, num_classes: int, image_shape: Shape, **settings: Any) -> Description:
-    return description_of(name, num_classes, image_shape, **settings)
+def _described(
+    name: str | Choice, num_classes: int, image_shape: Shape, *, width: int | None, sharing_ratio: int | None
+) -> Description:
+    return description_of(name, num_classes, image_shape, width=width, sharing_ratio=sharing_ratio)

@@ -141,7 +141,7 @@ class DescribedNetwork(nn.Module):
         return cast(Masked, self.module_of(feature))
 
     def factor(self, feature: Feature, of: str = "scale") -> nn.Parameter | None:
-        """The factor of a weight that is used again, or of the DCT matrix beside it (`alpha`); None at its own place."""
+        """The factor of a weight that is used again, or of the DCT matrix beside it; None at its own place."""
         if not feature.scale:
             return None
         place, _, name = feature.scale.rpartition(".")
@@ -152,12 +152,13 @@ class DescribedNetwork(nn.Module):
         match feature.operation:
             case "conv" | "linear" if feature.shares is not None:
                 scale, alpha = self.factor(feature), self.factor(feature, "alpha")
-                reuse = cast("Callable[..., Tensor]", module.reuse)  # type: ignore[union-attr]
+                reuse = cast("Callable[..., Tensor]", self.masked_of(feature).reuse)
                 return reuse(x, scale) if alpha is None else reuse(x, scale, alpha)
             case "act" if module is None:
                 return F.relu(x)
             case "act" if feature.is_flat:
-                return cast(DyReLU, module)(x[..., None, None]).flatten(1)
+                unit: Callable[[Tensor], Tensor] = cast(DyReLU, module)
+                return unit(x[..., None, None]).flatten(1)
             case "add":
                 return x + inputs[1]
             case "mean":

@@ -1,8 +1,8 @@
 """A network as a description, written from a small vocabulary; everything else about it follows from that.
 
-A `Feature` is what one image becomes at a place in the network. Its methods are the vocabulary: `conv`, `linear`, `norm`,
-`act`, `max_pool`, `mean`, `flatten`, `identity`, `+`, and `repeat` for blocks. Without PyTorch, so that a plan can be checked before
-anything is loaded; `east.models.described` builds the module of a description.
+A `Feature` is what one image becomes at a place in the network. Its methods are the vocabulary: `conv`, `linear`,
+`norm`, `act`, `max_pool`, `mean`, `flatten`, `identity`, `+`, and `repeat` for blocks. Without PyTorch, so that a plan
+can be checked before anything is loaded; `east.models.described` builds the module of a description.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -73,7 +73,7 @@ class Feature:
     def conv(
         self, channels: int, kernel: int = 3, *, stride: int = 1, padding: int | None = None, name: str = ""
     ) -> "Feature":
-        """A masked square convolution without bias; by default it keeps the size of the image, apart from its stride."""
+        """A masked square convolution without bias; by default the image keeps its size, apart from the stride."""
         if not 1 <= kernel <= LARGEST_KERNEL:
             raise EastError(f"a convolution has a kernel of 1 to {LARGEST_KERNEL}, not of {kernel}.")
         window = Window(kernel, stride, kernel // 2 if padding is None else padding)
@@ -158,8 +158,8 @@ class Feature:
         height, width = (window.outputs(size) for size in self.shape[1:])
         if height < 1 or width < 1:
             raise EastError(
-                f"the images are too small for this network: a window of {window.kernel} x {window.kernel} does not fit "
-                f"into {self}."
+                f"the images are too small for this network: a window of {window.kernel} x {window.kernel} does not "
+                f"fit into {self}."
             )
         return channels, height, width
 

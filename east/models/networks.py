@@ -37,6 +37,8 @@ def resnet18(images: Feature, classes: int, *, width: PositiveInt = 64) -> Featu
     """ResNet-18 with the stem for small images: blocks of 3 x 3 and 3 x 3 convolutions.
 
     Args:
+        images: what it sees.
+        classes: outputs of the classifier.
         width: channels of the stem.
     """
     return residual(images, classes, BASIC, (2, 2, 2, 2), width)
@@ -47,6 +49,8 @@ def resnet34(images: Feature, classes: int, *, width: PositiveInt = 64) -> Featu
     """ResNet-34 with the stem for small images: blocks of 3 x 3 and 3 x 3 convolutions.
 
     Args:
+        images: what it sees.
+        classes: outputs of the classifier.
         width: channels of the stem.
     """
     return residual(images, classes, BASIC, (3, 4, 6, 3), width)
@@ -57,6 +61,8 @@ def resnet50(images: Feature, classes: int, *, width: PositiveInt = 64) -> Featu
     """ResNet-50 with the stem for small images: blocks of 1 x 1, 3 x 3 and 1 x 1 convolutions.
 
     Args:
+        images: what it sees.
+        classes: outputs of the classifier.
         width: channels of the stem.
     """
     return residual(images, classes, BOTTLENECK, (3, 4, 6, 3), width)
@@ -67,6 +73,8 @@ def resnet50_imagenet(images: Feature, classes: int, *, width: PositiveInt = 64)
     """ResNet-50 with ImageNet's stem: a 7 x 7 convolution of stride 2 and a max-pool.
 
     Args:
+        images: what it sees.
+        classes: outputs of the classifier.
         width: channels of the stem.
     """
     return residual(images, classes, BOTTLENECK, (3, 4, 6, 3), width, stem_kernel=7, stem_stride=2, max_pool=True)
@@ -77,6 +85,8 @@ def resnet20(images: Feature, classes: int, *, width: PositiveInt = 16) -> Featu
     """ResNet-20 for CIFAR: three stages of three blocks.
 
     Args:
+        images: what it sees.
+        classes: outputs of the classifier.
         width: channels of the stem.
     """
     return residual(images, classes, BASIC, (3, 3, 3), width, projects=False)
@@ -87,6 +97,8 @@ def resnet32(images: Feature, classes: int, *, width: PositiveInt = 16) -> Featu
     """ResNet-32 for CIFAR: three stages of five blocks.
 
     Args:
+        images: what it sees.
+        classes: outputs of the classifier.
         width: channels of the stem.
     """
     return residual(images, classes, BASIC, (5, 5, 5), width, projects=False)
@@ -97,6 +109,8 @@ def resnet56(images: Feature, classes: int, *, width: PositiveInt = 16) -> Featu
     """ResNet-56 for CIFAR: three stages of nine blocks.
 
     Args:
+        images: what it sees.
+        classes: outputs of the classifier.
         width: channels of the stem.
     """
     return residual(images, classes, BASIC, (9, 9, 9), width, projects=False)
@@ -107,6 +121,8 @@ def vgg16(images: Feature, classes: int, *, width: PositiveInt = 64) -> Feature:
     """VGG-16 with batch norm: 13 convolutions between 5 max-pools, and one classifier.
 
     Args:
+        images: what it sees.
+        classes: outputs of the classifier.
         width: channels of the first convolution.
     """
     return _vgg(images, classes, (2, 2, 3, 3, 3), width)
@@ -117,6 +133,8 @@ def vgg19(images: Feature, classes: int, *, width: PositiveInt = 64) -> Feature:
     """VGG-19 with batch norm: 16 convolutions between 5 max-pools, and one classifier.
 
     Args:
+        images: what it sees.
+        classes: outputs of the classifier.
         width: channels of the first convolution.
     """
     return _vgg(images, classes, (2, 2, 4, 4, 4), width)
@@ -127,6 +145,8 @@ def wrn16_8(images: Feature, classes: int, *, width: PositiveInt = 16) -> Featur
     """WideResNet-16-8: three stages of two pre-activation blocks, 8 times as wide as the stem.
 
     Args:
+        images: what it sees.
+        classes: outputs of the classifier.
         width: channels of the stem.
     """
     return _wide(images, classes, blocks=2, factor=8, width=width)
@@ -137,6 +157,8 @@ def wrn22_2(images: Feature, classes: int, *, width: PositiveInt = 16) -> Featur
     """WideResNet-22-2: three stages of three pre-activation blocks, twice as wide as the stem.
 
     Args:
+        images: what it sees.
+        classes: outputs of the classifier.
         width: channels of the stem.
     """
     return _wide(images, classes, blocks=3, factor=2, width=width)
@@ -147,6 +169,8 @@ def mlp(images: Feature, classes: int, *, hidden: tuple[PositiveInt, ...] = (300
     """A perceptron on all pixels; by default LeNet-300-100, without biases as all masked layers.
 
     Args:
+        images: what it sees.
+        classes: outputs of the classifier.
         hidden: features of each hidden layer.
     """
     x = images.flatten()
@@ -178,7 +202,7 @@ def residual(
         stem_kernel: kernel size of the first convolution.
         stem_stride: its stride.
         max_pool: whether a 3x3 max-pool of stride 2 follows the stem.
-        projects: whether shortcuts between stages are 1 x 1 convolutions (option B of the paper), or have no weights (A).
+        projects: whether shortcuts between stages are 1 x 1 convolutions (the paper's option B), or have no weights (A).
     """
     x = images.conv(width, stem_kernel, stride=stem_stride).norm().act()
     if max_pool:

@@ -35,7 +35,7 @@ def masked_module(make: Callable[[Feature, int], Any], image_shape: Shape, num_c
             "leave the declaration out."
         )
     for layer in model.modules():
-        if (kind := MASKED.get(type(layer))) is not None:  # type: ignore[arg-type]
+        if (kind := MASKED.get(type(layer))) is not None:
             # Its own attributes stay; a masked layer computes what it computed.
             layer.__class__ = kind
             layer.register_buffer("mask", torch.ones_like(layer.weight, dtype=torch.bool))  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ from east.analysis.compare import TableComparison, TableVerdict
 from east.analysis.provenance import Provenance, table_coverage
 from east.analysis.words import listed
 from east.render.drawing import bar_drawing
-from east.render.names import DATASETS, network_label, capital, table_label
+from east.render.names import DATASETS, capital, network_label, table_label
 from east.render.numbers import duration, fixed
 
 _KINDS: tuple[SeedStatus, ...] = ("finished", "diverged", "missing")

@@ -114,8 +114,9 @@ def expected_workload(training: TrainingSpec, topology: str | TopologySpec = FIX
 def engine_of_run(spec: RunSpec) -> Literal["sparse", "dense"]:
     """The engine that `auto` stands for on a CPU, from the first step to the last: by counted work.
 
-    A plugin's network is the sparse engine's where it has a description. Networks with DCT layers have a dense part everywhere, so that no zero could be left out. With `numerics: bf16` all
-    others are the sparse engine's, as no other has them on a CPU.
+    A plugin's network is the sparse engine's where it has a description. Networks with DCT layers have a dense part
+    everywhere, so that no zero could be left out. With `numerics: bf16` all others are the sparse engine's, as no other
+    has them on a CPU.
     """
     # Nothing that differs between seeds counts, nor what a plugin gives: it follows from the description alone.
     if spec.model.ordinary:

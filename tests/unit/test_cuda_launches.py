@@ -19,8 +19,8 @@ from east.models.networks import BASIC, BOTTLENECK
 from east.sparse.active import active_weights
 from east.sparse.layers import masked_layers
 from east.sparse.masks import initialise_masks
-from tests.unit.sparse_engines import GPU, gpu_mixed
 from tests.unit.residual_networks import residual_network
+from tests.unit.sparse_engines import GPU, gpu_mixed
 
 VIEW = Path(__file__).with_name("views") / "launches.txt"
 

@@ -29,8 +29,8 @@ from tests.reference import sums
 from tests.reference.network import evaluate, train
 from tests.reference.training import Recipe, Training
 from tests.unit.reference_networks import as_reference
-from tests.unit.sparse_engines import CPU, ON_CPU
 from tests.unit.residual_networks import residual_network
+from tests.unit.sparse_engines import CPU, ON_CPU
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

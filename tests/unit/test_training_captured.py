@@ -23,8 +23,8 @@ from east.training.clip import GradientClip
 from east.training.step import EpochSums, TrainingStep
 from tests.unit.optimizers import Adam, Sgd
 from tests.unit.recorders import Tapes
-from tests.unit.test_training_loop import Interrupted, changed, interrupt_at, results, rows
 from tests.unit.residual_networks import residual_network
+from tests.unit.test_training_loop import Interrupted, changed, interrupt_at, results, rows
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from east.engine.cuda.tiles import PositionTiling, accumulation_type, blocks_of
 from east.engine.graph.index import Grouped
 from east.engine.graph.memory import Buffer
-from east.engine.graph.network import Window
 from east.models.described import BatchNorm
+from east.models.description import Window
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,8 +1,8 @@
 """A network as a list of units in the order of execution, with the activations between them.
 
-A description becomes units: a convolution or linear layer with the batch norm, sum and activation behind it. What stands
-alone (a batch norm before its convolution, an activation behind a pool) is a unit too, whose convolution is the identity.
-Such a unit also copies an activation where one has more readers than kernels know, so that afterwards:
+A description becomes units: a convolution or linear layer with the batch norm, sum and activation behind it. What
+stands alone (a batch norm before its convolution, an activation behind a pool) is a unit too, whose convolution is the
+identity. Such a unit also copies an activation where one has more readers than kernels know, so that afterwards:
 
 - at most two units read an activation by their convolutions;
 - a pool, a mean or the classifier is the only one to read its input;
@@ -333,9 +333,10 @@ class _Describer:
 
     def _chain(self, end: Feature) -> _Chain:
         """From the last operation of a unit back to its convolution."""
-        chain, at = _Chain(), end
-        if at.operation == "act":
-            chain.act, at = at, self._before(at, chain)
+        chain = _Chain()
+        at: Feature | None = end
+        if end.operation == "act":
+            chain.act, at = end, self._before(end, chain)
         if at is not None and at.operation == "add":
             main = self._main_of(at)
             first, second = at.inputs
@@ -428,8 +429,8 @@ def _first_crowded(network: Network) -> tuple[int, Activation] | None:
 def _place_gradients(network: Network) -> None:
     """Give gradients of one shape that are needed at the same time different places.
 
-    A gradient is needed, in the order of the backward pass, from the last unit that reads the activation to the one that
-    wrote it; that at a sum and at what it adds are in one place.
+    A gradient is needed, in the order of the backward pass, from the last unit that reads the activation to the one
+    that wrote it; that at a sum and at what it adds are in one place.
     """
     spans: list[tuple[int, int, list[Activation]]] = []
     group_of: dict[Activation, int] = {}

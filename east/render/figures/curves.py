@@ -13,7 +13,7 @@ from east.analysis.sources import Sources
 from east.analysis.words import counted, schedule_text
 from east.render.figures import Drawing, TableData, style
 from east.render.figures.style import Look, look
-from east.render.names import DATASETS, network_label, capital
+from east.render.names import DATASETS, capital, network_label
 from east.render.numbers import fixed
 from east.render.palette import PAPER
 from east.shown import visible

@@ -18,7 +18,7 @@ from matplotlib.lines import Line2D
 from east.analysis.aggregate import AggregatedGrid, AggregatedMethods, GridResult, MethodResult
 from east.analysis.words import counted, schedule_text
 from east.render.figures import Drawing, TableData
-from east.render.names import DATASETS, network_label, capital, table_label
+from east.render.names import DATASETS, capital, network_label, table_label
 from east.render.palette import INK, MUTED, PAPER, SERIES
 from east.render.templating import REPORT_FOLDER
 from east.shown import visible
