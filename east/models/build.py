@@ -112,7 +112,6 @@ def build_model(
     if entry.facts.module:
         with blamed(entry, "when it made the network"):
             return masked_module(make, image_shape, num_classes, entry.title)
-    settings = {"width": width, "sharing_ratio": sharing_ratio}
     if entry.plugin is not None and sharing_ratio is not None:
         # Of the project's own the plan knows it.
         repeats = description_of(name, num_classes, image_shape, width=width).repeats
@@ -120,7 +119,7 @@ def build_model(
             raise EastError(
                 f"{entry.title} repeats {repeats} blocks, so that sharing_ratio {sharing_ratio} shares nothing."
             )
-    described = partial(_described, name, num_classes, **settings)
+    described = partial(_described, name, num_classes, width=width, sharing_ratio=sharing_ratio)
     return DescribedNetwork(described, image_shape, Parts(dct=dct, dyrelu=activation == "dyrelu"))
 
 

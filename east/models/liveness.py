@@ -17,8 +17,8 @@ class Liveness:
     """Connectivity of a network. A channel is live if it varies with the input and the logits depend on it.
 
     Channels are counted at the output of every convolution and linear layer but the classifier, once for every place
-    where a shared one is used. By this count random ERK masks leave about 47 % of a CIFAR ResNet-34 live at density 0.0005.
-    DyReLU units are treated as the ReLUs they become, although while active their pooled coefficients connect all
+    where a shared one is used. By this count random ERK masks leave about 47 % of a CIFAR ResNet-34 live at density
+    0.0005. DyReLU units are treated as the ReLUs they become, although while active their pooled coefficients connect all
     channels of a tensor.
 
     Attributes:

@@ -150,7 +150,7 @@ class GraphEngine(ABC):
             name: IdentityWeights(unit.x.channels, unit.y.channels, like) for name, unit in network.identities.items()
         }
         executions = self._choose(network, {name: weights.count for name, weights in self._weights.items()})
-        self._log.note({name: executions[name] for name in self.active})
+        self._log.note({name: how for name, how in executions.items() if name in self.active})
         self._variant = self._follow_masks(network, executions)
         self._masks_changed = False
 
