@@ -82,7 +82,11 @@ class ChoiceOf:
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         """For editors: the project's own with their parameters, and any other name, which a plugin may have."""
         names = [entry.name for entry in self.kind]
-        own = [found for entry in self.kind if len((found := _object(entry))["properties"]) > 1]
+        own = [_object(entry) for entry in self.kind if entry.parameters]
+        if self.kind is network:  # its width is a key of its own
+            for one in own:
+                one["properties"].pop(WIDTH, None)
+            own = [one for one in own if len(one["properties"]) > 1]
         another = {"type": "string", "not": {"enum": names}}
         others = {"type": "object", "properties": {"name": another}, "required": ["name"]}
         return {"anyOf": [{"enum": names}, another, *own, others]}
@@ -291,12 +295,8 @@ def bound(kind: Kind, choice: str | Choice) -> tuple[Entry, Callable[..., Any]]:
 
 def _object(entry: Entry) -> dict[str, Any]:
     """The JSON Schema of an entry with parameters."""
-    properties = entry.model.model_json_schema()["properties"] if entry.parameters else {}
-    if entry.kind is network:  # it is a key of its own
-        properties.pop(WIDTH, None)
+    properties = entry.model.model_json_schema()["properties"]
     for one in entry.parameters:
-        if one.name not in properties:
-            continue
         properties[one.name].pop("title", None)
         if one.unit:
             properties[one.name]["description"] = f"{one.meaning} ({one.unit})"

@@ -81,7 +81,7 @@ def can_normalise(spec: RunSpec, images: int) -> bool:
 
     Of a plugin's network that is found out when it is trained.
     """
-    return is_plugins(spec.model.name) or images * network_of(spec).fewest_positions > 1
+    return is_plugins(spec.model.name) or images * planned_network(spec).fewest_positions > 1
 
 
 def notes_of(planned: PlannedRow) -> Iterator[str]:
@@ -114,10 +114,10 @@ def notes_of(planned: PlannedRow) -> Iterator[str]:
 
 def size_of(spec: RunSpec) -> NetworkSize:
     """What a run's network stores."""
-    return network_of(spec).size(dct=spec.model.dct)
+    return planned_network(spec).size(dct=spec.model.dct)
 
 
-def network_of(spec: RunSpec) -> Description:
+def planned_network(spec: RunSpec) -> Description:
     """A run's network for the images of its data set.
 
     Raises:
@@ -140,7 +140,7 @@ def _of_network(planned: PlannedRow) -> Iterator[Mistake]:
             yield Mistake(planned.row, sentence)
         return
     try:
-        network_of(planned.spec)
+        planned_network(planned.spec)
     except EastError as error:
         yield Mistake(planned.row, f"{model} on {planned.spec.dataset.name}: {error}")
 

@@ -202,7 +202,7 @@ def residual(
         stem_kernel: kernel size of the first convolution.
         stem_stride: its stride.
         max_pool: whether a 3x3 max-pool of stride 2 follows the stem.
-        projects: whether shortcuts between stages are 1 x 1 convolutions (the paper's option B); else without weights (A).
+        projects: whether shortcuts between stages are 1 x 1 convolutions (option B); else they have no weights (A).
     """
     x = images.conv(width, stem_kernel, stride=stem_stride).norm().act()
     if max_pool:

@@ -15,7 +15,7 @@ from east.engine import Workload
 from east.engine.cpu.cost import is_sparse_cheaper
 from east.engine.graph.network import Network, network_of
 from east.errors import EastError
-from east.models import build_model
+from east.models.build import build_model
 from east.models.parameters import count_parameters
 from east.models.sharing import owned_weights, stored_nonzeros, virtual_weights
 from east.sparse.layers import masked_layers
