@@ -114,7 +114,7 @@ def test_mistakes_of_a_plugins_network_are_said_when_it_is_trained(begun, text, 
 
 
 def test_a_density_that_a_plugins_network_cannot_have_is_said_when_it_is_trained(begun):
-    with pytest.raises(EastError, match="fewer than one"):
+    with pytest.raises(EastError, match="each of which keeps at least one"):
         begun(DESCRIBED.replace("conv(width", "conv(1"), "{name: mine, depth: 9}")
 
 
