@@ -200,7 +200,7 @@ def cost_plan(config: Config, model: str | None = None, dataset: str | None = No
     Raises:
         EastError: there is no such network or data set, or a network cannot have its density.
     """
-    settings, recipe = config.cost, config.recipes[config.cost.recipe]
+    settings = config.cost
     own_model, own_dataset = _of_cost(config)
     chosen: Any = model or own_model
     data: Any = dataset or own_dataset
@@ -214,7 +214,7 @@ def cost_plan(config: Config, model: str | None = None, dataset: str | None = No
         model=chosen,
         dataset=data,
         published=settings.published,
-        comparable=(chosen, data, recipe.width) == (*PAPER_COST, PAPER_WIDTH),
+        comparable={(chosen, data, spec.model.width) for spec in specs.values()} == {(*PAPER_COST, PAPER_WIDTH)},
         measured_steps=settings.measured_steps,
         measured_batch=settings.measured_batch,
         entries=tuple(
@@ -279,16 +279,17 @@ def _grid(made: _Made, name: str, table: TableConfig) -> GridTable:
             references = _references(made, name, row_id, label, table.recipe, spec)
             rows[row_id] = _grid_row(row, row_id, label, cyclic, spec.cycle, references)
     density = recipe.density or config.density
+    of_network = _width(config, model, width, ("tables", name))
     paper = (PAPER_WIDTH, PAPER_DENSITY, PAPER_TABLES.get(table.published or ""))
     return GridTable(
         id=name,
         title=table.title or "Cyclic sparse training results",
         model=model,
-        width=_width(config, model, width, ("tables", name)),
+        width=of_network,
         dataset=table.dataset,
         density=density,
         published=table.published,
-        comparable=(recipe.width, density, (model, table.dataset)) == paper,
+        comparable=(of_network, density, (model, table.dataset)) == paper,
         summarising=_summarising(config),
         comparing=config.comparison,
         rows=tuple(rows.values()),
