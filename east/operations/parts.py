@@ -11,12 +11,15 @@ from east.config.choices import FIXED, NAMED_TOPOLOGIES, WIDTH
 from east.config.run import CycleSpec, DatasetSpec, ModelSpec, SparsitySpec
 from east.data.catalog import DATASETS
 from east.errors import EastError
-from east.models.build import ACTIVATIONS
+from east.models.build import ACTIVATIONS, description_of
 from east.plugins import NO_PLUGINS, Catalogue, installed
 from east.registry import Entry, Parameter
 from east.sparse.kinds import KINDS
 
 OF_A_MASK_UPDATE = ("drop_fraction", "drop_fraction_end", "update_period", "update_on_last_step", "update_until")
+
+LEAST_SHARED = 2
+"""Blocks that own weights, at least, where any are shared."""
 
 WORDS = {"activations": "activations", "topologies": "topologies", "data sets": "datasets"}
 WORDS |= {kind.name: kind.word for kind in KINDS.values()}
@@ -47,7 +50,8 @@ def _all_parts(catalogue: Catalogue) -> Iterator[dict[str, Any]]:
     of_networks = _parameters(ModelSpec, "name", "activation", "ordinary", WIDTH)
     for entry in (*KINDS["network"], *(one for one in added if one.kind is KINDS["network"])):
         about = _of_entry(entry)
-        about["parameters"] |= {} if entry.facts.module else of_networks
+        if not entry.facts.module:
+            about["parameters"] |= {key: value for key, value in of_networks.items() if _applies(key, entry)}
         yield about
     for name in ACTIVATIONS:
         yield _part("activations", name)
@@ -67,6 +71,12 @@ def _all_parts(catalogue: Catalogue) -> Iterator[dict[str, Any]]:
         size = f"{info.train_images:,} + {info.test_images:,} images of {' x '.join(map(str, info.image_shape))}"
         about_data = f"{info.label}: {size}, {info.num_classes:,} classes"
         yield _part("data sets", name, _parameters(DatasetSpec, "name"), about_data)
+
+
+def _applies(key: str, entry: Entry) -> bool:
+    """Whether a key does anything to a network: weights are shared by blocks that repeat."""
+    unknown = key != "sharing_ratio" or entry.plugin is not None
+    return unknown or description_of(entry.name, num_classes=2).repeats > LEAST_SHARED
 
 
 def _offered(known: set[Path]) -> Iterator[Entry]:
