@@ -7,7 +7,6 @@ can be checked before anything is loaded; `east.models.described` builds the mod
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from math import prod
 from typing import Any, Literal, NamedTuple
 
@@ -174,6 +173,7 @@ class Scope:
         items: features and blocks in the order of description.
         source: the block whose weights this one uses.
         result: the output, once it is described.
+        last_uses: number of a feature -> the place of the last item that reads it; beyond all for the output.
     """
 
     name: str
@@ -181,6 +181,7 @@ class Scope:
     source: "Scope | None" = None
     items: list["Feature | Scope"] = field(default_factory=list)
     result: Feature | None = None
+    last_uses: dict[int, int] = field(default_factory=dict)
     _numbers: dict[str, int] = field(default_factory=dict)
 
     def __deepcopy__(self, memo: object) -> "Scope":
@@ -204,14 +205,13 @@ class Scope:
         """Convolutions and linear layers directly in it, reused ones included."""
         return [item for item in self.features if item.operation in MASKED]
 
-    @cached_property
-    def last_uses(self) -> dict[int, int]:
-        """Number of a feature -> the place of the last item that reads it; beyond all for the output."""
-        found = {}
+    def close(self, output: Feature) -> None:
+        """Note what comes out, once all is described."""
+        self.result = output
         for place, item in enumerate(self.items):
             inputs = [item.input] if isinstance(item, Scope) else item.inputs
-            found.update({one.number: place for one in inputs})
-        return found | {self.output.number: len(self.items)}
+            self.last_uses.update({one.number: place for one in inputs})
+        self.last_uses[output.number] = len(self.items)
 
     @property
     def blocks(self) -> list["Scope"]:
@@ -396,10 +396,11 @@ class _Sketch:
         inner = Scope(f"{outer.name}.{name}".lstrip("."), x, source)
         outer.items.append(inner)
         self.open.append(inner)
-        inner.result = make(x)
+        made = make(x)
         self.open.pop()
-        if inner.output not in inner.features:
+        if not isinstance(made, Feature) or made not in inner.features:
             raise EastError(f"block {inner.name} must end with something that it describes itself.")
+        inner.close(made)
         if source is not None and len(inner.masked) != len(source.masked):
             raise EastError(f"block {inner.name} cannot use the weights of {source.name}, which has other layers.")
         return inner.output
@@ -420,7 +421,7 @@ class _Sketch:
 
     def finish(self, output: Feature, num_classes: int) -> Description:
         root = self.open[-1]
-        root.result = output
+        root.close(output)
         if output.operation != "linear" or output.shape[0] != num_classes:
             raise EastError(
                 f"a network ends with .linear(classes), here of {num_classes} features, and not with {output}."

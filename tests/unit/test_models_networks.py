@@ -117,6 +117,7 @@ def block_of_two(x, index):
         (lambda images, classes: images.conv(4, name="a").conv(4, name="a"), "two modules are called 'a'"),
         (lambda images, classes: [images.conv(4), images.mean().linear(classes)][1], "nothing is made of conv1"),
         (lambda images, classes: images.conv(4).block(lambda x: images.conv(4), name="b"), "which is outside it"),
+        (lambda images, classes: images.block(lambda x: None, name="b"), "must end with something that it describes"),
         (lambda images, classes: images.repeat(3, block_of_two, name="b").mean().linear(classes), "another one"),
         (lambda images, classes: "logits", "not a str"),
     ],
