@@ -14,12 +14,13 @@ sys.path.insert(0, sys.argv[1])
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from east.config import load_plan
 from east.data.prepare import store_images
 from east.data.source import SourceImages
 from east.engine import Engine, GradientRequest, make_engine
-from east.models import ResNet, build_model
+from east.models import build_model
 from east.sparse.active import active_weights
 from east.sparse.distribution import erk
 from east.sparse.layers import masked_layers
@@ -32,7 +33,7 @@ EAST = [sys.executable, "-c", f"import sys; sys.path.insert(0, {sys.argv[1]!r});
 
 
 @cache
-def engine_of(density: float) -> tuple[ResNet, Engine, dict[str, torch.Tensor]]:
+def engine_of(density: float) -> tuple[nn.Module, Engine, dict[str, torch.Tensor]]:
     """A ResNet-34 of full width, the sparse engine that executes it, and signs for its sketch."""
     torch.manual_seed(0)
     model = build_model("resnet34", CLASSES, activation="relu", sharing_ratio=None, dct=False, width=64)

@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from benchmarks.results import markdown
 from east.engine.graph.network import Activation, Network, Unit, network_of
 from east.errors import EastError
-from east.models import ResNet, build_model
+from east.models import build_model
 from east.sparse.layers import MaskedLayer, masked_layers
 
 FLOAT_BYTES, BFLOAT16_BYTES = 4, 2
@@ -26,7 +26,7 @@ COPIES = 7
 
 
 def bytes_per_step(
-    model: ResNet, image_shape: tuple[int, int, int], batch: int, number_bytes: int = FLOAT_BYTES
+    model: nn.Module, image_shape: tuple[int, int, int], batch: int, number_bytes: int = FLOAT_BYTES
 ) -> int:
     """Bytes that a training step with batch statistics moves at least, unit by unit, without caches.
 
@@ -153,7 +153,9 @@ def copy_bandwidth() -> float:
 
 
 def _check(network: Network) -> None:
-    if len(network.units) < len(network.nodes) or any(unit.dct or unit.dynamic for unit in network.units):
+    if len(network.units) < len(network.nodes) or any(
+        unit.dct or unit.dynamic or unit.masked is None or unit.norm is None for unit in network.units
+    ):
         raise EastError("the floor is counted for networks of convolutions, batch norms and ReLUs only.")
 
 

@@ -15,6 +15,7 @@ from typing import Annotated
 
 import torch
 import typer
+from torch import nn
 
 from benchmarks.floor import BFLOAT16_BYTES, FLOAT_BYTES, bytes_per_step, copy_bandwidth
 from benchmarks.machine import cores
@@ -29,6 +30,7 @@ from benchmarks.variants import (
     TimedNetwork,
     VariantName,
     make_variant,
+    other_networks,
     timed_networks,
 )
 from east.checkout import commit
@@ -36,7 +38,6 @@ from east.cost.measure import measure_steps, seconds_of
 from east.data.catalog import info_of
 from east.engine.cpu.library import load_kernels
 from east.errors import EastError
-from east.models import ResNet
 from east.models.dyrelu import dyrelu_units
 from east.sparse.layers import masked_layers
 from east.training.device import keep_freed_memory
@@ -181,11 +182,15 @@ def time_network(
     }
 
 
-def _floor(network: TimedNetwork, model: ResNet, density: float, batch_size: int) -> Results:
+def _floor(network: TimedNetwork, model: nn.Module, density: float, batch_size: int) -> Results:
     """Bytes that a step moves at least, with activations in float32 and in bfloat16; None where nobody counts them."""
     image_shape = info_of(network.spec.dataset).image_shape
     count = partial(bytes_per_step, model, image_shape, batch_size)
-    is_counted = not dyrelu_units(model)
+    try:
+        count(FLOAT_BYTES)
+        is_counted = not dyrelu_units(model)
+    except EastError:
+        is_counted = False
     return {
         "density": density,
         "nonzeros": sum(int(layer.mask.sum()) for layer in masked_layers(model).values()),
@@ -237,7 +242,10 @@ def _peaks(
 
 def main(
     short: Annotated[bool, typer.Option("--short", help="Narrow networks, small images, one round.")] = False,
-    models: Annotated[list[str] | None, typer.Option(help="Networks to time; all when left out.")] = None,
+    models: Annotated[
+        list[str] | None,
+        typer.Option(help="Networks to time, of those that `east list networks` names; the paper's when left out."),
+    ] = None,
     densities: Annotated[
         list[float] | None,
         typer.Option(min=1e-6, max=1, help="Of the sparse engine; the first is also that of masked dense variants."),
@@ -249,7 +257,8 @@ def main(
     ] = RESULTS_FOLDER,
 ) -> None:
     """Time the whole training step of our engines, of PyTorch and of a peer's way, in turn. Options may be repeated."""
-    networks = timed_networks(short=short)
+    papers = timed_networks(short=short)
+    networks = papers | (other_networks(short=short) if models else {})
     if unknown := set(models or ()) - networks.keys():
         raise EastError(f"there is no network '{unknown.pop()}' here. Choose from {', '.join(networks)}.")
     chosen = {name: network for name, network in networks.items() if not models or name in models}

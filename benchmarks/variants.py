@@ -7,7 +7,7 @@ from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 from torch.optim.sgd import sgd
 
@@ -16,9 +16,11 @@ from east.cost.measure import make_training_step, one_batch, with_batch_size
 from east.data.catalog import info_of
 from east.engine.arithmetic import PyTorchArithmetic
 from east.engine.dense import sum_squared_norms
-from east.models import ResNet
+from east.models import DescribedNetwork
+from east.models.build import own_width
 from east.models.dyrelu import retire_dyrelu
 from east.seeding import torch_generator
+from east.sparse.kinds import network
 from east.sparse.layers import masked_layers
 from east.training.assembly import initial_model
 from east.training.describe import mask_updater
@@ -32,6 +34,8 @@ VariantName = Literal["sparse", "sparse-bf16", "dense", "pytorch", "pytorch-chan
 
 DENSE_VARIANTS: tuple[VariantName, ...] = ("pytorch", "pytorch-channels-last", "pytorch-bf16", "dense", "peer")
 """Those whose time does not depend on the density."""
+
+PAPERS = ("resnet34", "resnet50")
 
 SHORT_WIDTH = 16
 """Not less: strided 1x1 convolutions of fewer channels than a vector has numbers corrupt memory in channels-last
@@ -88,6 +92,18 @@ def timed_networks(*, short: bool = False) -> dict[str, TimedNetwork]:
     }
 
 
+def other_networks(*, short: bool = False) -> dict[str, TimedNetwork]:
+    """The registered networks that are not the paper's, by name, of their own width and with the recipe of Table 2."""
+    like = timed_networks(short=short)["resnet34"].spec
+    found = {}
+    for entry in network:
+        if entry.name not in PAPERS:
+            width = own_width(entry)
+            own = {"name": entry.name, "width": width and min(width, SHORT_WIDTH if short else width)}
+            found[entry.name] = TimedNetwork(entry.facts.label, changed(like, model=own))
+    return found
+
+
 def changed(spec: RunSpec, **parts: Mapping[str, Any]) -> RunSpec:
     """The run with some fields of some of its parts replaced."""
     return spec.model_copy(update={name: getattr(spec, name).model_copy(update=new) for name, new in parts.items()})
@@ -108,7 +124,7 @@ class DenseStep:
             and the step with the clip takes the sum of both. None where the variant has no clip.
     """
 
-    model: ResNet
+    model: nn.Module
     step: NumberedStep
     clip: NumberedStep | None
 
@@ -260,12 +276,12 @@ def _training_step(
     return cast(TrainingStep, step.func), (images, labels), lr
 
 
-def _model_of(step: TrainingStep) -> ResNet:
+def _model_of(step: TrainingStep) -> nn.Module:
     """The network of one of our engines, each of which keeps it as `model`."""
-    return cast(ResNet, step.engine.model)  # type: ignore[attr-defined]
+    return cast(DescribedNetwork, step.engine.model)  # type: ignore[attr-defined]
 
 
-def initial_network(spec: RunSpec, *, faded: bool = False) -> ResNet:
+def initial_network(spec: RunSpec, *, faded: bool = False) -> nn.Module:
     """The run's network, all weights on; `faded` makes DyReLU a plain ReLU."""
     model = initial_model(spec, info_of(spec.dataset).num_classes)
     if faded:
@@ -273,7 +289,7 @@ def initial_network(spec: RunSpec, *, faded: bool = False) -> ResNet:
     return model
 
 
-def masked_model(spec: RunSpec, *, faded: bool = False) -> ResNet:
+def masked_model(spec: RunSpec, *, faded: bool = False) -> nn.Module:
     """The run's network with its masks of the start."""
     model = initial_network(spec, faded=faded)
     mask_updater(model, spec, steps_per_epoch=1).initialise()

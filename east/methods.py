@@ -4,6 +4,7 @@ docs/extending.md shows each of them at work.
 """
 
 from east.data.kind import dataset
+from east.models.description import Feature
 from east.parameters import Epochs, Fraction, NonNegative, Number, Positive, PositiveInt, Share, Steps
 from east.sparse.distribution import Shapes, allocate
 from east.sparse.kinds import KINDS as OF_METHODS
@@ -15,6 +16,7 @@ from east.sparse.kinds import (
     growth_rule,
     initial_values,
     learning_rate,
+    network,
     optimizer,
 )
 from east.sparse.moment import Moment
@@ -26,6 +28,7 @@ KINDS = {**OF_METHODS, "dataset": dataset}
 __all__ = [
     "KINDS",
     "Epochs",
+    "Feature",
     "Fraction",
     "Layer",
     "Moment",
@@ -46,5 +49,6 @@ __all__ = [
     "growth_rule",
     "initial_values",
     "learning_rate",
+    "network",
     "optimizer",
 ]

@@ -177,7 +177,7 @@ def schedule_rows(tables: Sequence[PublishedGrid | AggregatedGrid], comparing: C
                 (row, printed_sample(row.accuracy_mean, row.accuracy_std, comparing), True) for row in table.rows
             ]
         else:
-            name, model = f"table{table.published_table}" if table.published_table else table.id, table.model
+            name, model = f"table{table.published_table}" if table.published_table else table.id, str(table.model)
             samples = [
                 (row, sample, row.accuracy.complete)
                 for row in table.rows

@@ -61,7 +61,7 @@ complete_dataset = _completer(lambda files: import_module("east.data.catalog").D
 complete_method = _completer(lambda files: import_module("east.operations.trial").methods())
 complete_own_kind = _completer(lambda files: [kind.word for kind in import_module("east.plugins").kinds().values()])
 complete_kind = _completer(lambda files: import_module("east.operations.parts").WORDS.values())
-complete_network = _completer(lambda files: import_module("east.render.names").NETWORKS)
+complete_network = _completer(lambda files: [one.name for one in import_module("east.sparse.kinds").network])
 
 ConfigFiles = Annotated[
     list[Path] | None,

@@ -65,7 +65,7 @@ def plan(
             "table": run.table,
             "row": run.row,
             "method": run.label,
-            "model": run.spec.model.name,
+            "model": str(run.spec.model.name),
             "dataset": run.spec.dataset.name,
             "seed": run.spec.seed,
             "recipe": run.recipe,

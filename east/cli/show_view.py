@@ -13,7 +13,7 @@ from east.cli.plot import bars, curve
 from east.cli.status_view import STYLES, run_line
 from east.config import Run
 from east.operations.run_files import RunStatus
-from east.render.names import DATASETS, NETWORKS
+from east.render.names import DATASETS, network_label, width_label
 from east.render.numbers import DASH, density_text, duration, fixed
 from east.shown import visible
 from east.training.records import EpochRecord, RunSummary, UpdateRecord
@@ -68,7 +68,7 @@ def _head(run: Run, status: RunStatus, record: RunRecord) -> Iterator[Renderable
         if cycle
         else "static"
     )
-    network = f"{NETWORKS[spec.model.name]} of width {spec.model.width} on {DATASETS[spec.dataset.name]}"
+    network = f"{network_label(spec.model.name)}{width_label(spec.model.width)} on {DATASETS[spec.dataset.name]}"
     density = f"density {density_text(spec.sparsity.density)}, {schedule}"
     yield Text(visible(f"{run.label}: {network}, {density}, seed {spec.seed}, recipe {run.recipe}."))
     for label, path in (("log", status.log), ("Slurm's log", status.slurm_log)):

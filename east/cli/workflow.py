@@ -79,14 +79,14 @@ def _table_6(sources: "Sources", request: "Request") -> None:
     """Print Table 6."""
     from east.config.tables import CostPlan
     from east.render.cost import read_costs, render_cost
-    from east.render.names import DATASETS, NETWORKS
+    from east.render.names import DATASETS, network_label
     from east.render.templating import PUBLISHED
 
     what = CostPlan.model_validate(request.of["cost_plan"])
     rendered = render_cost(
         read_costs(sources.results / "cost" / "cost.json", sources),
         PUBLISHED / what.published if what.published else None,
-        network=NETWORKS[what.model],
+        network=network_label(what.model),
         dataset=DATASETS[what.dataset],
         comparable=what.comparable,
         read=sources.published,

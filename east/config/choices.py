@@ -24,12 +24,15 @@ from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 from east.errors import EastError
 from east.plugins import Catalogue
 from east.registry import Entry, Kind, Parameter
-from east.sparse.kinds import drop_rule, growth_rule, initial_values
+from east.sparse.kinds import drop_rule, growth_rule, initial_values, network
 
 DIGEST = re.compile(r"[0-9a-f]{64}")
 CATALOGUE = "catalogue"
 """Under which a validation's context has what plugins register; without, it is a run's description that is read."""
 
+
+WIDTH = "width"
+"""The parameter of a network that a recipe has a key of its own for."""
 
 COMPLAINT = "choice"
 """The type of a complaint that is a sentence of this module's."""
@@ -80,6 +83,10 @@ class ChoiceOf:
         """For editors: the project's own with their parameters, and any other name, which a plugin may have."""
         names = [entry.name for entry in self.kind]
         own = [_object(entry) for entry in self.kind if entry.parameters]
+        if self.kind is network:  # its width is a key of its own
+            for one in own:
+                one["properties"].pop(WIDTH, None)
+            own = [one for one in own if len(one["properties"]) > 1]
         another = {"type": "string", "not": {"enum": names}}
         others = {"type": "object", "properties": {"name": another}, "required": ["name"]}
         return {"anyOf": [{"enum": names}, another, *own, others]}
@@ -113,6 +120,8 @@ def choose(kind: Kind, value: object, info: ValidationInfo) -> str | Choice:
     else:
         raise ValueError(f"must be the name of a {kind.one}, or a section with 'name' and its parameters")
     name = given.pop("name")
+    if kind is network and WIDTH in given:
+        raise ValueError("the width of a network is a key beside it, 'width' of the recipe")
     catalogue = (info.context or {}).get(CATALOGUE)
     if catalogue is None and "plugin" in given:
         return _described(name, given)

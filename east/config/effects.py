@@ -2,12 +2,15 @@
 
 from collections.abc import Iterable, Iterator
 
-from east.config.choices import FIXED, chosen_name
+from east.config.choices import FIXED, Choice, chosen_name, is_plugins
 from east.config.datasets import without_effect_on_images
 from east.config.places import Location, Mistake
 from east.config.run import RunSpec
 from east.config.schema import Config, Recipe, Row
-from east.models.designs import STAGES
+from east.models.build import description_of
+
+MOST_UNSHARED = 3
+"""Blocks that a stage must have, so that one of them can share the weights of the second."""
 
 
 def without_effect(config: Config) -> Iterator[Mistake]:
@@ -23,13 +26,16 @@ def without_effect(config: Config) -> Iterator[Mistake]:
     for name, recipe in config.recipes.items():
         yield from _of_optimizer(name, recipe)
         yield from _of_rates(name, recipe, as_coded=readings.lr_drops == "as_coded")
-        yield from _of_sharing(recipe.components.sharing_ratio, "recipes", name, "components")
+        yield from _of_sharing([recipe.model], recipe.components.sharing_ratio, "recipes", name, "components")
     for name, table in config.tables.items():
         for index, row in enumerate(table.rows):
             yield from _of_method(config, row, ("tables", name, "rows", index))
-        yield from _of_sharing(table.components.sharing_ratio, "tables", name, "components")
+        model = table.model or config.recipes[table.recipe].model
+        yield from _of_sharing([model], table.components.sharing_ratio, "tables", name, "components")
     for name, method in config.methods.rows.items():
-        yield from _of_sharing(method.sharing_ratio, "methods", "rows", name)
+        recipes = {config.cost.recipe, *config.methods.recipes.values()}
+        models = [config.recipes[recipe].model for recipe in sorted(recipes)]
+        yield from _of_sharing(models, method.sharing_ratio, "methods", "rows", name)
         if method.measured_at_beta == 0 and method.activation != "dyrelu":
             sentence = "the method has no DyReLU to fade out. Leave it out, or set activation: dyrelu."
             yield Mistake(("methods", "rows", name, "measured_at_beta"), sentence)
@@ -41,8 +47,8 @@ def impossible_on_a_cpu(config: Config, specs: Iterable[RunSpec]) -> str:
         return ""
     if config.execution.engine == "dense":
         why = "execution.engine is dense. Set that to auto"
-    elif any(spec.model.dct for spec in specs):
-        why = "it does not execute DCT layers. Leave out the rows and methods that have them"
+    elif any(spec.model.dct or spec.model.ordinary for spec in specs):
+        why = "it executes neither DCT layers nor ordinary modules. Leave out the rows and methods that have them"
     else:
         return ""
     return f"on a CPU bf16 is what the sparse engine keeps activations in, and {why}, or set it to tf32 or fp32."
@@ -123,10 +129,15 @@ def _of_rates(name: str, recipe: Recipe, *, as_coded: bool) -> Iterator[Mistake]
         yield Mistake((*location[:2], "lr_drop_factor"), sentence)
 
 
-def _of_sharing(ratio: int | None, *location: str) -> Iterator[Mistake]:
-    if ratio is not None and ratio >= max(STAGES):
+def _of_sharing(models: list[str | Choice], ratio: int | None, *location: str) -> Iterator[Mistake]:
+    if ratio is None or any(is_plugins(model) for model in models):
+        return
+    most = max(description_of(model, num_classes=2).repeats for model in models)
+    if ratio >= most:
         sentence = (
-            f"no stage has more than {max(STAGES)} blocks, so with {ratio} that own weights none is shared. Choose at "
-            f"most {max(STAGES) - 1}, or null for no sharing."
+            f"no stage has more than {most} blocks, so with {ratio} that own weights none is shared. Choose at "
+            f"most {most - 1}, or null for no sharing."
         )
+        if most < MOST_UNSHARED:
+            sentence = "the network repeats no block, so that no weight can be shared. Leave it out, or set it to null."
         yield Mistake((*location, "sharing_ratio"), sentence)

@@ -11,7 +11,9 @@ from east.config.choices import FIXED, is_plugins
 from east.config.places import Location, Mistake
 from east.config.run import RunSpec, stand_in
 from east.data.catalog import info_of, steps_per_epoch
-from east.models.designs import NetworkSize, last_positions, network_size
+from east.errors import EastError
+from east.models.build import description_of
+from east.models.description import Description, NetworkSize
 from east.sparse.distribution import budget
 from east.sparse.schedule import Schedule
 
@@ -35,6 +37,10 @@ class PlannedRow:
 
 def impossible(planned: PlannedRow) -> Iterator[Mistake]:
     """Why these runs cannot be trained, or would be other runs than the configuration says."""
+    network_mistakes = list(_of_network(planned))
+    yield from network_mistakes
+    if network_mistakes:
+        return
     data_mistakes = list(_of_data(planned))
     yield from data_mistakes
     yield from impossible_density(planned.spec, planned.density)
@@ -47,7 +53,9 @@ def impossible(planned: PlannedRow) -> Iterator[Mistake]:
 
 
 def impossible_density(spec: RunSpec, location: Location) -> Iterator[Mistake]:
-    """Why a run's network cannot have its density."""
+    """Why a run's network cannot have its density. Of a plugin's network that is found out when it is trained."""
+    if is_plugins(spec.model.name):
+        return
     size = size_of(spec)
     target, least = budget(spec.sparsity.density, size.dense_weights), len(size.shapes)
     if target < least:
@@ -69,8 +77,11 @@ def impossible_density(spec: RunSpec, location: Location) -> Iterator[Mistake]:
 
 
 def can_normalise(spec: RunSpec, images: int) -> bool:
-    """Whether batch norm has more than one number a channel in every layer, for a batch of so many images."""
-    return images * last_positions(spec.model.name, *info_of(spec.dataset).image_shape[1:]) > 1
+    """Whether batch norm has more than one number a channel in every layer, for a batch of so many images.
+
+    Of a plugin's network that is found out when it is trained.
+    """
+    return is_plugins(spec.model.name) or images * planned_network(spec).fewest_positions > 1
 
 
 def notes_of(planned: PlannedRow) -> Iterator[str]:
@@ -89,12 +100,49 @@ def notes_of(planned: PlannedRow) -> Iterator[str]:
         )
     if spec.sparsity.topology != FIXED and spec.sparsity.drop_fraction == 0 and spec.density_schedule is None:
         yield "readings.drop_fraction: 0 means that no weight is ever exchanged."
+    if spec.model.ordinary:
+        yield (
+            f"network {spec.model.name} is an ordinary nn.Module: PyTorch executes it with all its weights, on every "
+            "device, and nothing is known of its live channels."
+        )
+    if is_plugins(spec.model.name):
+        yield (
+            f"network {spec.model.name} is a plugin's: its density is checked when it is trained, and until then work "
+            "and files are counted as those of a ResNet-34."
+        )
 
 
 def size_of(spec: RunSpec) -> NetworkSize:
     """What a run's network stores."""
-    classes, model = info_of(spec.dataset).num_classes, spec.model
-    return network_size(model.name, classes, width=model.width, sharing_ratio=model.sharing_ratio, dct=model.dct)
+    return planned_network(spec).size(dct=spec.model.dct)
+
+
+def planned_network(spec: RunSpec) -> Description:
+    """A run's network for the images of its data set.
+
+    Raises:
+        EastError: there is none for such images, or it shares no weight.
+    """
+    info, model = info_of(spec.dataset), spec.model
+    return description_of(
+        model.name, info.num_classes, info.image_shape, width=model.width, sharing_ratio=model.sharing_ratio
+    )
+
+
+def _of_network(planned: PlannedRow) -> Iterator[Mistake]:
+    """A network must be one for the images, and take what is added to it."""
+    model = planned.spec.model
+    if is_plugins(model.name):
+        added = {"activation": model.activation != "relu", "sharing_ratio": model.sharing_ratio, "dct": model.dct}
+        if model.ordinary and any(added.values()):
+            names = " and ".join(name for name, is_set in added.items() if is_set)
+            sentence = f"{model.name} is an ordinary nn.Module, to which {names} cannot be added. Leave it out."
+            yield Mistake(planned.row, sentence)
+        return
+    try:
+        planned_network(planned.spec)
+    except EastError as error:
+        yield Mistake(planned.row, f"{model} on {planned.spec.dataset.name}: {error}")
 
 
 def _of_data(planned: PlannedRow) -> Iterator[Mistake]:
@@ -153,6 +201,8 @@ def _of_density_schedule(planned: PlannedRow, schedule: Schedule) -> Iterator[Mi
         )
         yield Mistake(location, sentence)
         return
+    if is_plugins(spec.model.name):
+        return
     size = size_of(spec)
     if budget(schedule.peak_density, size.dense_weights) > size.stored_weights:
         sentence = (
@@ -167,6 +217,8 @@ def _of_cycles(planned: PlannedRow, schedule: Schedule) -> Iterator[Mistake]:
     """Each cycle must have a mask update that finds another number of non-zeros than the target's."""
     cyclic = schedule.cyclic_density
     if cyclic is None or (planned.spec.cycle and is_plugins(planned.spec.cycle.pattern)):
+        return
+    if is_plugins(planned.spec.model.name):
         return
     cycle, weights, per_epoch = cyclic.cycle, size_of(planned.spec).dense_weights, schedule.steps_per_epoch
     period = cycle.update_period
@@ -193,7 +245,7 @@ def _of_cycles(planned: PlannedRow, schedule: Schedule) -> Iterator[Mistake]:
 
 
 def _network(spec: RunSpec) -> str:
-    return f"{spec.model.name} of width {spec.model.width}"
+    return str(spec.model)
 
 
 def _rounded_up(density: float) -> str:

@@ -10,7 +10,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from east.config.choices import FIXED, Choice, TopologySpec, chosen_name
+from east.config.choices import (
+    FIXED,
+    WIDTH,
+    Choice,
+    TopologySpec,
+    chosen_name,
+    entry_named,
+    is_plugins,
+)
 from east.config.datasets import images_of, lacks_its_folder
 from east.config.effects import impossible_on_a_cpu, notes_of_execution, without_effect
 from east.config.feasible import PlannedRow, can_normalise, impossible, impossible_density, notes_of
@@ -40,8 +48,11 @@ from east.config.tables import (
     Summarising,
     Table,
 )
-from east.config.vocabulary import DatasetName, ModelName, names_of
+from east.config.vocabulary import DatasetName, ModelName
 from east.errors import EastError
+from east.models.build import own_width
+from east.registry import Entry
+from east.sparse.kinds import network
 from east.sparse.schedule import cycle_lengths, fit_cycle_length, phasing_bounds
 
 METHODS_TABLE = "tablemethods"
@@ -166,6 +177,9 @@ def _mistakes(config: Config, row: PlannedRow) -> Iterator[Mistake]:
 
 
 def _impossible_cost(config: Config, spec: RunSpec) -> Iterator[Mistake]:
+    if is_plugins(spec.model.name):
+        yield Mistake(("cost", "model"), "Table 6 executes no plugin. Name one of the project's networks here.")
+        return
     own = config.cost.density is not None
     location = ("cost", "density") if own else _density_key(config, config.cost.recipe)
     yield from impossible_density(spec, location)
@@ -193,21 +207,21 @@ def cost_plan(config: Config, model: str | None = None, dataset: str | None = No
     Raises:
         EastError: there is no such network or data set, or a network cannot have its density.
     """
-    settings, recipe = config.cost, config.recipes[config.cost.recipe]
+    settings = config.cost
     own_model, own_dataset = _of_cost(config)
-    network: Any = model or own_model
+    chosen: Any = model or own_model
     data: Any = dataset or own_dataset
-    options = (("--model", network, names_of(ModelName)), ("--dataset", data, config.datasets))
+    options = (("--model", chosen_name(chosen), [one.name for one in network]), ("--dataset", data, config.datasets))
     for option, name, known in options:
         if name not in known:
             raise EastError(f"{option}: there is no '{name}'. Choose one of {', '.join(known)}.")
-    specs = method_specs(config, network, data)
+    specs = method_specs(config, chosen, data)
     config.sources.refuse(mistake for spec in specs.values() for mistake in _impossible_cost(config, spec))
     return CostPlan(
-        model=network,
+        model=chosen,
         dataset=data,
         published=settings.published,
-        comparable=(network, data, recipe.width) == (*PAPER_COST, PAPER_WIDTH),
+        comparable={(chosen, data, spec.model.width) for spec in specs.values()} == {(*PAPER_COST, PAPER_WIDTH)},
         measured_steps=settings.measured_steps,
         measured_batch=settings.measured_batch,
         entries=tuple(
@@ -225,7 +239,9 @@ def method_specs(config: Config, model: ModelName, dataset: DatasetName) -> dict
     """
     name = config.cost.recipe
     recipe = config.recipes[name]
-    recipe = recipe.model_copy(update={"model": model, "density": config.cost.density or recipe.density})
+    width = recipe.width if model == recipe.model or _has_width(config, model) else None
+    density = config.cost.density or recipe.density
+    recipe = recipe.model_copy(update={"model": model, "width": width, "density": density})
     return {
         method: _spec(config, _of_method(config, method, recipe), dataset, ("recipes", name, "cyclic"))
         for method in config.methods.rows
@@ -248,6 +264,8 @@ def _grid(made: _Made, name: str, table: TableConfig) -> GridTable:
     config = made.config
     recipe = config.recipes[table.recipe]
     model = table.model or recipe.model
+    # A table's network without a width takes none from the recipe of another one.
+    width = recipe.width if model == recipe.model or _has_width(config, model) else None
     rows: dict[str, GridRow] = {}
     for index, row in enumerate(table.rows):
         where = ("tables", name, "rows", index)
@@ -258,7 +276,7 @@ def _grid(made: _Made, name: str, table: TableConfig) -> GridTable:
             own = {key: getattr(row, key) for key in ("density", "distribution", "update_period")}
             set_here = {key: value for key, value in own.items() if value}
             of_row = recipe.model_copy(
-                update={"model": model, "components": table.components, "cyclic": cyclic, **set_here}
+                update={"model": model, "width": width, "components": table.components, "cyclic": cyclic, **set_here}
             )
             topology = row.topology or (config.readings.topology if cyclic else config.readings.static_topology)
             spec = _spec(config, of_row, table.dataset, where, topology=topology, row=row)
@@ -268,16 +286,17 @@ def _grid(made: _Made, name: str, table: TableConfig) -> GridTable:
             references = _references(made, name, row_id, label, table.recipe, spec)
             rows[row_id] = _grid_row(row, row_id, label, cyclic, spec.cycle, references)
     density = recipe.density or config.density
+    of_network = _width(config, model, width, ("tables", name))
     paper = (PAPER_WIDTH, PAPER_DENSITY, PAPER_TABLES.get(table.published or ""))
     return GridTable(
         id=name,
         title=table.title or "Cyclic sparse training results",
         model=model,
-        width=recipe.width,
+        width=of_network,
         dataset=table.dataset,
         density=density,
         published=table.published,
-        comparable=(recipe.width, density, (model, table.dataset)) == paper and config.training_length == 1,
+        comparable=(of_network, density, (model, table.dataset)) == paper and config.training_length == 1,
         summarising=_summarising(config),
         comparing=config.comparison,
         rows=tuple(rows.values()),
@@ -408,7 +427,8 @@ def _of_method(config: Config, name: str, recipe: Recipe) -> Recipe:
 
 def _method_row(made: _Made, method: str, recipe_name: str, recipe: Recipe, dataset: DatasetName) -> MethodRow:
     config = made.config
-    row_id = "-".join((_slug(method), recipe.model.replace("_", "-"), dataset.replace("_", "-")))
+    of_network = _choice_id(recipe.model).replace("_", "-")
+    row_id = "-".join((_slug(method), of_network, dataset.replace("_", "-")))
     note = None
     references: tuple[RunReference, ...] = ()
     if lacks_its_folder(config, dataset):
@@ -422,7 +442,7 @@ def _method_row(made: _Made, method: str, recipe_name: str, recipe: Recipe, data
         id=row_id,
         method=method,
         model=recipe.model,
-        width=recipe.width,
+        width=_width(config, recipe.model, recipe.width, ("recipes", recipe_name, "width")),
         dataset=dataset,
         recipe=recipe_name,
         note=note,
@@ -474,7 +494,7 @@ def _spec(
             augment_validation=readings.augment_validation,
             **config.datasets[dataset].model_dump(include=set(DatasetSpec.model_fields) - {"source"}),
         ),
-        model=ModelSpec(name=recipe.model, width=recipe.width, **recipe.components.model_dump()),
+        model=_network(config, recipe, where),
         sparsity=sparsity,
         cycle=recipe.cyclic and _cycle(config, recipe.cyclic, epochs, sparsity, where, row.fit),
         phasing=phasing,
@@ -493,6 +513,29 @@ def _spec(
         ),
         density_schedule=row.density_schedule,
     )
+
+
+def _network(config: Config, recipe: Recipe, where: Location) -> ModelSpec:
+    """The network of a recipe, of the width that it has there, with what is added to it."""
+    width = _width(config, recipe.model, recipe.width, where)
+    ordinary = _entry(config, recipe.model).facts.module
+    return ModelSpec(name=recipe.model, width=width, ordinary=ordinary, **recipe.components.model_dump())
+
+
+def _width(config: Config, model: str | Choice, width: int | None, where: Location) -> int | None:
+    """The width of a network: as it is written, or its own; None if it has none."""
+    if width is not None and not _has_width(config, model):
+        sentence = f"network {chosen_name(model)} has no width, which the recipe sets. Set the recipe's width to null."
+        config.sources.refuse([Mistake(where, sentence)])
+    return own_width(_entry(config, model)) if width is None else width
+
+
+def _has_width(config: Config, model: str | Choice) -> bool:
+    return any(one.name == WIDTH for one in _entry(config, model).parameters)
+
+
+def _entry(config: Config, model: str | Choice) -> Entry:
+    return entry_named(network, chosen_name(model), config.catalogue)
 
 
 def _first(own: float | None, other: float) -> float:

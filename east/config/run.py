@@ -128,14 +128,23 @@ class DatasetSpec(ImagesSpec):
     augment_validation: bool = Field(description="whether validation images are cropped and flipped as well")
 
 
-class ModelSpec(Frozen):
+class ModelSpec(Grown):
     """Which network is trained."""
 
+    _later = ("ordinary",)
+
     name: terms.ModelName
-    width: terms.Width
+    width: terms.Width | None = Field(default=None, description="channels of the stem; null: the network has no width")
     activation: terms.Activation = "relu"
     sharing_ratio: terms.SharingRatio | None = None
     dct: terms.Dct = False
+    ordinary: bool = Field(
+        default=False, description="whether it is an ordinary module, which PyTorch executes with all its weights"
+    )
+
+    def __str__(self) -> str:
+        """As messages print it."""
+        return f"{self.name}" if self.width is None else f"{self.name} of width {self.width}"
 
 
 class SparsitySpec(Grown):
@@ -318,21 +327,31 @@ class RunSpec(Grown):
         return fingerprint_of(canonical_json(content))
 
 
+STAND_IN_NETWORK, STAND_IN_WIDTH = "resnet34", 64
+"""What is counted in the place of a plugin's network; and of which width, where that has none."""
+LEAST_STAND_IN_WIDTH = 16
+"""So that it can have every density that a larger network can."""
+
+
 def stand_in(spec: RunSpec) -> RunSpec:
     """A run like this one in which nothing is a plugin's, for those who count work or files and may execute no plugin.
 
-    ERK spreads the density, cycles are cosines, the density is constant, and masks move as by RigL. Of images the
-    description says all that is counted, so they stay as they are.
+    The network is a ResNet-34. ERK spreads the density, cycles are cosines, the density is constant, and masks move as
+    by RigL. Of images the description says all that is counted, so they stay as they are.
     """
     if not spec.plugins:
         return spec
-    sparsity, cycle, training = spec.sparsity, spec.cycle, spec.training
+    sparsity, cycle, training, model = spec.sparsity, spec.cycle, spec.training, spec.model
     topology = sparsity.topology
     if isinstance(topology, TopologySpec):
         own = {name: choice for name, choice in topology if not is_plugins(choice)}
         topology = named_topology(TopologySpec(**own))
     optimizer = OptimizerSpec(name="sgd", momentum=0.9) if training.optimizer.plugin else training.optimizer
+    if is_plugins(model.name):
+        width = max(model.width or STAND_IN_WIDTH, LEAST_STAND_IN_WIDTH)
+        model = model.model_copy(update={"name": STAND_IN_NETWORK, "width": width})
     changes = {
+        "model": model,
         "sparsity": sparsity.model_copy(
             update={
                 "distribution": "erk" if is_plugins(sparsity.distribution) else sparsity.distribution,
@@ -355,6 +374,7 @@ def _choices(spec: RunSpec) -> Iterator[tuple[Kind, Choice]]:
     """What a run chooses of registries with parameters, or of plugins."""
     topology, optimizer = spec.sparsity.topology, spec.training.optimizer
     found: list[tuple[Kind, object]] = [
+        (kinds.network, spec.model.name),
         (kinds.distribution, spec.sparsity.distribution),
         (kinds.density_schedule, spec.density_schedule),
         (kinds.cycle_pattern, spec.cycle and spec.cycle.pattern),

@@ -332,7 +332,9 @@ class Recipe(Frozen):
 
     system: terms.Name = Field(description="the method's name in Table B.1")
     model: terms.ModelName = Field(description="network")
-    width: terms.Width
+    width: terms.Width | None = Field(
+        default=None, description="channels of the stem, 64 in the paper; null: the network's own"
+    )
     datasets: tuple[terms.DatasetName, ...] = Field(
         description="what Table B.1 prints, and where `methods.systems` trains it; tables name their own"
     )

@@ -38,7 +38,7 @@ class MethodColumns(Frozen):
     id: str
     method: str
     model: terms.ModelName
-    width: int
+    width: int | None
     dataset: terms.DatasetName
     recipe: str
     note: str | None = Field(default=None, description="why the row has no runs, where it has none")
@@ -77,7 +77,7 @@ class GridHead(Frozen):
     id: str
     title: str
     model: terms.ModelName
-    width: int
+    width: int | None
     dataset: terms.DatasetName
     density: float = Field(description="target density of its rows, but of those that set their own")
 

@@ -184,14 +184,9 @@ HeldOutChoice = Annotated[
 # The network.
 
 ModelName = Annotated[
-    Literal["resnet34", "resnet50", "resnet50_imagenet"],
-    Choices(
-        {
-            "resnet34": "ResNet-34 with the stem for small images",
-            "resnet50": "ResNet-50 with the stem for small images",
-            "resnet50_imagenet": "ResNet-50 with ImageNet's stem",
-        }
-    ),
+    str | Choice,
+    Field(description="network"),
+    ChoiceOf(kinds.network),
 ]
 Width = Annotated[
     int, Field(gt=0, le=4096, description="channels of the stem; 64 in the paper"), A_NUMBER, UnitName("channels")

@@ -14,11 +14,10 @@ from east.engine.cuda.auto import AutoEngine
 from east.engine.cuda.available import triton_status
 from east.engine.cuda.cost import Cheapest, CostModel
 from east.engine.dense import DenseEngine
-from east.engine.graph.network import executes_everything
+from east.engine.graph.network import executes_everything, is_described
 from east.engine.graph.program import Execution
 from east.errors import EastError
 from east.models.dct import has_dct
-from east.models.resnet import ResNet
 from east.sparse.active import ActiveWeights
 
 LOG = logging.getLogger(__name__)
@@ -62,7 +61,7 @@ def make_engine(
     if name not in ENGINES:
         raise EastError(f"there is no engine '{name}'. Choose one of {', '.join(ENGINES)}.")
     dense = partial(DenseEngine, model, active, numerics=numerics, device=device, compiled=compiled)
-    known = isinstance(model, ResNet) and not executes_everything(model, active)
+    known = is_described(model) and not executes_everything(model, active)
     try:
         if device.type == "cpu" and (name == "sparse" or (name == "auto" and known and not has_dct(model))):
             return CpuEngine(model, active, device=device, choose=cheapest, numerics=numerics)

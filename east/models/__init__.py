@@ -1,16 +1,19 @@
-"""The networks of the paper: ResNets with masked layers, DyReLU, weight sharing and DCT layers."""
+"""Networks: descriptions, the modules that follow from them, DyReLU, weight sharing and DCT layers."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from east.models.resnet import ResNet, build_model
+    from east.models.build import build_model
+    from east.models.described import DescribedNetwork
 
-__all__ = ["ResNet", "build_model"]
+__all__ = ["DescribedNetwork", "build_model"]
+
+HOMES = {"DescribedNetwork": "east.models.described", "build_model": "east.models.build"}
 
 
 def __getattr__(name: str) -> Any:
-    """Import PyTorch only where a network is built: a plan is checked by `east.models.designs` alone."""
-    if name not in __all__:
+    """Import PyTorch only where a network is built: a plan is checked by descriptions alone."""
+    if name not in HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module("east.models.resnet"), name)
+    return getattr(import_module(HOMES[name]), name)

@@ -99,9 +99,9 @@ class DCTLinear(nn.Module):
 
     fused: bool = True
 
-    def __init__(self, in_features: int, out_features: int) -> None:
+    def __init__(self, in_features: int, out_features: int, *, bias: bool = True) -> None:
         super().__init__()
-        self.sparse = MaskedLinear(in_features, out_features, bias=True)
+        self.sparse = MaskedLinear(in_features, out_features, bias=bias)
         nn.init.zeros_(self.sparse.weight)
         self.dct = Fixed(dct_matrix(out_features, in_features), F.linear)
         self.alpha = nn.Parameter(torch.ones(()))
@@ -112,6 +112,10 @@ class DCTLinear(nn.Module):
             return F.linear(x, self.alpha * self.dct.weight + self.sparse.weight, self.sparse.bias)
         parallel: Tensor = self.sparse(x) + self.alpha * self.dct(x)
         return parallel
+
+    def reuse(self, x: Tensor, scale: Tensor, alpha: Tensor) -> Tensor:
+        """Apply this layer elsewhere in the network, with that place's scale for S and alpha for D."""
+        return F.linear(x, alpha * self.dct.weight + scale * self.sparse.weight, self.sparse.bias)
 
 
 def set_fused(model: nn.Module, fused: bool) -> None:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from east.errors import EastError
-from east.models.blocks import SharingBlock
 from east.models.dct import DCTConv2d, DCTLinear
+from east.models.described import Block
 from east.seeding import RandomBits, generator
 
 Law = Callable[[Tensor, RandomBits], None]
@@ -45,13 +45,12 @@ def _laws_of(module: nn.Module) -> Iterator[tuple[str, Law]]:
             fan_in = module.weight[0].numel()
             yield "weight", _symmetric(fan_in)
             yield "bias", _symmetric(fan_in)
-        case nn.BatchNorm2d():
+        case nn.BatchNorm1d() | nn.BatchNorm2d():
             yield "weight", _constant(1.0)
             yield "bias", _constant(0.0)
-        case SharingBlock():
-            for i in range(1, module.depth + 1):
-                yield f"scale{i}", _unit
-                yield f"alpha{i}", _constant(1.0)
+        case Block():
+            for name, _ in module.named_parameters(recurse=False):
+                yield name, _constant(1.0) if name.startswith("alpha") else _unit
         case DCTConv2d() | DCTLinear():
             yield "alpha", _constant(1.0)
             yield "sparse.weight", _constant(0.0)

@@ -7,6 +7,8 @@ from torch import nn
 from east.models.dyrelu import dyrelu_units
 from east.sparse.layers import masked_layers
 
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
+
 
 @dataclass(frozen=True)
 class ParameterCount:
@@ -32,7 +34,7 @@ def count_parameters(model: nn.Module, nonzeros: int | None = None) -> Parameter
     """
     layers = masked_layers(model).values()
     masked = sum(layer.weight.numel() for layer in layers)
-    norms = sum(_size(module) for module in model.modules() if isinstance(module, nn.BatchNorm2d))
+    norms = sum(_size(module) for module in model.modules() if isinstance(module, BATCH_NORMS))
     dyrelu = sum(_size(unit) for unit in dyrelu_units(model))
     if nonzeros is None:
         nonzeros = sum(int(layer.mask.sum()) for layer in layers)

@@ -3,8 +3,7 @@
 from torch import nn
 
 from east.errors import EastError
-from east.models.blocks import SharingBlock, masked_part
-from east.models.resnet import ResNet
+from east.models.described import DescribedNetwork, masked_part
 from east.sparse.distribution import budget
 from east.sparse.layers import masked_layers
 
@@ -14,11 +13,10 @@ def reuse_counts(model: nn.Module) -> dict[str, int]:
     layers = masked_layers(model)
     names = {layer: name for name, layer in layers.items()}
     counts = dict.fromkeys(layers, 0)
-    if isinstance(model, ResNet):
-        for block, owner in model.blocks():
-            if isinstance(block, SharingBlock):
-                for conv in owner.convs:
-                    counts[names[masked_part(conv)]] += 1
+    if isinstance(model, DescribedNetwork):
+        for feature in model.description.masked:
+            if feature.shares is not None:
+                counts[names[masked_part(model.masked_of(feature))]] += 1
     return counts
 
 

@@ -10,12 +10,12 @@ import torch
 
 from east.config import Run, RunSpec
 from east.config.run import ModelSpec, stand_in
-from east.data.catalog import info_of, is_streamed, steps_per_epoch
+from east.data.catalog import DatasetInfo, info_of, is_streamed, steps_per_epoch
 from east.data.manifest import MANIFEST_FILE
-from east.models import build_model
 from east.models.dyrelu import retire_dyrelu
 from east.sparse.schedule import Schedule
 from east.sparse.timetable import Timetable
+from east.training.describe import build_network
 
 RECORDS = 32_000
 EPOCH_RECORDS = 600
@@ -46,15 +46,15 @@ def disk_need(runs: Sequence[Run], data_dir: Path) -> DiskNeed:
 
 
 def _run_bytes(spec: RunSpec) -> int:
-    weights = _weights_bytes(spec.model, info_of(spec.dataset).num_classes)
+    weights = _weights_bytes(stand_in(spec).model, info_of(spec.dataset))
     updates = sum(1 for _ in Timetable(Schedule.of(stand_in(spec), steps_per_epoch(spec))))
     return weights + RECORDS + spec.training.epochs * EPOCH_RECORDS + updates * UPDATE_RECORDS
 
 
 @cache
-def _weights_bytes(model: ModelSpec, num_classes: int) -> int:
+def _weights_bytes(model: ModelSpec, info: DatasetInfo) -> int:
     """Of the network at the end, when DyReLU has become ReLU; off weights are stored as zeros."""
     with torch.device("meta"):
-        network = build_model(model.name, num_classes, **model.model_dump(exclude={"name"}))
+        network = build_network(model, info.num_classes, info.image_shape)
     retire_dyrelu(network)
     return sum(tensor.nbytes for tensor in network.state_dict().values())

@@ -72,7 +72,7 @@ def describe_kind(kind: RunSpec) -> str:
     _, height, width = info_of(kind.dataset).image_shape
     added = " + DCT" * model.dct + " + DyReLU" * (model.activation == "dyrelu")
     added += f" + sharing {model.sharing_ratio}" if model.sharing_ratio else ""
-    return f"{model.name} of width {model.width}{added}, {kind.training.batch_size} images of {height} x {width}"
+    return f"{model}{added}, {kind.training.batch_size} images of {height} x {width}"
 
 
 def remaining_phases(spec: RunSpec, epochs_done: int = 0) -> tuple[Phase, ...]:

@@ -7,13 +7,12 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from east.config.choices import FIXED, NAMED_TOPOLOGIES
+from east.config.choices import FIXED, NAMED_TOPOLOGIES, WIDTH
 from east.config.run import CycleSpec, DatasetSpec, ImagesSpec, ModelSpec, SparsitySpec
 from east.data.catalog import DATASETS
 from east.data.kind import dataset
 from east.errors import EastError
-from east.models.designs import NETWORKS
-from east.models.resnet import ACTIVATIONS
+from east.models.build import ACTIVATIONS, description_of
 from east.plugins import NO_PLUGINS, Catalogue, installed
 from east.registry import Entry, Parameter
 from east.sparse.kinds import KINDS
@@ -22,7 +21,10 @@ OF_A_MASK_UPDATE = ("drop_fraction", "drop_fraction_end", "update_period", "upda
 
 ALL_KINDS = (*KINDS.values(), dataset)
 
-WORDS = {"networks": "networks", "activations": "activations", "topologies": "topologies"}
+LEAST_SHARED = 2
+"""Blocks that own weights, at least, where any are shared."""
+
+WORDS = {"activations": "activations", "topologies": "topologies"}
 WORDS |= {kind.name: kind.word for kind in ALL_KINDS}
 """Name of a kind -> the word by which it is asked for."""
 
@@ -47,10 +49,13 @@ def registered(word: str | None = None, catalogue: Catalogue = NO_PLUGINS) -> It
 
 
 def _all_parts(catalogue: Catalogue) -> Iterator[dict[str, Any]]:
-    network = _parameters(ModelSpec, "name", "activation")
-    for name, settings in NETWORKS.items():
-        kernels = " and ".join(f"{size} x {size}" for size in settings["design"].kernels)
-        yield _part("networks", name, network, f"blocks of {kernels} convolutions")
+    added = [*catalogue.entries, *_offered(set(catalogue.paths.values()))]
+    of_networks = _parameters(ModelSpec, "name", "activation", "ordinary", WIDTH)
+    for entry in (*KINDS["network"], *(one for one in added if one.kind is KINDS["network"])):
+        about = _of_entry(entry)
+        if not entry.facts.module:
+            about["parameters"] |= {key: value for key, value in of_networks.items() if _applies(key, entry)}
+        yield about
     for name in ACTIVATIONS:
         yield _part("activations", name)
     moves = {key: value for key, value in _parameters(SparsitySpec).items() if key in OF_A_MASK_UPDATE}
@@ -59,6 +64,8 @@ def _all_parts(catalogue: Catalogue) -> Iterator[dict[str, Any]]:
     yield _part("topologies", FIXED, about="the random masks of the start, never changed")
     added = [*catalogue.entries, *_offered(set(catalogue.paths.values()))]
     for kind in ALL_KINDS:
+        if kind is KINDS["network"]:
+            continue
         for entry in (*kind, *(one for one in added if one.kind is kind)):
             about = _of_entry(entry)
             if kind is KINDS["cycle_pattern"]:
@@ -76,6 +83,12 @@ def _numbers(entry: Entry) -> str:
         return ""
     size = f"{info.train_images:,} + {info.test_images:,} images of {' x '.join(map(str, info.image_shape))}"
     return f"{size}, {info.num_classes:,} classes."
+
+
+def _applies(key: str, entry: Entry) -> bool:
+    """Whether a key does anything to a network: weights are shared by blocks that repeat."""
+    unknown = key != "sharing_ratio" or entry.plugin is not None
+    return unknown or description_of(entry.name, num_classes=2).repeats > LEAST_SHARED
 
 
 def _offered(known: set[Path]) -> Iterator[Entry]:

@@ -13,7 +13,7 @@ from east.config.reference import open_matters, value_text
 from east.config.run import ClipSpec, Frozen
 from east.config.schema import Config
 from east.config.tables import GridTable
-from east.render.names import DATASETS, NETWORKS, table_label
+from east.render.names import DATASETS, network_label, table_label
 
 FORMATS = ("csv", "md", "tex", "html")
 EVIDENCE = ("comparison", "claims", "audit")
@@ -157,12 +157,13 @@ def report_contents(plan: Plan, results: Path, config_files: list[str]) -> Repor
     config = plan.config
     caption = next(figure.caption for figure in FIGURES if figure.name == "cost")
     cost = ReportFigure(svg=results / "figures" / "cost.svg", caption=caption)
-    networks = sorted({NETWORKS[run.spec.model.name] for run in plan.runs})
-    widths = sorted({run.spec.model.width for run in plan.runs})
+    networks = sorted({network_label(run.spec.model.name) for run in plan.runs})
+    widths = sorted({run.spec.model.width for run in plan.runs if run.spec.model.width is not None})
+    of_width = f" of width {listed(list(map(str, widths)))}" if widths else ""
     return ReportSpec(
         title=config.title,
         name=config.name,
-        introduction=f"{listed(networks)} of width {listed(list(map(str, widths)))}, trained from scratch "
+        introduction=f"{listed(networks)}{of_width}, trained from scratch "
         f"on {listed([DATASETS[name] for name in plan.datasets()])} at density {_densities(plan)}, "
         f"{counted(len(config.seeds), 'seed')} per row, {_beside(config)}.",
         tables=(
@@ -242,7 +243,7 @@ def _readings_of_runs(plan: Plan) -> dict[str, object]:
 
 
 def _setting(table: GridTable) -> str:
-    return f"{NETWORKS[table.model]} on {DATASETS[table.dataset]}"
+    return f"{network_label(table.model)} on {DATASETS[table.dataset]}"
 
 
 def _figure_groups(plan: Plan, folder: Path) -> tuple[FigureGroup, ...]:

@@ -8,7 +8,7 @@ from east.config.choices import Choice, chosen_name
 from east.config.run import OptimizerSpec
 from east.config.schema import Config, Recipe
 from east.errors import EastError
-from east.render.names import DATASETS, NETWORKS
+from east.render.names import DATASETS, network_label
 from east.render.numbers import DASH
 from east.render.rendered import Quantity, Rendered, render_views, view_of
 from east.render.templating import caption
@@ -130,7 +130,7 @@ def _hyperparameters(recipe: Recipe) -> dict[str, str]:
     rate = drops_text if recipe.lr_schedule is None else str(recipe.lr_schedule)
     warm = f"{recipe.warmup_epochs:g} up, then " if recipe.warmup_epochs else ""
     return {
-        "model": NETWORKS[recipe.model].split(" (")[0],
+        "model": network_label(recipe.model).split(" (")[0],
         "method": recipe.system,
         "data": "CIFAR-10/100" if both else ", ".join(DATASETS[name] for name in recipe.datasets),
         "batch_size": str(recipe.batch_size),

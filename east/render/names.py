@@ -2,14 +2,9 @@
 
 import re
 
-from east.config.vocabulary import ModelName
+from east.config.choices import Choice
 from east.data import catalog
-
-NETWORKS: dict[ModelName, str] = {
-    "resnet34": "ResNet-34",
-    "resnet50": "ResNet-50",
-    "resnet50_imagenet": "ResNet-50 (ImageNet)",
-}
+from east.sparse.kinds import network
 
 
 class _Labels(dict[str, str]):
@@ -20,6 +15,17 @@ class _Labels(dict[str, str]):
 
 
 DATASETS: dict[str, str] = _Labels(catalog.LABELS)
+
+
+def network_label(choice: str | Choice) -> str:
+    """What a network is called; a plugin's by its name, as whoever prints executes no plugin."""
+    entry = next((one for one in network if one.name == choice), None)
+    return (entry.facts.label if entry else "") or str(choice)
+
+
+def width_label(width: int | None) -> str:
+    """A network's width as it stands behind its name; nothing where it has none."""
+    return "" if width is None else f" of width {width}"
 
 
 def table_label(identifier: str) -> str | None:

@@ -8,7 +8,7 @@ from east.analysis.compare import TableComparison, TableVerdict
 from east.analysis.provenance import Provenance, table_coverage
 from east.analysis.words import listed
 from east.render.drawing import bar_drawing
-from east.render.names import DATASETS, NETWORKS, capital, table_label
+from east.render.names import DATASETS, capital, network_label, table_label
 from east.render.numbers import duration, fixed
 
 _KINDS: tuple[SeedStatus, ...] = ("finished", "diverged", "missing")
@@ -86,7 +86,7 @@ def _verdict(table: AggregatedGrid, comparison: TableComparison) -> dict[str, st
     return {
         "anchor": table.id,
         "label": table_label(table.id) or table.title,
-        "setting": f"{NETWORKS[table.model]} on {DATASETS[table.dataset]}",
+        "setting": f"{network_label(table.model)} on {DATASETS[table.dataset]}",
         "coverage": "" if finished == planned else f"{finished} of {_counted_runs(planned)}",
         "verdict": comparison.verdict,
         "sentence": capital(rest) if comparison.verdict != "not comparable" else "",

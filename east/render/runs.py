@@ -12,7 +12,7 @@ from east.analysis.curves import Curve, read_curve
 from east.analysis.sources import Sources
 from east.analysis.words import sharing_text
 from east.render.drawing import curve_drawing
-from east.render.names import DATASETS, NETWORKS, capital, table_label
+from east.render.names import DATASETS, capital, network_label, table_label, width_label
 from east.render.numbers import accuracy_text, duration, fixed, plus_minus, thousands
 from east.training.records import RunSummary
 
@@ -62,7 +62,7 @@ def row_details(
             published, text = row.published, capital(row.settings)
         else:
             published = None
-            text = f"{row.method}, {NETWORKS[row.model]} of width {row.width} on {DATASETS[row.dataset]}"
+            text = f"{row.method}, {network_label(row.model)}{width_label(row.width)} on {DATASETS[row.dataset]}"
         details[row.id] = {
             "id": re.sub("[^A-Za-z0-9]+", "-", f"runs-{table.id}-{number}"),
             "table": table_label(table.id) or table.title,

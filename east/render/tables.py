@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from east.analysis.aggregate import Accuracy, AggregatedGrid, AggregatedMethods, GridResult, MethodResult
 from east.analysis.words import listed
-from east.render.names import DATASETS, NETWORKS, sentence, table_label
+from east.render.names import DATASETS, network_label, sentence, table_label
 from east.render.numbers import (
     DASH,
     NOT_AVAILABLE,
@@ -43,7 +43,7 @@ def grid_view(table: AggregatedGrid) -> TableView:
         caption=caption(
             "tables-2-to-5",
             title=table.title,
-            network=NETWORKS[table.model],
+            network=network_label(table.model),
             dataset=DATASETS[table.dataset],
             width=table.width,
             density=density_text(table.density),
@@ -104,7 +104,7 @@ def _of_grid(table: AggregatedGrid, footnotes: Footnotes) -> list[Quantity[GridR
             data={
                 "table": lambda _: table.id,
                 "dataset": lambda _: DATASETS[table.dataset],
-                "model": lambda _: NETWORKS[table.model],
+                "model": lambda _: network_label(table.model),
                 "width": lambda _: table.width,
                 "density": lambda _: density_text(table.density),
             },
@@ -144,7 +144,11 @@ def _of_methods(table: AggregatedMethods, footnotes: Footnotes) -> list[Quantity
     return [
         Quantity(None, data={"table": lambda _: table.id}),
         Quantity(Column(label="Method"), lambda row: _noted(row.method, row.note, footnotes), {"method": "method"}),
-        Quantity(Column(label="Network"), lambda row: NETWORKS[row.model], {"model": lambda row: NETWORKS[row.model]}),
+        Quantity(
+            Column(label="Network"),
+            lambda row: network_label(row.model),
+            {"model": lambda row: network_label(row.model)},
+        ),
         Quantity(numeric("Width"), lambda row: str(row.width), {"width": "width"}),
         Quantity(
             Column(label="Data"), lambda row: DATASETS[row.dataset], {"dataset": lambda row: DATASETS[row.dataset]}

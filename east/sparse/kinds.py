@@ -30,6 +30,19 @@ class OptimizerFacts(Facts):
     counts_steps: bool = False
 
 
+class NetworkFacts(Facts):
+    """What a network declares.
+
+    Attributes:
+        label: how tables and figures call it; its name by default.
+        module: whether it is an ordinary `nn.Module`, which PyTorch executes with all its weights, in place of a
+            description.
+    """
+
+    label: str = ""
+    module: bool = False
+
+
 distribution = Kind(
     "distributions",
     "distribution",
@@ -98,8 +111,18 @@ learning_rate = Kind(
     takes=("moment", "lr"),
     gives="a learning rate, at least 0",
 )
+network = Kind(
+    "networks",
+    "network",
+    "networks",
+    home="east.models.networks",
+    takes=("images", "classes"),
+    gives="the logits: what `.linear(classes)` makes of a feature; with `module=True` an nn.Module",
+    facts=NetworkFacts,
+)
 
 KINDS: dict[str, Kind] = {
+    "network": network,
     "distribution": distribution,
     "cycle_pattern": cycle_pattern,
     "density_schedule": density_schedule,

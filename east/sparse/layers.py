@@ -35,6 +35,10 @@ class MaskedLinear(nn.Linear):
         super().__init__(in_features, out_features, bias=bias)
         self.register_buffer("mask", torch.ones_like(self.weight, dtype=torch.bool))
 
+    def reuse(self, x: Tensor, scale: Tensor) -> Tensor:
+        """Apply this layer's weight, times a scalar, elsewhere in the network (weight sharing)."""
+        return F.linear(x, self.weight * scale, self.bias)
+
 
 MaskedLayer = MaskedConv2d | MaskedLinear
 

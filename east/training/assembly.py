@@ -5,38 +5,45 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from east.config.run import RunSpec
+from east.data.catalog import info_of
 from east.data.open import Splits
 from east.engine import Engine, make_engine
-from east.models import ResNet, build_model
 from east.models.dyrelu import dyrelu_units, retire_dyrelu
 from east.models.initialise import initialise
 from east.models.liveness import liveness
+from east.seeding import torch_generator
 from east.sparse.active import ActiveWeights, active_weights
 from east.sparse.masks import MaskChange, MaskUpdater, nonzeros
 from east.sparse.schedule import Schedule
 from east.training.captured import StepKind, make_step
 from east.training.clip import GradientClip
-from east.training.describe import engine_of_run, expected_workload, mask_updater
+from east.training.describe import build_network, engine_of_run, expected_workload, mask_updater
 from east.training.optimizer import Optimizer, make_optimizer
 from east.training.records import EpochRecord, UpdateRecord, as_dicts
 from east.training.step import EpochSums, Step
 
 
-def initial_model(spec: RunSpec, num_classes: int) -> ResNet:
-    """The run's network as it is before training, all weights on; it depends on the run's seed and nothing else."""
+def initial_model(spec: RunSpec, num_classes: int) -> nn.Module:
+    """The run's network as it is before training, all weights on; it depends on the run's seed and nothing else.
+
+    An ordinary module of a plugin keeps the weights that it begins with, which PyTorch draws by the run's seed.
+    """
     model = built_model(spec, num_classes)
-    initialise(model, spec.seed)
+    if not spec.model.ordinary:
+        initialise(model, spec.seed)
     return model
 
 
-def built_model(spec: RunSpec, num_classes: int) -> ResNet:
-    """The run's network with values that something else is to take the place of."""
-    # Nobody's global random state is moved by what PyTorch draws.
+def built_model(spec: RunSpec, num_classes: int) -> nn.Module:
+    """The run's network with the values that PyTorch draws, which something else is to take the place of."""
+    # Nobody's global random state is moved by it.
     with torch.random.fork_rng(devices=[]):
-        return build_model(spec.model.name, num_classes, **spec.model.model_dump(exclude={"name"}))
+        if spec.model.ordinary:
+            torch.manual_seed(torch_generator(spec.seed, "initialise").initial_seed())
+        return build_network(spec.model, num_classes, info_of(spec.dataset).image_shape)
 
 
 @dataclass(frozen=True)
@@ -59,7 +66,7 @@ class Assembly:
 
 
 def assemble(
-    spec: RunSpec, model: ResNet, masks: MaskUpdater, *, device: torch.device, engine: str, kind: StepKind
+    spec: RunSpec, model: nn.Module, masks: MaskUpdater, *, device: torch.device, engine: str, kind: StepKind
 ) -> Assembly:
     """Put together what makes the steps of a run; with the current masks.
 
@@ -108,7 +115,7 @@ class Training:
 
     spec: RunSpec
     data: Splits
-    model: ResNet
+    model: nn.Module
     masks: MaskUpdater
     parts: Assembly
     sums: EpochSums

@@ -8,14 +8,14 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from east.config.choices import FIXED, Choice, TopologySpec
+from east.config.choices import FIXED, Choice, TopologySpec, is_plugins
 from east.config.run import ImagesSpec, ModelSpec, RunSpec, TrainingSpec, stand_in
-from east.data.catalog import info_of, steps_per_epoch
+from east.data.catalog import DatasetInfo, info_of, steps_per_epoch
 from east.engine import Workload
 from east.engine.cpu.cost import is_sparse_cheaper
 from east.engine.graph.network import Network, network_of
 from east.errors import EastError
-from east.models import ResNet, build_model
+from east.models.build import build_model
 from east.models.parameters import count_parameters
 from east.models.sharing import owned_weights, stored_nonzeros, virtual_weights
 from east.sparse.layers import masked_layers
@@ -27,9 +27,20 @@ MOMENTS = 32
 """Moments of a training, evenly spread, at which its density is looked at."""
 
 
-def network_shape(spec: RunSpec) -> ResNet:
+def network_shape(spec: RunSpec) -> nn.Module:
     """A run's network on the meta device: every shape and no number, at no cost."""
-    return _meta_network(spec.model, info_of(spec.dataset).num_classes)
+    return _meta_network(spec.model, info_of(spec.dataset))
+
+
+def build_network(model: ModelSpec, num_classes: int, image_shape: tuple[int, int, int]) -> nn.Module:
+    """A run's network for such images, from the global random state.
+
+    Raises:
+        EastError: there is none for such images; it is in a plugin that is not loaded, or that fails.
+    """
+    settings = model.model_dump(exclude={"name", "ordinary"})
+    built: nn.Module = build_model(model.name, num_classes, image_shape=image_shape, **settings)
+    return built
 
 
 def make_allocation(model: nn.Module, distribution: str | Choice) -> Allocation:
@@ -103,10 +114,15 @@ def expected_workload(training: TrainingSpec, topology: str | TopologySpec = FIX
 def engine_of_run(spec: RunSpec) -> Literal["sparse", "dense"]:
     """The engine that `auto` stands for on a CPU, from the first step to the last: by counted work.
 
-    Networks with DCT layers have a dense part everywhere, so that no zero could be left out. With `numerics: bf16` all
-    others are the sparse engine's, as no other has them on a CPU.
+    A plugin's network is the sparse engine's where it has a description. Networks with DCT layers have a dense part
+    everywhere, so that no zero could be left out. With `numerics: bf16` all others are the sparse engine's, as no other
+    has them on a CPU.
     """
     # Nothing that differs between seeds counts, nor what a plugin gives: it follows from the description alone.
+    if spec.model.ordinary:
+        return "dense"
+    if is_plugins(spec.model.name):
+        return "dense" if spec.model.dct else "sparse"
     return _engine_of(stand_in(spec).model_copy(update={"seed": 0}).canonical_json())
 
 
@@ -125,13 +141,13 @@ def _engine_of(canonical: str) -> Literal["sparse", "dense"]:
 
 
 @lru_cache(maxsize=32)
-def _described_network(model: ModelSpec, images: ImagesSpec) -> tuple[ResNet, Network]:
+def _described_network(model: ModelSpec, images: ImagesSpec) -> tuple[nn.Module, Network]:
     """The network's shapes and its description, which are only read."""
     info = info_of(images)
-    shapes = _meta_network(model, info.num_classes)
+    shapes = _meta_network(model, info)
     return shapes, network_of(shapes, info.image_shape)
 
 
-def _meta_network(model: ModelSpec, num_classes: int) -> ResNet:
+def _meta_network(model: ModelSpec, info: DatasetInfo) -> nn.Module:
     with torch.device("meta"):
-        return build_model(model.name, num_classes, **model.model_dump(exclude={"name"}))
+        return build_network(model, info.num_classes, info.image_shape)

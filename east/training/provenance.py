@@ -131,8 +131,12 @@ def device_name(device: torch.device) -> str:
 
 
 def _imported(file: Path, package: Path) -> list[Path]:
-    """The modules of the package that a module imports when it runs, anywhere in it, each by its own name."""
-    names: list[str] = []
+    """The modules of the package that a module imports when it runs, anywhere in it, each by its own name.
+
+    Among them are those that registries import, which have the entries: `home="east.sparse.growth"`.
+    """
+    keywords = (node for node in ast.walk(_tree(file)) if isinstance(node, ast.keyword) and node.arg == "home")
+    names = [str(keyword.value.value) for keyword in keywords if isinstance(keyword.value, ast.Constant)]
     for node in _executed(_tree(file)):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]

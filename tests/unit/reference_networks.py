@@ -1,52 +1,47 @@
-"""Networks of `east.models` as the reference takes them."""
+"""Residual networks of `east.models` as the reference takes them."""
 
-from torch import nn
-
-from east.models.blocks import Block as ModelBlock
+from east.models.described import DescribedNetwork
+from east.models.description import Feature, Scope
 from east.models.dyrelu import DyReLU
-from east.models.resnet import ResNet
 from east.sparse.layers import masked_layers
 from tests.reference.network import Block, Network, Unit
 
 
-def as_reference(model: ResNet, numerics: str = "fp32") -> Network:
+def as_reference(model: DescribedNetwork, numerics: str = "fp32") -> Network:
     """The network with a copy of its numbers."""
-    names = {module: name for name, module in model.named_modules()}
-    blocks = []
-    for block, owner in model.blocks():
-        place, owns = names[block], block is owner
-        units = tuple(
-            Unit(
-                names[conv],
-                f"{place}.bn{i}",
-                conv.stride[0],
-                conv.padding[0],
-                None if owns else f"{place}.scale{i}",
-                _dynamic(names, getattr(block, f"act{i}")),
-            )
-            for i, conv in enumerate(owner.convs, start=1)
-        )
-        blocks.append(Block(units, _shortcut(names, block)))
-    stem = Unit("conv1", "bn1", model.conv1.stride[0], model.conv1.padding[0], None, _dynamic(names, model.act1))
+    description, named = model.description, dict(model.named_modules())
+    convs = [one for one in description.root.features if one.operation == "conv"]
     return Network(
-        stem,
-        tuple(blocks),
+        _unit(model, description.root, convs[0], "bn1", "act1"),
+        tuple(_block(model, scope) for scope in description.root.blocks),
         "classifier",
-        model.max_pool,
+        any(one.operation == "max_pool" for one in description.features),
         {name: parameter.detach().numpy().copy() for name, parameter in model.named_parameters()},
         {name: layer.mask.numpy().copy() for name, layer in masked_layers(model).items()},
         {name: buffer.numpy().copy() for name, buffer in model.named_buffers() if "running" in name},
-        {names[unit]: float(unit.beta) for unit in names if isinstance(unit, DyReLU) and not unit.retired},
+        {name: float(unit.beta) for name, unit in named.items() if isinstance(unit, DyReLU) and not unit.retired},
         numerics == "bf16",
     )
 
 
-def _dynamic(names: dict[nn.Module, str], unit: DyReLU | None) -> str | None:
-    return None if unit is None or unit.retired else names[unit]
+def _block(model: DescribedNetwork, scope: Scope) -> Block:
+    own = [one for one in scope.masked if "shortcut" not in one.name]
+    units = (_unit(model, scope, conv, f"bn{i}", f"act{i}") for i, conv in enumerate(own, start=1))
+    shortcut = next((one for one in scope.masked if "shortcut" in one.name), None)
+    projection = None if shortcut is None else _unit(model, scope, shortcut, "shortcut.1", None)
+    return Block(tuple(units), projection)
 
 
-def _shortcut(names: dict[nn.Module, str], block: nn.Module) -> Unit | None:
-    if not isinstance(block, ModelBlock) or block.shortcut is None:
-        return None
-    conv, norm = block.shortcut
-    return Unit(names[conv], names[norm], conv.stride[0], conv.padding[0], is_activated=False)
+def _unit(model: DescribedNetwork, scope: Scope, conv: Feature, norm: str, act: str | None) -> Unit:
+    place = f"{scope.name}.".lstrip(".")
+    dyrelu = None if act is None else dict(model.named_modules()).get(f"{place}{act}")
+    dynamic = isinstance(dyrelu, DyReLU) and not dyrelu.retired
+    return Unit(
+        (conv.shares or conv).name,
+        f"{place}{norm}",
+        conv.window.stride,
+        conv.window.padding,
+        conv.scale or None,
+        f"{place}{act}" if dynamic else None,
+        act is not None,
+    )

@@ -17,13 +17,15 @@ from east.engine.cpu.engine import CPU_EVALUATION_BATCH, CpuEngine
 from east.engine.cuda.engine import GPU_EVALUATION_BATCH, CudaEngine
 from east.engine.dense import DenseEngine
 from east.models import build_model
-from east.models.blocks import BASIC, BOTTLENECK, Parts
+from east.models.described import Parts
 from east.models.dyrelu import retire_dyrelu, set_beta
-from east.models.resnet import ResNet
+from east.models.networks import BASIC, BOTTLENECK
 from east.seeding import torch_generator as generator
 from east.sparse.active import active_weights
 from east.sparse.layers import masked_layers
 from east.sparse.masks import Allocation, initialise_masks
+from tests.unit.residual_networks import residual_network
+from tests.unit.small_networks import small_network
 
 CPU = torch.device("cpu")
 GPU = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -46,15 +48,22 @@ def fused(network, nonzeros):
 
 def gpu_mixed(network, nonzeros):
     """Every other convolution is executed by PyTorch."""
-    return {unit.layer: ("dense", "fused")[number % 2] for number, unit in enumerate(network.units)}
+    return {unit.layer: ("dense", "fused")[number % 2] for number, unit in enumerate(network.units)}  # but identities
 
 
-def _cpu_model(name="resnet34", width=8, **parts):
+CPU_SIZE, GPU_SIZE = 12, 4
+
+
+def _cpu_model(name="resnet34", width=8, small=None, **parts):
+    if small is not None:
+        return small_network(small, width=width, size=CPU_SIZE, **parts)
     return build_model(name, 10, width=width, **parts)
 
 
-def _gpu_model(design=BASIC, blocks=(1,), width=2, *, dyrelu=False, dct=False, **parts):
-    return ResNet(design, blocks, 10, width=width, parts=Parts(dct=dct, dyrelu=dyrelu), **parts)
+def _gpu_model(design=BASIC, blocks=(1,), width=2, *, small=None, dyrelu=False, dct=False, **parts):
+    if small is not None:
+        return small_network(small, width=width, size=GPU_SIZE, dyrelu=dyrelu, dct=dct, **parts)
+    return residual_network(design, blocks, 10, width=width, parts=Parts(dct=dct, dyrelu=dyrelu), **parts)
 
 
 def _cpu_engine(model, choose=cheapest, capacities=None):
@@ -103,7 +112,7 @@ class Kind:
         torch.manual_seed(0)
         model = self.model(**keys)
         for module in model.modules():
-            if isinstance(module, nn.BatchNorm2d):
+            if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
                 nn.init.uniform_(module.weight, 0.5, 1.5)
                 nn.init.normal_(module.bias)
         draw_masks(model, density or self.density)
@@ -150,11 +159,16 @@ ON_CPU = Kind(
         "fading DyReLU": {"activation": "dyrelu", "beta": 0.3},
         "retired DyReLU": {"activation": "dyrelu", "beta": 0.0},
         "combined": {"name": "resnet50", "activation": "dyrelu", "sharing_ratio": 2},
+        "pools": {"small": "pools"},
+        "pre-activation": {"small": "pre-activation", "sharing_ratio": 2},
+        "perceptron": {"small": "perceptron", "sharing_ratio": 2, "dyrelu": True},
+        "crowded": {"small": "crowded", "dyrelu": True},
+        "crowded, ReLU": {"small": "crowded"},
     },
     executions={"fused": executing("fused"), "rows": executing("rows"), "mixed": cpu_mixed},
     density=0.02,
     images=5,
-    size=12,
+    size=CPU_SIZE,
     evaluation=CPU_EVALUATION_BATCH,
     requests=((), ("signs",), ("dense", "signs")),
 )
@@ -174,11 +188,15 @@ ON_GPU = Kind(
         "retired DyReLU": {"dyrelu": True, "beta": 0.0},
         "DCT": {"dct": True, "blocks": (1, 1)},
         "combined": {"design": BOTTLENECK, "width": 1, "blocks": (3,), "dyrelu": True, "sharing_ratio": 2, "dct": True},
+        "pools": {"small": "pools"},
+        "pre-activation": {"small": "pre-activation", "sharing_ratio": 2},
+        "perceptron": {"small": "perceptron", "sharing_ratio": 2, "dct": True},
+        "crowded": {"small": "crowded", "dyrelu": True},
     },
     executions={"mixed": gpu_mixed},
     density=0.1,
     images=3,
-    size=4,
+    size=GPU_SIZE,
     evaluation=GPU_EVALUATION_BATCH,
     requests=(("dense", "signs"),),
 )

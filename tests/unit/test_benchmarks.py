@@ -10,11 +10,12 @@ from benchmarks.results import RESULTS_FOLDER, in_turn, ratio, spread
 from benchmarks.scale import as_markdown
 from benchmarks.step import run, save_step
 from benchmarks.step_results import SPARSE, render
-from benchmarks.variants import MAKE_DENSE, SparseSteps, timed_networks
+from benchmarks.variants import MAKE_DENSE, SparseSteps, other_networks, timed_networks
 from east.engine.cpu.library import availability
 from east.engine.graph.network import network_of
 from east.errors import EastError
 from east.models import build_model
+from east.sparse.kinds import KINDS
 from east.sparse.layers import apply_masks, masked_layers
 
 BATCH = 5
@@ -232,6 +233,13 @@ def test_results_are_written_as_json_and_markdown(tmp_path):
     assert path == tmp_path / "a-processor-2026-01-02.md"
     assert path.read_text() == render(results)
     assert json.loads(path.with_suffix(".json").read_text()) == results
+
+
+def test_every_registered_network_can_be_named():
+    names = timed_networks(short=True).keys() | other_networks(short=True).keys()
+    assert {entry.name for entry in KINDS["network"]} <= names
+    assert other_networks()["wrn22_2"].spec.model.width == 16
+    assert other_networks()["mlp"].spec.model.width is None
 
 
 @pytest.mark.slow

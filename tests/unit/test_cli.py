@@ -12,7 +12,7 @@ import east as package
 from east.cli import COMMANDS
 from east.cli.common import ChangedPluginName, DeviceName, EngineName, StepName, TrackingName
 from east.config.schema import Execution
-from east.config.vocabulary import Activation, ModelName
+from east.config.vocabulary import Activation
 from east.log import configure_logging
 from east.methods import KINDS
 from tests.conftest import ROOT
@@ -102,7 +102,7 @@ def test_cost_gives_the_papers_accounting_for_any_network():
         (("restore", "pyproject.toml"), "pyproject.toml is damaged"),
         (("merge", "docs"), "docs has no folder runs. Give another person's results/paper."),
         (("prune", "--results", "nowhere"), "there is no folder nowhere, so there is nothing to remove."),
-        (("cost", "--model", "vgg"), "--model: there is no 'vgg'. Choose one of resnet34"),
+        (("cost", "--model", "vgg"), "--model: there is no 'vgg'. Choose one of resnet18, resnet34"),
         (("make", "--results", "x", "--request", "{}"), "--request: step: Field required"),
         (("make", "--results", "x", "--request", '{"step": "dance"}'), "--request: there is no step 'dance'"),
     ],
@@ -162,7 +162,7 @@ def test_the_version_names_the_commit_of_a_checkout():
 
 def test_every_part_that_a_configuration_may_name_is_listed_with_its_parameters():
     parts = {(part["kind"], part["name"]): part for part in json.loads(east("list", "--json").stdout)}
-    for kind, names in {"networks": ModelName, "activations": Activation}.items():
+    for kind, names in {"activations": Activation}.items():
         assert {name for found, name in parts if found == kind} == set(get_args(get_args(names)[0]))
     for kind in KINDS.values():
         assert [name for found, name in parts if found == kind.name] == [entry.name for entry in kind]

@@ -3,7 +3,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from east.cost.flops import inference_flops, layer_work, training_flops
-from east.models import ResNet, build_model
+from east.models import DescribedNetwork, build_model
 from east.models.dct import set_fused
 from east.sparse.distribution import erk
 from east.sparse.layers import masked_layers
@@ -18,12 +18,12 @@ NETWORKS = [
 ]
 
 
-def on_meta(name: str, **settings) -> ResNet:
+def on_meta(name: str, **settings) -> DescribedNetwork:
     with torch.device("meta"):
         return build_model(name, 10, **settings)
 
 
-def erk_counts(model: ResNet, density: float) -> dict[str, int]:
+def erk_counts(model: DescribedNetwork, density: float) -> dict[str, int]:
     return erk({name: tuple(layer.weight.shape) for name, layer in masked_layers(model).items()}, density)
 
 

@@ -14,11 +14,12 @@ from east.engine import CrossEntropy, GradientRequest
 from east.engine.cuda.engine import CudaEngine
 from east.engine.cuda.kernels import backward, dyrelu, forward, sketch
 from east.engine.cuda.tiles import PositionTiling, Tiling, power_of_two, tiling, warps_of
-from east.models.blocks import BASIC, BOTTLENECK, Parts
-from east.models.resnet import ResNet
+from east.models.described import Parts
+from east.models.networks import BASIC, BOTTLENECK
 from east.sparse.active import active_weights
 from east.sparse.layers import masked_layers
 from east.sparse.masks import initialise_masks
+from tests.unit.residual_networks import residual_network
 from tests.unit.sparse_engines import GPU, gpu_mixed
 
 VIEW = Path(__file__).with_name("views") / "launches.txt"
@@ -100,7 +101,7 @@ def launches_of(
     **parts,
 ):
     torch.manual_seed(0)
-    model = ResNet(design, blocks, 10, parts=Parts(dct=False, dyrelu=dynamic), **parts).to(GPU, dtype)
+    model = residual_network(design, blocks, 10, parts=Parts(dct=False, dyrelu=dynamic), **parts).to(GPU, dtype)
     layers = masked_layers(model)
     initialise_masks(layers, {name: max(1, layer.weight.numel() // 8) for name, layer in layers.items()}, seed=0)
     room = {name: layer.weight.numel() // 4 for name, layer in layers.items()}

@@ -10,12 +10,13 @@ from torch._dynamo.testing import CompileCounter
 
 from east.engine import GradientRequest
 from east.engine.dense import CACHE_VARIABLE, CompiledNetwork, DenseEngine
-from east.models.blocks import BASIC, Parts
+from east.models.described import Parts
 from east.models.dyrelu import retire_dyrelu, set_beta
-from east.models.resnet import ResNet
+from east.models.networks import BASIC
 from east.seeding import torch_generator as generator
 from east.sparse.active import active_weights
 from east.sparse.layers import apply_masks, masked_layers
+from tests.unit.residual_networks import residual_network
 
 pytestmark = pytest.mark.usefixtures("one_thread", "cache")
 
@@ -35,7 +36,7 @@ def cache(monkeypatch, tmp_path):
 
 def network(dyrelu=False):
     torch.manual_seed(0)
-    model = ResNet(BASIC, (1,), 10, width=4, parts=Parts(dct=False, dyrelu=dyrelu))
+    model = residual_network(BASIC, (1,), 10, width=4, parts=Parts(dct=False, dyrelu=dyrelu))
     change_masks(model, 0)
     return model
 

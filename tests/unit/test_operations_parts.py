@@ -10,9 +10,13 @@ def test_networks_have_the_parameters_of_a_model_but_its_name_and_activation():
     assert PARTS["networks", "resnet50"] == {
         "kind": "networks",
         "name": "resnet50",
-        "parameters": {"width": None, "sharing_ratio": None, "dct": False},
-        "about": "blocks of 1 x 1 and 3 x 3 and 1 x 1 convolutions",
-        **NOTHING_MORE,
+        "parameters": {"width": 64, "sharing_ratio": None, "dct": False},
+        "about": "ResNet-50 with the stem for small images: blocks of 1 x 1, 3 x 3 and 1 x 1 convolutions.",
+        "meanings": {"width": "channels of the stem"},
+        "paper": "He et al., Deep Residual Learning for Image Recognition, 2016",
+        "plugin": None,
+        "label": "ResNet-50",
+        "module": False,
     }
 
 

@@ -15,9 +15,9 @@ from east.config.run import ClipSpec, OptimizerSpec, TrainingSpec
 from east.engine.arithmetic import PyTorchArithmetic
 from east.engine.base import CrossEntropy, GradientRequest
 from east.engine.cpu.engine import CpuEngine
-from east.models.blocks import BASIC, BOTTLENECK, Design, Parts
+from east.models.described import Parts
 from east.models.dyrelu import set_beta
-from east.models.resnet import ResNet
+from east.models.networks import BASIC, BOTTLENECK, Design
 from east.seeding import torch_generator as generator
 from east.sparse.active import active_weights
 from east.sparse.layers import apply_masks, masked_layers
@@ -29,6 +29,7 @@ from tests.reference import sums
 from tests.reference.network import evaluate, train
 from tests.reference.training import Recipe, Training
 from tests.unit.reference_networks import as_reference
+from tests.unit.residual_networks import residual_network
 from tests.unit.sparse_engines import CPU, ON_CPU
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -121,7 +122,9 @@ def network(case):
     """Output channels have from 0 to 5 and many non-zeros."""
     torch.manual_seed(0)
     parts, stem = Parts(dct=False, dyrelu=case.dyrelu), IMAGENET_STEM if case.imagenet_stem else {}
-    model = ResNet(case.design, case.blocks, CLASSES, width=case.width, parts=parts, sharing_ratio=case.sharing, **stem)
+    model = residual_network(
+        case.design, case.blocks, CLASSES, width=case.width, parts=parts, sharing_ratio=case.sharing, **stem
+    )
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.weight, -0.5, 1.5)

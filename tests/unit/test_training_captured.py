@@ -10,9 +10,9 @@ from east.config.run import ClipSpec
 from east.data.batches import TensorBatches
 from east.engine.dense import CompiledNetwork, DenseEngine
 from east.errors import EastError
-from east.models.blocks import BASIC, Parts
+from east.models.described import Parts
 from east.models.dyrelu import dyrelu_units, retire_dyrelu, set_beta
-from east.models.resnet import ResNet
+from east.models.networks import BASIC
 from east.seeding import torch_generator as generator
 from east.sparse.active import active_weights
 from east.sparse.layers import masked_layers
@@ -23,6 +23,7 @@ from east.training.clip import GradientClip
 from east.training.step import EpochSums, TrainingStep
 from tests.unit.optimizers import Adam, Sgd
 from tests.unit.recorders import Tapes
+from tests.unit.residual_networks import residual_network
 from tests.unit.test_training_loop import Interrupted, changed, interrupt_at, results, rows
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -79,7 +80,7 @@ class Training:
     @staticmethod
     def network(dct, dyrelu):
         torch.manual_seed(0)
-        model = ResNet(BASIC, (1, 1, 1, 1), 10, width=4, parts=Parts(dct=dct, dyrelu=dyrelu))
+        model = residual_network(BASIC, (1, 1, 1, 1), 10, width=4, parts=Parts(dct=dct, dyrelu=dyrelu))
         layers = masked_layers(model)
         initialise_masks(layers, {name: layer.weight.numel() // 10 for name, layer in layers.items()}, seed=1)
         return model

@@ -44,8 +44,8 @@ def cheapest(network: Network, nonzeros: Mapping[str, int]) -> dict[str, Executi
     """The execution of every masked layer that costs least, summed over the places where it is used."""
     chosen: dict[str, Execution] = {network.head.layer: "rows"}
     for layer, units in network.uses.items():
-        fused = math.fsum(_cost(unit, FUSED, nonzeros[layer]) for unit in units)
-        rows = math.fsum(_cost(unit, ROWS, nonzeros[layer]) for unit in units)
+        fused = math.fsum(_cost(unit, FUSED, unit.nonzeros(nonzeros)) for unit in units)
+        rows = math.fsum(_cost(unit, ROWS, unit.nonzeros(nonzeros)) for unit in units)
         chosen[layer] = "rows" if rows < fused else "fused"
     return chosen
 
@@ -58,9 +58,7 @@ def is_sparse_cheaper(network: Network, phases: Sequence[tuple[float, Mapping[st
     sparse = math.fsum(share * _sparse_step(network, nonzeros, workload) for share, nonzeros in phases)
     whole = math.fsum(share for share, _ in phases)
     # A step that executes all weights; the clip's dense gradients come with it.
-    dense = math.fsum(
-        DENSE.call + workload.batch * _cost(unit, DENSE, unit.conv.weight.numel()) for unit in network.units
-    )
+    dense = math.fsum(DENSE.call + workload.batch * _cost(unit, DENSE, unit.weights) for unit in network.units)
     return sparse < whole * dense
 
 
@@ -69,10 +67,12 @@ def _sparse_step(network: Network, nonzeros: Mapping[str, int], workload: Worklo
     costs = []
     for unit in network.units:
         use = FUSED if executions[unit.layer] == "fused" else ROWS
-        costs.append(use.call + workload.batch * _cost(unit, use, nonzeros[unit.layer]))
-        plane, taps = unit.y.height * unit.y.width, unit.conv.kernel_size[0] ** 2
+        costs.append(use.call + workload.batch * _cost(unit, use, unit.nonzeros(nonzeros)))
+        if unit.masked is None:
+            continue
+        plane, taps = unit.y.height * unit.y.width, unit.window.kernel**2
         sketch = SKETCH * plane * (unit.x.channels * taps + unit.y.channels)
-        dense = DENSE.product * plane * unit.conv.weight.numel()
+        dense = DENSE.product * plane * unit.weights
         costs.append(workload.batch * (workload.probes * sketch + workload.dense * dense))
     return math.fsum(costs)
 

@@ -83,7 +83,7 @@ class CpuEngine(GraphEngine):
     def _follow_masks(self, network: Network, executions: Mapping[str, Execution]) -> Hashable:
         self._discard()
         self._layers = {
-            name: Layer(weights, executions[name], NonzeroIndex.of(weights)) for name, weights in self.active.items()
+            name: Layer(weights, executions[name], NonzeroIndex.of(weights)) for name, weights in self._weights.items()
         }
         return None
 

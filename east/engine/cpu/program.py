@@ -10,11 +10,12 @@ from east.engine.base import CrossEntropy
 from east.engine.cpu import bindings as k
 from east.engine.cpu.rows import RowsUnit
 from east.engine.cpu.storage import Layer, PlaneBuffer, Storage
-from east.engine.cpu.units import CpuPool, CpuUnit, FusedUnit, contracted, sketch_parts
+from east.engine.cpu.units import CpuPool, CpuReshape, CpuUnit, FusedUnit, contracted, sketch_parts
 from east.engine.graph.memory import Piece
-from east.engine.graph.network import Head, Pool
+from east.engine.graph.network import Head, Pool, Reshape
 from east.engine.graph.program import BoundHead, Pass, Program
 from east.errors import EastError
+from east.sparse.active import ActiveWeights
 
 
 def bind_to_cpu(storage: Storage, batch: int, memory: Mapping[Piece, Tensor], kernels: k.KernelSet) -> Program:
@@ -25,10 +26,12 @@ def bind_to_cpu(storage: Storage, batch: int, memory: Mapping[Piece, Tensor], ke
     network, layers = storage.network, storage.layers
     activations = (network.images, *(node.y for node in network.nodes))
     buffers = {activation: storage.buffer(activation, memory, kernels.dtype) for activation in activations}
-    nodes: list[CpuPool | CpuUnit] = []
+    nodes: list[CpuPool | CpuReshape | CpuUnit] = []
     for described in network.nodes:
         if isinstance(described, Pool):
             nodes.append(CpuPool(described, buffers, batch, kernels))
+        elif isinstance(described, Reshape):
+            nodes.append(CpuReshape(described, buffers, batch, kernels))
         else:
             kind = RowsUnit if layers[described.layer].execution == "rows" else FusedUnit
             nodes.append(kind(described, storage, buffers, memory, batch, kernels))
@@ -52,6 +55,9 @@ class CpuHead(BoundHead):
 
     def __init__(self, head: Head, layer: Layer, x: PlaneBuffer, batch: int, kernels: k.KernelSet) -> None:
         self.head, self.layer, self.x, self.batch, self.kernels = head, layer, x, batch, kernels.of_values
+        if not isinstance(layer.weights, ActiveWeights):
+            raise RuntimeError("the classifier is a masked layer")
+        self.weights = layer.weights
         channels, classes = head.x.channels, head.linear.out_features
         self.geometry = k.Geometry(channels, 1, 1, classes, 1, 1, 1, 1, 0, batch)
         groups = k.groups_of(batch)
@@ -79,7 +85,7 @@ class CpuHead(BoundHead):
 
     def backward(self, gradient: Tensor, this: Pass) -> None:
         """From the gradient (classes, G, 32) at the logits to those of the weights and at the last activation."""
-        weights, planes = self.layer.weights, k.Planes(self.means)
+        weights, planes = self.weights, k.Planes(self.means)
         by_output, by_input = k.Lists.of(self.layer.index.by_output), k.Lists.of(self.layer.index.by_input)
         at_means = torch.empty_like(self.means)
         self.kernels(

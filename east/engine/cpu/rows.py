@@ -64,7 +64,7 @@ class RowsUnit(CpuUnit):
     def forward(self, this: Pass) -> None:
         """Write z and, in training, update the running statistics; write the output unless its readers do."""
         self._scale_values()
-        self._convolve.norm.training = int(this.training)
+        self._convolve.norm.training = int(this.training and self.unit.norm is not None)
         self._convolve.wanted = wanted = None if this.everything else k.address(self.read)
         self.kernels("convolve", self._convolve)
         if not self._is_found_by_readers and not self._is_added_unstored:
@@ -97,7 +97,7 @@ class RowsUnit(CpuUnit):
             signs=signs,
             products=products,
         )
-        x, dz = self._whole_planes() if this.request.dense else (None, None)
+        x, dz = self._whole_planes() if this.request.dense and self.unit.masked is not None else (None, None)
         self._leave_gradients(this, None if x is None else x.planes, dz, products)
 
     def _whole_planes(self) -> tuple[PlaneBuffer, Tensor]:

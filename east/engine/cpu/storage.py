@@ -7,11 +7,10 @@ import torch
 from torch import Tensor
 
 from east.engine.cpu import bindings as k
-from east.engine.graph.index import NonzeroIndex
+from east.engine.graph.index import NonzeroIndex, Weights
 from east.engine.graph.memory import Buffer, Piece
 from east.engine.graph.network import Activation, Network, Unit
 from east.engine.graph.program import Execution
-from east.sparse.active import ActiveWeights
 
 Shapes = dict[Piece, tuple[int, int, int]]
 """What is stored, with its shape (C, H, W)."""
@@ -19,9 +18,9 @@ Shapes = dict[Piece, tuple[int, int, int]]
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """A masked layer as it is executed."""
+    """A masked layer, or the identity, as it is executed."""
 
-    weights: ActiveWeights
+    weights: Weights
     execution: Execution
     index: NonzeroIndex
 
@@ -76,7 +75,7 @@ class Storage:
     def __init__(self, network: Network, layers: Layers) -> None:
         self.network, self.layers = network, layers
         self._added_by = {unit.residual: unit for unit in network.units if unit.residual is not None}
-        self._places = {node.y: place for place, node in enumerate(network.nodes)}
+        self._written = {node.y for node in network.nodes}
 
     def is_found_by_readers(self, activation: Activation) -> bool:
         """Whether its readers find an activation."""
@@ -85,8 +84,12 @@ class Storage:
     def is_added_unstored(self, activation: Activation) -> bool:
         """Whether an activation is a shortcut's output that is found where it is added."""
         adds = self._added_by.get(activation)
-        shortcut = adds is not None and isinstance(activation.producer, Unit) and not activation.producer.rectify
-        return shortcut and adds is not None and self._is_convolution_stored(activation) and self._is(adds, "rows")
+        producer = activation.producer
+        if adds is None or not isinstance(producer, Unit) or producer.rectify or producer.residual is not None:
+            return False
+        if activation.readers:
+            return False
+        return self._is_convolution_stored(activation) and self._is(adds, "rows")
 
     def is_gathered(self, activation: Activation) -> bool:
         """Whether the unit that wrote an activation gathers the gradient at it, from what its readers left."""
@@ -114,13 +117,11 @@ class Storage:
 
     def buffer(self, activation: Activation, memory: Mapping[Piece, Tensor], dtype: torch.dtype) -> PlaneBuffer:
         """The memory of an activation, (C, G, H, W, 32) for each of `shapes`."""
-        gradient = memory.get(self._gradient_piece(activation)) if activation in self._places else None
+        gradient = memory.get(self._gradient_piece(activation)) if activation in self._written else None
         return PlaneBuffer(activation, memory.get(("y", activation)), gradient, dtype)
 
     def _gradient_piece(self, activation: Activation) -> Piece:
-        key = activation.gradient_key
-        # Within a block, a convolution reads the gradient at its output while that at its input is written.
-        return "gradient", key if activation.lasting else (*key, self._places[activation] % 2)
+        return "gradient", activation.gradient_key
 
     def _is_convolution_stored(self, activation: Activation) -> bool:
         producer = activation.producer

@@ -13,8 +13,9 @@ from east.engine.cpu.dyrelu import CpuDyReLU
 from east.engine.cpu.storage import PlaneBuffer, Storage
 from east.engine.graph.index import Grouped
 from east.engine.graph.memory import Piece
-from east.engine.graph.network import Activation, Pool, Unit
+from east.engine.graph.network import Activation, Pool, Reshape, Unit
 from east.engine.graph.program import BoundNode, Pass
+from east.sparse.active import ActiveWeights
 
 Buffers = Mapping[Activation, PlaneBuffer]
 
@@ -38,6 +39,49 @@ class CpuPool(BoundNode):
         """Write the gradient at the input, from that which the readers of the output have left."""
         self.kernels("max_pool_backward", self._backward)
         self.x_buffer.has_gradient = True
+
+
+class CpuReshape(BoundNode):
+    """Means over positions, or all numbers of an image, as channels of one position: bound to memory."""
+
+    def __init__(self, reshape: Reshape, buffers: Buffers, batch: int, kernels: k.KernelSet) -> None:
+        self.is_mean, self.kernels = reshape.is_mean, kernels
+        self.x_buffer, self.y_buffer = buffers[reshape.x], buffers[reshape.y]
+        self.y = self.y_buffer.data
+        self._positions = reshape.x.height * reshape.x.width
+        means = torch.empty(self.y.shape, dtype=k.value_dtype(self.y.dtype))
+        self._means = means
+        self._find_means = k.Means(*reshape.x.shape, batch, self.x_buffer.planes, means)
+
+    def forward(self, this: Pass) -> None:
+        """Write the output."""
+        if self.is_mean:
+            self.kernels("means", self._find_means)
+            self.y.copy_(self._means)
+        else:
+            self.y.copy_(self._flat(self.x_buffer.data))
+
+    def backward(self, this: Pass) -> None:
+        """Write the gradient at the input, from that which the readers of the output have left."""
+        to = self.x_buffer.gradient
+        if to is None:
+            return
+        gradient = self.y_buffer.gradient_memory
+        if self.is_mean:
+            # By a tensor: PyTorch may multiply by the inverse of a number instead.
+            wide = gradient.to(self._means.dtype)
+            to.copy_((wide / torch.full_like(wide, self._positions)).expand_as(to))
+        else:
+            groups, lanes = gradient.shape[1], gradient.shape[-1]
+            channels, _, height, width, _ = to.shape
+            to.copy_(gradient.reshape(channels, height, width, groups, lanes).permute(0, 3, 1, 2, 4))
+        self.x_buffer.has_gradient = True
+
+    @staticmethod
+    def _flat(x: Tensor) -> Tensor:
+        """(C, G, H, W, 32) as (C H W, G, 1, 1, 32): a copy."""
+        groups, lanes = x.shape[1], x.shape[-1]
+        return x.permute(0, 2, 3, 1, 4).reshape(-1, groups, 1, 1, lanes)
 
 
 class CpuUnit(BoundNode):
@@ -88,6 +132,8 @@ class CpuUnit(BoundNode):
 
     def _batch_norm(self) -> k.BatchNorm:
         norm = self.unit.norm
+        if norm is None:  # without parameters, the kernels find none
+            return k.BatchNorm(normalization=self.normalization)
         parameters = (norm.weight, norm.bias, norm.running_mean, norm.running_var)
         return k.BatchNorm(*parameters, self.normalization, norm.eps, norm.momentum)
 
@@ -110,8 +156,11 @@ class CpuUnit(BoundNode):
 
     def _leave_gradients(self, this: Pass, x: k.Planes | None, dz: Tensor | None, products: Tensor | None) -> None:
         """Leave the gradients of the parameters, and of all weights if the input and the gradient at z are given."""
-        self.unit.norm.weight.grad, self.unit.norm.bias.grad = self.weight_gradient, self.bias_gradient
+        if self.unit.norm is not None:
+            self.unit.norm.weight.grad, self.unit.norm.bias.grad = self.weight_gradient, self.bias_gradient
         weights, scale = self.layer.weights, self.unit.scale
+        if not isinstance(weights, ActiveWeights):
+            return
         dense = None
         if dz is not None:
             dense = torch.empty_like(weights.layer.weight)
@@ -125,7 +174,11 @@ class CpuUnit(BoundNode):
     def _signs(self, this: Pass) -> Tensor | None:
         """(probes, channels) for the sketches of the gradient at z, where they are asked for."""
         signs = this.request.signs
-        return None if signs is None else signs[self.unit.layer].to(self.values.dtype).contiguous()
+        return (
+            None
+            if signs is None or self.unit.masked is None
+            else signs[self.unit.layer].to(self.values.dtype).contiguous()
+        )
 
     def _backward_structure(self, z: Tensor | None, g: Tensor | None) -> k.Backward:
         """What the kernel `backward` takes: z where it is stored, and memory for the gradient before the activation."""
@@ -192,7 +245,7 @@ class FusedUnit(CpuUnit):
     def forward(self, this: Pass) -> None:
         """Write the output and, in training, update the running statistics."""
         self._scale_values()
-        self._forward.norm.training = int(this.training)
+        self._forward.norm.training = int(this.training and self.unit.norm is not None)
         self._forward.wanted = None if this.everything else k.address(self.read)
         self.kernels("forward", self._forward)
         if self.dynamic is not None:
@@ -204,15 +257,16 @@ class FusedUnit(CpuUnit):
         structure.direct = k.address(buffer.gradient) if buffer.has_gradient else None
         if self.dynamic is not None:
             self.dynamic.backward(buffer.gradient_memory)
-        structure.dz = k.address(buffer.data) if x.producer is not None or this.request.dense else None
-        structure.dz_of_dead = int(this.request.dense)
+        dense = this.request.dense and self.unit.masked is not None
+        structure.dz = k.address(buffer.data) if x.producer is not None or dense else None
+        structure.dz_of_dead = int(dense)
         sketches = self._prepare_sketch(this)
         self.kernels("backward", structure)
         if self.residual_buffer is not None:
             self.residual_buffer.has_gradient = True  # the gradient after the activation, in the same memory
         planes = self.x_buffer.planes
         products = None if sketches is None else contracted(self.kernels, self.geometry, planes, sketches)
-        self._leave_gradients(this, planes, buffer.data if this.request.dense else None, products)
+        self._leave_gradients(this, planes, buffer.data if dense else None, products)
         if x.producer is not None and not self.storage.is_gathered(x):
             self._add_input_gradient(gradient=k.AtConvolution(buffer.data))
 

@@ -10,7 +10,7 @@ from east.engine.cuda.kernels import backward as kernels
 from east.engine.cuda.operands import Consumer, Norm, Output, Source
 from east.engine.cuda.tiles import PositionTiling, blocks_of
 from east.engine.graph.index import Grouped
-from east.engine.graph.network import Window
+from east.models.description import Window
 
 FINISHED = 4
 """Non-zeros whose gradients a program finishes."""

@@ -26,8 +26,9 @@ from east.engine.graph.program import Execution
 from east.engine.machine import cache_folder
 from east.files import parse_json, read_regular, write_atomically
 from east.locks import locked
-from east.models.blocks import BASIC, Parts
-from east.models.resnet import ResNet
+from east.models.described import DescribedNetwork, Parts
+from east.models.description import Description, Shape, describe
+from east.models.networks import BASIC, residual
 from east.sparse.active import ActiveWeights, active_weights
 from east.sparse.layers import MaskedLayer, masked_layers
 from east.sparse.masks import initialise_masks
@@ -35,6 +36,7 @@ from east.sparse.masks import initialise_masks
 LOG = logging.getLogger(__name__)
 
 CLASSES = 10
+IMAGE_CHANNELS = 3
 
 WARM_UP = 3
 """Steps before a step is captured: they compile kernels, and libraries choose their algorithms."""
@@ -80,6 +82,11 @@ class Case:
     per_channel: int = 1
 
 
+def _one_block(width: int, image_shape: Shape) -> Description:
+    make = partial(residual, design=BASIC, blocks=(1,), width=width)
+    return describe(make, image_shape, CLASSES)
+
+
 @dataclass(frozen=True, eq=False)
 class SmallNetwork:
     """The network of a case, with random masks, and a batch for it.
@@ -87,7 +94,7 @@ class SmallNetwork:
     The active weights are in memory that stays, as a training has them; images are (N, 3, size, size).
     """
 
-    model: ResNet
+    model: DescribedNetwork
     active: dict[str, ActiveWeights]
     images: Tensor
     request: GradientRequest
@@ -96,13 +103,14 @@ class SmallNetwork:
     @classmethod
     def of(cls, case: Case, device: torch.device) -> "SmallNetwork":
         """The network of a case, on a device."""
-        model = ResNet(BASIC, (1,), CLASSES, width=case.width, parts=Parts(dct=False, dyrelu=False)).to(device)
+        image_shape = (IMAGE_CHANNELS, case.size, case.size)
+        described = partial(_one_block, case.width)
+        model = DescribedNetwork(described, image_shape, Parts(dct=False, dyrelu=False)).to(device)
         layers = masked_layers(model)
         counts = {
             name: min(case.per_channel * len(layer.weight), layer.weight.numel()) for name, layer in layers.items()
         }
         initialise_masks(layers, counts, seed=0)
-        image_shape = (model.in_channels, case.size, case.size)
         work: dict[Kind, float] = {}
         for unit in network_of(model, image_shape).units:
             if case.execution is None:

@@ -12,10 +12,10 @@ from east.engine.cuda.operands import Consumer, Norm, Source, SourceBuffer
 from east.engine.cuda.sketch import sketched
 from east.engine.cuda.tiles import parts_of
 from east.engine.formats import as_convolved
-from east.engine.graph.index import Grouped, NonzeroIndex
+from east.engine.graph.index import Grouped, IdentityWeights, NonzeroIndex, Weights, ends_of
 from east.engine.graph.network import Unit
 from east.engine.graph.program import Pass
-from east.sparse.active import ActiveWeights
+from east.sparse.layers import MaskedConv2d
 
 ENTRIES_ALIGNED = 4
 """Each list begins at a multiple of so many numbers, which are 16 bytes."""
@@ -32,11 +32,11 @@ class ResidentIndex:
         by_output, by_input: the lists.
     """
 
-    def __init__(self, weights: ActiveWeights) -> None:
+    def __init__(self, weights: Weights) -> None:
         self.weights = weights
         self.capacity = len(weights.values)
         self._version = weights.version
-        out_channels, in_channels = weights.layer.weight.shape[:2]
+        out_channels, in_channels = ends_of(weights)
         sizes = [size for groups in (out_channels, in_channels) for size in (groups + 1, *3 * (max(1, self.capacity),))]
         starts = [0]
         for size in sizes:
@@ -88,6 +88,8 @@ class Convolution(ABC):
 
     def _add(self, this: Pass, **found: Tensor | None) -> None:
         """Add gradients of the weights; `values` come with that of the scale."""
+        if self.unit.masked is None:
+            return
         scale, values = self.unit.scale, found.get("values")
         if scale is not None and values is not None:
             scale.grad = (values * self.index.weights.values).sum()
@@ -95,16 +97,19 @@ class Convolution(ABC):
 
     def _differentiate(self, weight: Tensor, *, of_input: bool) -> tuple[Tensor | None, Tensor]:
         """Gradients at the input (N, C, H, W), if wanted, and of all weights, in the type of accumulation."""
-        conv = self.unit.conv
+        _, stride, padding = self.window
         at_input, of_weight, _ = torch.ops.aten.convolution_backward(
             *(self._images(self.z), self._images(materialised(self.x.source)), weight.to(self.z.dtype)),
-            *(None, conv.stride, conv.padding, (1, 1), False, (0, 0), 1, (of_input, True, False)),
+            *(None, (stride, stride), (padding, padding), (1, 1), False, (0, 0), 1, (of_input, True, False)),
         )
         return at_input, of_weight.to(weight.dtype).contiguous()
 
     def _images(self, activation: Tensor) -> Tensor:
         """An activation (C, H, W, N) as PyTorch convolves it: (N, C, H, W)."""
-        return as_convolved(activation.permute(3, 0, 1, 2), self.unit.conv)
+        images = activation.permute(3, 0, 1, 2)
+        masked = self.unit.masked
+        # Without positions every layout is one.
+        return as_convolved(images, masked) if isinstance(masked, MaskedConv2d) else images.contiguous()
 
 
 class SparseConvolution(Convolution):
@@ -137,9 +142,10 @@ class SparseConvolution(Convolution):
 
     def backward(self, this: Pass) -> None:
         """Find what the request asks for beyond the gradients of non-zeros, and those too where nothing else will."""
-        if this.request.dense:
-            self._add(this, dense=self._differentiate(self.unit.conv.weight.detach(), of_input=False)[1])
-        if this.request.signs is not None:
+        masked = self.unit.masked is not None
+        if this.request.dense and masked:
+            self._add(this, dense=self._differentiate(self.unit.own_weight(), of_input=False)[1])
+        if this.request.signs is not None and masked:
             signs = this.request.signs[self.unit.layer]
             self._add(this, products=sketched(self.x.source, self.z, signs, self.window))
         if self.unit.x.producer is None:
@@ -165,8 +171,8 @@ class DenseConvolution(Convolution):
 
     def forward(self, norm: Norm, training: bool) -> None:
         """Convolve with all weights."""
-        conv, x = self.unit.conv, self._images(materialised(self.x.source))
-        z = F.conv2d(x, self.unit.dense_weight().to(x.dtype), None, conv.stride, conv.padding)
+        x, (_, stride, padding) = self._images(materialised(self.x.source)), self.window
+        z = F.conv2d(x, self.unit.dense_weight().to(x.dtype), None, stride, padding)
         self.z.copy_(z.permute(1, 2, 3, 0))
         forward.normalise(self.z, norm, training)
 
@@ -175,12 +181,15 @@ class DenseConvolution(Convolution):
         has_producer = self.unit.x.producer is not None
         at_input, dense = self._differentiate(self.unit.dense_weight(), of_input=has_producer)
         if self.unit.dct is not None and self.unit.alpha is not None:
-            self.unit.alpha.grad = (dense * self.unit.dct.dct.weight).sum()
+            self.unit.alpha.grad = (dense * self.unit.dct.dct.weight.view(dense.shape)).sum()
         products = None
         if this.request.signs is not None:
             signs = this.request.signs[self.unit.layer].to(dense.dtype)
             products = torch.einsum("oit,po->ipt", dense.flatten(2), signs).double()
-        values = self.index.weights.select(dense)
+        weights = self.index.weights
+        if isinstance(weights, IdentityWeights):
+            raise RuntimeError("the identity is not executed densely")
+        values = weights.select(dense.view(weights.layer.weight.shape))
         self._add(this, values=values, dense=dense if this.request.dense else None, products=products)
         if at_input is not None:
             memory, gradient = self.x.gradient_memory, at_input.permute(1, 2, 3, 0)

@@ -87,6 +87,8 @@ class Cheapest:
         for layer, units in network.uses.items():
             if units[0].dct is not None:
                 chosen[layer] = "dense"
+            elif units[0].masked is None:
+                chosen[layer] = "fused"
             elif len(self.among) == 1:
                 chosen[layer] = self.among[0]
             else:
@@ -98,7 +100,8 @@ class Cheapest:
         """Seconds of all units of a network, each executed as costs least."""
         executions, model = self(network, nonzeros), self.model()
         return math.fsum(
-            model.sparse([unit], executions[unit.layer], nonzeros[unit.layer], self.workload) for unit in network.units
+            model.sparse([unit], executions[unit.layer], unit.nonzeros(nonzeros), self.workload)
+            for unit in network.units
         )
 
 
@@ -110,7 +113,7 @@ def sparse_work(unit: Unit, execution: Execution, nonzeros: int, workload: Workl
     The execution is `fused` or `dense`.
     """
     inputs, outputs, plane = _numbers(unit, workload.batch)
-    weights = unit.conv.weight.numel()
+    weights = unit.weights
     convolutions = _convolutions(unit)
     if execution == "dense":
         # Input and gradient are brought to PyTorch's layout, output and the input's gradient back from it. The dense
@@ -121,7 +124,9 @@ def sparse_work(unit: Unit, execution: Execution, nonzeros: int, workload: Workl
     work: dict[Kind, float] = {"unit": 1, "fused": outputs, "fused products": products}
     work["layout"] = workload.dense * (inputs + outputs)
     work["convolution"] = workload.dense * weights * plane / 3
-    taps = unit.conv.kernel_size[0] ** 2
+    if unit.masked is None:
+        return {"unit": 1, "fused": outputs, "fused products": products}
+    taps = unit.window.kernel**2
     work["sketch"] = workload.probes * plane * (unit.x.channels * taps + unit.y.channels)
     return work
 
@@ -129,7 +134,7 @@ def sparse_work(unit: Unit, execution: Execution, nonzeros: int, workload: Workl
 def dense_work(unit: Unit, workload: Workload) -> Work:
     """The work of a use of a layer in the dense engine, where dense gradients cost the clip nothing extra."""
     _, outputs, plane = _numbers(unit, workload.batch)
-    products = unit.conv.weight.numel() * plane * _convolutions(unit) / 3
+    products = unit.weights * plane * _convolutions(unit) / 3
     return {"module": 1, "module numbers": outputs, "convolution": products}
 
 

@@ -78,7 +78,7 @@ class CudaEngine(GraphEngine):
         return fit if fit < MULTIPLE else fit // MULTIPLE * MULTIPLE
 
     def _follow_masks(self, network: Network, executions: Mapping[str, Execution]) -> Hashable:
-        for name, weights in self.active.items():
+        for name, weights in self._weights.items():
             index = self._indices.get(name)
             if index is not None and index.still_fits:
                 index.refill()

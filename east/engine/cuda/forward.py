@@ -7,7 +7,7 @@ from east.engine.cuda.kernels import forward as kernels
 from east.engine.cuda.operands import Norm, Source
 from east.engine.cuda.tiles import blocks_of
 from east.engine.graph.index import Grouped
-from east.engine.graph.network import Window
+from east.models.description import Window
 
 CHUNK = 128
 """Blocks whose statistics are combined at once."""

@@ -9,7 +9,7 @@ from torch import Tensor
 from east.engine.cuda.operands import Consumer, Norm, Source
 from east.engine.cuda.tiles import TILE, PositionTiling, parts_of, power_of_two, tiling, warps_of
 from east.engine.graph.index import Grouped
-from east.engine.graph.network import Window
+from east.models.description import Window
 
 Arguments = dict[str, Any]
 

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from east.engine.cuda.tiles import PositionTiling, blocks_of
+from east.engine.cuda.tiles import PositionTiling, accumulation_type, blocks_of
 from east.engine.graph.index import Grouped
 from east.engine.graph.memory import Buffer
-from east.engine.graph.network import Window
+from east.models.described import BatchNorm
+from east.models.description import Window
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +78,18 @@ class Norm:
     partial: Tensor
 
     @classmethod
-    def of(cls, module: nn.BatchNorm2d, shape: tuple[int, int, int, int], dtype: torch.dtype) -> "Norm":
+    def none(cls, shape: tuple[int, int, int, int], z: Tensor) -> "Norm":
+        """Of a convolution without batch norm: statistics that stay, by which nothing changes.
+
+        Args:
+            shape: (C, H, W, N) of z.
+            z: the output of the convolution.
+        """
+        module = nn.BatchNorm2d(shape[0], eps=0.0, dtype=accumulation_type(z.dtype), device=z.device)
+        return cls.of(module, shape, z.dtype)
+
+    @classmethod
+    def of(cls, module: BatchNorm, shape: tuple[int, int, int, int], dtype: torch.dtype) -> "Norm":
         """Bind a batch norm of the network to new memory on its device.
 
         Args:

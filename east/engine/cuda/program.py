@@ -14,9 +14,9 @@ from east.engine.cuda.convolutions import (
 )
 from east.engine.cuda.operands import Source, SourceBuffer
 from east.engine.cuda.tiles import accumulation_type
-from east.engine.cuda.units import CudaNode, CudaPool, CudaUnit
+from east.engine.cuda.units import CudaNode, CudaPool, CudaReshape, CudaUnit
 from east.engine.graph.memory import Piece
-from east.engine.graph.network import Head, Network, Pool, Unit
+from east.engine.graph.network import Head, Network, Pool, Reshape, Unit
 from east.engine.graph.program import BoundHead, Pass, Program
 from east.sparse.active import ActiveWeights
 
@@ -29,7 +29,7 @@ def stored_on_gpu(network: Network) -> dict[Piece, tuple[int, int, int]]:
     """
     stored = {network.head.x}
     for node in network.nodes:
-        if isinstance(node, Pool):
+        if not isinstance(node, Unit):
             stored |= {node.x, node.y}
         elif node.residual is not None or node.dynamic is not None:
             stored.add(node.y)
@@ -55,7 +55,7 @@ def bind_to_gpu(
     at_images = memory["y", network.images]
     dtype, batch = at_images.dtype, at_images.shape[-1]
     buffers = {network.images: SourceBuffer(Source(at_images), None)}
-    sparse = [unit for unit in network.units if unit.layer not in dense]
+    sparse = [unit for unit in network.units if unit.layer not in dense or unit.masked is None]
     needed = max((products_needed(unit, indices[unit.layer], batch, dtype) for unit in sparse), default=0)
     # Two convolutions at most read one activation, and then find products at the same time.
     products = at_images.new_empty(2, needed, dtype=accumulation_type(dtype))
@@ -67,11 +67,13 @@ def bind_to_gpu(
         bound: CudaNode
         if isinstance(node, Pool):
             bound = CudaPool(node, x, memory)
+        elif isinstance(node, Reshape):
+            bound = CudaReshape(node, x, memory)
         else:
             index, z = indices[node.layer], memory["z", node.y]
             convolutions[node] = (
                 DenseConvolution(node, index, x, z)
-                if node.layer in dense
+                if node.layer in dense and node.masked is not None
                 else SparseConvolution(node, index, x, z, products[node.x.readers.index(node)])
             )
             residual = None if node.residual is None else buffers[node.residual]
@@ -80,7 +82,10 @@ def bind_to_gpu(
         buffers[node.y] = bound.buffer
     for node, bound in zip(network.nodes, nodes, strict=True):
         bound.gather_from([convolutions[reader] for reader in node.y.readers])
-    head = CudaHead(network.head, indices[network.head.layer].weights, buffers[network.head.x])
+    of_head = indices[network.head.layer].weights
+    if not isinstance(of_head, ActiveWeights):
+        raise RuntimeError("the classifier is a masked layer")
+    head = CudaHead(network.head, of_head, buffers[network.head.x])
 
     def take_images(images: Tensor) -> None:
         at_images.copy_(images.permute(1, 2, 3, 0))

@@ -9,7 +9,7 @@ from east.engine.cuda import launch
 from east.engine.cuda.kernels import sketch as kernels
 from east.engine.cuda.operands import Source
 from east.engine.cuda.tiles import accumulation_type, power_of_two
-from east.engine.graph.network import Window
+from east.models.description import Window
 
 LEAST = 16
 """The smallest side of the matrices that matrix units multiply."""

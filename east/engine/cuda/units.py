@@ -11,7 +11,7 @@ from east.engine.cuda.convolutions import Convolution, SparseConvolution
 from east.engine.cuda.operands import Norm, Output, Source, SourceBuffer
 from east.engine.cuda.tiles import accumulation_type
 from east.engine.graph.memory import Piece
-from east.engine.graph.network import Pool, Unit
+from east.engine.graph.network import Pool, Reshape, Unit
 from east.engine.graph.program import BoundNode, Pass
 from east.models.dyrelu import DyReLU
 
@@ -46,7 +46,8 @@ class CudaUnit(CudaNode):
     ) -> None:
         self.unit, self.convolution, self.residual = unit, convolution, residual
         z, y = convolution.z, memory.get(("y", unit.y))
-        self.norm = Norm.of(unit.norm, (*unit.y.shape, z.shape[-1]), z.dtype)
+        shape = (*unit.y.shape, z.shape[-1])
+        self.norm = Norm.none(shape, z) if unit.norm is None else Norm.of(unit.norm, shape, z.dtype)
         self.dynamic = None if unit.dynamic is None else CudaDyReLU(unit.dynamic, memory["u", unit.y])
         self.normalised = Source(z, self.norm.scale, self.norm.shift, stored=self.convolution.stored)
         rectify = unit.rectify and self.dynamic is None
@@ -58,7 +59,7 @@ class CudaUnit(CudaNode):
 
     def forward(self, this: Pass) -> None:
         """Convolve, normalise, add the residual and activate."""
-        self.convolution.forward(self.norm, this.training)
+        self.convolution.forward(self.norm, this.training and self.unit.norm is not None)
         if self._y is None:
             return
         residual = None if self.residual is None else self.residual.source
@@ -69,7 +70,14 @@ class CudaUnit(CudaNode):
 
     def backward(self, this: Pass) -> None:
         """Go back through activation, batch norm and convolution."""
-        gradient, conditions = self.buffer.gradient_memory, {"everything": this.everything, "training": this.training}
+        gradient, conditions = (
+            self.buffer.gradient_memory,
+            {
+                "everything": this.everything and self.unit.masked is not None,
+                # What is not normalised has statistics that stay.
+                "training": this.training and self.unit.norm is not None,
+            },
+        )
         if self.dynamic is None:
             backward.through_unit(
                 self.output,
@@ -84,7 +92,8 @@ class CudaUnit(CudaNode):
             self._gather()
             self.dynamic.backward(self.output, gradient)
             backward.through_norm(self.output, gradient, self.output.z, **conditions)
-        self.unit.norm.weight.grad, self.unit.norm.bias.grad = self.norm.weight_gradient, self.norm.bias_gradient
+        if self.unit.norm is not None:
+            self.unit.norm.weight.grad, self.unit.norm.bias.grad = self.norm.weight_gradient, self.norm.bias_gradient
         if self.residual is not None:
             self.residual.has_gradient = True  # the gradient behind the activation, in the same memory
         for reader in self._readers:
@@ -117,6 +126,32 @@ class CudaPool(CudaNode):
             *(gradient, x, *self._window, [1, 1], False, self._indices)
         )
         self._x.gradient_memory.copy_(at_input.permute(0, 2, 3, 1))
+        self._x.has_gradient = True
+
+
+class CudaReshape(CudaNode):
+    """Means over positions, or all numbers of an image, as channels of one position: bound to memory."""
+
+    def __init__(self, reshape: Reshape, x: SourceBuffer, memory: Mapping[Piece, Tensor]) -> None:
+        self._is_mean, self._x, self._y = reshape.is_mean, x, memory["y", reshape.y]
+        self._positions = reshape.x.height * reshape.x.width
+        super().__init__(Source(self._y), memory["gradient", reshape.y.gradient_key])
+
+    def forward(self, this: Pass) -> None:
+        """Write the output."""
+        x = self._x.source.data
+        found = x.mean(dim=(1, 2), dtype=accumulation_type(x.dtype)) if self._is_mean else x.flatten(0, 2)
+        self._y.copy_(found.view(self._y.shape))
+
+    def backward(self, this: Pass) -> None:
+        """Write the gradient at the input."""
+        self._gather()
+        for reader in self._readers:
+            reader.add_values(this)
+        if self._x.gradient is None:
+            return
+        to, gradient = self._x.gradient, self.buffer.gradient_memory
+        to.copy_((gradient / self._positions).expand_as(to) if self._is_mean else gradient.view(to.shape))
         self._x.has_gradient = True
 
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from east.engine.arithmetic import Arithmetic
 from east.engine.base import ExecutionLog, GradientRequest, Gradients
+from east.engine.graph.index import IdentityWeights, Weights
 from east.engine.graph.memory import Arena, Piece, numbers_needed
 from east.engine.graph.network import Network, network_of
 from east.engine.graph.program import Choose, Execution, Pass, Program
@@ -41,6 +42,7 @@ class GraphEngine(ABC):
         self._arena = arena
         self._choose = choose
         self._log = ExecutionLog()
+        self._identities: dict[str, IdentityWeights] = {}
         self._network: Network | None = None
         self._dynamic: tuple[bool, ...] = ()
         self._masks_changed = True
@@ -143,10 +145,19 @@ class GraphEngine(ABC):
     @torch.inference_mode(False)  # what is made outlives an evaluation
     @torch.no_grad()
     def _take_masks(self, network: Network) -> None:
-        executions = self._choose(network, {name: weights.count for name, weights in self.active.items()})
-        self._log.note(executions)
+        like = next(self.model.parameters())
+        self._identities = {
+            name: IdentityWeights(unit.x.channels, unit.y.channels, like) for name, unit in network.identities.items()
+        }
+        executions = self._choose(network, {name: weights.count for name, weights in self._weights.items()})
+        self._log.note({name: how for name, how in executions.items() if name in self.active})
         self._variant = self._follow_masks(network, executions)
         self._masks_changed = False
+
+    @property
+    def _weights(self) -> dict[str, Weights]:
+        """What convolutions multiply with, by name of the layer."""
+        return {**self.active, **self._identities}
 
     @torch.inference_mode(False)  # its memory outlives an evaluation
     @torch.no_grad()

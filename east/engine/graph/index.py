@@ -8,6 +8,27 @@ from torch import Tensor
 from east.sparse.active import ActiveWeights
 
 
+class IdentityWeights:
+    """What the identity multiplies each channel with, in the form of a layer's active weights: ones that stay.
+
+    Args:
+        channels: of its input; an output may have more, which are zero.
+        out_channels: of its output.
+        like: of the type and on the device of which the ones are.
+    """
+
+    def __init__(self, channels: int, out_channels: int, like: Tensor) -> None:
+        self.ends = out_channels, channels
+        self.count = channels
+        self.values = torch.ones(channels, dtype=like.dtype, device=like.device)
+        self.version = 0
+        self.is_static = True
+
+
+Weights = ActiveWeights | IdentityWeights
+"""What a convolution multiplies with."""
+
+
 @dataclass(frozen=True, eq=False)
 class Grouped:
     """Non-zeros grouped by the channel at one end, all int32. Entries beyond `start[-1]` are never read.
@@ -44,9 +65,15 @@ class NonzeroIndex:
     by_input: Grouped
 
     @classmethod
-    def of(cls, weights: ActiveWeights) -> "NonzeroIndex":
-        """The index of a layer whose weight is contiguous, on the CPU."""
-        out_channels, in_channels = weights.layer.weight.shape[:2]
+    def of(cls, weights: Weights) -> "NonzeroIndex":
+        """The index of a layer whose weight is contiguous, or of the identity, on the CPU."""
+        out_channels, in_channels = ends_of(weights)
+        if isinstance(weights, IdentityWeights):
+            diagonal, tap = torch.arange(in_channels), torch.zeros(in_channels, dtype=torch.int64)
+            return cls(
+                _grouped(diagonal, out_channels, diagonal, tap, diagonal),
+                _grouped(diagonal, in_channels, diagonal, tap, diagonal),
+            )
         taps = weights.layer.weight[0, 0].numel()
         count = weights.count
         positions = torch.arange(count) if weights.positions is None else weights.positions[:count].cpu()
@@ -58,6 +85,14 @@ class NonzeroIndex:
             _grouped(outputs, out_channels, inputs, tap, place),
             _grouped(inputs[by_input], in_channels, outputs[by_input], tap[by_input], by_input),
         )
+
+
+def ends_of(weights: Weights) -> tuple[int, int]:
+    """Output and input channels."""
+    if isinstance(weights, IdentityWeights):
+        return weights.ends
+    out_channels, in_channels = weights.layer.weight.shape[:2]
+    return out_channels, in_channels
 
 
 def _grouped(group: Tensor, groups: int, channel: Tensor, tap: Tensor, place: Tensor) -> Grouped:

@@ -21,10 +21,8 @@ MADV_HUGEPAGE = 14
 Role = Literal["z", "u", "y", "gradient"]
 """What memory is for: a convolution's output, a DyReLU's input, a stored activation, a gradient at activations."""
 
-Piece = tuple[Role, Activation | GradientKey | tuple[bool, bool, int, int, int, int]]
-"""A role, and whose it is: that of the activation behind the convolution, or of all activations with one key.
-
-An engine may divide these once more, by a number behind the key."""
+Piece = tuple[Role, Activation | GradientKey]
+"""A role, and whose it is: that of the activation behind the convolution, or of all activations with one key."""
 
 
 class Buffer:

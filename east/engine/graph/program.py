@@ -133,7 +133,8 @@ class Program:
     ) -> None:
         self.network, self.nodes, self.head, self.buffers = network, nodes, head, list(buffers)
         self._take_images = take_images
-        counters = (unit.norm.num_batches_tracked for unit in network.units)
+        self._normed = [unit for unit in network.units if unit.norm is not None]
+        counters = (unit.norm.num_batches_tracked for unit in self._normed if unit.norm is not None)
         self._batches_seen = [counter for counter in counters if counter is not None]
 
     def forward(self, images: Tensor, this: Pass) -> Tensor:
@@ -143,11 +144,12 @@ class Program:
             EastError: a channel has a single number, so that there are no batch statistics to train with.
         """
         if this.training:
-            if len(images) * min(unit.y.height * unit.y.width for unit in self.network.units) == 1:
+            if len(images) * min((unit.y.height * unit.y.width for unit in self._normed), default=2) == 1:
                 raise EastError(
                     "training needs more than one number a channel for batch norm: take a batch of 2 or more."
                 )
-            torch._foreach_add_(self._batches_seen, 1)
+            if self._batches_seen:
+                torch._foreach_add_(self._batches_seen, 1)
         self._take_images(images)
         for node in self.nodes:
             node.forward(this)

@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from east.analysis.aggregate import AggregatedGrid, AggregatedMethods, GridResult, MethodResult
 from east.analysis.curves import row_churn
 from east.render.figures import Drawing, TableData, style
-from east.render.names import DATASETS, NETWORKS
+from east.render.names import DATASETS, network_label
 from east.render.palette import PAPER, SHADES
 from east.shown import visible
 
@@ -80,7 +80,7 @@ def _name(row: GridResult | MethodResult, table: AggregatedGrid | AggregatedMeth
     if isinstance(row, GridResult):
         return style.row_name(row)
     settings = {(other.model, other.dataset) for other in table.rows if isinstance(other, MethodResult)}
-    return row.method if len(settings) == 1 else f"{row.method}, {NETWORKS[row.model]}, {DATASETS[row.dataset]}"
+    return row.method if len(settings) == 1 else f"{row.method}, {network_label(row.model)}, {DATASETS[row.dataset]}"
 
 
 def _alt(

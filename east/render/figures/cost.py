@@ -10,7 +10,7 @@ from east.analysis.published import PublishedCost, read_published
 from east.cost.record import CostRecord
 from east.render.figures import Drawing, PlanData, style
 from east.render.figures.style import Look, look
-from east.render.names import DATASETS, NETWORKS
+from east.render.names import DATASETS, network_label
 from east.render.numbers import fixed, quantity
 from east.render.palette import MUTED
 from east.render.templating import PUBLISHED
@@ -24,7 +24,7 @@ def draw(data: PlanData) -> Drawing:
     The printed rows are hollow, and have an arrow where the paper prints an upper bound of the time.
     """
     rows, plan = data.costs, data.cost_plan
-    setting = f"{NETWORKS[plan.model]} on {DATASETS[plan.dataset]}"
+    setting = f"{network_label(plan.model)} on {DATASETS[plan.dataset]}"
     printed = PUBLISHED / plan.published if plan.published else None
     published = read_published(printed, PublishedCost, data.read) if printed else []
     looks = {row.method: look(index) for index, row in enumerate(rows)}

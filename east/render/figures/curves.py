@@ -13,7 +13,7 @@ from east.analysis.sources import Sources
 from east.analysis.words import counted, schedule_text
 from east.render.figures import Drawing, TableData, style
 from east.render.figures.style import Look, look
-from east.render.names import DATASETS, NETWORKS, capital
+from east.render.names import DATASETS, capital, network_label
 from east.render.numbers import fixed
 from east.render.palette import PAPER
 from east.shown import visible
@@ -84,7 +84,8 @@ def _method_panels(table: AggregatedMethods, sources: Sources) -> dict[str, list
     looks = {method: look(index) for index, method in enumerate(dict.fromkeys(row.method for row in rows))}
     found: dict[str, list[_Line]] = {}
     for row in rows:
-        title = f"{NETWORKS[row.model]}, width {row.width}, {DATASETS[row.dataset]}"
+        width = "" if row.width is None else f", width {row.width}"
+        title = f"{network_label(row.model)}{width}, {DATASETS[row.dataset]}"
         found.setdefault(title, []).append(_line(row, row.method, looks[row.method], table, sources))
     return found or {"": []}
 

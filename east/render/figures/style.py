@@ -18,7 +18,7 @@ from matplotlib.lines import Line2D
 from east.analysis.aggregate import AggregatedGrid, AggregatedMethods, GridResult, MethodResult
 from east.analysis.words import counted, schedule_text
 from east.render.figures import Drawing, TableData
-from east.render.names import DATASETS, NETWORKS, capital, table_label
+from east.render.names import DATASETS, capital, network_label, table_label
 from east.render.palette import INK, MUTED, PAPER, SERIES
 from east.render.templating import REPORT_FOLDER
 from east.shown import visible
@@ -88,7 +88,7 @@ def table_title(table: AggregatedGrid | AggregatedMethods) -> str:
     """A table and what it is about, such as `Table 2, ResNet-34 on CIFAR-10`."""
     if isinstance(table, AggregatedMethods):
         return "The methods"
-    return f"{table_label(table.id) or table.id}, {NETWORKS[table.model]} on {DATASETS[table.dataset]}"
+    return f"{table_label(table.id) or table.id}, {network_label(table.model)} on {DATASETS[table.dataset]}"
 
 
 @contextmanager

@@ -464,7 +464,7 @@ void backward_channel(const Backward<T>& b, int32_t channel, Workspace<T>& work,
     b.weight_gradient[channel] = F(moments.product);
     b.bias_gradient[channel] = F(moments.g);
     const double numbers = double(g.batch) * g.out_height * g.out_width;
-    const Slope slope(b.normalization[channel].factor, moments.g, moments.product, numbers);
+    const Slope slope(b.normalization[channel], moments.g, moments.product, numbers);
     if (b.z != nullptr) {
         b.slopes[channel] = slope;
         return;

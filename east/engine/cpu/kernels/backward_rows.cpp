@@ -381,7 +381,7 @@ class BackwardPass {
         p.weight_gradient[channel] = F(product);
         p.bias_gradient[channel] = F(g);
         const double numbers = double(g_.batch) * g_.in_height * g_.in_width;
-        p.slopes[channel] = is_reached ? Slope(p.norm[channel].factor, g, product, numbers) : Slope{};
+        p.slopes[channel] = is_reached ? Slope(p.norm[channel], g, product, numbers) : Slope{};
     }
 
     // Entries channel by channel.

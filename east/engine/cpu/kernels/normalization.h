@@ -13,7 +13,8 @@ struct Normalization {
     T mean, inverse, factor, shift;
 };
 
-// The batch norm of a unit: its parameters, its running statistics, and what becomes of them.
+// The batch norm of a unit: its parameters, its running statistics, and what becomes of them. Without parameters there is none:
+// then y = z, which `inverse` tells by being 0.
 template <typename T>
 struct BatchNorm {
     const T* weight;
@@ -27,6 +28,7 @@ struct BatchNorm {
     // Finds how a channel is normalized. In training, `first` and `second` are the sums over its `numbers` of d and d * d,
     // where d is the distance from `pivot`.
     const Normalization<T>& find(int64_t channel, double numbers, T pivot, double first, double second) const {
+        if (weight == nullptr) return normalization[channel] = {0, 0, 1, 0};
         double mean = pivot + first / numbers;
         double variance = second / numbers - (first / numbers) * (first / numbers);
         if (variance < 0) variance = 0;  // a NaN stays one
@@ -72,8 +74,8 @@ struct Slope {
 
     Slope() = default;
     template <typename T>
-    Slope(T factor, double sum, double product, double numbers)
-        : of_hat(-factor * product / numbers), shared(-factor * sum / numbers), reached(1) {}
+    Slope(const Normalization<T>& norm, double sum, double product, double numbers)
+        : of_hat(-norm.factor * product / numbers), shared(norm.inverse == 0 ? 0 : -norm.factor * sum / numbers), reached(1) {}
 };
 
 // The mean over positions for every image of a group, from the rows of its plane in order, zero in lanes without an image.
