@@ -251,7 +251,9 @@ template <typename T>
 void dense_gradient(const DenseGradient<T>& c) {
     const Geometry& g = c.geometry;
     const Segments segments = out_segments(g);
-    const NonzeroChannels of_x = nonzero_inputs(g, c.x);
+    const NonzeroChannels of_x(g.in_channels, [&](int64_t channel) {
+        return c.x.is_stored(channel) ? are_zero(c.x.data + channel * g.in_plane(), g.in_numbers()) : c.x.constants[channel] == 0;
+    });
     const NonzeroChannels of_dz(
         g.out_channels, [&](int64_t channel) { return are_zero(c.dz + channel * g.out_plane(), g.out_numbers()); });
     const int64_t row = int64_t(g.in_channels) * g.kernel * g.kernel;

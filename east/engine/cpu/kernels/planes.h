@@ -64,13 +64,15 @@ struct Planes {
     bool is_stored(int64_t channel) const { return kind == nullptr || kind[channel] == stored; }
 };
 
-// Whether all these numbers, whole groups of 32, are zero.
+// Whether all these numbers, whole groups of 32, are zero of either sign.
 template <typename T>
 inline bool are_zero(const T* numbers, int64_t count) {
+    using Bits = std::conditional_t<sizeof(T) == 2, uint16_t, std::conditional_t<sizeof(T) == 4, uint32_t, uint64_t>>;
     for (int64_t k = 0; k < count; k += lanes) {
-        bool found = false;
-        for (int32_t lane = 0; lane < lanes; ++lane) found |= value_of(numbers[k + lane]) != 0;
-        if (found) return false;
+        Bits of_group[lanes], found = 0;
+        std::memcpy(of_group, numbers + k, sizeof(of_group));
+        for (int32_t lane = 0; lane < lanes; ++lane) found |= of_group[lane];
+        if (Bits(found << 1) != 0) return false;
     }
     return true;
 }
@@ -99,15 +101,6 @@ class NonzeroChannels {
   private:
     std::vector<int32_t> channels_, places_;
 };
-
-// Those of a convolution's input.
-template <typename T>
-NonzeroChannels nonzero_inputs(const Geometry& g, const Planes<T>& x) {
-    return {g.in_channels, [&](int64_t channel) {
-                return x.is_stored(channel) ? are_zero(x.data + channel * g.in_plane(), g.in_numbers())
-                                            : x.constants[channel] == 0;
-            }};
-}
 
 // Non-zeros of an output channel up to which the gradient of a weight is found from sums of x, x g and x hat: from more,
 // from the sum of x dz.

@@ -36,9 +36,9 @@ class Fillers {
 };
 
 // Whether a convolution leaves the size of the image as it is and looks no further than one position to each side. Narrow
-// images are better off segment by segment, unless nothing is looked at beside a position.
+// images are better off segment by segment.
 inline bool is_near(const Geometry& g) {
-    return g.stride == 1 && g.kernel <= 3 && g.kernel == 2 * g.padding + 1 && (g.out_width >= 6 || g.kernel == 1);
+    return g.stride == 1 && g.kernel <= 3 && g.kernel == 2 * g.padding + 1 && g.out_width >= 6;
 }
 
 // Several planes of one size; at most `most`.
@@ -76,22 +76,12 @@ inline Reads<few, T> sources_of(const Geometry& g, const Lists& by_output, const
 constexpr int32_t at_once = 4;
 
 // Calls `apply(places, offset)` for every position of a segment in order: plane j is read at places[j] + offset, and what is
-// written lies `offset` numbers after the row that `begin_row(row)` was called with last. Planes that are not moved at all, as
-// those of a 1x1 kernel, are read as one run.
+// written lies `offset` numbers after the row that `begin_row(row)` was called with.
 template <int count, typename T, typename BeginRow, typename Apply>
 inline void for_each_position(const Geometry& g, const Segment& segment, const Shifted<T>* reads, const T* zeros, bool straight,
                               BeginRow begin_row, Apply apply) {
     const int32_t width = g.out_width;
     const int64_t row_numbers = g.out_row(), image = segment.group * g.out_image();
-    bool is_whole = true;
-    for (int j = 0; j < count; ++j) is_whole = is_whole && reads[j].plane != nullptr && reads[j].rows == 0 && reads[j].columns == 0;
-    if (is_whole) {
-        const T* at[count];
-        for (int j = 0; j < count; ++j) at[j] = reads[j].plane + image + segment.row_begin * row_numbers;
-        begin_row(segment.row_begin);
-        for (int64_t k = 0; k < segment.rows() * row_numbers; k += lanes) apply(at, k);
-        return;
-    }
     for (int32_t row = segment.row_begin; row < segment.row_end; ++row) {
         const T *at[count], *border[count];
         for (int j = 0; j < count; ++j) {
