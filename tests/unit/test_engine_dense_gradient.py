@@ -29,7 +29,7 @@ def batch(window, images, zero_inputs=(), zero_outputs=(), inputs=7, outputs=17)
 
 
 def dense_gradient(x, dz, window, constants=None):
-    """What the kernel finds, with any number of threads; `constants` are values of input channels that are not stored."""
+    """What the kernel finds, with any number of threads; `constants`: of input channels that are not stored."""
     found = torch.empty(dz.shape[1], x.shape[1], window[0], window[0], dtype=x.dtype)
     geometry = k.Geometry(*x.shape[1:], *dz.shape[1:], *window, len(x))
     planes, gradient = to_planes(x), to_planes(dz)
