@@ -29,7 +29,8 @@ from east.sparse.topology import fraction_of
 from east.training.assembly import assemble, initial_model
 from east.training.describe import mask_updater
 
-BATCH, SIZE, DIGIT_SIZE, CLASSES = 128, 32, 24, 10
+BATCH, SHORT_BATCH = 128, 4
+SIZE, DIGIT_SIZE, CLASSES = 32, 24, 10
 EPOCHS = 10
 KINDS = ("between planes that are not zero", "by norms of planes", "by norms of rows", "pairs that grow")
 """What is computed: of all pairs of channels, weighted by the work that each is."""
@@ -130,9 +131,9 @@ def shares(masks: MaskUpdater, update: MaskUpdate, found: dict[str, Planes]) -> 
     return [work[kind] / total for kind in KINDS]
 
 
-def training(density: float, multiplier: float, steps: int, period: int) -> RunSpec:
+def training(density: float, multiplier: float, period: int, *, short: bool) -> RunSpec:
     """Of ResNet-34 by RigL: at one density, or in a cosine cycle that rises for half of the steps."""
-    spec = timed_networks()["resnet34"].at(density)
+    spec = timed_networks(short=short)["resnet34"].at(density)
     spec = changed(spec, sparsity={"update_period": period}, training={"epochs": EPOCHS, "lr_drop_epochs": []})
     if multiplier == 1:
         return spec
@@ -142,15 +143,15 @@ def training(density: float, multiplier: float, steps: int, period: int) -> RunS
     return spec.model_copy(update={"cycle": cycle})
 
 
-def batch(number: int) -> tuple[Tensor, Tensor]:
+def batch(number: int, count: int) -> tuple[Tensor, Tensor]:
     """Handwritten digits, enlarged, coloured and moved, with some noise."""
     digits, labels = native_digits()
     draw = torch_generator(number, "cost")
-    chosen = torch.randint(len(digits), (BATCH,), generator=draw)
+    chosen = torch.randint(len(digits), (count,), generator=draw)
     enlarged = F.interpolate(digits[chosen][:, None].float() / 255, size=DIGIT_SIZE, mode="bilinear")
-    images = 0.1 * torch.randn(BATCH, 3, SIZE, SIZE, generator=draw)
-    colours = 0.3 + 0.7 * torch.rand(BATCH, 3, 1, 1, generator=draw)
-    places = torch.randint(SIZE - DIGIT_SIZE + 1, (BATCH, 2), generator=draw).tolist()
+    images = 0.1 * torch.randn(count, 3, SIZE, SIZE, generator=draw)
+    colours = 0.3 + 0.7 * torch.rand(count, 3, 1, 1, generator=draw)
+    places = torch.randint(SIZE - DIGIT_SIZE + 1, (count, 2), generator=draw).tolist()
     for image, digit, (top, left) in zip(images, enlarged * colours, places, strict=True):
         image[:, top : top + DIGIT_SIZE, left : left + DIGIT_SIZE] += digit
     return (images - 0.2) / 0.4, labels[chosen]
@@ -161,16 +162,17 @@ def main(
     multiplier: Annotated[float, typer.Option(min=1, help="Highest over lowest density; 1: no cycle.")] = 1,
     steps: Annotated[int, typer.Option(min=EPOCHS, help="How long is trained.")] = 120,
     period: Annotated[int, typer.Option(min=1, help="Steps from one mask update to the next.")] = 40,
+    short: Annotated[bool, typer.Option(help="A narrow network and few images: it runs, and says nothing.")] = False,
 ) -> None:
     """Train for some steps, and print what is left of the dense gradients at each update that grows weights."""
-    spec = training(density, multiplier, steps, period)
+    spec = training(density, multiplier, period, short=short)
     model = initial_model(spec, CLASSES)
     masks = mask_updater(model, spec, steps_per_epoch=steps // EPOCHS)
     masks.initialise()
     parts = assemble(spec, model, masks, device=CPU, engine="sparse", kind="eager")
     rows = []
     for step in range(1, steps + 1):
-        images, labels = batch(step)
+        images, labels = batch(step, SHORT_BATCH if short else BATCH)
         update, grows = masks.timetable.at(step), masks.needs_gradient(step)
         if update is not None and grows:
             left = shares(masks, update, planes_of(model, images, labels))

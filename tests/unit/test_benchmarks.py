@@ -8,7 +8,7 @@ from benchmarks.floor import FLOAT_BYTES, PARAMETER_MOVES, bytes_per_step, moved
 from benchmarks.paired import Pairs, judge
 from benchmarks.results import RESULTS_FOLDER, in_turn, ratio, spread
 from benchmarks.scale import as_markdown
-from benchmarks.screening import KINDS, Planes, needed
+from benchmarks.screening import KINDS, Planes, main, needed
 from benchmarks.step import run, save_step
 from benchmarks.step_results import SPARSE, render
 from benchmarks.variants import MAKE_DENSE, SparseSteps, timed_networks
@@ -295,3 +295,14 @@ def test_a_pair_of_small_planes_is_left_out_by_their_norms():
     found = needed(planes, torch.ones_like(planes.conv.weight, dtype=torch.bool), 1)
     assert not found["by norms of planes"][:, 0].any()
     assert found["between planes that are not zero"][1:, 0].all()
+
+
+@pytest.mark.parametrize("multiplier", [1, 3])
+def test_what_is_left_is_counted_at_every_update_that_grows(capsys, multiplier):
+    main(density=0.02, multiplier=multiplier, steps=20, period=5, short=True)
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ") and "step" not in line]
+    steps = [int(row.split("|")[1]) for row in rows[1:]]
+    assert steps == ([5, 10, 15] if multiplier == 1 else [5, 10])
+    for row in rows[1:]:
+        nonzero, by_planes, by_rows, grow = map(float, row.split("|")[3:7])
+        assert 1 >= nonzero >= by_planes >= by_rows >= grow > 0
