@@ -73,7 +73,7 @@ def planes_of(model: ResNet, images: Tensor, labels: Tensor) -> dict[str, Planes
     convolutions = {name: conv for name, conv in convs.items() if isinstance(conv, nn.Conv2d)}
     for name, conv in convolutions.items():
         watch(name, conv)
-    F.cross_entropy(model(images), labels).backward()
+    torch.autograd.backward(F.cross_entropy(model(images), labels))
     found = {}
     for name, conv in convolutions.items():
         dz = outputs[name].grad
