@@ -8,6 +8,7 @@ from benchmarks.floor import FLOAT_BYTES, PARAMETER_MOVES, bytes_per_step, moved
 from benchmarks.paired import Pairs, judge
 from benchmarks.results import RESULTS_FOLDER, in_turn, ratio, spread
 from benchmarks.scale import as_markdown
+from benchmarks.screening import KINDS, Planes, main, needed
 from benchmarks.step import run, save_step
 from benchmarks.step_results import SPARSE, render
 from benchmarks.variants import MAKE_DENSE, SparseSteps, other_networks, timed_networks
@@ -259,3 +260,57 @@ def test_the_short_benchmark_runs_every_variant():
         (name, variant) for name, network in networks.items() for variant in (*network.compared, *SPARSE)
     }
     assert "mean nothing" in render(results)
+
+
+# What can be left out of dense gradients
+
+
+def dense_gradient_of(window=(3, 1, 1)):
+    """A convolution of 3 by 4 channels after a backward pass; the last input and the first gradient are zero."""
+    torch.manual_seed(0)
+    kernel, stride, padding = window
+    conv = torch.nn.Conv2d(4, 3, kernel, stride, padding, bias=False)
+    x = torch.randn(2, 4, 6, 6)
+    x[:, 3] = 0
+    z = conv(x)
+    dz = torch.randn_like(z)
+    dz[:, 0] = 0
+    z.backward(dz)
+    return Planes(conv, x, dz)
+
+
+@pytest.mark.parametrize("window", [(3, 1, 1), (3, 2, 1), (1, 2, 0)], ids=str)
+def test_no_bound_leaves_out_a_pair_that_grows(window):
+    planes = dense_gradient_of(window)
+    off = torch.ones_like(planes.conv.weight, dtype=torch.bool)
+    for count in (1, 2, 5):
+        found = dict(zip(KINDS, needed(planes, off, count).values(), strict=True))
+        nonzero, by_planes, by_rows, grow = found.values()
+        assert grow.any()
+        assert not (grow & ~by_rows).any()
+        assert not (by_rows & ~by_planes).any()
+        assert not (by_planes & ~nonzero).any()
+        assert not nonzero[0].any()
+        assert not nonzero[:, 3].any()
+        assert nonzero[1:, :3].all()
+
+
+def test_a_pair_of_small_planes_is_left_out_by_their_norms():
+    planes = dense_gradient_of()
+    planes.x[:, 0] *= 1e-6
+    with torch.no_grad():
+        planes.conv.weight.grad[:, 0] *= 1e-6
+    found = needed(planes, torch.ones_like(planes.conv.weight, dtype=torch.bool), 1)
+    assert not found["by norms of planes"][:, 0].any()
+    assert found["between planes that are not zero"][1:, 0].all()
+
+
+@pytest.mark.parametrize("multiplier", [1, 3])
+def test_what_is_left_is_counted_at_every_update_that_grows(capsys, multiplier):
+    main(density=0.02, multiplier=multiplier, steps=20, period=5, short=True)
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ") and "step" not in line]
+    steps = [int(row.split("|")[1]) for row in rows[1:]]
+    assert steps == ([5, 10, 15] if multiplier == 1 else [5, 10])
+    for row in rows[1:]:
+        nonzero, by_planes, by_rows, grow = map(float, row.split("|")[3:7])
+        assert 1 >= nonzero >= by_planes >= by_rows >= grow > 0

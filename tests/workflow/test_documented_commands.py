@@ -134,6 +134,7 @@ ELSEWHERE = {
     "python -m benchmarks.gpu": "tests/unit/test_benchmarks_gpu.py",
     "python -m benchmarks.paired": "tests/unit/test_benchmarks.py",
     "python -m benchmarks.chaos": "tests/unit/test_benchmarks.py",
+    "python -m benchmarks.screening": "tests/unit/test_benchmarks.py",
     "snakemake --cores all --configfile config/test.yaml mine.yaml": "tests/workflow/test_plugin.py",
     "podman ": "tests/workflow/test_container.py",
     "docker ": "tests/workflow/test_container.py",

@@ -118,13 +118,13 @@ class RowSource(KernelArguments):
 
 
 class AtConvolution(KernelArguments):
-    """The gradient at the output of a convolution: kernels/backward_rows.cpp."""
+    """The gradient at the output of a convolution: kernels/backward_rows.h."""
 
     _fields_ = _fields("pointer dz g z norm slopes")
 
 
 class Producer(KernelArguments):
-    """The unit that wrote the input of another one, which finishes the gradient there: kernels/backward_rows.cpp."""
+    """The unit that wrote the input of another one, which finishes the gradient there: kernels/backward_rows.h."""
 
     _fields_ = _fields("pointer z norm start read weight_gradient bias_gradient slopes; int32 activation")
 
@@ -185,7 +185,7 @@ BackwardRows = _declare(
     "pointer to; int32 accumulate; Producer producer; pointer value_gradient; int32 few;"
     "int32 probes; pointer signs products",
 )
-"""The backward pass through a convolution: kernels/backward_rows.cpp."""
+"""The backward pass through a convolution: kernels/backward_rows.h."""
 
 Normalize = _declare("Normalize", "int64 channels height width batch; RowSource source; pointer wanted means")
 """The output of a unit, from that of its convolution: kernels/normalize.cpp."""

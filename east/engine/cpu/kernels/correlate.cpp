@@ -165,19 +165,20 @@ void correlate(const Correlate<T>& c) {
     const Geometry& g = c.geometry;
     add_parts(c);
     const Segments segments = out_segments(g);
-    const DistinctChannels<T> distinct(c.x, g.in_channels);
+    // To look through the planes that are stored would take as long as to correlate them.
+    const NonzeroChannels nonzero(
+        g.in_channels, [&](int64_t channel) { return !c.x.is_stored(channel) && c.x.constants[channel] == 0; });
     const int64_t size = int64_t(c.probes) * g.kernel * g.kernel;
     in_parallel([&](const Thread& thread) {
         T* lines = scratch<T, 0>(at_once * g.in_row());
-        thread.share((distinct.count() + at_once - 1) / at_once, [&](int64_t index) {
+        thread.share((nonzero.count() + at_once - 1) / at_once, [&](int64_t index) {
             const int32_t place = int32_t(index) * at_once;
-            const int32_t count = std::min(at_once, distinct.count() - place);
-            correlate_channels(c, &distinct[place], count, segments, lines);
+            const int32_t count = std::min(at_once, nonzero.count() - place);
+            correlate_channels(c, &nonzero[place], count, segments, lines);
         });
     });
     for (int32_t channel = 0; channel < g.in_channels; ++channel) {
-        const int32_t same = distinct[distinct.place_of(channel)];
-        if (same != channel) std::copy_n(c.products + same * size, size, c.products + channel * size);
+        if (nonzero.place_of(channel) < 0) fill(c.products + channel * size, 0.0, size);
     }
 }
 

@@ -113,27 +113,28 @@ void near_products(const TileRows<T>& tile, LaneSums<Value<T>> (*sums)[near_inpu
     }
 }
 
-// The gradients of some output channels.
+// The gradients of some of the output channels that have any. What is computed is between channels that are not zero.
 template <typename T>
 class Block {
   public:
-    Block(const DenseGradient<T>& call, const DistinctChannels<T>& distinct, int32_t begin, int32_t end)
+    Block(const DenseGradient<T>& call, const NonzeroChannels& of_x, const NonzeroChannels& of_dz, int32_t begin, int32_t end)
         : c_(call),
-          distinct_(distinct),
+          of_x_(of_x),
+          of_dz_(of_dz),
           begin_(begin),
           end_(end),
           taps_(call.geometry.kernel * call.geometry.kernel),
           is_near_(call.geometry.kernel == 3 && call.geometry.stride == 1 && call.geometry.padding == 1),
-          sums_(scratch<double, 0>(int64_t(end - begin) * distinct.count() * taps_)),
+          sums_(scratch<double, 0>(int64_t(end - begin) * of_x.count() * taps_)),
           lines_(scratch<T, 1>(inputs * call.geometry.in_row())) {
-        fill(sums_, 0.0, int64_t(end - begin) * distinct.count() * taps_);
+        fill(sums_, 0.0, int64_t(end - begin) * of_x.count() * taps_);
     }
 
     void add(const Segment& segment) {
-        for (int32_t input = 0; input < distinct_.count(); input += inputs) {
+        for (int32_t input = 0; input < of_x_.count(); input += inputs) {
             find_inputs(segment, input);
             if (is_near_) {
-                for (int32_t i = 0; i < inputs && input + i < distinct_.count(); i += near_inputs) {
+                for (int32_t i = 0; i < inputs && input + i < of_x_.count(); i += near_inputs) {
                     for (int32_t output = begin_; output < end_; output += near_outputs) {
                         for (int32_t row = 0; row < 3; ++row) add_kernel_row(segment, output, input, i, row);
                     }
@@ -147,11 +148,13 @@ class Block {
     }
 
     void write() const {
-        Value<T>* to = c_.gradient + int64_t(begin_) * c_.geometry.in_channels * taps_;
-        for (int32_t output = 0; output < end_ - begin_; ++output) {
+        for (int32_t output = begin_; output < end_; ++output) {
+            Value<T>* to = c_.gradient + int64_t(of_dz_[output]) * c_.geometry.in_channels * taps_;
             for (int32_t channel = 0; channel < c_.geometry.in_channels; ++channel) {
-                const double* sums = sums_ + (int64_t(output) * distinct_.count() + distinct_.place_of(channel)) * taps_;
-                for (int32_t tap = 0; tap < taps_; ++tap) *to++ = Value<T>(sums[tap]);
+                const int64_t input = of_x_.place_of(channel), row = int64_t(output - begin_) * of_x_.count();
+                for (int32_t tap = 0; tap < taps_; ++tap) {
+                    *to++ = input < 0 ? Value<T>(0) : Value<T>(sums_[(row + input) * taps_ + tap]);
+                }
             }
         }
     }
@@ -161,7 +164,7 @@ class Block {
     void find_inputs(const Segment& segment, int32_t input) {
         const Geometry& g = c_.geometry;
         for (int32_t i = 0; i < inputs; ++i) {
-            const int32_t channel = distinct_[std::min(input + i, distinct_.count() - 1)];
+            const int32_t channel = of_x_[std::min(input + i, of_x_.count() - 1)];
             if (c_.x.is_stored(channel)) {
                 x_[i] = c_.x.data + channel * g.in_plane() + segment.group * g.in_image();
                 x_stride_[i] = g.in_row();
@@ -187,7 +190,7 @@ class Block {
         tile.step = g.stride * lanes;
         tile.dz_stride = g.out_row();
         for (int32_t o = 0; o < outputs; ++o) {
-            const int32_t channel = std::min(output + o, end_ - 1);
+            const int32_t channel = of_dz_[std::min(output + o, end_ - 1)];
             tile.dz[o] = c_.dz + channel * g.out_plane() + segment.group * g.out_image() + begin * g.out_row() +
                          columns.begin * lanes;
         }
@@ -200,8 +203,8 @@ class Block {
         tile_products(tile, products);
         const int32_t images = g.images(segment.group);
         for (int32_t o = 0; o < std::min(outputs, end_ - output); ++o) {
-            double* to = sums_ + (int64_t(output - begin_ + o) * distinct_.count() + input) * taps_ + tap;
-            for (int32_t i = 0; i < std::min(inputs, distinct_.count() - input); ++i) to[i * taps_] += products[o][i].total(images);
+            double* to = sums_ + (int64_t(output - begin_ + o) * of_x_.count() + input) * taps_ + tap;
+            for (int32_t i = 0; i < std::min(inputs, of_x_.count() - input); ++i) to[i * taps_] += products[o][i].total(images);
         }
     }
 
@@ -216,7 +219,7 @@ class Block {
         tile.width = g.out_width;
         tile.dz_stride = g.out_row();
         for (int32_t o = 0; o < near_outputs; ++o) {
-            const int32_t channel = std::min(output + o, end_ - 1);
+            const int32_t channel = of_dz_[std::min(output + o, end_ - 1)];
             tile.dz[o] = c_.dz + channel * g.out_plane() + segment.group * g.out_image() + begin * g.out_row();
         }
         for (int32_t i = 0; i < near_inputs; ++i) {
@@ -225,9 +228,9 @@ class Block {
         }
         LaneSums<Value<T>> products[near_outputs][near_inputs][3];
         near_products(tile, products);
-        const int32_t images = g.images(segment.group), found = distinct_.count() - input - first;
+        const int32_t images = g.images(segment.group), found = of_x_.count() - input - first;
         for (int32_t o = 0; o < std::min(near_outputs, end_ - output); ++o) {
-            double* to = sums_ + (int64_t(output - begin_ + o) * distinct_.count() + input + first) * taps_ + 3 * kernel_row;
+            double* to = sums_ + (int64_t(output - begin_ + o) * of_x_.count() + input + first) * taps_ + 3 * kernel_row;
             for (int32_t i = 0; i < std::min(near_inputs, found); ++i) {
                 for (int32_t k = 0; k < 3; ++k) to[i * taps_ + k] += products[o][i][k].total(images);
             }
@@ -235,10 +238,10 @@ class Block {
     }
 
     const DenseGradient<T>& c_;
-    const DistinctChannels<T>& distinct_;
-    const int32_t begin_, end_, taps_;
+    const NonzeroChannels &of_x_, &of_dz_;
+    const int32_t begin_, end_, taps_;  // places of output channels
     const bool is_near_;
-    double* sums_;  // [outputs of the block, distinct inputs, taps]
+    double* sums_;  // [outputs of the block, inputs, taps]
     T* lines_;
     const T* x_[inputs];
     int64_t x_stride_[inputs];
@@ -248,17 +251,25 @@ template <typename T>
 void dense_gradient(const DenseGradient<T>& c) {
     const Geometry& g = c.geometry;
     const Segments segments = out_segments(g);
-    const DistinctChannels<T> distinct(c.x, g.in_channels);
+    const NonzeroChannels of_x(g.in_channels, [&](int64_t channel) {
+        return c.x.is_stored(channel) ? are_zero(c.x.data + channel * g.in_plane(), g.in_numbers()) : c.x.constants[channel] == 0;
+    });
+    const NonzeroChannels of_dz(
+        g.out_channels, [&](int64_t channel) { return are_zero(c.dz + channel * g.out_plane(), g.out_numbers()); });
+    const int64_t row = int64_t(g.in_channels) * g.kernel * g.kernel;
     // What the sums of a block take, and at least two blocks for each of some threads.
-    const int64_t fitting = most_sums / (int64_t(distinct.count()) * g.kernel * g.kernel);
+    const int64_t fitting = most_sums / std::max<int64_t>(int64_t(of_x.count()) * g.kernel * g.kernel, 1);
     const int32_t size = int32_t(std::clamp<int64_t>(fitting / outputs_together, 1, 2)) * outputs_together;
-    const int32_t blocks = (g.out_channels + size - 1) / size;
+    const int32_t blocks = (of_dz.count() + size - 1) / size;
     in_parallel([&](const Thread& thread) {
         thread.share(blocks, [&](int64_t task) {
             const int32_t index = int32_t(task);
-            Block<T> block(c, distinct, index * size, std::min((index + 1) * size, g.out_channels));
+            Block<T> block(c, of_x, of_dz, index * size, std::min((index + 1) * size, of_dz.count()));
             for (int32_t k = 0; k < segments.count(); ++k) block.add(segments[k]);
             block.write();
+        });
+        thread.share(g.out_channels, [&](int64_t channel) {
+            if (of_dz.place_of(int32_t(channel)) < 0) fill(c.gradient + channel * row, Value<T>(0), row);
         });
     });
 }

@@ -38,6 +38,7 @@ struct Geometry {
     int64_t out_image() const { return out_height * out_row(); }
     int64_t in_plane() const { return plane_stride(groups(), in_height, in_width); }
     int64_t out_plane() const { return plane_stride(groups(), out_height, out_width); }
+    int64_t in_numbers() const { return groups() * in_image(); }
     int64_t out_numbers() const { return groups() * out_image(); }  // of a plane, which lie side by side
 };
 
@@ -63,24 +64,38 @@ struct Planes {
     bool is_stored(int64_t channel) const { return kind == nullptr || kind[channel] == stored; }
 };
 
-// Channels that may differ from one another. Those of which nothing is stored but a zero, most of a very sparse network, are
-// the same: what is computed of the first of them holds for all.
+// Whether all these numbers, whole groups of 32, are zero of either sign.
 template <typename T>
-class DistinctChannels {
+inline bool are_zero(const T* numbers, int64_t count) {
+    using Bits = std::conditional_t<sizeof(T) == 2, uint16_t, std::conditional_t<sizeof(T) == 4, uint32_t, uint64_t>>;
+    for (int64_t k = 0; k < count; k += lanes) {
+        Bits of_group[lanes], found = 0;
+        std::memcpy(of_group, numbers + k, sizeof(of_group));
+        for (int32_t lane = 0; lane < lanes; ++lane) found |= of_group[lane];
+        if (Bits(found << 1) != 0) return false;
+    }
+    return true;
+}
+
+// Channels of which some number is not zero. The others, many in a very sparse network, leave zero in every sum of products.
+class NonzeroChannels {
   public:
-    DistinctChannels(const Planes<T>& x, int32_t channels) : places_(channels) {
-        int32_t zero = -1;
+    // Is told of a channel whether it is zero, by several threads at once.
+    template <typename IsZero>
+    NonzeroChannels(int32_t channels, const IsZero& is_zero) : places_(channels, -1) {
+        in_parallel([&](const Thread& thread) {
+            thread.share(channels, [&](int64_t channel) { places_[channel] = is_zero(channel) ? -1 : 0; });
+        });
         for (int32_t channel = 0; channel < channels; ++channel) {
-            const bool is_zero = !x.is_stored(channel) && x.constants[channel] == 0 && !std::signbit(x.constants[channel]);
-            const int32_t next = count();
-            places_[channel] = is_zero && zero >= 0 ? zero : next;
-            if (is_zero && zero < 0) zero = next;
-            if (places_[channel] == next) channels_.push_back(channel);
+            if (places_[channel] < 0) continue;
+            places_[channel] = count();
+            channels_.push_back(channel);
         }
     }
 
     int32_t count() const { return int32_t(channels_.size()); }
     const int32_t& operator[](int32_t place) const { return channels_[place]; }
+    // Negative for a channel of zeros.
     int32_t place_of(int32_t channel) const { return places_[channel]; }
 
   private:
