@@ -7,6 +7,7 @@ from east.parameters import Epochs, Fraction, NonNegative, Number, Positive, Pos
 from east.sparse.distribution import Shapes, allocate
 from east.sparse.kinds import (
     KINDS,
+    claim_form,
     cycle_pattern,
     density_schedule,
     distribution,
@@ -34,6 +35,7 @@ __all__ = [
     "Share",
     "Steps",
     "allocate",
+    "claim_form",
     "cycle_pattern",
     "density_schedule",
     "distribution",

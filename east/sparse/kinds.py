@@ -1,4 +1,4 @@
-"""The registries of what a method is made of, each of them the decorator that adds to it."""
+"""The registries of what a method is made of, and of what is claimed of it: each is the decorator that adds to it."""
 
 from typing import Literal
 
@@ -98,6 +98,15 @@ learning_rate = Kind(
     takes=("moment", "lr"),
     gives="a learning rate, at least 0",
 )
+claim_form = Kind(
+    "claim forms",
+    "claim form",
+    "claims",
+    home="east.analysis.claim_forms",
+    takes=("rows",),
+    gives="a frame with the columns `higher` and `lower`, which hold labels of the index of `rows`, two for each pair, "
+    "and `margin`, if a pair must differ by more than 0 points",
+)
 
 KINDS: dict[str, Kind] = {
     "distribution": distribution,
@@ -108,5 +117,6 @@ KINDS: dict[str, Kind] = {
     "initial_values": initial_values,
     "optimizer": optimizer,
     "learning_rate": learning_rate,
+    "claim_form": claim_form,
 }
 """Name of a decorator -> its registry."""

@@ -1,6 +1,8 @@
 """Summarised tables made up for the tests of the statistics."""
 
 from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from east.analysis.aggregate import (
@@ -11,8 +13,11 @@ from east.analysis.aggregate import (
     mean_and_std,
     published_value,
 )
+from east.analysis.evidence import Evidence, gather_evidence
 from east.analysis.published import PublishedGrid, PublishedRow, read_published_grid
-from east.config.tables import Summarising
+from east.config import read_config
+from east.config.claims import claims_of
+from east.config.tables import ClaimSpec, Comparing, Summarising
 from tests.unit.fake_runs import PUBLISHED
 
 DIVERGED = "diverged"
@@ -80,3 +85,15 @@ def summarised(
 def around(shift: float = 0.0, spread: float = 0.1) -> Callable[[PublishedRow], list[float]]:
     """Three seeds about the printed mean, `shift` above it, with this standard deviation."""
     return lambda row: [row.accuracy_mean + shift + step * spread for step in (-1, 0, 1)]
+
+
+@cache
+def papers_claims() -> dict[str, ClaimSpec]:
+    """The claims of config.yaml, by id."""
+    return {claim.id: claim for claim in claims_of(read_config())}
+
+
+def gather(tables: Sequence[AggregatedGrid], published: Path) -> Evidence:
+    """Evidence on some tables, with the paper's claims."""
+    comparing = tables[0].comparing if tables else Comparing()
+    return gather_evidence(tables, list(papers_claims().values()), comparing, published)

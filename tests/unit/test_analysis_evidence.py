@@ -4,14 +4,13 @@ import pytest
 
 from east.analysis.aggregate import table_json
 from east.analysis.evidence import evidence_json, read_evidence
-from east.analysis.evidence import gather_evidence as gather
 from east.analysis.sources import Request, Sources
 from east.config import make_plan, read_config
 from east.config.tables import Comparing, GridTable
 from east.errors import EastError
 from tests.unit.fake_report import write_derived
 from tests.unit.fake_runs import PUBLISHED
-from tests.unit.fake_tables import around, paper, papers, summarised
+from tests.unit.fake_tables import around, gather, paper, papers, summarised
 from tests.unit.in_process import east
 
 
@@ -59,7 +58,8 @@ def test_the_command_writes_one_file(tmp_path):
     for grid in papers()[:2]:
         table = table_json(summarised(grid, around()))
         write_derived(tmp_path, {f"aggregate/table{grid.number}.json": table})
-    request = Request(step="analyse", of={"tables": ["table2", "table3"]})
+    asked = {"tables": ["table2", "table3"], "claims": [], "comparing": Comparing().model_dump()}
+    request = Request(step="analyse", of=asked)
     done = east("make", "--results", tmp_path, "--request", request.text)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     evidence = read_evidence(tmp_path / "analysis" / "evidence.json", Sources(tmp_path))

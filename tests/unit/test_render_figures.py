@@ -17,12 +17,12 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from east.analysis.aggregate import aggregate
-from east.analysis.compare import compare_with_paper as compare
+from east.analysis.compare import compare_with_published as compare
 from east.config import load_plan
 from east.config.files import read_config
 from east.config.plan import cost_plan
 from east.cost.record import CostRecord
-from east.render.contents import FIGURES, grid_figures, methods_figures
+from east.render.contents import FIGURES, table_figures
 from east.render.figures import PlanData, TableData, churn, curves, differences, draw, draw_plan, draw_table, style
 from east.render.figures.cost import printed_hours
 from east.render.figures.style import look, new_figure
@@ -213,7 +213,7 @@ def numbers(texts):
 def test_every_figure_of_the_list_is_drawn(drawings):
     names = {f"table2-{figure.name}" if "grid" in figure.of else figure.name for figure in FIGURES}
     assert drawings.keys() == names
-    assert {"curves", "churn", "multiplier", "layers"} == set(grid_figures()) > set(methods_figures())
+    assert {"curves", "churn", "multiplier", "layers"} == set(table_figures("grid")) > set(table_figures("methods"))
 
 
 def test_figures_are_the_same_each_time(data, drawings):
