@@ -2,7 +2,7 @@
 #   snakemake --cores all                                   the paper (config.yaml)
 #   snakemake --cores 2 --configfile config/demo.yaml       the demo
 # Targets: all (default), data, tables, cost, report, appendix.
-# Another workflow may include it as a module: docs/workflow-module.md.
+# Another workflow may include it as a module: docs/extending.md.
 
 from pathlib import Path
 

@@ -88,7 +88,7 @@ def beats(rows: "pd.DataFrame", *, row: str, other: str) -> "pd.DataFrame":
         axes = [name for name in rows.columns if name not in NO_AXES]
         alike = [axis for axis in axes if set(higher[axis].dropna()) == set(lower[axis].dropna())]
         found.append(_matched(higher, lower, ["table", *alike]))
-    return pd.concat(found) if found else _matched(rows, rows, ["table"])
+    return pd.concat(found)
 
 
 @claim_form(paper="EAST, Section C")
@@ -124,9 +124,10 @@ def _those(rows: "pd.DataFrame", conditions: Sequence[str]) -> "pd.DataFrame":
 
 
 def _matched(higher: "pd.DataFrame", lower: "pd.DataFrame", alike: list[str]) -> "pd.DataFrame":
-    """The pairs of rows that are alike in some columns, where having nothing is alike too."""
-    sides = (side.rename_axis(_PLACE).reset_index()[[_PLACE, *alike]] for side in (higher, lower))
-    first, second = sides
+    """The pairs of rows that are alike in some columns, where having nothing is alike too; none without a column."""
+    if any(name not in higher.columns for name in alike):
+        higher, lower, alike = higher.iloc[:0], lower.iloc[:0], ["table"]
+    first, second = (side.rename_axis(_PLACE).reset_index()[[_PLACE, *alike]] for side in (higher, lower))
     pairs = first.merge(second, on=alike, suffixes=("_higher", "_lower"))
     named = pairs.rename(columns={f"{_PLACE}_higher": "higher", f"{_PLACE}_lower": "lower"})[["higher", "lower"]]
     return named[named["higher"] != named["lower"]]

@@ -211,6 +211,8 @@ def pairs_of(claim: ClaimSpec, rows: "pd.DataFrame") -> tuple[Pair, ...]:
     Raises:
         EastError: A plugin's form fails, or gives no pairs of rows; with its file and line.
     """
+    if rows.empty:
+        return ()
     entry, form = bound(claim_form, claim.form)
     with blamed(entry, f"on the claim '{claim.id}'"):
         found = form(rows)

@@ -34,6 +34,10 @@ Verdict = Literal["equivalent", "different", "undecided", "too few seeds", "not 
 TableVerdict = Literal["reproduced", "mixed", "not reproduced", "undecided", "too few seeds", "not comparable"]
 
 
+PUBLISHED = "published numbers"
+"""Those of several sources."""
+
+
 class RowComparison(Frozen):
     """A row beside a published one; means, spreads and differences in percentage points."""
 
@@ -72,9 +76,14 @@ class TableComparison(Frozen):
 
 
 def sources_text(tables: Sequence[TableComparison]) -> str:
-    """Whose numbers some tables are beside, as sentences call it."""
-    named = dict.fromkeys(table.source for table in tables if table.is_beside)
-    return next(iter(named), THE_PAPER) if len(named) < 2 else "published numbers"
+    """Whose numbers some tables are beside, as sentences call it; `PUBLISHED` where that is no single source."""
+    named = {table.source for table in tables if table.is_beside}
+    return named.pop() if len(named) == 1 else PUBLISHED if tables else THE_PAPER
+
+
+def whose(source: str) -> str:
+    """What a source prints for a row, as sentences call it: `the paper's`."""
+    return "the published one" if source == PUBLISHED else f"{source}'s"
 
 
 def compare_with_published(table: AggregatedGrid, published: PublishedGrid | None) -> TableComparison:

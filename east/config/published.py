@@ -1,8 +1,8 @@
 """Published numbers in a CSV file of one's own, set beside the rows of a table when the plan is made.
 
-The first line names the columns: one for each axis of the table, `accuracy_mean`, and as needed `method`, the label of
-the row, `accuracy_std` and `change`. A row is a line. Numbers are as printed, in percent; an empty field, or `-`, is
-nothing: a static row has no pattern.
+The first line names the columns: `accuracy_mean`, those that tell the rows apart (axes of the table, and `method`, the
+label of the row), and as needed `accuracy_std` and `change`. A line is a row. Numbers are as printed, in percent; an
+empty field, or `-`, is nothing: a static row has no pattern.
 """
 
 import math
@@ -72,8 +72,8 @@ def _read(path: Path, axes: Sequence[str]) -> list[_Line]:
     known = ["method", *axes, *_NUMBERS]
     if unknown := [name for name in names if name not in known]:
         raise EastError(f"{path}, line 1: unknown column '{unknown[0]}'. A column is one of {', '.join(known)}.")
-    if lacking := [name for name in (*axes, "accuracy_mean") if name not in names]:
-        raise EastError(f"{path}, line 1: the column {', '.join(lacking)} is missing.")
+    if "accuracy_mean" not in names:
+        raise EastError(f"{path}, line 1: the column accuracy_mean is missing.")
     if twice := [name for name in names if names.count(name) > 1]:
         raise EastError(f"{path}, line 1: the column '{twice[0]}' stands there twice.")
     return [
@@ -93,7 +93,9 @@ def _row_of(line: _Line, rows: Sequence[GridRow], axes: Sequence[str]) -> GridRo
     if len(found) == 1:
         return found[0]
     if found:
-        raise ValueError(f"{len(found)} rows of the table are so. Add the column method, with their labels")
+        further = [name for name in ("method", *axes) if name not in line.texts]
+        add = f"Add a column that tells them apart: {', '.join(further)}" if further else "Give them other labels"
+        raise ValueError(f"{len(found)} rows of the table are so. {add}")
     raise ValueError(f"no row of the table {_why_none(line, rows, told_by)}. Add the row, or take the line out")
 
 

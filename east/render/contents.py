@@ -8,6 +8,7 @@ import yaml
 from pydantic import Field
 
 from east.analysis.aggregate import THE_PAPER
+from east.analysis.compare import PUBLISHED, whose
 from east.analysis.words import counted, listed
 from east.config.plan import METHODS_TABLE, Plan
 from east.config.reference import open_matters, value_text
@@ -96,8 +97,8 @@ class Figure:
         name: Its file in `figures/`: `<table>-<name>` if it shows a table, `<name>` if it shows the plan.
         of: What there is one of it for.
         heading: What it is about; the report has the figures under their headings, in the order of `FIGURES`.
-        caption: What it shows; a table's caption begins with the table's name. `{source}` stands, as in the heading,
-            for those whose numbers are beside ours.
+        caption: What it shows; a table's caption begins with the table's name. `{whose}` stands for what is beside
+            ours, and `{source}` in the heading for those who print it.
     """
 
     name: str
@@ -111,7 +112,7 @@ FIGURES = (
         "differences",
         ("plan",),
         "Differences from {source}",
-        "Our mean minus {source}'s, with its interval, one line per row. The band is the equivalence margin.",
+        "Our mean minus {whose}, with its interval, one line per row. The band is the equivalence margin.",
     ),
     Figure(
         "multiplier",
@@ -271,7 +272,7 @@ def _figure_groups(plan: Plan, folder: Path) -> tuple[FigureGroup, ...]:
     kinds = {table.id: figure_kind(table) for table in plan.tables}
     drawn = plan_figures(plan)
     sources = _sources(plan)
-    source = next(iter(sources), THE_PAPER) if len(sources) < 2 else "published numbers"
+    source = sources[0] if len(sources) == 1 else PUBLISHED
     groups = []
     for figure in FIGURES:
         shown = [
@@ -280,7 +281,7 @@ def _figure_groups(plan: Plan, folder: Path) -> tuple[FigureGroup, ...]:
             if kinds[table] in figure.of
         ]
         if figure.name in drawn and figure.name != "cost":
-            caption = figure.caption.format(source=source)
+            caption = figure.caption.format(whose=whose(source))
             shown.append(ReportFigure(svg=folder / f"{figure.name}.svg", caption=caption))
         if shown:
             groups.append(FigureGroup(heading=figure.heading.format(source=source), figures=tuple(shown)))

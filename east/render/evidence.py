@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from east.analysis.audit import AuditFinding
 from east.analysis.claims import ClaimTest, Pair, Support
-from east.analysis.compare import RowComparison, TableComparison, sources_text
+from east.analysis.compare import RowComparison, TableComparison, sources_text, whose
 from east.analysis.evidence import Evidence
 from east.analysis.inference import MeanInterval, RankCorrelation, Sample, Welch
 from east.analysis.words import capital, listed, p_text
@@ -220,7 +220,9 @@ def _comparison(evidence: Evidence) -> EvidenceTable:
             _VERDICTS,
             tables,
             id="comparison",
-            caption=caption("comparison", part="tables", source=sources_text(tables), **_margin_and_level(tables)),
+            caption=caption(
+                "comparison", part="tables", whose=whose(sources_text(tables)), **_margin_and_level(tables)
+            ),
             remarks=tuple(dict.fromkeys(table.summary for table in tables if table.verdict == "not comparable")),
         )
     }
@@ -235,13 +237,14 @@ def _comparison(evidence: Evidence) -> EvidenceTable:
                     part=_label(table.table),
                     summary=table.summary,
                     source=table.source,
+                    whose=whose(table.source),
                     **_margin_and_level([table]),
                 ),
                 remarks=_remarks(table),
             )
     rows = [_Compared(table, row) for table in tables for row in table.rows]
-    heading = f"Comparison with {sources_text(tables)}"
-    return EvidenceTable("comparison", heading, views, *data_of(_compared(sources_text(tables)), rows))
+    source = sources_text(tables)
+    return EvidenceTable("comparison", f"Comparison with {source}", views, *data_of(_compared(source), rows))
 
 
 def _remarks(table: TableComparison) -> tuple[str, ...]:

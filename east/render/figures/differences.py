@@ -9,7 +9,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from east.analysis.aggregate import THE_PAPER
-from east.analysis.compare import RowComparison, TableComparison, Verdict, sources_text
+from east.analysis.compare import RowComparison, TableComparison, Verdict, sources_text, whose
 from east.analysis.words import capital
 from east.render.figures import Drawing, PlanData, style
 from east.render.figures.style import Look
@@ -134,6 +134,6 @@ def _alt(shown: Sequence[TableComparison]) -> str:
         shift = f", mean difference {signed_or_dash(table.shift.difference, 2)} points" if table.shift else ""
         parts.append(f"{table_label(table.table) or table.table}: {words}{shift}.")
     return (
-        f"Our mean minus {sources_text(shown)}'s for every row, with its interval, against the margin of equivalence. "
-        + " ".join(parts)
+        f"Our mean minus {whose(sources_text(shown))} for every row, with its interval, against the margin of "
+        f"equivalence. {' '.join(parts)}"
     )
