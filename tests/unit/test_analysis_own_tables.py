@@ -3,54 +3,16 @@
 import pandas as pd
 import pytest
 
-from east.analysis.aggregate import GridResult
 from east.analysis.claims import check_claims, claim_rows, pairs_of, support
 from east.analysis.compare import compare_with_published
 from east.config.conditions import Condition
-from east.config.tables import ClaimSpec, Comparing, PublishedSource, PublishedValue
+from east.config.tables import ClaimSpec, Comparing
 from east.render.evidence import evidence_tables
 from east.render.figures import TableData
 from east.render.figures.axis import draw
 from east.render.tables import grid_view, render_table
 from tests.unit.fake_runs import PUBLISHED
-from tests.unit.fake_tables import MISSING, accuracy, gather, paper, papers, summarised
-
-SOURCE = PublishedSource(name="Doe et al.", citation="Doe et al., 2020, Table 1")
-MEANS = {"RigL": {0.01: 90.0, 0.003: 80.0, 0.001: 70.0}, "EAST": {0.01: 91.0, 0.003: 85.0, 0.001: 78.0}}
-
-
-def row(method, density, outcomes, **keys):
-    fields = {
-        "id": f"{method}-{density}",
-        "method": method,
-        "values": {"topology.grow": "gradient", "density": density},
-        **dict.fromkeys(("pattern", "multiplier", "cycles", "length_multiplier", "footnote", "published")),
-        "accuracy": accuracy(outcomes),
-        "change": None,
-        "difference": None,
-    }
-    return GridResult(**(fields | keys))
-
-
-def sweep(means=MEANS, **keys):
-    rows = tuple(
-        row(method, density, [mean - 0.1, mean, mean + 0.1])
-        for method, of_method in means.items()
-        for density, mean in of_method.items()
-    )
-    own = {"id": "tableOwn", "published_table": None, "axes": ("topology.grow", "density"), "reference": "RigL"}
-    return summarised(paper("2"), lambda _: [], **(own | {"title": "A sweep", "rows": rows} | keys))
-
-
-def beside(table, mean=80.0, std=0.5):
-    value = PublishedValue(mean=mean, std=std, change=None, change_from_means=None)
-    rows = [
-        one.model_copy(update={"published": value, "difference": one.accuracy.mean - mean})
-        if one.values["density"] == 0.003
-        else one
-        for one in table.rows
-    ]
-    return table.model_copy(update={"source": SOURCE, "rows": tuple(rows)})
+from tests.unit.fake_tables import MISSING, accuracy, beside, gather, paper, papers, sweep
 
 
 def claim(name, **parameters):

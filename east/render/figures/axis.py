@@ -16,7 +16,7 @@ from east.render.numbers import fixed
 from east.render.palette import MUTED, PAPER
 from east.shown import visible
 
-_WIDE = 20
+_WIDE = 10
 """Largest divided by smallest number, from which on an axis is logarithmic."""
 
 
@@ -39,12 +39,13 @@ def draw(data: TableData) -> Drawing:
         axes = figure.subplots()
         for number, series in enumerate(found):
             # Neighbours side by side where they stand over words.
-            aside = 0.0 if is_numeric else (number - (len(found) - 1) / 2) * 0.6 / max(len(found), 1)
+            aside = 0.0 if is_numeric else (number - (len(found) - 1) / 2) * 0.3 / max(len(found), 1)
             _draw(axes, series, aside, joined=is_numeric)
         if is_numeric:
             _scale(axes, sorted(places.values()))
         else:
             axes.set_xticks(list(places.values()), [visible(name) for name in places])
+            axes.set_xlim(-0.5, len(places) - 0.5)
         axes.set_xlabel(visible(axis_label(axis)))
         axes.set_ylabel("Test accuracy (%)")
         if not any(row.accuracy.mean is not None or row.published for row in table.rows):
