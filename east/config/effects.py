@@ -27,10 +27,9 @@ def without_effect(config: Config) -> Iterator[Mistake]:
             yield Mistake(("datasets", dataset, "margin"), sentence)
     for name, recipe in config.recipes.items():
         yield from of_recipe(config, recipe, ("recipes", name))
-        yield from _of_sharing(recipe.components.sharing_ratio, "recipes", name, "components")
     for name, table in config.tables.items():
         for index, row in enumerate(table.rows):
-            yield from _of_method(config, row, ("tables", name, "rows", index))
+            yield from of_row(config, row, ("tables", name, "rows", index))
         yield from _of_sharing(table.components.sharing_ratio, "tables", name, "components")
     for name, method in config.methods.rows.items():
         yield from _of_sharing(method.sharing_ratio, "methods", "rows", name)
@@ -39,10 +38,31 @@ def without_effect(config: Config) -> Iterator[Mistake]:
             yield Mistake(("methods", "rows", name, "measured_at_beta"), sentence)
 
 
+def of_row(config: Config, row: Row, location: Location) -> Iterator[Mistake]:
+    """Keys of a row that its masks, or its density, make nothing of."""
+    is_cyclic = not row.static and row.density_schedule is None
+    topology = row.topology or (config.readings.topology if is_cyclic else config.readings.static_topology)
+    if topology == FIXED:
+        of_updates = ("drop_fraction", "drop_fraction_end", "update_period", "update_until", "density_schedule")
+        for key in (*of_updates, "exchange_when_resizing"):
+            if key in row.model_fields_set:
+                yield Mistake((*location, key), f"masks never change with topology: {FIXED}. Leave it out.")
+        return
+    if row.static and row.exchange_when_resizing:
+        sentence = "the density of a static row never changes. Leave it out."
+        yield Mistake((*location, "exchange_when_resizing"), sentence)
+    start = config.readings.drop_fraction if row.drop_fraction is None else row.drop_fraction
+    end = config.readings.drop_fraction_end if row.drop_fraction_end is None else row.drop_fraction_end
+    if end > start and ("drop_fraction" in row.model_fields_set or "drop_fraction_end" in row.model_fields_set):
+        sentence = f"the drop fraction would rise from {start:g} to {end:g}. Set both, the second at most the first."
+        yield Mistake((*location, "drop_fraction"), sentence)
+
+
 def of_recipe(config: Config, recipe: Recipe, location: Location) -> Iterator[Mistake]:
     """Keys of a recipe that others make nothing of; a row may change it, and then stands at the location."""
     yield from _of_optimizer(recipe, (*location, "optimizer"))
     yield from _of_rates(recipe, location, as_coded=config.readings.lr_drops == "as_coded")
+    yield from _of_sharing(recipe.components.sharing_ratio, *location, "components")
 
 
 def impossible_on_a_cpu(config: Config, specs: Iterable[RunSpec]) -> str:
@@ -65,26 +85,6 @@ def notes_of_execution(config: Config) -> Iterator[str]:
         yield f"execution.step: {execution.step} needs a GPU; on the CPU every step is eager."
     if execution.device == "cpu" and execution.runs_per_gpu > 1:
         yield f"execution.runs_per_gpu: {execution.runs_per_gpu} has no effect on the CPU."
-
-
-def _of_method(config: Config, row: Row, location: Location) -> Iterator[Mistake]:
-    """Keys of a row that its masks, or its density, make nothing of."""
-    is_cyclic = not row.static and row.density_schedule is None
-    topology = row.topology or (config.readings.topology if is_cyclic else config.readings.static_topology)
-    if topology == FIXED:
-        of_updates = ("drop_fraction", "drop_fraction_end", "update_period", "update_until", "density_schedule")
-        for key in (*of_updates, "exchange_when_resizing"):
-            if key in row.model_fields_set:
-                yield Mistake((*location, key), f"masks never change with topology: {FIXED}. Leave it out.")
-        return
-    if row.static and row.exchange_when_resizing:
-        sentence = "the density of a static row never changes. Leave it out."
-        yield Mistake((*location, "exchange_when_resizing"), sentence)
-    start = config.readings.drop_fraction if row.drop_fraction is None else row.drop_fraction
-    end = config.readings.drop_fraction_end if row.drop_fraction_end is None else row.drop_fraction_end
-    if end > start and ("drop_fraction" in row.model_fields_set or "drop_fraction_end" in row.model_fields_set):
-        sentence = f"the drop fraction would rise from {start:g} to {end:g}. Set both, the second at most the first."
-        yield Mistake((*location, "drop_fraction"), sentence)
 
 
 def _of_optimizer(recipe: Recipe, location: Location) -> Iterator[Mistake]:
@@ -133,7 +133,7 @@ def _of_rates(recipe: Recipe, place: Location, *, as_coded: bool) -> Iterator[Mi
         yield Mistake((*place, "lr_drop_factor"), sentence)
 
 
-def _of_sharing(ratio: int | None, *location: str) -> Iterator[Mistake]:
+def _of_sharing(ratio: int | None, *location: str | int) -> Iterator[Mistake]:
     if ratio is not None and ratio >= max(STAGES):
         sentence = (
             f"no stage has more than {max(STAGES)} blocks, so with {ratio} that own weights none is shared. Choose at "

@@ -14,7 +14,7 @@ from east.config.axes import SCHEDULE_AXES, changed_recipe, leaves, path_of, sho
 from east.config.choices import CATALOGUE, FIXED, Choice, TopologySpec, chosen_name
 from east.config.claims import claims_of, untestable
 from east.config.conditions import Value
-from east.config.effects import impossible_on_a_cpu, notes_of_execution, of_recipe, without_effect
+from east.config.effects import impossible_on_a_cpu, notes_of_execution, of_recipe, of_row, without_effect
 from east.config.feasible import PlannedRow, can_normalise, impossible, impossible_density, notes_of
 from east.config.files import read_config
 from east.config.places import Location, Mistake
@@ -259,7 +259,7 @@ def _grid(made: _Made, name: str, table: TableConfig) -> GridTable:
     combinations: dict[str, int] = {}
     for index, written in enumerate(table.rows):
         where = ("tables", name, "rows", index)
-        for number, row in _at_each_value(config, name, table, written):
+        for number, row in _at_each_value(config, where, table, written):
             changed = changed_recipe(base, row.changes, (*where, "changes"), config)
             if row.changes:
                 config.sources.refuse(of_recipe(config, changed, (*where, "changes")))
@@ -269,11 +269,13 @@ def _grid(made: _Made, name: str, table: TableConfig) -> GridTable:
                     config.sources.refuse([Mistake(where, f"two rows of {name} are '{row_id}'. Remove one of them.")])
                 own = {key: getattr(row, key) for key in ("density", "distribution", "update_period")}
                 set_here = {key: value for key, value in own.items() if value}
-                of_row = changed.model_copy(update={"cyclic": cyclic, **set_here})
+                followed = changed.model_copy(update={"cyclic": cyclic, **set_here})
                 topology = row.topology or (config.readings.topology if cyclic else config.readings.static_topology)
-                spec = _spec(config, of_row, table.dataset, where, topology=topology, row=row)
+                spec = _spec(config, followed, table.dataset, where, topology=topology, row=row)
                 label = row.label or _default_label(written)
-                density_key = (*where, "density") if row.density else _density_key(config, table.recipe)
+                density_key: Location = ("tables", name, "each", "density")
+                if "density" not in table.each:
+                    density_key = (*where, "density") if row.density else _density_key(config, table.recipe)
                 made.rows.append(PlannedRow(spec, table.recipe, where, density_key))
                 references = _references(made, name, row_id, label, table.recipe, spec)
                 found = _grid_row(row, row_id, label, cyclic, spec.cycle, references)
@@ -291,7 +293,7 @@ def _grid(made: _Made, name: str, table: TableConfig) -> GridTable:
     paper = (PAPER_WIDTH, PAPER_DENSITY, PAPER_TABLES.get(table.published or ""))
     return GridTable(
         id=name,
-        title=table.title or "Cyclic sparse training results",
+        title=table.title or ("Test accuracy" if paths else "Cyclic sparse training results"),
         model=model,
         width=recipe.width,
         dataset=table.dataset,
@@ -324,7 +326,7 @@ def _axes(config: Config, name: str, table: TableConfig) -> dict[str, tuple[str,
     return found
 
 
-def _at_each_value(config: Config, name: str, table: TableConfig, row: Row) -> Iterator[tuple[int, Row]]:
+def _at_each_value(config: Config, where: Location, table: TableConfig, row: Row) -> Iterator[tuple[int, Row]]:
     """A row at every combination of the values of `each`, with its number; the last key varies fastest."""
     context = {CATALOGUE: config.catalogue}
     for number, places in enumerate(itertools.product(*(range(len(values)) for values in table.each.values()))):
@@ -334,7 +336,9 @@ def _at_each_value(config: Config, name: str, table: TableConfig, row: Row) -> I
                 made = with_value(made, key, table.each[key][place], context)
             except ValueError as error:
                 sentence = f"{error} The row is '{row.label or _default_label(row)}'."
-                config.sources.refuse([Mistake(("tables", name, "each", key, place), sentence)])
+                config.sources.refuse([Mistake((*where[:2], "each", key, place), sentence)])
+        if table.each:
+            config.sources.refuse(of_row(config, made, where))
         yield number, made
 
 
