@@ -238,7 +238,7 @@ def _why_not_comparable(row: GridResult, table: AggregatedGrid) -> str:
         return "The table was not run on the network, width, data set and density of the paper's."
     if not row.printed:
         return f"The row differs from {table.source_name}'s in more than its columns say."
-    return f"{capital(table.source_name)} prints no such row."
+    return "The paper prints no such row." if table.source is None else f"Not in {table.source.name.rstrip('.')}."
 
 
 def _table_verdict(counts: Counter[Verdict], *, complete: bool, shifted: bool) -> TableVerdict:

@@ -213,7 +213,9 @@ def _sources(plan: Plan) -> list[str]:
 def _next_to(plan: Plan) -> str:
     """Whose numbers stand beside the plan's, as the end of a sentence."""
     names = _sources(plan)
-    return f", next to the numbers that {listed(names)} print{'s' if len(names) == 1 else ''}" if names else ""
+    if names == [THE_PAPER]:
+        return f", next to the numbers that {THE_PAPER} prints"
+    return f", next to the numbers of {listed(names)}" if names else ""
 
 
 def readings(plan: Plan) -> tuple[Reading, ...]:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from east.analysis.aggregate import Accuracy, AggregatedGrid, AggregatedMethods, GridResult, MethodResult
-from east.analysis.words import axis_text, capital, listed
+from east.analysis.words import axis_text, listed
 from east.render.names import DATASETS, NETWORKS, axis_label, sentence, table_label
 from east.render.numbers import (
     DASH,
@@ -106,7 +106,8 @@ def _of_grid(table: AggregatedGrid, footnotes: Footnotes) -> list[Quantity[GridR
     here = "This run" if beside else ""
     source = "Paper" if table.source is None else table.source.name
     has_changes = _reference(table) is not None
-    has_printed_changes = has_changes or any(row.published and row.published.change is not None for row in table.rows)
+    printed = [row.published.change for row in table.rows if row.published]
+    has_printed_changes = table.source is None or any(change is not None for change in printed)
 
     def change(row: GridResult) -> Cell:
         unknown = not _is_reference(table, row) and row.change is None
@@ -114,7 +115,10 @@ def _of_grid(table: AggregatedGrid, footnotes: Footnotes) -> list[Quantity[GridR
 
     def published(row: GridResult) -> Cell:
         if row.published is None:
-            marks = footnotes.marks([f"{capital(table.source_name)} has no such row."])
+            lacking = (
+                "The paper has no such row." if table.source is None else f"Not in {table.source.name.rstrip('.')}."
+            )
+            marks = footnotes.marks([lacking])
             return Cell(text=NOT_AVAILABLE, marks=marks, tone="missing")
         return Cell(text=plus_minus(row.published.mean, row.published.std))
 
