@@ -96,13 +96,13 @@ lint: setup-dev
 	$(BIN)/mypy --platform darwin
 	$(BIN)/mypy --strict requirements/set_up.py
 	$(BIN)/deptry .
-	$(BIN)/snakefmt --check Snakefile rules
+	$(BIN)/snakefmt --check Snakefile rules workflow
 	! $(BIN)/snakemake --lint 2>&1 | grep -E '^    \* |Error|Exception' | grep -v 'Specify a conda environment or container'
 
 format: setup-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/snakefmt Snakefile rules
+	$(BIN)/snakefmt Snakefile rules workflow
 
 docs: setup
 	$(BIN)/python -m east.config.reference

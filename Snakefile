@@ -2,13 +2,16 @@
 #   snakemake --cores all                                   the paper (config.yaml)
 #   snakemake --cores 2 --configfile config/demo.yaml       the demo
 # Targets: all (default), data, tables, cost, report, appendix.
+# Another workflow may include it as a module: docs/extending.md.
+
+from pathlib import Path
 
 from snakemake.utils import min_version
 
 min_version("9.27")
 
 
-configfile: f"{workflow.basedir}/config.yaml"
+configfile: Path(workflow.current_basedir, "config.yaml").as_posix()
 
 
 report: "report/workflow.rst"
@@ -31,31 +34,8 @@ include: "rules/cost.smk"
 include: "rules/report.smk"
 
 
-# On a cluster these stay where Snakemake runs: seconds of work each, and `prepare` needs the network.
-localrules:
-    all,
-    data,
-    tables,
-    cost,
-    report,
-    prepare,
-    aggregate,
-    frames,
-    table,
-    table_b1,
-    table_6,
-    figures_grid,
-    figures_methods,
-    figures_plan,
-    analyse,
-    evidence_tables,
-    write_report,
-    appendix,
-    write_appendix,
-
-
+# `localrule`: on a cluster it stays where Snakemake runs. Seconds of work each, and `prepare` needs the network.
 rule all:
-    default_target: True
     input:
         REPORT,
         APPENDIX,
@@ -63,29 +43,35 @@ rule all:
         EVIDENCE_FILES,
         FIGURE_FILES,
         FRAMES,
+    localrule: True
 
 
 rule data:
     input:
         [manifest(images) for images in IMAGES.values()],
+    localrule: True
 
 
 rule tables:
     input:
         TABLE_FILES,
         FRAMES,
+    localrule: True
 
 
 rule cost:
     input:
         files_of("tables/table6"),
+    localrule: True
 
 
 rule report:
     input:
         REPORT,
+    localrule: True
 
 
 rule appendix:
     input:
         APPENDIX,
+    localrule: True

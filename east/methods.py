@@ -9,6 +9,7 @@ from east.parameters import Epochs, Fraction, NonNegative, Number, Positive, Pos
 from east.sparse.distribution import Shapes, allocate
 from east.sparse.kinds import KINDS as OF_METHODS
 from east.sparse.kinds import (
+    claim_form,
     cycle_pattern,
     density_schedule,
     distribution,
@@ -41,6 +42,7 @@ __all__ = [
     "Share",
     "Steps",
     "allocate",
+    "claim_form",
     "cycle_pattern",
     "dataset",
     "density_schedule",

@@ -11,6 +11,7 @@ rule aggregate:
         f"{LOGS}/aggregate/{{table}}.log",
     wildcard_constraints:
         table="|".join(TABLES_BY_ID),
+    localrule: True
     resources:
         mem_mb=1000,
         runtime=10,
@@ -29,6 +30,7 @@ rule analyse:
         EVIDENCE,
     log:
         f"{LOGS}/analyse.log",
+    localrule: True
     resources:
         mem_mb=1000,
         runtime=10,

@@ -9,8 +9,8 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 from east import files, locks
-from east.config import make_plan, validate
-from east.config.plan import METHODS_TABLE
+from east.config import make_plan
+from east.config.files import read_given
 from east.config.tables import GridTable
 from east.data.catalog import is_streamed
 from east.data.manifest import TENSOR_FILE
@@ -23,13 +23,14 @@ from east.operations.steps import Steps
 from east.render import contents
 from east.shown import visible
 
-PROJECT = Path(workflow.basedir)
+# The folder of this workflow, wherever the one is that includes it as a module.
+PROJECT = Path(workflow.current_basedir).parent
 
 try:
-    PLAN = make_plan(validate(config, workflow.configfiles))
+    PLAN = make_plan(read_given(config, workflow.configfiles, PROJECT))
     RESULTS = f"results/{PLAN.config.name}"
     CONFIG_FILES = sorted(
-        (os.path.relpath(file, PROJECT) for file in workflow.configfiles),
+        (os.path.relpath(file, PROJECT) for file in PLAN.config.sources.contents),
         key="config.yaml".__ne__,
     )
     STEPS = Steps(PLAN, Path(RESULTS), CONFIG_FILES)
@@ -68,7 +69,10 @@ TEMPLATES = sorted(
 TABLES_BY_ID = {table.id: table for table in PLAN.tables}
 GRIDS = [table.id for table in PLAN.tables if isinstance(table, GridTable)]
 AGGREGATED = [f"{RESULTS}/aggregate/{table}.json" for table in TABLES_BY_ID]
-GRID_FIGURES, METHODS_FIGURES = contents.grid_figures(), contents.methods_figures()
+TABLES_OF_A_KIND = {
+    kind: [table.id for table in PLAN.tables if contents.figure_kind(table) == kind]
+    for kind in contents.TABLE_KINDS
+}
 PLAN_FIGURES = contents.plan_figures(PLAN)
 
 

@@ -41,6 +41,7 @@ rule table_6:
         ),
     log:
         f"{LOGS}/table/table6.log",
+    localrule: True
     resources:
         mem_mb=1000,
         runtime=10,

@@ -10,6 +10,7 @@ rule prepare:
         f"{LOGS}/prepare/{{dataset}}.log",
     benchmark:
         f"{BENCHMARKS}/prepare/{{dataset}}.tsv"
+    localrule: True
     resources:
         mem_mb=4000,
         runtime=120,

@@ -1,9 +1,6 @@
 # Figures, the one page that holds everything, and the one LaTeX document.
 
-for kind, tables, drawn in [
-    ("grid", GRIDS, GRID_FIGURES),
-    ("methods", [METHODS_TABLE], METHODS_FIGURES),
-]:
+for kind, tables in TABLES_OF_A_KIND.items():
 
     rule:
         name:
@@ -13,9 +10,9 @@ for kind, tables, drawn in [
             aggregated=f"{RESULTS}/aggregate/{{table}}.json",
             style=STYLE,
         output:
-            svg=figures_of_a_table(drawn, "svg"),
+            svg=figures_of_a_table(contents.table_figures(kind), "svg"),
             png=report(
-                figures_of_a_table(drawn, "png"),
+                figures_of_a_table(contents.table_figures(kind), "png"),
                 caption="../report/figure.rst",
                 category="Figures",
                 subcategory="{table}",
@@ -26,6 +23,7 @@ for kind, tables, drawn in [
             table="|".join(tables) or "(?!)",  # of no table: matches nothing
         # The longest of the jobs without training: the short ones fill the gaps beside them.
         priority: 1
+        localrule: True
         resources:
             mem_mb=1000,
             runtime=10,
@@ -51,6 +49,7 @@ rule figures_plan:
         ),
     log:
         f"{LOGS}/figures/plan.log",
+    localrule: True
     resources:
         mem_mb=1000,
         runtime=10,
@@ -73,6 +72,7 @@ rule write_report:
         report(REPORT, caption="../report/page.rst", category="Report"),
     log:
         f"{LOGS}/report.log",
+    localrule: True
     resources:
         mem_mb=1000,
         runtime=10,
@@ -99,6 +99,7 @@ rule write_appendix:
         ),
     log:
         f"{LOGS}/appendix.log",
+    localrule: True
     resources:
         mem_mb=1000,
         runtime=10,

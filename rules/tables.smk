@@ -10,6 +10,7 @@ rule frames:
         epochs=f"{TABLES}/epochs.csv",
     log:
         f"{LOGS}/frames.log",
+    localrule: True
     resources:
         mem_mb=2000,
         runtime=10,
@@ -36,6 +37,7 @@ rule table:
         f"{LOGS}/table/{{table}}.log",
     wildcard_constraints:
         table="|".join(TABLES_BY_ID),
+    localrule: True
     resources:
         mem_mb=1000,
         runtime=10,
@@ -60,6 +62,7 @@ rule table_b1:
         ),
     log:
         f"{LOGS}/table/tableB1.log",
+    localrule: True
     resources:
         mem_mb=1000,
         runtime=10,
@@ -84,6 +87,7 @@ rule evidence_tables:
         ),
     log:
         f"{LOGS}/table/evidence.log",
+    localrule: True
     resources:
         mem_mb=1000,
         runtime=10,

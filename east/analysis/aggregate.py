@@ -9,14 +9,18 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from east.analysis.published import PublishedGrid, PublishedRow, ScheduleColumns, read_published_grid
 from east.analysis.sources import AGAIN, Sources
+from east.analysis.words import axes_text
+from east.config.conditions import Value
 from east.config.run import Frozen, of_another_revision
 from east.config.tables import (
     Comparing,
     GridHead,
     GridRow,
+    GridTable,
     MethodColumns,
     MethodsHead,
     MethodsTable,
+    PublishedValue,
     RunReference,
     Summarising,
     Table,
@@ -29,6 +33,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 T = TypeVar("T")
+
+THE_PAPER = "the paper"
+"""The source of published numbers that are no other's."""
 
 SeedStatus = Literal["finished", "diverged", "missing"]
 
@@ -70,33 +77,27 @@ class Accuracy(Frozen):
         return tuple(seed for seed in self.seeds if seed.status == status)
 
 
-class PublishedValue(Frozen):
-    """What the paper prints for a row."""
-
-    mean: float
-    std: float
-    change: float | None
-    change_from_means: float | None = Field(description="the row's printed mean minus the static row's")
-
-    @property
-    def change_contradicts_means(self) -> bool:
-        """Whether the printed change (one decimal) cannot be the rounded difference of the printed means."""
-        if self.change is None or self.change_from_means is None:
-            return False
-        return abs(self.change - self.change_from_means) > 0.05 + 1e-9
-
-
 class GridResult(ScheduleColumns):
-    """A row of Tables 2-5 with its numbers."""
+    """A row of Tables 2-5, or of a table of one's own, with its numbers."""
 
     id: str
     method: str
+    values: dict[str, Value] = Field(default_factory=dict, description="what it has on the table's own axes")
     footnote: str | None
     printed: bool = Field(default=True, description="whether it is a row of the paper's, with nothing else changed")
     accuracy: Accuracy
-    change: float | None = Field(description="mean minus the static row's mean; None for that row itself")
+    change: float | None = Field(
+        description="mean minus that of the row it is measured against, by default the static one; None for that itself"
+    )
     published: PublishedValue | None
     difference: float | None = Field(description="mean minus the published mean")
+
+    @property
+    def settings(self) -> str:
+        """The row in words, such as `cosine, 10×, 2 cycles, 2×`, or `RigL, density 0.001`."""
+        if not self.values:
+            return super().settings
+        return ", ".join(filter(None, [self.method, axes_text(self.values)]))
 
 
 class MethodResult(MethodColumns):
@@ -106,7 +107,7 @@ class MethodResult(MethodColumns):
 
 
 class AggregatedGrid(GridHead):
-    """One of Tables 2-5 with its numbers."""
+    """One of Tables 2-5, or of one's own, with its numbers."""
 
     comparable: bool
     summarising: Summarising
@@ -116,8 +117,18 @@ class AggregatedGrid(GridHead):
 
     @property
     def static(self) -> GridResult | None:
-        """The row without cycles, which every change is measured against."""
+        """The row without cycles; every change is measured against it, unless the table names another reference."""
         return next((row for row in self.rows if row.pattern is None), None)
+
+    @property
+    def is_beside(self) -> bool:
+        """Whether published numbers stand beside its rows."""
+        return self.published_table is not None or self.source is not None
+
+    @property
+    def source_name(self) -> str:
+        """Whose numbers stand beside its rows, if any do, as sentences call them."""
+        return THE_PAPER if self.source is None else self.source.name
 
 
 class AggregatedMethods(MethodsHead):
@@ -166,15 +177,14 @@ def aggregate(
     published = None
     if table.published:
         published = read_published_grid(published_dir / table.published, sources.published)
-    # A table may try other static rows as well (another topology, say): changes are against the first.
-    place = next((place for place, row in enumerate(table.rows) if row.pattern is None), None)
-    static_mean = None if place is None else accuracies[place].mean
+    means = {row.id: accuracy.mean for row, accuracy in zip(table.rows, accuracies, strict=True)}
+    against = _references(table)
     return AggregatedGrid(
         **table.model_dump(exclude={"published", "rows"}),
         published_table=published.number if published else None,
         rows=tuple(
-            _grid_result(row, accuracy, None if number == place else static_mean, published)
-            for number, (row, accuracy) in enumerate(zip(table.rows, accuracies, strict=True))
+            _grid_result(row, accuracy, means.get(against[row.id]), published)
+            for row, accuracy in zip(table.rows, accuracies, strict=True)
         ),
     )
 
@@ -248,6 +258,15 @@ def _read_runs(references: Sequence[RunReference], sources: Sources, *, partial:
     return runs
 
 
+def _references(table: GridTable) -> dict[str, str]:
+    """The row that each row's change is measured against, by id; empty for those without."""
+    if table.axes or table.reference is not None:
+        return {row.id: row.reference or "" for row in table.rows}
+    # A table may try other static rows as well (another topology, say): changes are against the first.
+    static = next((row.id for row in table.rows if row.pattern is None), "")
+    return {row.id: "" if row.id == static else static for row in table.rows}
+
+
 def _runs_are(number: int) -> str:
     return "1 run is" if number == 1 else f"{number} runs are"
 
@@ -268,16 +287,17 @@ def _seed_value(run: RunReference, found: Mapping[Hashable, Any], summarising: S
 
 
 def _grid_result(
-    row: GridRow, accuracy: Accuracy, static_mean: float | None, published: PublishedGrid | None
+    row: GridRow, accuracy: Accuracy, reference_mean: float | None, published: PublishedGrid | None
 ) -> GridResult:
-    printed = None
+    printed, value = None, row.published
     if published and row.printed:
         printed = published.find(row.pattern, row.multiplier, row.cycles, row.length_multiplier)
-    value = published_value(printed, published.static) if printed and published else None
+    if printed and published:
+        value = published_value(printed, published.static)
     return GridResult(
-        **row.model_dump(exclude={"runs"}),
+        **row.model_dump(exclude={"runs", "published", "reference"}),
         accuracy=accuracy,
-        change=_minus(accuracy.mean, static_mean),
+        change=_minus(accuracy.mean, reference_mean),
         published=value,
         difference=_minus(accuracy.mean, value.mean if value else None),
     )

@@ -1,19 +1,18 @@
-"""The trends that Section C states, as tests: matched pairs of rows, the share that agree, a sign test and an effect.
+"""Claims as tests: matched pairs of rows, the share that agree, a sign test and an effect.
 
-Each claim pairs the rows of a frame (`schedule_rows`); the paper's tables and ours go through the same one.
+A claim's form (`east.analysis.claim_forms`) pairs the rows of a frame (`claim_rows`); published tables and ours go
+through the same one. What follows from the pairs is decided here, for all forms: frames in, verdict out.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from east.analysis.aggregate import AggregatedGrid
+from east.analysis.aggregate import THE_PAPER, AggregatedGrid
 from east.analysis.inference import (
     MeanInterval,
-    Sample,
     holm,
     mean_interval,
     our_sample,
@@ -22,9 +21,13 @@ from east.analysis.inference import (
     welch,
 )
 from east.analysis.published import PublishedGrid, ScheduleColumns
-from east.analysis.words import counted, p_text, signed
+from east.analysis.words import counted, listed, p_text, signed
+from east.config.choices import bound
 from east.config.run import Frozen
-from east.config.tables import Comparing
+from east.config.tables import ClaimSpec, Comparing
+from east.errors import EastError
+from east.plugins import blamed
+from east.sparse.kinds import claim_form
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,8 +44,14 @@ class Pair(Frozen):
     higher: str = Field(description="the row that the claim expects to be higher")
     lower: str
     difference: float = Field(description="mean of `higher` minus mean of `lower`, percentage points")
-    p: float | None = Field(description="of no difference, by Welch's test of these two rows alone")
+    margin: float = Field(default=0.0, ge=0, description="points by which the claim expects it to be higher")
+    p: float | None = Field(description="of a difference of the margin, by Welch's test of these two rows alone")
     complete: bool = Field(description="whether every planned run is behind both means")
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the difference is above the margin."""
+        return self.difference > self.margin
 
 
 class TableShare(Frozen):
@@ -65,8 +74,12 @@ class Support(Frozen):
     """
 
     pairs: tuple[Pair, ...]
-    agree: int = Field(ge=0, description="pairs with a difference above zero")
-    ties: int = Field(ge=0, description="pairs with none; they agree with nothing and are left out of the sign test")
+    agree: int = Field(
+        ge=0, description="pairs with a difference above the margin, which is zero unless a claim has one"
+    )
+    ties: int = Field(
+        ge=0, description="pairs with just that; they agree with nothing and are left out of the sign test"
+    )
     share: float | None = Field(description="of the pairs that agree; None without pairs")
     beyond_noise: int = Field(
         ge=0,
@@ -80,152 +93,177 @@ class Support(Frozen):
 
 
 class ClaimTest(Frozen):
-    """A claim with what the paper's tables and ours say to it."""
+    """A claim with what published tables and ours say to it."""
 
     id: str
     statement: str
+    source: str | None = Field(default=None, description="who claims it; None: the configuration")
     possibility: bool = Field(description="whether the claim is that something may happen, and not that it tends to")
-    published: Support
+    published_by: str = Field(default=THE_PAPER, description="whose tables are published, as sentences call them")
+    published: Support | None = Field(description="None where no published rows can be paired")
     ours: Support
 
 
-@dataclass(frozen=True)
-class Claim:
-    """A trend of Section C.
-
-    Args:
-        id: Stable name.
-        statement: What is claimed, as a sentence.
-        higher: The rows that should be higher, as a pandas query.
-        lower: The rows that each of them is compared with.
-        same: What both rows of a pair have in common, beside their table.
-        possibility: Whether it says that something may happen: one pair beyond noise shows it, and no majority need.
-    """
-
-    id: str
-    statement: str
-    higher: str
-    lower: str
-    same: tuple[str, ...] = ()
-    possibility: bool = False
-
-    def pairs(self, rows: "pd.DataFrame") -> tuple[Pair, ...]:
-        """The matched pairs of some `schedule_rows`, table by table."""
-        matched = rows.query(self.higher).merge(
-            rows.query(self.lower), on=["table", *self.same], suffixes=("_higher", "_lower")
-        )
-        # The p-value does not depend on the level of the interval, which is not used here.
-        return tuple(
-            Pair(
-                table=pair["table"],
-                higher=pair["settings_higher"],
-                lower=pair["settings_lower"],
-                difference=pair["sample_higher"].mean - pair["sample_lower"].mean,
-                p=test.p if (test := welch(pair["sample_higher"], pair["sample_lower"], level=0.95)) else None,
-                complete=pair["complete_higher"] and pair["complete_lower"],
-            )
-            for pair in matched.to_dict("records")
-        )
-
-
-CLAIMS = (
-    Claim(
-        "multiplier",
-        "A density multiplier of 10× beats one of 3×.",
-        "multiplier == 10",
-        "multiplier == 3",
-        ("pattern", "cycles", "length_multiplier"),
-    ),
-    Claim("cycles", "Two cycles beat one.", "cycles == 2", "cycles == 1", ("pattern", "multiplier")),
-    Claim(
-        "length",
-        "A longer second cycle beats two of equal length.",
-        "length_multiplier > 1",
-        "length_multiplier == 1",
-        ("pattern", "multiplier", "cycles"),
-    ),
-    Claim("cyclic", "Cyclic sparsity beats static sparsity.", "pattern != @STATIC", "pattern == @STATIC"),
-    Claim(
-        "may-lose",
-        "On ResNet-34, cosine cycles with a low multiplier may lose to static sparsity.",
-        "model == 'resnet34' and pattern == @STATIC",
-        "pattern == 'cosine' and multiplier == 3",
-        possibility=True,
-    ),
-)
-
-
-def schedule_rows(tables: Sequence[PublishedGrid | AggregatedGrid], comparing: Comparing) -> "pd.DataFrame":
-    """The rows that have a mean, of the paper's tables or of ours; not those that differ in more than the columns say.
+def claim_rows(
+    tables: Sequence[PublishedGrid | AggregatedGrid], comparing: Comparing, *, printed: bool = False
+) -> "pd.DataFrame":
+    """The rows that have a mean, of published tables or of ours; not those that differ in more than the columns say.
 
     Args:
         tables: Ours stand under the id of the paper's table that they are beside.
-        comparing: How the printed ± are read.
+        comparing: How the paper's ± are read.
+        printed: Of ours take what their source prints, in place of what was trained.
 
     Returns:
-        A row a row, with `table`, `model`, the four columns of `SCHEDULE`, their `settings` in words, the `sample`, and
-        whether it is `complete`: every planned run is behind the mean.
+        A row a row, with `table`, `model`, `label`, its `settings` in words, a column for each axis of any table (the
+        four columns of `SCHEDULE`; in a table with axes of its own these and `method`), the `sample`, and whether it
+        is `complete`: every planned run is behind the mean.
     """
     import pandas as pd
 
-    found: list[tuple[object, ...]] = []
-    samples: list[tuple[ScheduleColumns, Sample, bool]]
+    records: list[dict[str, Any]] = []
     for table in tables:
         if isinstance(table, PublishedGrid):
-            name, model = f"table{table.number}", table.rows[0].model.lower()
-            samples = [
-                (row, printed_sample(row.accuracy_mean, row.accuracy_std, comparing), True) for row in table.rows
-            ]
-        else:
-            name, model = f"table{table.published_table}" if table.published_table else table.id, str(table.model)
-            samples = [
-                (row, sample, row.accuracy.complete)
+            records += [
+                {
+                    **_described(f"table{table.number}", row.model.lower(), row.method, row),
+                    "sample": printed_sample(row.accuracy_mean, row.accuracy_std, comparing),
+                    "complete": True,
+                }
                 for row in table.rows
-                if row.printed and (sample := our_sample(row.accuracy))
             ]
-        found += [(name, model, *row.key, row.settings, sample, complete) for row, sample, complete in samples]
-    rows = pd.DataFrame(found, columns=["table", "model", *SCHEDULE, "settings", "sample", "complete"])
-    return rows.fillna({"pattern": STATIC})
+            continue
+        name = f"table{table.published_table}" if table.published_table else table.id
+        for row in table.rows:
+            axes = {"method": row.method, **row.values} if table.axes else {}
+            of_row = _described(name, str(table.model), row.method, row, axes)
+            if printed:
+                if row.published is not None:
+                    sample = printed_sample(row.published.mean, row.published.std, table.comparing)
+                    records.append({**of_row, "sample": sample, "complete": True})
+            elif row.printed and (own := our_sample(row.accuracy)):
+                records.append({**of_row, "sample": own, "complete": row.accuracy.complete})
+    columns = dict.fromkeys(["table", "model", "label", "settings", *SCHEDULE])
+    columns |= dict.fromkeys(name for record in records for name in record)
+    columns |= dict.fromkeys(["sample", "complete"])
+    return pd.DataFrame(records, columns=list(columns))
+
+
+def _described(
+    table: str, model: str, label: str, row: ScheduleColumns, axes: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """What a row is; those of Tables 2-5 are told apart by their schedules, others by their own axes."""
+    values = axes or dict(zip(SCHEDULE, row.key, strict=True))
+    if "pattern" in values:
+        values = {**values, "pattern": values["pattern"] or STATIC}
+    return {"table": table, "model": model, "label": label, "settings": row.settings, **values}
 
 
 def check_claims(
-    published: Sequence[PublishedGrid], ours: Sequence[AggregatedGrid], comparing: Comparing
+    claims: Sequence[ClaimSpec],
+    published: Sequence[PublishedGrid],
+    ours: Sequence[AggregatedGrid],
+    comparing: Comparing,
 ) -> tuple[ClaimTest, ...]:
-    """Put every claim to the paper's tables and to ours, the pairs of all tables together."""
-    theirs, here = schedule_rows(published, comparing), schedule_rows(ours, comparing)
-    return tuple(
-        ClaimTest(
-            id=claim.id,
-            statement=claim.statement,
-            possibility=claim.possibility,
-            published=support(claim, theirs, comparing.level),
-            ours=support(claim, here, comparing.level),
-        )
-        for claim in CLAIMS
+    """Put every claim to published tables and to ours, the pairs of all tables together.
+
+    Args:
+        claims: The claims; whatever plugins their forms need are loaded.
+        published: The paper's tables.
+        ours: Those of the plan; some may stand beside another source.
+        comparing: How the paper's ± are read, and the level of the tests.
+
+    Raises:
+        EastError: A plugin's form fails, or gives no pairs of rows.
+    """
+    return tuple(_check(claim, published, ours, comparing) for claim in claims)
+
+
+def _check(
+    claim: ClaimSpec, published: Sequence[PublishedGrid], ours: Sequence[AggregatedGrid], comparing: Comparing
+) -> ClaimTest:
+    about = [table for table in ours if not claim.tables or table.id in claim.tables]
+    numbers = {table.published_table for table in about}
+    papers = [grid for grid in published if not claim.tables or grid.number in numbers]
+    sourced = {table.id: table.source.name for table in about if table.source is not None}
+    theirs = claim_rows([*papers], comparing)
+    if sourced:
+        import pandas as pd
+
+        others = claim_rows([table for table in about if table.source is not None], comparing, printed=True)
+        theirs = pd.concat([theirs, others], ignore_index=True)
+    found = support(pairs_of(claim, theirs), comparing.level, possibility=claim.possibility)
+    names = dict.fromkeys(sourced.get(pair.table, THE_PAPER) for pair in found.pairs)
+    return ClaimTest(
+        id=claim.id,
+        statement=claim.statement,
+        source=claim.source,
+        possibility=claim.possibility,
+        published_by=listed(list(names)) or THE_PAPER,
+        published=found if found.pairs else None,
+        ours=support(pairs_of(claim, claim_rows(about, comparing)), comparing.level, possibility=claim.possibility),
     )
 
 
-def support(claim: Claim, rows: "pd.DataFrame", level: float) -> Support:
-    """How some `schedule_rows` stand to a claim.
+def pairs_of(claim: ClaimSpec, rows: "pd.DataFrame") -> tuple[Pair, ...]:
+    """The pairs of some `claim_rows` that a claim's form makes, table by table.
+
+    Raises:
+        EastError: A plugin's form fails, or gives no pairs of rows; with its file and line.
+    """
+    if rows.empty:
+        return ()
+    entry, form = bound(claim_form, claim.form)
+    with blamed(entry, f"on the claim '{claim.id}'"):
+        found = form(rows)
+        if not {"higher", "lower"} <= set(getattr(found, "columns", ())):
+            raise EastError(f"{entry.place}: {entry.title} must give {entry.kind.gives}.")
+        strange = [label for side in ("higher", "lower") for label in found[side] if label not in rows.index]
+        if strange:
+            raise EastError(f"{entry.place}: {entry.title} gave {strange[0]!r}, which is no label of its rows' index.")
+    pairs = []
+    for record in found.to_dict("records"):
+        higher, lower = rows.loc[record["higher"]], rows.loc[record["lower"]]
+        pairs.append(_pair(higher, lower, float(record.get("margin", 0.0))))
+    return tuple(pairs)
+
+
+def _pair(higher: "pd.Series[Any]", lower: "pd.Series[Any]", margin: float) -> Pair:
+    first, second = higher["sample"], lower["sample"]
+    # The p-value does not depend on the level of the interval, which is not used here.
+    test = welch(first.model_copy(update={"mean": first.mean - margin}), second, level=0.95)
+    return Pair(
+        table=higher["table"],
+        higher=higher["settings"],
+        lower=lower["settings"],
+        difference=first.mean - second.mean,
+        margin=margin,
+        p=test.p if test else None,
+        complete=bool(higher["complete"] and lower["complete"]),
+    )
+
+
+def support(pairs: tuple[Pair, ...], level: float, *, possibility: bool = False) -> Support:
+    """What pairs of rows say to a claim.
+
+    A pair agrees where the row that should be higher is so by more than the pair's margin.
 
     Verdict, with α = 1 - `level`: a trend `holds` where the sign test is below α and more pairs agree than disagree,
     and is `reversed` where more disagree; a possibility `holds` where some pair agrees beyond noise, and is `not seen`
     where no pair agrees at all; `undecided` is the rest.
     """
-    pairs = claim.pairs(rows)
-    differences = [pair.difference for pair in pairs]
-    agree = sum(difference > 0 for difference in differences)
-    ties = differences.count(0.0)
+    agree = sum(pair.agrees for pair in pairs)
+    ties = sum(pair.difference == pair.margin for pair in pairs)
     disagree = len(pairs) - ties - agree
-    tested = [(pair.difference, pair.p) for pair in pairs if pair.p is not None]
+    tested = [(pair.agrees, pair.p) for pair in pairs if pair.p is not None]
     corrected = zip(tested, holm([p for _, p in tested]), strict=True)
-    beyond_noise = sum(difference > 0 and p < 1 - level for (difference, _), p in corrected)
+    beyond_noise = sum(agrees and p < 1 - level for (agrees, _), p in corrected)
     sign_p = sign_test(agree, disagree)
-    effect = mean_interval(differences, level)
+    effect = mean_interval([pair.difference for pair in pairs], level)
     verdict: ClaimVerdict = "undecided"
     if not pairs:
         verdict = "no pairs"
-    elif claim.possibility:
+    elif possibility:
         verdict = "holds" if beyond_noise else "undecided" if agree else "not seen"
     elif sign_p is not None and sign_p < 1 - level:
         verdict = "holds" if agree > disagree else "reversed"
@@ -237,21 +275,18 @@ def support(claim: Claim, rows: "pd.DataFrame", level: float) -> Support:
         beyond_noise=beyond_noise,
         sign_p=sign_p,
         effect=effect,
-        by_table=tuple(
-            _table_share(table, [pair.difference for pair in of])
-            for table, of in groupby(pairs, key=lambda pair: pair.table)
-        ),
+        by_table=tuple(_table_share(table, list(of)) for table, of in groupby(pairs, key=lambda pair: pair.table)),
         verdict=verdict,
         summary=_summary(pairs, agree, beyond_noise, sign_p, effect, level),
     )
 
 
-def _table_share(table: str, differences: Sequence[float]) -> TableShare:
+def _table_share(table: str, pairs: Sequence[Pair]) -> TableShare:
     return TableShare(
         table=table,
-        agree=sum(difference > 0 for difference in differences),
-        pairs=len(differences),
-        mean_difference=sum(differences) / len(differences),
+        agree=sum(pair.agrees for pair in pairs),
+        pairs=len(pairs),
+        mean_difference=sum(pair.difference for pair in pairs) / len(pairs),
     )
 
 

@@ -1,4 +1,4 @@
-"""Whether one of Tables 2-5 came back: each row against the paper's, and the table as a whole.
+"""Whether a table came back: each row against the paper's, or another source's, and the table as a whole.
 
 Nothing is called the same because two bars overlap. A row is the same where two one-sided tests say so (TOST), and
 different where Welch's test says so, both corrected by Holm's method across the table; where neither does, it is open.
@@ -11,7 +11,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from east.analysis.aggregate import AggregatedGrid, GridResult
+from east.analysis.aggregate import THE_PAPER, AggregatedGrid, GridResult
 from east.analysis.inference import (
     RankCorrelation,
     Sample,
@@ -26,7 +26,7 @@ from east.analysis.inference import (
     welch,
 )
 from east.analysis.published import PublishedGrid
-from east.analysis.words import counted, listed, p_text, signed
+from east.analysis.words import capital, counted, listed, p_text, signed
 from east.config.run import Frozen
 from east.config.tables import Comparing
 
@@ -34,8 +34,12 @@ Verdict = Literal["equivalent", "different", "undecided", "too few seeds", "not 
 TableVerdict = Literal["reproduced", "mixed", "not reproduced", "undecided", "too few seeds", "not comparable"]
 
 
+PUBLISHED = "published numbers"
+"""Those of several sources."""
+
+
 class RowComparison(Frozen):
-    """A row beside the paper's; means, spreads and differences in percentage points."""
+    """A row beside a published one; means, spreads and differences in percentage points."""
 
     row: str = Field(description="id of the row in its table")
     settings: str = Field(description="the row in words, such as `cosine, 10×, 2 cycles, 2×`")
@@ -43,7 +47,7 @@ class RowComparison(Frozen):
     published: Sample | None
     diverged: int = Field(ge=0, description="seeds that diverged, and are in no mean")
     missing: int = Field(ge=0, description="planned seeds that have not run")
-    difference: float | None = Field(description="our mean minus the paper's")
+    difference: float | None = Field(description="our mean minus the published one")
     test: Welch | None = Field(description="None where there are too few seeds, or no spread on either side")
     p_corrected: float | None = Field(description="of no difference, by Holm's method across the table")
     p_equivalent: float | None = Field(description="of a difference of the margin or more (TOST)")
@@ -53,28 +57,41 @@ class RowComparison(Frozen):
 
 
 class TableComparison(Frozen):
-    """One of Tables 2-5 beside the paper's."""
+    """A table beside published numbers."""
 
     table: str
     title: str
+    source: str = Field(default=THE_PAPER, description="whose numbers they are, as sentences call it")
+    is_beside: bool = Field(default=True, description="whether published numbers stand beside its rows")
     published_table: str | None
     comparing: Comparing
     rows: tuple[RowComparison, ...]
-    absent: tuple[str, ...] = Field(description="rows that the paper prints and the table does not have")
+    absent: tuple[str, ...] = Field(description="rows that are printed and the table does not have")
     counts: dict[Verdict, int] = Field(description="rows by verdict; only verdicts that occur")
     shift: Welch | None = Field(description="mean difference of the rows that have a test; None without any")
-    rank: RankCorrelation | None = Field(description="our means against the paper's; None with too few rows")
+    rank: RankCorrelation | None = Field(description="our means against the published ones; None with too few rows")
     verdict: TableVerdict
     summary: str = Field(description="the verdict in sentences")
     reading: str = Field(description="what the two ± are taken for, in sentences")
 
 
-def compare_with_paper(table: AggregatedGrid, published: PublishedGrid | None) -> TableComparison:
-    """Set a table beside the paper's.
+def sources_text(tables: Sequence[TableComparison]) -> str:
+    """Whose numbers some tables are beside, as sentences call it; `PUBLISHED` where that is no single source."""
+    named = {table.source for table in tables if table.is_beside}
+    return named.pop() if len(named) == 1 else PUBLISHED if tables else THE_PAPER
+
+
+def whose(source: str) -> str:
+    """What a source prints for a row, as sentences call it: `the paper's`."""
+    return "the published one" if source == PUBLISHED else f"{source}'s"
+
+
+def compare_with_published(table: AggregatedGrid, published: PublishedGrid | None) -> TableComparison:
+    """Set a table beside the paper's, or beside the source that its rows have numbers of.
 
     Verdict of a row, with α = 1 - `level` and p-values corrected across the table:
 
-    - `not comparable`: the paper has no such row, or the table was run on another scale;
+    - `not comparable`: the source has no such row, or the table was run on another scale;
     - `too few seeds`: one side has fewer than two runs, hence no spread;
     - `equivalent`: p of a difference of the margin or more is below α, and no seed diverged;
     - `different`: p of no difference is below α (the difference may still be smaller than the margin);
@@ -82,7 +99,7 @@ def compare_with_paper(table: AggregatedGrid, published: PublishedGrid | None) -
 
     Verdict of the table, over the rows that can be compared:
 
-    - `reproduced`: every row that the paper prints is there and equivalent;
+    - `reproduced`: every row that is printed is there and equivalent;
     - `not reproduced`: some row is different, or the mean shift surely exceeds the margin; and no row is equivalent;
     - `mixed`: the same, but some row is equivalent;
     - `too few seeds`, `not comparable`: no row is better than that;
@@ -90,7 +107,8 @@ def compare_with_paper(table: AggregatedGrid, published: PublishedGrid | None) -
 
     Args:
         table: The summarised runs; it says margin and level (`comparing`).
-        published: The paper's table, whose rows must all be there; None where there is none.
+        published: The paper's table, whose rows must all be there; None where there is none. Of another source the
+            plan has made sure that all rows are there.
     """
     drafts = [_weigh(row, table) for row in table.rows]
     corrected = _corrected([draft.test.p if draft.test else None for draft in drafts])
@@ -111,6 +129,8 @@ def compare_with_paper(table: AggregatedGrid, published: PublishedGrid | None) -
     return TableComparison(
         table=table.id,
         title=table.title,
+        source=table.source_name,
+        is_beside=table.is_beside,
         published_table=table.published_table,
         comparing=table.comparing,
         rows=rows,
@@ -167,9 +187,11 @@ def _verdict(row: GridResult, found: RowComparison, table: AggregatedGrid) -> tu
     if found.published is None:
         return "not comparable", _why_not_comparable(row, table)
     if found.ours is None or found.ours.std is None or found.published.std is None:
+        if row.published and row.published.std is None:
+            return "too few seeds", f"No spread is printed by {table.source_name}, so nothing can be tested."
         ours = counted(found.ours.runs if found.ours else 0, "finished run")
         theirs = counted(found.published.runs, "run")
-        return "too few seeds", f"A spread needs two runs on each side; we have {ours}, the paper {theirs}."
+        return "too few seeds", f"A spread needs two runs on each side; we have {ours}, {table.source_name} {theirs}."
     difference = f"The difference of {signed(found.ours.mean - found.published.mean)} points"
     test, p, p_equivalent = found.test, found.p_corrected, found.p_equivalent_corrected
     if test is None or p is None or p_equivalent is None:
@@ -188,18 +210,20 @@ def _verdict(row: GridResult, found: RowComparison, table: AggregatedGrid) -> tu
     return "undecided", (
         f"{difference}, {errors}, is shown neither to be within ±{comparing.margin:g} points nor to be other than "
         f"zero, corrected across the table ({_interval(test, comparing)} for the row alone)."
-        f"{_paper_sentence(found.published, comparing)}"
+        f"{_source_sentence(found.published, table)}"
     )
 
 
-def _paper_sentence(published: Sample, comparing: Comparing) -> str:
-    """What to say where the paper's spread alone rules equivalence out: runs of ours without any would not show it."""
+def _source_sentence(published: Sample, table: AggregatedGrid) -> str:
+    """What to say where the printed spread alone rules equivalence out: runs of ours without any would not show it."""
+    comparing = table.comparing
     p = equivalence_p(published.model_copy(update={"std": 0.0}), published, comparing.margin)
     if p is None or published.std is None or p < 1 - comparing.level:
         return ""
     error = published.std / math.sqrt(published.runs)
     return (
-        f" The paper's mean alone has a standard error of {error:.2f} points, which more seeds of ours cannot lessen."
+        f" {capital(table.source_name)}'s mean alone has a standard error of {error:.2f} points, which more seeds of "
+        "ours cannot lessen."
     )
 
 
@@ -208,13 +232,13 @@ def _interval(test: Welch, comparing: Comparing) -> str:
 
 
 def _why_not_comparable(row: GridResult, table: AggregatedGrid) -> str:
-    if table.published_table is None:
-        return "The table is not set beside one of the paper's."
+    if not table.is_beside:
+        return "The table is not set beside published numbers."
     if not table.comparable:
         return "The table was not run on the network, width, data set and density of the paper's."
     if not row.printed:
-        return "The row differs from the paper's in more than its columns say."
-    return "The paper prints no such row."
+        return f"The row differs from {table.source_name}'s in more than its columns say."
+    return "The paper prints no such row." if table.source is None else f"Not in {table.source.name.rstrip('.')}."
 
 
 def _table_verdict(counts: Counter[Verdict], *, complete: bool, shifted: bool) -> TableVerdict:
@@ -256,6 +280,7 @@ def _summary(
     if shift:
         sentences.append(f"The mean difference is {signed(shift.difference)} points ({_interval(shift, comparing)}).")
     if absent:
+        # Only the paper's tables are printed with rows that a plan may leave out.
         lacking = f"{counted(len(absent), 'row')} of the paper's {'is' if len(absent) == 1 else 'are'}"
         sentences.append(f"{lacking} not in the table.")
     return " ".join(sentences)
@@ -271,7 +296,7 @@ _SPREADS = {
 def _reading(table: AggregatedGrid) -> str:
     comparing = table.comparing
     runs = counted(comparing.published_seeds, "run")
-    theirs = f"The paper's ± is taken for {_SPREADS[comparing.published_spread]} of {runs}."
+    theirs = f"{capital(table.source_name)}'s ± is taken for {_SPREADS[comparing.published_spread]} of {runs}."
     if table.summarising.spread == "sample":
         return f"{theirs} Ours is {_SPREADS['sample']}."
     return f"{theirs} Ours is tested as {_SPREADS['sample']}, though tables print {_SPREADS['population']}."

@@ -69,10 +69,10 @@ def our_sample(accuracy: Accuracy) -> Sample | None:
     return None if mean is None else Sample(mean=mean, std=std, runs=len(values))
 
 
-def printed_sample(mean: float, spread: float, comparing: Comparing) -> Sample:
-    """A row of the paper, with its ± read as the configuration says."""
+def printed_sample(mean: float, spread: float | None, comparing: Comparing) -> Sample:
+    """A row as it is printed, with its ± read as the configuration says."""
     runs = comparing.published_seeds
-    if runs < 2:
+    if runs < 2 or spread is None:
         return Sample(mean=mean, std=None, runs=runs)
     factor = {"sample": 1.0, "population": math.sqrt(runs / (runs - 1)), "standard_error": math.sqrt(runs)}
     return Sample(mean=mean, std=spread * factor[comparing.published_spread], runs=runs)

@@ -1,12 +1,19 @@
 """How numbers and settings stand in the sentences of the analysis."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+
+from east.config.conditions import Value
 
 
 def signed(value: float, digits: int = 2) -> str:
     """A difference with its sign and a true minus: `+0.31`, `−4.07`, `0.00`."""
     text = f"{value:+.{digits}f}"
     return text[1:] if float(text) == 0 else text.replace("-", "−")
+
+
+def capital(text: str) -> str:
+    """Begin with a capital letter."""
+    return text[:1].upper() + text[1:]
 
 
 def p_text(p: float) -> str:
@@ -43,3 +50,21 @@ def schedule_text(
     if length_multiplier is not None:
         parts.append(f"{length_multiplier:g}×")
     return ", ".join(parts)
+
+
+def axis_text(value: Value) -> str:
+    """What a row has on an axis: a number without an exponent, a word as it is, nothing for nothing."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        plain = f"{value:.10f}".rstrip("0").rstrip(".")
+        return plain if float(plain) == value else f"{value:g}"
+    return str(value)
+
+
+def axes_text(values: Mapping[str, Value]) -> str:
+    """A row's values on axes of a table's own, such as `density 0.001`; words need no name of their axis."""
+    texts = {axis: axis_text(value) for axis, value in values.items() if value is not None}
+    return ", ".join(text if isinstance(values[axis], str) else f"{axis} {text}" for axis, text in texts.items())

@@ -16,14 +16,27 @@ if TYPE_CHECKING:
 def make(
     results: Annotated[Path, typer.Option(envvar="EAST_RESULTS", help="Folder of the results.")],
     request: Annotated[str, typer.Option(help="What is made, as JSON; - reads standard input.")] = "-",
+    plugin: Annotated[
+        list[Path] | None,
+        typer.Option(envvar="EAST_PLUGINS", help="Where a plugin may be whose form a claim has."),
+    ] = None,
 ) -> None:
     """Make derived files of the results from what they need, and record what they were made from."""
     from east.analysis.sources import Request, Sources
+    from east.plugins import load_needed
 
     asked = parsed("--request", Request.model_validate_json, request)
     if asked.step not in STEPS:
         raise EastError(f"--request: there is no step '{asked.step}'; choose one of {', '.join(STEPS)}.")
+    load_needed(_plugins_of(asked), plugin or ())
     STEPS[asked.step](Sources(results, asked.expected), asked)
+
+
+def _plugins_of(request: "Request") -> dict[str, str]:
+    """SHA-256 of each plugin that a step needs -> what of it: forms of claims, which are no part of any run."""
+    written = [claim["form"] for claim in request.of["claims"]] if request.step == "analyse" else []
+    forms = [form for form in written if isinstance(form, dict) and "plugin" in form]
+    return {form["plugin"]: f"claim form '{form['name']}'" for form in forms}
 
 
 def _aggregate(sources: "Sources", request: "Request") -> None:
@@ -38,14 +51,17 @@ def _aggregate(sources: "Sources", request: "Request") -> None:
 
 
 def _analyse(sources: "Sources", request: "Request") -> None:
-    """Compare Tables 2-5 with the paper's, test its claims on both, and audit what it prints."""
+    """Compare tables with published ones, test claims on both, and audit what the paper prints."""
     from east.analysis.aggregate import AggregatedGrid, read_table
     from east.analysis.evidence import evidence_json, gather_evidence
+    from east.config.tables import ClaimSpec, Comparing
     from east.render.templating import PUBLISHED
 
     read = (read_table(sources.results / "aggregate" / f"{table}.json", sources) for table in request.of["tables"])
     tables = [table for table in read if isinstance(table, AggregatedGrid)]
-    evidence = gather_evidence(tables, PUBLISHED, sources.published)
+    claims = [ClaimSpec.model_validate(claim) for claim in request.of["claims"]]
+    comparing = Comparing.model_validate(request.of["comparing"])
+    evidence = gather_evidence(tables, claims, comparing, PUBLISHED, sources.published)
     sources.write(request, {sources.results / "analysis" / "evidence.json": evidence_json(evidence)})
 
 

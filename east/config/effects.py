@@ -24,12 +24,10 @@ def without_effect(config: Config) -> Iterator[Mistake]:
         yield Mistake(("readings", "drop_fraction_end"), sentence)
     yield from without_effect_on_images(config)
     for name, recipe in config.recipes.items():
-        yield from _of_optimizer(name, recipe)
-        yield from _of_rates(name, recipe, as_coded=readings.lr_drops == "as_coded")
-        yield from _of_sharing([recipe.model], recipe.components.sharing_ratio, "recipes", name, "components")
+        yield from of_recipe(config, recipe, ("recipes", name))
     for name, table in config.tables.items():
         for index, row in enumerate(table.rows):
-            yield from _of_method(config, row, ("tables", name, "rows", index))
+            yield from of_row(config, row, ("tables", name, "rows", index))
         model = table.model or config.recipes[table.recipe].model
         yield from _of_sharing([model], table.components.sharing_ratio, "tables", name, "components")
     for name, method in config.methods.rows.items():
@@ -39,6 +37,33 @@ def without_effect(config: Config) -> Iterator[Mistake]:
         if method.measured_at_beta == 0 and method.activation != "dyrelu":
             sentence = "the method has no DyReLU to fade out. Leave it out, or set activation: dyrelu."
             yield Mistake(("methods", "rows", name, "measured_at_beta"), sentence)
+
+
+def of_row(config: Config, row: Row, location: Location) -> Iterator[Mistake]:
+    """Keys of a row that its masks, or its density, make nothing of."""
+    is_cyclic = not row.static and row.density_schedule is None
+    topology = row.topology or (config.readings.topology if is_cyclic else config.readings.static_topology)
+    if topology == FIXED:
+        of_updates = ("drop_fraction", "drop_fraction_end", "update_period", "update_until", "density_schedule")
+        for key in (*of_updates, "exchange_when_resizing"):
+            if key in row.model_fields_set:
+                yield Mistake((*location, key), f"masks never change with topology: {FIXED}. Leave it out.")
+        return
+    if row.static and row.exchange_when_resizing:
+        sentence = "the density of a static row never changes. Leave it out."
+        yield Mistake((*location, "exchange_when_resizing"), sentence)
+    start = config.readings.drop_fraction if row.drop_fraction is None else row.drop_fraction
+    end = config.readings.drop_fraction_end if row.drop_fraction_end is None else row.drop_fraction_end
+    if end > start and ("drop_fraction" in row.model_fields_set or "drop_fraction_end" in row.model_fields_set):
+        sentence = f"the drop fraction would rise from {start:g} to {end:g}. Set both, the second at most the first."
+        yield Mistake((*location, "drop_fraction"), sentence)
+
+
+def of_recipe(config: Config, recipe: Recipe, location: Location) -> Iterator[Mistake]:
+    """Keys of a recipe that others make nothing of; a row may change it, and then stands at the location."""
+    yield from _of_optimizer(recipe, (*location, "optimizer"))
+    yield from _of_rates(recipe, location, as_coded=config.readings.lr_drops == "as_coded")
+    yield from _of_sharing([recipe.model], recipe.components.sharing_ratio, *location, "components")
 
 
 def impossible_on_a_cpu(config: Config, specs: Iterable[RunSpec]) -> str:
@@ -63,28 +88,8 @@ def notes_of_execution(config: Config) -> Iterator[str]:
         yield f"execution.runs_per_gpu: {execution.runs_per_gpu} has no effect on the CPU."
 
 
-def _of_method(config: Config, row: Row, location: Location) -> Iterator[Mistake]:
-    """Keys of a row that its masks, or its density, make nothing of."""
-    is_cyclic = not row.static and row.density_schedule is None
-    topology = row.topology or (config.readings.topology if is_cyclic else config.readings.static_topology)
-    if topology == FIXED:
-        of_updates = ("drop_fraction", "drop_fraction_end", "update_period", "update_until", "density_schedule")
-        for key in (*of_updates, "exchange_when_resizing"):
-            if key in row.model_fields_set:
-                yield Mistake((*location, key), f"masks never change with topology: {FIXED}. Leave it out.")
-        return
-    if row.static and row.exchange_when_resizing:
-        sentence = "the density of a static row never changes. Leave it out."
-        yield Mistake((*location, "exchange_when_resizing"), sentence)
-    start = config.readings.drop_fraction if row.drop_fraction is None else row.drop_fraction
-    end = config.readings.drop_fraction_end if row.drop_fraction_end is None else row.drop_fraction_end
-    if end > start and ("drop_fraction" in row.model_fields_set or "drop_fraction_end" in row.model_fields_set):
-        sentence = f"the drop fraction would rise from {start:g} to {end:g}. Set both, the second at most the first."
-        yield Mistake((*location, "drop_fraction"), sentence)
-
-
-def _of_optimizer(name: str, recipe: Recipe) -> Iterator[Mistake]:
-    optimizer, location = recipe.optimizer, ("recipes", name, "optimizer")
+def _of_optimizer(recipe: Recipe, location: Location) -> Iterator[Mistake]:
+    optimizer = recipe.optimizer
     if optimizer.name != "sgd" and (optimizer.momentum or optimizer.nesterov):
         given = {"momentum: 0": optimizer.momentum, "nesterov: false": optimizer.nesterov}
         remedy = " and ".join(text for text, is_set in given.items() if is_set)
@@ -94,16 +99,16 @@ def _of_optimizer(name: str, recipe: Recipe) -> Iterator[Mistake]:
         yield Mistake((*location, "nesterov"), "Nesterov needs a momentum above 0. Set one, or nesterov: false.")
 
 
-def _of_rates(name: str, recipe: Recipe, *, as_coded: bool) -> Iterator[Mistake]:
-    drops, epochs, location = recipe.lr_drop_epochs, recipe.epochs, ("recipes", name, "lr_drop_epochs")
+def _of_rates(recipe: Recipe, place: Location, *, as_coded: bool) -> Iterator[Mistake]:
+    drops, epochs, location = recipe.lr_drop_epochs, recipe.epochs, (*place, "lr_drop_epochs")
     if recipe.warmup_epochs >= epochs:
         sentence = f"a warm-up of {recipe.warmup_epochs:g} epochs leaves nothing of {epochs}. Shorten it."
-        yield Mistake((*location[:2], "warmup_epochs"), sentence)
+        yield Mistake((*place, "warmup_epochs"), sentence)
     if recipe.lr_schedule is not None:
         chosen = chosen_name(recipe.lr_schedule)
         if chosen == "drops":
             sentence = "drops are what lr_drop_epochs and lr_drop_factor say. Leave lr_schedule out, or set it to null."
-            yield Mistake((*location[:2], "lr_schedule"), sentence)
+            yield Mistake((*place, "lr_schedule"), sentence)
         elif drops:
             sentence = (
                 f"lr_schedule: {chosen} takes the place of drops, which would be ignored. Set lr_drop_epochs: []."
@@ -115,7 +120,7 @@ def _of_rates(name: str, recipe: Recipe, *, as_coded: bool) -> Iterator[Mistake]
                 f"{epochs} epochs are too few for the drops at 1/2 and 3/4 of the training that readings.lr_drops: "
                 "as_coded asks for. Train for at least 3, or set lr_drop_epochs: []."
             )
-            yield Mistake((*location[:2], "epochs"), sentence)
+            yield Mistake((*place, "epochs"), sentence)
     elif late := [drop for drop in drops if drop >= epochs]:
         sentence = f"no epoch follows epoch {late[0]} of a training of {epochs}, so the rate would not drop there. "
         yield Mistake(location, f"{sentence}Name epochs before the last, or none.")
@@ -123,13 +128,13 @@ def _of_rates(name: str, recipe: Recipe, *, as_coded: bool) -> Iterator[Mistake]
         yield Mistake(location, f"{list(drops)} must rise, and name each epoch once.")
     if recipe.lr_drop_factor == 1 and drops:
         sentence = "at a factor of 1 the rate never drops. Set lr_drop_epochs: [] in its place."
-        yield Mistake((*location[:2], "lr_drop_factor"), sentence)
+        yield Mistake((*place, "lr_drop_factor"), sentence)
     if not drops and "lr_drop_factor" in recipe.model_fields_set:
         sentence = "the rate never drops (lr_drop_epochs is empty). Leave the factor out, or name epochs."
-        yield Mistake((*location[:2], "lr_drop_factor"), sentence)
+        yield Mistake((*place, "lr_drop_factor"), sentence)
 
 
-def _of_sharing(models: list[str | Choice], ratio: int | None, *location: str) -> Iterator[Mistake]:
+def _of_sharing(models: list[str | Choice], ratio: int | None, *location: str | int) -> Iterator[Mistake]:
     if ratio is None or any(is_plugins(model) for model in models):
         return
     most = max(description_of(model, num_classes=2).repeats for model in models)

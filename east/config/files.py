@@ -1,7 +1,7 @@
 """Configuration files: merged as Snakemake merges them, validated, and every mistake located."""
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from east.config.choices import CATALOGUE
 from east.config.datasets import unknown_sources
 from east.config.mistakes import explain
-from east.config.places import BASE, Mistake, Origins
+from east.config.places import BASE, COMMAND_LINE, Mistake, Origins
 from east.config.references import broken_references
 from east.config.schema import Config
 from east.config.shorten import shortened
@@ -18,8 +18,10 @@ from east.config.yaml_file import read_yaml
 from east.errors import EastError
 from east.plugins import NO_PLUGINS, Catalogue, find
 
-REMOVABLE = ("recipes", "tables", "datasets", "methods.recipes", "methods.rows")
+REMOVABLE = ("recipes", "tables", "datasets", "claims", "methods.recipes", "methods.rows")
 """Mappings from which an overlay takes an entry away by null."""
+OF_A_MODULE = "the module's config"
+"""What mistakes say in place of a file where another workflow gives the values."""
 
 
 def read_config(*overlays: str | Path) -> Config:
@@ -42,6 +44,25 @@ def merged_files(*overlays: str | Path) -> tuple[dict[str, Any], list[Path]]:
     for path in paths:
         merged = merge(merged, read_yaml(path))
     return merged, paths
+
+
+def read_given(given: Mapping[str, Any], files: Sequence[str | Path], project: Path) -> Config:
+    """The validated configuration of a workflow that is under way.
+
+    Args:
+        given: what Snakemake has merged; or what another workflow gives this one, its module: a whole configuration,
+            or an overlay of config.yaml.
+        files: the configuration files of the workflow that is under way.
+        project: the folder of config.yaml.
+
+    Raises:
+        EastError: a file is not valid YAML, or a key or value is wrong.
+    """
+    base = project / BASE
+    if any(field.is_required() and name not in given for name, field in Config.model_fields.items()):
+        return validate(merge(read_yaml(base), given), [base], elsewhere=OF_A_MODULE)
+    is_ours = any(Path(file).resolve() == base.resolve() for file in files)
+    return validate(given, files if is_ours else ())
 
 
 def base_config() -> Path:
@@ -74,18 +95,18 @@ def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]
     return merged
 
 
-def validate(merged: Mapping[str, Any], sources: Iterable[str | Path] = (), *, unwritten: str = "--config") -> Config:
+def validate(merged: Mapping[str, Any], sources: Iterable[str | Path] = (), elsewhere: str = COMMAND_LINE) -> Config:
     """Validate a merged configuration.
 
     Args:
         merged: plain mappings and lists; an entry of a `REMOVABLE` mapping that is null is left out.
         sources: the files it came from, in any order; used to name file and line of a mistake, now and later.
-        unwritten: where values came from that no file holds.
+        elsewhere: what has the values that no file holds.
 
     Raises:
         EastError: one line per mistake: file and line, key, what is wrong, what is allowed.
     """
-    origin = Origins.of(merged, sources, unwritten)
+    origin = Origins.of(merged, sources, elsewhere)
     catalogue = _plugins(merged, origin)
     written = _without_removed(merged)
     unknown = list(unknown_sources(written.get("datasets"), catalogue))

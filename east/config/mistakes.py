@@ -49,10 +49,19 @@ _WORDS = {
 """Kinds of mistake as the library names them -> what is said of them."""
 
 
-def explain(error: ValidationError, merged: Mapping[str, Any]) -> list[Mistake]:
-    """The mistakes that a validation found in merged values."""
+def explain(error: ValidationError, merged: Mapping[str, Any], within: Location = ()) -> list[Mistake]:
+    """The mistakes that a validation found in merged values.
+
+    Args:
+        error: what it raised.
+        merged: the values.
+        within: where in a configuration such values stand, if they are a part of one.
+    """
     found = error.errors(include_url=False)
-    places = [_real_location(tuple(part for part in details["loc"] if part != "[key]"), merged) for details in found]
+    places = [
+        (*within, *_real_location(tuple(part for part in details["loc"] if part != "[key]"), merged))
+        for details in found
+    ]
     return [
         _explain(details, location)
         for details, location in zip(found, places, strict=True)

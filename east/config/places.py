@@ -9,6 +9,7 @@ from east.config.yaml_file import read_yaml, written_line
 from east.errors import EastError
 
 BASE = "config.yaml"
+COMMAND_LINE = "--config"
 Location = tuple[str | int, ...]
 
 MOST_SHOWN = 6
@@ -35,22 +36,22 @@ class Origins:
     Attributes:
         merged: the values.
         contents: what each file holds; config.yaml first, and of two that hold a value the later one counts.
-        unwritten: where values came from that no file holds.
+        elsewhere: what has the values that no file holds.
     """
 
     merged: Mapping[str, Any] = field(default_factory=dict, compare=False)
     contents: Mapping[Path, Mapping[str, Any]] = field(default_factory=dict, compare=False)
-    unwritten: str = field(default="--config", compare=False)
+    elsewhere: str = field(default=COMMAND_LINE, compare=False)
 
     @classmethod
-    def of(cls, merged: Mapping[str, Any], files: Iterable[str | Path], unwritten: str = "--config") -> "Origins":
-        """The files that values were merged from, in whatever order they come.
+    def of(cls, merged: Mapping[str, Any], files: Iterable[str | Path], elsewhere: str = COMMAND_LINE) -> "Origins":
+        """The files that values were merged from, in whatever order they come, and what else.
 
         Raises:
             EastError: a file cannot be read, or is not valid YAML.
         """
         paths = sorted(map(Path, files), key=lambda path: path.name != BASE)
-        return cls(merged, {path: read_yaml(path) for path in paths}, unwritten)
+        return cls(merged, {path: read_yaml(path) for path in paths}, elsewhere)
 
     def folder(self, location: Location) -> Path:
         """The folder of the file that says what is at a place; the working directory if no file does."""
@@ -70,7 +71,7 @@ class Origins:
                 path = having[-1]
                 return f"{_shown(path)}:{written_line(location[:depth], path) or 1}: "
             if self.contents and not isinstance(value, Mapping):
-                return f"{self.unwritten}: "
+                return f"{self.elsewhere}: "
         return f"{_shown(list(self.contents)[-1])}: " if self.contents else ""
 
     def refuse(self, mistakes: Iterable[Mistake]) -> None:

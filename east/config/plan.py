@@ -3,14 +3,16 @@
 import hashlib
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from east.config.axes import SCHEDULE_AXES, changed_recipe, leaves, path_of, short_digest, value_at, with_value
 from east.config.choices import (
+    CATALOGUE,
     FIXED,
     WIDTH,
     Choice,
@@ -19,11 +21,14 @@ from east.config.choices import (
     entry_named,
     is_plugins,
 )
+from east.config.claims import claims_of, untestable
+from east.config.conditions import Value
 from east.config.datasets import images_of, lacks_its_folder
-from east.config.effects import impossible_on_a_cpu, notes_of_execution, without_effect
+from east.config.effects import impossible_on_a_cpu, notes_of_execution, of_recipe, of_row, without_effect
 from east.config.feasible import PlannedRow, can_normalise, impossible, impossible_density, notes_of
 from east.config.files import read_config
 from east.config.places import Location, Mistake
+from east.config.published import published_values
 from east.config.run import (
     CycleSpec,
     DatasetSpec,
@@ -37,7 +42,10 @@ from east.config.run import (
     canonical_json,
 )
 from east.config.schema import Components, Config, Cyclic, Recipe, Row, TableConfig
+from east.config.shorten import at_training_length
 from east.config.tables import (
+    ClaimSpec,
+    Comparing,
     CostEntry,
     CostPlan,
     GridRow,
@@ -80,7 +88,7 @@ class Plan:
     Args:
         config: what it was made from.
         runs: every run once, in the order of the tables.
-        tables: Tables 2-5 and the methods table, with references to the runs.
+        tables: Tables 2-5, those of one's own, and the methods table, with references to the runs.
         notes: what is legal and may surprise, in sentences.
     """
 
@@ -100,6 +108,11 @@ class Plan:
         near = [run.id for run in self.runs if run.id.startswith(run_id.split("/")[0])][:3]
         hint = f", for example {', '.join(near)}" if near else ""
         raise EastError(f"'{run_id}' is not a run of this plan; `east plan` lists them{hint}.")
+
+    @property
+    def claims(self) -> tuple[ClaimSpec, ...]:
+        """What is claimed of the tables."""
+        return claims_of(self.config)
 
     def datasets(self) -> list[DatasetName]:
         """The names of the data sets that the runs need."""
@@ -135,8 +148,9 @@ def make_plan(config: Config) -> Plan:
     """
     config.sources.refuse(without_effect(config))
     made = _Made(config)
-    tables: list[Table] = [_grid(made, name, table) for name, table in config.tables.items()]
-    tables.append(_methods(made))
+    grids = [_grid(made, name, table) for name, table in config.tables.items()]
+    config.sources.refuse(mistake for claim in claims_of(config) for mistake in untestable(claim, grids))
+    tables: list[Table] = [*grids, _methods(made)]
     if not made.runs:
         config.sources.refuse([Mistake(("tables",), "no table and no method asks for a run, so there is no plan.")])
     measured = method_specs(config, *_of_cost(config)).values()
@@ -262,45 +276,174 @@ def _references(made: _Made, table: str, row: str, label: str, recipe: str, spec
 
 def _grid(made: _Made, name: str, table: TableConfig) -> GridTable:
     config = made.config
-    recipe = config.recipes[table.recipe]
+    # As they are written: what a row changes is at the length that its recipe is written with.
+    table, recipe = config.written.tables[name], config.written.recipes[table.recipe]
     model = table.model or recipe.model
-    # A table's network without a width takes none from the recipe of another one.
-    width = recipe.width if model == recipe.model or _has_width(config, model) else None
+    base = recipe.model_copy(
+        update={"model": model, "width": _width_for(config, recipe, model), "components": table.components}
+    )
+    paths = _axes(config, name, table)
     rows: dict[str, GridRow] = {}
-    for index, row in enumerate(table.rows):
+    combinations: dict[str, int] = {}
+    for index, written in enumerate(table.rows):
         where = ("tables", name, "rows", index)
-        for cyclic in _schedules(config, where, recipe, row):
-            row_id = _row_id(row, cyclic)
-            if row_id in rows:
-                config.sources.refuse([Mistake(where, f"two rows of {name} are '{row_id}'. Remove one of them.")])
-            own = {key: getattr(row, key) for key in ("density", "distribution", "update_period")}
-            set_here = {key: value for key, value in own.items() if value}
-            of_row = recipe.model_copy(
-                update={"model": model, "width": width, "components": table.components, "cyclic": cyclic, **set_here}
-            )
-            topology = row.topology or (config.readings.topology if cyclic else config.readings.static_topology)
-            spec = _spec(config, of_row, table.dataset, where, topology=topology, row=row)
-            label = row.label or _default_label(row)
-            density_key = (*where, "density") if row.density else _density_key(config, table.recipe)
-            made.rows.append(PlannedRow(spec, table.recipe, where, density_key))
-            references = _references(made, name, row_id, label, table.recipe, spec)
-            rows[row_id] = _grid_row(row, row_id, label, cyclic, spec.cycle, references)
+        for number, of_value in _at_each_value(config, where, table, written):
+            row = at_training_length(config, of_value, where)
+            changed = changed_recipe(base, row.changes, (*where, "changes"), config)
+            if row.changes:
+                if "width" not in row.changes:
+                    changed = changed.model_copy(update={"width": _width_for(config, base, changed.model)})
+                config.sources.refuse(of_recipe(config, changed, (*where, "changes")))
+            changed = at_training_length(config, changed, (*where, "changes"))
+            for cyclic in _schedules(config, where, changed, row):
+                row_id = _row_id(row, cyclic)
+                if row_id in rows:
+                    config.sources.refuse([Mistake(where, f"two rows of {name} are '{row_id}'. Remove one of them.")])
+                own = {key: getattr(row, key) for key in ("density", "distribution", "update_period")}
+                set_here = {key: value for key, value in own.items() if value}
+                followed = changed.model_copy(update={"cyclic": cyclic, **set_here})
+                topology = row.topology or (config.readings.topology if cyclic else config.readings.static_topology)
+                spec = _spec(config, followed, table.dataset, where, topology=topology, row=row)
+                label = row.label or _default_label(written)
+                density_key: Location = ("tables", name, "each", "density")
+                if "density" not in table.each:
+                    density_key = (*where, "density") if row.density else _density_key(config, table.recipe)
+                made.rows.append(PlannedRow(spec, table.recipe, where, density_key))
+                references = _references(made, name, row_id, label, table.recipe, spec)
+                found = _grid_row(row, row_id, label, cyclic, spec.cycle, references)
+                if paths:
+                    on_axes = {axis: _on_axis(found, spec, axis, path) for axis, path in paths.items()}
+                    found = found.model_copy(update={"values": on_axes, "printed": True})
+                    _refuse_alike(config, where, found, rows.values())
+                rows[row_id] = found
+                combinations[row_id] = number
+    if table.reference is not None:
+        rows = _against(config, name, table.reference, rows, combinations)
+    if table.source is not None or table.published is not None:
+        rows = _beside(config, name, table, rows)
     density = recipe.density or config.density
-    of_network = _width(config, model, width, ("tables", name))
+    of_network = _width(config, model, base.width, ("tables", name))
     paper = (PAPER_WIDTH, PAPER_DENSITY, PAPER_TABLES.get(table.published or ""))
     return GridTable(
         id=name,
-        title=table.title or "Cyclic sparse training results",
+        title=table.title or ("Test accuracy" if paths else "Cyclic sparse training results"),
         model=model,
         width=of_network,
         dataset=table.dataset,
         density=density,
-        published=table.published,
-        comparable=(of_network, density, (model, table.dataset)) == paper and config.training_length == 1,
+        axes=tuple(paths),
+        reference=table.reference,
+        source=table.source,
+        published=None if table.source else table.published,
+        comparable=table.source is not None
+        or ((of_network, density, (model, table.dataset)) == paper and config.training_length == 1),
         summarising=_summarising(config),
-        comparing=config.comparison,
+        comparing=_comparing(config, table),
         rows=tuple(rows.values()),
     )
+
+
+def _axes(config: Config, name: str, table: TableConfig) -> dict[str, tuple[str, ...]]:
+    """A table's own axes, each with its place in a run."""
+    found: dict[str, tuple[str, ...]] = {}
+    for axis in dict.fromkeys((*table.axes, *table.each)):
+        path = path_of(axis)
+        if path is None:
+            location = ("tables", name, *(("each", axis) if axis in table.each else ("axes", table.axes.index(axis))))
+            sentence = (
+                f"no run has the key '{axis}'. Write one of docs/results.md (runs.csv) without its section's name, "
+                "such as density, topology.grow, optimizer, lr or model."
+            )
+            config.sources.refuse([Mistake(location, sentence)])
+            continue
+        found[axis] = path
+    return found
+
+
+def _at_each_value(config: Config, where: Location, table: TableConfig, row: Row) -> Iterator[tuple[int, Row]]:
+    """A row at every combination of the values of `each`, with its number; the last key varies fastest."""
+    context = {CATALOGUE: config.catalogue}
+    for number, places in enumerate(itertools.product(*(range(len(values)) for values in table.each.values()))):
+        made = row
+        for key, place in zip(table.each, places, strict=True):
+            try:
+                made = with_value(made, key, table.each[key][place], context)
+            except ValueError as error:
+                sentence = f"{error} The row is '{row.label or _default_label(row)}'."
+                config.sources.refuse([Mistake((*where[:2], "each", key, place), sentence)])
+        if table.each:
+            config.sources.refuse(of_row(config, made, where))
+        yield number, made
+
+
+def _on_axis(row: GridRow, spec: RunSpec, axis: str, path: tuple[str, ...]) -> Value:
+    """What a row has on an axis: a schedule as it is printed, all else as it runs."""
+    found: Value = getattr(row, axis) if axis in SCHEDULE_AXES else value_at(spec, path)
+    return found
+
+
+def _refuse_alike(config: Config, where: Location, row: GridRow, others: Iterable[GridRow]) -> None:
+    """No two rows of a table with its own axes look the same."""
+    if any((row.method, row.values) == (other.method, other.values) for other in others):
+        shown = ", ".join(f"{axis} {value}" for axis, value in row.values.items())
+        sentence = (
+            f"another row is called '{row.method}' too and has the same on all axes ({shown}). Give one another label, "
+            "or add the key that tells them apart to the axes."
+        )
+        config.sources.refuse([Mistake(where, sentence)])
+
+
+def _against(
+    config: Config, name: str, reference: str, rows: dict[str, GridRow], combinations: dict[str, int]
+) -> dict[str, GridRow]:
+    """The rows, each with the one of the reference's label that its change is measured against."""
+    against = {combinations[row.id]: row.id for row in rows.values() if row.method == reference}
+    if not against:
+        labels = ", ".join(dict.fromkeys(row.method for row in rows.values()))
+        sentence = f"there is no row '{reference}'; there are {labels}."
+        config.sources.refuse([Mistake(("tables", name, "reference"), sentence)])
+    return {
+        row_id: row
+        if row.method == reference
+        else row.model_copy(update={"reference": against.get(combinations[row_id])})
+        for row_id, row in rows.items()
+    }
+
+
+def _beside(config: Config, name: str, table: TableConfig, rows: dict[str, GridRow]) -> dict[str, GridRow]:
+    """The rows with what a source of the table's own prints for them; the paper's numbers are read when runs are."""
+    location: Location = ("tables", name, "published")
+    own_axes = tuple(dict.fromkeys((*table.axes, *table.each)))
+    if table.published is None:
+        sentence = "a source goes with `published`, the CSV file of its numbers. Name the file, or leave it out."
+        config.sources.refuse([Mistake((*location[:2], "source"), sentence)])
+    elif table.published in PAPER_TABLES:
+        if table.source is not None:
+            sentence = f"{table.published} is the paper's. Name a file of your own in `published`, or leave this out."
+            config.sources.refuse([Mistake((*location[:2], "source"), sentence)])
+        if own_axes:
+            sentence = "the paper's numbers have the columns of Tables 2–5. Leave it out, or name a file of your own."
+            config.sources.refuse([Mistake(location, sentence)])
+    elif table.source is None:
+        sentence = f"say where {table.published} comes from: add `source`, with a name and a citation."
+        config.sources.refuse([Mistake(location, sentence)])
+    else:
+        path = config.sources.folder(location) / Path(table.published).expanduser()
+        try:
+            printed = published_values(path, list(rows.values()), own_axes or SCHEDULE_AXES)
+        except EastError as error:
+            config.sources.refuse(Mistake(location, problem) for problem in str(error).split("\n"))
+            raise
+        return {row_id: row.model_copy(update={"published": printed.get(row_id)}) for row_id, row in rows.items()}
+    return rows
+
+
+def _comparing(config: Config, table: TableConfig) -> Comparing:
+    """How a table is compared: what its source says of its numbers counts for it alone."""
+    if table.source is None:
+        return config.comparison
+    own = {"published_seeds": table.source.seeds, "published_spread": table.source.spread}
+    return config.comparison.model_copy(update={key: value for key, value in own.items() if value is not None})
 
 
 def _default_label(row: Row) -> str:
@@ -308,7 +451,13 @@ def _default_label(row: Row) -> str:
         return f"{chosen_name(row.density_schedule).capitalize()} density"
     own = [*map(str, _own_rules(row.topology)), *([str(row.distribution)] if row.distribution else [])]
     own += [f"density {row.density:g}"] if row.density else []
+    own += [_changed_text(key, value) for key, value in leaves(row.changes)]
     return ", ".join(["Static" if row.static else "Cyclic", *own])
+
+
+def _changed_text(key: str, value: object) -> str:
+    """A changed key of the recipe in words: a word says all, a number needs its key."""
+    return value if isinstance(value, str) else f"{key} {value}"
 
 
 def _own_rules(topology: str | TopologySpec | None) -> list[str | Choice]:
@@ -530,6 +679,11 @@ def _width(config: Config, model: str | Choice, width: int | None, where: Locati
     return own_width(_entry(config, model)) if width is None else width
 
 
+def _width_for(config: Config, recipe: Recipe, model: str | Choice) -> int | None:
+    """What of a recipe's width another network takes: one without any takes none."""
+    return recipe.width if model == recipe.model or _has_width(config, model) else None
+
+
 def _has_width(config: Config, model: str | Choice) -> bool:
     return any(one.name == WIDTH for one in _entry(config, model).parameters)
 
@@ -589,7 +743,18 @@ def _row_id(row: Row, cyclic: Cyclic | None) -> str:
     parts += [f"{letter}{_number(value)}" for letter, value in numbers.items() if value is not None]
     if row.exchange_when_resizing:
         parts.append("exchange")
+    parts += [_changed_id(key, value) for key, value in leaves(row.changes)]
     return "-".join(parts)
+
+
+def _changed_id(key: str, value: object) -> str:
+    """A changed key of the recipe as part of a file name."""
+    name = _slug(key)
+    if isinstance(value, str):
+        return _slug(value)
+    if isinstance(value, bool) or value is None:
+        return name if value else f"no-{name}"
+    return f"{name}{_number(value)}" if isinstance(value, int | float) else f"{name}.{short_digest(value)}"
 
 
 def _choice_id(choice: str | Choice) -> str:

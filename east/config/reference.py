@@ -156,7 +156,9 @@ def entry_tables() -> str:
 
 def _parameter(parameter: Parameter, entry: Entry) -> str:
     unit = f" ({parameter.unit})" if parameter.unit else ""
-    default = "" if parameter.is_required else f", by default {_default_text(parameter.default)}"
+    default = (
+        "" if parameter.is_required or parameter.default == () else f", by default {_default_text(parameter.default)}"
+    )
     meaning = f": {parameter.meaning}" if parameter.meaning else ""
     return f"`{parameter.name}`, {_values(schema_of(parameter, entry))}{unit}{default}{meaning}"
 
@@ -212,8 +214,10 @@ def _model_in(field: FieldInfo) -> type[BaseModel] | None:
     return next((model for part in parts if (model := model_of(part)) is not None), None)
 
 
-def _values(node: dict[str, Any]) -> str:
+def _values(node: dict[str, Any] | bool) -> str:
     """What a key accepts, in words."""
+    if isinstance(node, bool) or not node:
+        return "any value"
     if "anyOf" in node:
         return " or ".join(dict.fromkeys(_values(part) for part in node["anyOf"]))
     if "enum" in node or "const" in node:
@@ -249,7 +253,8 @@ def _values(node: dict[str, Any]) -> str:
 def _default(key: Key) -> str:
     if key.field.is_required() or model_of(key.field.annotation) is not None:
         return ""
-    return _default_text(key.field.default)
+    default = key.field.get_default(call_default_factory=True)
+    return "" if default == {} else _default_text(default)
 
 
 def _default_text(default: object) -> str:

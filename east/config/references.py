@@ -17,6 +17,11 @@ def broken_references(config: Config) -> Iterator[Mistake]:
     yield from _recipes(config)
     yield from _datasets(config)
     yield from _tables(config)
+    for name, claim in config.claims.items():
+        for place, table in enumerate(claim.tables):
+            if table not in config.tables:
+                sentence = f"'{table}' is not a table; there are {', '.join(config.tables) or 'none'}."
+                yield Mistake(("claims", name, "tables", place), sentence)
     if len(set(config.seeds)) < len(config.seeds):
         yield Mistake(("seeds",), f"{list(config.seeds)} names a seed twice.")
     for name in config.methods.systems:

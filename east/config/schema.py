@@ -24,7 +24,7 @@ from pydantic_core import CoreSchema, core_schema
 from east.config import vocabulary as terms
 from east.config.places import Origins
 from east.config.run import ClipSpec, Frozen, ImagesSpec, OptimizerSpec
-from east.config.tables import Comparing
+from east.config.tables import Comparing, PublishedSource
 from east.config.vocabulary import Ambiguity, Choices, Retrains, UnitName
 from east.plugins import NO_PLUGINS, Catalogue
 
@@ -399,7 +399,7 @@ class Recipe(Frozen):
 
 OF_METHODS = (
     *("topology", "distribution", "density", "density_schedule", "exchange_when_resizing"),
-    *("drop_fraction", "drop_fraction_end", "update_period", "update_until"),
+    *("drop_fraction", "drop_fraction_end", "update_period", "update_until", "changes"),
 )
 """Keys of a row that make it another method than the recipe's; the columns of a table do not show them."""
 
@@ -441,6 +441,11 @@ class Row(Frozen):
     drop_fraction_end: terms.DropFraction | None = Field(default=None, description="likewise, at the end of training")
     update_period: terms.UpdatePeriod | None = Field(default=None, description="in place of the recipe's")
     update_until: terms.UpdateUntil = 1.0
+    changes: dict[str, Any] = Field(
+        default_factory=dict,
+        description="keys of the recipe that the row has otherwise, merged as an overlay is; a section with another "
+        "`name` takes the recipe's place",
+    )
     label: terms.Name | None = Field(
         default=None, description="name shown in the tables; never part of a run's identity"
     )
@@ -450,7 +455,10 @@ class Row(Frozen):
     def is_printed(self) -> bool:
         """Whether nothing but what the paper's tables print sets the row apart."""
         fields = type(self).model_fields
-        return all(getattr(self, key) == fields[key].default for key in (*OF_METHODS, "cycle_length"))
+        return all(
+            getattr(self, key) == fields[key].get_default(call_default_factory=True)
+            for key in (*OF_METHODS, "cycle_length")
+        )
 
     @model_validator(mode="after")
     def _static_or_cyclic(self) -> "Row":
@@ -472,7 +480,7 @@ class Row(Frozen):
 
 
 class TableConfig(Frozen):
-    """One of Tables 2-5."""
+    """One of Tables 2-5, or a table of one's own."""
 
     recipe: Annotated[
         str,
@@ -491,11 +499,40 @@ class TableConfig(Frozen):
     model: terms.ModelName | None = Field(default=None, description="network; null: the recipe's")
     components: Components = Field(default=Components(), description="what all rows add to RigL")
     title: terms.Text | None = Field(default=None, description="caption")
-    published: terms.FileName | None = Field(
-        default=None, description="file of report/published with the paper's numbers"
+    axes: tuple[terms.Name, ...] = Field(
+        default=(),
+        description="keys of a run that tell its rows apart beside their labels, each a column; none: the four columns "
+        "of Tables 2–5",
     )
+    each: dict[terms.Name, Annotated[tuple[Any, ...], Field(min_length=1)]] = Field(
+        default_factory=dict,
+        description="key of a row or a recipe -> values at each of which every row is run; such a key is an axis too",
+    )
+    reference: terms.Name | None = Field(
+        default=None,
+        description="label of the rows that changes are measured against, at the same values of `each`; in a table "
+        "without axes of its own it is the first static row",
+    )
+    published: terms.FileName | None = Field(
+        default=None,
+        description="file of report/published with the paper's numbers, or a CSV file of your own, from this file's "
+        "folder on",
+    )
+    source: PublishedSource | None = Field(default=None, description="where a file of your own comes from")
     rows: tuple[Row, ...] = Field(
         min_length=1, description="rows; a list in a row stands for one row for each of its values"
+    )
+
+
+class ClaimConfig(Frozen):
+    """A claim about tables, tested on published numbers and on ours."""
+
+    statement: terms.Text = Field(description="what is claimed, as a sentence")
+    source: terms.Text | None = Field(default=None, description="who claims it; null: this configuration")
+    form: terms.ClaimForm
+    tables: tuple[str, ...] = Field(default=(), description="tables that it is about; none: all")
+    possibility: bool = Field(
+        default=False, description="whether it says that something may happen, which one pair shows, and no majority"
     )
 
 
@@ -589,7 +626,7 @@ class Config(Frozen):
         default=Readings(), description="what is run where the paper leaves room"
     )
     comparison: Annotated[Comparing, Retrains("nothing")] = Field(
-        default=Comparing(), description="how Tables 2–5 are compared with the paper's"
+        default=Comparing(), description="how tables are compared with published numbers"
     )
     datasets: Annotated[dict[terms.DatasetName, Dataset], Retrains("runs on that data set")] = Field(
         description="where each data set comes from, and how it is split and augmented"
@@ -601,6 +638,9 @@ class Config(Frozen):
         dict[Annotated[str, Field(pattern=r"^table[A-Za-z0-9]+$", max_length=50)], TableConfig],
         Retrains("the rows that changed"),
     ] = Field(description="Tables 2–5, and tables of your own, whose names begin with `table`")
+    claims: Annotated[dict[terms.Name, ClaimConfig], Retrains("nothing")] = Field(
+        default_factory=dict, description="what is said of the tables and tested on them"
+    )
     methods: Annotated[Methods, Retrains("the methods that changed")] = Field(
         description="rows of the methods table and of Table 6"
     )

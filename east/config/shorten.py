@@ -6,7 +6,6 @@ gradient clip, drop fraction. DyReLU fades at shares of the training anyway.
 """
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any, TypeVar
@@ -28,7 +27,7 @@ OF_STEPS = ("gradient_clip", "optimizer")
 
 
 def shortened(config: Config) -> Config:
-    """A configuration with all of its recipes and rows at `training_length` of their length.
+    """A configuration with all of its recipes at `training_length` of their length.
 
     Whole numbers are rounded to the nearest, halves up. At a length of 1 it is the same configuration.
 
@@ -36,37 +35,28 @@ def shortened(config: Config) -> Config:
         EastError: a number of epochs would not be whole, two drops of the learning rate would fall together, or
             something would come less than one epoch or step after the last; all mistakes are named at once.
     """
-    length = Fraction(repr(config.training_length))
-    if length == 1:
+    if config.training_length == 1:
         return config
-    scale = _Scale(length, config)
+    scale = _Scale(Fraction(repr(config.training_length)), config)
     recipes = {name: scale.section(recipe, ("recipes", name)) for name, recipe in config.recipes.items()}
-    tables = {
-        name: table.model_copy(
-            update={
-                "rows": tuple(
-                    scale.section(row, ("tables", name, "rows", index)) for index, row in enumerate(table.rows)
-                )
-            }
-        )
-        for name, table in config.tables.items()
-    }
-    for name, recipe in recipes.items():
-        scale.mistakes.extend(_fallen_together(config, name, recipe.lr_drop_epochs))
     config.sources.refuse(scale.mistakes)
-    found = config.model_copy(update={"recipes": recipes, "tables": tables})
+    found = config.model_copy(update={"recipes": recipes})
     found.came_from(config.sources, config.catalogue, written=config)
     return found
 
 
-def _fallen_together(config: Config, name: str, drops: tuple[int, ...]) -> Iterator[Mistake]:
-    written = config.recipes[name].lr_drop_epochs
-    if len(set(drops)) < len(set(written)):
-        sentence = (
-            f"at training_length {config.training_length:g}, learning-rate drops after epochs "
-            f"{', '.join(map(str, written))} come after {', '.join(map(str, drops))}. Train for longer."
-        )
-        yield Mistake(("recipes", name, "lr_drop_epochs"), sentence)
+def at_training_length(config: Config, section: Section, location: Location) -> Section:
+    """A row, or a recipe with what a row changes of it, at the `training_length` of its configuration.
+
+    Raises:
+        EastError: as for `shortened`.
+    """
+    if config.training_length == 1:
+        return section
+    scale = _Scale(Fraction(repr(config.training_length)), config)
+    found = scale.section(section, location)
+    config.sources.refuse(scale.mistakes)
+    return found
 
 
 @dataclass
@@ -100,11 +90,21 @@ class _Scale:
         if isinstance(value, BaseModel):
             return self.section(value, location)
         if isinstance(value, tuple):
-            return tuple(self._value(part, metadata, location) for part in value)
+            return self._several(value, tuple(self._value(part, metadata, location) for part in value), location)
         unit = next((found.name for found in metadata if isinstance(found, UnitName)), "")
         if unit not in OF_TRAININGS or not isinstance(value, int | float):
             return value
         return self._number(value, unit, location)
+
+    def _several(self, written: tuple[Any, ...], found: tuple[Any, ...], location: Location) -> tuple[Any, ...]:
+        """Values that are told apart by when something comes, such as drops of the learning rate."""
+        if found != written and len(set(found)) < len(set(written)):
+            sentence = (
+                f"at training_length {self.config.training_length:g}, {', '.join(map(str, written))} come after "
+                f"{', '.join(map(str, found))}, two of them together. Train for longer."
+            )
+            self.mistakes.append(Mistake(location, sentence))
+        return found
 
     def _choice(self, kind: Kind, choice: str | Choice, location: Location) -> str | Choice:
         """A member of a registry; parameters that count epochs or steps are scaled, given ones and defaults alike."""

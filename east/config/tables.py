@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, TypeAdapter
 
 from east.config import vocabulary as terms
+from east.config.conditions import Value
 from east.config.run import Frozen, RunSpec
 from east.config.vocabulary import UnitName
 
@@ -18,8 +19,24 @@ class RunReference(Frozen):
     fingerprint: str
 
 
+class PublishedValue(Frozen):
+    """What is printed for a row, by the paper or another source."""
+
+    mean: float
+    std: float | None = Field(description="None where no spread is printed")
+    change: float | None
+    change_from_means: float | None = Field(description="the row's printed mean minus that of the row it is against")
+
+    @property
+    def change_contradicts_means(self) -> bool:
+        """Whether the printed change (one decimal) cannot be the rounded difference of the printed means."""
+        if self.change is None or self.change_from_means is None:
+            return False
+        return abs(self.change - self.change_from_means) > 0.05 + 1e-9
+
+
 class GridRow(Frozen):
-    """A row of Tables 2-5, with the settings as the paper prints them."""
+    """A row of Tables 2-5, with the settings as the paper prints them, or of a table of one's own."""
 
     id: str
     method: str
@@ -27,6 +44,9 @@ class GridRow(Frozen):
     multiplier: float | None = None
     cycles: int | None = None
     length_multiplier: float | None = None
+    values: dict[str, Value] = Field(default_factory=dict, description="what it has on the table's own axes")
+    reference: str | None = Field(default=None, description="id of the row that its change is measured against")
+    published: PublishedValue | None = Field(default=None, description="what a source of the table's own prints")
     footnote: str | None = None
     printed: bool = Field(default=True, description="whether it is a row of the paper's, with nothing else changed")
     runs: tuple[RunReference, ...]
@@ -57,8 +77,19 @@ class Summarising(Frozen):
     spread: terms.Spread = "sample"
 
 
+class PublishedSource(Frozen):
+    """Where published numbers come from that are not the paper's."""
+
+    name: terms.Name = Field(description="in headings and sentences, such as `Evci et al.`")
+    citation: terms.Text = Field(description="in the caption")
+    seeds: terms.PositiveInt | None = Field(
+        default=None, description="runs behind each of its numbers; null: as in `comparison`"
+    )
+    spread: terms.PublishedSpread | None = Field(default=None, description="what its ± is; null: as in `comparison`")
+
+
 class Comparing(Frozen):
-    """How Tables 2-5 are compared with the paper's."""
+    """How tables are compared with published numbers."""
 
     margin: Annotated[terms.Positive, UnitName("percentage points")] = Field(
         default=2.0, description="means that surely differ by less count as the same"
@@ -66,12 +97,12 @@ class Comparing(Frozen):
     level: Annotated[float, Field(gt=0.5, lt=1), terms.A_NUMBER] = Field(
         default=0.95, description="coverage of intervals; 1 - level is the error allowed in a whole table"
     )
-    published_seeds: terms.PositiveInt = Field(default=3, description="runs behind each number of the paper's")
+    published_seeds: terms.PositiveInt = Field(default=3, description="runs behind each published number")
     published_spread: terms.PublishedSpread = "sample"
 
 
 class GridHead(Frozen):
-    """One of Tables 2-5, planned or summarised."""
+    """One of Tables 2-5 or of one's own, planned or summarised."""
 
     kind: Literal["grid"] = "grid"
     id: str
@@ -81,15 +112,37 @@ class GridHead(Frozen):
     dataset: terms.DatasetName
     density: float = Field(description="target density of its rows, but of those that set their own")
 
+    axes: tuple[str, ...] = Field(default=(), description="of its own; none: the four columns of Tables 2-5")
+    reference: str | None = Field(default=None, description="label of the rows that changes are measured against")
+    source: PublishedSource | None = Field(
+        default=None, description="whose numbers stand beside ours; None: the paper's, if any"
+    )
+
 
 class GridTable(GridHead):
-    """One of Tables 2-5: the static row and the cyclic schedules on one network and one data set."""
+    """One of Tables 2-5, rows of schedules on one network and one data set; or a table with axes of its own."""
 
     published: str | None = Field(description="file of report/published that holds the paper's numbers")
-    comparable: bool = Field(description="whether network, width, data set and density are the paper's")
+    comparable: bool = Field(description="whether network, width, data set and density are those of the source")
     summarising: Summarising
     comparing: Comparing = Comparing()
     rows: tuple[GridRow, ...]
+
+    @property
+    def is_beside(self) -> bool:
+        """Whether published numbers stand beside its rows."""
+        return self.published is not None or self.source is not None
+
+
+class ClaimSpec(Frozen):
+    """A claim, as it is tested."""
+
+    id: str
+    statement: str
+    source: str | None
+    form: terms.ClaimForm
+    tables: tuple[str, ...] = Field(description="ids; none: all")
+    possibility: bool = Field(description="whether it is that something may happen, and not that it tends to")
 
 
 class MethodsHead(Frozen):

@@ -319,6 +319,14 @@ Numerics = Annotated[
     ),
 ]
 
+# What is claimed of a table.
+
+ClaimForm = Annotated[
+    str | Choice,
+    Field(description="which rows the claim compares"),
+    ChoiceOf(kinds.claim_form),
+]
+
 # How seeds become a number of a table.
 
 ReportedAccuracy = Annotated[
@@ -333,7 +341,7 @@ Spread = Annotated[
 ]
 PublishedSpread = Annotated[
     Literal["sample", "population", "standard_error"],
-    Field(description="what the paper's ± is taken for; it does not say"),
+    Field(description="what the ± of published numbers is taken for; the paper does not say"),
     Choices(
         {
             "sample": "standard deviation with n - 1",

@@ -314,6 +314,66 @@ def test_it_has_as_many_images_of_that_size_and_of_all_classes_as_it_declares(tm
         "datasets: {NAME: {margin: 2, padding: zero, flip: false, validation: 500, validation_choice: shuffled}}\n"
         "tables: {table2: {dataset: NAME}}",
     ),
+    "network": Template(
+        '''"""A small residual network."""
+
+from east.methods import PositiveInt, network
+
+
+@network(paper="")
+def NAME(images, classes, *, width: PositiveInt = 16):
+    """Two stages of two residual blocks, and the mean of every channel.
+
+    Args:
+        images: what the network sees.
+        classes: how many there are.
+        width: channels of the first stage; the second has twice as many.
+    """
+
+    def block(x, index):
+        y = x.conv(x.shape[0]).norm().act().conv(x.shape[0]).norm()
+        return (y + x).act()
+
+    x = images
+    for stage in range(2):
+        x = x.conv(width * 2**stage, stride=1 + stage).norm().act().repeat(2, block, name=f"stage{stage}")
+    return x.mean().linear(classes)
+''',
+        """
+def test_it_gives_a_number_for_each_class_of_images_of_any_size():
+    for side in (12, 32):
+        assert describe(NAME, (3, side, side), 7).head.shape == (7, 1, 1)
+""",
+        "tables: {table2: {model: NAME, rows: [{static: true}]}}",
+    ),
+    "claim_form": Template(
+        '''"""A claim about the order of rows."""
+
+from itertools import pairwise
+
+import pandas as pd
+
+from east.methods import claim_form
+
+
+@claim_form(paper="")
+def NAME(rows):
+    """Every row of a table beats the row above it.
+
+    Args:
+        rows: a line for each row that has a mean; its columns are `table`, `model`, `label`, `settings` and the axes.
+    """
+    of_tables = [table.index for _, table in rows.groupby("table", sort=False)]
+    pairs = [(below, above) for index in of_tables for above, below in pairwise(index)]
+    return pd.DataFrame(pairs, columns=["higher", "lower"])
+''',
+        """
+def test_rows_of_one_table_are_compared_with_the_one_above_and_with_no_other():
+    rows = pd.DataFrame({"table": ["one", "one", "one", "other"], "label": list("abcd")})
+    assert NAME(rows).values.tolist() == [[1, 0], [2, 1]]
+""",
+        "claims: {NAME: {statement: Every row beats the row above it., form: NAME}}",
+    ),
 }
 """Name of a decorator -> where a file for it begins. Kinds without one begin as the project's own first entry."""
 
@@ -380,9 +440,11 @@ def _test(template: Template, kind: Kind) -> str:
     """The whole test of a template, which imports what its parts use."""
     body = template.test
     standard = ["import math"] * ("math." in body) + ["from pathlib import Path"]
-    installed = ["import pytest"] * ("pytest." in body) + ["import torch"] * ("torch." in body)
+    modules = {"pd.": "import pandas as pd", "pytest.": "import pytest", "torch.": "import torch"}
+    installed = [line for name, line in modules.items() if name in body]
     offered = [name for name in ("Layer", "Moment", "OptimizerStep") if f"{name}(" in body]
     installed += [f"from east.methods import {', '.join(offered)}"] * bool(offered)
+    installed += ["from east.models.description import describe"] * ("describe(" in body)
     installed += ["from east.plugins import declared"]
     own = [f"from {NAMED} import {NAMED}"] * bool(body)
     groups = ("\n".join(group) for group in (standard, installed, own) if group)

@@ -14,7 +14,7 @@ from east.files import is_temporary
 from east.locks import claimed
 from east.operations.merge import INCOMING
 from east.operations.on_disk import find, is_plain, read_run
-from east.render.contents import grid_figures, methods_figures
+from east.render.contents import TABLE_KINDS, table_figures
 from east.training.folder import CHECKPOINTS, LOCK, is_locked
 
 KINDS = (
@@ -25,7 +25,7 @@ KINDS = (
 )
 
 _TABLE_FILES = ("aggregate/*.json", "tables/*", "figures/*", "logs/aggregate/*", "logs/table/*", "logs/figures/*")
-_FIGURES = "|".join({*grid_figures(), *methods_figures()})
+_FIGURES = "|".join(sorted({name for kind in TABLE_KINDS for name in table_figures(kind)}))
 _TABLE_NAME = re.compile(rf"(table[A-Za-z0-9]+)(-({_FIGURES}))?\.(json|csv|md|tex|html|png|svg|log)")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from east.analysis.sources import Request, read_made_from
-from east.config.plan import METHODS_TABLE, Plan, cost_plan
+from east.config.plan import Plan, cost_plan
 from east.config.tables import GridTable
 from east.errors import EastError
 from east.files import read_regular, sha256_of
@@ -141,7 +141,9 @@ class Steps:
         summaries = tuple(f"aggregate/{table.id}" for table in plan.tables)
         grids = [table.id for table in plan.tables if isinstance(table, GridTable)]
         of_grids = tuple(f"aggregate/{table}" for table in grids)
-        yield "analyse", step("analyse", {"tables": grids}, "analysis/evidence.json", needs=of_grids)
+        claims = [claim.model_dump(mode="json") for claim in plan.claims]
+        tested = {"tables": grids, "claims": claims, "comparing": plan.config.comparison.model_dump()}
+        yield "analyse", step("analyse", tested, "analysis/evidence.json", needs=of_grids)
         planned = [{"id": run.id, "fingerprint": run.fingerprint, "method": run.label} for run in plan.runs]
         yield "frames", step("frames", planned, "tables/runs.csv", "tables/epochs.csv", runs=identities)
         for table in plan.tables:
@@ -153,7 +155,7 @@ class Steps:
         files = [file for name in contents.EVIDENCE for file in in_all_formats(name)]
         yield "tables/evidence", step("evidence-tables", None, *files, needs=("analysis/evidence",))
         for table in plan.tables:
-            drawn = contents.methods_figures() if table.id == METHODS_TABLE else contents.grid_figures()
+            drawn = contents.table_figures(contents.figure_kind(table))
             files, needs = _figure_files(*(f"{table.id}-{name}" for name in drawn)), (f"aggregate/{table.id}",)
             yield f"figures/{table.id}", step("figures", {"table": table.id}, *files, needs=needs)
         drawn = contents.plan_figures(plan)

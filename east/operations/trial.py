@@ -130,7 +130,7 @@ def make_trial(
     added: dict[str, Any] = {}
     if plugins:
         added = {"plugins": [*_plugins_of(merged, config), *map(str, plugins)]}
-        config = validate(merge(merged, added), paths, unwritten=UNWRITTEN)
+        config = validate(merge(merged, added), paths, elsewhere=UNWRITTEN)
     rows = methods()
     for known, name, what in (
         (_names("networks", config), model, "network"),
@@ -339,7 +339,7 @@ def _planned(entry: dict[str, Any], merged: Mapping[str, Any], paths: Sequence[P
     if seed is not None and seed not in seeds:
         entry = {"seeds": [seed]} | entry
     alone = {"tables": dict.fromkeys(merged["tables"])}
-    plan = make_plan(validate(merge(merge(merged, alone), entry), paths, unwritten=UNWRITTEN))
+    plan = make_plan(validate(merge(merge(merged, alone), entry), paths, elsewhere=UNWRITTEN))
     wanted = plan.config.seeds[0] if seed is None else seed
     return Trial(entry, plan, next(run for run in plan.runs if (run.table, run.spec.seed) == (TABLE, wanted)))
 

@@ -7,12 +7,14 @@ from typing import Literal
 import yaml
 from pydantic import Field
 
+from east.analysis.aggregate import THE_PAPER
+from east.analysis.compare import PUBLISHED, whose
 from east.analysis.words import counted, listed
 from east.config.plan import METHODS_TABLE, Plan
 from east.config.reference import open_matters, value_text
 from east.config.run import ClipSpec, Frozen
 from east.config.schema import Config
-from east.config.tables import GridTable
+from east.config.tables import GridHead, GridTable, MethodsHead
 from east.render.names import DATASETS, network_label, table_label
 
 FORMATS = ("csv", "md", "tex", "html")
@@ -80,8 +82,12 @@ class ReportSpec(Frozen):
     config: str | None = Field(default=None, description="the resolved config, shown as it is")
 
 
-FigureOf = Literal["grid", "methods", "plan"]
-"""What a figure shows: one of Tables 2-5, the methods table, or the whole plan."""
+FigureOf = Literal["grid", "own", "methods", "plan"]
+"""What a figure shows: one of Tables 2-5, a table with axes of its own, the methods table, or the whole plan."""
+
+
+TABLE_KINDS: tuple[FigureOf, ...] = ("grid", "own", "methods")
+"""Kinds of tables."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +98,8 @@ class Figure:
         name: Its file in `figures/`: `<table>-<name>` if it shows a table, `<name>` if it shows the plan.
         of: What there is one of it for.
         heading: What it is about; the report has the figures under their headings, in the order of `FIGURES`.
-        caption: What it shows; a table's caption begins with the table's name.
+        caption: What it shows; a table's caption begins with the table's name. `{whose}` stands for what is beside
+            ours, and `{source}` in the heading for those who print it.
     """
 
     name: str
@@ -105,8 +112,8 @@ FIGURES = (
     Figure(
         "differences",
         ("plan",),
-        "Differences from the paper",
-        "Our mean minus the paper's, with its interval, one line per row. The band is the equivalence margin.",
+        "Differences from {source}",
+        "Our mean minus {whose}, with its interval, one line per row. The band is the equivalence margin.",
     ),
     Figure(
         "multiplier",
@@ -115,38 +122,47 @@ FIGURES = (
         "test accuracy against the density multiplier. Open markers are the paper's.",
     ),
     Figure(
+        "axis",
+        ("own",),
+        "Accuracy along an axis",
+        "test accuracy along the table's first axis that has numbers, mean and standard deviation over seeds. Open "
+        "markers are published numbers.",
+    ),
+    Figure(
         "curves",
-        ("grid", "methods"),
+        ("grid", "own", "methods"),
         "Accuracy during training",
         "test accuracy per epoch, mean over seeds. Bands are one standard deviation wide on either side.",
     ),
     Figure("density", ("plan",), "Schedules", "Density and drop fraction per epoch, for every schedule in the tables."),
     Figure(
         "churn",
-        ("grid", "methods"),
+        ("grid", "own", "methods"),
         "Mask churn",
         "share of the weights that each mask update drops and grows, and how much of the growth is blind "
         "(the weight had no gradient).",
     ),
-    Figure("layers", ("grid",), "Layers", "density of each layer before, during and after training."),
+    Figure("layers", ("grid", "own"), "Layers", "density of each layer before, during and after training."),
     Figure("cost", ("plan",), "Training cost", "Time against memory of each method. Open markers are the paper's."),
 )
 """Every figure, in the order of the report. To add one: an entry here, and its module in `east/render/figures`."""
 
 
-def grid_figures() -> tuple[str, ...]:
-    """Names of the figures of each of Tables 2-5."""
-    return tuple(figure.name for figure in FIGURES if "grid" in figure.of)
+def table_figures(kind: FigureOf) -> tuple[str, ...]:
+    """Names of the figures of each table of a kind."""
+    return tuple(figure.name for figure in FIGURES if kind in figure.of)
 
 
-def methods_figures() -> tuple[str, ...]:
-    """Names of the figures of the methods table."""
-    return tuple(figure.name for figure in FIGURES if "methods" in figure.of)
+def figure_kind(table: GridHead | MethodsHead) -> FigureOf:
+    """What kind of table a table is for its figures."""
+    if isinstance(table, MethodsHead):
+        return "methods"
+    return "own" if table.axes else "grid"
 
 
 def plan_figures(plan: Plan) -> tuple[str, ...]:
-    """Names of the figures of a plan; differences from the paper are drawn only if a table can be compared."""
-    compared = any(table.comparable and table.published is not None for table in _grids(plan))
+    """Names of the figures of a plan; differences from published numbers are drawn only if a table can be compared."""
+    compared = any(table.comparable and table.is_beside for table in _grids(plan))
     return tuple(
         figure.name for figure in FIGURES if "plan" in figure.of and (compared or figure.name != "differences")
     )
@@ -165,7 +181,7 @@ def report_contents(plan: Plan, results: Path, config_files: list[str]) -> Repor
         name=config.name,
         introduction=f"{listed(networks)}{of_width}, trained from scratch "
         f"on {listed([DATASETS[name] for name in plan.datasets()])} at density {_densities(plan)}, "
-        f"{counted(len(config.seeds), 'seed')} per row, {_beside(config)}.",
+        f"{counted(len(config.seeds), 'seed')} per row{_of_length(config)}{_next_to(plan)}.",
         tables=(
             *(
                 _section(table.id, f"{table_label(table.id) or table.id}: {_setting(table)}", results, summarised=True)
@@ -191,10 +207,24 @@ def report_contents(plan: Plan, results: Path, config_files: list[str]) -> Repor
     )
 
 
-def _beside(config: Config) -> str:
+def _of_length(config: Config) -> str:
     if config.training_length == 1:
-        return "next to the numbers that the paper prints"
-    return f"for {config.training_length:.3g} of the epochs that the recipes ask for"
+        return ""
+    return f", for {config.training_length:.3g} of the epochs that the recipes ask for"
+
+
+def _sources(plan: Plan) -> list[str]:
+    """Whose numbers stand beside the plan's tables, as sentences call them."""
+    tables = [table for table in _grids(plan) if table.is_beside]
+    return list(dict.fromkeys(THE_PAPER if table.source is None else table.source.name for table in tables))
+
+
+def _next_to(plan: Plan) -> str:
+    """Whose numbers stand beside the plan's, as the end of a sentence."""
+    names = _sources(plan)
+    if names == [THE_PAPER]:
+        return f", next to the numbers that {THE_PAPER} prints"
+    return f", next to the numbers of {listed(names)}" if names else ""
 
 
 def readings(plan: Plan) -> tuple[Reading, ...]:
@@ -243,24 +273,29 @@ def _readings_of_runs(plan: Plan) -> dict[str, object]:
 
 
 def _setting(table: GridTable) -> str:
-    return f"{network_label(table.model)} on {DATASETS[table.dataset]}"
+    on = f"on {DATASETS[table.dataset]}"
+    return f"networks {on}" if "model" in table.axes else f"{network_label(table.model)} {on}"
 
 
 def _figure_groups(plan: Plan, folder: Path) -> tuple[FigureGroup, ...]:
     """The figures under their headings; the cost figure stands beside Table 6."""
     names = {table.id: f"{table_label(table.id) or table.title}, {_setting(table)}" for table in _grids(plan)}
+    kinds = {table.id: figure_kind(table) for table in plan.tables}
     drawn = plan_figures(plan)
+    sources = _sources(plan)
+    source = sources[0] if len(sources) == 1 else PUBLISHED
     groups = []
     for figure in FIGURES:
         shown = [
             ReportFigure(svg=folder / f"{table}-{figure.name}.svg", caption=f"{name}: {figure.caption}")
             for table, name in [*names.items(), (METHODS_TABLE, "The methods")]
-            if ("methods" if table == METHODS_TABLE else "grid") in figure.of
+            if kinds[table] in figure.of
         ]
         if figure.name in drawn and figure.name != "cost":
-            shown.append(ReportFigure(svg=folder / f"{figure.name}.svg", caption=figure.caption))
+            caption = figure.caption.format(whose=whose(source))
+            shown.append(ReportFigure(svg=folder / f"{figure.name}.svg", caption=caption))
         if shown:
-            groups.append(FigureGroup(heading=figure.heading, figures=tuple(shown)))
+            groups.append(FigureGroup(heading=figure.heading.format(source=source), figures=tuple(shown)))
     return tuple(groups)
 
 

@@ -1,4 +1,4 @@
-"""How the reproduction stands to the paper, as tables: comparison, claims, and an audit of the paper's own tables.
+"""How tables stand to published ones, as tables: comparison, claims, and an audit of the paper's own tables.
 
 Each table is described once, by its quantities: what a row shows in print, and the unrounded values behind it.
 Markdown, LaTeX, HTML and CSV follow from that, and the report and the appendix embed the same tables.
@@ -9,16 +9,18 @@ from dataclasses import dataclass, field
 
 from east.analysis.audit import AuditFinding
 from east.analysis.claims import ClaimTest, Pair, Support
-from east.analysis.compare import RowComparison, TableComparison
+from east.analysis.compare import RowComparison, TableComparison, sources_text, whose
 from east.analysis.evidence import Evidence
 from east.analysis.inference import MeanInterval, RankCorrelation, Sample, Welch
-from east.analysis.words import p_text
-from east.render.names import capital, table_label
+from east.analysis.words import capital, listed, p_text
+from east.render.names import table_label
 from east.render.numbers import DASH, NOT_AVAILABLE, fixed, plus_minus, signed_or_dash
 from east.render.rendered import Quantity, Rendered, Value, data_of, numeric, render_views, view_of
 from east.render.templating import caption
 from east.render.view import Cell, Column, Interval, TableView, Tone
 
+CLAIMED_BY_PAPER = "Section C of the paper"
+"""The source of the claims in config.yaml."""
 FARTHEST = 10.0
 """Points at which the drawing of an interval ends at the latest; wide margins extend it."""
 
@@ -67,63 +69,67 @@ _VERDICTS: tuple[Quantity[TableComparison], ...] = (
 
 @dataclass(frozen=True)
 class _Compared:
-    """A row beside the paper's, and the table that it stands in."""
+    """A row beside a published one, and the table that it stands in."""
 
     table: TableComparison
     row: RowComparison
 
 
-_COMPARED: tuple[Quantity[_Compared], ...] = (
-    Quantity(None, data={"table": "table.table", "published_table": "table.published_table", "row": "row.row"}),
-    Quantity(Column(label="Row"), lambda of: capital(of.row.settings), {"settings": "row.settings"}),
-    Quantity(Column(label="Verdict"), lambda of: _verdict(of.row.verdict, row=of.row.row)),
-    Quantity(
-        numeric("This run (%)"),
-        lambda of: Cell(text=_sample(of.row.ours, lost=of.row.diverged + of.row.missing), row=of.row.row),
-        {
-            "accuracy_mean": "row.ours.mean",
-            "accuracy_std": "row.ours.std",
-            "runs": lambda of: of.row.ours.runs if of.row.ours else 0,
-            "diverged": "row.diverged",
-            "missing": "row.missing",
-        },
-    ),
-    Quantity(
-        numeric("Paper (%)"),
-        lambda of: _sample(of.row.published),
-        {
-            "published_accuracy_mean": "row.published.mean",
-            "published_accuracy_std": "row.published.std",
-            "published_runs": "row.published.runs",
-        },
-    ),
-    Quantity(numeric("Difference"), lambda of: signed_or_dash(of.row.difference, 2), {"difference": "row.difference"}),
-    Quantity(
-        numeric("Interval"),
-        lambda of: _interval_cell(of.table, of.row.test),
-        {
-            "interval_low": "row.test.low",
-            "interval_high": "row.test.high",
-            "standard_errors": "row.test.standard_errors",
-        },
-    ),
-    Quantity(
-        numeric("no difference", "Corrected p"),
-        lambda of: _p(of.row.p_corrected),
-        {"p": "row.test.p", "p_corrected": "row.p_corrected"},
-    ),
-    Quantity(
-        numeric("beyond margin", "Corrected p"),
-        lambda of: _p(of.row.p_equivalent_corrected),
-        {
-            "p_equivalent": "row.p_equivalent",
-            "p_equivalent_corrected": "row.p_equivalent_corrected",
-            "margin": "table.comparing.margin",
-            "level": "table.comparing.level",
-        },
-    ),
-    Quantity(None, data={"verdict": "row.verdict", "reason": "row.reason"}),
-)
+def _compared(source: str) -> tuple[Quantity[_Compared], ...]:
+    """What is said of a row beside a published one, by whom that is published."""
+    return (
+        Quantity(None, data={"table": "table.table", "published_table": "table.published_table", "row": "row.row"}),
+        Quantity(Column(label="Row"), lambda of: capital(of.row.settings), {"settings": "row.settings"}),
+        Quantity(Column(label="Verdict"), lambda of: _verdict(of.row.verdict, row=of.row.row)),
+        Quantity(
+            numeric("This run (%)"),
+            lambda of: Cell(text=_sample(of.row.ours, lost=of.row.diverged + of.row.missing), row=of.row.row),
+            {
+                "accuracy_mean": "row.ours.mean",
+                "accuracy_std": "row.ours.std",
+                "runs": lambda of: of.row.ours.runs if of.row.ours else 0,
+                "diverged": "row.diverged",
+                "missing": "row.missing",
+            },
+        ),
+        Quantity(
+            numeric(f"{_heading(source)} (%)"),
+            lambda of: _sample(of.row.published),
+            {
+                "published_accuracy_mean": "row.published.mean",
+                "published_accuracy_std": "row.published.std",
+                "published_runs": "row.published.runs",
+            },
+        ),
+        Quantity(
+            numeric("Difference"), lambda of: signed_or_dash(of.row.difference, 2), {"difference": "row.difference"}
+        ),
+        Quantity(
+            numeric("Interval"),
+            lambda of: _interval_cell(of.table, of.row.test),
+            {
+                "interval_low": "row.test.low",
+                "interval_high": "row.test.high",
+                "standard_errors": "row.test.standard_errors",
+            },
+        ),
+        Quantity(
+            numeric("no difference", "Corrected p"),
+            lambda of: _p(of.row.p_corrected),
+            {"p": "row.test.p", "p_corrected": "row.p_corrected"},
+        ),
+        Quantity(
+            numeric("beyond margin", "Corrected p"),
+            lambda of: _p(of.row.p_equivalent_corrected),
+            {
+                "p_equivalent": "row.p_equivalent",
+                "p_equivalent_corrected": "row.p_equivalent_corrected",
+                "margin": "table.comparing.margin",
+                "level": "table.comparing.level",
+            },
+        ),
+        Quantity(None, data={"verdict": "row.verdict", "reason": "row.reason"}),
+    )
 
 
 @dataclass(frozen=True)
@@ -133,13 +139,14 @@ class _Side:
     claim: ClaimTest
     name: str
     support: Support
+    is_first: bool
 
 
 _CLAIMS: tuple[Quantity[_Side], ...] = (
     Quantity(
         Column(label="Claim", align="text"),
-        # Ours stands under the paper's, and the statement goes for both.
-        lambda side: side.claim.statement if side.name == "paper" else "",
+        # Ours stands under the published ones, and the statement goes for both.
+        lambda side: side.claim.statement if side.is_first else "",
         {"claim": "claim.id", "statement": "claim.statement"},
     ),
     Quantity(Column(label="Tables"), lambda side: capital(side.name), {"of": "name"}),
@@ -182,13 +189,17 @@ class _Matched:
     ours: Pair | None
 
 
-_PAIRS: tuple[Quantity[_Matched], ...] = (
-    Quantity(Column(label="Table"), lambda pair: _label(pair.table).removeprefix("Table ")),
-    Quantity(Column(label="Expected higher"), lambda pair: pair.higher),
-    Quantity(Column(label="Expected lower"), lambda pair: pair.lower),
-    Quantity(numeric("Paper", "Difference"), lambda pair: _pair_difference(pair.published)),
-    Quantity(numeric("This run", "Difference"), lambda pair: _pair_difference(pair.ours)),
-)
+def _pair_quantities(claim: ClaimTest) -> list[Quantity[_Matched]]:
+    """What is said of a pair; only ours where nothing is published."""
+    published = numeric(_heading(claim.published_by), "Difference") if claim.published else None
+    return [
+        Quantity(Column(label="Table"), lambda pair: _label(pair.table).removeprefix("Table ")),
+        Quantity(Column(label="Expected higher"), lambda pair: pair.higher),
+        Quantity(Column(label="Expected lower"), lambda pair: pair.lower),
+        Quantity(published, lambda pair: _pair_difference(pair.published)),
+        Quantity(numeric("This run", "Difference"), lambda pair: _pair_difference(pair.ours)),
+    ]
+
 
 _FINDINGS: tuple[Quantity[AuditFinding], ...] = (
     Quantity(Column(label="Table"), lambda finding: finding.table, {"table": "table", "row": "row"}),
@@ -209,23 +220,31 @@ def _comparison(evidence: Evidence) -> EvidenceTable:
             _VERDICTS,
             tables,
             id="comparison",
-            caption=caption("comparison", part="tables", **_margin_and_level(tables)),
+            caption=caption(
+                "comparison", part="tables", whose=whose(sources_text(tables)), **_margin_and_level(tables)
+            ),
             remarks=tuple(dict.fromkeys(table.summary for table in tables if table.verdict == "not comparable")),
         )
     }
     for table in tables:
         if any(row.difference is not None for row in table.rows):
             views[_label(table.table)] = view_of(
-                _COMPARED,
+                _compared(table.source),
                 [_Compared(table, row) for row in table.rows],
                 id=f"comparison-{table.table}",
                 caption=caption(
-                    "comparison", part=_label(table.table), summary=table.summary, **_margin_and_level([table])
+                    "comparison",
+                    part=_label(table.table),
+                    summary=table.summary,
+                    source=table.source,
+                    whose=whose(table.source),
+                    **_margin_and_level([table]),
                 ),
                 remarks=_remarks(table),
             )
     rows = [_Compared(table, row) for table in tables for row in table.rows]
-    return EvidenceTable("comparison", "Comparison with the paper", views, *data_of(_COMPARED, rows))
+    source = sources_text(tables)
+    return EvidenceTable("comparison", f"Comparison with {source}", views, *data_of(_compared(source), rows))
 
 
 def _remarks(table: TableComparison) -> tuple[str, ...]:
@@ -235,50 +254,69 @@ def _remarks(table: TableComparison) -> tuple[str, ...]:
         if rank.low is not None and rank.high is not None:
             interval = f", {_percent(table.comparing.level)} interval {fixed(rank.low)} to {fixed(rank.high)}"
         order = (
-            f"Kendall's τ of our {rank.rows} means with the paper's: {fixed(rank.tau)} ({p_text(rank.p)}{interval})."
+            f"Kendall's τ of our {rank.rows} means with {table.source}'s: "
+            f"{fixed(rank.tau)} ({p_text(rank.p)}{interval})."
         )
     if table.absent:
-        absent = f"In the paper but not run here: {'; '.join(table.absent)}."
+        absent = f"In {table.source} but not run here: {'; '.join(table.absent)}."
     return tuple(filter(None, (order, absent, table.reading)))
 
 
 def _claims(evidence: Evidence) -> EvidenceTable:
-    """The paper's claims, tested on its tables and on ours, and every pair of rows behind that."""
-    sides = [
-        _Side(claim, name, support)
-        for claim in evidence.claims
-        for name, support in (("paper", claim.published), ("this run", claim.ours))
-    ]
+    """The claims, tested on published tables and on ours, and every pair of rows behind that."""
+    sides = [side for claim in evidence.claims for side in _sides(claim)]
+    claimants = list(dict.fromkeys(claim.source or "this configuration" for claim in evidence.claims))
     view = view_of(
         _CLAIMS,
         sides,
         begins=lambda before, side: before.claim != side.claim,
         id="claims",
-        caption=caption("claims", level=_percent(evidence.comparing.level)),
+        caption=caption(
+            "claims",
+            level=_percent(evidence.comparing.level),
+            claimants=listed(claimants),
+            of_paper=set(claimants) <= {CLAIMED_BY_PAPER},
+            hedged=any(claim.possibility for claim in evidence.claims),
+        ),
         sortable=False,
     )
-    pairs = {claim.statement: _pairs(claim) for claim in evidence.claims if claim.published.pairs or claim.ours.pairs}
-    return EvidenceTable("claims", "The paper's claims", {"": view}, *data_of(_CLAIMS, sides), details=pairs)
+    heading = "The paper's claims" if set(claimants) <= {CLAIMED_BY_PAPER} else "Claims"
+    pairs = {claim.statement: _pairs(claim) for claim in evidence.claims if claim.published or claim.ours.pairs}
+    return EvidenceTable("claims", heading, {"": view}, *data_of(_CLAIMS, sides), details=pairs)
+
+
+def _sides(claim: ClaimTest) -> list[_Side]:
+    """Published tables, where there are any to a claim, and ours."""
+    named = [(claim.published_by.removeprefix("the "), claim.published), ("this run", claim.ours)]
+    there = [(name, support) for name, support in named if support is not None]
+    return [_Side(claim, name, support, is_first=place == 0) for place, (name, support) in enumerate(there)]
 
 
 def _pairs(claim: ClaimTest) -> TableView:
-    """The pairs of both sides, those of the paper first."""
+    """The pairs of both sides, the published ones first."""
+    published = claim.published.pairs if claim.published else ()
     theirs, ours = (
-        {(pair.table, pair.higher, pair.lower): pair for pair in side.pairs} for side in (claim.published, claim.ours)
+        {(pair.table, pair.higher, pair.lower): pair for pair in pairs} for pairs in (published, claim.ours.pairs)
     )
     matched = [_Matched(*place, theirs.get(place), ours.get(place)) for place in theirs | ours]
+    begin = f"Pairs that agree in {claim.published_by}"
     shares = [
         f"{name}: {', '.join(f'{share.agree} of {share.pairs} in {_label(share.table)}' for share in side.by_table)}."
-        for name, side in (("Pairs that agree in the paper", claim.published), ("In this run", claim.ours))
-        if side.by_table
+        for name, side in ((begin, claim.published), ("In this run", claim.ours))
+        if side is not None and side.by_table
     ]
-    return view_of(_PAIRS, matched, id=f"pairs-{claim.id}", caption=" ".join(shares))
+    return view_of(_pair_quantities(claim), matched, id=f"pairs-{claim.id}", caption=" ".join(shares))
 
 
 def _audit(evidence: Evidence) -> EvidenceTable:
     """What does not fit together in the paper's own tables."""
     view = view_of(_FINDINGS, evidence.audit, id="audit", caption=caption("audit", findings=len(evidence.audit)))
     return EvidenceTable("audit", "Audit of the published tables", {"": view}, *data_of(_FINDINGS, evidence.audit))
+
+
+def _heading(source: str) -> str:
+    """A source as the heading of a column."""
+    return capital(source.removeprefix("the "))
 
 
 def _label(table: str) -> str:

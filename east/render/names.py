@@ -2,6 +2,7 @@
 
 import re
 
+from east.analysis.words import capital
 from east.config.choices import Choice
 from east.data import catalog
 from east.sparse.kinds import network
@@ -37,9 +38,12 @@ def table_label(identifier: str) -> str | None:
     return f"Table {section}.{number}" if section else f"Table {number}"
 
 
-def capital(text: str) -> str:
-    """Begin with a capital letter."""
-    return text[:1].upper() + text[1:]
+_AXES = {"lr": "LR", "model": "Network", "topology.grow": "Growth", "topology.drop": "Drop", "dataset": "Data"}
+
+
+def axis_label(axis: str) -> str:
+    """An axis of a table's own as the heading of a column."""
+    return _AXES.get(axis, capital(axis.replace("_", " ").replace(".", " ")))
 
 
 def sentence(text: str) -> str:

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from east.analysis.aggregate import AggregatedGrid, AggregatedMethods, SeedStatus
 from east.analysis.compare import TableComparison, TableVerdict
 from east.analysis.provenance import Provenance, table_coverage
-from east.analysis.words import listed
+from east.analysis.words import capital, listed
 from east.render.drawing import bar_drawing
-from east.render.names import DATASETS, capital, network_label, table_label
+from east.render.names import DATASETS, network_label, table_label
 from east.render.numbers import duration, fixed
 
 _KINDS: tuple[SeedStatus, ...] = ("finished", "diverged", "missing")
@@ -95,7 +95,7 @@ def _verdict(table: AggregatedGrid, comparison: TableComparison) -> dict[str, st
 
 _ALL: dict[TableVerdict, str] = {
     "reproduced": "All tables were reproduced",
-    "not comparable": "No table tests the paper's numbers",
+    "not comparable": "No table tests published numbers",
     "too few seeds": "Too few seeds for a verdict on any table",
     "undecided": "No table is decided yet",
     "not reproduced": "No table was reproduced",
@@ -135,7 +135,9 @@ def _cautions(
 ) -> list[str]:
     cautions = []
     diverged, missing = coverage["diverged"], coverage["missing"]
-    other = [table for table in tables if isinstance(table, AggregatedGrid) and not table.comparable]
+    other = [
+        table for table in tables if isinstance(table, AggregatedGrid) and table.is_beside and not table.comparable
+    ]
     if other:
         names = listed([table_label(table.id) or table.title for table in other])
         cautions.append(

@@ -75,6 +75,9 @@ def report_page(spec: ReportSpec, sources: Sources) -> str:
         style=Markup(style),  # noqa: S704
         script=Markup(script),  # noqa: S704
         overview=overview(list(tables.values()), comparisons, trained),
+        all_of_paper=all(
+            table.published_table is not None for table in tables.values() if isinstance(table, AggregatedGrid)
+        ),
         details=details,
         evidence=evidence_tables(evidence) if evidence else (),
         provenance=provenance_rows(spec.facts, trained),

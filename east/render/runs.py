@@ -10,9 +10,9 @@ from east.analysis.aggregate import Accuracy, AggregatedGrid, AggregatedMethods,
 from east.analysis.compare import RowComparison
 from east.analysis.curves import Curve, read_curve
 from east.analysis.sources import Sources
-from east.analysis.words import sharing_text
+from east.analysis.words import capital, sharing_text
 from east.render.drawing import curve_drawing
-from east.render.names import DATASETS, capital, network_label, table_label, width_label
+from east.render.names import DATASETS, network_label, table_label, width_label
 from east.render.numbers import accuracy_text, duration, fixed, plus_minus, thousands
 from east.training.records import RunSummary
 

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Sequence
 
 from east.analysis.aggregate import Accuracy, AggregatedGrid, AggregatedMethods, GridResult, MethodResult
-from east.analysis.words import listed
-from east.render.names import DATASETS, network_label, sentence, table_label
+from east.analysis.words import axis_text, listed
+from east.render.names import DATASETS, axis_label, network_label, sentence, table_label
 from east.render.numbers import (
     DASH,
     NOT_AVAILABLE,
@@ -29,27 +29,25 @@ def render_table(aggregated: AggregatedGrid | AggregatedMethods) -> Rendered:
 
 
 def grid_view(table: AggregatedGrid) -> TableView:
-    """One of Tables 2-5 with the paper's columns, and the published numbers where the table has them."""
+    """A table with the paper's columns or its own, and the published numbers where the table has them."""
     footnotes = Footnotes()
-    static = table.static
     return view_of(
         _of_grid(table, footnotes),
         table.rows,
         footnotes=footnotes,
-        begins=lambda before, row: before.pattern != row.pattern,
-        reference=lambda row: row.pattern is None,
+        begins=lambda before, row: _part(table, before) != _part(table, row),
+        reference=lambda row: _is_reference(table, row),
         id=table.id,
         label=table_label(table.id),
         caption=caption(
             "tables-2-to-5",
             title=table.title,
-            network=network_label(table.model),
-            dataset=DATASETS[table.dataset],
-            width=table.width,
-            density=density_text(table.density),
+            setting=_setting(table),
             published_table=table.published_table,
+            source=table.source,
             comparable=table.comparable,
-            static_is_partial=static is not None and 0 < static.accuracy.used < static.accuracy.planned,
+            reference=_reference(table),
+            reference_is_partial=any(0 < row.accuracy.used < row.accuracy.planned for row in _measured_against(table)),
             **_summarised(table),
         ),
     )
@@ -69,18 +67,58 @@ def methods_view(table: AggregatedMethods) -> TableView:
     )
 
 
+def _setting(table: AggregatedGrid) -> str:
+    """What all rows have in common: network, width, data set and density, but for those that are axes."""
+    network = "" if "model" in table.axes else network_label(table.model)
+    width = "" if "width" in table.axes or table.width is None else f"of width {table.width}"
+    density = "" if "density" in table.axes else f"at density {density_text(table.density)}"
+    return " ".join(filter(None, [network, width, f"on {DATASETS[table.dataset]}", density]))
+
+
+def _part(table: AggregatedGrid, row: GridResult) -> object:
+    """What the rows of one part of a table have in common."""
+    return row.method if table.axes else row.pattern
+
+
+def _is_reference(table: AggregatedGrid, row: GridResult) -> bool:
+    if table.reference is not None:
+        return row.method == table.reference
+    return not table.axes and row.pattern is None
+
+
+def _reference(table: AggregatedGrid) -> str | None:
+    """What changes are measured against, in words; None where they are not."""
+    if table.reference is None:
+        return None if table.axes else "the static row"
+    return f"{table.reference} at the same values" if len(_measured_against(table)) > 1 else table.reference
+
+
+def _measured_against(table: AggregatedGrid) -> list[GridResult]:
+    """The rows that changes are measured against."""
+    if table.reference is None:
+        return [table.static] if table.static is not None and not table.axes else []
+    return [row for row in table.rows if row.method == table.reference]
+
+
 def _of_grid(table: AggregatedGrid, footnotes: Footnotes) -> list[Quantity[GridResult]]:
-    """What Tables 2-5 say of a row."""
-    beside = table.published_table is not None
+    """What a table says of a row."""
+    beside = table.is_beside
     here = "This run" if beside else ""
+    source = "Paper" if table.source is None else table.source.name
+    has_changes = _reference(table) is not None
+    printed = [row.published.change for row in table.rows if row.published]
+    has_printed_changes = table.source is None or any(change is not None for change in printed)
 
     def change(row: GridResult) -> Cell:
-        unknown = row.pattern is not None and row.change is None
+        unknown = not _is_reference(table, row) and row.change is None
         return Cell(text=NOT_AVAILABLE, tone="missing") if unknown else Cell(text=signed_or_dash(row.change))
 
     def published(row: GridResult) -> Cell:
         if row.published is None:
-            marks = footnotes.marks(["The paper has no such row."])
+            lacking = (
+                "The paper has no such row." if table.source is None else f"Not in {table.source.name.rstrip('.')}."
+            )
+            marks = footnotes.marks([lacking])
             return Cell(text=NOT_AVAILABLE, marks=marks, tone="missing")
         return Cell(text=plus_minus(row.published.mean, row.published.std))
 
@@ -110,33 +148,58 @@ def _of_grid(table: AggregatedGrid, footnotes: Footnotes) -> list[Quantity[GridR
             },
         ),
         Quantity(Column(label="Method"), lambda row: _noted(row.method, row.footnote, footnotes), {"method": "method"}),
-        Quantity(
-            Column(label="Pattern"),
-            lambda row: row.pattern.capitalize() if row.pattern else DASH,
-            {"pattern": "pattern"},
-        ),
-        Quantity(numeric("Multiplier"), lambda row: setting_text(row.multiplier), {"multiplier": "multiplier"}),
-        Quantity(numeric("Cycles"), lambda row: setting_text(row.cycles), {"cycles": "cycles"}),
-        Quantity(
-            numeric("Length Mult."),
-            lambda row: setting_text(row.length_multiplier, "×"),
-            {"length_multiplier": "length_multiplier"},
-        ),
+        *(_of_axes(table) if table.axes else _SCHEDULE),
         Quantity(
             numeric("Test Accuracy (%)", here),
             lambda row: _accuracy_cell(row.id, row.accuracy, footnotes),
             {"accuracy_mean": "accuracy.mean", "accuracy_std": "accuracy.std"},
         ),
-        Quantity(numeric("Change (%)", here), change, {"change": "change"}),
+        Quantity(numeric("Change (%)", here) if has_changes else None, change, {"change": "change"}),
         Quantity(
-            paper("Test Accuracy (%)", "Paper"),
+            paper("Test Accuracy (%)", source),
             published,
             {"published_accuracy_mean": "published.mean", "published_accuracy_std": "published.std"},
         ),
-        Quantity(paper("Change (%)", "Paper"), published_change, {"published_change": "published.change"}),
+        Quantity(
+            paper("Change (%)", source) if has_printed_changes else None,
+            published_change,
+            {"published_change": "published.change"},
+        ),
         Quantity(paper("Difference"), difference, {"difference": "difference"}),
         Quantity(None, data={**_SEEDS, "footnote": "footnote"}),
     ]
+
+
+_SCHEDULE: tuple[Quantity[GridResult], ...] = (
+    Quantity(
+        Column(label="Pattern"), lambda row: row.pattern.capitalize() if row.pattern else DASH, {"pattern": "pattern"}
+    ),
+    Quantity(numeric("Multiplier"), lambda row: setting_text(row.multiplier), {"multiplier": "multiplier"}),
+    Quantity(numeric("Cycles"), lambda row: setting_text(row.cycles), {"cycles": "cycles"}),
+    Quantity(
+        numeric("Length Mult."),
+        lambda row: setting_text(row.length_multiplier, "×"),
+        {"length_multiplier": "length_multiplier"},
+    ),
+)
+"""The columns of Tables 2-5."""
+
+
+def _of_axes(table: AggregatedGrid) -> list[Quantity[GridResult]]:
+    """The columns of a table's own axes."""
+
+    def quantity(axis: str) -> Quantity[GridResult]:
+        has_words = any(isinstance(row.values[axis], str) for row in table.rows)
+        column = Column(label=axis_label(axis)) if has_words else numeric(axis_label(axis))
+
+        def data(row: GridResult) -> Value:
+            # The data are as exact as the configuration: a CSV file's floats have six decimals.
+            value = row.values[axis]
+            return axis_text(value) if isinstance(value, float) else value
+
+        return Quantity(column, lambda row: axis_text(row.values[axis]) or DASH, {axis: data})
+
+    return [quantity(axis) for axis in table.axes]
 
 
 def _of_methods(table: AggregatedMethods, footnotes: Footnotes) -> list[Quantity[MethodResult]]:

@@ -1,4 +1,4 @@
-"""The registries of what a method is made of, each of them the decorator that adds to it."""
+"""The registries of what a method is made of, and of what is claimed of it: each is the decorator that adds to it."""
 
 from typing import Literal
 
@@ -120,6 +120,15 @@ network = Kind(
     gives="the logits: what `.linear(classes)` makes of a feature; with `module=True` an nn.Module",
     facts=NetworkFacts,
 )
+claim_form = Kind(
+    "claim forms",
+    "claim form",
+    "claims",
+    home="east.analysis.claim_forms",
+    takes=("rows",),
+    gives="a frame with the columns `higher` and `lower`, which hold labels of the index of `rows`, two for each pair, "
+    "and `margin`, if a pair must differ by more than 0 points",
+)
 
 KINDS: dict[str, Kind] = {
     "network": network,
@@ -131,5 +140,6 @@ KINDS: dict[str, Kind] = {
     "initial_values": initial_values,
     "optimizer": optimizer,
     "learning_rate": learning_rate,
+    "claim_form": claim_form,
 }
 """Name of a decorator -> its registry."""

@@ -6,7 +6,6 @@ from typing import Any
 
 from east.analysis.aggregate import AggregatedGrid, AggregatedMethods, aggregate, table_json
 from east.analysis.evidence import evidence_json
-from east.analysis.evidence import gather_evidence as gather
 from east.analysis.sources import Request, Sources
 from east.config.tables import Table
 from east.cost.record import CostRecord
@@ -15,6 +14,7 @@ from east.render.cost import render_cost
 from east.render.rendered import Rendered
 from east.render.tables import render_table
 from tests.unit.fake_runs import DIVERGED, PUBLISHED, grid, methods, write_curve, write_run
+from tests.unit.fake_tables import gather
 
 SVG = (
     '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 486.5 120.25"><metadata><dc:description>Two &amp; two'

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from east.analysis.aggregate import AggregatedGrid
-from east.analysis.evidence import Evidence, evidence_json, gather_evidence
+from east.analysis.evidence import Evidence, evidence_json
 from east.analysis.sources import Sources
 from east.config import read_config
 from east.config.tables import Comparing, GridRow, GridTable, MethodRow, MethodsTable, Summarising
@@ -17,6 +17,7 @@ from east.render.evidence import evidence_tables
 from east.render.hyperparameters import hyperparameter_rows, render_hyperparameters
 from tests.unit.fake_report import ANY, SVG, summarise, write_derived, write_rendered
 from tests.unit.fake_runs import DIVERGED, PUBLISHED, Outcome, references, write_curve, write_run
+from tests.unit.fake_tables import gather
 
 ROWS: Mapping[tuple[Any, ...], Sequence[Outcome]] = {
     (None, None, None, None): [81.0, 81.5, 82.0],
@@ -203,7 +204,7 @@ def reproduction(folder: Path) -> tuple[ReportSpec, Evidence]:
     planned = tables(runs)
     describe_runs(runs)
     summarised = [summarise(table, folder) for table in planned]
-    evidence = gather_evidence([table for table in summarised if isinstance(table, AggregatedGrid)], PUBLISHED)
+    evidence = gather([table for table in summarised if isinstance(table, AggregatedGrid)], PUBLISHED)
     write_derived(folder, {"analysis/evidence.json": evidence_json(evidence)})
     for table in evidence_tables(evidence):
         write_rendered(folder, table.name, table.render())

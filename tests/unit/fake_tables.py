@@ -1,6 +1,8 @@
 """Summarised tables made up for the tests of the statistics."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from east.analysis.aggregate import (
@@ -11,8 +13,11 @@ from east.analysis.aggregate import (
     mean_and_std,
     published_value,
 )
+from east.analysis.evidence import Evidence, gather_evidence
 from east.analysis.published import PublishedGrid, PublishedRow, read_published_grid
-from east.config.tables import Summarising
+from east.config import read_config
+from east.config.claims import claims_of
+from east.config.tables import ClaimSpec, Comparing, PublishedSource, PublishedValue, Summarising
 from tests.unit.fake_runs import PUBLISHED
 
 DIVERGED = "diverged"
@@ -80,3 +85,56 @@ def summarised(
 def around(shift: float = 0.0, spread: float = 0.1) -> Callable[[PublishedRow], list[float]]:
     """Three seeds about the printed mean, `shift` above it, with this standard deviation."""
     return lambda row: [row.accuracy_mean + shift + step * spread for step in (-1, 0, 1)]
+
+
+SOURCE = PublishedSource(name="Doe et al.", citation="Doe et al., 2020, Table 1")
+MEANS = {"RigL": {0.01: 90.0, 0.003: 80.0, 0.001: 70.0}, "EAST": {0.01: 91.0, 0.003: 85.0, 0.001: 78.0}}
+
+
+def row_of_a_sweep(method: str, density: float, outcomes: Sequence[Outcome]) -> GridResult:
+    """A row of a table whose axes are the growth rule and the density."""
+    fields = {
+        "id": f"{method}-{density}",
+        "method": method,
+        "values": {"topology.grow": "gradient", "density": density},
+        **dict.fromkeys(("pattern", "multiplier", "cycles", "length_multiplier", "footnote", "published")),
+        "accuracy": accuracy(outcomes),
+        "change": None,
+        "difference": None,
+    }
+    return GridResult(**fields)
+
+
+def sweep(means: Mapping[str, Mapping[float, float]] = MEANS, **keys: Any) -> AggregatedGrid:
+    """A table with axes of its own: three seeds a tenth of a point apart."""
+    rows = tuple(
+        row_of_a_sweep(method, density, [mean - 0.1, mean, mean + 0.1])
+        for method, of_method in means.items()
+        for density, mean in of_method.items()
+    )
+    own = {"id": "tableOwn", "published_table": None, "axes": ("topology.grow", "density"), "reference": "RigL"}
+    return summarised(paper("2"), lambda _: [], **(own | {"title": "A sweep", "rows": rows} | keys))
+
+
+def beside(table: AggregatedGrid, mean: float = 80.0, std: float | None = 0.5) -> AggregatedGrid:
+    """The table beside a source that prints the same for each row of one density."""
+    value = PublishedValue(mean=mean, std=std, change=None, change_from_means=None)
+    rows = [
+        one.model_copy(update={"published": value, "difference": one.accuracy.mean - mean})
+        if one.values["density"] == 0.003
+        else one
+        for one in table.rows
+    ]
+    return table.model_copy(update={"source": SOURCE, "rows": tuple(rows)})
+
+
+@cache
+def papers_claims() -> dict[str, ClaimSpec]:
+    """The claims of config.yaml, by id."""
+    return {claim.id: claim for claim in claims_of(read_config())}
+
+
+def gather(tables: Sequence[AggregatedGrid], published: Path) -> Evidence:
+    """Evidence on some tables, with the paper's claims."""
+    comparing = tables[0].comparing if tables else Comparing()
+    return gather_evidence(tables, list(papers_claims().values()), comparing, published)

@@ -1,20 +1,23 @@
-from dataclasses import replace
-
 import pytest
-from fake_tables import DIVERGED, around, paper, papers, result, summarised
+from fake_tables import DIVERGED, around, paper, papers, papers_claims, result, summarised
 from hypothesis import given
 from hypothesis import strategies as st
 
-from east.analysis.claims import CLAIMS, check_claims, schedule_rows, support
+from east.analysis.claims import check_claims, claim_rows, pairs_of
+from east.analysis.claims import support as support_of_pairs
 from east.analysis.inference import holm
 from east.config.tables import Comparing
 
-CLAIMS_BY_ID = {claim.id: claim for claim in CLAIMS}
+CLAIMS = papers_claims()
+
+
+def support(claim, rows, level):
+    return support_of_pairs(pairs_of(claim, rows), level, possibility=claim.possibility)
 
 
 @pytest.fixture(scope="module")
 def printed():
-    return {test.id: test.published for test in check_claims(papers(), [], Comparing())}
+    return {test.id: test.published for test in check_claims(CLAIMS.values(), papers(), [], Comparing())}
 
 
 def sides(pairs):
@@ -73,10 +76,10 @@ def test_three_cycles_are_neither_two_nor_one_and_compare_with_three():
     cosine = [row for row in grid.rows if row.pattern == "cosine" and row.multiplier == 10]
     rows = [result(row, [80.0, 81.0], grid.static) for row in cosine]
     rows += [result(row, [80.0, 81.0], grid.static, cycles=3) for row in cosine if row.cycles == 2]
-    ours = schedule_rows([summarised(grid, around(), rows=tuple(rows))], Comparing())
+    ours = claim_rows([summarised(grid, around(), rows=tuple(rows))], Comparing())
     one, two, three = "cosine, 10×, 1 cycle", "cosine, 10×, 2 cycles", "cosine, 10×, 3 cycles"
-    assert sides(CLAIMS_BY_ID["cycles"].pairs(ours)) == [(f"{two}, 1×", one), (f"{two}, 2×", one)]
-    assert sides(CLAIMS_BY_ID["length"].pairs(ours)) == [
+    assert sides(pairs_of(CLAIMS["cycles"], ours)) == [(f"{two}, 1×", one), (f"{two}, 2×", one)]
+    assert sides(pairs_of(CLAIMS["length"], ours)) == [
         (f"{two}, 2×", f"{two}, 1×"),
         (f"{three}, 2×", f"{three}, 1×"),
     ]
@@ -89,7 +92,7 @@ def test_noise_is_judged_over_all_pairs_at_once(printed):
 
 def test_the_same_numbers_of_ours_give_the_same_answers(printed):
     tables = [summarised(grid, around()) for grid in papers()]
-    for test in check_claims(papers(), tables, Comparing()):
+    for test in check_claims(CLAIMS.values(), papers(), tables, Comparing()):
         assert shares(test.ours) == shares(test.published) == shares(printed[test.id])
 
 
@@ -101,7 +104,7 @@ def test_rows_without_a_mean_make_no_pairs_and_lost_seeds_are_counted():
             return [DIVERGED, DIVERGED]
         return [row.accuracy_mean, DIVERGED] if row.multiplier == 10 else [row.accuracy_mean]
 
-    cyclic = support(CLAIMS_BY_ID["cyclic"], schedule_rows([summarised(grid, outcomes)], Comparing()), 0.95)
+    cyclic = support(CLAIMS["cyclic"], claim_rows([summarised(grid, outcomes)], Comparing()), 0.95)
     assert (len(cyclic.pairs), cyclic.beyond_noise) == (12, 0)
     assert cyclic.summary.endswith("Runs that diverged or have not ended are missing from 6 pairs.")
 
@@ -110,57 +113,62 @@ def test_rows_of_ones_own_and_other_networks_stay_out():
     grid = paper("4")
     table = summarised(grid, around())
     own = result(grid.rows[1], [99.0, 99.0], grid.static, id="own", printed=False)
-    ours = schedule_rows([summarised(grid, around(), rows=(*table.rows, own))], Comparing())
+    ours = claim_rows([summarised(grid, around(), rows=(*table.rows, own))], Comparing())
     assert len(ours) == 17
-    assert CLAIMS_BY_ID["may-lose"].pairs(ours) == ()
+    assert pairs_of(CLAIMS["may-lose"], ours) == ()
 
 
 def test_no_table_gives_no_pairs_and_no_numbers():
-    for claim in CLAIMS:
-        nothing = support(claim, schedule_rows([], Comparing()), 0.95)
+    for claim in CLAIMS.values():
+        nothing = support(claim, claim_rows([], Comparing()), 0.95)
         assert (nothing.verdict, nothing.share, nothing.sign_p, nothing.effect) == ("no pairs", None, None, None)
         assert nothing.summary == "No two rows can be paired."
 
 
-def turned_round(claim):
-    return replace(claim, higher=claim.lower, lower=claim.higher)
+def turned_round(claim, rows):
+    """The pairs of a claim, each the other way round."""
+    pairs = pairs_of(claim, rows)
+    return tuple(
+        pair.model_copy(update={"higher": pair.lower, "lower": pair.higher, "difference": -pair.difference})
+        for pair in pairs
+    )
 
 
 def test_a_trend_the_other_way_is_reversed():
-    rows = schedule_rows(papers(), Comparing())
-    assert support(turned_round(CLAIMS_BY_ID["multiplier"]), rows, 0.95).verdict == "reversed"
+    rows = claim_rows(papers(), Comparing())
+    assert support_of_pairs(turned_round(CLAIMS["multiplier"], rows), 0.95).verdict == "reversed"
 
 
 def test_few_pairs_decide_nothing_however_they_fall():
     # Six of six: 2 / 64 is below 0.05 but not below 0.01.
-    table = schedule_rows([paper("2")], Comparing())
-    assert support(CLAIMS_BY_ID["multiplier"], table, 0.95).verdict == "holds"
-    assert support(CLAIMS_BY_ID["multiplier"], table, 0.99).verdict == "undecided"
+    table = claim_rows([paper("2")], Comparing())
+    assert support(CLAIMS["multiplier"], table, 0.95).verdict == "holds"
+    assert support(CLAIMS["multiplier"], table, 0.99).verdict == "undecided"
 
 
 def test_what_may_happen_is_undecided_within_noise_and_not_seen_without_a_case():
-    table2, tables = schedule_rows([paper("2")], Comparing()), schedule_rows([paper("2"), paper("3")], Comparing())
-    assert support(CLAIMS_BY_ID["may-lose"], table2, 0.95).verdict == "not seen"
-    single = schedule_rows([paper("3")], Comparing(published_seeds=1))
-    assert support(CLAIMS_BY_ID["may-lose"], single, 0.95).verdict == "undecided"
-    assert support(CLAIMS_BY_ID["may-lose"], tables, 0.95).verdict == "holds"
+    table2, tables = claim_rows([paper("2")], Comparing()), claim_rows([paper("2"), paper("3")], Comparing())
+    assert support(CLAIMS["may-lose"], table2, 0.95).verdict == "not seen"
+    single = claim_rows([paper("3")], Comparing(published_seeds=1))
+    assert support(CLAIMS["may-lose"], single, 0.95).verdict == "undecided"
+    assert support(CLAIMS["may-lose"], tables, 0.95).verdict == "holds"
 
 
 @given(st.lists(st.floats(0, 100), min_size=17, max_size=17))
 def test_turning_a_claim_round_swaps_agreement_and_keeps_the_p_value(means):
     grid = paper("2")
     rows = tuple(result(row, [mean, mean], grid.static) for row, mean in zip(grid.rows, means, strict=True))
-    tables = schedule_rows([summarised(grid, around(), rows=rows)], Comparing())
-    claim = CLAIMS_BY_ID["cycles"]
-    forth, back = support(claim, tables, 0.95), support(turned_round(claim), tables, 0.95)
+    tables = claim_rows([summarised(grid, around(), rows=rows)], Comparing())
+    claim = CLAIMS["cycles"]
+    forth, back = support(claim, tables, 0.95), support_of_pairs(turned_round(claim, tables), 0.95)
     assert forth.agree + forth.ties + back.agree == len(forth.pairs) == 8
     assert forth.sign_p == back.sign_p
     assert forth.effect.mean == pytest.approx(-back.effect.mean)
 
 
 def test_pairs_that_tie_agree_with_nothing():
-    rows = schedule_rows([summarised(paper("2"), lambda row: [80.0, 81.0])], Comparing())
-    tied = support(CLAIMS_BY_ID["cycles"], rows, 0.95)
+    rows = claim_rows([summarised(paper("2"), lambda row: [80.0, 81.0])], Comparing())
+    tied = support(CLAIMS["cycles"], rows, 0.95)
     assert (tied.agree, tied.ties, tied.share, tied.sign_p, tied.verdict) == (0, 8, 0, None, "undecided")
     assert shares(tied) == {"table2": (0, 8)}
     assert tied.summary.startswith("0 of 8 pairs agree (all tie), 0 beyond the noise")
@@ -168,12 +176,12 @@ def test_pairs_that_tie_agree_with_nothing():
 
 def test_a_p_value_at_the_level_decides_nothing():
     # Six of six: 2 / 64, whose complement is exact.
-    rows = schedule_rows([paper("2")], Comparing())
-    assert support(CLAIMS_BY_ID["multiplier"], rows, 1 - 2 / 64).verdict == "undecided"
+    rows = claim_rows([paper("2")], Comparing())
+    assert support(CLAIMS["multiplier"], rows, 1 - 2 / 64).verdict == "undecided"
     grid = paper("2")
     ours = [result(grid.static, [80.0, 81.0], grid.static), result(grid.rows[1], [80.2, 80.4], grid.static)]
-    rows = schedule_rows([summarised(grid, around(), rows=tuple(ours))], Comparing())
-    (pair,) = CLAIMS_BY_ID["may-lose"].pairs(rows)
+    rows = claim_rows([summarised(grid, around(), rows=tuple(ours))], Comparing())
+    (pair,) = pairs_of(CLAIMS["may-lose"], rows)
     assert pair.p > 0.5
-    assert support(CLAIMS_BY_ID["may-lose"], rows, 1 - pair.p).beyond_noise == 0
-    assert support(CLAIMS_BY_ID["may-lose"], rows, 0.99 - pair.p).beyond_noise == 1
+    assert support(CLAIMS["may-lose"], rows, 1 - pair.p).beyond_noise == 0
+    assert support(CLAIMS["may-lose"], rows, 0.99 - pair.p).beyond_noise == 1

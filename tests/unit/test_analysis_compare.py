@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from east.analysis import inference
-from east.analysis.compare import compare_with_paper as compare
+from east.analysis.compare import compare_with_published as compare
 from east.analysis.inference import (
     Sample,
     equivalence_p,
@@ -296,7 +296,7 @@ def test_a_spread_of_the_papers_that_no_seeds_of_ours_make_up_for_is_named():
     ("table", "row", "reason"),
     [
         ({"comparable": False}, {}, "not run on the network"),
-        ({"published_table": None}, {"published": None}, "not set beside one"),
+        ({"published_table": None}, {"published": None}, "not set beside"),
         ({}, {"published": None}, "prints no such row"),
         ({}, {"published": None, "printed": False}, "more than its columns say"),
     ],

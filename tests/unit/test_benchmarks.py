@@ -8,7 +8,8 @@ from benchmarks.floor import FLOAT_BYTES, PARAMETER_MOVES, bytes_per_step, moved
 from benchmarks.paired import Pairs, judge
 from benchmarks.results import RESULTS_FOLDER, in_turn, ratio, spread
 from benchmarks.scale import as_markdown
-from benchmarks.screening import KINDS, Planes, main, needed
+from benchmarks.screening import KINDS as BOUNDS
+from benchmarks.screening import Planes, main, needed
 from benchmarks.step import run, save_step
 from benchmarks.step_results import SPARSE, render
 from benchmarks.variants import MAKE_DENSE, SparseSteps, other_networks, timed_networks
@@ -284,7 +285,7 @@ def test_no_bound_leaves_out_a_pair_that_grows(window):
     planes = dense_gradient_of(window)
     off = torch.ones_like(planes.conv.weight, dtype=torch.bool)
     for count in (1, 2, 5):
-        found = dict(zip(KINDS, needed(planes, off, count).values(), strict=True))
+        found = dict(zip(BOUNDS, needed(planes, off, count).values(), strict=True))
         nonzero, by_planes, by_rows, grow = found.values()
         assert grow.any()
         assert not (grow & ~by_rows).any()

@@ -52,9 +52,18 @@ def test_rows_and_their_choices_are_scaled_as_recipes_are(tmp_path):
     row = {"static": True, "update_period": 1000, "topology": {"grow": grow}}
     table = {"recipe": "plain", "dataset": "cifar10", "rows": [row]}
     config = at_length(tmp_path, 0.1, plugins=["late.py"], tables={"table2": table})
-    (found,) = config.tables["table2"].rows
-    assert found.update_period == 100
-    assert dict(found.topology.grow.parameters) == {"first": 50, "last": 80, "power": 3}
+    sparsity = make_plan(config).runs[0].spec.sparsity
+    assert sparsity.update_period == 100
+    assert dict(sparsity.topology.grow.parameters) == {"first": 50, "last": 80, "power": 3}
+
+
+def test_what_a_row_changes_of_its_recipe_is_scaled_once(tmp_path):
+    rows = [{"static": True, "changes": {"epochs": 100, "lr_drop_epochs": [30]}}]
+    table = {"recipe": "plain", "dataset": "cifar10", "each": {"update_period": [1000, 2000]}, "rows": rows}
+    plan = make_plan(at_length(tmp_path, 0.1, tables={"table2": table}))
+    found = [run.spec for run in plan.runs if run.table == "table2"]
+    assert [spec.sparsity.update_period for spec in found] == [100, 200]
+    assert {(spec.training.epochs, spec.training.lr_drop_epochs) for spec in found} == {(10, (3,))}
 
 
 def test_the_period_of_the_clip_belongs_to_the_step(tmp_path):
@@ -80,7 +89,7 @@ def test_the_configuration_is_kept_as_it_was_written(tmp_path):
         (0.05, {}, "epochs", r"12\.5, not a whole number\. Set training_length to 0\.048 or 0\.052"),
         (0.004, {}, "lr_drop_epochs", "0.3, less than half of one"),
         (0.1, {"update_period": 4}, "update_period", "0.4, less than half of one"),
-        (0.1, {"lr_drop_epochs": [75, 76]}, "lr_drop_epochs", "75, 76 come after 8, 8"),
+        (0.1, {"lr_drop_epochs": [75, 76]}, "lr_drop_epochs", "75, 76 come after 8, 8, two of them together"),
     ],
 )
 def test_what_does_not_fit_is_refused_with_its_place(tmp_path, length, keys, where, what):

@@ -5,7 +5,7 @@ import pytest
 
 from east.config import make_plan, read_config
 from east.operations.prune import Leftover, leftovers, remove
-from east.render.contents import grid_figures
+from east.render.contents import table_figures
 from east.training.folder import locked
 from tests.unit.fake_runs import PLAN, TEST_CONFIG, write_planned_run
 from tests.unit.in_process import east
@@ -60,7 +60,7 @@ def test_deleting_takes_the_run_with_its_log_and_benchmark_and_nothing_else(resu
 def test_a_table_that_the_plan_has_dropped_goes_with_its_figures_and_logs(results):
     dropped = [f"{part}/table4{ending}" for part, ending in (("tables", ".csv"), ("tables", ".html"))]
     dropped += ["aggregate/table4.json", "logs/aggregate/table4.log", "logs/figures/table4.log"]
-    dropped += [f"figures/table4-{figure}.{form}" for figure in grid_figures() for form in ("png", "svg")]
+    dropped += [f"figures/table4-{figure}.{form}" for figure in table_figures("grid") for form in ("png", "svg")]
     kept = ["tables/table2.csv", "tables/table6.csv", "tables/tableB1.md", "tables/runs.csv", "tables/notes.txt"]
     kept += ["figures/density.png", "figures/table2-churn.svg", "figures/table4-mine.png"]
     for name in dropped + kept:

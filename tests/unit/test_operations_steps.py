@@ -7,7 +7,7 @@ import pytest
 from east.analysis.sources import Sources
 from east.config import make_plan, read_config
 from east.operations.steps import Steps
-from east.render.contents import grid_figures, methods_figures, plan_figures
+from east.render.contents import plan_figures, table_figures
 from tests.unit.fake_runs import TEST_CONFIG, seal, write_planned_run, write_steps
 
 PLAN = make_plan(read_config(TEST_CONFIG))
@@ -62,7 +62,7 @@ def test_what_each_step_makes_and_needs():
     """How many files; and the files that must have been asked for as the plan has them."""
     found = steps(TEST_CONFIG)
     tables = [table.id for table in PLAN.tables]
-    drawn = [methods_figures() if table == "tablemethods" else grid_figures() for table in tables]
+    drawn = [table_figures("methods" if table == "tablemethods" else "grid") for table in tables]
     summaries, evidence = {f"aggregate/{table}" for table in tables}, {"analysis/evidence"}
     in_appendix = summaries | evidence | {f"tables/{name}" for name in (*tables, "tableB1", "table6")}
     in_report = {name for step in found for name in found[step].names if name.startswith(("figures/", "tables/"))}

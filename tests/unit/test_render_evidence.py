@@ -3,12 +3,11 @@ import io
 
 import pytest
 
-from east.analysis.compare import compare_with_paper as compare
-from east.analysis.evidence import gather_evidence as gather
+from east.analysis.compare import compare_with_published as compare
 from east.config.tables import Comparing
 from east.render.evidence import FARTHEST, evidence_tables
 from tests.unit.fake_runs import DIVERGED, PUBLISHED
-from tests.unit.fake_tables import MISSING, around, paper, summarised
+from tests.unit.fake_tables import MISSING, around, gather, paper, summarised
 
 HOSTILE = "\\input{/etc/passwd} <script>alert(1)</script> | *x* \u202eabc"
 

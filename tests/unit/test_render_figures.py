@@ -17,12 +17,12 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from east.analysis.aggregate import aggregate
-from east.analysis.compare import compare_with_paper as compare
+from east.analysis.compare import compare_with_published as compare
 from east.config import load_plan
 from east.config.files import read_config
 from east.config.plan import cost_plan
 from east.cost.record import CostRecord
-from east.render.contents import FIGURES, grid_figures, methods_figures
+from east.render.contents import FIGURES, table_figures
 from east.render.figures import PlanData, TableData, churn, curves, differences, draw, draw_plan, draw_table, style
 from east.render.figures.cost import printed_hours
 from east.render.figures.style import look, new_figure
@@ -33,7 +33,7 @@ from east.training.records import UpdateRecord
 from tests.conftest import ROOT
 from tests.unit.fake_reproduction import COSTS, tables
 from tests.unit.fake_runs import DIVERGED, PUBLISHED, grid, methods, seal, sources, write_curve, write_rows
-from tests.unit.fake_tables import MISSING, around, paper, result, summarised
+from tests.unit.fake_tables import MISSING, around, beside, paper, result, summarised, sweep
 
 HOSTILE = "<b> $x_\\frac{}\u202e & \x00"
 UPDATES = ("step", "epoch", "nonzeros", "dropped", "grown", "blind_growth", "active_zeros")
@@ -159,6 +159,10 @@ def scenes(folder):
         return path.read_bytes().replace(b"DCTpS,~2", b"DCTpS,soon")
 
     drawn["every-cost"] = draw("cost", plan_data(costs=records, read=read))
+    drawn["own-axis"] = draw("axis", TableData(beside(sweep()), full.sources))
+    rows = [row.model_copy(update={"values": {"topology.grow": row.method}}) for row in sweep().rows[::3]]
+    words = sweep(axes=("topology.grow",), rows=rows)
+    drawn["own-words"] = draw("axis", TableData(words, full.sources))
     return drawn
 
 
@@ -211,9 +215,10 @@ def numbers(texts):
 
 
 def test_every_figure_of_the_list_is_drawn(drawings):
-    names = {f"table2-{figure.name}" if "grid" in figure.of else figure.name for figure in FIGURES}
+    shown = [figure for figure in FIGURES if figure.of != ("own",)]
+    names = {f"table2-{figure.name}" if "grid" in figure.of else figure.name for figure in shown}
     assert drawings.keys() == names
-    assert {"curves", "churn", "multiplier", "layers"} == set(grid_figures()) > set(methods_figures())
+    assert {"curves", "churn", "multiplier", "layers"} == set(table_figures("grid")) > set(table_figures("methods"))
 
 
 def test_figures_are_the_same_each_time(data, drawings):
@@ -242,7 +247,7 @@ def digests(drawings, of_nothing, scenes):
 
 
 def test_every_figure_says_in_words_what_it_shows(drawings):
-    assert len({drawing.alt for drawing in drawings.values()}) == len(FIGURES)
+    assert len({drawing.alt for drawing in drawings.values()}) == len(drawings)
     for drawing in drawings.values():
         assert root(drawing).find(".//{*}description").text == drawing.alt
         image = Image.open(io.BytesIO(drawing.png))

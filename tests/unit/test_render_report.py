@@ -12,7 +12,6 @@ import pytest
 from east.analysis.aggregate import aggregate, read_table, table_json
 from east.analysis.curves import Curve
 from east.analysis.evidence import Evidence, evidence_json, read_evidence
-from east.analysis.evidence import gather_evidence as gather
 from east.analysis.provenance import provenance_of
 from east.analysis.sources import Sources
 from east.errors import EastError
@@ -23,6 +22,7 @@ from east.render.page import download, report_page
 from east.render.view import Interval
 from tests.unit.fake_report import SVG, make_report, summarise, write_derived
 from tests.unit.fake_runs import PUBLISHED, grid, methods, write_curve, write_run
+from tests.unit.fake_tables import gather
 
 HOSTILE = "<script>alert(1)</script><img src=https://x.test/a.png onerror=b()> \u202e &\"'"
 # Values that only some texts may have, and what ties the files together.

@@ -39,7 +39,7 @@ def typed(command, folder):
 
 
 def test_every_block_gives_what_is_shown(place):
-    for kind, content in BLOCK.findall(TEXT):
+    for kind, _, content in BLOCK.findall(TEXT):
         if kind != "console":
             write(content, place)
             continue
@@ -53,7 +53,7 @@ def test_every_block_gives_what_is_shown(place):
 
 
 def test_each_file_is_one_that_the_page_shows_whole():
-    assert [NAMED.match(content)[1] for kind, content in BLOCK.findall(TEXT) if kind != "console"] == [
+    assert [NAMED.match(content)[1] for kind, _, content in BLOCK.findall(TEXT) if kind != "console"] == [
         "acdc.py",
         "test_acdc.py",
         "acdc.yaml",

@@ -14,7 +14,7 @@ from east.analysis.published import FROM_DISK, Read
 from east.analysis.sources import Sources
 from east.config.tables import CostPlan
 from east.cost.record import CostRecord
-from east.render.contents import FIGURES, grid_figures, methods_figures
+from east.render.contents import FIGURES, figure_kind, table_figures
 from east.render.schedules import DrawnSchedule
 
 
@@ -43,7 +43,7 @@ class PlanData:
     costs: Sequence[CostRecord]
     cost_plan: CostPlan
     comparisons: Sequence[TableComparison] | None
-    """None where no table can be compared with the paper's."""
+    """None where no table can be compared with published numbers."""
     read: Read = FROM_DISK
     """What gives the content of the paper's files."""
 
@@ -54,8 +54,7 @@ def draw_table(data: TableData) -> dict[str, Drawing]:
     Raises:
         EastError: A file of a run cannot be read.
     """
-    names = grid_figures() if isinstance(data.table, AggregatedGrid) else methods_figures()
-    return {name: draw(name, data) for name in names}
+    return {name: draw(name, data) for name in table_figures(figure_kind(data.table))}
 
 
 def draw_plan(data: PlanData) -> dict[str, Drawing]:

@@ -10,10 +10,10 @@ from matplotlib.ticker import MaxNLocator
 from east.analysis.aggregate import AggregatedGrid, AggregatedMethods, GridResult, MethodResult
 from east.analysis.curves import Curve, mean_curve, read_curve
 from east.analysis.sources import Sources
-from east.analysis.words import counted, schedule_text
+from east.analysis.words import axes_text, capital, counted, schedule_text
 from east.render.figures import Drawing, TableData, style
 from east.render.figures.style import Look, look
-from east.render.names import DATASETS, capital, network_label
+from east.render.names import DATASETS, network_label
 from east.render.numbers import fixed
 from east.render.palette import PAPER
 from east.shown import visible
@@ -35,14 +35,15 @@ class _Line:
 def draw(data: TableData) -> Drawing:
     """Draw test accuracy by epoch: mean over finished seeds, a band of one standard deviation, one line per row.
 
-    Grids have a panel for each pattern and multiplier with the static row in each; the methods table has a panel
-    for each network and data set. Diverged seeds are drawn thin, up to a cross where they end.
+    Grids have a panel for each pattern and multiplier with the static row in each, tables with axes of their own one
+    for each combination of values; the methods table has a panel for each network and data set. Diverged seeds are
+    drawn thin, up to a cross where they end.
 
     Raises:
         EastError: A `metrics.csv` cannot be read.
     """
     table, sources = data.table, data.sources
-    found = _grid_panels(table, sources) if isinstance(table, AggregatedGrid) else _method_panels(table, sources)
+    found = _panels(table, sources)
     shown = dict(list(found.items())[: style.MOST_PANELS])
     lines = [line for panel in shown.values() for line in panel]
     columns = _columns(table, len(shown))
@@ -66,6 +67,22 @@ def draw(data: TableData) -> Drawing:
         style.legend(figure, handles)
         style.say_what_is_left_out(figure, len(found) - len(shown))
         return style.save(figure, f"{style.table_title(table)}: test accuracy against epoch", _alt(table, shown))
+
+
+def _panels(table: AggregatedGrid | AggregatedMethods, sources: Sources) -> dict[str, list[_Line]]:
+    if isinstance(table, AggregatedMethods):
+        return _method_panels(table, sources)
+    return _own_panels(table, sources) if table.axes else _grid_panels(table, sources)
+
+
+def _own_panels(table: AggregatedGrid, sources: Sources) -> dict[str, list[_Line]]:
+    """A panel for each combination of values on the table's own axes, a line for each label."""
+    looks = {method: look(index) for index, method in enumerate(dict.fromkeys(row.method for row in table.rows))}
+    found: dict[str, list[_Line]] = {}
+    for row in table.rows:
+        line = _line(row, row.method, looks[row.method], table, sources)
+        found.setdefault(capital(axes_text(row.values)), []).append(line)
+    return found
 
 
 def _grid_panels(table: AggregatedGrid, sources: Sources) -> dict[str, list[_Line]]:
@@ -107,7 +124,7 @@ def _line(
 
 def _columns(table: AggregatedGrid | AggregatedMethods, count: int) -> int:
     """As many columns as each pattern has multipliers, where patterns have equally many; else three."""
-    if isinstance(table, AggregatedGrid):
+    if isinstance(table, AggregatedGrid) and not table.axes:
         settings = {(row.pattern, row.multiplier) for row in table.rows if row.pattern is not None}
         counts = set(Counter(pattern for pattern, _ in settings).values())
         if len(counts) == 1 and max(counts) <= 4:

@@ -1,4 +1,4 @@
-"""The difference of every row from the paper with its interval: a forest plot, a panel a table."""
+"""The difference of every row from what is published, with its interval: a forest plot, a panel a table."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -8,10 +8,12 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from east.analysis.compare import RowComparison, TableComparison, Verdict
+from east.analysis.aggregate import THE_PAPER
+from east.analysis.compare import RowComparison, TableComparison, Verdict, sources_text, whose
+from east.analysis.words import capital
 from east.render.figures import Drawing, PlanData, style
 from east.render.figures.style import Look
-from east.render.names import capital, table_label
+from east.render.names import table_label
 from east.render.numbers import signed_or_dash
 from east.render.palette import INK, MUTED, PAPER, SERIES
 from east.shown import visible
@@ -29,7 +31,7 @@ _MEAN = "Mean difference"
 
 
 def draw(data: PlanData) -> Drawing:
-    """Draw our mean minus the paper's for every row that can be compared, with its interval and the margin.
+    """Draw our mean minus the published one for every row that can be compared, with its interval and the margin.
 
     Rows of the same settings stand on one line in all panels. Tables that cannot be compared are left out.
     """
@@ -39,17 +41,17 @@ def draw(data: PlanData) -> Drawing:
     with style.new_figure(style.FULL, 0.15 * len(names) + 1.1 if shown else 1.2) as figure:
         if not shown:
             axis = figure.subplots()
-            style.say_that_nothing_is_there(axis, "No row can be compared with the paper's.")
-            return style.save(figure, "Differences from the paper", _alt(shown))
+            style.say_that_nothing_is_there(axis, "No row can be compared with a published one.")
+            return style.save(figure, f"Differences from {THE_PAPER}", _alt(shown))
         axes = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
         for axis, table in zip(axes, shown, strict=True):
             _draw_table(axis, table, names)
         axes[0].set_yticks(range(len(names) + 1), [visible(capital(name)) for name in names] + [_MEAN])
         axes[0].set_ylim(len(names) + 0.6, -0.6)
-        figure.supxlabel("Difference from the paper (percentage points)", fontsize=7)
+        figure.supxlabel(f"Difference from {visible(sources_text(shown))} (percentage points)", fontsize=7)
         style.legend(figure, _handles(shown))
         style.say_what_is_left_out(figure, left_out, "row")
-        return style.save(figure, "Differences from the paper", _alt(shown))
+        return style.save(figure, f"Differences from {sources_text(shown)}", _alt(shown))
 
 
 def _names(shown: Sequence[TableComparison]) -> list[str]:
@@ -124,7 +126,7 @@ def _extent(rows: Sequence[RowComparison], margin: float) -> tuple[float, float]
 
 def _alt(shown: Sequence[TableComparison]) -> str:
     if not shown:
-        return "No row can be compared with the paper's, so no difference is drawn."
+        return "No row can be compared with a published one, so no difference is drawn."
     parts = []
     for table in shown:
         counts = Counter(row.verdict for row in table.rows if row.difference is not None)
@@ -132,6 +134,6 @@ def _alt(shown: Sequence[TableComparison]) -> str:
         shift = f", mean difference {signed_or_dash(table.shift.difference, 2)} points" if table.shift else ""
         parts.append(f"{table_label(table.table) or table.table}: {words}{shift}.")
     return (
-        "Our mean minus the paper's for every row, with its interval, against the margin of equivalence. "
-        + " ".join(parts)
+        f"Our mean minus {whose(sources_text(shown))} for every row, with its interval, against the margin of "
+        f"equivalence. {' '.join(parts)}"
     )

@@ -16,9 +16,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from east.analysis.aggregate import AggregatedGrid, AggregatedMethods, GridResult, MethodResult
-from east.analysis.words import counted, schedule_text
+from east.analysis.words import capital, counted, schedule_text
 from east.render.figures import Drawing, TableData
-from east.render.names import DATASETS, capital, network_label, table_label
+from east.render.names import DATASETS, network_label, table_label
 from east.render.palette import INK, MUTED, PAPER, SERIES
 from east.render.templating import REPORT_FOLDER
 from east.shown import visible
@@ -70,7 +70,9 @@ def variants(labels: Sequence[str]) -> dict[str, Look]:
 
 
 def row_name(row: GridResult | MethodResult) -> str:
-    """A row of either kind of table on one line, such as `Cosine, 10×, 2 cycles, 2×`, or the method."""
+    """A row of any table on one line, such as `Cosine, 10×, 2 cycles, 2×`, `RigL, density 0.001`, or the method."""
+    if isinstance(row, GridResult) and row.values:
+        return row.settings
     if isinstance(row, MethodResult) or row.pattern is None:
         return row.method
     name = schedule_text(row.pattern, row.multiplier, row.cycles, row.length_multiplier)
@@ -78,9 +80,9 @@ def row_name(row: GridResult | MethodResult) -> str:
 
 
 def grid_of(data: TableData) -> AggregatedGrid:
-    """The table of a figure that only Tables 2-5 have."""
+    """The table of a figure that the methods table does not have."""
     if not isinstance(data.table, AggregatedGrid):
-        raise TypeError(f"{data.table.id} is not one of Tables 2-5.")
+        raise TypeError(f"{data.table.id} has no such figure.")
     return data.table
 
 
