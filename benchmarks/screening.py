@@ -20,7 +20,6 @@ from benchmarks.results import markdown, run_command
 from benchmarks.variants import CPU, changed, timed_networks
 from east.config.run import CycleSpec, RunSpec
 from east.data.digits import native_digits
-from east.models import ResNet
 from east.seeding import torch_generator
 from east.sparse.layers import masked_layers
 from east.sparse.masks import MaskUpdater
@@ -56,7 +55,7 @@ class Planes:
         return self.dz[:, 0].numel() * self.conv.kernel_size[0] ** 2
 
 
-def planes_of(model: ResNet, images: Tensor, labels: Tensor) -> dict[str, Planes]:
+def planes_of(model: nn.Module, images: Tensor, labels: Tensor) -> dict[str, Planes]:
     """Those of every masked convolution of a network, in a step of a copy of it."""
     model = copy.deepcopy(model)
     convs = {name: model.get_submodule(name) for name in masked_layers(model)}
