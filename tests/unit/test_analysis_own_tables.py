@@ -52,6 +52,14 @@ def test_rows_that_differ_on_an_axis_by_what_they_are_can_still_be_compared():
     assert len(sides(claim("beats", row="EAST", other="RigL"), table.model_copy(update={"rows": tuple(rows)}))) == 3
 
 
+def test_a_row_that_is_not_there_at_every_value_is_compared_where_it_is():
+    table = sweep()
+    rows = [one for one in table.rows if one.method == "RigL" or one.values["density"] == 0.003]
+    fewer = table.model_copy(update={"rows": tuple(rows)})
+    pair = (*names(0.003), *names(0.003, method="RigL"))
+    assert sides(claim("beats", row="EAST", other="RigL"), fewer) == [pair]
+
+
 def test_a_margin_counts_pairs_that_exceed_it():
     conditions = {"group": ["method=EAST"], "other": ["method=RigL"], "same": ["density"]}
 
