@@ -59,15 +59,16 @@ def row_details(
             continue
         comparison = comparisons.get(row.id)
         if isinstance(row, GridResult):
-            published, text = row.published, capital(row.settings)
+            published, source, text = row.published, table.source, capital(row.settings)
         else:
-            published = None
+            published = source = None
             text = f"{row.method}, {network_label(row.model)}{width_label(row.width)} on {DATASETS[row.dataset]}"
         details[row.id] = {
             "id": re.sub("[^A-Za-z0-9]+", "-", f"runs-{table.id}-{number}"),
             "table": table_label(table.id) or table.title,
             "row": text,
             "accuracy": accuracy_text(row.accuracy),
+            "source": "Paper" if source is None else source.name,
             "published": plus_minus(published.mean, published.std) if published else None,
             "verdict": comparison.verdict if comparison else None,
             "reason": comparison.reason if comparison else None,

@@ -1,5 +1,8 @@
 """Tables with axes of their own: their claims, their comparison, and what is printed and drawn of them."""
 
+from collections import defaultdict
+from pathlib import Path
+
 import pandas as pd
 import pytest
 
@@ -10,6 +13,7 @@ from east.config.tables import ClaimSpec, Comparing
 from east.render.evidence import evidence_tables
 from east.render.figures import TableData
 from east.render.figures.axis import draw
+from east.render.runs import RunOutcome, row_details
 from east.render.tables import grid_view, render_table
 from tests.unit.fake_runs import PUBLISHED
 from tests.unit.fake_tables import MISSING, accuracy, beside, gather, paper, papers, sweep
@@ -134,6 +138,8 @@ def test_nothing_that_is_printed_of_it_speaks_of_the_paper():
     assert "paper" not in (rendered.md + rendered.tex + rendered.html).lower()
     own = ClaimSpec.model_validate(claim("raises", axis="density").model_dump())
     evidence = gather([table], PUBLISHED).model_copy(update={"claims": check_claims([own], [], [table], Comparing())})
+    opened = row_details(table, defaultdict(lambda: RunOutcome(None, None)), {}, runs_dir=Path("runs"), logs_dir=None)
+    assert {detail["source"] for detail in opened.values()} == {"Doe et al."}
     comparison, claims, _ = evidence_tables(evidence)
     assert "paper" not in comparison.render().md.lower()
     assert "paper" not in claims.render().md.lower()
