@@ -53,15 +53,16 @@ def row_details(
 ) -> dict[str, dict[str, object]]:
     """What the cells of a table open, by row id, as `runs.html.j2` names it; rows without any run open nothing."""
     rows: Sequence[GridResult | MethodResult] = table.rows
+    source = table.source if isinstance(table, AggregatedGrid) else None
     details: dict[str, dict[str, object]] = {}
     for number, row in enumerate(rows, start=1):
         if not row.accuracy.planned:
             continue
         comparison = comparisons.get(row.id)
         if isinstance(row, GridResult):
-            published, source, text = row.published, table.source, capital(row.settings)
+            published, text = row.published, capital(row.settings)
         else:
-            published = source = None
+            published = None
             text = f"{row.method}, {network_label(row.model)}{width_label(row.width)} on {DATASETS[row.dataset]}"
         details[row.id] = {
             "id": re.sub("[^A-Za-z0-9]+", "-", f"runs-{table.id}-{number}"),
