@@ -74,7 +74,7 @@ class Catalogue:
             EastError: one cannot be read, is not valid Python, or registers what another, or the project, has.
         """
         found: list[Entry] = []
-        for path in paths:
+        for path in {path.resolve(): path for path in paths}.values():
             for entry in declared(path):
                 other = next((one for one in found if (one.kind, one.name) == (entry.kind, entry.name)), None)
                 if other is not None:

@@ -295,7 +295,9 @@ class Kind:
         try:
             return self.facts.model_validate(dict(facts))
         except ValidationError as error:
-            raise EastError(f"{place}: {_said(error, f'a {self.one} in its decorator')}.") from None
+            known = ", ".join(("name", "paper", *self.facts.model_fields))
+            said = _said(error, f"the decorator of this {self.one}")
+            raise EastError(f"{place}: {said}. It may declare {known}.") from None
 
     def __iter__(self) -> Iterator[Entry]:
         """The project's own entries."""

@@ -86,7 +86,8 @@ def beats(rows: "pd.DataFrame", *, row: str, other: str) -> "pd.DataFrame":
         higher, lower = (of_table[of_table["label"] == name] for name in (row, other))
         # An axis on which the two are never alike is what tells them apart.
         axes = [name for name in rows.columns if name not in NO_AXES]
-        alike = [axis for axis in axes if set(higher[axis].dropna()) == set(lower[axis].dropna())]
+        values = {axis: [set(side[axis].dropna()) for side in (higher, lower)] for axis in axes}
+        alike = [axis for axis, (first, second) in values.items() if first & second or not first | second]
         found.append(_matched(higher, lower, ["table", *alike]))
     return pd.concat(found)
 

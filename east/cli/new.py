@@ -25,4 +25,5 @@ def new(
     say(f"{written.source!s:<{width}}  {written.kind.one} '{name}': it works, and its body is yours to change")
     say(f"{written.test}  its test: python -m pytest {written.test}")
     if written.use:
-        say("In a configuration beside it:", f"  plugins: [{written.source.name}]", f"  {written.use}")
+        lines = [f"plugins: [{written.source.name}]", *written.use.splitlines()]
+        say("In a configuration beside it:", *(f"  {line}" for line in lines))

@@ -224,7 +224,7 @@ def _next_to(plan: Plan) -> str:
     names = _sources(plan)
     if names == [THE_PAPER]:
         return f", next to the numbers that {THE_PAPER} prints"
-    return f", next to the numbers of {listed(names)}" if names else ""
+    return f", next to the numbers of {listed(names).removesuffix('.')}" if names else ""
 
 
 def readings(plan: Plan) -> tuple[Reading, ...]:

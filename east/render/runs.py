@@ -53,6 +53,7 @@ def row_details(
 ) -> dict[str, dict[str, object]]:
     """What the cells of a table open, by row id, as `runs.html.j2` names it; rows without any run open nothing."""
     rows: Sequence[GridResult | MethodResult] = table.rows
+    source = table.source if isinstance(table, AggregatedGrid) else None
     details: dict[str, dict[str, object]] = {}
     for number, row in enumerate(rows, start=1):
         if not row.accuracy.planned:
@@ -68,6 +69,7 @@ def row_details(
             "table": table_label(table.id) or table.title,
             "row": text,
             "accuracy": accuracy_text(row.accuracy),
+            "source": "Paper" if source is None else source.name,
             "published": plus_minus(published.mean, published.std) if published else None,
             "verdict": comparison.verdict if comparison else None,
             "reason": comparison.reason if comparison else None,

@@ -1,5 +1,8 @@
 """Tables with axes of their own: their claims, their comparison, and what is printed and drawn of them."""
 
+from collections import defaultdict
+from pathlib import Path
+
 import pandas as pd
 import pytest
 
@@ -10,6 +13,7 @@ from east.config.tables import ClaimSpec, Comparing
 from east.render.evidence import evidence_tables
 from east.render.figures import TableData
 from east.render.figures.axis import draw
+from east.render.runs import RunOutcome, row_details
 from east.render.tables import grid_view, render_table
 from tests.unit.fake_runs import PUBLISHED
 from tests.unit.fake_tables import MISSING, accuracy, beside, gather, paper, papers, sweep
@@ -50,6 +54,14 @@ def test_rows_that_differ_on_an_axis_by_what_they_are_can_still_be_compared():
         for one in table.rows
     ]
     assert len(sides(claim("beats", row="EAST", other="RigL"), table.model_copy(update={"rows": tuple(rows)}))) == 3
+
+
+def test_a_row_that_is_not_there_at_every_value_is_compared_where_it_is():
+    table = sweep()
+    rows = [one for one in table.rows if one.method == "RigL" or one.values["density"] == 0.003]
+    fewer = table.model_copy(update={"rows": tuple(rows)})
+    pair = (*names(0.003), *names(0.003, method="RigL"))
+    assert sides(claim("beats", row="EAST", other="RigL"), fewer) == [pair]
 
 
 def test_a_margin_counts_pairs_that_exceed_it():
@@ -126,6 +138,8 @@ def test_nothing_that_is_printed_of_it_speaks_of_the_paper():
     assert "paper" not in (rendered.md + rendered.tex + rendered.html).lower()
     own = ClaimSpec.model_validate(claim("raises", axis="density").model_dump())
     evidence = gather([table], PUBLISHED).model_copy(update={"claims": check_claims([own], [], [table], Comparing())})
+    opened = row_details(table, defaultdict(lambda: RunOutcome(None, None)), {}, runs_dir=Path("runs"), logs_dir=None)
+    assert {detail["source"] for detail in opened.values()} == {"Doe et al."}
     comparison, claims, _ = evidence_tables(evidence)
     assert "paper" not in comparison.render().md.lower()
     assert "paper" not in claims.render().md.lower()

@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 
 from east.config import make_plan, read_config
 from east.config.choices import is_plugins
@@ -45,6 +46,12 @@ def test_the_lines_that_name_it_are_a_configuration(decorator, place, monkeypatc
     (place / "mine.yaml").write_text(f"name: mine\nplugins: [{written.source.name}]\n{written.use}\n")
     plan = make_plan(read_config("mine.yaml"))
     assert any(run.spec.plugins for run in plan.runs) or any(is_plugins(claim.form) for claim in plan.claims)
+
+
+def test_the_lines_that_name_it_can_be_copied_as_they_are_printed(place):
+    done = east("new", "datasets", "my_data", folder=place)
+    _, lines = done.stdout.split("In a configuration beside it:\n")
+    assert [*yaml.safe_load(lines)] == ["plugins", "datasets", "tables"]
 
 
 def test_nothing_is_written_over(place):

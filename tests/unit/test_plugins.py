@@ -3,6 +3,7 @@
 import importlib.metadata
 import json
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -123,6 +124,20 @@ def test_a_source_that_declares_nothing_usable_is_refused_with_file_and_line(wri
 def test_two_plugins_of_one_name_are_refused(write):
     with pytest.raises(EastError, match="Rename one of them"):
         Catalogue.of([write(MIXED), write(MIXED, "other.py")])
+
+
+def test_a_file_that_is_named_in_two_ways_is_one_plugin(write, monkeypatch):
+    path = write(MIXED)
+    monkeypatch.chdir(path.parent)
+    catalogues = Catalogue.of([path, Path(path.name)]), Catalogue.of([path])
+    twice, once = ([one.title for one in catalogue.entries] for catalogue in catalogues)
+    assert twice == once
+
+
+def test_what_a_kind_cannot_declare_is_answered_with_what_it_can(write):
+    path = write("from east.methods import optimizer\n\n\n@optimizer(count=True)\ndef mine(step):\n    pass\n")
+    with pytest.raises(EastError, match=r"optimizer declares nothing that is called 'count'.*, state, counts_steps"):
+        declared(path)
 
 
 def test_only_the_content_that_a_run_was_planned_with_is_executed(write):

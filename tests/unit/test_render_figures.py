@@ -410,3 +410,12 @@ if __name__ == "__main__":
         for name, drawing in (every[0] | every[1] | every[2]).items():
             Path(sys.argv[1], f"{name}.png").write_bytes(drawing.png)
         GOLDEN.write_text(json.dumps(digests(*every), indent=1) + "\n")
+
+
+def test_a_legend_of_long_labels_stays_within_its_figure():
+    with style.new_figure(style.FULL, 2.7) as figure:
+        figure.subplots()
+        looks = style.Look(MUTED, "-", "o")
+        style.legend(figure, [style.line_handle(f"a method with a long name {number}", looks) for number in range(7)])
+        (legend,) = figure.legends
+        assert legend.get_window_extent().width <= figure.bbox.width

@@ -133,17 +133,21 @@ def point_handle(label: str, point: Look, *, hollow: bool = False) -> Line2D:
 
 
 def legend(figure: Figure, handles: Sequence[Artist], columns: int = 5) -> None:
-    """Put a legend above all panels, in rows of about equal length."""
+    """Put a legend above all panels, in rows of about equal length that fit into the figure."""
     if handles:
-        rows = -(-len(handles) // columns)
         # Points need less room than pieces of a line.
         lines = any(isinstance(handle, Line2D) and handle.get_linestyle() != "None" for handle in handles)
-        figure.legend(
-            handles=list(handles),
-            loc="outside upper left",
-            ncols=-(-len(handles) // rows),
-            handlelength=2.8 if lines else 1.2,
-        )
+        fewest = -(-len(handles) // columns)
+        for rows in range(fewest, len(handles) + 1):
+            found = figure.legend(
+                handles=list(handles),
+                loc="outside upper left",
+                ncols=-(-len(handles) // rows),
+                handlelength=2.8 if lines else 1.2,
+            )
+            if found.get_window_extent().width <= figure.bbox.width or rows == len(handles):
+                break
+            found.remove()
 
 
 def say_what_is_left_out(figure: Figure, number: int, what: str = "panel") -> None:
