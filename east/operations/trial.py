@@ -19,7 +19,9 @@ from east.config.schema import Components, Config, Dataset, Readings, Recipe, Ro
 from east.config.yaml_file import read_yaml
 from east.data.catalog import steps_per_epoch
 from east.errors import EastError
+from east.models.build import description_of
 from east.operations.parts import registered
+from east.sparse.kinds import network
 
 TABLE = "tableTry"
 METHODS_FILE = "config/methods.yaml"
@@ -192,7 +194,9 @@ class _Entry:
         components: dict[str, Any] = {}
         cyclic = base["cyclic"] or {"multiplier": 10, "cycles": 2, "cycle_length": base["epochs"] / 5}
         if method == "east":
-            components = dict(EAST)
+            components = {
+                key: value for key, value in EAST.items() if key != "sharing_ratio" or _repeats(config, model)
+            }
             row |= {"pattern": "cosine"} | {key: value for key, value in cyclic.items() if key != "update_period"}
         is_cyclic = not row.get("static") and "density_schedule" not in row
         base |= {"system": row["label"], "model": model, "datasets": [dataset]}
@@ -309,6 +313,11 @@ def settings_of_runs() -> dict[str, tuple[str, str]]:
             if section is not None:
                 found[f"{part}.{name}"] = (section, name)
     return found | OTHERS
+
+
+def _repeats(config: Config, model: str) -> bool:
+    """Whether a network has blocks that could share weights; of a plugin's nobody knows before it is trained."""
+    return config.catalogue.get(network, model) is not None or description_of(model, num_classes=2).repeats > 2
 
 
 def _names(word: str, config: Config) -> list[str]:

@@ -170,3 +170,8 @@ def test_a_run_is_trained_shown_and_printed_once(place, data_dir):
     again = east(*words, folder=place)
     assert (again.stdout, (folder / "summary.json").stat().st_mtime_ns) == (first.stdout, made)
     assert f"# {folder.relative_to(place)}" in first.stdout
+
+
+def test_no_weights_are_shared_where_no_block_repeats():
+    shared = [make_trial(model, "cifar10", "east").run.spec.model.sharing_ratio for model in ("resnet34", "vgg16")]
+    assert shared == [2, None]
