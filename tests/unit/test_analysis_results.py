@@ -8,7 +8,16 @@ import pandas as pd
 import pytest
 
 import east
-from east.analysis.results import PlannedRun, dtypes, row_columns, run_columns, setting_columns, write_frames
+from east.analysis.results import (
+    PlannedRun,
+    dtypes,
+    read_rows,
+    read_runs,
+    row_columns,
+    run_columns,
+    setting_columns,
+    write_frames,
+)
 from east.analysis.sources import Request, Sources
 from east.config import make_plan, read_config
 from east.errors import EastError
@@ -119,6 +128,17 @@ def test_what_is_damaged_is_named_and_hides_nothing_else(results):
     assert list(found.runs["status"]) == ["unfinished", "finished", "unfinished"]
     with pytest.raises(EastError, match=CYCLIC.id):
         write_frames(Sources(results), frames_of(*PLAN.runs))
+
+
+def test_what_is_damaged_ends_those_who_ask_for_single_runs(results):
+    (results / "runs" / CYCLIC.id / "summary.json").write_text("{")
+    metrics = results / "runs" / STATIC.id / "metrics.csv"
+    metrics.write_text(metrics.read_text()[:-3])
+    sources = Sources(results)
+    with pytest.raises(EastError, match=CYCLIC.id):
+        read_runs(sources, [PlannedRun.of(CYCLIC)])
+    with pytest.raises(EastError, match=STATIC.id):
+        read_rows(sources, [STATIC.id], EpochRecord)
 
 
 def test_a_run_is_called_by_its_folder_and_no_other_folder_is_a_run(results):

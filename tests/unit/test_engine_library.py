@@ -263,6 +263,18 @@ def test_availability_tells_what_there_is(sources, outcome_forgotten, monkeypatc
     assert (found.compiler, found.vector) == (" ".join(toolchain.command), toolchain.vector)
 
 
+def test_what_is_compiled_for_one_process_alone_is_not_in_the_cache(
+    sources, outcome_forgotten, monkeypatch, tmp_path
+):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(library, "SOURCES", sources)
+    for cache in (tmp_path / "file" / "cache", None):
+        library._load_once.cache_clear()
+        monkeypatch.setattr(library, "cache_folder", lambda cache=cache: cache)
+        found = library.availability()
+        assert (found.available, found.cached) == (True, False)
+
+
 @pytest.mark.parametrize(
     ("variable", "value"), [("CXX", "no-such-compiler"), ("EAST_VECTOR", "mmx"), ("EAST_KERNEL_FLAGS", "-Ofast")]
 )
