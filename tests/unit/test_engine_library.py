@@ -263,9 +263,7 @@ def test_availability_tells_what_there_is(sources, outcome_forgotten, monkeypatc
     assert (found.compiler, found.vector) == (" ".join(toolchain.command), toolchain.vector)
 
 
-def test_what_is_compiled_for_one_process_alone_is_not_in_the_cache(
-    sources, outcome_forgotten, monkeypatch, tmp_path
-):
+def test_what_is_compiled_for_one_process_alone_is_not_in_the_cache(sources, outcome_forgotten, monkeypatch, tmp_path):
     (tmp_path / "file").touch()
     monkeypatch.setattr(library, "SOURCES", sources)
     for cache in (tmp_path / "file" / "cache", None):
