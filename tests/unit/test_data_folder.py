@@ -415,7 +415,7 @@ def test_what_is_no_image_of_the_class_is_refused_by_name(two_classes, name, mak
 def test_what_cannot_be_listed_or_looked_at_is_named(two_classes, monkeypatch):
     with os.scandir(two_classes / "train" / "a") as entries:
         (image,) = [entry for entry in entries if entry.name == "1.png"]
-    os.unlink(image.path)
+    (two_classes / "train" / "a" / image.name).unlink()
     with pytest.raises(EastError, match=r"1\.png cannot be read: No such file"):
         _size_of_image(image, str(two_classes / "train"), two_classes)
 

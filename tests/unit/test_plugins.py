@@ -116,6 +116,11 @@ HEAD = "from east.methods import growth_rule\nimport random\n\n\n"
         ("def broken(:\n", 1, "not valid Python"),
         (f"{HEAD}@growth_rule\ndef rule(layer, weight):\n    pass\n", 5, "is called with (layer)"),
         (f"{HEAD}@growth_rule\ndef rule(layer, *, share: list = 1):\n    pass\n", 6, "the type of parameter 'share'"),
+        (
+            f"{HEAD}@growth_rule\ndef rule(layer, *, share: tuple[int] = 1):\n    pass\n",
+            6,
+            "the type of parameter 'share'",
+        ),
         (f"{HEAD}@growth_rule\ndef rule(layer, *, share):\n    pass\n", 6, "the type of parameter 'share'"),
         (f"{HEAD}@growth_rule\ndef rule(layer, *, n: int = random.random()):\n    pass\n", 6, "written out"),
         (f"{HEAD}@growth_rule(gradient='now')\ndef rule(layer):\n    pass\n", 5, "gradient"),
@@ -166,7 +171,7 @@ def test_what_is_no_plugin_is_passed_over_where_one_is_looked_for(write):
 )
 def test_want_of_memory_and_a_sentence_for_people_are_no_fault_of_a_plugin(write, raised, found):
     path = write(f"raise {raised}\n")
-    with pytest.raises(found, match="^(said)?$"):
+    with pytest.raises(found, match=r"^(said)?$"):
         load(path, digest_of(path))
 
 

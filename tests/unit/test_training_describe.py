@@ -88,7 +88,7 @@ def test_a_density_schedule_that_no_mask_update_ends_is_refused():
         return mask_updater(initial_model(spec, 10), spec, 20)
 
     assert updater(8).timetable.last_step == 80
-    with pytest.raises(EastError, match="density schedule linear.* has not reached the target, 0.05"):
+    with pytest.raises(EastError, match=r"density schedule linear.* has not reached the target, 0\.05"):
         updater(7)
 
 
