@@ -8,7 +8,7 @@ import pytest
 from benchmarks.faults import configurations
 from east.config import load_plan, make_plan, read_config, validate
 from east.config.files import base_config
-from east.config.places import Origins
+from east.config.places import MOST_SHOWN, Mistake, Origins
 from east.config.yaml_file import read_yaml
 from east.errors import EastError
 from east.operations.doctor.ask import Asker
@@ -273,6 +273,15 @@ def test_a_mistake_is_placed_in_the_file_that_holds_the_value_whatever_comes_las
     late = {"datasets": merged["datasets"] | {"cifar10": merged["datasets"]["cifar10"] | {"validation": 50000}}}
     second.write_text("datasets:\n  cifar10:\n    validation: 50000\n")
     assert said([second, base], **late).startswith(f"{second}:3: datasets.cifar10.validation")
+
+
+@pytest.mark.parametrize(("count", "last"), [(MOST_SHOWN, "no"), (MOST_SHOWN + 2, "and 2 more.")])
+def test_as_many_mistakes_are_spelt_out_as_a_person_reads(count, last):
+    with pytest.raises(EastError) as error:
+        Origins.of({}, []).refuse(Mistake((f"key{number}",), "no") for number in [*range(count), 0])
+    lines = str(error.value).splitlines()
+    assert len(lines) == min(count, MOST_SHOWN + 1)
+    assert lines[-1].endswith(last)
 
 
 def test_many_mistakes_are_counted_and_not_all_spelt_out(overlay):

@@ -153,6 +153,22 @@ def test_a_file_that_cannot_be_synced_is_not_there_and_the_error_names_it(tmp_pa
         sync(stream)
 
 
+def test_a_file_is_whole_on_its_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(os, "fsync", lambda number: seen.append((os.fstat(number).st_size, *tmp_path.glob("file"))))
+    write_atomically(tmp_path / "file", "content")
+    assert seen == [(len("content"),)]
+
+
+def test_a_file_may_be_read_by_whom_the_user_lets_read_new_files(tmp_path):
+    before = os.umask(0o027)
+    try:
+        write_atomically(tmp_path / "file", "content")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o640
+
+
 def test_what_killed_writers_have_left_goes_and_what_others_write_stays(tmp_path):
     old, new, others = (tmp_path / name for name in (".file.aaaaaaaa", ".file.bbbbbbbb", ".other.aaaaaaaa"))
     for path in (old, new, others):

@@ -267,6 +267,13 @@ def test_a_network_is_written_where_it_is_wanted(whole, data_dir, tmp_path):
     assert load_file(tmp_path / "a" / "b")
 
 
+def test_as_many_threads_as_are_asked_for_classify(network, whole, pictures, data_dir, monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch, "set_num_threads", asked.append)
+    east("predict", whole / "sparse", pictures, "--data-dir", data_dir, "--threads", 3)
+    assert asked[:1] == [3]
+
+
 def test_a_folder_is_classified_sparsely_as_a_table(whole, data_dir, pictures, tmp_path):
     asked = ("predict", whole / "sparse", pictures, "--data-dir", data_dir, "--threads", 1, "--csv", tmp_path / "t.csv")
     done = east(*asked)
