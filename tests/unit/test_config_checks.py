@@ -219,6 +219,17 @@ def test_aliases_count_as_all_that_they_stand_for(tmp_path, more, is_refused):
         assert len(read_yaml(file)["b"]) == 990
 
 
+def test_a_name_that_no_file_can_have_is_named(tmp_path):
+    assert refusal(tmp_path / (300 * "x")).endswith("cannot be read: File name too long.")
+
+
+def test_without_the_projects_configuration_the_folder_is_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("east.config.files.__file__", str(tmp_path / "lib" / "east" / "config" / "files.py"))
+    with pytest.raises(EastError, match=f"config.yaml in {tmp_path}"):
+        base_config()
+
+
 def test_the_projects_configuration_is_read_from_any_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert base_config() == ROOT / "config.yaml"

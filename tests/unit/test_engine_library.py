@@ -434,13 +434,23 @@ def test_a_command_that_is_not_there_has_failed_with_the_reason():
 
 def test_what_is_ended_starts_nothing_any_more():
     running = Running()
-    with running.started(["sleep", "60"]) as process:
+    with running.started(["sleep", "9"]) as process:
         running.end()
         assert process.wait() == -signal.SIGTERM
     assert run(["echo", "said"], running).stdout == f"[Errno {errno.ECANCELED}] Operation canceled: 'echo'"
 
 
 def test_a_command_ends_with_the_block_that_waits_for_it():
-    with pytest.raises(KeyboardInterrupt), Running().started(["sleep", "60"]) as process:
+    with pytest.raises(KeyboardInterrupt), Running().started(["sleep", "9"]) as process:
         raise KeyboardInterrupt
     assert process.wait() == -signal.SIGTERM
+
+
+def test_without_a_home_there_is_no_cache_folder(monkeypatch):
+    def homeless():
+        raise RuntimeError("no home")
+
+    for name in ("EAST_CACHE_DIR", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", homeless)
+    assert library.cache_folder() is None

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import os
 import sys
 from typing import Annotated
 
@@ -294,6 +295,11 @@ def test_a_plan_checks_parameters_of_a_plugin_that_it_has_not_executed(write, ch
 def test_a_plugin_is_looked_for_beside_the_file_that_names_it(write, tmp_path):
     with pytest.raises(EastError, match=r"plugins\.0: there is no file .*nowhere\.py"):
         plan(tmp_path / "nowhere.py", [{"static": True}])
+
+
+def test_a_path_that_no_list_of_paths_can_hold_is_refused(write):
+    with pytest.raises(EastError, match=rf"plugins\.0: .*must not contain '{os.pathsep}'"):
+        plan(write(MIXED, f"a{os.pathsep}b/mine.py"), [{"static": True}])
 
 
 def test_an_installed_package_offers_a_plugin_without_being_imported(write, monkeypatch):
