@@ -17,7 +17,7 @@ from east.data import idx_files
 from east.data.catalog import info_of, is_streamed, steps_per_epoch
 from east.data.cifar import read_cifar
 from east.data.decoded import read_imagenette, read_tiny_imagenet
-from east.data.idx import framed
+from east.data.idx import _array, framed
 from east.data.images import load_images
 from east.data.listing import FolderLayout, count_images, list_parts
 from east.data.open import open_dataset
@@ -115,9 +115,28 @@ def test_files_that_are_damaged_or_another_s_are_refused_by_name(tmp_path, fashi
     assert not (tmp_path / "data" / few().store / "manifest.json").exists()
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "not a file of bytes"),
+        (idx(np.zeros(2, np.uint8))[:3], "not a file of bytes"),
+        (idx(np.zeros(2, np.uint8))[:7], "not a file of bytes"),
+        (b"\1" + idx(np.zeros(2, np.uint8))[1:], "not a file of bytes"),
+        (b"\0\0\x0d\1\0\0\0\2\0\0", "not a file of bytes"),
+        (b"\0\0\x08\0", "has 0 bytes"),
+        (idx(np.zeros((2, 3), np.uint8))[:-1], "has 5 bytes, not the 2 x 3"),
+    ],
+)
+def test_what_is_not_in_the_format_idx_is_named(tmp_path, content, said):
+    with pytest.raises(EastError, match=f"{tmp_path} .*{said}"):
+        _array(content, tmp_path)
+    assert _array(idx(np.zeros((0, 3), np.uint8)), tmp_path).shape == (0, 3)
+
+
 def test_images_stand_in_the_middle_of_squares_and_fit_into_them():
     image = torch.full((1, 3, 2), 7, dtype=torch.uint8)
     assert framed(image, 4)[0].tolist() == [[0, 7, 7, 0]] * 3 + [[0] * 4]
+    assert framed(image, 3)[0].tolist() == [[7, 7, 0]] * 3
     with pytest.raises(EastError, match="do not fit"):
         framed(image, 2)
 
@@ -326,6 +345,10 @@ def test_tiny_imagenet_takes_its_validation_images_to_test_on(tmp_path):
     assert found.train_images[3, :, 0, 0].tolist() == [50, 8, 101]
     with pytest.raises(EastError, match=r"tiny_imagenet\.folder"):
         read_tiny_imagenet(tmp_path / "val", 4)
+    for line in ("val_0.JPEG", "val_0.JPEG\tdaisy\t0\t0\t3\t3"):
+        (root / "val" / "val_annotations.txt").write_text(f"{line}\n")
+        with pytest.raises(EastError, match=r"val_annotations\.txt has the line"):
+            read_tiny_imagenet(tmp_path, 4)
 
 
 def test_imagenette_is_found_by_the_name_of_its_archive(tmp_path):
