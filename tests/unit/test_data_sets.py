@@ -19,7 +19,7 @@ from east.data.cifar import read_cifar
 from east.data.decoded import read_imagenette, read_tiny_imagenet
 from east.data.idx import _array, framed
 from east.data.images import load_images
-from east.data.listing import FolderLayout, count_images, list_parts
+from east.data.listing import FolderLayout, count_images, held_out, list_parts
 from east.data.open import open_dataset
 from east.data.prepare import prepare
 from east.data.source import as_source
@@ -228,6 +228,13 @@ def test_a_folder_without_parts_is_divided_always_in_the_same_way(tmp_path):
     flowers(folder, parts=("",), each=(4,), classes=("aster",))
     _, more = list_parts(folder, layout)
     assert [path for path, label in more.samples if label > 0] == [path for path, _ in test.samples]
+
+
+@pytest.mark.parametrize(
+    ("count", "share", "tested"), [(2, 0.9, 1), (3, 0.01, 1), (10, 0.25, 3), (23, 0.25, 6), (21, 0.25, 5), (2, 0.25, 1)]
+)
+def test_the_part_of_a_class_that_is_tested_on_is_rounded_and_leaves_some_of_either(count, share, tested):
+    assert held_out(count, share, "rose") == tested
 
 
 def test_a_class_of_one_image_cannot_be_divided(tmp_path):
