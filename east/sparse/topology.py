@@ -21,7 +21,7 @@ from east.sparse import drop, growth, initial
 from east.sparse.kinds import RuleFacts, drop_rule, growth_rule, initial_values
 from east.sparse.view import Layer
 
-__all__ = ["TOPOLOGIES", "Rule", "Topology", "drop", "drop_and_grow", "growth", "initial", "resize"]
+__all__ = ["TOPOLOGIES", "Rule", "Topology", "drop", "drop_and_grow", "growth", "initial"]
 
 
 class _Observing(Protocol):
@@ -206,24 +206,6 @@ def drop_and_grow(
     dropped = fraction_of(layer.active, fraction)
     kept = keep(rule.drop, layer, layer.active - dropped, generator)
     return kept | grow(rule.grow, layer, ~kept, dropped, generator)
-
-
-def resize(
-    weight: Tensor,
-    gradient: Tensor,
-    mask: Tensor,
-    count: int,
-    generator: RandomBits,
-    rule: Topology = TOPOLOGIES["rigl"],
-) -> Tensor:
-    """Grow or prune a tensor to `count` active weights, as the cyclic schedule does; nothing else changes.
-
-    Args and result are as for `drop_and_grow`; `count` lies between 0 and the size of the tensor.
-    """
-    layer = Layer("tensor", weight, gradient, mask)
-    if count < layer.active:
-        return keep(rule.drop, layer, count, generator)
-    return mask | grow(rule.grow, layer, ~mask, count - layer.active, generator)
 
 
 def fraction_of(active: int, fraction: float) -> int:

@@ -90,6 +90,9 @@ def test_a_group_is_every_row_that_meets_all_conditions():
         ("pattern!=static", ["cosine"], ["static", None, float("nan")]),
         ("n=3", [3, 3.0], [30]),
         ("dct=true", [True], [False, 1]),
+        ("dct=false", [False], [True, 0]),
+        ("dct<2", [1], [True, False]),
+        ("name=8.0", ["8.0", 8], ["8"]),
     ],
 )
 def test_conditions(written, meant, not_meant):

@@ -8,9 +8,19 @@ import pandas as pd
 import pytest
 
 import east
-from east.analysis.results import PlannedRun, dtypes, row_columns, run_columns, setting_columns, write_frames
+from east.analysis.results import (
+    PlannedRun,
+    dtypes,
+    read_rows,
+    read_runs,
+    row_columns,
+    run_columns,
+    setting_columns,
+    write_frames,
+)
 from east.analysis.sources import Request, Sources
 from east.config import make_plan, read_config
+from east.config.choices import Choice, TopologySpec
 from east.errors import EastError
 from east.training.records import EpochRecord
 from tests.unit.fake_runs import DIVERGED, write_curve, write_planned_run, write_run
@@ -121,10 +131,31 @@ def test_what_is_damaged_is_named_and_hides_nothing_else(results):
         write_frames(Sources(results), frames_of(*PLAN.runs))
 
 
+def test_what_is_damaged_ends_those_who_ask_for_single_runs(results):
+    (results / "runs" / CYCLIC.id / "summary.json").write_text("{")
+    metrics = results / "runs" / STATIC.id / "metrics.csv"
+    metrics.write_text(metrics.read_text()[:-3])
+    sources = Sources(results)
+    with pytest.raises(EastError, match=CYCLIC.id):
+        read_runs(sources, [PlannedRun.of(CYCLIC)])
+    with pytest.raises(EastError, match=STATIC.id):
+        read_rows(sources, [STATIC.id], EpochRecord)
+
+
 def test_a_run_is_called_by_its_folder_and_no_other_folder_is_a_run(results):
     write_planned_run(results / "runs", CYCLIC, 85.25, id="copied/from/seed9")
     (results / "runs" / "table2" / "static" / "seedling").mkdir()
     assert list(east.load_results(results).runs["id"]) == [CYCLIC.id, STATIC.id, OTHER.id]
+
+
+def test_rules_of_a_run_are_shown_in_words(results):
+    topology = TopologySpec(drop=Choice(name="threshold", parameters=(("below", 0.5),)), grow="random")
+    sparsity = OTHER.spec.sparsity.model_copy(update={"topology": topology})
+    spec = OTHER.spec.model_copy(update={"sparsity": sparsity})
+    (results / "runs" / OTHER.id / "run.json").write_text(spec.model_dump_json())
+    runs = east.load_results(results).runs.set_index("id")
+    assert runs.loc[OTHER.id, "sparsity.topology"] == str(topology)
+    assert runs.loc[STATIC.id, "sparsity.topology"] == STATIC.spec.sparsity.topology
 
 
 def test_a_setting_means_what_its_schema_says():

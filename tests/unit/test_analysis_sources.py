@@ -70,6 +70,12 @@ def test_what_is_not_right_is_refused_by_name(made, change):
         Sources(made).derived(made / "tables" / "t.csv")
 
 
+def test_a_record_that_is_no_file_is_named(tmp_path):
+    record_path(tmp_path, "tables/t").mkdir(parents=True)
+    with pytest.raises(EastError, match=r"tables/t.* cannot be used: .* cannot be read"):
+        read_made_from(tmp_path, "tables/t")
+
+
 def test_what_was_made_for_another_plan_is_refused(made):
     with pytest.raises(EastError, match="other settings than the plan's"):
         Sources(made, {"tables/t": REQUEST.digest}).derived(made / "tables" / "t.csv")

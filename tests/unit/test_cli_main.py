@@ -169,6 +169,12 @@ def test_an_option_that_is_not_the_json_it_should_be_is_named_with_the_key(text,
         parsed("--x", TypeAdapter(dict[str, list[int]]).validate_json, text)
 
 
+@pytest.mark.parametrize(("text", "said"), [("[" * 100_000, "nested too deeply"), ("{", "not JSON")])
+def test_an_option_that_is_read_by_json_is_named_as_well(text, said):
+    with pytest.raises(EastError, match=f"--x is {said}"):
+        parsed("--x", json.loads, text)
+
+
 def test_an_option_may_come_from_standard_input(monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("größe".encode()), "ascii"))
     assert parsed("--x", str, "-") == "größe"

@@ -224,6 +224,7 @@ def test_numbers_are_written_in_one_way():
     assert canonical_json({"b": [1.0, -0.0, 0.5, 1e300], "a": {"x": 2.0, "y": True}}) == (
         '{"a":{"x":2,"y":true},"b":[1,0,0.5,1e+300]}'
     )
+    assert canonical_json({"a": [2.0**53 - 1, 2.0**53]}) == '{"a":[9007199254740991,9007199254740992.0]}'
 
 
 def test_what_this_version_cannot_read_is_compared_as_it_is():

@@ -97,6 +97,8 @@ def test_keys_of_recipes_and_rules_can_be_swept(planned):
         ("seed", None),
         ("grow", None),
         ("density.of", None),
+        ("topology.colour", None),
+        ("density.grow", None),
     ],
 )
 def test_an_axis_is_a_key_of_a_run_without_its_section(axis, path):
@@ -123,6 +125,7 @@ def test_an_axis_is_a_key_of_a_run_without_its_section(axis, path):
         ("activation: dyrelu", "activation: tanh", "changes.activation: must be relu"),
         ("activation: dyrelu", "colour: blue", "changes.colour: a recipe has no such key"),
         ("activation: dyrelu", "density: 0.1", "changes.density: the row has this key itself"),
+        ("activation: dyrelu", "label: Mine", "changes.label: a recipe has no such key"),
         ("activation: dyrelu", "sharing_ratio: 9", "changes.components.sharing_ratio: no stage has more than"),
         ("[0.01, 0.003]", "[0.01, 1.0e-7]", "overlay.yaml:7: tables.tableOwn.each.density: 1e-07 of the"),
         ("{density: [0.01", "{drop_fraction: [0.3", "rows.0.drop_fraction: masks never change with topology: fixed"),
@@ -147,6 +150,11 @@ def test_a_source_of_its_own_stands_beside_the_rows_that_it_prints(planned):
     assert [(value.mean, value.std) for value in printed.values()] == [(90.5, 0.5), (92, None)]
     assert (table.published, table.source.name, table.comparable, table.is_beside) == (None, "Doe", True, True)
     assert (table.comparing.published_seeds, table.comparing.published_spread) == (5, "standard_error")
+
+
+def test_seeds_without_any_spread_may_be_printed(planned):
+    rows = planned(with_numbers(), NUMBERS.replace("0.5\n", "0\n")).tables[0].rows
+    assert [row.published.std for row in rows if row.published] == [0, None]
 
 
 def test_a_printed_change_is_checked_against_the_printed_reference(planned):
@@ -232,6 +240,8 @@ def test_claims_are_planned_with_the_form_that_they_have(planned):
         ("{name: raises, axis: density, low: 0.003}", "give both low and high, or neither"),
         ("{name: raises, axis: density, low: 0.003, high: 0.02}", "high: no row has density 0.02"),
         ("{name: lowers, axis: density, low: 0.01, high: 0.003}", "low (0.01) must be below high (0.003)"),
+        ("{name: raises, axis: density, low: 0.01, high: 0.01}", "low (0.01) must be below high (0.01)"),
+        ("{name: above, group: [density<1|2], other: [method=EAST]}", "must have one number after <"),
         ("{name: beats, row: EAST, other: SET}", "there is no row 'SET'; there are Static, RigL, EAST"),
         ("{name: above, group: [method=SET], other: [method=EAST]}", "no row has method=SET"),
         ("{name: above, group: [method], other: [method=EAST]}", "must be an axis, a sign and a value"),

@@ -8,7 +8,7 @@ import pytest
 from benchmarks.faults import configurations
 from east.config import load_plan, make_plan, read_config, validate
 from east.config.files import base_config
-from east.config.places import Origins
+from east.config.places import MOST_SHOWN, Mistake, Origins
 from east.config.yaml_file import read_yaml
 from east.errors import EastError
 from east.operations.doctor.ask import Asker
@@ -219,6 +219,17 @@ def test_aliases_count_as_all_that_they_stand_for(tmp_path, more, is_refused):
         assert len(read_yaml(file)["b"]) == 990
 
 
+def test_a_name_that_no_file_can_have_is_named(tmp_path):
+    assert refusal(tmp_path / (300 * "x")).endswith("cannot be read: File name too long.")
+
+
+def test_without_the_projects_configuration_the_folder_is_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("east.config.files.__file__", str(tmp_path / "lib" / "east" / "config" / "files.py"))
+    with pytest.raises(EastError, match=f"config.yaml in {tmp_path}"):
+        base_config()
+
+
 def test_the_projects_configuration_is_read_from_any_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert base_config() == ROOT / "config.yaml"
@@ -273,6 +284,15 @@ def test_a_mistake_is_placed_in_the_file_that_holds_the_value_whatever_comes_las
     late = {"datasets": merged["datasets"] | {"cifar10": merged["datasets"]["cifar10"] | {"validation": 50000}}}
     second.write_text("datasets:\n  cifar10:\n    validation: 50000\n")
     assert said([second, base], **late).startswith(f"{second}:3: datasets.cifar10.validation")
+
+
+@pytest.mark.parametrize(("count", "last"), [(MOST_SHOWN, "no"), (MOST_SHOWN + 2, "and 2 more.")])
+def test_as_many_mistakes_are_spelt_out_as_a_person_reads(count, last):
+    with pytest.raises(EastError) as error:
+        Origins.of({}, []).refuse(Mistake((f"key{number}",), "no") for number in [*range(count), 0])
+    lines = str(error.value).splitlines()
+    assert len(lines) == min(count, MOST_SHOWN + 1)
+    assert lines[-1].endswith(last)
 
 
 def test_many_mistakes_are_counted_and_not_all_spelt_out(overlay):

@@ -178,12 +178,82 @@ def test_masks_that_move_without_dropping_anything_are_noted(topology, notes):
         "datasets: {cifar10: {margin: 31}}",
         "{datasets: {imagenet: {folder: /x, validation: 9, validation_choice: shuffled}}}",
         "{execution: {device: cpu}, comparison: {margin: 1}}",
+        "recipes: {plain: {warmup_epochs: 249}}",
+        "recipes: {plain: {lr_schedule: cosine, lr_drop_epochs: []}}",
+        "tables: {table2: {rows: [{static: true, drop_fraction: 0.005, drop_fraction_end: 0.005}]}}",
+        "methods: {rows: {Phased: {activation: dyrelu, measured_at_beta: 0}}}",
         "execution: {step: captured}",
         "execution: {runs_per_gpu: 3}",
     ],
 )
 def test_what_is_meant_is_neither_refused_nor_noted(overlay, text):
     assert planned_with(overlay(text)).notes == ()
+
+
+def of_rows(text):
+    return f"tables: {{table2: {{rows: [{text}]}}}}"
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "word"),
+    [
+        (of_rows("{static: true, topology: fixed, drop_fraction: 0.3}"), "rows.0.drop_fraction", "fixed"),
+        (of_rows("{static: true, topology: fixed, drop_fraction_end: 0.3}"), "rows.0.drop_fraction_end", "fixed"),
+        (of_rows("{static: true, topology: fixed, update_period: 9}"), "rows.0.update_period", "fixed"),
+        (of_rows("{static: true, topology: fixed, update_until: 0.5}"), "rows.0.update_until", "fixed"),
+        (of_rows("{topology: fixed, density_schedule: linear}"), "rows.0.density_schedule", "fixed"),
+        (of_rows("{static: true, topology: fixed, exchange_when_resizing: true}"), "exchange_when_resizing", "fixed"),
+        (of_rows("{static: true, exchange_when_resizing: true}"), "rows.0.exchange_when_resizing", "static"),
+        (of_rows("{static: true, drop_fraction: 0.004}"), "rows.0.drop_fraction", "0.004 to 0.005"),
+        (of_rows("{static: true, drop_fraction_end: 0.6}"), "rows.0.drop_fraction", "0.5 to 0.6"),
+        (
+            f"{{readings: {{static_topology: fixed}}, {of_rows('{density_schedule: linear}')}}}",
+            "rows.0.density_schedule",
+            "fixed",
+        ),
+        (
+            f"{{readings: {{static_topology: fixed}}, {of_rows('{static: true, update_period: 9}')}}}",
+            "rows.0.update_period",
+            "fixed",
+        ),
+        (of_rows("{static: true, density_schedule: linear}"), "table2.rows.0", "no static"),
+        (of_rows("{pattern: cosine, cycles: 1, density_schedule: linear}"), "table2.rows.0", "no pattern or cycles"),
+        ("cost: {measured_batch: {gpu: 8}}", "cost.measured_batch.gpu", "'cpu' or 'cuda'"),
+        ("recipes: {plain: {warmup_epochs: 250}}", "recipes.plain.warmup_epochs", "250"),
+        ("recipes: {plain: {lr_schedule: drops}}", "recipes.plain.lr_schedule", "null"),
+        ("recipes: {plain: {lr_schedule: cosine}}", "recipes.plain.lr_drop_epochs", "cosine"),
+        (
+            "tables: {tableX: {recipe: plain, dataset: cifar10, rows: [{static: true}]}, "
+            "tablex: {recipe: plain, dataset: cifar10, rows: [{static: true}]}}",
+            "tables.tablex",
+            "'tableX'",
+        ),
+    ],
+)
+def test_what_would_do_nothing_or_something_else_is_refused_with_its_key(overlay, text, key, word):
+    with pytest.raises(EastError, match=f"{re.escape(key)}: .*{word}"):
+        planned_with(overlay(text))
+
+
+def with_density_schedule(schedule, *, update_on_last_step=False, **changes):
+    spec = changed(make_spec(**changes), sparsity={"update_on_last_step": update_on_last_step})
+    return RunSpec.model_validate(spec.model_dump() | {"density_schedule": schedule})
+
+
+@pytest.mark.parametrize(
+    ("last_step", "keys"), [(False, ["row.density_schedule"]), (True, [])], ids=["one step late", "just in time"]
+)
+def test_a_density_schedule_reaches_the_target_by_the_last_mask_update(last_step, keys):
+    schedule = {"name": "linear", "initial": 0.5, "end": 1.0}
+    period = steps_per_epoch(make_spec())
+    assert mistaken(with_density_schedule(schedule, update_on_last_step=last_step, update_period=period)) == keys
+
+
+@pytest.mark.parametrize(("initial", "keys"), [(1.0, ["row.density_schedule"]), (0.2, [])])
+def test_a_density_schedule_asks_for_no_more_weights_than_a_network_that_shares_some_stores(initial, keys):
+    schedule = {"name": "linear", "initial": initial, "end": 0.5}
+    assert mistaken(with_density_schedule(schedule, sharing_ratio=2)) == keys
+    assert mistaken(with_density_schedule(schedule)) == []
 
 
 def test_two_epochs_are_too_few_for_drops_at_halves_and_quarters_and_three_are_not(overlay):

@@ -7,9 +7,10 @@ import jsonschema
 import pytest
 import yaml
 
-from east.config import make_plan, read_config
+from east.config import make_plan, read_config, reference
 from east.config.reference import documents, json_schema, keys, open_matters
 from east.config.vocabulary import Choices, metadata_of
+from east.errors import EastError
 from east.render.contents import readings
 
 ROOT = Path(__file__).parents[2]
@@ -54,6 +55,26 @@ def places(node, path=()):
 def test_what_is_generated_is_fresh():
     stale = [str(file) for file, text in documents().items() if file.read_text() != text]
     assert stale == [], "run `make docs`"
+
+
+def test_what_is_out_of_date_is_written_and_named_and_no_other_file_is(tmp_path, monkeypatch, capsys):
+    (tmp_path / "stale").write_text("old")
+    (tmp_path / "fresh").write_text("fresh")
+    (tmp_path / "fresh").chmod(0o444)
+    monkeypatch.setattr(reference, "ROOT", tmp_path)
+    texts = {tmp_path / name: name for name in ("stale", "fresh", "missing")}
+    monkeypatch.setattr(reference, "documents", lambda: texts)
+    before = (tmp_path / "fresh").stat().st_mtime_ns
+    assert reference.main() == 0
+    assert capsys.readouterr().out == "stale written\nmissing written\n"
+    assert {file: file.read_text() for file in texts} == texts
+    assert (tmp_path / "fresh").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("text", ["", "<!-- keys: written by make docs -->\n", "<!-- keys: end -->"])
+def test_a_document_without_a_place_for_a_part_is_named(text):
+    with pytest.raises(EastError, match=r"README\.md has no part 'keys'"):
+        reference._with_part(text, Path("README.md"), "keys", "text")
 
 
 @pytest.mark.parametrize("key", ALL_KEYS, ids=lambda key: key.path)

@@ -5,7 +5,7 @@ import signal
 import time
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import nullcontext
-from multiprocessing import get_context
+from multiprocessing import get_context, resource_tracker
 
 import pytest
 
@@ -94,3 +94,16 @@ def handlers():
 def test_processes_log_as_the_command_does():
     with workers(1, get_context("forkserver")) as processes:
         assert processes.submit(handlers).result() == [Lines]
+
+
+def of_ctrl_c():
+    return signal.getsignal(signal.SIGINT), signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+@pytest.mark.parametrize("chosen", [signal.SIG_DFL, signal.SIG_IGN])
+def test_ctrl_c_reaches_a_process_that_was_started_while_it_waited_unless_it_is_ignored(handler, chosen):
+    resource_tracker.ensure_running()  # it would let Ctrl-C through in this process as well
+    if chosen is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with workers(1, get_context("spawn")) as processes:
+        assert processes.submit(of_ctrl_c).result() == (chosen, False)

@@ -488,6 +488,13 @@ def test_layers_are_executed_densely_within_the_sparse_engine_where_that_costs_l
     assert ("stages.0.0.conv1" in executed_densely) == executed
 
 
+def test_without_a_zero_to_leave_out_the_dense_engine_is_chosen_whatever_it_would_cost():
+    engine = auto_on_cpu(resnet34(0.01), costs=lambda: times(module=1.0))
+    assert engine.decide(IMAGES).name == "sparse"
+    change_masks(engine, 1.0)
+    assert engine.decide(IMAGES).name == "dense"
+
+
 def test_auto_has_the_weakest_class_of_what_it_has_executed_so_far():
     costs = times(fused_products=1.0, convolution=0.5)
     engine = auto_on_cpu(resnet34(0.01), costs=lambda: costs, among=("fused", "dense"))

@@ -21,7 +21,7 @@ from torchvision.transforms import functional as vision
 from east.config.run import DatasetSpec
 from east.data.catalog import DATASETS
 from east.data.folder import CenterView, FolderBatches, RandomView, draw_crop, read_image, without_signals
-from east.data.listing import list_images, scan_folder
+from east.data.listing import _size_of_image, list_images, scan_folder
 from east.data.manifest import FolderManifest, read_manifest
 from east.data.open import open_dataset, split_indices
 from east.data.prepare import prepare
@@ -412,6 +412,21 @@ def test_what_is_no_image_of_the_class_is_refused_by_name(two_classes, name, mak
     str(caught.value).encode()
 
 
+def test_what_cannot_be_listed_or_looked_at_is_named(two_classes, monkeypatch):
+    with os.scandir(two_classes / "train" / "a") as entries:
+        (image,) = [entry for entry in entries if entry.name == "1.png"]
+    (two_classes / "train" / "a" / image.name).unlink()
+    with pytest.raises(EastError, match=r"1\.png cannot be read: No such file"):
+        _size_of_image(image, str(two_classes / "train"), two_classes)
+
+    def refuse(folder):
+        raise PermissionError(13, "not allowed", folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(EastError, match="train cannot be listed: not allowed"):
+        list_images(two_classes, "train")
+
+
 def test_a_folder_that_lacks_images_is_refused_with_an_example(two_classes):
     (two_classes / "train/a/1.png").unlink()
     with pytest.raises(EastError, match=r"train has 3 images, but ImageNet has 4"):
@@ -590,6 +605,8 @@ def test_where_nobody_grants_cores_there_is_a_worker_for_each(opened, monkeypatc
 def test_imagenet_is_not_opened_without_a_folder_or_torchvision(opened, tmp_path, monkeypatch):
     with pytest.raises(EastError, match=r"datasets\.imagenet\.folder"):
         open_dataset(imagenet_spec(), 16, 17, tmp_path / "data", CPU)
+    with pytest.raises(EastError, match="validation_choice"):
+        opened(validation=1, validation_choice="last")
     monkeypatch.setitem(sys.modules, "torchvision", None)
     with pytest.raises(EastError, match="torchvision does not work with the installed PyTorch"):
         opened()

@@ -267,6 +267,20 @@ def test_member_with_another_checksum_is_refused(tmp_path):
         small_cifar10(tmp_path, cls)
 
 
+def test_an_archive_that_lacks_a_file_is_refused_by_the_name_of_that(tmp_path):
+    cls, _ = archive(tmp_path / "raw", CIFAR10)
+    cls.train_list = [*cls.train_list, ["data_batch_9", "0" * 32]]
+    with pytest.raises(EastError, match=rf"{CIFAR10.filename} holds no .*data_batch_9"):
+        small_cifar10(tmp_path, cls)
+
+
+def test_an_archive_that_torchvision_does_not_read_is_named(tmp_path, monkeypatch):
+    cls, _ = archive(tmp_path, CIFAR10)
+    monkeypatch.setattr(cls, "_check_integrity", lambda self: False)
+    with pytest.raises(EastError, match=f"{tmp_path / CIFAR10.filename} cannot be read"):
+        read_cifar(cls, tmp_path)
+
+
 def test_member_that_leads_out_of_the_folder_is_refused(tmp_path):
     cls, _ = archive(tmp_path / "raw", CIFAR10, extra=[("../../escaped", b"out")])
     with pytest.raises(EastError, match="outside its folder"):

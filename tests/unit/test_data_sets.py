@@ -17,9 +17,9 @@ from east.data import idx_files
 from east.data.catalog import info_of, is_streamed, steps_per_epoch
 from east.data.cifar import read_cifar
 from east.data.decoded import read_imagenette, read_tiny_imagenet
-from east.data.idx import framed
+from east.data.idx import _array, framed
 from east.data.images import load_images
-from east.data.listing import FolderLayout, count_images, list_parts
+from east.data.listing import FolderLayout, count_images, held_out, list_parts
 from east.data.open import open_dataset
 from east.data.prepare import prepare
 from east.data.source import as_source
@@ -115,9 +115,28 @@ def test_files_that_are_damaged_or_another_s_are_refused_by_name(tmp_path, fashi
     assert not (tmp_path / "data" / few().store / "manifest.json").exists()
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "not a file of bytes"),
+        (idx(np.zeros(2, np.uint8))[:3], "not a file of bytes"),
+        (idx(np.zeros(2, np.uint8))[:7], "not a file of bytes"),
+        (b"\1" + idx(np.zeros(2, np.uint8))[1:], "not a file of bytes"),
+        (b"\0\0\x0d\1\0\0\0\2\0\0", "not a file of bytes"),
+        (b"\0\0\x08\0", "has 0 bytes"),
+        (idx(np.zeros((2, 3), np.uint8))[:-1], "has 5 bytes, not the 2 x 3"),
+    ],
+)
+def test_what_is_not_in_the_format_idx_is_named(tmp_path, content, said):
+    with pytest.raises(EastError, match=f"{tmp_path} .*{said}"):
+        _array(content, tmp_path)
+    assert _array(idx(np.zeros((0, 3), np.uint8)), tmp_path).shape == (0, 3)
+
+
 def test_images_stand_in_the_middle_of_squares_and_fit_into_them():
     image = torch.full((1, 3, 2), 7, dtype=torch.uint8)
     assert framed(image, 4)[0].tolist() == [[0, 7, 7, 0]] * 3 + [[0] * 4]
+    assert framed(image, 3)[0].tolist() == [[7, 7, 0]] * 3
     with pytest.raises(EastError, match="do not fit"):
         framed(image, 2)
 
@@ -209,6 +228,13 @@ def test_a_folder_without_parts_is_divided_always_in_the_same_way(tmp_path):
     flowers(folder, parts=("",), each=(4,), classes=("aster",))
     _, more = list_parts(folder, layout)
     assert [path for path, label in more.samples if label > 0] == [path for path, _ in test.samples]
+
+
+@pytest.mark.parametrize(
+    ("count", "share", "tested"), [(2, 0.9, 1), (3, 0.01, 1), (10, 0.25, 3), (23, 0.25, 6), (21, 0.25, 5), (2, 0.25, 1)]
+)
+def test_the_part_of_a_class_that_is_tested_on_is_rounded_and_leaves_some_of_either(count, share, tested):
+    assert held_out(count, share, "rose") == tested
 
 
 def test_a_class_of_one_image_cannot_be_divided(tmp_path):
@@ -326,6 +352,10 @@ def test_tiny_imagenet_takes_its_validation_images_to_test_on(tmp_path):
     assert found.train_images[3, :, 0, 0].tolist() == [50, 8, 101]
     with pytest.raises(EastError, match=r"tiny_imagenet\.folder"):
         read_tiny_imagenet(tmp_path / "val", 4)
+    for line in ("val_0.JPEG", "val_0.JPEG\tdaisy\t0\t0\t3\t3"):
+        (root / "val" / "val_annotations.txt").write_text(f"{line}\n")
+        with pytest.raises(EastError, match=r"val_annotations\.txt has the line"):
+            read_tiny_imagenet(tmp_path, 4)
 
 
 def test_imagenette_is_found_by_the_name_of_its_archive(tmp_path):

@@ -1,17 +1,22 @@
 """Compiling and loading the kernels, with tiny sources in place of the real ones."""
 
 import dataclasses
+import errno
 import os
 import re
+import signal
 import subprocess
 import sys
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 import torch
 
 from east.engine.cpu import library
+from east.engine.cpu.commands import Running, run, run_all
 from east.errors import EastError
+from east.files import write_atomically
 
 SOURCE = """
 extern "C" int width() {
@@ -100,7 +105,15 @@ def test_everything_in_the_toolchain_is_in_the_name(sources, toolchain):
     assert len({library._digest(sources, one) for one in [toolchain, *changed]}) == len(changes) + 1
 
 
-@pytest.mark.parametrize("damage", [lambda content: content[:5000], lambda content: b"", lambda content: content[::-1]])
+def of_another_system(content):
+    """A file that is whole, and which this system cannot load."""
+    return b"no library" + sha256(b"no library").digest()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [lambda content: content[:5000], lambda content: b"", lambda content: content[::-1], of_another_system],
+)
 def test_a_damaged_library_is_compiled_anew(sources, tmp_path, toolchain, damage):
     name = library.build(sources, tmp_path / "elsewhere", toolchain).path.name
     path = tmp_path / "cache" / name
@@ -114,6 +127,18 @@ def test_a_cache_that_cannot_be_written_is_done_without(sources, tmp_path, toolc
     kernels = library.build(sources, tmp_path / "file" / "cache", toolchain)
     assert kernels.library.answer() == 42
     assert library.build(sources, None, toolchain).library.answer() == 42
+
+
+def test_a_cache_that_can_be_read_and_not_written_is_done_without(sources, tmp_path, toolchain, monkeypatch):
+    def write(path, content):
+        if path.is_relative_to(tmp_path / "cache"):
+            raise OSError(errno.ENOSPC, "full")
+        write_atomically(path, content)
+
+    monkeypatch.setattr(library, "write_atomically", write)
+    kernels = library.build(sources, tmp_path / "cache", toolchain)
+    assert kernels.library.answer() == 42
+    assert not kernels.path.is_relative_to(tmp_path)
 
 
 def test_a_library_that_another_user_planted_is_never_loaded(sources, tmp_path, toolchain):
@@ -237,6 +262,22 @@ def test_a_compiler_in_cxx_is_the_only_one_tried(monkeypatch):
         library.find_toolchain()
 
 
+def test_a_compiler_that_does_not_run_is_named_with_what_it_says(tmp_path, monkeypatch):
+    script = tmp_path / "compiler"
+    script.write_text("#!/bin/sh\necho some words; echo 'error: no licence'; exit 1\n")
+    script.chmod(0o755)
+    monkeypatch.setenv("CXX", str(script))
+    with pytest.raises(library.KernelsUnavailable, match=f"{script} does not run: error: no licence"):
+        library.find_toolchain()
+
+
+@pytest.mark.parametrize("variable", ["CXX", "EAST_KERNEL_FLAGS"])
+def test_a_quote_that_stands_alone_in_a_variable_is_named(monkeypatch, variable):
+    monkeypatch.setenv(variable, "c++ 'a")
+    with pytest.raises(EastError, match=f"{variable} is .*stands alone"):
+        library.find_toolchain()
+
+
 def test_arguments_in_cxx_are_passed_on(monkeypatch):
     compiler = library.find_compiler()
     monkeypatch.setenv("CXX", f"{compiler[0]} -pipe")
@@ -261,6 +302,16 @@ def test_availability_tells_what_there_is(sources, outcome_forgotten, monkeypatc
     assert found.available
     assert found.cached
     assert (found.compiler, found.vector) == (" ".join(toolchain.command), toolchain.vector)
+
+
+def test_what_is_compiled_for_one_process_alone_is_not_in_the_cache(sources, outcome_forgotten, monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(library, "SOURCES", sources)
+    for cache in (tmp_path / "file" / "cache", None):
+        library._load_once.cache_clear()
+        monkeypatch.setattr(library, "cache_folder", lambda cache=cache: cache)
+        found = library.availability()
+        assert (found.available, found.cached) == (True, False)
 
 
 @pytest.mark.parametrize(
@@ -340,6 +391,12 @@ def test_no_second_openmp_runtime_is_loaded_and_pytorchs_number_of_threads_holds
         torch.set_num_threads(threads)
 
 
+def test_elsewhere_than_on_linux_pytorchs_runtime_is_not_used(monkeypatch, toolchain):
+    assert toolchain.openmp is not None
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert library.find_toolchain().openmp is None
+
+
 def test_pytorchs_runtime_is_not_used_if_the_compilers_code_cannot_call_it():
     assert library.openmp_runtime("no_such_entry") is None
 
@@ -363,3 +420,37 @@ def test_the_cache_folder_is_the_most_specific_one(monkeypatch, variables, folde
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert library.cache_folder() == Path(folder)
+
+
+# Commands
+
+
+def test_a_command_that_is_not_there_has_failed_with_the_reason():
+    good, bad = run_all([["sh", "-c", "echo said; exit 3"], ["/nowhere/c++"]])
+    assert (good.returncode, good.stdout) == (3, "said\n")
+    assert bad.returncode == 1
+    assert "No such file" in bad.stdout
+
+
+def test_what_is_ended_starts_nothing_any_more():
+    running = Running()
+    with running.started(["sleep", "9"]) as process:
+        running.end()
+        assert process.wait() == -signal.SIGTERM
+    assert run(["echo", "said"], running).stdout == f"[Errno {errno.ECANCELED}] Operation canceled: 'echo'"
+
+
+def test_a_command_ends_with_the_block_that_waits_for_it():
+    with pytest.raises(KeyboardInterrupt), Running().started(["sleep", "9"]) as process:
+        raise KeyboardInterrupt
+    assert process.wait() == -signal.SIGTERM
+
+
+def test_without_a_home_there_is_no_cache_folder(monkeypatch):
+    def homeless():
+        raise RuntimeError("no home")
+
+    for name in ("EAST_CACHE_DIR", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", homeless)
+    assert library.cache_folder() is None

@@ -1,6 +1,8 @@
 """Whole networks under both sparse engines: against the dense one in double precision, on a CPU bit against bit."""
 
 import copy
+import ctypes
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,8 +10,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from east.engine import CrossEntropy, GradientRequest
+from east.engine.cpu import bindings
 from east.engine.cpu.cost import cheapest
 from east.engine.cpu.engine import CpuEngine
+from east.engine.cpu.storage import PlaneBuffer
+from east.engine.graph.network import network_of
 from east.errors import EastError
 from east.models.dyrelu import retire_dyrelu, set_beta
 from east.sparse.layers import apply_masks, masked_layers
@@ -371,3 +376,33 @@ def test_labels_that_are_no_class_are_refused(label):
     labels[2] = label
     with pytest.raises(EastError, match=f"labels must be from 0 to 9, not .*{label}"):
         gradients(ON_CPU.sparse(ON_CPU.network()), images, labels)
+
+
+def test_images_of_other_channels_than_the_network_takes_are_refused():
+    with pytest.raises(EastError, match="images of 3 channels, not of 1"):
+        network_of(ON_CPU.network(), (1, 16, 16))
+
+
+def test_on_a_cpu_no_step_depends_on_what_is_captured():
+    assert ON_CPU.sparse(ON_CPU.network()).signature(ON_CPU.batch()[0]) == ()
+
+
+@pytest.mark.parametrize(("openmp", "told"), [(None, ["east_use_threads"]), ("libgomp.so", [])])
+def test_kernels_without_pytorchs_threads_are_told_how_many_there_are(monkeypatch, openmp, told):
+    class Library:
+        def __getattr__(self, name):
+            return lambda given: called.append(name) or numbers.append(given)
+
+    called, numbers = [], []
+    found = SimpleNamespace(library=Library(), toolchain=SimpleNamespace(openmp=openmp))
+    monkeypatch.setattr(bindings, "load_kernels", lambda: found)
+    kernels = bindings.KernelSet(torch.float32)
+    kernels("dot", ctypes.c_int(7))
+    assert called == [*told, f"east_{kernels.function('dot')}"]
+    assert numbers[:-1] == [torch.get_num_threads()] * len(told)
+
+
+def test_an_activation_that_is_not_stored_is_not_found():
+    buffer = PlaneBuffer(SimpleNamespace(channels=2), None, None, torch.float32)
+    with pytest.raises(RuntimeError, match="not stored"):
+        _ = buffer.data

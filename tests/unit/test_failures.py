@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -39,6 +40,8 @@ def test_every_error_of_the_system_is_a_sentence_that_names_the_path(number):
         (RuntimeError("can't start new thread"), "ulimit -u"),
         (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."), "reads images"),
         (RuntimeError("unable to mmap 4096 bytes from file </torch_1>"), "/dev/shm"),
+        (RuntimeError("received 0 items of ancdata"), "ulimit -n"),
+        (RuntimeError("Too many open files. Communication with the workers"), "ulimit -n"),
         (RecursionError(), "deeply"),
         (ImportError("libtorch_cpu.so: failed to map segment from shared object"), "memory"),
         (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid"), "UTF-8"),
@@ -47,6 +50,46 @@ def test_every_error_of_the_system_is_a_sentence_that_names_the_path(number):
 )
 def test_kinds_of_failure_are_told_apart(error, word):
     assert word in explained(error)
+
+
+def of_system(number, path):
+    return explained(OSError(number, os.strerror(number), str(path)))
+
+
+def stat_of(files, left):
+    return lambda path: SimpleNamespace(f_files=files, f_favail=left)
+
+
+def failing(path):
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+@pytest.mark.parametrize(
+    ("statvfs", "word"),
+    [(stat_of(9, 0), "inode"), (stat_of(9, 1), "is full"), (stat_of(0, 0), "is full"), (failing, "is full")],
+    ids=["no file left", "a file left", "files are not counted", "nothing known"],
+)
+def test_a_disk_without_room_for_a_file_is_told_from_one_without_room_for_bytes(tmp_path, monkeypatch, statvfs, word):
+    monkeypatch.setattr(os, "statvfs", statvfs)
+    assert word in of_system(errno.ENOSPC, tmp_path / "file")
+
+
+def test_the_owner_of_what_may_not_be_touched_is_named(tmp_path, monkeypatch):
+    owner = tmp_path.stat().st_uid
+    assert "belongs to" not in of_system(errno.EACCES, tmp_path / "file")
+    monkeypatch.setattr(os, "getuid", lambda: owner + 1)
+    monkeypatch.setattr("pwd.getpwuid", lambda number: SimpleNamespace(pw_name=f"name{number}"))
+    assert f"{tmp_path} belongs to user name{owner}" in of_system(errno.EACCES, tmp_path / "file")
+    monkeypatch.setattr("pwd.getpwuid", lambda number: {}[number])
+    assert f"belongs to user {owner}" in of_system(errno.EPERM, tmp_path / "file")
+
+
+def test_what_stands_in_place_of_a_folder_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    assert f"{tmp_path / 'file'} is there and is not a folder" in of_system(errno.ENOTDIR, tmp_path / "file" / "below")
+    assert "in the way" in of_system(errno.EEXIST, tmp_path)
+    (tmp_path / "link").symlink_to(300 * "x")  # which cannot be followed
+    assert str(tmp_path / "link") in of_system(errno.EEXIST, tmp_path / "link")
 
 
 @pytest.mark.parametrize(
@@ -108,6 +151,22 @@ def test_a_file_that_cannot_be_synced_is_not_there_and_the_error_names_it(tmp_pa
     assert not list(tmp_path.iterdir())
     with (tmp_path / "other").open("wb") as stream, pytest.raises(OSError, match="error"):
         sync(stream)
+
+
+def test_a_file_is_whole_on_its_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(os, "fsync", lambda number: seen.append((os.fstat(number).st_size, *tmp_path.glob("file"))))
+    write_atomically(tmp_path / "file", "content")
+    assert seen == [(len("content"),)]
+
+
+def test_a_file_may_be_read_by_whom_the_user_lets_read_new_files(tmp_path):
+    before = os.umask(0o027)
+    try:
+        write_atomically(tmp_path / "file", "content")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o640
 
 
 def test_what_killed_writers_have_left_goes_and_what_others_write_stays(tmp_path):

@@ -8,13 +8,19 @@ from pathlib import Path
 import pytest
 
 from east.errors import EastError
-from east.files import end_the_future, parse_json, read_regular
+from east.files import end_the_future, parse_json, read_csv, read_regular
 
 
 def test_an_ordinary_file_is_read(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"content")
     (tmp_path / "link").symlink_to("file")
     assert read_regular(tmp_path / "file", at_most=7) == read_regular(tmp_path / "link") == b"content"
+
+
+def test_a_table_that_is_no_file_is_named(tmp_path: Path) -> None:
+    found = read_csv(tmp_path)
+    assert found.problem is not None
+    assert found.problem.startswith(f"{tmp_path} cannot be read: ")
 
 
 def test_a_file_that_is_too_long_is_not_read(tmp_path: Path) -> None:

@@ -60,6 +60,12 @@ def test_locking_keeps_the_content_of_a_file_and_claiming_makes_none(tmp_path):
         assert stream.read() == "content"
 
 
+def test_what_cannot_be_locked_is_claimed_by_nobody(tmp_path):
+    (tmp_path / "lock").mkdir()
+    with claimed(tmp_path / "lock") as free:
+        assert not free
+
+
 def test_shared_locks_stand_beside_each_other(tmp_path):
     file = tmp_path / "lock"
     file.touch()

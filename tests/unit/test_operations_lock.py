@@ -279,6 +279,14 @@ def test_nothing_is_put_in_place_before_it_is_on_the_disk(archive, tmp_path, mon
     assert files(tmp_path / "new") == {}
 
 
+def test_an_archive_without_a_lock_is_none_of_results(tmp_path):
+    with tarfile.open(tmp_path / "other.tar.gz", "w:gz") as tar:
+        tar.addfile(tarfile.TarInfo("runs/x"))
+    with pytest.raises(EastError, match=r"other\.tar\.gz is not an archive of results"):
+        restore_archive(tmp_path / "other.tar.gz", tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
 def test_an_archive_holds_no_time_and_starts_with_its_lock(archive, results):
     assert archive.read_bytes()[4:8] == bytes(4), "of the compression"
     with tarfile.open(archive) as tar:

@@ -4,6 +4,7 @@ import time
 import pytest
 
 from east.config import make_plan, read_config
+from east.errors import EastError
 from east.operations.prune import Leftover, leftovers, remove
 from east.render.contents import table_figures
 from east.training.folder import locked
@@ -125,6 +126,16 @@ def test_all_that_is_found_is_told_by_kind_and_name_with_its_size(results):
 def test_what_is_gone_already_is_removed_as_well(results):
     found = Leftover("tables in no plan", "table4", (results / "tables/table4.csv",), 0)
     assert remove(found, results)
+
+
+def test_what_cannot_be_removed_is_named(results, monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, "not allowed", str(path))
+
+    monkeypatch.setattr("shutil.rmtree", refuse)
+    folder = results / "runs" / DROPPED
+    with pytest.raises(EastError, match=f"{folder} cannot be removed: not allowed"):
+        remove(Leftover("runs in no plan", DROPPED, (folder,), 0, folder), results)
 
 
 def test_where_there_is_no_folder_there_is_nothing_to_remove(tmp_path):

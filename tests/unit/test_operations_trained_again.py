@@ -182,6 +182,12 @@ def test_a_run_of_other_settings_or_with_a_file_missing_is_wrong_in_any_class(pu
     assert f"{ONE.id}: diverged here, 50.00 % in the lock" in done.stdout
 
 
+def test_what_is_not_there_cannot_be_compared(published):
+    lock, results = published()
+    done = verify(lock, results / "none")
+    assert (done.returncode, done.stderr) == (1, f"error: there is no {results}/none to compare with {lock}.\n")
+
+
 def test_exactly_means_the_locked_files(published):
     lock, results = published()
     train_again(results, ONE)

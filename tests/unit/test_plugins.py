@@ -2,23 +2,27 @@
 
 import importlib.metadata
 import json
+import os
 import sys
 from pathlib import Path
+from typing import Annotated
 
 import pytest
 import torch
+from pydantic import TypeAdapter, ValidationError
 
 from east import plugins
 from east.config import RunSpec, make_plan, read_config
-from east.config.choices import Choice
+from east.config.choices import Choice, TopologyChoice, TopologySpec, bound, read_choice
 from east.config.run import CycleSpec
 from east.errors import EastError
 from east.plugins import Catalogue, declared, digest_of, load, load_needed, locate
 from east.seeding import generator
-from east.sparse.kinds import distribution, growth_rule
-from east.sparse.schedule import CyclicDensity
+from east.sparse.kinds import distribution, drop_rule, growth_rule
+from east.sparse.schedule import CyclicDensity, Schedule
 from east.sparse.topology import Rule, grow
 from east.sparse.view import Layer
+from tests.unit.cost_specs import make_spec
 from tests.unit.fake_runs import TEST_CONFIG
 
 MIXED = '''
@@ -42,7 +46,7 @@ def mixed(layer, *, share: Fraction = 0.5, by: Literal["gradient", "weight"] = "
 class Remembering:
     """Keeps something."""
 
-    def __init__(self, *, decay: "Fraction" = 0.9, depth: int | None = None):
+    def __init__(self, *, decay: "Fraction" = 0.9, depth: int | None = None, at: tuple[int, ...] = (1, 2)):
         self.decay = decay
 
     def __call__(self, layer):
@@ -78,6 +82,14 @@ def test_what_is_read_from_a_source_is_what_executing_it_registers(write):
     assert "mixed" not in [entry.name for entry in growth_rule], "it is the plugin's and not the project's"
 
 
+def test_what_is_read_and_not_loaded_is_neither_called_nor_found(write):
+    path = write(MIXED)
+    with pytest.raises(ValueError, match="was read and not loaded"):
+        declared(path)[0].bind({})
+    with pytest.raises(EastError, match="not loaded here"):
+        growth_rule.find("mixed", digest_of(write(f"{MIXED}# never loaded\n")))
+
+
 def test_reading_executes_nothing(write):
     path = write(f"raise SystemExit('executed')\n{MIXED}")
     assert len(declared(path)) == 2
@@ -106,6 +118,11 @@ HEAD = "from east.methods import growth_rule\nimport random\n\n\n"
         ("def broken(:\n", 1, "not valid Python"),
         (f"{HEAD}@growth_rule\ndef rule(layer, weight):\n    pass\n", 5, "is called with (layer)"),
         (f"{HEAD}@growth_rule\ndef rule(layer, *, share: list = 1):\n    pass\n", 6, "the type of parameter 'share'"),
+        (
+            f"{HEAD}@growth_rule\ndef rule(layer, *, share: tuple[int] = 1):\n    pass\n",
+            6,
+            "the type of parameter 'share'",
+        ),
         (f"{HEAD}@growth_rule\ndef rule(layer, *, share):\n    pass\n", 6, "the type of parameter 'share'"),
         (f"{HEAD}@growth_rule\ndef rule(layer, *, n: int = random.random()):\n    pass\n", 6, "written out"),
         (f"{HEAD}@growth_rule(gradient='now')\ndef rule(layer):\n    pass\n", 5, "gradient"),
@@ -152,6 +169,26 @@ def test_only_the_content_that_a_run_was_planned_with_is_executed(write):
     path.write_text(MIXED)
     assert locate({digest: "growth rule 'mixed'"}, [path.parent]) == {digest: path}
     assert load_needed({}, []) == {}
+
+
+def test_what_is_no_plugin_is_passed_over_where_one_is_looked_for(write):
+    write("not Python", "other.py")
+    path = write(MIXED)
+    digest = digest_of(path)
+    path.write_text("not Python either")
+    with pytest.raises(EastError, match="which is not here") as refused:
+        locate({digest: "growth rule 'mixed'"}, [path.parent])
+    assert "Another content" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("raised", "found"),
+    [("MemoryError", MemoryError), ("__import__('east.errors').errors.EastError('said')", EastError)],
+)
+def test_want_of_memory_and_a_sentence_for_people_are_no_fault_of_a_plugin(write, raised, found):
+    path = write(f"raise {raised}\n")
+    with pytest.raises(found, match=r"^(said)?$"):
+        load(path, digest_of(path))
 
 
 def test_a_plugin_that_cannot_be_executed_is_named_with_its_line(write):
@@ -275,6 +312,11 @@ def test_a_plugin_is_looked_for_beside_the_file_that_names_it(write, tmp_path):
         plan(tmp_path / "nowhere.py", [{"static": True}])
 
 
+def test_a_path_that_no_list_of_paths_can_hold_is_refused(write):
+    with pytest.raises(EastError, match=rf"plugins\.0: .*must not contain '{os.pathsep}'"):
+        plan(write(MIXED, f"a{os.pathsep}b/mine.py"), [{"static": True}])
+
+
 def test_an_installed_package_offers_a_plugin_without_being_imported(write, monkeypatch):
     write(f"raise SystemExit\n{MIXED}", "package/rules.py")
     write("raise SystemExit", "package/__init__.py")
@@ -287,6 +329,32 @@ def test_an_installed_package_offers_a_plugin_without_being_imported(write, monk
     assert "package" not in sys.modules
     with pytest.raises(EastError, match="offered"):
         plugins.find("other", write("").parent)
+
+
+@pytest.fixture
+def package(write, monkeypatch):
+    """An installed package of two files, the second with rules, and an entry point for it and for what is gone."""
+    folder = write("from offering import rules\n", "offering/__init__.py").parent
+    write(MIXED, "offering/rules.py")
+    monkeypatch.syspath_prepend(str(folder.parent))
+    points = [importlib.metadata.EntryPoint(name, name, plugins.GROUP) for name in ("gone.rules", "offering")]
+    monkeypatch.setattr(plugins.metadata, "entry_points", lambda group: points if group == plugins.GROUP else [])
+    yield folder
+    for name in ("offering", "offering.rules"):
+        sys.modules.pop(name, None)
+
+
+def test_a_package_is_a_plugin_of_all_its_sources(package, tmp_path):
+    assert plugins.installed() == {"offering": package}
+    digest = digest_of(package)
+    assert load_needed({digest: "growth rule 'mixed'"}, [tmp_path]) == {digest: package}
+    assert growth_rule.find("mixed", digest).plugin.path == str(package)
+    (package / "notes.txt").write_text("not a source")
+    assert digest_of(package) == digest
+    (package / "rules.py").rename(package / "other.py")
+    renamed = digest_of(package)
+    (package / "other.py").write_text(f"{MIXED}# changed\n")
+    assert len({digest, renamed, digest_of(package)}) == 3
 
 
 def test_a_distribution_that_breaks_the_budget_is_refused(write):
@@ -315,3 +383,79 @@ def test_a_cycle_pattern_must_begin_and_end_at_the_target(write, height, said):
     cycle = CycleSpec(pattern=choice, multiplier=3, cycles=1, cycle_length=4, update_period=2)
     with pytest.raises(EastError, match=f"{path}:4: cycle pattern 'own' .*{said}"):
         CyclicDensity(0.1, cycle)(2.0)
+
+
+def scheduled_by(write, kind, arguments, given):
+    """A schedule whose density or rate a plugin gives, and the plugin."""
+    path = write(f"from east.methods import {kind}\n\n\n@{kind}\ndef own({arguments}):\n    return {given}\n")
+    load(path, digest_of(path))
+    own, dumped = {"name": "own", "plugin": digest_of(path)}, make_spec().model_dump()
+    changes = {"density_schedule": own} if kind == "density_schedule" else {}
+    changes |= {"training": dumped["training"] | {"lr_schedule": own}} if kind == "learning_rate" else {}
+    return Schedule.of(RunSpec.model_validate(dumped | changes), 20), path
+
+
+@pytest.mark.parametrize(("given", "is_density"), [("0", False), ("1", True), ("1.01", False), ("float('nan')", False)])
+def test_a_density_that_a_plugin_gives_is_above_0_and_at_most_1(write, given, is_density):
+    schedule, path = scheduled_by(write, "density_schedule", "moment, target", given)
+    if is_density:
+        assert schedule.density(3) == 1
+    else:
+        with pytest.raises(EastError, match=f"{path}:4: density schedule 'own' .*after step 3"):
+            schedule.density(3)
+
+
+@pytest.mark.parametrize(("given", "is_rate"), [("-1e-9", False), ("0", True), ("float('inf')", False)])
+def test_a_learning_rate_that_a_plugin_gives_is_a_number_of_at_least_0(write, given, is_rate):
+    schedule, path = scheduled_by(write, "learning_rate", "moment, lr", given)
+    if is_rate:
+        assert schedule.learning_rate(4) == 0
+    else:
+        with pytest.raises(EastError, match=f"{path}:4: learning-rate schedule 'own' .*after step 3"):
+            schedule.learning_rate(4)
+
+
+# A choice
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"plugin": "0" * 63}, "SHA-256"),
+        ({"plugin": "A" * 64}, "SHA-256"),
+        ({"plugin": 7}, "SHA-256"),
+        ({"plugin": "0" * 64, "share": {"of": 1}}, "'share'"),
+    ],
+)
+def test_a_description_names_a_plugin_by_its_digest_and_parameters_that_are_plain(more, said):
+    with pytest.raises(ValidationError, match=said):
+        read_choice(growth_rule, {"name": "mine", **more})
+    assert read_choice(growth_rule, {"name": "mine", "plugin": "0" * 64, "to": [1, [2]]}).parameters == (
+        ("to", (1, (2,))),
+    )
+
+
+def test_a_parameter_that_an_entry_does_not_take_is_refused_with_the_place_of_the_entry():
+    with pytest.raises(EastError, match=r"drop\.py:\d+: .*'below'"):
+        bound(drop_rule, Choice(name="threshold", parameters=(("below", -1.0),)))
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("rigel", "Did you mean 'rigl'"),
+        ("x", "never change"),
+        ({"dropp": "magnitude"}, "no key 'dropp'"),
+        ({"grow": "gradients"}, "grow: .*Did you mean 'gradient'"),
+    ],
+)
+def test_a_topology_that_cannot_be_is_refused_with_what_can(written, said):
+    with pytest.raises(ValidationError, match=said) as refused:
+        TypeAdapter(Annotated[str | TopologySpec, TopologyChoice()]).validate_python(written)
+    assert ("Did you mean" in str(refused.value)) == ("Did you mean" in said)
+
+
+def test_a_topology_is_shown_by_its_rules():
+    shown = [str(TopologySpec(drop="threshold", grow="random", initial=one)) for one in ("zero", "uniform")]
+    assert all("threshold" in text and "random" in text for text in shown)
+    assert ["zero" in shown[0], "uniform" in shown[1]] == [False, True]

@@ -37,6 +37,17 @@ def test_what_follows_the_star_of_a_function_is_the_schema_of_its_entry():
     assert entry.checked({"share": 0.5, "length": 3}) == {"length": 3}
 
 
+def test_a_parameter_without_a_default_must_be_given():
+    things = kind()
+
+    @things
+    def first(layer, *, length: Epochs):
+        return length
+
+    with pytest.raises(ValueError, match="'length' of thing 'first' must be given"):
+        things["first"].bind({})
+
+
 def test_an_object_of_a_class_is_called_and_its_constructor_has_the_parameters():
     things = kind()
 
@@ -101,6 +112,8 @@ def test_names_and_facts_are_checked():
         things(lambda layer, *, plugin=1: None, name="other")
     with pytest.raises(EastError, match="no thing 'other'"):
         things.find("other")
+    with pytest.raises(EastError, match=r"0{12}.* not loaded"):
+        things.find("thing", "0" * 64)
 
 
 def test_a_docstring_without_arguments_says_nothing_of_them():

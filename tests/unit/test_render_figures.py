@@ -8,11 +8,13 @@ import xml.etree.ElementTree as ET
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from unittest import mock
 
 import matplotlib as mpl
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 from safetensors.numpy import save_file
 
@@ -23,7 +25,18 @@ from east.config.files import read_config
 from east.config.plan import cost_plan
 from east.cost.record import CostRecord
 from east.render.contents import FIGURES, table_figures
-from east.render.figures import PlanData, TableData, churn, curves, differences, draw, draw_plan, draw_table, style
+from east.render.figures import (
+    PlanData,
+    TableData,
+    axis,
+    churn,
+    curves,
+    differences,
+    draw,
+    draw_plan,
+    draw_table,
+    style,
+)
 from east.render.figures.cost import printed_hours
 from east.render.figures.style import look, new_figure
 from east.render.palette import GRID, INK, MUTED
@@ -419,3 +432,27 @@ def test_a_legend_of_long_labels_stays_within_its_figure():
         style.legend(figure, [style.line_handle(f"a method with a long name {number}", looks) for number in range(7)])
         (legend,) = figure.legends
         assert legend.get_window_extent().width <= figure.bbox.width
+
+
+# An axis of a table's own
+
+
+def table_of(**columns):
+    rows = [SimpleNamespace(values=dict(zip(columns, row, strict=True))) for row in zip(*columns.values(), strict=True)]
+    return SimpleNamespace(axes=tuple(columns), rows=rows)
+
+
+def test_the_axis_is_the_first_on_which_numbers_differ():
+    assert axis._chosen(table_of(width=[4, 4], rule=["a", "b"], density=[0.1, 0.2])) == ("density", True)
+    assert axis._chosen(table_of(rule=["a", "b"], density=[0.1, None])) == ("rule", False)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "scale"),
+    [([1, axis._WIDE], "log"), ([1, 0.9 * axis._WIDE], "linear"), ([0, 5], "linear"), ([-1, 5], "linear")],
+)
+def test_numbers_that_lie_far_apart_stand_on_a_logarithmic_axis(numbers, scale):
+    axes = Figure().subplots()
+    axis._scale(axes, numbers)
+    assert axes.get_xscale() == scale
+    assert axes.get_xticks().tolist() == numbers

@@ -80,6 +80,11 @@ def test_a_subset_of_many_is_that_of_the_smallest_words(count):
     assert np.array_equal(generator(5, "many").choose(100_000, count).numpy(), expected)
 
 
+def test_a_subset_is_found_however_few_words_are_small():
+    words = [2**64 - 1] * 4990 + [5] * 5 + [2**64 - 2] * 5
+    assert stream(*words).choose(5000, 12).tolist() == [0, 1, *range(4990, 5000)]
+
+
 @pytest.mark.parametrize("count", [-1, 4])
 def test_a_subset_larger_than_the_whole_is_refused(count):
     with pytest.raises(ValueError, match=f"{count} of 3"):

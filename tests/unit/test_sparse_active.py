@@ -122,6 +122,16 @@ def test_row_major_order_is_that_of_a_contiguous_weight(memory_format, density, 
     assert torch.equal(weights.from_row_major(expected), values)
 
 
+@pytest.mark.parametrize(("density", "room"), [(0.2, None), (0.2, 100), (1.1, None)])
+@pytest.mark.parametrize("memory_format", FORMATS)
+def test_numbers_of_active_weights_are_seen_in_the_shape_of_the_weight(memory_format, density, room):
+    layer = masked_conv(memory_format, density)
+    weights = ActiveWeights(layer, room)
+    numbers = 3 * weights.values
+    numbers[weights.count :] = torch.nan
+    assert torch.equal(weights.scatter(numbers), torch.where(layer.mask, 3 * layer.weight.detach(), 0))
+
+
 def pointers(weights):
     return [part.data_ptr() for part in (weights.positions, weights.values, weights.padding)]
 

@@ -9,6 +9,7 @@ from east.errors import EastError
 from east.models import build_model
 from east.sparse.distribution import (
     allocate,
+    apportion,
     budget,
     erk,
     erk_as_coded_counts,
@@ -97,6 +98,11 @@ def test_erk_as_coded_rounds_and_clips_each_tensor_by_itself():
 def test_a_fraction_goes_to_the_largest_remainder():
     # shares of 10 units: 1.5, 2.9, 5.6 -> the two units left go to b (.9) and c (.6)
     assert allocate({"a": 15, "b": 29, "c": 56}, {"a": 9, "b": 9, "c": 9}, 10) == {"a": 1, "b": 3, "c": 6}
+
+
+def test_what_nothing_claims_is_spread_alike():
+    claims, least = {"small": 9, "a": 0, "b": 0}, {"small": 0, "a": 0, "b": 0}
+    assert apportion(claims, {"small": 1, "a": 5, "b": 5}, 7, least=least) == {"small": 1, "a": 3, "b": 3}
 
 
 def test_uniform_gives_every_tensor_the_same_density():

@@ -1,6 +1,7 @@
 """Rules, schedules and rates beyond the paper: each against its paper's formula, worked out by hand."""
 
 import math
+from fractions import Fraction
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ from east.sparse.view import Layer
 from tests.unit.cost_specs import make_spec
 
 RIGL = TOPOLOGIES["rigl"]
+RIGL_GROWTH = (RIGL.grow, RIGL.initial)
 
 
 def on(mask):
@@ -223,6 +225,82 @@ def test_shares_that_are_none_are_refused(answer, said):
         exchange(layers, Topology(RIGL.drop, rule_of(Sharing), RIGL.initial))
 
 
+def dropping(answer):
+    class Dropping:
+        def __call__(self, layer):
+            return layer.weight
+
+        def dropped(self, layer):
+            return answer
+
+    return Topology(rule_of(Dropping, drop_rule), RIGL.grow, RIGL.initial)
+
+
+@pytest.mark.parametrize("answer", [-1, 4, 1.0])
+def test_a_number_of_weights_that_cannot_be_dropped_is_refused(answer):
+    with pytest.raises(EastError, match=rf"from 0 to 3.* {answer} at step 1, layer layer0"):
+        exchange(layers_of([[1.0, 2.0, 3.0, 0.0]]), dropping(answer))
+
+
+@pytest.mark.parametrize(("answer", "grown"), [(0, 0), (3, 3)])
+def test_a_drop_rule_may_drop_none_or_all(answer, grown):
+    gradient = [[0.0, 0.0, 0.0, 1.0, 2.0, 3.0]]
+    layers = layers_of([[1.0, 2.0, 3.0, 0.0, 0.0, 0.0]], gradients=[gradient])
+    assert exchange(layers, dropping(answer)).grown == grown
+    assert on(layers["layer0"].mask) == ([3, 4, 5] if grown else [0, 1, 2])
+
+
+def test_what_layers_have_lost_to_each_other_grows_where_weights_are_missing():
+    """Of six and six weights three each are dropped, all but two of the first layer's; it grows both that are left."""
+    layers = layers_of([[0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.0, 0.0]], [[5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 0.0, 0.0]])
+    update, rule = MaskUpdate(1, "schedule", 0.5), Topology(Rule.of(drop_rule, "global_magnitude"), *RIGL_GROWTH)
+    change = update_masks(
+        layers, update, allocation=allocation_of(layers), drop_fraction=0.5, rule=rule, seed=0, exchanges=True
+    )
+    assert (change.nonzeros, counts(layers)) == (8, [3, 5])
+
+
+def test_a_layer_with_a_single_weight_keeps_it_however_small_it_is():
+    layers = layers_of([[0.1, 0.0, 0.0, 0.0]], [[5.0, 6.0, 7.0, 8.0]])
+    exchange(layers, Topology(Rule.of(drop_rule, "global_magnitude"), RIGL.grow, RIGL.initial), fraction=0.4)
+    assert on(layers["layer0"].mask) == [0]
+
+
+def test_a_mask_of_as_many_as_are_asked_for_is_taken_as_it_is():
+    layers = layers_of([[1.0, 2.0, 3.0, 4.0, 0.0, 0.0, 0.0, 0.0]])
+    last = rule_of(lambda layer: torch.arange(8).view(1, 8) >= 8 - layer.count)
+    exchange(layers, Topology(RIGL.drop, last, RIGL.initial))
+    assert on(layers["layer0"].mask) == [2, 3, 6, 7]
+
+
+def test_a_rule_that_compares_all_layers_gives_scores():
+    rule = rule_of(lambda layer: layer.mask, drop_rule, across_layers=True)
+    with pytest.raises(EastError, match="gave a mask at step 1, layer layer0"):
+        exchange(layers_of([[1.0, 2.0, 0.0]]), Topology(rule, RIGL.grow, RIGL.initial))
+
+
+def test_a_parameter_that_a_rule_does_not_take_is_refused_with_its_place():
+    with pytest.raises(EastError, match=r"drop\.py:\d+: .*'below'"):
+        Rule.of(drop_rule, "threshold", {"below": -1.0})
+
+
+def test_rules_see_the_epoch_and_what_the_optimizer_keeps():
+    layers, seen = layers_of([[1.0, 2.0, 0.0, 0.0]]), []
+
+    def by_momentum(layer):
+        seen.append((layer.name, layer.epoch))
+        return layer.optimizer_state("momentum")
+
+    rule = Topology(RIGL.drop, rule_of(by_momentum), RIGL.initial)
+    state = {("layer0", "momentum"): tensor([[0.0, 0.0, 2.0, 3.0]])}
+    exchange(layers, rule, step=11, schedule=scheduled(), state_of=lambda *asked: state[asked])
+    assert (on(layers["layer0"].mask), seen) == ([1, 3], [("layer0", 2)])
+    outside = Layer("layer", tensor([1.0]), tensor([1.0]), tensor([True]), step=11)
+    assert outside.epoch == 0
+    with pytest.raises(KeyError, match="momentum"):
+        outside.optimizer_state("momentum")
+
+
 def test_rules_draw_from_generators_of_their_own():
     drawn = {}
 
@@ -272,6 +350,12 @@ def test_er_leaves_the_size_of_the_kernel_out():
 
 def at(step, total=100, per_epoch=10, skipped=0):
     return Moment(step, total, per_epoch, skipped)
+
+
+def test_a_moment_is_a_share_of_the_training_without_its_warm_up_and_of_epochs():
+    assert [at(step, skipped=20).share for step in (0, 20, 60, 100)] == [0, 0, Fraction(1, 2), 1]
+    assert at(7, total=5, skipped=5).share == 2
+    assert (at(15).epoch, at(15).epoch_number, at(9).epoch_number) == (Fraction(3, 2), 2, 1)
 
 
 @pytest.mark.parametrize(("step", "density"), [(0, 1.0), (25, 1.0), (50, 0.2125), (75, 0.1), (100, 0.1)])
@@ -328,6 +412,12 @@ def test_gradual_pruning_ends_at_the_target_and_then_weights_are_exchanged():
     assert updates[5].density == schedule.density(100) == 0.1
     assert schedule.density(0) == schedule.peak_density == 1.0
     assert [schedule.is_settled(epoch) for epoch in (5, 6)] == [False, True]
+
+
+def test_a_density_that_never_moves_is_reached_from_the_start():
+    schedule = scheduled(schedule={"name": "linear", "initial": 0.1})
+    assert (schedule.resizing_end_step, schedule.peak_density) == (0, 0.1)
+    assert {update.kind for update in Timetable(schedule)} == {"exchange"}
 
 
 def test_exchanges_end_where_they_are_told_and_the_drop_fraction_with_them():

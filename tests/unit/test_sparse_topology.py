@@ -39,7 +39,10 @@ def drop_and_grow(weight, gradient, mask, fraction, draw=None, rule=RIGL):
 
 
 def resize(weight, gradient, mask, count, rule=RIGL):
-    return topology.resize(weight, gradient, mask, count, generator(0, "resize"), rule)
+    """A mask that has shrunk or grown to `count` weights, as where the density falls or rises."""
+    layer, draw = Layer("layer", weight, gradient, mask), generator(0, "resize")
+    kept = keep(rule.drop, layer, min(count, layer.active), draw)
+    return kept | grow(rule.grow, layer, ~kept, count - layer.active, draw)
 
 
 def on(mask):

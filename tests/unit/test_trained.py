@@ -20,8 +20,8 @@ from east.models.dyrelu import dyrelu_units, retire_dyrelu
 from east.sparse.layers import masked_layers
 from east.trained import export
 from east.trained.export import FORMS, NEEDED_FOR_ONNX, dense_again, exported
-from east.trained.images import image_files
-from east.trained.predict import engine_for, predict
+from east.trained.images import ImageFacts, image_files
+from east.trained.predict import Prediction, engine_for, predict, predictions_csv
 from east.training.assembly import initial_model
 from east.training.records import read_summary
 from tests.unit.fake_runs import PLAN, TEST_CONFIG, seal, write_planned_run
@@ -236,6 +236,46 @@ def test_an_image_of_another_size_is_cut_to_the_shape_and_scaled(network, tmp_pa
     assert network.images.pixels(tmp_path / "wide.png").shape == (3, 12, 12)
 
 
+def test_a_batch_more_changes_no_prediction(network, pictures, monkeypatch):
+    files, engine = image_files(pictures)[:7], engine_for(network)
+    whole = list(predict(network, files, engine))
+    monkeypatch.setattr("east.trained.predict.BATCH", 3)
+    found = list(predict(network, files, engine))
+    assert [(one.file, one.label) for one in found] == [(one.file, one.label) for one in whole]
+
+
+@pytest.mark.parametrize(
+    ("size", "white", "shape"),
+    [
+        ((24, 48), (0, 12, 24, 36), (3, 12, 12)),
+        ((24, 48), (0, 18, 24, 30), (1, 4, 8)),
+        ((8, 7), (2, 0, 6, 7), (1, 8, 4)),
+        ((1, 9), (0, 4, 1, 5), (3, 4, 8)),
+    ],
+    ids=["tall", "tall, to be wide", "wide, to be tall", "narrow"],
+)
+def test_the_middle_of_an_image_is_shown(tmp_path, size, white, shape):
+    image = Image.new("RGB", size, "black")
+    image.paste("white", white)
+    image.save(tmp_path / "one.png")
+    pixels = ImageFacts((), shape, (0.5,), (0.5,)).pixels(tmp_path / "one.png")
+    assert pixels.shape == shape
+    assert (pixels == 255).all()
+
+
+def test_images_are_known_by_their_names_in_whatever_letters(tmp_path):
+    (tmp_path / "folder.png").mkdir()
+    for name in ("A.PNG", "b.jpeg", "c.txt", ".d.png", "folder.png/e.png"):
+        (tmp_path / name).touch()
+    assert [path.name for path in image_files(tmp_path)] == ["A.PNG", "b.jpeg", "e.png"]
+
+
+def test_no_spreadsheet_takes_a_name_for_a_formula(tmp_path):
+    text = predictions_csv([Prediction(tmp_path / "=1.png", "=2", 0.5)], tmp_path)
+    assert not any(cell.startswith("=") for line in text.splitlines() for cell in line.split(","))
+    assert text.splitlines()[1].endswith(",0.5")
+
+
 def test_what_is_no_image_is_named(network, tmp_path):
     with pytest.raises(EastError, match="has no images"):
         image_files(tmp_path)
@@ -265,6 +305,13 @@ def test_a_network_is_written_where_it_is_wanted(whole, data_dir, tmp_path):
     assert file.stat().st_size < (whole / "sparse" / "weights.safetensors").stat().st_size
     east("export", whole / "sparse", "--out", tmp_path / "a" / "b", "--data-dir", data_dir)
     assert load_file(tmp_path / "a" / "b")
+
+
+def test_as_many_threads_as_are_asked_for_classify(network, whole, pictures, data_dir, monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch, "set_num_threads", asked.append)
+    east("predict", whole / "sparse", pictures, "--data-dir", data_dir, "--threads", 3)
+    assert asked[:1] == [3]
 
 
 def test_a_folder_is_classified_sparsely_as_a_table(whole, data_dir, pictures, tmp_path):

@@ -2,9 +2,10 @@
 
 import pytest
 
-from east.config import load_plan
+from east.config import RunSpec, load_plan
 from east.data.catalog import steps_per_epoch
 from east.engine import Workload
+from east.errors import EastError
 from east.models.parameters import count_parameters
 from east.models.sharing import owned_weights, virtual_weights
 from east.reproducibility import Reproducibility
@@ -77,6 +78,18 @@ def test_moments_of_a_training_stand_for_all_of_its_steps(tiny_spec, monkeypatch
     assert 0.5 <= max(share for share, _ in phases) < 0.65
     assert min(share for share, _ in phases) == 1 / MOMENTS
     assert workload == expected_workload(spec.training)
+
+
+def test_a_density_schedule_that_no_mask_update_ends_is_refused():
+    def updater(period):
+        spec = make_spec(width=4, density=0.05, update_period=period).model_dump()
+        spec["density_schedule"] = {"name": "linear", "end": 1.0}
+        spec = RunSpec.model_validate(spec)
+        return mask_updater(initial_model(spec, 10), spec, 20)
+
+    assert updater(8).timetable.last_step == 80
+    with pytest.raises(EastError, match=r"density schedule linear.* has not reached the target, 0\.05"):
+        updater(7)
 
 
 def test_a_network_is_described_tensor_by_tensor_and_in_all():

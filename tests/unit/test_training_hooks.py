@@ -165,6 +165,16 @@ def test_a_loss_that_is_not_finite_is_a_divergence_whatever_the_network_is(begin
     assert (training.diverged_at_step, training.is_over) == (STEPS, True)
 
 
+@pytest.mark.parametrize("part", ["validation", "test", None])
+def test_logits_of_either_part_that_are_not_finite_are_a_divergence(begin, short_spec, monkeypatch, part):
+    training = begin(short_spec)
+    training.sums = EpochSums.load({"steps": STEPS, "images": 10, "loss": 1.0, "correct": 5}, CPU)
+    odd = part and getattr(training.data, part)
+    monkeypatch.setattr("east.training.loop.evaluate", lambda engine, model, batches, *_: (50.0, batches is not odd))
+    finish_epoch(training, 1, lambda training: None)
+    assert (training.diverged_at_step is None) == (part is None)
+
+
 def test_the_loss_and_accuracy_of_an_epoch_are_means_over_images():
     sums = EpochSums.begin(CPU)
     sums.add(torch.tensor(12.0), torch.tensor(3), 4)

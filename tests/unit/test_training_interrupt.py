@@ -15,7 +15,7 @@ import pytest
 from east.data.batches import EvaluationBatches
 from east.errors import EastError
 from east.training.folder import locked
-from east.training.interrupt import SIGNALS, Interruption, Stopped
+from east.training.interrupt import _END, SIGNALS, Interruption, Stopped, _end_at_second_signal
 from east.training.run import Resources, train
 from east.training.state import STATE, RunState
 from tests.conftest import ROOT
@@ -223,6 +223,30 @@ def test_handlers_are_those_of_before_when_nothing_listens_any_more():
         assert all(signal.getsignal(number) not in before[0] for number in SIGNALS)
         assert threading.active_count() == before[2] + 1
     assert what_there_is() == before
+
+
+@pytest.mark.parametrize(
+    ("received", "echo_seconds", "ends"),
+    [
+        ([signal.SIGTERM], -1, []),
+        ([signal.SIGTERM, signal.SIGINT], -1, [128 + signal.SIGINT]),
+        ([signal.SIGTERM, signal.SIGINT], 60, []),
+        ([signal.SIGWINCH, signal.SIGTERM], -1, []),
+        ([signal.SIGXCPU, signal.SIGXCPU], -1, []),
+        ([signal.SIGXCPU, signal.SIGTERM], -1, [128 + signal.SIGTERM]),
+    ],
+    ids=["one", "two", "an echo", "another's", "of processor time", "of processor time and one"],
+)
+def test_the_second_signal_to_stop_ends_the_process(monkeypatch, received, echo_seconds, ends):
+    ended = []
+    monkeypatch.setattr("east.training.interrupt.ECHO_SECONDS", echo_seconds)
+    monkeypatch.setattr(os, "_exit", ended.append)
+    reader, writer = os.pipe()
+    os.write(writer, bytes([*received, _END]))
+    _end_at_second_signal(reader)
+    os.close(reader)
+    os.close(writer)
+    assert ended == ends
 
 
 BUSY = """

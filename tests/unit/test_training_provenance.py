@@ -6,10 +6,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 import east
 from east.checkout import Checkout, commit, look_up
-from east.training.provenance import code_digest, numeric_sources
+from east.training.provenance import code_digest, device_name, numeric_sources
 
 PACKAGE = Path(east.__file__).parent
 IDENTITY = {"GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@b", "GIT_COMMITTER_NAME": "a", "GIT_COMMITTER_EMAIL": "a@b"}
@@ -111,6 +112,12 @@ def described_as_another_project(root):
     git(root, "commit", "-qm", "mine")
 
 
+def described_in_no_language(root):
+    (root / "pyproject.toml").write_text("[project")
+    git(root, "add", "-A")
+    git(root, "commit", "-qm", "broken")
+
+
 def without_a_commit(root):
     shutil.rmtree(root / ".git")
     git(root, "init", "-q")
@@ -121,6 +128,7 @@ def without_a_commit(root):
     [
         (staged_only, "another project"),
         (described_as_another_project, "another project"),
+        (described_in_no_language, "another project"),
         (without_a_commit, "no commit"),
         (lambda root: shutil.rmtree(root / ".git"), "no Git repository"),
         (lambda root: shutil.rmtree(root / ".git/objects"), ""),
@@ -194,6 +202,30 @@ def test_a_package_that_is_reached_by_a_link_has_the_commit_of_its_checkout(chec
 def test_without_git_there_is_no_commit(checkout, monkeypatch):
     monkeypatch.setenv("PATH", "")
     assert commit(checkout.package) is None
+
+
+@pytest.mark.parametrize(
+    ("does", "words"),
+    [
+        ("echo 'fatal:  something odd' >&2; echo more >&2; exit 128", "fatal: something odd"),
+        ("exec /bin/sleep 30", "no answer"),
+    ],
+)
+def test_what_git_says_or_that_it_says_nothing_is_noted(checkout, tmp_path, monkeypatch, does, words):
+    command = tmp_path / "bin" / "git"
+    command.parent.mkdir()
+    command.write_text(f"#!/bin/sh\n{does}\n")
+    command.chmod(0o755)
+    monkeypatch.setenv("PATH", str(command.parent))
+    monkeypatch.setattr("east.checkout.ANSWER_SECONDS", 0.2 if "sleep" in does else 60)
+    found = look_up(checkout.package)
+    assert (found.commit, found.note.endswith(words)) == (None, True)
+
+
+def test_a_gpu_is_called_by_its_own_name(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_name", {torch.device("cuda:1"): "A GPU"}.__getitem__)
+    assert device_name(torch.device("cuda:1")) == "A GPU"
+    assert device_name(torch.device("cpu")) != "A GPU"
 
 
 DECIDES = [

@@ -90,6 +90,7 @@ def test_only_what_may_be_empty_is_read_as_none(tmp_path):
         ("lr", math.inf, False),
         ("nonzeros", 2**63 - 1, True),
         ("nonzeros", 2**63, False),
+        ("nonzeros", 1 - 2**63, True),
         ("nonzeros", -(10**400), False),
     ],
 )
@@ -153,6 +154,12 @@ def test_a_summary_keeps_what_it_knows_and_what_it_does_not(tmp_path):
     assert (summary.final_test_accuracy, summary.status) == (81.5, "finished")
     assert summary.model_extra == {"a_key_of_tomorrow": [1]}
     assert read_summary(write_run(tmp_path, "t/r/seed17", DIVERGED)).diverged_at_epoch == 7
+
+
+def test_a_summary_counts_as_far_as_a_data_frame_does(tmp_path):
+    path = write_run(tmp_path, "t/r/seed17", 81.5)
+    seal(path, steps=2**63 - 1, liveness={"channels": 1 - 2**63})
+    assert read_summary(path).steps == 2**63 - 1
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@ import copy
 import csv
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -10,7 +11,7 @@ from east.sparse.active import ActiveWeights
 from east.training.assembly import assemble, initial_model
 from east.training.describe import mask_updater
 from east.training.records import PARTS, TraceRecord
-from east.training.trace import compare_traces, is_traced, read_trace, trace_record
+from east.training.trace import _numbers, compare_traces, is_traced, read_trace, trace_record
 from tests.unit.in_process import east
 from tests.unit.test_training_loop import changed
 
@@ -141,6 +142,22 @@ def test_negative_zeros_and_kinds_of_nan_are_no_difference(whole_clip):
     assert with_bits([0, 0x7FC00000]) != with_bits([0, 0x7F800000])
 
 
+def test_numbers_are_the_same_bytes_however_few_bits_they_need():
+    numbers = torch.tensor([[1.5, -0.0], [float("nan"), 3.0]])
+    transposed = numbers.t().contiguous().t()
+    assert _numbers(numbers) == _numbers(transposed) == _numbers(numbers.bfloat16())
+    assert _numbers(numbers) == np.array([1.5, 0.0, np.nan, 3.0], "<f4").tobytes()
+
+
+def test_optimizer_state_is_seen_in_the_shape_of_a_weight(whole_clip):
+    model, parts = training(whole_clip)
+    step(model, parts)
+    found = parts.state_of("conv1", "mean")
+    assert torch.equal(found != 0, model.conv1.mask)
+    kept = momentum_of_active(model, parts)[: parts.active["conv1"].count]
+    assert torch.equal(parts.active["conv1"].select(found), kept)
+
+
 def test_rows_are_taken_at_powers_of_two():
     assert [step for step in range(40) if is_traced(step)] == [1, 2, 4, 8, 16, 32]
 
@@ -189,7 +206,10 @@ def test_a_prefix_agrees_as_far_as_it_goes(whole, tmp_path):
     assert (done.returncode, done.stdout) == (0, f"the same to step 4, where {tmp_path} ends.\n")
 
 
-@pytest.mark.parametrize("content", [None, "", "step\nx\n", "step,epoch\n1,1\n", b"\xff\xfe"])
+HEADER = f"{','.join(vars(ROW))}\n"
+
+
+@pytest.mark.parametrize("content", [None, "", HEADER, "step\nx\n", "step,epoch\n1,1\n", b"\xff\xfe"])
 def test_a_file_that_is_no_trace_is_named(tmp_path, content):
     path = tmp_path / "trace.csv"
     if content is not None:

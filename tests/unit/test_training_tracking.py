@@ -5,6 +5,7 @@ import pytest
 
 from east.config import load_plan
 from east.errors import EastError
+from east.training.records import EpochRecord
 from east.training.run import Resources, train
 from east.training.tracking import TAGS, epoch_tracker
 from tests.unit.test_cli import east_process
@@ -45,6 +46,24 @@ def assert_shows_the_metrics(reader, folder):
 def test_the_events_of_a_run_are_its_metrics_against_the_step(tmp_path, tiny_spec, resources):
     attempt(tiny_spec, tmp_path, resources)
     assert_shows_the_metrics(tensorboard(tmp_path), tmp_path)
+
+
+def test_an_epoch_can_be_seen_as_soon_as_it_is_done(tmp_path, monkeypatch):
+    class Writer:
+        def __init__(self, folder, purge_step):
+            self.begun = (folder, purge_step)
+
+        def __getattr__(self, called):
+            return lambda *_: calls.append(called)
+
+    calls, row = [], EpochRecord(**dict.fromkeys(EpochRecord.__annotations__, 0))
+    monkeypatch.setattr("torch.utils.tensorboard.SummaryWriter", Writer)
+    with epoch_tracker("tensorboard", tmp_path) as track:
+        for _ in range(2):
+            track.after_epoch(None, row)
+            assert calls == ["add_scalar"] * len(TAGS) + ["flush"]
+            calls.clear()
+    assert calls == ["close"]
 
 
 def test_epochs_trained_twice_are_shown_once_also_while_watching(tmp_path, tiny_spec, resources):

@@ -64,8 +64,24 @@ def test_the_recipe_is_that_of_the_network_and_data_and_keeps_its_proportions():
     )
 
 
+@pytest.mark.parametrize(("epochs", "drops"), [(1, ()), (2, (1,)), (250, (75, 150))])
+def test_drops_of_the_rate_lie_within_however_short_a_training(epochs, drops):
+    settings = [f"training.epochs={epochs}"]
+    spec = make_trial("resnet34", "digits", "rigl", density=0.01, settings=settings).run.spec
+    assert spec.training.lr_drop_epochs == drops
+
+
+@pytest.mark.parametrize(("held_out", "batch"), [(157, 32), (189, 32), (190, 16), (1300, 16)])
+def test_batches_are_halved_until_an_epoch_has_enough_steps_or_they_are_small(held_out, batch):
+    settings = [*SHORT, f"dataset.validation={held_out}"]
+    spec = make_trial("resnet34", "digits", "rigl", density=0.01, settings=settings).run.spec
+    assert spec.training.batch_size == batch
+
+
 SETTINGS = {
     "rigl": {
+        "training.lr_drop_epochs=[2]": lambda spec: spec.training.lr_drop_epochs == (2,),
+        "training.warmup_epochs=1": lambda spec: spec.training.warmup_epochs == 1,
         "training.lr=0.05": lambda spec: spec.training.lr == 0.05,
         "training.batch_size=128": lambda spec: spec.training.batch_size == 128,
         "training.weight_decay=1e-4": lambda spec: spec.training.weight_decay == 1e-4,
@@ -85,6 +101,7 @@ SETTINGS = {
     "gradual-pruning": {"density_schedule=linear": lambda spec: spec.density_schedule == "linear"},
     "east": {
         "cycle.multiplier=3": lambda spec: spec.cycle.multiplier == 3,
+        "cycle.cycle_length=1": lambda spec: spec.cycle.cycle_length == 1,
         "cycle.update_period=9": lambda spec: spec.cycle.update_period == 9,
         "cycle.end=as_coded": lambda spec: spec.cycle.end == "as_coded",
         "phasing.freeze=true": lambda spec: spec.phasing.freeze,
@@ -116,6 +133,8 @@ def test_what_can_be_set_is_what_decides_a_run():
         (["resnet34", "digits", "--set", "training.epochs"], "write KEY=VALUE"),
         (["resnet34", "digits", "--set", "dataset.padding={"], "not valid YAML"),
         (["resnet34", "digits", "--set", "training.epochs=none"], "the run that is tried: recipes."),
+        (["resnet34", "digits", "--set", "training.epochs=true"], "the run that is tried: recipes."),
+        (["resnet34", "digits", "--set", "training.epochs=0"], "the run that is tried: recipes."),
         (["resnet34", "digits", "--density", "1e-7", *("--set", "training.epochs=3")], "Choose at least"),
     ],
 )
