@@ -112,15 +112,14 @@ os.environ |= {
     "EAST_CHANGED_PLUGIN": EXECUTION.changed_plugin,
 }
 # Store of a data set -> what `east prepare` and `east train` must know of it beside its name.
-os.environ["EAST_DATASETS"] = json.dumps(
-    {
-        store: {
-            "images": images.model_dump(mode="json"),
-            "folder": PLAN.config.datasets[images.name].folder,
-        }
-        for store, images in IMAGES.items()
+DATASETS = {
+    store: {
+        "images": images.model_dump(mode="json"),
+        "folder": PLAN.config.datasets[images.name].folder,
     }
-)
+    for store, images in IMAGES.items()
+}
+os.environ |= {"EAST_DATASETS": json.dumps(DATASETS)}
 if "imagenet" in PLAN.config.datasets and PLAN.config.datasets["imagenet"].folder:
     os.environ |= {"EAST_IMAGE_FOLDER": PLAN.config.datasets["imagenet"].folder}
 
