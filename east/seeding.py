@@ -120,7 +120,10 @@ def generator(seed: int, *purpose: str | int) -> RandomBits:
 
 
 def torch_generator(seed: int, *purpose: str | int) -> torch.Generator:
-    """A CPU generator of PyTorch for one purpose, for timing only: what it draws depends on PyTorch's version."""
+    """A CPU generator of PyTorch for one purpose: what it draws depends on PyTorch's version.
+
+    For timing, and for what PyTorch itself makes of a plugin's network.
+    """
     return torch.Generator().manual_seed(_key(seed, purpose, bits=63))
 
 

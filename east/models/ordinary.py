@@ -3,7 +3,8 @@
 Nothing is known of it beyond that, so that PyTorch executes it with all its weights.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -11,9 +12,21 @@ from torch import nn
 
 from east.errors import EastError
 from east.models.description import Feature, Shape, images_of
+from east.seeding import torch_generator
 from east.sparse.layers import MaskedConv2d, MaskedLinear, masked_layers
 
 MASKED = {nn.Conv2d: MaskedConv2d, nn.Linear: MaskedLinear}
+
+
+@contextmanager
+def drawn_for(seed: int) -> Iterator[None]:
+    """Modules that are made meanwhile begin with weights that PyTorch draws by a run's seed.
+
+    What they are depends on PyTorch's version too, and nobody's global random state is moved by it.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(torch_generator(seed, "initialise").initial_seed())
+        yield
 
 
 def masked_module(make: Callable[[Feature, int], Any], image_shape: Shape, num_classes: int, title: str) -> nn.Module:

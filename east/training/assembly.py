@@ -14,7 +14,7 @@ from east.engine import Engine, make_engine
 from east.models.dyrelu import dyrelu_units, retire_dyrelu
 from east.models.initialise import initialise
 from east.models.liveness import liveness
-from east.seeding import torch_generator
+from east.models.ordinary import drawn_for
 from east.sparse.active import ActiveWeights, active_weights
 from east.sparse.masks import MaskChange, MaskUpdater, nonzeros
 from east.sparse.schedule import Schedule
@@ -39,10 +39,7 @@ def initial_model(spec: RunSpec, num_classes: int) -> nn.Module:
 
 def built_model(spec: RunSpec, num_classes: int) -> nn.Module:
     """The run's network with the values that PyTorch draws, which something else is to take the place of."""
-    # Nobody's global random state is moved by it.
-    with torch.random.fork_rng(devices=[]):
-        if spec.model.ordinary:
-            torch.manual_seed(torch_generator(spec.seed, "initialise").initial_seed())
+    with drawn_for(spec.seed):
         return build_network(spec.model, num_classes, info_of(spec.dataset).image_shape)
 
 
