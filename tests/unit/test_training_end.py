@@ -1,5 +1,6 @@
 """A run that is killed between any two file operations of its end, and resumed, leaves what one never killed does."""
 
+import multiprocessing
 import os
 import shutil
 from itertools import count
@@ -7,6 +8,7 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
+import torch
 
 from east.training.folder import REPEATABLE, discard_temporaries, repeatable_summary
 from east.training.records import SUMMARY, read_summary
@@ -54,21 +56,29 @@ def counting(original, counter, last):
     return counted
 
 
+def train_and_be_killed(operation, spec, folder, settings):
+    """Train in this process, which is killed at a file operation (counted from 0)."""
+    torch.set_num_threads(1)
+    status, counter = 1, []
+    try:
+        for owner, name in OPERATIONS:
+            mock.patch.object(owner, name, counting(getattr(owner, name), counter, operation)).start()
+        train(spec, folder, settings)
+        status = 0
+    finally:
+        os._exit(status)
+
+
 def train_until(operation, spec, folder, settings):
-    """Train in a process of its own that is killed at a file operation (counted from 0); whether it came to that."""
-    process = os.fork()
-    if process == 0:
-        status, counter = 1, []
-        try:
-            for owner, name in OPERATIONS:
-                mock.patch.object(owner, name, counting(getattr(owner, name), counter, operation)).start()
-            train(spec, folder, settings)
-            status = 0
-        finally:
-            os._exit(status)
-    status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
-    assert status in (0, KILLED)
-    return status == KILLED
+    """Train in a process of its own that is killed at a file operation; whether it came to that."""
+    # Not a fork of this one: PyTorch computes no gradient in a fork of a process that has used all of its threads.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    process = context.Process(target=train_and_be_killed, args=(operation, spec, folder, settings))
+    process.start()
+    process.join()
+    assert process.exitcode in (0, KILLED)
+    return process.exitcode == KILLED
 
 
 def summary(folder):

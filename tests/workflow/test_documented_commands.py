@@ -136,6 +136,7 @@ ELSEWHERE = {
     "python -m benchmarks.chaos": "tests/unit/test_benchmarks.py",
     "python -m benchmarks.screening": "tests/unit/test_benchmarks.py",
     "snakemake --cores all --configfile config/test.yaml mine.yaml": "tests/workflow/test_plugin.py",
+    "snakemake -s CHECKOUT/Snakefile --cores all": "tests/workflow/test_tutorial.py",
     "podman ": "tests/workflow/test_container.py",
     "docker ": "tests/workflow/test_container.py",
 }
@@ -159,7 +160,7 @@ NOT_RUN = {
 
 NAMES_ONLY = ("east train", "east train --run", "east train --run JSON --out DIR", "east compare", "east verify")
 NAMES_ONLY += ("east show", "east inspect", "east schedule", "east schedule --configfile config/as_coded.yaml")
-NAMES_ONLY += ("east make", "east new", "east try", "east export", "east predict")
+NAMES_ONLY += ("east make", "east new", "east archive", "east prepare", "east try", "east export", "east predict")
 """Commands that the pages only speak of, without their arguments."""
 
 

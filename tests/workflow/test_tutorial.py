@@ -18,7 +18,7 @@ SMALLER = {"seeds": [1], "recipes": {"resnet34-digits": {"width": 4, "epochs": 2
 def test_the_method_of_a_paper_is_tried_and_becomes_a_row_of_a_table(with_data):
     shutil.copy(ROOT / "config.yaml", with_data)
     shutil.copytree(ROOT / "config", with_data / "config")
-    for kind, content in BLOCK.findall(TEXT):
+    for kind, _, content in BLOCK.findall(TEXT):
         if kind != "console":
             write(content, with_data)
     (with_data / "smaller.yaml").write_text(yaml.safe_dump(SMALLER))
