@@ -120,8 +120,6 @@ DATASETS = {
     for store, images in IMAGES.items()
 }
 os.environ |= {"EAST_DATASETS": json.dumps(DATASETS)}
-if "imagenet" in PLAN.config.datasets and PLAN.config.datasets["imagenet"].folder:
-    os.environ |= {"EAST_IMAGE_FOLDER": PLAN.config.datasets["imagenet"].folder}
 
 
 ON_A_CLUSTER = (

@@ -9,7 +9,7 @@ from east.config.choices import Choice, entry_named, named
 from east.config.places import Location, Mistake
 from east.config.run import ImagesSpec, StatedFacts
 from east.config.schema import Config
-from east.data.catalog import size_of_images
+from east.data.catalog import LABELS, size_of_images, streams
 from east.data.kind import DatasetFacts, dataset
 from east.data.listing import count_images, layout_of_parameters
 from east.errors import EastError
@@ -91,19 +91,13 @@ def without_effect_on_images(config: Config) -> Iterator[Mistake]:
                 if known is not None and given is not None:
                     sentence = f"{entry.title} has {known:,}, which nothing here changes. Leave it out."
                     yield Mistake((*location, key), sentence)
-        if described.margin and _is_streamed(config, name):
-            what = "ImageNet" if name == "imagenet" else name
-            sentence = f"images of {what} are cropped at random and never padded. Set it to 0."
+        _, parameters, _ = named(described.source or name)
+        if described.margin and streams(entry, parameters):
+            sentence = f"images of {LABELS.get(name, name)} are cropped at random and never padded. Set it to 0."
             yield Mistake((*location, "margin"), sentence)
         if described.validation_choice == "last" and described.validation and entry.plugin and facts.by_class:
             sentence = f"{name} comes class by class, so 'last' would hold out whole classes. Use shuffled."
             yield Mistake((*location, "validation_choice"), sentence)
-
-
-def _is_streamed(config: Config, name: str) -> bool:
-    reader, parameters, plugin = named(config.datasets[name].source or name)
-    own = plugin is None and config.catalogue.get(dataset, reader) is None
-    return own and (reader == "imagenet" or bool(parameters.get("streamed", False)))
 
 
 def _described(config: Config, name: str) -> ImagesSpec:

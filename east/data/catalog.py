@@ -2,11 +2,12 @@
 
 import inspect
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from east.config.choices import named
 from east.config.run import ImagesSpec, RunSpec
-from east.data.kind import SIZE, DatasetFacts, dataset
+from east.data.kind import SIZE, STREAMED, DatasetFacts, dataset
 from east.errors import EastError
 from east.registry import Entry
 
@@ -140,7 +141,12 @@ def info_of(images: ImagesSpec | str) -> DatasetInfo:
 def is_streamed(images: ImagesSpec | str) -> bool:
     """Whether images are decoded and scaled while training, by libraries whose versions and instructions must agree."""
     reader, parameters, plugin = named(of_name(images).reader)
-    return plugin is None and (reader == "imagenet" or bool(parameters.get("streamed", False)))
+    return plugin is None and streams(dataset[reader], parameters)
+
+
+def streams(entry: Entry, parameters: Mapping[str, object]) -> bool:
+    """Whether a reader with some parameters leaves images where they are; a plugin's gives them at once."""
+    return entry.plugin is None and (entry.facts.streamed or bool(parameters.get(STREAMED, False)))
 
 
 def steps_per_epoch(spec: RunSpec) -> int:

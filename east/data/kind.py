@@ -7,6 +7,8 @@ from east.registry import Facts, Kind
 
 SIZE = "size"
 """The parameter of a data set that is the height and width of its images."""
+STREAMED = "streamed"
+"""The parameter by which a data set is decoded while it is trained on."""
 
 
 class DatasetFacts(Facts):
@@ -20,6 +22,8 @@ class DatasetFacts(Facts):
         mean: channel means of pixels in [0, 1]; left out where they are computed from the training images.
         std: channel standard deviations of the same pixels, likewise.
         by_class: whether training images come class by class, so that the last ones are all of one class.
+        streamed: whether images are decoded and cropped while they are trained on, and never read as a whole; the
+            parameter of that name says the same.
         reads: `nothing`, `files` of the folder of downloads or of another one, or a `folder` that must be named.
         train_per_class: fewest and most training images of a class.
         test_per_class: the same of the test images.
@@ -33,6 +37,7 @@ class DatasetFacts(Facts):
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None
     by_class: bool = False
+    streamed: bool = False
     reads: Literal["nothing", "files", "folder"] = "files"
     train_per_class: tuple[int, int] | None = None
     test_per_class: tuple[int, int] | None = None

@@ -71,6 +71,7 @@ def cifar100(folder: Path) -> "SourceImages":
     mean=(0.485, 0.456, 0.406),
     std=(0.229, 0.224, 0.225),
     by_class=True,
+    streamed=True,
     reads="folder",
     train_per_class=(732, 1300),
     test_per_class=(50, 50),

@@ -10,7 +10,7 @@ from east.engine.base import CrossEntropy
 from east.engine.cpu import bindings as k
 from east.engine.cpu.rows import RowsUnit
 from east.engine.cpu.storage import Layer, PlaneBuffer, Storage
-from east.engine.cpu.units import CpuPool, CpuReshape, CpuUnit, FusedUnit, contracted, sketch_parts
+from east.engine.cpu.units import Bindings, CpuPool, CpuReshape, CpuUnit, FusedUnit, contracted, sketch_parts
 from east.engine.graph.memory import Piece
 from east.engine.graph.network import Head, Pool, Reshape
 from east.engine.graph.program import BoundHead, Pass, Program
@@ -26,6 +26,7 @@ def bind_to_cpu(storage: Storage, batch: int, memory: Mapping[Piece, Tensor], ke
     network, layers = storage.network, storage.layers
     activations = (network.images, *(node.y for node in network.nodes))
     buffers = {activation: storage.buffer(activation, memory, kernels.dtype) for activation in activations}
+    to = Bindings(storage, buffers, memory, batch, kernels)
     nodes: list[CpuPool | CpuReshape | CpuUnit] = []
     for described in network.nodes:
         if isinstance(described, Pool):
@@ -34,7 +35,7 @@ def bind_to_cpu(storage: Storage, batch: int, memory: Mapping[Piece, Tensor], ke
             nodes.append(CpuReshape(described, buffers, batch, kernels))
         else:
             kind = RowsUnit if layers[described.layer].execution == "rows" else FusedUnit
-            nodes.append(kind(described, storage, buffers, memory, batch, kernels))
+            nodes.append(kind(described, to))
     units = {node.unit: node for node in nodes if isinstance(node, CpuUnit)}
     for unit, node in units.items():
         if storage.is_gathered(unit.y):

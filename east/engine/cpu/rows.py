@@ -4,15 +4,12 @@ Only the output z of such a convolution is stored where it can be: units that re
 activation as they load it, and on the way back leave what its own batch norm needs of the gradient.
 """
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor
 
 from east.engine.cpu import bindings as k
-from east.engine.cpu.storage import PlaneBuffer, Storage
-from east.engine.cpu.units import Buffers, CpuUnit, take_readers
-from east.engine.graph.memory import Piece
+from east.engine.cpu.storage import PlaneBuffer
+from east.engine.cpu.units import Bindings, Buffers, CpuUnit, take_readers
 from east.engine.graph.network import Activation, Unit
 from east.engine.graph.program import Pass
 
@@ -20,23 +17,15 @@ from east.engine.graph.program import Pass
 class RowsUnit(CpuUnit):
     """A unit whose convolution is executed by itself, row by row."""
 
-    def __init__(
-        self,
-        unit: Unit,
-        storage: Storage,
-        buffers: Buffers,
-        memory: Mapping[Piece, Tensor],
-        batch: int,
-        kernels: k.KernelSet,
-    ) -> None:
-        super().__init__(unit, storage, buffers, memory, batch, kernels)
-        self.z = memory["z", unit.y]
+    def __init__(self, unit: Unit, to: Bindings) -> None:
+        super().__init__(unit, to)
+        self.z = to.memory["z", unit.y]
         self.slopes = torch.empty(unit.y.channels, k.SLOPE_NUMBERS, dtype=torch.float64)
-        self._sizes = (unit.y.channels, unit.y.height, unit.y.width, batch)
-        self._is_found_by_readers = storage.is_found_by_readers(unit.y)
-        self._is_added_unstored = storage.is_added_unstored(unit.y)
+        self._sizes = (unit.y.channels, unit.y.height, unit.y.width, to.batch)
+        self._is_found_by_readers = to.storage.is_found_by_readers(unit.y)
+        self._is_added_unstored = to.storage.is_added_unstored(unit.y)
         self._is_first_reader = bool(unit.x.readers) and unit.x.readers[0] is unit
-        self._source = self._make_source(buffers)
+        self._source = self._make_source(to.buffers)
         self._activate = self._backward_structure(self.z, self.y_buffer.gradient)
         self._activate.slopes = k.address(self.slopes)
         if self._is_found_by_readers or self._is_added_unstored:

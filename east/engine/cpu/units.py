@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -84,25 +85,36 @@ class CpuReshape(BoundNode):
         return x.permute(0, 2, 3, 1, 4).reshape(-1, groups, 1, 1, lanes)
 
 
+@dataclass(frozen=True)
+class Bindings:
+    """What the units of a network are bound to.
+
+    Attributes:
+        storage: what of the network is stored.
+        buffers: of each activation.
+        memory: the planes (C, G, H, W, 32) of each piece.
+        batch: images.
+        kernels: in the type of the planes.
+    """
+
+    storage: Storage
+    buffers: Buffers
+    memory: Mapping[Piece, Tensor]
+    batch: int
+    kernels: k.KernelSet
+
+
 class CpuUnit(BoundNode):
     """A unit bound to memory."""
 
-    def __init__(
-        self,
-        unit: Unit,
-        storage: Storage,
-        buffers: Buffers,
-        memory: Mapping[Piece, Tensor],
-        batch: int,
-        kernels: k.KernelSet,
-    ) -> None:
-        self.unit, self.storage, self.batch, self.kernels = unit, storage, batch, kernels
-        self.layer = storage.layers[unit.layer]
-        self.x_buffer, self.y_buffer = buffers[unit.x], buffers[unit.y]
-        self.residual_buffer = None if unit.residual is None else buffers[unit.residual]
-        self.geometry = k.Geometry(*unit.x.shape, *unit.y.shape, *unit.window, batch)
+    def __init__(self, unit: Unit, to: Bindings) -> None:
+        self.unit, self.storage, self.batch, self.kernels = unit, to.storage, to.batch, to.kernels
+        self.layer = to.storage.layers[unit.layer]
+        self.x_buffer, self.y_buffer = to.buffers[unit.x], to.buffers[unit.y]
+        self.residual_buffer = None if unit.residual is None else to.buffers[unit.residual]
+        self.geometry = k.Geometry(*unit.x.shape, *unit.y.shape, *unit.window, to.batch)
         dyrelu = unit.dynamic
-        self.dynamic = None if dyrelu is None else CpuDyReLU(dyrelu, memory["u", unit.y], batch, kernels)
+        self.dynamic = None if dyrelu is None else CpuDyReLU(dyrelu, to.memory["u", unit.y], to.batch, to.kernels)
         self.read = self._read()
         self.values = torch.empty_like(self.layer.weights.values)
         channels = unit.y.channels
@@ -225,16 +237,8 @@ def take_readers(structure: k.Backward, readers: list[CpuUnit]) -> None:
 class FusedUnit(CpuUnit):
     """A unit whose convolution is executed with its batch norm, channel by channel."""
 
-    def __init__(
-        self,
-        unit: Unit,
-        storage: Storage,
-        buffers: Buffers,
-        memory: Mapping[Piece, Tensor],
-        batch: int,
-        kernels: k.KernelSet,
-    ) -> None:
-        super().__init__(unit, storage, buffers, memory, batch, kernels)
+    def __init__(self, unit: Unit, to: Bindings) -> None:
+        super().__init__(unit, to)
         self._forward = self._make_forward()
         self._backward = self._backward_structure(None, None if unit.residual is None else self.y_buffer.gradient)
 

@@ -133,9 +133,10 @@ class Program:
     ) -> None:
         self.network, self.nodes, self.head, self.buffers = network, nodes, head, list(buffers)
         self._take_images = take_images
-        self._normed = [unit for unit in network.units if unit.norm is not None]
-        counters = (unit.norm.num_batches_tracked for unit in self._normed if unit.norm is not None)
+        normed = [(unit.y, unit.norm) for unit in network.units if unit.norm is not None]
+        counters = (norm.num_batches_tracked for _, norm in normed)
         self._batches_seen = [counter for counter in counters if counter is not None]
+        self._fewest_positions = min((y.height * y.width for y, _ in normed), default=2)
 
     def forward(self, images: Tensor, this: Pass) -> Tensor:
         """Logits (N, classes) of images (N, C, H, W).
@@ -144,7 +145,7 @@ class Program:
             EastError: a channel has a single number, so that there are no batch statistics to train with.
         """
         if this.training:
-            if len(images) * min((unit.y.height * unit.y.width for unit in self._normed), default=2) == 1:
+            if len(images) * self._fewest_positions == 1:
                 raise EastError(
                     "training needs more than one number a channel for batch norm: take a batch of 2 or more."
                 )
